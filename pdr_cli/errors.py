@@ -99,6 +99,6 @@ class InterruptedRun(PdrError):  # noqa: N818 - an interruption is not an error 
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """" did you mean 'a' or 'b'?" with the names nearest to `name`, or an empty string."""
+    """ " did you mean 'a' or 'b'?" with the names nearest to `name`, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

@@ -1,0 +1,263 @@
+"""The preset schema: every number of an experiment, checked, with TOML in and out.
+
+A preset is a TOML file with three tables, [data], [model] and [train]. `extends = "name"` at its top takes
+another preset's values for the keys it leaves out. Code holds no defaults of its own: a key that no preset in
+the chain sets is an error.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from pdr_cli.errors import ConfigError, did_you_mean
+
+Kind = Literal["weather", "traffic", "video", "any"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DataConfig(_Table):
+    """What is read, how it is scaled and how it is split."""
+
+    kind: Kind = Field(description="kind of data; any fits all three")
+    paths: list[str] = Field(description="where --data is looked for under $PDR_DATA, as globs")
+    layout: str = Field(description="one sentence on the files that are wanted")
+    source: str = Field(description="where such data are published")
+    variables: list[str] = Field(description="variables to read; empty: the only one there is")
+    in_steps: int = Field(ge=1, description="observed frames, T")
+    out_steps: int = Field(ge=1, description="forecast frames, tau")
+    size: list[int] = Field(description="[H, W] that video frames are resized to; empty: as they are")
+    color: Literal["gray", "rgb"] = Field(description="how video frames are read")
+    scaling: Literal["auto", "standard", "minmax", "unit"] = Field(
+        description="standard: mean 0, sd 1; minmax: [0, 1] by training extremes; unit: bytes over 255; "
+        "auto: by the kind of file"
+    )
+    val_fraction: float = Field(gt=0, lt=0.5, description="share of the time axis, or of the clips, for validation")
+    test_fraction: float = Field(
+        ge=0, lt=0.5, description="last share of the time axis, or of the clips, left untouched"
+    )
+    stride: int = Field(ge=1, description="steps between the starts of training windows")
+    cache_mb: int = Field(ge=1, description="decoded frames kept in memory, MB")
+    statistics_mb: int = Field(ge=1, description="training data read for scaling and climatology, at most, MB")
+
+    @field_validator("size")
+    @classmethod
+    def _two_sides(cls, size: list[int]) -> list[int]:
+        if len(size) not in (0, 2) or any(s < 8 for s in size):
+            raise ValueError("size is [] or [H, W] with sides of at least 8 pixels")
+        return size
+
+
+class ModelConfig(_Table):
+    """Predictor, PredGS adapter and fusion."""
+
+    backbone: str = Field(description="pixel-space predictor")
+    hid_s: int = Field(ge=2, description="channels of the spatial encoder and decoder")
+    hid_t: int = Field(ge=8, description="channels of the translator")
+    n_s: int = Field(ge=2, description="encoder units; every second one halves the grid")
+    n_t: int = Field(ge=2, description="translator stages")
+    mlp_ratio: float = Field(gt=0, description="width of the translator's MLPs over hid_t")
+    drop_path: float = Field(ge=0, lt=1, description="stochastic depth of the last stage")
+    fusion: str = Field(description="how coarse forecast and Gaussians meet")
+    gaussians: int = Field(ge=1, description="Gaussians per frame, N")
+    kernel_size: int | Literal["auto"] = Field(description="lattice size K, odd; auto: 8 sqrt(HW/N)")
+    downsample: float | Literal["auto"] = Field(description="pooling rate before the MLPs; auto: to about 256 cells")
+    hidden: int = Field(ge=1, description="hidden width D of the four MLPs")
+    sigma_min: float = Field(ge=0, description="smallest standard deviation, pixels")
+    normalize: Literal["peak", "density"] = Field(
+        description="each Gaussian's maximum, or its integral, is its amplitude"
+    )
+    amplitude: Literal["auto", "tanh", "sigmoid"] = Field(description="range of the amplitudes; auto: tanh")
+
+
+class TrainConfig(_Table):
+    """Loss, optimiser and how long."""
+
+    loss: str = Field(description="training loss")
+    l1_weight: float = Field(ge=0, le=1, description="lambda of Eq. 9: share of L1 against 1 - SSIM")
+    lr: float = Field(gt=0, description="peak learning rate")
+    weight_decay: float = Field(ge=0, description="AdamW's; not applied to biases and norms")
+    schedule: Literal["onecycle", "cosine", "constant"] = Field(description="course of the learning rate")
+    warmup_epochs: int = Field(ge=0, description="linear warm-up of the cosine schedule, epochs")
+    clip_norm: float = Field(ge=0, description="largest gradient norm; 0: no clipping")
+    batch: int = Field(ge=1, description="windows per step")
+    epochs: int = Field(ge=1, description="passes over the training windows, at most")
+    steps: int = Field(ge=0, description="optimiser steps, at most; 0: as many as the epochs have")
+    budget: str = Field(description="time for training, such as 3m or 1h30m; empty: no limit")
+    precision: Literal["fp32", "bf16"] = Field(description="arithmetic of the network; losses are fp32")
+    seed: int = Field(ge=0, description="seed of weights, order of windows and stochastic depth")
+    log_every: int = Field(ge=1, description="steps between lines of metrics.jsonl")
+    val_windows: int = Field(ge=1, description="windows used for each validation, evenly spaced, at most")
+
+    @field_validator("budget")
+    @classmethod
+    def _is_duration(cls, budget: str) -> str:
+        parse_duration(budget)
+        return budget
+
+
+class Config(_Table):
+    """One resolved experiment."""
+
+    preset: str = Field(description="name it came from")
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+
+
+def parse_duration(text: str) -> float | None:
+    """Seconds in a duration such as `90s`, `3m`, `2m30s` or `1h`; None for an empty one."""
+    if not text:
+        return None
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if match is None or not any(match.groups()):
+        raise ValueError(f"{text!r} is not a duration; write 90s, 3m, 2m30s or 1h")
+    hours, minutes, seconds = (float(g or 0) for g in match.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def presets_folder() -> Path:
+    """Where the shipped presets are: inside the installed package, or beside it in a source checkout."""
+    return shipped_folder("presets")
+
+
+def shipped_folder(name: str) -> Path:
+    """A top-level folder of the project (`presets`, `ext`), wherever this installation keeps it."""
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+def preset_names() -> list[str]:
+    """Names of the shipped presets."""
+    return sorted(p.stem for p in presets_folder().glob("*.toml"))
+
+
+def preset_path(preset: str) -> Path:
+    """The TOML file of a preset given by name or by path.
+
+    Raises:
+        ConfigError: there is no such preset; names the nearest ones.
+    """
+    path = Path(preset)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise ConfigError(f"no preset file {preset}")
+        return path
+    if preset not in preset_names():
+        raise ConfigError(
+            f"no preset {preset!r}.{did_you_mean(preset, preset_names())} `pdr presets` lists them; a path ends in .toml"
+        )
+    return presets_folder() / f"{preset}.toml"
+
+
+def load(preset: str, overrides: list[str] | None = None) -> Config:
+    """Read a preset by name or path and apply `key=value` overrides.
+
+    Raises:
+        ConfigError: unknown preset, unknown key (with the nearest ones), missing key or bad value.
+    """
+    path = preset_path(preset)
+    values = _read_chain(path, ())
+    values["preset"] = path.stem
+    for override in overrides or []:
+        _apply(values, override)
+    return validate(values, where=str(preset))
+
+
+def validate(values: dict[str, Any], where: str) -> Config:
+    """Check nested `values` against the schema; `where` names their origin in messages."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+
+def dump(config: Config) -> str:
+    """The resolved configuration as TOML."""
+    import tomli_w
+
+    return tomli_w.dumps(config.model_dump())
+
+
+def keys() -> list[str]:
+    """Every dotted key that `--set` accepts, such as `train.lr`."""
+    return [f"{table}.{key}" for table, model in _tables().items() for key in model.model_fields]
+
+
+def _tables() -> dict[str, type[BaseModel]]:
+    return {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
+
+
+def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path in seen:
+        raise ConfigError(f"{path}: extends itself")
+    try:
+        values = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    base = values.pop("extends", None)
+    values.pop("preset", None)
+    if base is None:
+        return values
+    merged = _read_chain(preset_path(str(base)), (*seen, path))
+    for table, entries in values.items():
+        if isinstance(entries, dict) and isinstance(merged.get(table), dict):
+            merged[table] |= entries
+        else:
+            merged[table] = entries
+    return merged
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    key = key.strip()
+    if not separator:
+        raise ConfigError(f"--set {override}: write key=value, for example --set train.lr=1e-3")
+    full = key if "." in key else next((k for k in keys() if k.endswith(f".{key}")), key)
+    if full not in keys():
+        raise ConfigError(f"--set {key}: no such key.{_nearest_key(key)}")
+    table, name = full.split(".", 1)
+    values.setdefault(table, {})[name] = _parse_value(text.strip(), _tables()[table].model_fields[name].annotation)
+
+
+def _parse_value(text: str, annotation: Any) -> Any:
+    """`text` as a TOML value; bare words are strings, and a lone value for a list is a list of one."""
+    if annotation is str or annotation in (list[str],) and not text.startswith("["):
+        return text if annotation is str else [w for w in text.split(",") if w]
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return float(text) if re.fullmatch(r"[+-]?\d+e[+-]?\d+", text) else text
+
+
+def _nearest_key(key: str) -> str:
+    leaf = key.rsplit(".", 1)[-1]
+    leaves = {k.split(".", 1)[1]: k for k in keys()}
+    near = did_you_mean(key, keys()) if "." in key else ""
+    if near:
+        return near
+    hint = did_you_mean(leaf, leaves)
+    for name, full in leaves.items():
+        hint = hint.replace(f"'{name}'", f"'{full}'")
+    return hint
+
+
+def _explain(error: Any) -> str:
+    place = ".".join(str(p) for p in error["loc"] if p not in ("int", "float") and not str(p).startswith("literal"))
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {place}.{_nearest_key(place)}"
+    if error["type"] == "missing":
+        return f"key {place} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+KINDS: tuple[str, ...] = get_args(Kind)

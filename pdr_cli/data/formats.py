@@ -1,0 +1,172 @@
+"""Which reader and writer a file gets: by content on the way in, by suffix on the way out."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+
+from pdr_cli.data import hdf5, netcdf, video
+from pdr_cli.data.series import Series, names
+from pdr_cli.errors import DataError, InputNotFoundError, UsageError
+from pdr_cli.files import atomic_output
+
+NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf")
+HDF5_SUFFIXES = (".h5", ".hdf5")
+OUTPUTS = (*NETCDF_SUFFIXES, *HDF5_SUFFIXES, ".mp4", ".gif", ".npz")
+
+
+def find_inputs(arguments: Sequence[str | Path]) -> list[Path]:
+    """The data files that files, folders and globs name, sorted within each argument.
+
+    Raises:
+        InputNotFoundError: an argument names nothing.
+    """
+    found: list[Path] = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in known_suffixes())
+            if not inside:
+                raise InputNotFoundError(f"folder {argument} holds no data files ({', '.join(known_suffixes())})")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            matches = sorted(Path(p) for p in glob.glob(str(argument), recursive=True))
+            if not matches:
+                raise InputNotFoundError(f"no file {argument}{_neighbours(path)}")
+            found += matches
+    return list(dict.fromkeys(found))
+
+
+def known_suffixes() -> tuple[str, ...]:
+    """Suffixes that a folder is searched for."""
+    return (*NETCDF_SUFFIXES, *HDF5_SUFFIXES, *video.SUFFIXES)
+
+
+def detect(path: Path) -> str:
+    """The format of a file by its first bytes: "netcdf", "hdf5", "video", or the name of a plugged-in reader.
+
+    Raises:
+        DataError: empty, or of no known format.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    if not head:
+        raise DataError(f"{path} is empty (0 bytes); it may still be being written")
+    if head[:3] == b"CDF":
+        return "netcdf"
+    if head[:8] == b"\x89HDF\r\n\x1a\n":
+        return "hdf5" if hdf5.is_traffic(path) or not _looks_like_netcdf(path) else "netcdf"
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free") or head[:4] in (b"RIFF", b"\x1aE\xdf\xa3", b"GIF8"):
+        return "video"
+    for name, reader in readers().items():
+        if getattr(reader, "accepts", lambda _: False)(path):
+            return name
+    if path.suffix.lower() in video.SUFFIXES:
+        return "video"
+    raise DataError(
+        f"{path} ({path.stat().st_size} bytes) is neither NetCDF, HDF5 nor video; "
+        f"it begins with {head[:8]!r} and may be damaged or of another kind"
+    )
+
+
+def readers() -> dict[str, object]:
+    """Readers that other packages plug in under `pdr.readers`: modules with `accepts(path)` and `read(paths, variables)`."""
+    return {point.name: point.load() for point in entry_points(group="pdr.readers")}
+
+
+def open_series(
+    paths: Sequence[Path],
+    *,
+    variables: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
+    size: Sequence[int] = (),
+    color: str = "gray",
+) -> list[Series]:
+    """Open files of one format as Series: fields and grids joined along time into one, clips each on its own.
+
+    Args:
+        paths: files from `find_inputs`.
+        variables: channels to read; none: all, or the only variable of a NetCDF file.
+        rename: {channel: name in the file}, NetCDF only.
+        size: (H, W) that video frames are resized to.
+        color: "gray" or "rgb", video only.
+    """
+    kinds = {p: detect(p) for p in paths}
+    if len(set(kinds.values())) > 1:
+        one, other = (next(p for p, k in kinds.items() if k == kind) for kind in sorted(set(kinds.values()))[:2])
+        raise DataError(f"files of one format are wanted, but {one} is {kinds[one]} and {other} is {kinds[other]}")
+    kind = kinds[paths[0]]
+    if kind == "netcdf":
+        return [netcdf.read(paths, variables, rename)]
+    if kind == "hdf5":
+        return [hdf5.read(paths, variables)]
+    if kind == "video":
+        return [video.read(p, size, color) for p in paths]
+    return [readers()[kind].read(paths, variables)]  # type: ignore[attr-defined]
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse an output whose suffix names no format.
+
+    Raises:
+        UsageError: unknown suffix.
+    """
+    if path.suffix.lower() not in OUTPUTS:
+        raise UsageError(
+            f"output {path}: suffix {path.suffix or '(none)'!r} names no format; use one of {', '.join(OUTPUTS)}"
+        )
+
+
+def check_output_format(path: Path, series: Series) -> None:
+    """Refuse a format that cannot hold this series, before it is computed.
+
+    Raises:
+        UsageError: unknown suffix, or a format for other data.
+    """
+    check_suffix(path)
+    suffix = path.suffix.lower()
+    if suffix in (".mp4", ".gif") and series.attrs["format"] != "video":
+        raise UsageError(f"{suffix} holds 8-bit pictures, not {', '.join(names(series))}; write the numbers to .nc")
+    if suffix in HDF5_SUFFIXES and series.attrs["format"] != "hdf5":
+        raise UsageError(f"{suffix} is for traffic grids in the layout data/date; write this forecast to .nc")
+
+
+def write(series: Series, path: Path, provenance: Mapping[str, str]) -> None:
+    """Write a Series to `path`, atomically and verified, in the format its suffix names."""
+    check_output_format(path, series)
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        with atomic_output(path) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, data=series.values, time=series.time.values.astype(str), **provenance)
+        return
+    module = netcdf if suffix in NETCDF_SUFFIXES else hdf5 if suffix in HDF5_SUFFIXES else video
+    with atomic_output(path, verify=lambda p: module.verify(p, series)) as temporary:
+        module.write(series, temporary, provenance)
+
+
+def _looks_like_netcdf(path: Path) -> bool:
+    """NetCDF-4 files carry its library's mark, or dimension scales."""
+    import h5py
+
+    try:
+        with h5py.File(path) as handle:
+            if "_NCProperties" in handle.attrs:
+                return True
+            return any(item.attrs.get("CLASS") == b"DIMENSION_SCALE" for item in handle.values())
+    except OSError:
+        return path.suffix.lower() in NETCDF_SUFFIXES
+
+
+def _neighbours(path: Path) -> str:
+    from pdr_cli.errors import did_you_mean
+
+    folder = path.parent
+    if not folder.is_dir():
+        return f": there is no folder {folder}"
+    return did_you_mean(path.name, [p.name for p in folder.iterdir()])

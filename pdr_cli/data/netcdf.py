@@ -1,0 +1,404 @@
+"""NetCDF: gridded fields in, CF-1.11 forecasts out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from pdr_cli.data import times as time_axis
+from pdr_cli.data.series import LazyFrames, Series, make_series, names, read_frames
+from pdr_cli.errors import DataError, GridError, TimeError, VariableError, did_you_mean
+
+FILL = np.float32(9.96921e36)  # NetCDF's default fill value for floats, written out so that no reader has to know it
+TIME_UNITS = "seconds since 1970-01-01 00:00:00"
+Y_NAMES = ("latitude", "lat", "nav_lat", "y", "rlat", "northing", "row")
+X_NAMES = ("longitude", "lon", "nav_lon", "x", "rlon", "easting", "column", "col")
+# Attributes that describe how the input's numbers were stored, not what they mean.
+STORAGE_ATTRS = {"actual_range", "valid_range", "valid_min", "valid_max", "scale_factor", "add_offset", "missing_value",
+                 "_FillValue", "precision", "least_significant_digit", "coordinates", "grid_mapping", "cell_methods"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Names of a variable's dimensions in the file."""
+
+    time: str
+    y: str
+    x: str
+
+
+def read(paths: Sequence[Path], variables: Sequence[str] = (), rename: Mapping[str, str] | None = None) -> Series:
+    """Open one or more files as one Series, lazily.
+
+    Args:
+        paths: files of one grid; several are joined along time in the order of their first times.
+        variables: names to read as channels; none: the only gridded variable there is.
+        rename: {name wanted: name in the file}.
+
+    Raises:
+        DataError: damaged, empty or foreign file.
+        VariableError: a variable is missing, or must be chosen among several.
+        TimeError: no usable time axis.
+        GridError: the files have different grids.
+    """
+    return from_datasets([(_open(p), p) for p in paths], variables, rename)
+
+
+def from_datasets(
+    opened: Sequence[tuple[xr.Dataset, Path]], variables: Sequence[str] = (), rename: Mapping[str, str] | None = None
+) -> Series:
+    """`read` for datasets that are open already; each path is used in messages only."""
+    for dataset, path in opened:
+        _check_time(dataset, path)
+    wanted = _choose(*opened[0], list(variables), dict(rename or {}))
+    parts = [_part(dataset, path, wanted) for dataset, path in opened]
+    parts.sort(key=lambda p: time_axis.seconds(p.time.values)[0])
+    return parts[0] if len(parts) == 1 else _join(parts)
+
+
+def gridded(dataset: xr.Dataset) -> list[str]:
+    """Names of the variables that have a time and two spatial dimensions."""
+    return [
+        str(n) for n, v in dataset.data_vars.items() if _axes(dataset, str(n)) is not None and v.dtype.kind in "fiu"
+    ]
+
+
+def write(series: Series, path: Path, provenance: Mapping[str, str]) -> None:
+    """Write a Series as CF-1.11 NetCDF-4: one forecast, time is valid time (CF 1.11, example 5.14).
+
+    Args:
+        series: dims (time, channel, y, x); scalar coordinate `forecast_reference_time` and `forecast_period`(time)
+            in hours if it is a forecast.
+        path: file to write; the caller makes it atomic.
+        provenance: global attributes: title, source, history and the pdr_* hashes.
+    """
+    import netCDF4
+
+    with netCDF4.Dataset(path, "w", format="NETCDF4") as out:
+        out.setncatts({k: v for k, v in provenance.items() if v})
+        y, x = _write_grid(out, series)
+        extra = _write_times(out, series)
+        extra += _write_scalars(out, series)
+        mapping = _write_grid_mapping(out, series)
+        for index, name in enumerate(names(series)):
+            _write_variable(out, series, index, _legal(name), (y, x), extra, mapping)
+
+
+def verify(path: Path, series: Series) -> None:
+    """Re-open a written file and compare it with what was meant to be in it.
+
+    Raises:
+        DataError: a step or a value is missing or differs.
+    """
+    with xr.open_dataset(path, engine="netcdf4", decode_times=False) as back:
+        for index, name in enumerate(names(series)):
+            meant = series.values[:, index].astype(np.float32)
+            if not np.array_equal(back[_legal(name)].values, meant, equal_nan=True):
+                raise DataError(f"{path.name}: {name} reads back differently from what was written")
+
+
+def _open(path: Path) -> xr.Dataset:
+    size = path.stat().st_size
+    if size == 0:
+        raise DataError(f"{path} is empty (0 bytes); it may still be being written")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return xr.open_dataset(path, engine="netcdf4", decode_timedelta=False)
+    except ValueError as error:
+        if "decode" not in str(error) and "calendar" not in str(error) and "units" not in str(error):
+            raise DataError(f"{path} cannot be read as NetCDF: {_first_line(error)}") from error
+        raise TimeError(f"{path}: the time axis cannot be decoded: {_first_line(error)}") from error
+    except OSError as error:
+        raise DataError(
+            f"{path} ({size} bytes) is damaged, truncated or still being written: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _is_time(variable: xr.DataArray) -> bool:
+    if np.issubdtype(variable.dtype, np.datetime64):
+        return True
+    return variable.dtype == object and variable.size > 0 and hasattr(variable.values.flat[0], "calendar")
+
+
+def _axes(dataset: xr.Dataset, name: str) -> _Axes | None:
+    dims = [str(d) for d in dataset[name].dims]
+    time = next((d for d in dims if d in dataset.coords and _is_time(dataset[d])), None)
+    space = [d for d in dims if d != time]
+    y = _side(dataset, space, ("latitude", "Y"), Y_NAMES)
+    x = _side(dataset, [d for d in space if d != y], ("longitude", "X"), X_NAMES)
+    large = [d for d in space if dataset.sizes[d] > 1]
+    if (y is None or x is None) and len(large) == 2:
+        y, x = large
+    if time is None or y is None or x is None or y == x:
+        return None
+    return _Axes(time, y, x)
+
+
+def _side(dataset: xr.Dataset, dims: list[str], keys: tuple[str, str], known: tuple[str, ...]) -> str | None:
+    """The dimension that CF attributes, or else its name, mark as latitude/y or longitude/x."""
+    import cf_xarray  # noqa: F401 - registers the accessor
+
+    found = [*dataset.cf.coordinates.get(keys[0], []), *dataset.cf.axes.get(keys[1], [])]
+    marked = next((d for d in dims if d in found), None)
+    return marked or next((d for d in dims if d.lower() in known), None)
+
+
+def _check_time(dataset: xr.Dataset, path: Path) -> None:
+    """A file without any decoded time axis is refused here, with what it has instead."""
+    if any(_is_time(c) for c in dataset.coords.values() if c.ndim == 1):
+        return
+    empty = [str(d) for d, n in dataset.sizes.items() if n == 0]
+    if empty:
+        raise TimeError(f"{path} has no steps: dimension {empty[0]} is empty; it may still be being written")
+    dims = ", ".join(f"{d} ({n})" for d, n in dataset.sizes.items())
+    raise TimeError(
+        f"{path} has no time coordinate; its dimensions are {dims}. A time axis needs units such as "
+        "'hours since 2000-01-01' (cdo -settaxis,2000-01-01,00:00,1hour sets one)"
+    )
+
+
+def _choose(dataset: xr.Dataset, path: Path, wanted: list[str], rename: dict[str, str]) -> dict[str, str]:
+    """{name of the channel: name in the file}."""
+    there = gridded(dataset)
+    if not there:
+        raise VariableError(
+            f"{path} has no variable on (time, y, x); it has {', '.join(map(str, dataset.data_vars)) or 'none'}"
+        )
+    if not wanted:
+        if len(there) > 1:
+            raise VariableError(
+                f"{path} has {len(there)} gridded variables: {', '.join(there)}; name those to use with --var"
+            )
+        return {there[0]: there[0]}
+    chosen = {name: rename.get(name, name) for name in wanted}
+    for name, source in chosen.items():
+        if source not in there:
+            chosen[name] = _by_standard_name(dataset, there, name) if source == name else ""
+        if not chosen[name]:
+            hint = did_you_mean(source, there) or f" It has {', '.join(there)}."
+            reason = "is not on (time, y, x)" if source in dataset else "is not there"
+            raise VariableError(
+                f"{path}: variable {source!r} {reason}.{hint} Use --var {name}=NAME to take another for it"
+            )
+    return chosen
+
+
+def _by_standard_name(dataset: xr.Dataset, there: list[str], wanted: str) -> str:
+    matches = [n for n in there if dataset[n].attrs.get("standard_name") == wanted]
+    return matches[0] if len(matches) == 1 else ""
+
+
+def _part(dataset: xr.Dataset, path: Path, wanted: dict[str, str]) -> Series:
+    first = next(iter(wanted.values()))
+    arrays = []
+    for source in wanted.values():
+        if source not in dataset:
+            raise VariableError(f"{path}: variable {source!r} is not there, but it is in the first file")
+        arrays.append(_plane(dataset, path, source))
+    axes = _axes(dataset, first)
+    assert axes is not None  # _choose took gridded variables only
+    times = dataset[axes.time].values
+    if len(times) == 0:
+        raise TimeError(f"{path} has no time steps; it may still be being written")
+    height, width = dataset.sizes[axes.y], dataset.sizes[axes.x]
+
+    def frames(start: int, stop: int) -> np.ndarray:
+        planes = [a.isel({axes.time: slice(start, stop)}).values for a in arrays]
+        return np.stack([np.asarray(p, np.float32) for p in planes], axis=1)
+
+    coords: dict[str, Any] = {}
+    for dim, name in (("y", axes.y), ("x", axes.x)):
+        if name in dataset.coords:
+            coords[name] = (dim, dataset[name].values, dict(dataset[name].attrs))
+        else:
+            coords[name] = (dim, np.arange(dataset.sizes[name]), {})
+    for name in dataset[first].coords:
+        scalar = dataset[first].coords[name]
+        if scalar.ndim == 0 and scalar.dtype.kind in "fiu":
+            coords[str(name)] = ((), scalar.values, dict(scalar.attrs))
+    series = make_series(
+        LazyFrames((len(times), len(wanted), height, width), np.float32, frames),
+        times,
+        {name: _attributes(dataset[source]) for name, source in wanted.items()},
+        coords,
+        format="netcdf",
+        files=[path],
+        file_attrs=dict(dataset.attrs),
+    )
+    mapping = dataset[first].encoding.get("grid_mapping") or dataset[first].attrs.get("grid_mapping")
+    if mapping in dataset:
+        series.attrs["grid_mapping"] = (mapping, dict(dataset[mapping].attrs))
+    return series
+
+
+def _attributes(variable: xr.DataArray) -> dict[str, Any]:
+    attrs = dict(variable.attrs)
+    if "units" not in attrs and "units" in variable.encoding:
+        attrs["units"] = variable.encoding["units"]
+    return attrs
+
+
+def _plane(dataset: xr.Dataset, path: Path, name: str) -> xr.DataArray:
+    """A variable as (time, y, x), its size-1 dimensions dropped."""
+    axes = _axes(dataset, name)
+    if axes is None:
+        raise VariableError(f"{path}: variable {name!r} is not on (time, y, x)")
+    array = dataset[name]
+    others = [d for d in array.dims if d not in (axes.time, axes.y, axes.x)]
+    for dim in others:
+        if array.sizes[dim] > 1:
+            values = dataset[dim].values if dim in dataset.coords else np.arange(array.sizes[dim])
+            raise VariableError(
+                f"{path}: {name} has a further dimension {dim} with {array.sizes[dim]} values "
+                f"({', '.join(map(str, values[:4]))}, ...); select one first, for example with: ncks -d {dim},0 IN OUT"
+            )
+    return array.isel(dict.fromkeys(others, 0)).transpose(axes.time, axes.y, axes.x)
+
+
+def _join(parts: list[Series]) -> Series:
+    first = parts[0]
+    for part in parts[1:]:
+        same = all(
+            np.array_equal(part.coords[c].values, first.coords[c].values)
+            for c in first.coords
+            if c in part.coords and first.coords[c].dims in (("y",), ("x",))
+        )
+        if part.shape[1:] != first.shape[1:] or not same:
+            raise GridError(f"{part.attrs['files'][0]} is on another grid than {first.attrs['files'][0]}")
+    times = np.concatenate([p.time.values for p in parts])
+    starts = np.cumsum([0, *[p.sizes["time"] for p in parts]])
+
+    def frames(start: int, stop: int) -> np.ndarray:
+        pieces = []
+        for part, low, high in zip(parts, starts[:-1], starts[1:], strict=True):
+            if start < high and stop > low:
+                pieces.append(read_frames(part, max(start - low, 0), min(stop, high) - low))
+        return np.concatenate(pieces)
+
+    shape = (len(times), *first.shape[1:])
+    joined = make_series(
+        LazyFrames(shape, np.float32, frames),
+        times,
+        first.attrs["variables"],
+        {str(n): (c.dims, c.values, c.attrs) for n, c in first.coords.items() if n not in ("time", "channel")},
+        format="netcdf",
+        files=[f for p in parts for f in p.attrs["files"]],
+        file_attrs=first.attrs["file_attrs"],
+    )
+    if "grid_mapping" in first.attrs:
+        joined.attrs["grid_mapping"] = first.attrs["grid_mapping"]
+    return joined
+
+
+def _legal(name: str) -> str:
+    """A variable name that begins with a letter, as CF asks: 2t becomes var_2t."""
+    return name if name[:1].isalpha() else f"var_{name}"
+
+
+def _write_grid(out: Any, series: Series) -> tuple[str, str]:
+    dims = []
+    for dim in ("y", "x"):
+        coordinate = next((c for c in series.coords.values() if c.dims == (dim,)), None)
+        name = str(coordinate.name) if coordinate is not None else dim
+        out.createDimension(name, series.sizes[dim])
+        dims.append(name)
+        if coordinate is None:
+            continue
+        variable = out.createVariable(name, coordinate.dtype, (name,))
+        attrs = {k: v for k, v in coordinate.attrs.items() if k not in STORAGE_ATTRS | {"bounds"}}
+        variable.setncatts(_axis_attributes(name, dim, attrs))
+        variable[:] = coordinate.values
+    return dims[0], dims[1]
+
+
+def _axis_attributes(name: str, dim: str, attrs: dict[str, Any]) -> dict[str, Any]:
+    """The input's attributes, with what CF needs and a name makes certain added."""
+    attrs = {"axis": dim.upper()} | attrs
+    geographic = {"lat": ("latitude", "degrees_north"), "lon": ("longitude", "degrees_east")}.get(name.lower()[:3])
+    if geographic and name.lower() in ("lat", "lon", "latitude", "longitude"):
+        attrs = {"standard_name": geographic[0], "units": geographic[1]} | attrs
+    elif "units" not in attrs and "standard_name" not in attrs:
+        attrs = {"long_name": f"{dim} index of the grid", "units": "1"} | attrs
+    return attrs
+
+
+def _write_times(out: Any, series: Series) -> list[str]:
+    times = series.time.values
+    out.createDimension("time", None)
+    variable = out.createVariable("time", "f8", ("time",))
+    variable.setncatts({"axis": "T", **_time_attributes(times)})
+    variable[:] = time_axis.seconds(times)
+    extra = []
+    if "forecast_reference_time" in series.coords:
+        init = out.createVariable("forecast_reference_time", "f8", ())
+        value = series.coords["forecast_reference_time"].values
+        attrs = _time_attributes(times)
+        if "calendar" in attrs:
+            attrs |= {"standard_name": "forecast_reference_time"}
+        init.setncatts(attrs | {"long_name": "time of the last observation used"})
+        init[...] = time_axis.seconds(np.array([value.item() if value.dtype == object else value]).reshape(1))[0]
+        period = out.createVariable("forecast_period", "f8", ("time",))
+        period.setncatts({"standard_name": "forecast_period", "long_name": "lead time", "units": "hours"})
+        period[:] = series.coords["forecast_period"].values
+        extra = ["forecast_reference_time", "forecast_period"]
+    return extra
+
+
+def _time_attributes(times: np.ndarray) -> dict[str, str]:
+    if np.issubdtype(times.dtype, np.floating):
+        return {"long_name": "seconds since the first frame of the clip", "units": "s"}
+    calendar = "standard" if np.issubdtype(times.dtype, np.datetime64) else times[0].calendar
+    attrs = {"standard_name": "time", "long_name": "valid time", "units": TIME_UNITS, "calendar": calendar}
+    return attrs | ({"units_metadata": "leap_seconds: none"} if calendar == "standard" else {})
+
+
+def _write_scalars(out: Any, series: Series) -> list[str]:
+    written = []
+    for name, coordinate in series.coords.items():
+        if coordinate.ndim == 0 and name != "forecast_reference_time" and coordinate.dtype.kind in "fiu":
+            variable = out.createVariable(str(name), coordinate.dtype, ())
+            variable.setncatts({k: v for k, v in coordinate.attrs.items() if k not in STORAGE_ATTRS})
+            variable[...] = coordinate.values
+            written.append(str(name))
+    return written
+
+
+def _write_grid_mapping(out: Any, series: Series) -> str:
+    if "grid_mapping" not in series.attrs:
+        return ""
+    name, attrs = series.attrs["grid_mapping"]
+    out.createVariable(name, "i4", ()).setncatts(attrs)
+    return str(name)
+
+
+def _write_variable(
+    out: Any, series: Series, index: int, name: str, sides: tuple[str, str], extra: list[str], mapping: str
+) -> None:
+    chunks = (1, series.sizes["y"], series.sizes["x"])
+    variable = out.createVariable(
+        name, "f4", ("time", *sides), zlib=True, complevel=4, shuffle=True, chunksizes=chunks, fill_value=FILL
+    )
+    attrs = dict(series.attrs["variables"].get(names(series)[index], {}))
+    attrs = {k: v for k, v in attrs.items() if k not in STORAGE_ATTRS}
+    attrs.setdefault("long_name", name)
+    attrs.setdefault("units", "1")
+    # CF-1.11 asks whether a temperature is a point on the scale or a difference.
+    if attrs["units"] in ("K", "degK", "kelvin", "degC", "Celsius", "celsius"):
+        attrs.setdefault("units_metadata", "temperature: on_scale")
+    if extra:
+        attrs["coordinates"] = " ".join(extra)
+    if mapping:
+        attrs["grid_mapping"] = mapping
+    variable.setncatts(attrs)
+    variable[:] = series.values[:, index].astype(np.float32)

@@ -1,0 +1,195 @@
+"""Series: the one type that travels from file to network and back.
+
+A Series is an `xarray.DataArray` with dims (time, channel, y, x), read lazily. Its coordinates are the file's own
+and keep their names: a latitude called `lat` is a coordinate `lat` on dim y. `attrs` hold
+
+* `variables`: {channel name: attributes of that variable},
+* `format`: "netcdf", "hdf5" or "video",
+* `files`: the paths it came from,
+* `file_attrs`: global attributes of the first file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from pdr_cli.data import times as time_axis
+from pdr_cli.errors import GridError
+
+Series = xr.DataArray
+DIMS = ("time", "channel", "y", "x")
+
+
+class LazyFrames(BackendArray):
+    """Frames on disk as an array [T, C, H, W]; `read(start, stop)` returns [stop - start, C, H, W]."""
+
+    def __init__(self, shape: tuple[int, int, int, int], dtype: Any, read: Callable[[int, int], np.ndarray]) -> None:
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self._read = read
+
+    def __getitem__(self, key: Any) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._get)
+
+    def _get(self, key: tuple[Any, ...]) -> np.ndarray:
+        when, *rest = key
+        if isinstance(when, slice):
+            wanted = range(*when.indices(self.shape[0]))
+            if not wanted:
+                return np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *rest)]
+            low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1]) + 1
+            frames = self._read(low, high)[:: wanted.step]
+            return frames[(slice(None), *rest)]
+        return self._read(int(when), int(when) + 1)[(0, *rest)]
+
+
+def make_series(
+    frames: np.ndarray | LazyFrames,
+    times: np.ndarray,
+    variables: Mapping[str, Mapping[str, Any]],
+    coords: Mapping[str, Any],
+    *,
+    format: str,
+    files: Sequence[Path | str] = (),
+    file_attrs: Mapping[str, Any] | None = None,
+) -> Series:
+    """Assemble a Series.
+
+    Args:
+        frames: [T, C, H, W], in memory or lazy.
+        times: [T] datetime64, cftime or float seconds.
+        variables: attributes of each channel by name, in order.
+        coords: further coordinates in xarray's form, such as {"lat": ("y", values, attrs)}.
+        format: "netcdf", "hdf5" or "video".
+        files: the paths read.
+        file_attrs: global attributes of the file.
+    """
+    data = indexing.LazilyIndexedArray(frames) if isinstance(frames, LazyFrames) else frames
+    attrs = {
+        "variables": {name: dict(a) for name, a in variables.items()},
+        "format": format,
+        "files": [str(f) for f in files],
+        "file_attrs": dict(file_attrs or {}),
+    }
+    return xr.DataArray(
+        xr.Variable(DIMS, data),
+        coords={"time": ("time", times), "channel": ("channel", list(variables)), **coords},
+        attrs=attrs,
+    )
+
+
+def read_frames(series: Series, start: int, stop: int) -> np.ndarray:
+    """Frames [start, stop) as float32: [stop - start, C, H, W]."""
+    return np.asarray(series.isel(time=slice(start, stop)).values, dtype=np.float32)
+
+
+def names(series: Series) -> list[str]:
+    """Channel names."""
+    return [str(n) for n in series.channel.values]
+
+
+def units(series: Series) -> list[str]:
+    """Units of each channel; empty where the file gives none."""
+    return [str(series.attrs["variables"].get(n, {}).get("units", "")) for n in names(series)]
+
+
+def side(series: Series, dim: str) -> xr.DataArray | None:
+    """The coordinate along `dim` ("y" or "x"), or None on a plain pixel grid."""
+    return next((c for c in series.coords.values() if c.dims == (dim,)), None)
+
+
+def size(series: Series) -> tuple[int, int]:
+    """(H, W)."""
+    return int(series.sizes["y"]), int(series.sizes["x"])
+
+
+def bytes_per_frame(series: Series) -> int:
+    """Size of one decoded float32 frame."""
+    return 4 * int(np.prod([series.sizes[d] for d in DIMS[1:]]))
+
+
+def describe(series: Series) -> str:
+    """One line: variables, size, times and step."""
+    step = time_axis.find_step(series.time.values)
+    height, width = size(series)
+    when = series.time.values
+    return (
+        f"{', '.join(names(series))} {series.sizes['time']} x {height} x {width}, every {step}, "
+        f"{time_axis.label(when[0])} to {time_axis.label(when[-1])}"
+    )
+
+
+class Orientation:
+    """How frames of one grid are turned to another's: flipped in y or x, rolled in longitude; and back."""
+
+    def __init__(self, flip_y: bool, flip_x: bool, roll_x: int) -> None:
+        self.flip_y, self.flip_x, self.roll_x = flip_y, flip_x, roll_x
+
+    def apply(self, frames: np.ndarray) -> np.ndarray:
+        """[..., H, W] of the input's grid to the model's."""
+        frames = frames[..., ::-1, :] if self.flip_y else frames
+        frames = frames[..., ::-1] if self.flip_x else frames
+        return np.ascontiguousarray(np.roll(frames, self.roll_x, axis=-1))
+
+    def invert(self, frames: np.ndarray) -> np.ndarray:
+        """[..., H, W] of the model's grid to the input's."""
+        frames = np.roll(frames, -self.roll_x, axis=-1)
+        frames = frames[..., ::-1] if self.flip_x else frames
+        return np.ascontiguousarray(frames[..., ::-1, :] if self.flip_y else frames)
+
+
+def orient(
+    y: np.ndarray | None, x: np.ndarray | None, model_y: np.ndarray | None, model_x: np.ndarray | None
+) -> Orientation:
+    """How to turn a grid with coordinates (y, x) to the model's.
+
+    Raises:
+        GridError: the coordinates are others, not the same in another order.
+    """
+    flip_y, _ = _align(y, model_y, "y", cyclic=False)
+    flip_x, roll_x = _align(x, model_x, "x", cyclic=True)
+    return Orientation(flip_y, flip_x, roll_x)
+
+
+def _align(values: np.ndarray | None, wanted: np.ndarray | None, dim: str, cyclic: bool) -> tuple[bool, int]:
+    if wanted is None or values is None:
+        return False, 0
+    for flip in (False, True):
+        candidate = values[::-1] if flip else values
+        if _close(candidate, wanted):
+            return flip, 0
+        if cyclic and (roll := _roll(candidate, wanted)) is not None:
+            return flip, roll
+    raise GridError(
+        f"the input's {dim} coordinate is another grid than the model's: {_ends(values)} here, {_ends(wanted)} in the model; "
+        "regrid the input to the model's grid first"
+    )
+
+
+def _close(values: np.ndarray, wanted: np.ndarray) -> bool:
+    """Equal within a thousandth of a cell: float32 grids of 0.1 degrees differ by 1.2e-5 from float64 ones."""
+    if len(values) != len(wanted):
+        return False
+    cell = float(np.median(np.abs(np.diff(wanted)))) if len(wanted) > 1 else 1.0
+    return bool(np.all(np.abs(values - wanted) <= 1e-3 * cell))
+
+
+def _roll(values: np.ndarray, wanted: np.ndarray) -> int | None:
+    """Columns to roll so that longitudes agree modulo 360 degrees, or None."""
+    start = np.flatnonzero(np.abs((values - wanted[0] + 180) % 360 - 180) < 1e-3)
+    if len(values) != len(wanted) or len(start) != 1:
+        return None
+    rolled = np.roll(values, -int(start[0]))
+    difference = (rolled - wanted + 180) % 360 - 180
+    return -int(start[0]) if _close(difference + wanted, wanted) else None
+
+
+def _ends(values: np.ndarray) -> str:
+    return f"{len(values)} values from {values[0]:g} to {values[-1]:g}"

@@ -1,0 +1,146 @@
+"""One streaming pass over the training frames: moments, extremes, quantiles and climatology."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pdr_cli.data import times as time_axis
+from pdr_cli.data.series import Series, bytes_per_frame, names, read_frames
+from pdr_cli.errors import MissingValuesError
+
+BLOCK = 64  # frames read at once
+SAMPLES_PER_FRAME = 512  # values of each channel kept for the quantiles
+DAY = 86400.0
+TIMES_OF_DAY = 48  # a finer daily cycle than half-hours is not resolved
+
+
+@dataclass(frozen=True)
+class Climatology:
+    """Mean frame of each time of day, or one mean frame where the step does not divide a day: field [G, C, H, W]."""
+
+    field: np.ndarray
+
+    def at(self, times: np.ndarray) -> np.ndarray:
+        """The climatological frames of these times: [T, C, H, W]."""
+        return self.field[_time_of_day(times, len(self.field))]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of each channel over the training frames: mean, sd, min, max, and the range between quantiles 0.1 % and 99.9 %: [C]."""
+
+    mean: np.ndarray
+    sd: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+    spread: np.ndarray
+    climatology: Climatology
+    frames: int
+
+
+def measure(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int) -> Statistics:
+    """Read the training frames once.
+
+    Args:
+        parts: (series, start, stop) of each training period.
+        budget_mb: data read at most; beyond it, a random choice of blocks stands for all.
+        seed: of that choice.
+
+    Raises:
+        MissingValuesError: NaN or infinite values, with their count.
+    """
+    first = parts[0][0]
+    groups = climatology_groups(first)
+    sums = _Sums(first.sizes["channel"], (first.sizes["y"], first.sizes["x"]), groups)
+    for series, start, stop in _blocks(parts, budget_mb, seed):
+        frames = read_frames(series, start, stop)
+        check_finite(frames, series, start)
+        sums.add(frames, _time_of_day(series.time.values[start:stop], groups))
+    return sums.result()
+
+
+def climatology_groups(series: Series) -> int:
+    """Times of day that a series resolves; 1 for clips, daily or coarser steps, and steps that do not divide a day."""
+    times = series.time.values
+    if np.issubdtype(times.dtype, np.floating) or len(times) < 2:
+        return 1
+    step = time_axis.find_step(times)
+    per_day = DAY / step.count if step.unit == "s" else 0
+    return round(per_day) if 1 < per_day <= TIMES_OF_DAY and abs(per_day - round(per_day)) < 1e-6 else 1
+
+
+def check_finite(frames: np.ndarray, series: Series, start: int) -> None:
+    """Refuse NaN or infinite values in frames [T, C, H, W] of a series that begin at step `start`.
+
+    Raises:
+        MissingValuesError: says how many, in which variable and when first.
+    """
+    bad = ~np.isfinite(frames)
+    if not bad.any():
+        return
+    counts = bad.sum(axis=(0, 2, 3))
+    worst = int(np.argmax(counts))
+    first = start + int(np.argmax(bad.any(axis=(1, 2, 3))))
+    raise MissingValuesError(
+        f"{series.attrs['files'][0]}: {int(counts[worst])} of {bad[:, worst].size} values of {names(series)[worst]} are "
+        f"missing (NaN) between {time_axis.label(series.time.values[start])} and "
+        f"{time_axis.label(series.time.values[start + len(frames) - 1])}, first at "
+        f"{time_axis.label(series.time.values[first])}; fill them first, for example with: cdo setmisstonn IN OUT"
+    )
+
+
+def _time_of_day(times: np.ndarray, groups: int) -> np.ndarray:
+    if groups == 1:
+        return np.zeros(len(times), dtype=int)
+    return np.round(time_axis.seconds(times) % DAY / DAY * groups).astype(int) % groups
+
+
+def _blocks(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int) -> list[tuple[Series, int, int]]:
+    blocks = [(s, low, min(low + BLOCK, stop)) for s, start, stop in parts for low in range(start, stop, BLOCK)]
+    affordable = max(1, int(budget_mb * 1e6 / (BLOCK * bytes_per_frame(parts[0][0]))))
+    if len(blocks) <= affordable:
+        return blocks
+    chosen = np.random.default_rng(seed).choice(len(blocks), affordable, replace=False)
+    return [blocks[i] for i in sorted(chosen)]
+
+
+class _Sums:
+    def __init__(self, channels: int, size: tuple[int, int], groups: int) -> None:
+        self.count = 0
+        self.mean = np.zeros(channels)
+        self.squares = np.zeros(channels)
+        self.minimum = np.full(channels, np.inf)
+        self.maximum = np.full(channels, -np.inf)
+        self.total = np.zeros((groups, channels, *size))
+        self.in_group = np.zeros(groups, dtype=int)
+        self.samples: list[np.ndarray] = []
+
+    def add(self, frames: np.ndarray, group: np.ndarray) -> None:
+        values = frames.astype(np.float64)
+        n = len(values)
+        # Chan's update of mean and sum of squares: exact to rounding for any number of blocks.
+        mean, squares = values.mean(axis=(0, 2, 3)), values.var(axis=(0, 2, 3)) * n
+        delta, total = mean - self.mean, self.count + n
+        self.squares += squares + delta**2 * self.count * n / total
+        self.mean += delta * n / total
+        self.count = total
+        self.minimum = np.minimum(self.minimum, values.min(axis=(0, 2, 3)))
+        self.maximum = np.maximum(self.maximum, values.max(axis=(0, 2, 3)))
+        np.add.at(self.total, group, values)
+        np.add.at(self.in_group, group, 1)
+        flat = frames.reshape(*frames.shape[:2], -1)
+        self.samples.append(flat[..., :: max(1, flat.shape[-1] // SAMPLES_PER_FRAME)])
+
+    def result(self) -> Statistics:
+        samples = np.concatenate(self.samples)
+        low, high = np.quantile(samples, [0.001, 0.999], axis=(0, 2))
+        overall = self.total.sum(axis=0) / self.count
+        seen = np.maximum(self.in_group, 1)[:, None, None, None]
+        field = np.where(self.in_group[:, None, None, None] > 0, self.total / seen, overall)
+        sd = np.sqrt(self.squares / self.count)
+        return Statistics(
+            self.mean, sd, self.minimum, self.maximum, high - low, Climatology(field.astype(np.float32)), self.count
+        )

@@ -1,0 +1,198 @@
+"""Time axes: their step, their gaps, and the times that follow them.
+
+Times are `datetime64` (standard calendars), `cftime` objects (noleap, 360_day, ...) or plain numbers of seconds
+(video). Arithmetic happens on numbers; what comes back has the type that went in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from pdr_cli.errors import TimeError
+
+# A step may differ from a whole number of steps by this share: video time stamps are rounded to milliseconds.
+TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Step:
+    """Spacing of a time axis: `count` seconds, or `count` calendar months where months differ in length."""
+
+    count: float
+    unit: Literal["s", "month"] = "s"
+
+    def __str__(self) -> str:
+        if self.unit == "month":
+            return f"{self.count:g} month" + ("s" if self.count != 1 else "")
+        for seconds, name in ((86400, "d"), (3600, "h"), (60, "min")):
+            if self.count >= seconds and abs(self.count / seconds - round(self.count / seconds)) < 1e-9:
+                return f"{round(self.count / seconds)} {name}"
+        return f"{self.count:.4g} s"
+
+    @property
+    def hours(self) -> float:
+        """Length in hours; a month counts as a twelfth of 365.2425 days."""
+        return self.count / 3600 if self.unit == "s" else self.count * 365.2425 * 2
+
+    def matches(self, other: Step) -> bool:
+        """True if both mean the same spacing, up to the rounding of time stamps."""
+        return self.unit == other.unit and abs(self.count - other.count) <= 1e-3 * self.count
+
+
+def seconds(times: np.ndarray) -> np.ndarray:
+    """Times as float64 seconds since 1970-01-01 of their own calendar, or as they are if already numbers: [T]."""
+    if np.issubdtype(times.dtype, np.datetime64):
+        return times.astype("datetime64[us]").astype(np.int64) / 1e6
+    if times.dtype == object:
+        import cftime
+
+        numbers = cftime.date2num(list(times), "microseconds since 1970-01-01", calendar=times[0].calendar)
+        return np.asarray(numbers, dtype=np.float64) / 1e6
+    return times.astype(np.float64)
+
+
+def positions(times: np.ndarray, step: Step) -> np.ndarray:
+    """Times in units of `step` from the first one: [T]."""
+    if step.unit == "month":
+        return (_months(times) - _months(times)[0]) / step.count
+    ticks = seconds(times)
+    return (ticks - ticks[0]) / step.count
+
+
+def find_step(times: np.ndarray) -> Step:
+    """The spacing that most neighbours have.
+
+    Raises:
+        TimeError: fewer than two times, repeated or descending times, or spacings that are no multiples of one step.
+    """
+    if len(times) < 2:
+        raise TimeError(f"the time axis has {len(times)} step{'s' if len(times) != 1 else ''}; at least 2 are needed")
+    ticks = seconds(times)
+    spacing = np.diff(ticks)
+    if np.any(spacing <= 0):
+        at = int(np.argmax(spacing <= 0))
+        what = "is repeated" if spacing[at] == 0 else "goes backwards"
+        raise TimeError(
+            f"time {what} at step {at + 1} ({label(times[at + 1])}); sort the file and drop duplicates first"
+        )
+    step = _monthly(times) or Step(_most_common(spacing))
+    in_steps = np.diff(positions(times, step))
+    if np.any(np.abs(in_steps - np.round(in_steps)) > TOLERANCE):
+        kinds = sorted({str(Step(float(s))) for s in np.unique(np.round(spacing, 3))[:6]})
+        raise TimeError(
+            f"the time axis is irregular: steps of {', '.join(kinds)} between {label(times[0])} and {label(times[-1])}; "
+            "interpolate it to one step first"
+        )
+    return step
+
+
+def segments(times: np.ndarray, step: Step) -> list[tuple[int, int]]:
+    """Runs [start, stop) of the axis in which every neighbour is one step away."""
+    if len(times) == 0:
+        return []
+    breaks = np.flatnonzero(np.abs(np.diff(positions(times, step)) - 1) > TOLERANCE) + 1
+    edges = [0, *breaks.tolist(), len(times)]
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def missing(times: np.ndarray, step: Step) -> np.ndarray:
+    """The times that a gapless axis would have and this one lacks."""
+    place = np.round(positions(times, step)).astype(int)
+    absent = np.setdiff1d(np.arange(place[-1] + 1), place)
+    return np.array([shift(times[0], step, int(n)) for n in absent])
+
+
+def following(last: Any, step: Step, n: int) -> np.ndarray:
+    """The `n` times after `last`: [n]."""
+    return np.array([shift(last, step, i + 1) for i in range(n)])
+
+
+def shift(time: Any, step: Step, n: int) -> Any:
+    """The time `n` steps after `time`, of the same type."""
+    if step.unit == "s":
+        if isinstance(time, np.datetime64):
+            return time.astype("datetime64[ns]") + np.timedelta64(round(n * step.count * 1e9), "ns")
+        if isinstance(time, (int, float, np.number)):
+            return np.float64(time + n * step.count)
+        import datetime
+
+        return time + datetime.timedelta(seconds=n * step.count)
+    months = n * round(step.count)
+    if isinstance(time, np.datetime64):
+        month = time.astype("datetime64[M]")
+        return ((month + months).astype("datetime64[ns]") + (time - month.astype(time.dtype))).astype("datetime64[ns]")
+    total = time.year * 12 + time.month - 1 + months
+    return time.replace(year=total // 12, month=total % 12 + 1)
+
+
+def label(time: Any) -> str:
+    """A time as people write it: `2013-12-31 18:00`, or `3.37 s` into a clip."""
+    if isinstance(time, np.datetime64):
+        return str(time.astype("datetime64[m]")).replace("T", " ")
+    if isinstance(time, (int, float, np.number)):
+        return f"{float(time):.4g} s"
+    return time.strftime("%Y-%m-%d %H:%M")
+
+
+def parse(text: str, times: np.ndarray) -> int:
+    """Index of the time that `text` names, in an axis `times`.
+
+    Raises:
+        TimeError: not a time, or not one of the axis.
+    """
+    like = times[0]
+    try:
+        if np.issubdtype(times.dtype, np.datetime64):
+            wanted = seconds(np.array([np.datetime64(text.strip().removesuffix("Z"))]))[0]
+        elif times.dtype == object:
+            wanted = seconds(np.array([_parse_cftime(text, like)], dtype=object))[0]
+        else:
+            wanted = float(text.strip().removesuffix("s"))
+    except ValueError:
+        raise TimeError(f"{text!r} is not a time; write it like {label(like)!r}") from None
+    ticks = seconds(times)
+    nearest = int(np.argmin(np.abs(ticks - wanted)))
+    if abs(ticks[nearest] - wanted) > 0.5 * TOLERANCE * float(np.median(np.diff(ticks))):
+        raise TimeError(
+            f"{text!r} is not a time of the input, which runs from {label(times[0])} to {label(times[-1])}; "
+            f"the nearest is {label(times[nearest])}"
+        )
+    return nearest
+
+
+def _parse_cftime(text: str, like: Any) -> Any:
+    import re
+
+    parts = [int(p) for p in re.findall(r"\d+", text)]
+    if not 3 <= len(parts) <= 6:
+        raise ValueError(text)
+    return type(like)(*parts) if type(like).__name__ != "datetime" else type(like)(*parts, calendar=like.calendar)
+
+
+def _most_common(spacing: np.ndarray) -> float:
+    values, counts = np.unique(np.round(spacing, 6), return_counts=True)
+    return float(values[np.argmax(counts)])
+
+
+def _months(times: np.ndarray) -> np.ndarray:
+    if np.issubdtype(times.dtype, np.datetime64):
+        return times.astype("datetime64[M]").astype(np.int64)
+    return np.array([t.year * 12 + t.month - 1 for t in times])
+
+
+def _monthly(times: np.ndarray) -> Step | None:
+    """A step of calendar months, if all times share their day and hour and differ in months of unequal length."""
+    numbers = not np.issubdtype(times.dtype, np.datetime64) and times.dtype != object
+    if numbers or len(np.unique(np.diff(seconds(times)))) == 1:
+        return None
+    if np.issubdtype(times.dtype, np.datetime64):
+        within = times - times.astype("datetime64[M]").astype(times.dtype)
+        same_day = len(np.unique(within)) == 1
+    else:
+        same_day = len({(t.day, t.hour, t.minute, t.second) for t in times}) == 1
+    if not same_day:
+        return None
+    return Step(float(np.min(np.diff(_months(times)))), "month")

@@ -1,0 +1,147 @@
+"""Windows: where a Series becomes arrays [B, T, C, H, W]. Reads frames block by block, keeps a bounded number."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+
+from pdr_cli.data import times as time_axis
+from pdr_cli.data.series import Series, bytes_per_frame, read_frames
+from pdr_cli.data.times import Step
+from pdr_cli.errors import TimeError
+
+BLOCK = 32  # frames read at once and dropped at once
+
+
+class FrameCache:
+    """Decoded frames of several series, least recently used blocks dropped beyond `limit_mb`."""
+
+    def __init__(self, series: Sequence[Series], limit_mb: int) -> None:
+        self._series = series
+        self._blocks: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._limit = max(2, int(limit_mb * 1e6 / (BLOCK * bytes_per_frame(series[0]))))
+
+    def frames(self, series: int, start: int, stop: int) -> np.ndarray:
+        """Frames [start, stop) of one series: [stop - start, C, H, W]."""
+        first, last = start // BLOCK, (stop - 1) // BLOCK
+        blocks = np.concatenate([self._block(series, b) for b in range(first, last + 1)])
+        return blocks[start - first * BLOCK : stop - first * BLOCK]
+
+    def _block(self, series: int, block: int) -> np.ndarray:
+        key = (series, block)
+        if key in self._blocks:
+            self._blocks.move_to_end(key)
+            return self._blocks[key]
+        source = self._series[series]
+        frames = read_frames(source, block * BLOCK, min((block + 1) * BLOCK, source.sizes["time"]))
+        self._blocks[key] = frames
+        while len(self._blocks) > self._limit:
+            self._blocks.popitem(last=False)
+        return frames
+
+
+class Windows:
+    """Windows of `in_steps` observed and `out_steps` following frames, none of which crosses a gap.
+
+    Args:
+        series: the series that windows are cut from.
+        places: [n, 2] series number and first frame of each window.
+        in_steps: T.
+        out_steps: τ.
+        cache: shared by the windows of all splits.
+    """
+
+    def __init__(
+        self, series: Sequence[Series], places: np.ndarray, in_steps: int, out_steps: int, cache: FrameCache
+    ) -> None:
+        self.series = series
+        self.places = places
+        self.in_steps, self.out_steps = in_steps, out_steps
+        self._cache = cache
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def batch(self, which: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Observed and following frames in data units: [B, T, C, H, W] and [B, τ, C, H, W]."""
+        length = self.in_steps + self.out_steps
+        frames = np.stack([self._cache.frames(s, start, start + length) for s, start in self.places[which]])
+        return frames[:, : self.in_steps], frames[:, self.in_steps :]
+
+    def times(self, index: int) -> np.ndarray:
+        """Times of one window, observed and following: [T + τ]."""
+        series, start = self.places[index]
+        return np.asarray(self.series[series].time.values[start : start + self.in_steps + self.out_steps])
+
+    def only(self, keep: np.ndarray) -> Windows:
+        """The windows that a boolean mask or an index array keeps."""
+        return Windows(self.series, self.places[keep], self.in_steps, self.out_steps, self._cache)
+
+    def spread(self, at_most: int) -> Windows:
+        """At most so many windows, evenly spaced."""
+        if len(self) <= at_most:
+            return self
+        return self.only(np.linspace(0, len(self) - 1, at_most).round().astype(int))
+
+
+def cut(
+    series: Sequence[Series],
+    periods: Sequence[tuple[int, int, int]],
+    in_steps: int,
+    out_steps: int,
+    step: Step,
+    cache: FrameCache,
+    stride: int = 1,
+) -> Windows:
+    """All windows inside periods (series number, start, stop) that no gap breaks."""
+    length = in_steps + out_steps
+    places: list[tuple[int, int]] = []
+    for number, start, stop in periods:
+        times = series[number].time.values[start:stop]
+        for low, high in time_axis.segments(times, step):
+            places += [(number, start + first) for first in range(low, high - length + 1, stride)]
+    return Windows(series, np.array(places, dtype=np.int64).reshape(-1, 2), in_steps, out_steps, cache)
+
+
+def last_window(series: Series, in_steps: int, step: Step, init: int | None = None) -> tuple[int, int]:
+    """First and one-past-last frame of the `in_steps` frames that end with frame `init` (default: the last).
+
+    Raises:
+        TimeError: too few steps, another step, or a gap inside the window; names what is missing.
+    """
+    times = series.time.values
+    stop = len(times) if init is None else init + 1
+    if stop < in_steps:
+        raise TimeError(
+            f"{series.attrs['files'][0]}: the model needs {in_steps} steps, found {stop}{_up_to(times, init)}"
+        )
+    window = times[stop - in_steps : stop]
+    check_step(window, step, str(series.attrs["files"][0]))
+    if len(time_axis.segments(window, step)) > 1:
+        absent = time_axis.missing(window, step)
+        some = ", ".join(time_axis.label(t) for t in absent[:3]) + (", ..." if len(absent) > 3 else "")
+        raise TimeError(
+            f"{series.attrs['files'][0]}: {len(absent)} time{'s are' if len(absent) > 1 else ' is'} missing in the last "
+            f"{in_steps} steps: {some}; fill the gap or choose an earlier --init"
+        )
+    return stop - in_steps, stop
+
+
+def check_step(times: np.ndarray, step: Step, where: str) -> None:
+    """Refuse a time axis of another step than the model's.
+
+    Raises:
+        TimeError: names both.
+    """
+    if len(times) < 2:
+        return
+    spacing = np.diff(time_axis.positions(times, step))
+    whole = np.round(spacing)
+    if np.any(np.abs(spacing - whole) > time_axis.TOLERANCE) or np.all(whole != 1):
+        raise TimeError(f"{where}: steps of {time_axis.find_step(times)}, but the model was trained on steps of {step}")
+
+
+def _up_to(times: np.ndarray, init: int | None) -> str:
+    return "" if init is None else f" up to {time_axis.label(times[init])}"

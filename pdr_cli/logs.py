@@ -1,0 +1,102 @@
+"""Logs and progress on stderr; stdout belongs to results."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger("pdr")
+
+
+class _JsonLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        return json.dumps(line | getattr(record, "fields", {}), ensure_ascii=False)
+
+
+class _PlainLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        return prefix + record.getMessage()
+
+
+def setup(quiet: bool, verbose: bool, as_json: bool) -> None:
+    """Send log lines to stderr: errors only with `quiet`, detail with `verbose`, one JSON object a line with `as_json`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLine() if as_json else _PlainLine())
+    log.handlers = [handler]
+    log.propagate = False
+    log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+def plain_output() -> bool:
+    """True where a live display would only leave debris: no terminal, JSON lines, or quiet."""
+    json_lines = any(isinstance(h.formatter, _JsonLine) for h in log.handlers)
+    return json_lines or not sys.stderr.isatty() or not log.isEnabledFor(logging.INFO)
+
+
+class Progress:
+    """Progress of one job: a live bar on a terminal, elsewhere one plain line every 10 % or 30 s."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._next_fraction = 0.1
+        self._next_time = time.monotonic() + 30.0
+
+    def update(self, fraction: float, detail: str = "") -> None:
+        """Report that `fraction` (0 to 1) of the job is done."""
+        now = time.monotonic()
+        if fraction < self._next_fraction and now < self._next_time:
+            return
+        self._next_fraction = (int(fraction * 10 + 1e-9) + 1) / 10
+        self._next_time = now + 30.0
+        log.info("%s %3.0f %%%s", self.title, 100 * fraction, f"  {detail}" if detail else "")
+
+
+class _LiveProgress(Progress):
+    def __init__(self, title: str) -> None:
+        super().__init__(title)
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task(title, total=1.0, detail="")
+        self._bar.start()
+
+    def update(self, fraction: float, detail: str = "") -> None:
+        self._bar.update(self._task, completed=fraction, **({"detail": detail} if detail else {}))
+
+    def stop(self) -> None:
+        self._bar.stop()
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Progress]:
+    """A `Progress` fit for where stderr goes."""
+    if plain_output():
+        yield Progress(title)
+        return
+    live = _LiveProgress(title)
+    try:
+        yield live
+    finally:
+        live.stop()

@@ -1,0 +1,216 @@
+"""The training loop: steps, validation, best and last kept, stopped and resumed at any step."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from pdr_cli import files
+from pdr_cli.config import TrainConfig, parse_duration
+from pdr_cli.data.scaling import Scaling
+from pdr_cli.data.windows import Windows
+from pdr_cli.errors import DataError, InterruptedRun
+from pdr_cli.logs import Progress, log
+from pdr_cli.models.pdr import PDR
+from pdr_cli.runs import RunFolder
+from pdr_cli.training import schedule, state
+from pdr_cli.training.losses import Loss
+from pdr_cli.training.state import Position
+
+SAVE_SECONDS = 600.0  # a state this old is renewed within an epoch, so that kill -9 costs at most this much
+
+
+class NonFiniteLossError(DataError):
+    """Training diverged: the loss is NaN or infinite."""
+
+    name = "E_NON_FINITE_LOSS"
+
+
+@dataclass
+class Trainer:
+    """One run.
+
+    Args:
+        network: on its device.
+        loss: on the network's scale.
+        train: training windows.
+        val: validation windows.
+        scaling: data units to network units.
+        config: the [train] table.
+        run: where everything is kept.
+        save_best: called with the position when validation improves; writes the model file.
+    """
+
+    network: PDR
+    loss: Loss
+    train: Windows
+    val: Windows
+    scaling: Scaling
+    config: TrainConfig
+    run: RunFolder
+    device: torch.device
+    save_best: Callable[[Position], None]
+
+    def __post_init__(self) -> None:
+        groups = schedule.parameter_groups(self.network, self.config.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=self.config.lr, fused=True)
+        self.per_epoch = max(1, len(self.train) // self.config.batch)
+        total = self.per_epoch * self.config.epochs
+        self.total = min(total, self.config.steps) if self.config.steps else total
+        self.budget = parse_duration(self.config.budget) or math.inf
+        self.val = self.val.spread(self.config.val_windows)
+        self.position = Position()
+        self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def resume(self) -> None:
+        """Go on from the run's saved state."""
+        self.position = state.load(self.run.state, self.network, self.optimizer)
+        _keep_metrics_until(self.run, self.position.step)
+
+    def fit(self, progress: Progress) -> Position:
+        """Train to the end of steps or budget, or until a signal.
+
+        Raises:
+            NonFiniteLossError: at the first loss that is no number; the best model so far stays.
+            InterruptedRun: SIGINT, SIGTERM or SIGUSR1 came; the state is saved.
+        """
+        began = time.monotonic() - self.position.elapsed
+        saved = time.monotonic()
+        with _signals() as received:
+            while self.position.step < self.total and time.monotonic() - began < self.budget:
+                self._step(began)
+                self.position.elapsed = time.monotonic() - began
+                if self.position.step % self.per_epoch == 0:
+                    self._validate(progress)
+                    self.save()
+                    saved = time.monotonic()
+                elif time.monotonic() - saved > SAVE_SECONDS:
+                    self.save()
+                    saved = time.monotonic()
+                if received:
+                    self.save()
+                    name = signal.Signals(received[0]).name
+                    raise InterruptedRun(
+                        f"{name} at step {self.position.step}; state saved, continue with --resume -o {self.run.path}",
+                        received[0],
+                    )
+                progress.update(self._fraction(began), f"step {self.position.step}/{self.total}")
+        if self.position.step % self.per_epoch:
+            self._validate(progress)
+        self.save()
+        self._record("finished", best_step=self.position.best_step, best_loss=self.position.best_loss)
+        return self.position
+
+    def save(self) -> None:
+        """Replace the run's state."""
+        state.save(self.run.state, self.position, self.network, self.optimizer)
+
+    def _fraction(self, began: float) -> float:
+        """How much of the run is done, by steps or by time, whichever is further."""
+        return min(1.0, max(self.position.step / self.total, (time.monotonic() - began) / self.budget))
+
+    def _step(self, began: float) -> None:
+        rate = schedule.learning_rate(
+            self.config.schedule,
+            self.config.lr,
+            progress=self._schedule_progress(began),
+            warmup=self.config.warmup_epochs * self.per_epoch / self.total,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.network.train()
+        x, y = self._tensors(self.train, self._batch())
+        with self._autocast:
+            out = self.network(x, y.shape[1])
+            loss, terms = self.loss(out.fused, y)
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(
+                f"the loss is {float(loss.detach()):g} at step {self.position.step + 1}; try a smaller --set train.lr "
+                f"(now {self.config.lr:g}) or --set train.clip_norm=1"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        self.position.step += 1
+        if self.position.step % self.config.log_every == 0:
+            self._record("step", lr=rate, loss=float(loss.detach()), **{k: float(v) for k, v in terms.items()})
+
+    def _schedule_progress(self, began: float) -> float:
+        by_steps = self.position.step / max(1, self.total - 1)
+        return min(1.0, max(by_steps, (time.monotonic() - began) / self.budget))
+
+    def _batch(self) -> np.ndarray:
+        """The windows of this step: epoch e is shuffled by seed and e alone, so a resumed run sees the same order."""
+        epoch, place = divmod(self.position.step, self.per_epoch)
+        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.train))
+        return order[place * self.config.batch : (place + 1) * self.config.batch]
+
+    def _tensors(self, windows: Windows, which: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Observed and following frames in network units: [B, T, C, H, W], [B, τ, C, H, W]."""
+        observed, following = (self.scaling.apply(a) for a in windows.batch(which))
+        return torch.from_numpy(observed).to(self.device), torch.from_numpy(following).to(self.device)
+
+    def _validate(self, progress: Progress) -> None:
+        total = 0.0
+        self.network.eval()
+        with torch.inference_mode():
+            for start in range(0, len(self.val), self.config.batch):
+                which = np.arange(start, min(start + self.config.batch, len(self.val)))
+                x, y = self._tensors(self.val, which)
+                with self._autocast:
+                    loss, _ = self.loss(self.network(x, y.shape[1]).fused, y)
+                total += float(loss) * len(which)
+        value = total / len(self.val)
+        self._record("validation", epoch=self.position.step / self.per_epoch, loss=value)
+        log.debug("step %d: validation loss %.5f", self.position.step, value)
+        if value < self.position.best_loss:
+            self.position.best_loss, self.position.best_step = value, self.position.step
+            self.save_best(self.position)
+
+    def _record(self, event: str, **values: Any) -> None:
+        line = {"event": event, "step": self.position.step, "seconds": round(self.position.elapsed, 2), **values}
+        with self.run.metrics.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Signals that arrived, in order; the loop looks at them between steps. A second one acts at once."""
+    received: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {s: signal.signal(s, note) for s in watched}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _keep_metrics_until(run: RunFolder, step: int) -> None:
+    """Drop log lines that were written after the state being resumed from, and a half-written last one."""
+    kept = []
+    for line in run.metrics.read_text().splitlines() if run.metrics.is_file() else []:
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if entry["step"] <= step and entry["event"] != "finished":
+            kept.append(line)
+    files.write_text(run.metrics, "".join(line + "\n" for line in kept))
