@@ -230,7 +230,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _parse_value(text: str, annotation: Any) -> Any:
     """`text` as a TOML value; bare words are strings, and a lone value for a list is a list of one."""
-    if annotation is str or annotation in (list[str],) and not text.startswith("["):
+    if annotation is str or (annotation in (list[str],) and not text.startswith("[")):
         return text if annotation is str else [w for w in text.split(",") if w]
     try:
         return tomllib.loads(f"v = {text}")["v"]

@@ -16,8 +16,8 @@ FLOWS = ("inflow", "outflow")  # what the two channels of such files are, in thi
 def read(paths: Sequence[Path], variables: Sequence[str] = ()) -> Series:
     """Open one or more files as one Series, lazily, joined in the order of their first slots.
 
-    Slots are 1-based, or 0-based if a slot 0 occurs; their number in a day is the smallest of 24, 48, 96, 144
-    and 288 that holds all of them. Times are the city's local time.
+    Slots are 1-based, or 0-based if a slot 0 occurs; their number in a day is the file's attribute `slots_per_day`,
+    or else the smallest of 24, 48, 96, 144 and 288 that holds all of them. Times are the city's local time.
 
     Raises:
         DataError: damaged file or another layout.
@@ -28,7 +28,7 @@ def read(paths: Sequence[Path], variables: Sequence[str] = ()) -> Series:
     opened = [_open(p) for p in paths]
     dates = [_dates(handle, path) for handle, path in opened]
     slots = np.concatenate([s for _, s in dates])
-    base, per_day = _slots_of_a_day(slots)
+    base, per_day = _slots_of_a_day(slots, opened[0][0].attrs)
     parts = sorted(
         (
             (_times(days, s, base, per_day), handle["data"], path)
@@ -81,6 +81,8 @@ def write(series: Series, path: Path, provenance: Mapping[str, str]) -> None:
         out.create_dataset("date", data=np.array(stamps, dtype="S"))
         out.attrs.update({k: v for k, v in provenance.items() if v})
         out.attrs["channels"] = names(series)
+        # A short file may lack the late slots of a day, from which readers would tell how many there are.
+        out.attrs["slots_per_day"], out.attrs["first_slot"] = per_day or 24, base
 
 
 def verify(path: Path, series: Series) -> None:
@@ -140,7 +142,10 @@ def _dates(handle, path: Path) -> tuple[np.ndarray, np.ndarray]:  # type: ignore
     return days, slots
 
 
-def _slots_of_a_day(slots: np.ndarray) -> tuple[int, int]:
+def _slots_of_a_day(slots: np.ndarray, attrs: Mapping[str, int]) -> tuple[int, int]:
+    """First slot and slots of a day, as the file states them, or else from the slots that occur."""
+    if "slots_per_day" in attrs:
+        return int(attrs.get("first_slot", 1)), int(attrs["slots_per_day"])
     base = 0 if slots.min() == 0 else 1
     highest = int(slots.max()) - base + 1
     per_day = next((n for n in (24, 48, 96, 144, 288) if highest <= n), None)

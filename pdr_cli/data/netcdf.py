@@ -69,6 +69,20 @@ def gridded(dataset: xr.Dataset) -> list[str]:
     ]
 
 
+def summary(path: Path) -> dict[str, dict[str, Any]]:
+    """Every data variable of a file: its dimensions, units, and whether it can be a channel."""
+    dataset = _open(path)
+    usable = gridded(dataset)
+    return {
+        str(name): {
+            "dims": " x ".join(f"{d} {n}" for d, n in variable.sizes.items()) or "scalar",
+            "units": str(variable.attrs.get("units", "")),
+            "gridded": str(name) in usable,
+        }
+        for name, variable in dataset.data_vars.items()
+    }
+
+
 def write(series: Series, path: Path, provenance: Mapping[str, str]) -> None:
     """Write a Series as CF-1.11 NetCDF-4: one forecast, time is valid time (CF 1.11, example 5.14).
 

@@ -144,6 +144,15 @@ class Orientation:
         frames = frames[..., ::-1] if self.flip_x else frames
         return np.ascontiguousarray(frames[..., ::-1, :] if self.flip_y else frames)
 
+    def invert_points(
+        self, x: np.ndarray, y: np.ndarray, rotation: np.ndarray, size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Columns, rows and angles (from +x to +y) on the model's grid of `size` (H, W) to the input's."""
+        x = (x - self.roll_x) % size[1] if self.roll_x else x
+        x = size[1] - 1 - x if self.flip_x else x
+        y = size[0] - 1 - y if self.flip_y else y
+        return x, y, -rotation if self.flip_x != self.flip_y else rotation
+
 
 def orient(
     y: np.ndarray | None, x: np.ndarray | None, model_y: np.ndarray | None, model_x: np.ndarray | None

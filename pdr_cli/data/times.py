@@ -7,6 +7,7 @@ Times are `datetime64` (standard calendars), `cftime` objects (noleap, 360_day, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -95,7 +96,7 @@ def segments(times: np.ndarray, step: Step) -> list[tuple[int, int]]:
         return []
     breaks = np.flatnonzero(np.abs(np.diff(positions(times, step)) - 1) > TOLERANCE) + 1
     edges = [0, *breaks.tolist(), len(times)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def missing(times: np.ndarray, step: Step) -> np.ndarray:

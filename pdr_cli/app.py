@@ -1,0 +1,347 @@
+"""The typer app: options, help text, error → exit code. No work happens here and nothing heavy is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from pdr_cli import __version__
+from pdr_cli.errors import PdrError
+
+app = typer.Typer(
+    name="pdr",
+    help="Forecast weather fields, traffic grids and video: train a model on your file, predict what follows, score it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Log errors only.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")]
+LogJson = Annotated[bool, typer.Option("--log-json", help="Log lines as JSON objects.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N]; never replaced silently.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "-m", "--model", help="Run folder, model.safetensors or run name. Default: $PDR_MODEL, else the newest run."
+    ),
+]
+Rename = Annotated[
+    list[str] | None,
+    typer.Option("--var", metavar="NAME[=INPUTNAME]", help="Variable, or another name for it in the input."),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pdr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(rich_help_panel="Forecasting")
+def train(
+    preset: Annotated[str, typer.Option("-p", "--preset", help="A name from `pdr presets`, or a TOML file.")],
+    data: Annotated[
+        list[str] | None, typer.Option(help="Files, folders or globs; default: the preset's, in $PDR_DATA.")
+    ] = None,
+    var: Annotated[list[str] | None, typer.Option("--var", help="Variable to read as a channel; repeatable.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder; default: runs/PRESET-TIME.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key of the preset, such as train.lr=1e-3."),
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Predictor: tau, or module:Class.")] = None,
+    fusion: Annotated[str | None, typer.Option(help="concat, add, gs or none (no Gaussians).")] = None,
+    loss: Annotated[str | None, typer.Option(help="l1ssim, l1, ssim, mse or l2reg.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training windows.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Time for training, such as 3m or 1h30m.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order of windows.")] = None,
+    device: Device = "auto",
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in -o from its last saved state.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_json: LogJson = False,
+) -> None:
+    """Train a model on your data; leaves a run folder that `predict` and `evaluate` find by themselves.
+
+    Examples:
+
+        pdr train --preset weather-small --data air.nc --var air
+
+        pdr train --preset taxibj --data bikenyc.h5 --budget 30m -o runs/bikes
+    """
+    _logs(quiet, verbose, log_json)
+    from pdr_cli.commands import train as command
+
+    command.run(
+        preset=preset,
+        data=data or [],
+        variables=var or [],
+        out=out,
+        settings=settings or [],
+        flags={
+            "model.backbone": backbone,
+            "model.fusion": fusion,
+            "train.loss": loss,
+            "train.epochs": epochs,
+            "train.steps": steps,
+            "train.budget": budget,
+            "train.seed": seed,
+            "train.precision": precision,
+        },
+        device=device,
+        resume=resume,
+        dry_run=dry_run,
+    )
+
+
+@app.command(rich_help_panel="Forecasting")
+def predict(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Files, a folder or a glob: NetCDF, HDF5 or video.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Forecast file: .nc, .h5, .mp4, .gif or .npz.")],
+    model: ModelOption = None,
+    init: Annotated[str | None, typer.Option(help="Forecast from this time of the input; default: its last.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Frames to forecast; more than trained are rolled out.")
+    ] = None,
+    var: Rename = None,
+    preview: Annotated[Path | None, typer.Option(help="Draw the forecast to this PNG.")] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_json: LogJson = False,
+) -> None:
+    """Forecast what follows the last window of a file.
+
+    Examples:
+
+        pdr predict air.nc -o forecast.nc
+
+        pdr predict clip.mp4 -o future.mp4 -m runs/clips --steps 20
+    """
+    _logs(quiet, verbose, log_json)
+    from pdr_cli.commands import predict as command
+
+    command.run(inputs, output, model=model, init=init, steps=steps, rename=var or [], preview=preview, device=device)
+
+
+@app.command(rich_help_panel="Forecasting")
+def evaluate(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Files, a folder or a glob with what happened.")
+    ],
+    models: Annotated[
+        list[str] | None, typer.Option("-m", "--model", help="Model to score; repeatable. Default as for predict.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="test (nothing the model has seen), val, train or all.")] = "test",
+    against: Annotated[str, typer.Option(help="Baselines, comma-separated.")] = "persistence,climatology",
+    metrics: Annotated[str | None, typer.Option(help="mse, mae, rmse, bias, ssim, psnr; comma-separated.")] = None,
+    var: Rename = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Scores as .json or .csv.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw error against lead time to this PNG.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_json: LogJson = False,
+) -> None:
+    """Score a model beside persistence and climatology, per lead time, on data it has not seen.
+
+    Example:
+
+        pdr evaluate air.nc -o scores.json
+    """
+    _logs(quiet, verbose, log_json)
+    from pdr_cli.commands import evaluate as command
+
+    command.run(
+        inputs,
+        models=models or [],
+        split=split,
+        against=[a for a in against.split(",") if a],
+        metrics=[m for m in (metrics or "").split(",") if m],
+        rename=var or [],
+        output=output,
+        plot=plot,
+        as_json=as_json,
+        device=device,
+    )
+
+
+@app.command("bench-render", rich_help_panel="Tools")
+def bench_render(
+    res: Annotated[list[int] | None, typer.Option(min=8, help="Frame side in pixels; repeatable.")] = None,
+    gaussians: Annotated[int | None, typer.Option(min=1, help="Gaussians per frame; default as the paper.")] = None,
+    kernel_size: Annotated[int | None, typer.Option(min=3, help="Lattice size K, odd; default as the paper.")] = None,
+    channels: Annotated[int, typer.Option(min=1, help="Channels.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Frames per call.")] = 1,
+    backward: Annotated[bool, typer.Option("--backward", help="Time forward + backward too.")] = False,
+    variants: Annotated[str | None, typer.Option(help="Comma-separated; default: all there are.")] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The paper's four settings, with its A800 numbers beside.")
+    ] = False,
+    device: Device = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of every variant.")] = None,
+    repeats: Annotated[int, typer.Option(min=5, help="Runs of each variant, at most.")] = 100,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Results as JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_json: LogJson = False,
+) -> None:
+    """Time the renderer against the paper's own, each checked for correctness first.
+
+    Example:
+
+        pdr bench-render --res 256 --backward
+    """
+    _logs(quiet, verbose, log_json)
+    from pdr_cli.commands import bench_render as command
+
+    code = command.run(
+        res=res or [],
+        gaussians=gaussians,
+        kernel_size=kernel_size,
+        channels=channels,
+        batch=batch,
+        backward=backward,
+        variants=[v for v in (variants or "").split(",") if v],
+        paper=paper,
+        device=device,
+        threads=threads,
+        repeats=repeats,
+        output=output,
+        as_json=as_json,
+    )
+    raise typer.Exit(code)
+
+
+@app.command(rich_help_panel="Tools")
+def export(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help=".onnx, .pt2, .safetensors; .nc or .png with --input.")
+    ],
+    model: ModelOption = None,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="Data to run the model on, for .nc and .png.")
+    ] = None,
+    init: Annotated[str | None, typer.Option(help="Time of the last observation, for .nc and .png.")] = None,
+    var: Rename = None,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Run the artefact and compare it with the model.")
+    ] = True,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_json: LogJson = False,
+) -> None:
+    """Write a model as ONNX or torch.export, its Gaussians as NetCDF, or a picture of what it does.
+
+    Example:
+
+        pdr export -m runs/a -o model.onnx
+    """
+    _logs(quiet, verbose, log_json)
+    from pdr_cli.commands import export as command
+
+    command.run(output, model=model, inputs=inputs or [], init=init, rename=var or [], verify=verify)
+
+
+@app.command(rich_help_panel="Tools")
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A data file, forecast, folder of clips, or model.")],
+    preset: Annotated[str | None, typer.Option("--for", help="Say whether this preset or model can use it.")] = None,
+    var: Annotated[list[str] | None, typer.Option("--var", help="Variable to look at; repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_json: LogJson = False,
+) -> None:
+    """Say what a file holds and what can be done with it."""
+    _logs(quiet, verbose, log_json)
+    from pdr_cli.commands import inspect as command
+
+    command.run(path, preset=preset, variables=var or [], as_json=as_json)
+
+
+@app.command(rich_help_panel="Tools")
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Print this one as TOML, to copy and change.")] = None,
+) -> None:
+    """List the presets, or print one."""
+    _logs(False, False, False)
+    from pdr_cli.commands import presets as command
+
+    command.run(name)
+
+
+@app.command(rich_help_panel="Tools")
+def sample(
+    kind: Annotated[str, typer.Argument(help="weather, traffic or video.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .nc, .h5 or .mp4.")],
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another sample.")] = 0,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_json: LogJson = False,
+) -> None:
+    """Write a synthetic file in the real format, to try everything offline."""
+    _logs(quiet, verbose, log_json)
+    from pdr_cli.commands import sample as command
+
+    command.run(kind, output, seed)
+
+
+@app.command(rich_help_panel="Tools")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show versions, devices and which renderer is active."""
+    _logs(False, False, False)
+    from pdr_cli.commands import doctor as command
+
+    command.run(as_json)
+
+
+def _logs(quiet: bool, verbose: bool, as_json: bool) -> None:
+    from pdr_cli import logs
+
+    logs.setup(quiet, verbose, as_json)
+
+
+def main() -> NoReturn:
+    """Run the app; every known failure becomes one line on stderr and its exit code."""
+    try:
+        app()
+    except PdrError as error:
+        _exit(error.code, error.name, str(error))
+    except KeyboardInterrupt:
+        _exit(130, "E_INTERRUPTED", "interrupted")
+    except BrokenPipeError:
+        # The reader of stdout has gone (`| head`): nothing to tell it, and no flush at exit to fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)
+
+
+def _exit(code: int, name: str, message: str) -> NoReturn:
+    from pdr_cli.logs import log
+
+    log.error("%s [%s, exit %d]", " ".join(message.split()), name, code, extra={"fields": {"code": code, "name": name}})
+    sys.exit(code)

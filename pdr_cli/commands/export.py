@@ -1,0 +1,95 @@
+"""`pdr export`: a model for another runtime, its Gaussians as numbers, or a picture of what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pdr_cli import files, forecast, runs
+from pdr_cli.commands import inputs as arguments
+from pdr_cli.commands.predict import only_series, provenance
+from pdr_cli.data import formats, windows
+from pdr_cli.data import times as time_axis
+from pdr_cli.data.series import Series, read_frames
+from pdr_cli.errors import UsageError
+from pdr_cli.forecast import Model
+
+NEEDS_INPUT = (".nc", ".png")
+OUTPUTS = (".onnx", ".pt2", ".safetensors", *NEEDS_INPUT)
+
+
+def run(
+    output: Path,
+    *,
+    model: str | None,
+    inputs: Sequence[str],
+    init: str | None,
+    rename: Sequence[str],
+    verify: bool,
+) -> None:
+    """Export; see `pdr export --help` for the options."""
+    suffix = output.suffix.lower()
+    if suffix not in OUTPUTS:
+        raise UsageError(f"output {output}: use one of {', '.join(OUTPUTS)}")
+    if suffix in NEEDS_INPUT and not inputs:
+        raise UsageError(f"{suffix} shows a forecast: name the data with --input FILE")
+    paths = formats.find_inputs(inputs) if inputs else []
+    source = runs.find_model(model)
+    files.check_output(output, [source, *paths])
+    trained = forecast.load(source, "cpu")
+    if suffix in NEEDS_INPUT:
+        series = only_series(trained.open(paths, arguments.renames(rename, list(trained.card.variables))))
+        at = None if init is None else time_axis.parse(init, series.time.values)
+        print(f"{output}  {_show(trained, series, at, output)}")
+        return
+    print(f"{output}  {_artefact(trained, output, verify)}")
+
+
+def _artefact(trained: Model, output: Path, verify: bool) -> str:
+    from pdr_cli.export import artefact
+
+    if output.suffix == ".onnx":
+        return artefact.write_onnx(trained, output, verify)
+    if output.suffix == ".pt2":
+        return artefact.write_pt2(trained, output, verify)
+    from safetensors.torch import save
+
+    weights = {k: v.contiguous() for k, v in trained.network.state_dict().items()}
+    files.write_bytes(output, save(weights))
+    return f"weights only, {sum(w.numel() for w in weights.values()):,} numbers"
+
+
+def _show(trained: Model, series: Series, init: int | None, output: Path) -> str:
+    if output.suffix == ".nc":
+        from pdr_cli.export import gaussians
+
+        count = gaussians.write(trained, series, init, output, provenance(trained, series, init, None))
+        return f"{count} Gaussians a frame"
+    _draw_layers(trained, series, init, output)
+    return "input, coarse forecast, Gaussians and fused forecast"
+
+
+def _draw_layers(trained: Model, series: Series, init: int | None, output: Path) -> None:
+    """Panels of the last lead time, with the Gaussians as ellipses."""
+    from pdr_cli.export import gaussians, pictures
+
+    start, stop = windows.last_window(series, trained.card.config.data.in_steps, trained.card.step, init)
+    turn = trained.check(series)
+    layers = trained.run(turn.apply(read_frames(series, start, stop))[None])
+    fused = trained.forecast(series, init)
+    truth = series.isel(time=slice(stop, stop + fused.sizes["time"]))
+    known = np.array_equal(truth.time.values, fused.time.values)
+    drawn = gaussians.of_forecast(trained, series, init).isel(time=-1)
+    painted = layers.gaussians
+    assert painted is not None
+    pictures.layers(
+        output,
+        observed=series.isel(time=slice(start, stop)).load(),
+        fused=fused,
+        coarse=turn.invert(layers.coarse[0]),
+        painted=turn.invert(painted[0]),
+        gaussians={n: drawn[n].values for n in drawn.data_vars},
+        truth=truth.load() if known else None,
+    )

@@ -1,0 +1,47 @@
+"""What several commands do with their input arguments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pdr_cli.config import Config
+from pdr_cli.data import formats
+from pdr_cli.errors import InputNotFoundError, UsageError
+
+
+def for_training(config: Config, arguments: Sequence[str]) -> list[Path]:
+    """The files that --data names, or those of the preset under $PDR_DATA.
+
+    Raises:
+        InputNotFoundError: none there; says which files are wanted, in which layout and where they are published.
+    """
+    if arguments:
+        return formats.find_inputs(arguments)
+    root = Path(os.environ.get("PDR_DATA", "data"))
+    for pattern in config.data.paths:
+        matches = sorted(p for p in root.glob(pattern) if p.is_file())
+        if matches:
+            return matches
+    raise InputNotFoundError(
+        f"preset {config.preset} found no {' or '.join(config.data.paths)} under {root}/ ($PDR_DATA). It wants "
+        f"{config.data.layout}. Published: {config.data.source}. Or name your own files with --data"
+    )
+
+
+def renames(arguments: Sequence[str], channels: Sequence[str]) -> dict[str, str]:
+    """{channel of the model: name in the input} from `NAME=INPUTNAME`, or from `INPUTNAME` if there is one channel.
+
+    Raises:
+        UsageError: a channel that the model does not have.
+    """
+    chosen = {}
+    for argument in arguments:
+        name, separator, source = argument.partition("=")
+        if not separator:
+            name, source = (channels[0], argument) if len(channels) == 1 else (argument, argument)
+        if name not in channels:
+            raise UsageError(f"--var {argument}: the model has no variable {name!r}; it has {', '.join(channels)}")
+        chosen[name] = source
+    return chosen

@@ -1,0 +1,185 @@
+"""`pdr inspect`: what a file holds, and whether a preset or a model can use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pdr_cli import checkpoint, config, runs
+from pdr_cli.checkpoint import ModelCard
+from pdr_cli.data import formats, netcdf
+from pdr_cli.data import times as time_axis
+from pdr_cli.data.series import Series, names, read_frames, side, size, units
+from pdr_cli.errors import ConfigError, DataError
+
+LOOKED_AT = 64  # frames that are read for the range of values, evenly spaced
+
+
+def run(path: Path, *, preset: str | None, variables: Sequence[str], as_json: bool) -> None:
+    """Print a report of a data file, a folder of clips, or a model.
+
+    Raises:
+        DataError: the file cannot be used at all, or not by what `--for` names.
+    """
+    report = _model(path) if _is_model(path) else _data(path, list(variables))
+    if preset is not None:
+        report["fits"] = _fits(path, preset, list(variables))
+    if as_json:
+        print(json.dumps(report, default=str))
+    else:
+        _print(report)
+    if preset is not None and not report["fits"]["usable"]:
+        raise DataError(f"{preset} cannot use {path}: {report['fits']['finding']}")
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix == ".safetensors" or (path / "model.safetensors").is_file()
+
+
+def _model(path: Path) -> dict[str, Any]:
+    file = runs.find_model(str(path))
+    card, weights, _ = checkpoint.load(file)
+    return {
+        "model": str(file),
+        "preset": card.config.preset,
+        "backbone": card.config.model.backbone,
+        "parameters": sum(w.numel() for w in weights.values()),
+        "frames": f"{card.config.data.in_steps} → {card.config.data.out_steps}, every {card.step}",
+        "variables": {name: str(attrs.get("units", "")) for name, attrs in card.variables.items()},
+        "grid": _grid_of_card(card),
+        "trained on": ", ".join(d["name"] for d in card.data),
+        "seen": _seen(card),
+        **{k.replace("_", " "): v for k, v in card.training.items()},
+    }
+
+
+def _grid_of_card(card: ModelCard) -> str:
+    sides = [f"{s.name} {s.values[0]:g} to {s.values[-1]:g}" for s in (card.y, card.x) if s is not None]
+    return f"{card.size[0]} x {card.size[1]}" + (f" ({', '.join(sides)})" if sides else "")
+
+
+def _seen(card: ModelCard) -> str:
+    if card.format == "video":
+        return f"{len(card.seen.entries)} clips"
+    parts = []
+    for part, _, low, high in card.seen.entries:
+        ends = (str(np.datetime64(int(t), "s"))[:16].replace("T", " ") for t in (low, high))
+        parts.append(f"{part} {' to '.join(ends)}")
+    return "; ".join(parts)
+
+
+def _data(path: Path, variables: list[str]) -> dict[str, Any]:
+    paths = formats.find_inputs([path])
+    kind = formats.detect(paths[0])
+    report: dict[str, Any] = {"file": str(path), "format": kind, "bytes": sum(p.stat().st_size for p in paths)}
+    if kind == "netcdf" and not variables:
+        report["variables"] = netcdf.summary(paths[0])
+        variables = [n for n, v in report["variables"].items() if v["gridded"]]
+    # Variables of different grids cannot be one series; each that stands alone is described by itself.
+    described = [[v] for v in variables] if kind == "netcdf" else [variables]
+    report["series"] = [entry for chosen in described for entry in _series(paths, chosen)]
+    return report
+
+
+def _series(paths: list[Path], variables: list[str]) -> list[dict[str, Any]]:
+    return [_describe(s) for s in formats.open_series(paths, variables=variables)]
+
+
+def _describe(series: Series) -> dict[str, Any]:
+    times = series.time.values
+    height, width = size(series)
+    chosen = np.unique(np.linspace(0, len(times) - 1, LOOKED_AT).round().astype(int))
+    frames = np.concatenate([read_frames(series, i, i + 1) for i in chosen])
+    missing = int(np.isnan(frames).sum())
+    entry: dict[str, Any] = {
+        "channels": dict(zip(names(series), units(series), strict=True)),
+        "grid": f"{height} x {width}",
+        **{d: _ends(side(series, d)) for d in ("y", "x") if side(series, d) is not None},
+        "times": f"{len(times)}, {time_axis.label(times[0])} to {time_axis.label(times[-1])}",
+    }
+    if len(times) > 1:
+        step = time_axis.find_step(times)
+        runs_ = time_axis.segments(times, step)
+        entry["step"] = str(step)
+        entry["gaps"] = len(runs_) - 1
+        entry["longest run"] = max(high - low for low, high in runs_)
+    with np.errstate(all="ignore"):
+        finite = frames[np.isfinite(frames)]
+    if finite.size:
+        entry["values"] = f"{finite.min():.4g} to {finite.max():.4g}, mean {finite.mean():.4g}"
+    entry["missing"] = f"{100 * missing / frames.size:.1f} %" + (
+        "" if len(chosen) == len(times) else f" of {len(chosen)} frames"
+    )
+    return entry
+
+
+def _ends(coordinate: Any) -> str:
+    values = coordinate.values
+    return f"{coordinate.name} {values[0]:g} to {values[-1]:g}"
+
+
+def _fits(path: Path, preset: str, variables: list[str]) -> dict[str, Any]:
+    """Whether a preset or model can use the file, and the first finding that stops it, or what it would use."""
+    try:
+        if preset in config.preset_names() or preset.endswith(".toml"):
+            return {"for": preset, "usable": True, "finding": _by_preset(path, preset, variables)}
+        return {"for": preset, "usable": True, "finding": _by_model(path, preset)}
+    except ConfigError:
+        raise
+    except DataError as error:
+        return {"for": preset, "usable": False, "finding": str(error)}
+
+
+def _by_preset(path: Path, preset: str, variables: list[str]) -> str:
+    from pdr_cli.training.prepare import prepare
+
+    overrides = [f"data.variables={','.join(variables)}"] if variables else []
+    prepared = prepare(config.load(preset, overrides), formats.find_inputs([path]))
+    _refuse_missing(prepared.series)
+    counts = f"{len(prepared.train)} / {len(prepared.val)} / {len(prepared.test)} windows to train / validate / test"
+    return f"{counts} ({prepared.split.rule})"
+
+
+def _by_model(path: Path, model: str) -> str:
+    from pdr_cli import forecast
+    from pdr_cli.data import windows
+
+    trained = forecast.load(runs.find_model(model), "cpu")
+    series = trained.open(formats.find_inputs([path]))
+    for one in series:
+        trained.check(one)
+        windows.last_window(one, trained.card.config.data.in_steps, trained.card.step)
+    return f"forecasts {trained.card.config.data.out_steps} steps of {trained.card.step} after {_last(series[0])}"
+
+
+def _refuse_missing(series: Sequence[Series]) -> None:
+    from pdr_cli.data.statistics import check_finite
+
+    for one in series[:1]:
+        check_finite(read_frames(one, 0, 1), one, 0)
+
+
+def _last(series: Series) -> str:
+    return time_axis.label(series.time.values[-1])
+
+
+def _print(report: dict[str, Any], indent: int = 0) -> None:
+    for key, value in report.items():
+        pad = "  " * indent
+        if isinstance(value, dict):
+            print(f"{pad}{key}")
+            _print(value, indent + 1)
+        elif isinstance(value, list):
+            shown = value if len(value) <= 4 else [value[0], value[-1]]
+            for entry in shown:
+                print(
+                    f"{pad}{key}"
+                    + (f" (first and last of {len(value)})" if shown is not value and entry is value[0] else "")
+                )
+                _print(entry, indent + 1)
+        else:
+            print(f"{pad}{key:<12} {value}")

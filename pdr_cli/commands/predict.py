@@ -1,0 +1,121 @@
+"""`pdr predict`: open, forecast the last window, write, say so in one line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pdr_cli import __version__, files, forecast, runs
+from pdr_cli.commands import inputs
+from pdr_cli.data import formats, windows
+from pdr_cli.data import times as time_axis
+from pdr_cli.data.series import Series, names, read_frames
+from pdr_cli.errors import UsageError
+from pdr_cli.forecast import Model
+from pdr_cli.logs import log
+
+
+def run(
+    arguments: Sequence[str],
+    output: Path,
+    *,
+    model: str | None,
+    init: str | None,
+    steps: int | None,
+    rename: Sequence[str],
+    preview: Path | None,
+    device: str,
+) -> None:
+    """Forecast; see `pdr predict --help` for the options."""
+    began = time.monotonic()
+    paths = formats.find_inputs(arguments)
+    formats.check_suffix(output)
+    for target in (output, *([preview] if preview else [])):
+        files.check_output(target, paths)
+    trained = forecast.load(runs.find_model(model), device)
+    series = only_series(trained.open(paths, inputs.renames(rename, list(trained.card.variables))))
+    formats.check_output_format(output, series)
+    at = None if init is None else time_axis.parse(init, series.time.values)
+    if steps and steps > trained.card.config.data.out_steps:
+        trained_for = trained.card.config.data.out_steps
+        log.info("%d steps asked, %d trained: the forecast is fed back for the rest", steps, trained_for)
+    predicted = trained.forecast(series, at, steps)
+    formats.write(predicted, output, provenance(trained, series, at, steps))
+    if preview:
+        draw(preview, trained, series, predicted, at)
+    print(_summary(output, predicted, trained, time.monotonic() - began))
+
+
+def only_series(opened: list[Series]) -> Series:
+    """The one series of an input.
+
+    Raises:
+        UsageError: several clips.
+    """
+    if len(opened) > 1:
+        raise UsageError(f"one clip is forecast at a time, but the input holds {len(opened)}; name one of them")
+    return opened[0]
+
+
+def draw(path: Path, trained: Model, series: Series, predicted: Series, init: int | None) -> None:
+    """Draw a forecast beside its last observation, and beside what happened where the input goes on."""
+    from pdr_cli.export import pictures
+
+    start, stop = windows.last_window(series, trained.card.config.data.in_steps, trained.card.step, init)
+    observed = series.isel(time=slice(start, stop)).load()
+    truth = series.isel(time=slice(stop, stop + predicted.sizes["time"]))
+    contiguous = np.array_equal(truth.time.values, predicted.time.values)
+    pictures.forecast(path, observed, predicted, truth.load() if contiguous else None)
+
+
+def provenance(trained: Model, series: Series, init: int | None, steps: int | None) -> dict[str, str]:
+    """Global attributes of a forecast file: who made it, from what, and what it takes to make it again."""
+    card = trained.card
+    start, stop = windows.last_window(series, card.config.data.in_steps, card.step, init)
+    model_hash = files.sha256(trained.path)
+    window = hashlib.sha256(read_frames(series, start, stop).tobytes()).hexdigest()
+    settings = json.dumps(card.config.model_dump(), sort_keys=True).encode()
+    options = {"steps": steps or card.config.data.out_steps, "model": model_hash, "window": window}
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    command = "pdr " + shlex.join(sys.argv[1:])
+    before = str(series.attrs["file_attrs"].get("history", ""))
+    times = series.time.values
+    preset = card.config.preset
+    return {
+        "Conventions": "CF-1.11",
+        "title": f"Forecast of {', '.join(names(series))} by pdr",
+        "institution": str(series.attrs["file_attrs"].get("institution", "not given")),
+        "source": f"pdr {__version__} (preset {preset}, {card.config.model.backbone}, model sha256:{model_hash[:16]})",
+        "references": "Learning Video Dynamics with Predictive Differentiable Rendering, arXiv:2606.31050",
+        "comment": f"from {', '.join(Path(f).name for f in series.attrs['files'])}",
+        "history": f"{now} pdr {__version__}: {command}" + (f"\n{before}" if before else ""),
+        "date_created": now,
+        "pdr_version": __version__,
+        "pdr_checkpoint_sha256": model_hash,
+        "pdr_config_sha256": hashlib.sha256(settings).hexdigest(),
+        "pdr_input_sha256": window,
+        "pdr_input_window": f"{time_axis.label(times[start])}/{time_axis.label(times[stop - 1])}",
+        "pdr_request_id": hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest(),
+        "pdr_device": f"{trained.device.type}/{card.config.train.precision}",
+    }
+
+
+def _summary(output: Path, predicted: Series, trained: Model, seconds: float) -> str:
+    times = predicted.time.values
+    init = predicted.coords["forecast_reference_time"].values
+    start = init.item() if init.dtype == object else init[()]
+    return (
+        f"{output}  init {time_axis.label(start)}  valid {time_axis.label(times[0])} to {time_axis.label(times[-1])}  "
+        f"model {_name(trained.path)}  {seconds:.1f} s"
+    )
+
+
+def _name(path: Path) -> str:
+    return str(path.parent) if path.name == "model.safetensors" else str(path)

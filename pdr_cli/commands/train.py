@@ -1,0 +1,194 @@
+"""`pdr train`: resolve the configuration, look at the data, train, keep the best."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pdr_cli import __version__, checkpoint, config, devices, files, forecast, runs
+from pdr_cli.checkpoint import ModelCard
+from pdr_cli.commands import inputs
+from pdr_cli.config import Config
+from pdr_cli.data.scaling import Scaling
+from pdr_cli.data.series import describe
+from pdr_cli.errors import InputNotFoundError, OutputError, UsageError
+from pdr_cli.logs import log, progress
+from pdr_cli.models.pdr import PDR
+from pdr_cli.runs import RunFolder
+from pdr_cli.training import losses
+from pdr_cli.training.loop import Trainer
+from pdr_cli.training.prepare import Prepared, measure, prepare, what_was_seen
+from pdr_cli.training.state import Position
+
+
+def run(
+    *,
+    preset: str,
+    data: Sequence[str],
+    variables: Sequence[str],
+    out: Path | None,
+    settings: Sequence[str],
+    flags: dict[str, Any],
+    device: str,
+    resume: bool,
+    dry_run: bool,
+) -> None:
+    """Train; see `pdr train --help` for the options."""
+    resolved = _resolve(preset, variables, settings, flags)
+    where = devices.pick(device)
+    folder = _folder(resolved, out, resume, dry_run)
+    paths = inputs.for_training(resolved, data)
+    prepared = prepare(resolved, paths)
+    log.info("data    %s", describe(prepared.series[0]) + _more(len(prepared.series)))
+    log.info("split   %s", _split_line(prepared))
+    torch.manual_seed(resolved.train.seed)
+    network = forecast.build(resolved, prepared.channels, prepared.size)
+    log.info("model   %s", _model_line(network, resolved))
+    if dry_run:
+        _dry_run(resolved, prepared, network)
+        return
+    _train(resolved, prepared, network, folder, where, resume)
+
+
+def _resolve(preset: str, variables: Sequence[str], settings: Sequence[str], flags: dict[str, Any]) -> Config:
+    overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    if variables:
+        overrides.append(f"data.variables={','.join(variables)}")
+    if flags.get("train.epochs") and not flags.get("train.steps"):
+        overrides.append("train.steps=0")
+    if flags.get("train.steps") and not flags.get("train.epochs"):
+        overrides.append("train.epochs=1000000")
+    # What the command line says about length is meant: a preset's own time limit would cut it short.
+    if (flags.get("train.epochs") or flags.get("train.steps")) and not flags.get("train.budget"):
+        overrides.append("train.budget=")
+    if flags.get("train.budget") and not flags.get("train.epochs") and not flags.get("train.steps"):
+        overrides += ["train.epochs=1000000", "train.steps=0"]
+    return config.load(preset, [*overrides, *settings])
+
+
+def _folder(resolved: Config, out: Path | None, resume: bool, dry_run: bool) -> RunFolder:
+    if resume and out is None:
+        raise UsageError("--resume continues one run: name its folder with -o")
+    path = out or runs.RUNS / f"{resolved.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = RunFolder(path)
+    if dry_run:
+        return folder
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"run folder {path} is a file; name another with -o")
+    if resume and not folder.state.is_file():
+        raise InputNotFoundError(f"nothing to resume in {path}; start the run without --resume")
+    if not resume and path.is_dir() and any(path.iterdir()):
+        raise OutputError(f"run folder {path} is not empty; continue it with --resume, or name another with -o")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot create run folder {path}: {error.strerror}") from error
+    return folder
+
+
+def _train(
+    resolved: Config, prepared: Prepared, network: PDR, folder: RunFolder, where: torch.device, resume: bool
+) -> None:
+    scaling, climatology = measure(prepared, resolved)
+    data_files = tuple(
+        {"name": Path(f).name, "sha256": files.sha256(Path(f))} for s in prepared.series for f in s.attrs["files"]
+    )
+    network.to(where)
+    card = _card(resolved, prepared, scaling, data_files)
+
+    def save_best(position: Position) -> None:
+        done = {"step": position.step, "loss": position.best_loss, "seconds": round(position.elapsed, 1)}
+        training = card.training | {f"best_{k}": v for k, v in done.items()} | {"device": _device_name(where)}
+        checkpoint.save(folder.model, network, _with(card, training), climatology.field)
+
+    loss = losses.build_loss(
+        resolved.train.loss,
+        l1_weight=resolved.train.l1_weight,
+        data_range=torch.tensor(scaling.data_range, device=where),
+    )
+    trainer = Trainer(network, loss, prepared.train, prepared.val, scaling, resolved.train, folder, where, save_best)
+    if resume:
+        trainer.resume()
+        log.info("resume  %s at step %d", folder.path, trainer.position.step)
+    files.write_text(folder.config, config.dump(resolved))
+    with progress("training") as bar:
+        position = trainer.fit(bar)
+    from pdr_cli.export import pictures
+
+    pictures.curves(folder.curves, folder.metrics)
+    log.info(
+        "done    %d steps in %.0f s, best validation loss %.4f at step %d",
+        position.step, position.elapsed, position.best_loss, position.best_step,
+    )  # fmt: skip
+    print(folder.path)
+
+
+def _card(resolved: Config, prepared: Prepared, scaling: Scaling, data_files: tuple[dict[str, str], ...]) -> ModelCard:
+    series = prepared.series[0]
+    return ModelCard(
+        config=resolved,
+        format=series.attrs["format"],
+        variables=series.attrs["variables"],
+        size=prepared.size,
+        y=checkpoint.side_of(series, "y"),
+        x=checkpoint.side_of(series, "x"),
+        step=prepared.step,
+        scaling=scaling,
+        seen=what_was_seen(prepared),
+        data=data_files,
+        training={
+            "pdr": __version__,
+            "torch": torch.__version__,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "split": prepared.split.rule,
+        },
+    )
+
+
+def _with(card: ModelCard, training: dict[str, Any]) -> ModelCard:
+    import dataclasses
+
+    return dataclasses.replace(card, training=training)
+
+
+def _device_name(where: torch.device) -> str:
+    return torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
+
+
+def _more(count: int) -> str:
+    return f" and {count - 1} more clips" if count > 1 else ""
+
+
+def _split_line(prepared: Prepared) -> str:
+    counts = f"{len(prepared.train)} / {len(prepared.val)} / {len(prepared.test)} windows to train / validate / test"
+    return f"{counts} ({prepared.split.rule})"
+
+
+def _model_line(network: PDR, resolved: Config) -> str:
+    total = sum(p.numel() for p in network.parameters())
+    adapter = sum(p.numel() for p in network.adapter.parameters()) if network.adapter is not None else 0
+    painter = f" + PredGS {adapter:,} ({resolved.model.gaussians} Gaussians)" if adapter else ""
+    return f"{resolved.model.backbone} {total - adapter:,} parameters{painter}"
+
+
+def _dry_run(resolved: Config, prepared: Prepared, network: PDR) -> None:
+    """Print what would be trained: configuration, data, split, parameters, FLOPs and memory."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    data, batch = resolved.data, resolved.train.batch
+    x = torch.zeros(1, data.in_steps, prepared.channels, *prepared.size)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        network(x, data.out_steps)
+    weights = sum(p.numel() for p in network.parameters()) * 4
+    print(config.dump(resolved))
+    print(f"# data        {describe(prepared.series[0])}{_more(len(prepared.series))}")
+    print(f"# windows     {_split_line(prepared)}")
+    print(f"# model       {_model_line(network, resolved)}")
+    print(f"# FLOPs       {counter.get_total_flops() / 1e9:.2f} G a window (2 per multiply-add)")
+    print(f"# memory      {4 * weights / 2**20:.0f} MB for weights, gradients and optimiser")
+    print(f"# steps       {max(1, len(prepared.train) // batch)} an epoch")

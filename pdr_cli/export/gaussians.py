@@ -1,0 +1,74 @@
+"""The Gaussians of a forecast as numbers: which one is where, how large, how turned, how strong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from pdr_cli.data import windows
+from pdr_cli.data.series import Series, names, read_frames
+from pdr_cli.errors import UsageError
+from pdr_cli.files import atomic_output
+from pdr_cli.forecast import Model
+
+
+def of_forecast(model: Model, series: Series, init: int | None) -> xr.Dataset:
+    """The Gaussians drawn for the forecast after frame `init`: dims (time, gaussian, channel), in pixels.
+
+    Raises:
+        UsageError: the model has none (fusion none).
+    """
+    adapter = model.network.adapter
+    if adapter is None:
+        raise UsageError(f"{model.path} draws no Gaussians (fusion none)")
+    predicted = model.forecast(series, init)
+    start, stop = windows.last_window(series, model.card.config.data.in_steps, model.card.step, init)
+    turn = model.check(series)
+    observed = turn.apply(read_frames(series, start, stop))[None]
+    with torch.inference_mode():
+        x = torch.from_numpy(model.card.scaling.apply(observed)).to(model.device)
+        drawn = adapter.gaussians(model.network(x, model.card.config.data.out_steps).coarse)
+    coords, scale, rotation, amplitudes = (t[0].float().cpu().numpy() for t in drawn)
+    height, width = model.card.size
+    sigma = scale * (adapter.kernel_size - 1) / 10
+    columns, rows = (1 + coords[..., 0]) * (width - 1) / 2, (1 + coords[..., 1]) * (height - 1) / 2
+    x_pixel, y_pixel, rotation = turn.invert_points(columns, rows, rotation, (height, width))
+    plane = ("time", "gaussian")
+    return xr.Dataset(
+        {
+            "x": (plane, x_pixel, {"long_name": "centre, columns from the first", "units": "1"}),
+            "y": (plane, y_pixel, {"long_name": "centre, rows from the first", "units": "1"}),
+            "sigma_1": (plane, sigma[..., 0], {"long_name": "standard deviation along the first axis, cells", "units": "1"}),
+            "sigma_2": (plane, sigma[..., 1], {"long_name": "standard deviation along the second axis, cells", "units": "1"}),
+            "rotation": (plane, rotation, {"long_name": "first axis from +x towards +y (rows)", "units": "radian"}),
+            "amplitude": (
+                (*plane, "channel"), amplitudes, {"long_name": "amplitude in the network's units", "units": "1"},
+            ),
+        },
+        coords={"time": predicted.time.values, "channel": names(series)},
+        attrs={
+            "rendering": "sum of amplitude exp(-q/2), peak-normalised, on a lattice placed bilinearly; see pdr_cli.splat.render",
+            "kernel_size": adapter.kernel_size,
+            "rows": height,
+            "columns": width,
+        },
+    )  # fmt: skip
+
+
+def write(model: Model, series: Series, init: int | None, path: Path, provenance: Mapping[str, str]) -> int:
+    """Write `of_forecast` as NetCDF; returns how many Gaussians a frame has."""
+    dataset = of_forecast(model, series, init)
+    dataset.attrs |= {k: v for k, v in provenance.items() if v}
+    encoding = {str(n): {"zlib": True, "dtype": "float32"} for n in dataset.data_vars}
+    with atomic_output(path, verify=_reopen) as temporary:
+        dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+    return dataset.sizes["gaussian"]
+
+
+def _reopen(path: Path) -> None:
+    with xr.open_dataset(path, engine="netcdf4") as back:
+        assert all(np.isfinite(back[n].values).all() for n in back.data_vars)

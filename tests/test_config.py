@@ -1,0 +1,94 @@
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+from pdr_cli import config
+from pdr_cli.errors import ConfigError
+
+PRESETS = {"demo", "human36m", "kth", "taxibj", "traffic-small", "video-small", "weather-small", "weatherbench"}
+
+
+def test_the_presets_are_there() -> None:
+    assert set(config.preset_names()) >= PRESETS
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_key_of_a_preset_is_explained_above_it(name: str) -> None:
+    lines = config.preset_path(name).read_text().splitlines()
+    for above, line in itertools.pairwise(lines):
+        if re.match(r"\w+ = ", line):
+            assert above.startswith("# "), line
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_a_dumped_configuration_reads_back_the_same(name: str, tmp_path: Path) -> None:
+    first = config.load(name)
+    (tmp_path / f"{name}.toml").write_text(config.dump(first))
+    assert config.load(str(tmp_path / f"{name}.toml")) == first
+
+
+def test_papers_numbers_are_the_papers() -> None:
+    settings = {n: config.load(n).model for n in ("taxibj", "weatherbench", "kth", "human36m")}
+    assert {n: (m.gaussians, m.kernel_size, m.downsample) for n, m in settings.items()} == {
+        "taxibj": (300, 15, 2.0),
+        "weatherbench": (300, 15, 2.0),
+        "kth": (400, 51, 8.0),
+        "human36m": (400, 51, 16.0),
+    }
+
+
+def test_set_reaches_every_key_with_its_type() -> None:
+    loaded = config.load(
+        "demo", ["train.lr=1e-4", "model.kernel_size=auto", "data.size=[64,48]", "batch=3", "data.variables=u,v"]
+    )
+    assert loaded.train.lr == 1e-4
+    assert (loaded.train.batch, loaded.data.size, loaded.data.variables) == (3, [64, 48], ["u", "v"])
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("train.learning_rate=1", "no such key"),
+        ("train.lrr=1", "Did you mean 'train.lr'"),
+        ("modle.hid_s=8", "Did you mean 'model.hid_s'"),
+        ("train.lr", "write key=value"),
+        ("train.lr=fast", "valid number"),
+        ("train.budget=soon", "is not a duration"),
+        ("train.batch=0", "greater than or equal to 1"),
+    ],
+)
+def test_bad_overrides_say_what_is_wrong(override: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        config.load("demo", [override])
+
+
+def test_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'taxibj'"):
+        config.load("taxi")
+
+
+def test_unknown_and_missing_keys_in_a_file_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "demo"\n[train]\nlearning_rate = 1\n')
+    with pytest.raises(ConfigError, match=r"unknown key train\.learning_rate"):
+        config.load(str(path))
+    path.write_text("[train]\nlr = 1e-3\n")
+    with pytest.raises(ConfigError, match="key data is missing"):
+        config.load(str(path))
+
+
+def test_extends_takes_the_rest_from_another_preset(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('extends = "demo"\n[train]\nlr = 1e-5\n')
+    mine, demo = config.load(str(tmp_path / "mine.toml")), config.load("demo")
+    assert mine.train.lr == 1e-5
+    assert mine.model == demo.model
+    assert mine.preset == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("90", 90), ("3m", 180), ("2m30s", 150), ("1h30m", 5400), ("", None)]
+)
+def test_durations(text: str, seconds: float | None) -> None:
+    assert config.parse_duration(text) == seconds
