@@ -1,0 +1,99 @@
+"""PDR, Predictive Differentiable Rendering: the whole model on one page.
+
+X~ = F_p(X)          (1)  a pixel-space predictor forecasts
+Y  = R(F_c(X~))      (2)  the forecast is read as Gaussians, and they are rendered
+X^ = Φ(X~, Y)        (3)  both become the forecast
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from .fusion import Fusion, build_fusion
+from .predgs import PredGS
+from .registry import build_predictor
+from .simvp import rollout
+
+
+class Forecast(NamedTuple):
+    """All [B, τ, C, H, W]; `gaussians_image` is None where the fusion does without it."""
+
+    fused: Tensor
+    coarse: Tensor
+    gaussians_image: Tensor | None
+
+
+class PDR(nn.Module):
+    """A predictor, what reads its forecast as Gaussians and renders them, and what joins the two.
+
+    Args:
+        predictor: F_p, [B, T, C, H, W] → [B, T, C, H, W].
+        adapter: F_c and R together; None for the predictor alone.
+        fusion: Φ, one that does without Y where there is no adapter.
+    """
+
+    def __init__(self, predictor: nn.Module, adapter: PredGS | None, fusion: Fusion) -> None:
+        super().__init__()
+        if adapter is None and fusion.needs_rendered:
+            raise ValueError(f"{type(fusion).__name__} fuses what an adapter renders, and there is none.")
+        self.predictor = predictor
+        self.adapter = adapter
+        self.fusion = fusion
+
+    def forward(self, x: Tensor, out_steps: int) -> Forecast:
+        """x: [B, T, C, H, W], the observed frames; `out_steps` is τ, shorter or longer than T."""
+        coarse = rollout(self.predictor, x, out_steps)  # [B, τ, C, H, W], fed back before any rendering
+        rendered = None if self.adapter is None else self.adapter(coarse)
+        return Forecast(self.fusion(coarse, rendered), coarse, rendered)
+
+
+def build_pdr(
+    *,
+    backbone: str,
+    in_steps: int,
+    channels: int,
+    size: tuple[int, int],
+    hid_s: int,
+    hid_t: int,
+    n_s: int,
+    n_t: int,
+    mlp_ratio: float,
+    drop_path: float,
+    fusion: str,
+    gaussians: int,
+    kernel_size: int | Literal["auto"],
+    downsample: float | Literal["auto"],
+    hidden: int,
+    sigma_min: float,
+    normalize: Literal["peak", "density"],
+    amplitude: Literal["auto", "tanh", "sigmoid"],
+) -> PDR:
+    """The model that a preset describes; `build_predictor`, `PredGS` and `build_fusion` say what each value means."""
+    predictor = build_predictor(
+        backbone,
+        in_steps,
+        channels,
+        hid_s=hid_s,
+        hid_t=hid_t,
+        n_s=n_s,
+        n_t=n_t,
+        mlp_ratio=mlp_ratio,
+        drop_path=drop_path,
+    )
+    phi = build_fusion(fusion, channels)
+    if not phi.needs_rendered:
+        return PDR(predictor, None, phi)
+    adapter = PredGS(
+        channels,
+        size,
+        gaussians=gaussians,
+        kernel_size=kernel_size,
+        downsample=downsample,
+        hidden=hidden,
+        sigma_min=sigma_min,
+        normalize=normalize,
+        amplitude=amplitude,
+    )
+    return PDR(predictor, adapter, phi)

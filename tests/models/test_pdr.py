@@ -1,0 +1,112 @@
+"""The whole model, and its fusions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from pdr_cli.errors import ConfigError
+from pdr_cli.models.fusion import build_fusion
+from pdr_cli.models.pdr import PDR, build_pdr
+from pdr_cli.models.simvp import rollout
+
+OPTIONS: dict[str, Any] = {
+    "backbone": "tau",
+    "in_steps": 3,
+    "channels": 2,
+    "size": (13, 18),
+    "hid_s": 4,
+    "hid_t": 8,
+    "n_s": 2,
+    "n_t": 2,
+    "mlp_ratio": 2,
+    "drop_path": 0.0,
+    "fusion": "concat",
+    "gaussians": 12,
+    "kernel_size": 21,
+    "downsample": "auto",
+    "hidden": 8,
+    "sigma_min": 0.3,
+    "normalize": "peak",
+    "amplitude": "auto",
+}
+
+
+def small_pdr(**changes: Any) -> PDR:
+    torch.manual_seed(0)
+    return build_pdr(**OPTIONS | changes)
+
+
+def observed() -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.rand(2, 3, 2, 13, 18)
+
+
+@pytest.mark.parametrize("out_steps", [2, 3, 7])
+def test_forecast_has_the_asked_length_and_grid(out_steps: int) -> None:
+    forecast = small_pdr()(observed(), out_steps)
+    for frames in forecast:
+        assert frames.shape == (2, out_steps, 2, 13, 18)
+
+
+def test_untrained_model_is_the_backbone_and_a_tenth_of_the_gaussians() -> None:
+    model = small_pdr().eval()
+    fused, coarse, rendered = model(observed(), 3)
+    assert torch.equal(coarse, model.predictor(observed()))
+    assert torch.allclose(fused, coarse + 0.1 * rendered, atol=1e-6)
+    assert 0 < (fused - coarse).abs().max() < 0.01
+
+
+def test_coarse_frames_are_fed_back_and_rendered_once() -> None:
+    model = small_pdr().eval()
+    rendered_lengths = []
+    model.adapter.register_forward_hook(lambda module, args, out: rendered_lengths.append(args[0].shape[1]))
+    forecast = model(observed(), 7)
+    assert torch.equal(forecast.coarse, rollout(model.predictor, observed(), 7))
+    assert rendered_lengths == [7]
+
+
+def test_every_parameter_learns() -> None:
+    model = small_pdr().train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):  # the adapter's coordinates have zero weights in the first step
+        optimizer.zero_grad()
+        model(observed(), 6).fused.square().mean().backward()
+        optimizer.step()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_no_fusion_builds_no_adapter() -> None:
+    model = small_pdr(fusion="none")
+    forecast = model(observed(), 3)
+    assert model.adapter is None
+    assert forecast.gaussians_image is None
+    assert torch.equal(forecast.fused, forecast.coarse)
+
+
+def test_add_and_gs_do_what_table_8_says() -> None:
+    coarse, rendered = torch.rand(1, 3, 2, 4, 5), torch.rand(1, 3, 2, 4, 5)
+    assert torch.equal(build_fusion("add", 2)(coarse, rendered), coarse + rendered)
+    assert torch.equal(build_fusion("gs", 2)(coarse, rendered), rendered)
+
+
+def test_concat_mixes_channels_of_one_frame_only() -> None:
+    fusion = build_fusion("concat", 2)
+    torch.nn.init.normal_(fusion.mix.weight)
+    coarse, rendered = torch.rand(2, 3, 2, 4, 5), torch.rand(2, 3, 2, 4, 5)
+    weight = fusion.mix.weight[:, :, 0, 0]
+    expected = torch.einsum("oc,btchw->btohw", weight, torch.cat([coarse, rendered], dim=2))
+    assert torch.allclose(fusion(coarse, rendered), expected, atol=1e-6)
+
+
+def test_misspelt_fusion_gets_a_suggestion() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'concat'"):
+        build_fusion("conkat", 2)
+
+
+def test_fusion_without_an_adapter_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="there is none"):
+        PDR(torch.nn.Identity(), None, build_fusion("concat", 2))

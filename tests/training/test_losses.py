@@ -1,0 +1,140 @@
+"""Losses: each option does what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from pdr_cli.errors import ConfigError
+from pdr_cli.training.losses import L1SSIM, build_loss, differential_divergence, ssim, window_size
+
+
+def pair(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.rand(shape, generator=generator)
+    return target + 0.2 * torch.randn(shape, generator=generator), target
+
+
+@pytest.mark.parametrize("data_range", [1.0, 5.5])
+def test_ssim_is_scikit_images_on_each_channel(data_range: float) -> None:
+    pred, target = pair(2, 3, 2, 25, 53)
+    spans = torch.tensor([data_range, 2 * data_range])
+    found = ssim(pred, target, spans)
+    assert found.shape == (2, 3)
+    for b, t in np.ndindex(2, 3):
+        expected = [
+            structural_similarity(
+                pred[b, t, c].double().numpy(),
+                target[b, t, c].double().numpy(),
+                data_range=spans[c].item(),
+                gaussian_weights=True,  # 11×11, σ 1.5; its mean is over windows that lie inside
+                use_sample_covariance=False,
+            )
+            for c in range(2)
+        ]
+        assert found[b, t].item() == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("H", "W", "size"), [(22, 22, 11), (25, 53, 11), (21, 40, 9), (16, 8, 3), (6, 6, 3), (3, 9, 3), (2, 9, 1)]
+)
+def test_window_shrinks_on_small_frames(H: int, W: int, size: int) -> None:
+    assert window_size(H, W) == size
+
+
+def test_ssim_of_a_small_frame_is_its_definition() -> None:
+    pred, target = (frame.double().numpy() for frame in pair(1, 16, 8))
+    found = ssim(torch.from_numpy(pred), torch.from_numpy(target), torch.ones(1)).item()
+    offset = np.arange(3) - 1
+    weights = np.exp(-(offset[:, None] ** 2 + offset[None, :] ** 2) / (2 * 1.5**2))
+    weights /= weights.sum()
+    values = []
+    for i, j in np.ndindex(14, 6):
+        x, y = pred[0, i : i + 3, j : j + 3], target[0, i : i + 3, j : j + 3]
+        mx, my = (weights * x).sum(), (weights * y).sum()
+        vx, vy = (weights * (x - mx) ** 2).sum(), (weights * (y - my) ** 2).sum()
+        cov = (weights * (x - mx) * (y - my)).sum()
+        values.append((2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4)))
+    assert found == pytest.approx(np.mean(values), abs=1e-12)
+
+
+def test_ssim_of_equal_frames_is_one_even_when_flat() -> None:
+    flat = torch.full((1, 1, 30, 30), 0.7)
+    assert ssim(flat, flat, torch.ones(1)).item() == pytest.approx(1)
+
+
+def test_ssim_depends_on_the_range_only_through_the_units() -> None:
+    pred, target = pair(1, 1, 24, 24)
+    in_kelvin = ssim(40 * pred, 40 * target, torch.tensor([40.0]))
+    assert in_kelvin.item() == pytest.approx(ssim(pred, target, torch.ones(1)).item(), abs=1e-5)
+
+
+def test_ssim_is_single_precision_inside_autocast() -> None:
+    pred, target = pair(1, 1, 24, 24)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = ssim(pred, target, torch.ones(1))
+        from_half = ssim(pred.bfloat16(), target.bfloat16(), torch.ones(1))
+    assert torch.equal(found, ssim(pred, target, torch.ones(1)))
+    assert from_half.dtype == torch.float32
+
+
+def test_ssim_gradient_is_right() -> None:
+    pred, target = (frame.double() for frame in pair(1, 2, 8, 7))
+    pred.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: ssim(x, target, torch.tensor([1.0, 3.0])), pred)
+
+
+@pytest.mark.parametrize("l1_weight", [0.0, 0.3, 1.0])
+def test_l1ssim_weighs_its_two_terms(l1_weight: float) -> None:
+    pred, target = pair(2, 3, 1, 24, 24)
+    loss, terms = build_loss("l1ssim", l1_weight=l1_weight, data_range=torch.ones(1))(pred, target)
+    l1, similarity = (pred - target).abs().mean(), ssim(pred, target, torch.ones(1)).mean()
+    assert loss.item() == pytest.approx((l1_weight * l1 + (1 - l1_weight) * (1 - similarity)).item())
+    assert terms["l1"].item() == pytest.approx(l1.item())
+    assert terms["ssim"].item() == pytest.approx(similarity.item())
+
+
+def test_terms_hold_no_graph() -> None:
+    pred, target = pair(1, 3, 1, 12, 12)
+    for name in ("l1ssim", "mse", "l1", "l2reg"):
+        loss, terms = build_loss(name, l1_weight=0.5, data_range=torch.ones(1))(pred.requires_grad_(), target)
+        assert loss.requires_grad
+        assert terms
+        assert not any(term.requires_grad for term in terms.values())
+
+
+def test_mse_and_l1_are_means_over_everything() -> None:
+    pred, target = torch.zeros(1, 2, 1, 1, 2), torch.tensor([[1.0, 2.0], [3.0, -4.0]]).view(1, 2, 1, 1, 2)
+    options = {"l1_weight": 0.5, "data_range": torch.ones(1)}
+    assert build_loss("mse", **options)(pred, target)[0].item() == 7.5  # (1 + 4 + 9 + 16) / 4
+    assert build_loss("l1", **options)(pred, target)[0].item() == 2.5  # (1 + 2 + 3 + 4) / 4
+
+
+@pytest.mark.shared
+def test_l2reg_is_the_toolbox_loss(shared: Path) -> None:
+    golden = torch.load(shared / "golden" / "tiny_tau.pt", weights_only=True)
+    pred, target = golden["y_train"], golden["target"]
+    loss, terms = build_loss("l2reg", l1_weight=0.5, data_range=torch.ones(2))(pred, target)
+    assert terms["divergence"].item() == pytest.approx(golden["diff_div_reg"], rel=1e-5)
+    assert loss.item() == pytest.approx(golden["loss_tau_alpha0.1"], rel=1e-6)
+
+
+def test_divergence_needs_two_differences() -> None:
+    pred, target = pair(1, 3, 1, 4, 4)
+    assert differential_divergence(pred, target) > 0
+    assert differential_divergence(pred[:, :2], target[:, :2]) == 0
+
+
+def test_misspelt_loss_gets_a_suggestion() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'l1ssim'"):
+        build_loss("l1sim", l1_weight=0.5, data_range=torch.ones(1))
+
+
+def test_weight_outside_its_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"l1_weight is 1\.5"):
+        L1SSIM(1.5, torch.ones(1))
