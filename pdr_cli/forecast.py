@@ -128,7 +128,7 @@ class Model:
             x = torch.from_numpy(self.card.scaling.apply(observed)).to(self.device)
             out = self.network(x, steps)
         scale = self.card.scaling.invert
-        painted = None if out.gaussians is None else out.gaussians.float().cpu().numpy()
+        painted = None if out.gaussians_image is None else out.gaussians_image.float().cpu().numpy()
         return Layers(scale(out.fused.float().cpu().numpy()), scale(out.coarse.float().cpu().numpy()), painted)
 
     def _dress(self, frames: np.ndarray, series: Series, init: Any) -> Series:

@@ -22,7 +22,7 @@ from pdr_cli.errors import DataError, InterruptedRun
 from pdr_cli.logs import Progress, log
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import RunFolder
-from pdr_cli.training import schedule, state
+from pdr_cli.training import optimizer, schedule, state
 from pdr_cli.training.losses import Loss
 from pdr_cli.training.state import Position
 
@@ -61,7 +61,7 @@ class Trainer:
     save_best: Callable[[Position], None]
 
     def __post_init__(self) -> None:
-        groups = schedule.parameter_groups(self.network, self.config.weight_decay)
+        groups = optimizer.parameter_groups(self.network, self.config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=self.config.lr, fused=True)
         self.per_epoch = max(1, len(self.train) // self.config.batch)
         total = self.per_epoch * self.config.epochs
@@ -119,14 +119,7 @@ class Trainer:
         return min(1.0, max(self.position.step / self.total, (time.monotonic() - began) / self.budget))
 
     def _step(self, began: float) -> None:
-        rate = schedule.learning_rate(
-            self.config.schedule,
-            self.config.lr,
-            progress=self._schedule_progress(began),
-            warmup=self.config.warmup_epochs * self.per_epoch / self.total,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        rate = self._set_rate(began)
         self.network.train()
         x, y = self._tensors(self.train, self._batch())
         with self._autocast:
@@ -146,9 +139,18 @@ class Trainer:
         if self.position.step % self.config.log_every == 0:
             self._record("step", lr=rate, loss=float(loss.detach()), **{k: float(v) for k, v in terms.items()})
 
-    def _schedule_progress(self, began: float) -> float:
-        by_steps = self.position.step / max(1, self.total - 1)
-        return min(1.0, max(by_steps, (time.monotonic() - began) / self.budget))
+    def _set_rate(self, began: float) -> float:
+        """Give the optimiser the rate of this step, by steps or by time, whichever is further; returns it."""
+        epochs = self.total / self.per_epoch
+        name = self.config.schedule
+        by_steps = schedule.progress_at(name, self.position.step, steps_per_epoch=self.per_epoch, epochs=epochs)
+        progress = min(1.0, max(by_steps, (time.monotonic() - began) / self.budget))
+        warmup = self.config.warmup_epochs / epochs
+        rate = schedule.learning_rate(name, self.config.lr, progress=progress, warmup=warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+            group["betas"] = (schedule.beta1(name, progress), group["betas"][1])
+        return rate
 
     def _batch(self) -> np.ndarray:
         """The windows of this step: epoch e is shuffled by seed and e alone, so a resumed run sees the same order."""

@@ -17,12 +17,18 @@ TAU_ALPHA, TAU_TEMPERATURE = 0.1, 0.1  # TAU's weight of the regulariser and the
 
 
 def build_loss(name: str, *, l1_weight: float, data_range: Tensor) -> Loss:
-    """The loss of that name; only "l1ssim" looks at the options.
+    """The loss of that name: "l1ssim" (Eq. 9), "ssim" (its λ = 0), "l1", "mse" or "l2reg" (TAU's).
 
     Raises:
         ConfigError: an unknown name.
     """
-    losses: dict[str, Loss] = {"l1ssim": L1SSIM(l1_weight, data_range), "mse": mse, "l1": l1, "l2reg": l2reg}
+    losses: dict[str, Loss] = {
+        "l1ssim": L1SSIM(l1_weight, data_range),
+        "ssim": L1SSIM(0.0, data_range),
+        "l1": l1,
+        "mse": mse,
+        "l2reg": l2reg,
+    }
     if name not in losses:
         raise ConfigError(f"No loss is called {name!r}.{did_you_mean(name, losses)} Known: {', '.join(losses)}.")
     return losses[name]

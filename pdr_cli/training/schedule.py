@@ -49,8 +49,10 @@ def beta1(schedule: str, progress: float) -> float:
     return ADAM_BETA1
 
 
-def progress_at(schedule: str, step: int, *, steps_per_epoch: int, epochs: int) -> float:
+def progress_at(schedule: str, step: int, *, steps_per_epoch: int, epochs: float) -> float:
     """The progress to pass for optimiser step 0, 1, … of a run of `steps_per_epoch`·`epochs` steps.
+
+    `epochs` is a fraction where a run is ended by its number of steps.
 
     * cosine: whole epochs done / epochs, since it is stepped once per epoch.
     * constant: steps done / steps.

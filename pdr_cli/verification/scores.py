@@ -92,10 +92,12 @@ class SSIM:
     def per_frame(self, forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
         import torch
 
-        from pdr_cli.training.losses import ssim_per_frame
+        from pdr_cli.training.losses import ssim
 
-        given = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (forecast, truth))
-        return ssim_per_frame(*given, torch.from_numpy(self.data_range.astype(np.float32))).double().numpy()
+        given, wanted, span = (
+            torch.from_numpy(np.ascontiguousarray(a, float)) for a in (forecast, truth, self.data_range)
+        )
+        return ssim(given, wanted, span).numpy()[..., None]
 
     def finish(self, mean: float) -> float:
         return mean
