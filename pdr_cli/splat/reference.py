@@ -179,7 +179,7 @@ def _render_block(
     tiles = shares.flatten(2).mT @ windows.flatten(2)  # [P, C ty tx, Ly Lx], summed over Gaussians
     tiles = tiles.reshape(P, C, first_y.shape[-1], first_x.shape[-1], *windows.shape[-2:])
     columns = overlap_add(tiles.permute(0, 1, 3, 5, 2, 4), H)  # [P, C, tx, Lx, H]
-    return overlap_add(columns.movedim(-1, 2), W).contiguous()  # [P, C, H, W]
+    return overlap_add(columns.movedim(-1, 2), W)  # [P, C, H, W]
 
 
 def _render_frames(frames: list[Tensor], size: tuple[int, int], kernel_size: int) -> Tensor:
