@@ -1,0 +1,60 @@
+"""Random Gaussians and comparisons that the renderer's tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+
+def random_gaussians(
+    batch: tuple[int, ...] = (),
+    gaussians: int = 6,
+    channels: int = 1,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """coords [..., N, 2], scale [..., N, 2] in 0.1-1, rotation [..., N], amplitudes [..., N, C]; all need gradients."""
+    random = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int, low: float, high: float) -> Tensor:
+        x = torch.rand(*batch, gaussians, *shape, generator=random, dtype=torch.float64) * (high - low) + low
+        return x.to(dtype).requires_grad_()
+
+    return (
+        uniform(2, low=-1.2, high=1.2),  # some centres lie outside the frame
+        uniform(2, low=0.1, high=1.0),
+        uniform(low=-1.5, high=1.5),
+        uniform(channels, low=-1.0, high=1.0),
+    )
+
+
+def value_and_gradients(render: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The image and the gradients of a random weighting of its pixels."""
+    image = render(*inputs)
+    weights = torch.randn(image.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return image, *torch.autograd.grad(image, inputs, weights.to(image.dtype))
+
+
+def assert_same(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: float) -> None:
+    """Compare relative to each tensor's largest entry, since single entries may cancel to nothing."""
+    for name, a, b in zip(("image", "coords", "scale", "rotation", "amplitudes"), found, expected, strict=True):
+        error = (a - b).abs().max() / b.abs().max()
+        assert error <= tolerance, f"{name} differs by {error:.2e} of its maximum"
+
+
+@pytest.fixture(scope="session")
+def gaussians() -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
+    return random_gaussians
+
+
+@pytest.fixture(scope="session")
+def evaluate() -> Callable[..., tuple[Tensor, ...]]:
+    return value_and_gradients
+
+
+@pytest.fixture(scope="session")
+def same() -> Callable[..., None]:
+    return assert_same

@@ -1,0 +1,68 @@
+"""The public face: which backend runs, and what it says about inputs that do not fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pdr_cli import splat
+from pdr_cli.splat import reference
+
+
+@pytest.fixture(autouse=True)
+def _no_override(monkeypatch):
+    monkeypatch.delenv(splat.ENVIRONMENT, raising=False)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_renders_the_reference(gaussians, backend):
+    inputs = gaussians(channels=2)
+    found = splat.render(*inputs, size=(20, 22), kernel_size=9, normalize="density", backend=backend)
+    torch.testing.assert_close(found, reference.render(*inputs, (20, 22), 9, "density"))
+
+
+def test_active_backend_gives_its_reason():
+    name, reason = splat.active_backend("cpu")
+    assert name in splat.BACKENDS
+    assert name != "auto"
+    assert reason
+
+
+def test_the_environment_overrides_auto_but_not_a_name(gaussians, monkeypatch):
+    monkeypatch.setenv(splat.ENVIRONMENT, "reference")
+    assert splat.active_backend("cpu") == ("reference", "asked for by PREDGSPLAT_BACKEND=reference")
+    monkeypatch.setenv(splat.ENVIRONMENT, "gpu")
+    with pytest.raises(ValueError, match="PREDGSPLAT_BACKEND=gpu is not a renderer; expected one of auto, reference"):
+        splat.render(*gaussians(), size=(20, 22), kernel_size=9)
+    assert splat.render(*gaussians(), size=(20, 22), kernel_size=9, backend="reference").shape == (1, 20, 22)
+
+
+def test_a_named_backend_that_is_not_there_is_an_error(gaussians, monkeypatch):
+    with pytest.raises(splat.RendererUnavailable, match="compiled cuda renderer is not built"):
+        splat.render(*gaussians(), size=(20, 22), kernel_size=9, backend="cuda")
+    monkeypatch.setenv(splat.ENVIRONMENT, "cuda")
+    with pytest.raises(splat.RendererUnavailable, match="PREDGSPLAT_BACKEND=cuda"):
+        splat.render(*gaussians(), size=(20, 22), kernel_size=9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"coords": torch.zeros(6)}, r"coords has shape \[6\]; expected \[..., N, 2\]"),
+        ({"scale": torch.ones(6)}, r"scale has shape \[6\]; .* expected \[6, 2\]"),
+        ({"scale": torch.ones(5, 2)}, r"scale has shape \[5, 2\]; .* expected \[6, 2\]"),
+        ({"rotation": torch.zeros(6, 1)}, r"rotation has shape \[6, 1\]; .* expected \[6\]"),
+        ({"amplitudes": torch.zeros(6)}, r"amplitudes has shape \[6\]; .* expected \[6, C\]"),
+        ({"amplitudes": torch.zeros(5, 2)}, r"amplitudes has shape \[5, 2\]; .* expected \[6, C\]"),
+        ({"size": (0, 22)}, r"size is \(0, 22\)"),
+        ({"size": (22,)}, r"size is \(22,\)"),
+        ({"kernel_size": 8}, "kernel_size is 8"),
+        ({"normalize": "sum"}, "normalize is 'sum'; expected one of peak, density"),
+        ({"backend": "fast"}, "backend='fast' is not a renderer"),
+    ],
+)
+def test_says_what_does_not_fit(gaussians, change, message):
+    inputs = dict(zip(("coords", "scale", "rotation", "amplitudes"), gaussians(), strict=True))
+    options = {"size": (20, 22), "kernel_size": 9}
+    with pytest.raises(ValueError, match=message):
+        splat.render(**{**inputs, **options, **change})
