@@ -28,6 +28,7 @@ def run(
     split: str,
     against: Sequence[str],
     metrics: Sequence[str],
+    steps: int | None,
     rename: Sequence[str],
     output: Path | None,
     plot: Path | None,
@@ -45,7 +46,7 @@ def run(
     first = next(iter(loaded.values()))
     series = first.open(paths, inputs.renames(rename, list(first.card.variables)))
     wanted = list(metrics) or DEFAULT_METRICS.get(first.card.format, FIELD_METRICS)
-    job = evaluation.task(loaded, series, split)
+    job = evaluation.task(loaded, series, split, steps)
     with progress("evaluating") as bar:
         document = evaluation.evaluate(job, against, wanted, bar)
     if output is not None:

@@ -33,11 +33,11 @@ class Task:
     split: str
 
 
-def task(models: dict[str, Model], series: list[Series], split: str) -> Task:
+def task(models: dict[str, Model], series: list[Series], split: str, steps: int | None = None) -> Task:
     """The windows of one part that all models have the same claim to.
 
     With several models, a window belongs to a part only if it does for each of them; windows are as long as the
-    longest history asks, and leads as many as the shortest horizon has.
+    longest history asks, and leads as many as `steps`, or else as the shortest horizon has.
 
     Raises:
         UsageError: models of different variables or steps, or no such split.
@@ -54,7 +54,7 @@ def task(models: dict[str, Model], series: list[Series], split: str) -> Task:
     for one in series:
         windows.check_step(one.time.values, first.card.step, str(one.attrs["files"][0]))
     history = max(m.card.config.data.in_steps for m in models.values())
-    horizon = min(m.card.config.data.out_steps for m in models.values())
+    horizon = steps or min(m.card.config.data.out_steps for m in models.values())
     cache = FrameCache(series, first.card.config.data.cache_mb)
     whole = [(n, 0, int(s.sizes["time"])) for n, s in enumerate(series)]
     found = windows.cut(series, whole, history, horizon, first.card.step, cache)
