@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.builders import traffic_file, video_file, weather_file
+from tests.cli import pdr
+
+# The smallest network that still has every part.
+TINY = ["hid_s=4", "hid_t=8", "n_t=2", "mlp_ratio=2", "gaussians=9", "hidden=8", "log_every=1", "val_windows=8"]
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +22,67 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no reference data: {folder} is not there (set PDR_SHARED)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs in an empty folder, without the settings of whoever runs it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("PDR_MODEL", "PDR_DATA", "PREDGSPLAT_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def tiny_settings(*more: str) -> list[str]:
+    """`--set` arguments of the smallest network."""
+    return [part for setting in (*TINY, *more) for part in ("--set", setting)]
+
+
+@pytest.fixture(scope="session")
+def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Train the tiny network for a few steps on a file; returns the run folder."""
+
+    def make(data: Path, *arguments: str) -> Path:
+        folder = tmp_path_factory.mktemp("runs") / "run"
+        result = pdr(
+            "train", "--preset", "demo", "--data", data, "-o", folder, "--steps", "3", "-q", *tiny_settings(), *arguments
+        )
+        assert result.code == 0, result.err
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def weather(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 steps of 6 hours on 13 x 15, an odd grid with descending latitude."""
+    return weather_file(tmp_path_factory.mktemp("weather") / "air.nc", size=(13, 15))
+
+
+@pytest.fixture(scope="session")
+def traffic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 days of hourly slots, one day missing."""
+    return traffic_file(tmp_path_factory.mktemp("traffic") / "city.h5", drop_days=[4])
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 frames of 32 x 32."""
+    return video_file(tmp_path_factory.mktemp("video") / "clip.mp4", 100)
+
+
+@pytest.fixture(scope="session")
+def weather_run(make_run: Callable[..., Path], weather: Path) -> Path:
+    """A run trained on `weather`."""
+    return make_run(weather)
+
+
+@pytest.fixture(scope="session")
+def traffic_run(make_run: Callable[..., Path], traffic: Path) -> Path:
+    """A run trained on `traffic`."""
+    return make_run(traffic)
+
+
+@pytest.fixture(scope="session")
+def video_run(make_run: Callable[..., Path], clip: Path) -> Path:
+    """A run trained on `clip`."""
+    return make_run(clip)

@@ -1,0 +1,39 @@
+"""Run `pdr` in this process, as a user would type it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from pdr_cli.app import main
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last(self) -> str:
+        """The last line of stderr."""
+        return self.err.strip().splitlines()[-1] if self.err.strip() else ""
+
+
+def pdr(*arguments: str | Path) -> Result:
+    """`pdr arguments...`: exit code, stdout and stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = ["pdr", *map(str, arguments)]
+    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+    assert "Traceback" not in err.getvalue(), err.getvalue()
+    return Result(code, out.getvalue(), err.getvalue())

@@ -1,0 +1,136 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pdr_cli import checkpoint, config
+from tests.builders import traffic_file, weather_file
+from tests.cli import pdr
+from tests.conftest import tiny_settings
+
+
+def lines_of(run: Path) -> list[dict]:  # type: ignore[type-arg]
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_folder_holds_what_the_contract_says(weather_run: Path) -> None:
+    assert {p.name for p in weather_run.iterdir()} == {"config.toml", "model.safetensors", "state", "metrics.jsonl", "curves.png"}
+    assert config.load(str(weather_run / "config.toml")).train.steps == 3
+    events = [line["event"] for line in lines_of(weather_run)]
+    assert events == ["step", "step", "step", "validation", "finished"]
+    card = checkpoint.read_card(weather_run / "model.safetensors")
+    assert (list(card.variables), card.size, str(card.step)) == (["t2m"], (13, 15), "6 h")
+    assert card.training["best_step"] == 3
+
+
+def test_the_run_is_printed_for_scripts(weather: Path, tmp_path: Path) -> None:
+    result = pdr("train", "--preset", "demo", "--data", weather, "--steps", "1", "-q", *tiny_settings())
+    assert result.code == 0
+    assert (tmp_path / result.out.strip() / "model.safetensors").is_file()
+    assert result.out.startswith("runs/demo-")
+
+
+def test_a_preset_fits_any_data_of_its_kind(tmp_path: Path) -> None:
+    narrow = traffic_file(tmp_path / "bikes.h5", 14)
+    result = pdr("train", "--preset", "taxibj", "--data", narrow, "--dry-run", "--set", "gaussians=16", "--set", "kernel_size=auto")
+    assert result.code == 0, result.err
+    assert "inflow, outflow 336 x 8 x 8, every 1 h" in result.out
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--preset", "taxi"], 78, "Did you mean 'taxibj'"),
+        (["--preset", "demo", "--set", "train.lrr=1"], 78, "Did you mean 'train.lr'"),
+        (["--preset", "demo", "--backbone", "tua"], 78, "Did you mean 'tau'"),
+        (["--preset", "demo", "--fusion", "conact"], 78, "Did you mean 'concat'"),
+        (["--preset", "demo", "--device", "cuda:9"], 69, "use --device cpu"),
+        (["--preset", "demo", "--data", "nowhere.nc"], 66, "no file nowhere.nc"),
+        (["--preset", "weatherbench"], 66, "mediatum.ub.tum.de"),
+        (["--preset", "demo", "--resume"], 2, "name its folder"),
+        (["--preset", "demo", "--resume", "-o", "nowhere"], 66, "nothing to resume"),
+    ],
+)
+def test_mistakes_are_one_line_with_their_code(weather: Path, arguments: list[str], code: int, says: str) -> None:
+    given = arguments if {"--data", "weatherbench"} & set(arguments) else [*arguments, "--data", str(weather)]
+    result = pdr("train", *given)
+    assert (result.code, result.out) == (code, "")
+    assert says in result.last
+    assert result.last.endswith(f"exit {code}]")
+
+
+def test_another_kind_of_data_names_the_preset_to_take(weather: Path) -> None:
+    result = pdr("train", "--preset", "traffic-small", "--data", weather)
+    assert (result.code, "take weather-small" in result.last) == (65, True)
+
+
+def test_a_wrong_variable_names_the_nearest(weather: Path) -> None:
+    result = pdr("train", "--preset", "demo", "--data", weather, "--var", "t2")
+    assert (result.code, "Did you mean 't2m'" in result.last) == (65, True)
+
+
+def test_too_few_steps_and_missing_values_are_refused(tmp_path: Path) -> None:
+    short = weather_file(tmp_path / "short.nc", 20)
+    assert pdr("train", "--preset", "demo", "--data", short).code == 65
+    import numpy as np
+
+    from tests.builders import field
+
+    values = field(160)
+    values[30, 2, 3] = np.nan
+    holed = weather_file(tmp_path / "holed.nc", values=values)
+    result = pdr("train", "--preset", "demo", "--data", holed, *tiny_settings())
+    assert (result.code, "1 of " in result.last, "t2m are missing" in result.last) == (65, True, True)
+
+
+def test_an_existing_run_is_not_overwritten(weather_run: Path, weather: Path) -> None:
+    before = (weather_run / "model.safetensors").read_bytes()
+    result = pdr("train", "--preset", "demo", "--data", weather, "-o", weather_run)
+    assert (result.code, "--resume" in result.last) == (73, True)
+    assert (weather_run / "model.safetensors").read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_stops_the_run_at_once(weather: Path, tmp_path: Path) -> None:
+    arguments = ["--preset", "demo", "--data", str(weather), "-o", str(tmp_path / "run"), "--steps", "50", "-q"]
+    result = pdr("train", *arguments, *tiny_settings("train.lr=1e30", "train.schedule=constant"))
+    assert (result.code, "E_NON_FINITE_LOSS" in result.last) == (65, True)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_resumes_to_the_same_weights(weather: Path, tmp_path: Path, signal_number: int) -> None:
+    def arguments(folder: str) -> list[str]:
+        length = ["--steps", "60", "--set", "model.drop_path=0.2"]
+        return ["train", "--preset", "demo", "--data", str(weather), "-o", folder, "-q", *length, *tiny_settings()]
+
+    assert pdr(*arguments("whole")).code == 0
+    started = subprocess.Popen([sys.executable, "-m", "pdr_cli", *arguments("cut")], stderr=subprocess.PIPE, text=True, env=os.environ)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "cut" / "metrics.jsonl").is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    started.send_signal(signal_number)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == 128 + signal_number, err
+    assert "--resume" in err
+    assert 0 < lines_of(tmp_path / "cut")[-1]["step"] < 60, "the signal came too late for this test to mean anything"
+    assert pdr(*arguments("cut"), "--resume").code == 0
+    _, whole, _ = checkpoint.load(Path("whole/model.safetensors"))
+    _, cut, _ = checkpoint.load(Path("cut/model.safetensors"))
+    assert all(whole[k].equal(cut[k]) for k in whole)
+    steps = [line["step"] for line in lines_of(tmp_path / "cut") if line["event"] == "step"]
+    assert steps == list(range(1, 61)), "each step is logged once"
+
+
+def test_a_finished_budget_can_be_continued(weather: Path, tmp_path: Path) -> None:
+    base = ["train", "--preset", "demo", "--data", str(weather), "-o", str(tmp_path / "run"), "-q", *tiny_settings()]
+    assert pdr(*base, "--budget", "2s").code == 0
+    first = lines_of(tmp_path / "run")[-1]
+    assert pdr(*base, "--budget", "4s", "--resume").code == 0
+    second = lines_of(tmp_path / "run")[-1]
+    assert second["step"] > first["step"] > 0
+    assert 3 < second["seconds"] < 15

@@ -1,0 +1,65 @@
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from tests.cli import pdr
+
+
+@pytest.fixture
+def model(weather_run: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "model.safetensors"
+    copy.write_bytes((weather_run / "model.safetensors").read_bytes())
+    return copy
+
+
+def code_and_message(weather: Path, model: Path) -> tuple[int, str]:
+    result = pdr("predict", weather, "-o", "f.nc", "-m", model)
+    return result.code, result.last
+
+
+@pytest.mark.parametrize("keep", [0, 8, 100, 0.5, 0.999])
+def test_a_truncated_model_is_refused(weather: Path, model: Path, keep: float) -> None:
+    content = model.read_bytes()
+    model.write_bytes(content[: int(len(content) * keep) if 0 < keep < 1 else int(keep)])
+    code, message = code_and_message(weather, model)
+    assert (code, "truncated" in message) == (65, True)
+
+
+def test_one_flipped_bit_is_found(weather: Path, model: Path) -> None:
+    content = bytearray(model.read_bytes())
+    content[-1000] ^= 4
+    model.write_bytes(content)
+    code, message = code_and_message(weather, model)
+    assert (code, "SHA-256" in message) == (65, True)
+
+
+def test_a_pickle_is_never_unpickled(weather: Path, tmp_path: Path) -> None:
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):  # type: ignore[no-untyped-def]
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    (tmp_path / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
+    assert code_and_message(weather, tmp_path / "model.safetensors")[0] == 65
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_foreign_weights_and_newer_formats_are_told_apart(weather: Path, model: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    assert "not a pdr model" in code_and_message(weather, tmp_path / "foreign.safetensors")[1]
+    content = model.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    card = json.loads(header["__metadata__"]["pdr"])
+    card["format_version"] = 99
+    header["__metadata__"]["pdr"] = json.dumps(card)
+    changed = json.dumps(header).encode()
+    model.write_bytes(struct.pack("<Q", len(changed)) + changed + content[8 + length :])
+    code, message = code_and_message(weather, model)
+    assert (code, "format 99" in message, "upgrade" in message) == (65, True, True)
