@@ -234,7 +234,7 @@ def _error_growth(
     copied = [rmse(last, t) for t in truth]
     axes.plot(leads, copied, color=FAINT, linewidth=1.2, marker="o", markersize=2.5)
     axes.plot(leads, mine, color=POSITIVE, linewidth=1.8, marker="o", markersize=3)
-    axes.set_ylim(0, 1.25 * max(float(np.nanmax([*mine, *copied, 0.0])), 1e-12))
+    axes.set_ylim(0, 1.6 * max(float(np.nanmax([*mine, *copied, 0.0])), 1e-12))
     axes.set_xlim(leads[0] - 0.4, leads[-1] + 0.4)
     plain(axes)
     axes.set_xlabel("frames ahead", fontsize=8, color=FAINT, labelpad=2)
