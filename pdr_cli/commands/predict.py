@@ -72,7 +72,8 @@ def draw(path: Path, trained: Model, series: Series, predicted: Series, init: in
     observed = series.isel(time=slice(start, stop)).load()
     truth = series.isel(time=slice(stop, stop + predicted.sizes["time"]))
     contiguous = np.array_equal(truth.time.values, predicted.time.values)
-    pictures.forecast(path, observed, predicted, truth.load() if contiguous else None)
+    name = trained.path.parent.name if trained.path.name == "model.safetensors" else trained.path.stem
+    pictures.forecast(path, observed, predicted, truth.load() if contiguous else None, model=name)
 
 
 def provenance(trained: Model, series: Series, init: int | None, steps: int | None) -> dict[str, str]:

@@ -1,0 +1,30 @@
+"""`pdr sample`: a synthetic data file to try everything on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pdr_cli.data import formats, samples
+from pdr_cli.errors import UsageError
+from pdr_cli.files import check_output
+
+SUFFIXES = {
+    "weather": formats.NETCDF_SUFFIXES,
+    "traffic": (*formats.HDF5_SUFFIXES, *formats.NETCDF_SUFFIXES),
+    "video": (".mp4", ".gif"),
+}
+
+
+def run(kind: str, output: Path, seed: int) -> None:
+    """Write a sample of `kind` to `output` and print its path.
+
+    Raises:
+        UsageError: unknown kind, negative seed, or a suffix of a format that does not fit it.
+        OutputError: the output cannot be created.
+    """
+    samples.check(kind, seed)
+    if output.suffix.lower() not in SUFFIXES[kind]:
+        raise UsageError(f"output {output}: a {kind} sample is written to {' or '.join(SUFFIXES[kind])}")
+    check_output(output)
+    formats.write(samples.make(kind, seed), output, samples.provenance(kind, seed))
+    print(output)
