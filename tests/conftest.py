@@ -44,7 +44,18 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def make(data: Path, *arguments: str) -> Path:
         folder = tmp_path_factory.mktemp("runs") / "run"
         result = pdr(
-            "train", "--preset", "demo", "--data", data, "-o", folder, "--steps", "3", "-q", *tiny_settings(), *arguments
+            "train",
+            "--preset",
+            "demo",
+            "--data",
+            data,
+            "-o",
+            folder,
+            "--steps",
+            "3",
+            "-q",
+            *tiny_settings(),
+            *arguments,
         )
         assert result.code == 0, result.err
         return folder
@@ -66,8 +77,8 @@ def traffic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 frames of 32 x 32."""
-    return video_file(tmp_path_factory.mktemp("video") / "clip.mp4", 100)
+    """180 frames of 32 x 32."""
+    return video_file(tmp_path_factory.mktemp("video") / "clip.mp4", 180)
 
 
 @pytest.fixture(scope="session")

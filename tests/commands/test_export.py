@@ -27,7 +27,9 @@ def test_pt2_is_verified(weather_run: Path, tmp_path: Path) -> None:
     assert (result.code, "verified in torch.export" in result.out) == (0, True), result.err
 
 
-def test_a_wrong_artefact_is_refused_and_leaves_no_file(weather_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_artefact_is_refused_and_leaves_no_file(
+    weather_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pdr_cli.export import artefact
 
     monkeypatch.setattr(artefact, "TOLERANCE", -1.0)
@@ -61,7 +63,11 @@ def test_layers_are_drawn_and_weights_written(weather: Path, weather_run: Path, 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
-    [(["-o", "m.tflite"], 2, "use one of"), (["-o", "g.nc"], 2, "--input FILE"), (["-o", "nowhere/m.onnx"], 73, "mkdir -p")],
+    [
+        (["-o", "m.tflite"], 2, "use one of"),
+        (["-o", "g.nc"], 2, "--input FILE"),
+        (["-o", "nowhere/m.onnx"], 73, "mkdir -p"),
+    ],
 )
 def test_mistakes_are_one_line_with_their_code(weather_run: Path, arguments: list[str], code: int, says: str) -> None:
     result = pdr("export", "-m", weather_run, *arguments)

@@ -12,7 +12,9 @@ from tests.builders import field, traffic_file, weather_file
 from tests.cli import pdr
 
 
-def test_a_forecast_follows_the_last_time_in_the_inputs_own_terms(weather: Path, weather_run: Path, tmp_path: Path) -> None:
+def test_a_forecast_follows_the_last_time_in_the_inputs_own_terms(
+    weather: Path, weather_run: Path, tmp_path: Path
+) -> None:
     result = pdr("predict", weather, "-o", "forecast.nc", "-m", weather_run)
     assert result.code == 0, result.err
     assert result.out.startswith("forecast.nc  init 2020-02-09 18:00  valid 2020-02-10 00:00 to 2020-02-10 18:00")
@@ -118,7 +120,9 @@ def test_preview_is_drawn(weather: Path, weather_run: Path, tmp_path: Path) -> N
         (["{weather}", "-o", "f.nc", "-m", "nowhere"], 66, "no model nowhere"),
     ],
 )
-def test_mistakes_are_one_line_with_their_code(weather: Path, weather_run: Path, arguments: list[str], code: int, says: str) -> None:
+def test_mistakes_are_one_line_with_their_code(
+    weather: Path, weather_run: Path, arguments: list[str], code: int, says: str
+) -> None:
     given = [a.format(weather=weather) for a in arguments]
     result = pdr("predict", *([] if "-m" in given else ["-m", weather_run]), *given)
     assert (result.code, result.out) == (code, "")
@@ -132,7 +136,9 @@ def test_data_that_do_not_fit_are_refused_with_what_was_found(weather_run: Path,
     cases = {
         "needs 4 steps, found 3": weather_file(tmp_path / "short.nc", 3, size=(13, 15)),
         "a grid of 12 x 14, the model's is 13 x 15": weather_file(tmp_path / "grid.nc", 20),
-        "steps of 3 h, but the model was trained on steps of 6 h": weather_file(tmp_path / "step.nc", 20, hours=3, size=(13, 15)),
+        "steps of 3 h, but the model was trained on steps of 6 h": weather_file(
+            tmp_path / "step.nc", 20, hours=3, size=(13, 15)
+        ),
         "6 of 780 values of t2m are missing": weather_file(tmp_path / "nan.nc", values=holed, steps=20),
         "1 time is missing": weather_file(tmp_path / "gap.nc", 20, size=(13, 15), drop=[18]),
         "variable 't2m' is not there": weather_file(tmp_path / "name.nc", 20, size=(13, 15), name="rain"),
@@ -156,7 +162,9 @@ def test_a_gap_before_the_window_does_no_harm(weather_run: Path, tmp_path: Path)
 
 
 def test_a_closed_pipe_is_no_error(weather: Path) -> None:
-    done = subprocess.run("python -m pdr_cli presets taxibj | head -1", shell=True, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        "python -m pdr_cli presets taxibj | head -1", shell=True, capture_output=True, text=True, check=False
+    )
     assert "Traceback" not in done.stderr
     assert weather.exists()
 

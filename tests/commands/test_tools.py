@@ -42,7 +42,9 @@ def test_inspect_tells_what_a_file_holds(weather: Path, traffic: Path, clip: Pat
     assert "13 x 15" in pdr("inspect", weather).out
 
 
-def test_inspect_says_whether_a_preset_or_a_model_can_use_a_file(weather: Path, weather_run: Path, tmp_path: Path) -> None:
+def test_inspect_says_whether_a_preset_or_a_model_can_use_a_file(
+    weather: Path, weather_run: Path, tmp_path: Path
+) -> None:
     assert "windows to train" in pdr("inspect", weather, "--for", "weather-small").out
     assert "forecasts 4 steps of 6 h" in pdr("inspect", weather, "--for", weather_run).out
     small = weather_file(tmp_path / "small.nc", 20)

@@ -19,7 +19,13 @@ def lines_of(run: Path) -> list[dict]:  # type: ignore[type-arg]
 
 
 def test_a_run_folder_holds_what_the_contract_says(weather_run: Path) -> None:
-    assert {p.name for p in weather_run.iterdir()} == {"config.toml", "model.safetensors", "state", "metrics.jsonl", "curves.png"}
+    assert {p.name for p in weather_run.iterdir()} == {
+        "config.toml",
+        "model.safetensors",
+        "state",
+        "metrics.jsonl",
+        "curves.png",
+    }
     assert config.load(str(weather_run / "config.toml")).train.steps == 3
     events = [line["event"] for line in lines_of(weather_run)]
     assert events == ["step", "step", "step", "validation", "finished"]
@@ -37,7 +43,18 @@ def test_the_run_is_printed_for_scripts(weather: Path, tmp_path: Path) -> None:
 
 def test_a_preset_fits_any_data_of_its_kind(tmp_path: Path) -> None:
     narrow = traffic_file(tmp_path / "bikes.h5", 14)
-    result = pdr("train", "--preset", "taxibj", "--data", narrow, "--dry-run", "--set", "gaussians=16", "--set", "kernel_size=auto")
+    result = pdr(
+        "train",
+        "--preset",
+        "taxibj",
+        "--data",
+        narrow,
+        "--dry-run",
+        "--set",
+        "gaussians=16",
+        "--set",
+        "kernel_size=auto",
+    )
     assert result.code == 0, result.err
     assert "inflow, outflow 336 x 8 x 8, every 1 h" in result.out
     assert not (tmp_path / "runs").exists()
@@ -109,7 +126,9 @@ def test_an_interrupted_run_resumes_to_the_same_weights(weather: Path, tmp_path:
         return ["train", "--preset", "demo", "--data", str(weather), "-o", folder, "-q", *length, *tiny_settings()]
 
     assert pdr(*arguments("whole")).code == 0
-    started = subprocess.Popen([sys.executable, "-m", "pdr_cli", *arguments("cut")], stderr=subprocess.PIPE, text=True, env=os.environ)
+    started = subprocess.Popen(
+        [sys.executable, "-m", "pdr_cli", *arguments("cut")], stderr=subprocess.PIPE, text=True, env=os.environ
+    )
     deadline = time.monotonic() + 60
     while not (tmp_path / "cut" / "metrics.jsonl").is_file() and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -92,5 +92,5 @@ def test_a_file_whose_writer_died_after_the_header_has_no_steps(tmp_path: Path) 
             out.createDimension(name, size)
         out.createVariable("time", "f8", ("time",)).units = "hours since 2000-01-01"
         out.createVariable("t", "f4", ("time", "lat", "lon"))
-    with pytest.raises(TimeError, match="no (time )?steps"):
+    with pytest.raises(TimeError, match=r"no (time )?steps"):
         netcdf.read([tmp_path / "dead.nc"])

@@ -66,7 +66,7 @@ def test_auto_goes_by_the_kind_of_file() -> None:
 def test_missing_values_are_counted_with_variable_and_time() -> None:
     frames = np.random.default_rng(1).random((10, 2, 4, 4))
     frames[3, 1, :2, 0] = np.nan
-    with pytest.raises(MissingValuesError, match="2 of 160 values of v1 are missing.*first at 2020-01-01 18:00"):
+    with pytest.raises(MissingValuesError, match=r"2 of 160 values of v1 are missing.*first at 2020-01-01 18:00"):
         statistics.measure([(series_of(frames), 0, 10)], 100, 0)
 
 

@@ -52,7 +52,7 @@ def test_last_window_needs_enough_steps() -> None:
 
 def test_last_window_names_the_times_it_lacks() -> None:
     gap = series_with([*range(10), 11, 12])
-    with pytest.raises(TimeError, match="1 time is missing.*2020-01-01 10:00"):
+    with pytest.raises(TimeError, match=r"1 time is missing.*2020-01-01 10:00"):
         windows.last_window(gap, 4, HOUR)
     assert windows.last_window(gap, 4, HOUR, init=9) == (6, 10)
 
