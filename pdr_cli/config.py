@@ -65,6 +65,9 @@ class ModelConfig(_Table):
     n_t: int = Field(ge=2, description="translator stages")
     mlp_ratio: float = Field(gt=0, description="width of the translator's MLPs over hid_t")
     drop_path: float = Field(ge=0, lt=1, description="stochastic depth of the last stage")
+    anchor: Literal["none", "last"] = Field(
+        description="none: the predictor forecasts frames (literal); last: their change since the last observed frame"
+    )
     fusion: str = Field(description="how coarse forecast and Gaussians meet")
     gaussians: int = Field(ge=1, description="Gaussians per frame, N")
     kernel_size: int | Literal["auto"] = Field(description="lattice size K, odd; auto: 8 sqrt(HW/N)")

@@ -83,7 +83,7 @@ class _LiveProgress(Progress):
         self._bar.start()
 
     def update(self, fraction: float, detail: str = "") -> None:
-        self._bar.update(self._task, completed=fraction, **({"detail": detail} if detail else {}))
+        self._bar.update(self._task, completed=fraction, detail=detail)
 
     def stop(self) -> None:
         self._bar.stop()

@@ -81,7 +81,7 @@ def print_table(document: dict[str, Any]) -> None:
 
     console = Console()
     main = document["metrics"][0]
-    units = "" if main in ("psnr", "ssim") else f" [{document['units']}]"
+    units = {"psnr": "dB", "ssim": "1"}.get(main, document["units"])
     skills = [(model, rival) for model, row in document["skill"].items() for rival in row]
     period = document["period"] if isinstance(document["period"], str) else " to ".join(document["period"])
     console.print(
@@ -89,7 +89,7 @@ def print_table(document: dict[str, Any]) -> None:
         f"{document['convention']} convention, {document['protocol']} protocol",
         highlight=False,
     )
-    table = Table(title=f"{main}{units} by lead time", title_justify="left")
+    table = Table(title=f"{main} ({units}) by lead time", title_justify="left")
     table.add_column("lead", justify="right")
     for name in document["scores"]:
         table.add_column(name, justify="right")

@@ -90,6 +90,6 @@ def _draw_layers(trained: Model, series: Series, init: int | None, output: Path)
         fused=fused,
         coarse=turn.invert(layers.coarse[0]),
         painted=turn.invert(painted[0]),
-        gaussians={n: drawn[n].values for n in drawn.data_vars},
+        gaussians={str(n): values.values for n, values in drawn.data_vars.items()},
         truth=truth.load() if known else None,
     )

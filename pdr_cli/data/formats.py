@@ -6,6 +6,7 @@ import glob
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -143,7 +144,8 @@ def write(series: Series, path: Path, provenance: Mapping[str, str]) -> None:
     suffix = path.suffix.lower()
     if suffix == ".npz":
         with atomic_output(path) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, data=series.values, time=series.time.values.astype(str), **provenance)
+            arrays: dict[str, Any] = {"data": series.values, "time": series.time.values.astype(str), **provenance}
+            np.savez_compressed(stream, **arrays)
         return
     module = netcdf if suffix in NETCDF_SUFFIXES else hdf5 if suffix in HDF5_SUFFIXES else video
     with atomic_output(path, verify=lambda p: module.verify(p, series)) as temporary:

@@ -237,10 +237,9 @@ def _part(dataset: xr.Dataset, path: Path, wanted: dict[str, str]) -> Series:
             coords[name] = (dim, dataset[name].values, dict(dataset[name].attrs))
         else:
             coords[name] = (dim, np.arange(dataset.sizes[name]), {})
-    for name in dataset[first].coords:
-        scalar = dataset[first].coords[name]
+    for key, scalar in dataset[first].coords.items():
         if scalar.ndim == 0 and scalar.dtype.kind in "fiu":
-            coords[str(name)] = ((), scalar.values, dict(scalar.attrs))
+            coords[str(key)] = ((), scalar.values, dict(scalar.attrs))
     series = make_series(
         LazyFrames((len(times), len(wanted), height, width), np.float32, frames),
         times,
@@ -300,9 +299,9 @@ def _join(parts: list[Series]) -> Series:
                 pieces.append(read_frames(part, max(start - low, 0), min(stop, high) - low))
         return np.concatenate(pieces)
 
-    shape = (len(times), *first.shape[1:])
+    channels, height, width = first.shape[1:]
     joined = make_series(
-        LazyFrames(shape, np.float32, frames),
+        LazyFrames((len(times), channels, height, width), np.float32, frames),
         times,
         first.attrs["variables"],
         {str(n): (c.dims, c.values, c.attrs) for n, c in first.coords.items() if n not in ("time", "channel")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from pdr_cli.data.series import Series, bytes_per_frame, names, read_frames
 from pdr_cli.errors import MissingValuesError
 
 BLOCK = 64  # frames read at once
-SAMPLES_PER_FRAME = 512  # values of each channel kept for the quantiles
+SAMPLES = 4_000_000  # values of each channel kept for the quantiles, at most
 DAY = 86400.0
 TIMES_OF_DAY = 48  # a finer daily cycle than half-hours is not resolved
 
@@ -54,8 +55,9 @@ def measure(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int)
     """
     first = parts[0][0]
     groups = climatology_groups(first)
-    sums = _Sums(first.sizes["channel"], (first.sizes["y"], first.sizes["x"]), groups)
-    for series, start, stop in _blocks(parts, budget_mb, seed):
+    blocks = _blocks(parts, budget_mb, seed)
+    sums = _Sums(first.sizes["channel"], (first.sizes["y"], first.sizes["x"]), groups, BLOCK * len(blocks))
+    for series, start, stop in blocks:
         frames = read_frames(series, start, stop)
         check_finite(frames, series, start)
         sums.add(frames, _time_of_day(series.time.values[start:stop], groups))
@@ -107,8 +109,17 @@ def _blocks(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int)
     return [blocks[i] for i in sorted(chosen)]
 
 
+def _next_prime(n: int) -> int:
+    """The smallest prime from `n` on, or 1."""
+    while any(n % k == 0 for k in range(2, math.isqrt(n) + 1)):
+        n += 1
+    return n
+
+
 class _Sums:
-    def __init__(self, channels: int, size: tuple[int, int], groups: int) -> None:
+    def __init__(self, channels: int, size: tuple[int, int], groups: int, frames: int) -> None:
+        # Every so many values of a frame are kept; a prime stride does not follow the grid's columns.
+        self.every = _next_prime(max(1, frames * size[0] * size[1] // SAMPLES))
         self.count = 0
         self.mean = np.zeros(channels)
         self.squares = np.zeros(channels)
@@ -132,7 +143,7 @@ class _Sums:
         np.add.at(self.total, group, values)
         np.add.at(self.in_group, group, 1)
         flat = frames.reshape(*frames.shape[:2], -1)
-        self.samples.append(flat[..., :: max(1, flat.shape[-1] // SAMPLES_PER_FRAME)])
+        self.samples.append(flat[..., :: self.every].copy())
 
     def result(self) -> Statistics:
         samples = np.concatenate(self.samples)

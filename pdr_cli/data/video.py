@@ -141,7 +141,7 @@ def _scan(path: Path) -> tuple[np.ndarray, int, int]:
     return times - (times[0] if len(times) else 0.0), height, width
 
 
-def _frames(path: Path, seek: float = 0.0) -> Iterator:  # type: ignore[type-arg]
+def _frames(path: Path, seek: float = 0.0) -> Iterator:
     """Decoded frames in order, from the key frame before `seek` seconds."""
     import av
 
@@ -158,11 +158,11 @@ def _frames(path: Path, seek: float = 0.0) -> Iterator:  # type: ignore[type-arg
             raise DataError(f"{path} is damaged: {error}") from error
 
 
-def _decode(path: Path, start: float, count: int) -> Iterator:  # type: ignore[type-arg]
+def _decode(path: Path, start: float, count: int) -> Iterator:
     """`count` frames from the one at `start` seconds after the first."""
     import itertools
 
-    def wanted(seek: float) -> Iterator:  # type: ignore[type-arg]
+    def wanted(seek: float) -> Iterator:
         origin = _first_time(path)
         return (f for f in _frames(path, seek) if f.time - origin >= start - 1e-4)
 

@@ -32,21 +32,30 @@ class PDR(nn.Module):
         predictor: F_p, [B, T, C, H, W] → [B, T, C, H, W].
         adapter: F_c and R together; None for the predictor alone.
         fusion: Φ, one that does without Y where there is no adapter.
+        anchor: "none", or "last": the predictor forecasts the change since the last observed frame.
     """
 
-    def __init__(self, predictor: nn.Module, adapter: PredGS | None, fusion: Fusion) -> None:
+    def __init__(
+        self, predictor: nn.Module, adapter: PredGS | None, fusion: Fusion, anchor: Literal["none", "last"] = "none"
+    ) -> None:
         super().__init__()
         if adapter is None and fusion.needs_rendered:
             raise ValueError(f"{type(fusion).__name__} fuses what an adapter renders, and there is none.")
         self.predictor = predictor
         self.adapter = adapter
         self.fusion = fusion
+        self.anchor = anchor
 
     def forward(self, x: Tensor, out_steps: int) -> Forecast:
         """x: [B, T, C, H, W], the observed frames; `out_steps` is τ, shorter or longer than T."""
-        coarse = rollout(self.predictor, x, out_steps)  # [B, τ, C, H, W], fed back before any rendering
+        coarse = rollout(self.predict, x, out_steps)  # [B, τ, C, H, W], fed back before any rendering
         rendered = None if self.adapter is None else self.adapter(coarse)
         return Forecast(self.fusion(coarse, rendered), coarse, rendered)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """One pass of the predictor: [B, T, C, H, W] → [B, T, C, H, W]."""
+        frames = self.predictor(x)
+        return frames if self.anchor == "none" else x[:, -1:] + frames
 
 
 def build_pdr(
@@ -61,6 +70,7 @@ def build_pdr(
     n_t: int,
     mlp_ratio: float,
     drop_path: float,
+    anchor: Literal["none", "last"],
     fusion: str,
     gaussians: int,
     kernel_size: int | Literal["auto"],
@@ -84,7 +94,7 @@ def build_pdr(
     )
     phi = build_fusion(fusion, channels)
     if not phi.needs_rendered:
-        return PDR(predictor, None, phi)
+        return PDR(predictor, None, phi, anchor)
     adapter = PredGS(
         channels,
         size,
@@ -96,4 +106,4 @@ def build_pdr(
         normalize=normalize,
         amplitude=amplitude,
     )
-    return PDR(predictor, adapter, phi)
+    return PDR(predictor, adapter, phi, anchor)

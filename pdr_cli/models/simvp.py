@@ -6,6 +6,7 @@ Module names follow OpenSTL's, so that its released weights load as they are.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from pdr_cli.errors import ConfigError, DataError
 
 
-def rollout(predictor: nn.Module, x: Tensor, out_steps: int) -> Tensor:
+def rollout(predictor: Callable[[Tensor], Tensor], x: Tensor, out_steps: int) -> Tensor:
     """The first `out_steps` frames, fed back as input where the predictor's own horizon is shorter.
 
     Gradients flow through every pass. x: [B, T, C, H, W] → [B, τ, C, H, W].

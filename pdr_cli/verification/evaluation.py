@@ -98,7 +98,7 @@ def evaluate(job: Task, against: Sequence[str], metrics: Sequence[str], progress
             history = observed[:, -model.card.config.data.in_steps :]
             out = model.run(turn.apply(history), truth.shape[1]).fused
             tallies[name].add(turn.invert(out), truth)
-        following = [job.windows.times(i)[job.windows.in_steps :] for i in which]
+        following = [job.windows.times(int(i))[job.windows.in_steps :] for i in which]
         for name, rival in rivals.items():
             tallies[name].add(rival(observed, following), truth)
         progress.update((start + len(which)) / len(job.windows))

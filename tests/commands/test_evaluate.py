@@ -24,7 +24,7 @@ def test_scores_stand_beside_persistence_and_climatology(weather: Path, weather_
         assert row["rmse"]["overall"] == pytest.approx(np.sqrt(row["mse"]["overall"]))
     mse = {name: row["mse"]["overall"] for name, row in document["scores"].items()}
     assert document["skill"]["run"]["persistence"]["overall"] == scores.skill(mse["run"], mse["persistence"])
-    assert "rmse [K] by lead time" in result.out
+    assert "rmse (K) by lead time" in result.out
     assert "skill" in result.out
 
 

@@ -1,7 +1,3 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -60,43 +56,3 @@ def test_last_window_names_the_times_it_lacks() -> None:
 def test_another_step_than_the_models_is_named() -> None:
     with pytest.raises(TimeError, match="steps of 3 h, but the model was trained on steps of 1 h"):
         windows.last_window(series_with(list(range(0, 60, 3))), 4, HOUR)
-
-
-MEMORY_SCRIPT = """
-import resource, sys
-import numpy as np
-from pathlib import Path
-from pdr_cli.data import formats, splits, statistics, windows, times
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-series = formats.open_series([Path(sys.argv[1])])
-series[0].isel(time=slice(0, 8)).values
-before = peak()
-step = times.find_step(series[0].time.values)
-cache = windows.FrameCache(series, 32)
-cut = windows.cut(series, [(0, 0, series[0].sizes["time"])], 4, 4, step, cache)
-statistics.measure([(series[0], 0, series[0].sizes["time"])], 100, 0)
-rng = np.random.default_rng(0)
-for _ in range(40):
-    cut.batch(rng.integers(0, len(cut), 8))
-print(peak() - before)
-"""
-
-
-def test_reading_windows_of_a_file_larger_than_the_bound_stays_below_it(tmp_path: Path) -> None:
-    import netCDF4
-
-    # 480 MB on paper; never written, so the disk holds little: netCDF fills it on reading.
-    path = tmp_path / "large.nc"
-    with netCDF4.Dataset(path, "w") as out:
-        for name, size in (("time", 1200), ("lat", 250), ("lon", 400)):
-            out.createDimension(name, size)
-        time = out.createVariable("time", "f8", ("time",))
-        time.units = "hours since 2000-01-01"
-        time[:] = np.arange(1200)
-        values = out.createVariable("t", "f4", ("time", "lat", "lon"), chunksizes=(1, 250, 400), zlib=True, complevel=1)
-        for start in range(0, 1200, 100):
-            values[start : start + 100] = np.arange(start, start + 100, dtype=np.float32)[:, None, None]
-    done = subprocess.run([sys.executable, "-c", MEMORY_SCRIPT, str(path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    grown = float(done.stdout)
-    assert grown < 240, f"{grown:.0f} MB for a file of 480 MB"
