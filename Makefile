@@ -1,12 +1,13 @@
 # make demo   from nothing to a forecast: environment, sample data, training, forecast, scores, picture
 # make test   from nothing to a tested checkout
 # make check  what a change must pass: format, lint, types, tests
+# make gpu-check  on a machine with a GPU and torch: GPU tests, renderer benchmark, a short training
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test check test-slow lint types clean
+.PHONY: demo test check test-slow lint types gpu-check clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +35,14 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 check: lint types test
+
+# Uses the torch that is installed there, because the constraints pin a build for CPUs.
+gpu-check:
+	$(PYTHON) -m pytest tests/gpu tests/splat -m "not slow"
+	$(PYTHON) -m pdr_cli bench-render --paper --backward --device cuda -o gpu-bench.json
+	$(PYTHON) -m pdr_cli sample weather -o gpu-sample.nc
+	$(PYTHON) -m pdr_cli train --preset demo --data gpu-sample.nc --device cuda -o runs/gpu-check
+	$(PYTHON) -m pdr_cli evaluate gpu-sample.nc -m runs/gpu-check --device cuda -o gpu-scores.json
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist

@@ -9,9 +9,9 @@ cd "$out"
 pdr sample weather -o sample.nc
 pdr train --preset demo --data sample.nc -o run
 # The test period begins after what training and validation have used; this init lies inside it.
-pdr predict sample.nc -m run -o forecast.nc --init 2019-12-20T00:00 --preview forecast.png
+pdr predict sample.nc -m run -o forecast.nc --init 2013-12-18T00:00 --preview forecast.png
 pdr evaluate sample.nc -m run -o scores.json --plot skill.png
-pdr export -m run --input sample.nc --init 2019-12-20T00:00 -o layers.png
+pdr export -m run --input sample.nc --init 2013-12-18T00:00 -o layers.png
 
 cat <<END
 

@@ -329,13 +329,34 @@ def _logs(quiet: bool, verbose: bool, as_json: bool) -> None:
     logs.setup(quiet, verbose, as_json)
 
 
+# Options that take several values after one name, as a shell leaves them when it expands --data clips/*.mp4.
+SEVERAL = {"train": ("--data", "--var", "--set"), "bench-render": ("--res",), "export": ("--input",)}
+
+
+def spread(arguments: list[str]) -> list[str]:
+    """Repeat an option's name before each of its values: `--data a b` becomes `--data a --data b`."""
+    options = SEVERAL.get(arguments[0], ()) if arguments else ()
+    out: list[str] = []
+    current = ""
+    for argument in arguments:
+        if argument.startswith("-"):
+            current = argument if argument in options else ""
+        elif current and out[-1] != current:
+            out.append(current)
+        out.append(argument)
+    return out
+
+
 def main() -> NoReturn:
     """Run the app; every known failure becomes one line on stderr and its exit code."""
     # OpenMP threads that spin while they wait bring a busy machine to a crawl: two trainings on two cores took
     # 40 times as long as one. Waiting less before sleeping costs nothing measurable when alone.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
-        app()
+        try:
+            app(spread(sys.argv[1:]))
+        finally:
+            sys.stdout.flush()
     except PdrError as error:
         _exit(error.code, error.name, str(error))
     except KeyboardInterrupt:

@@ -85,6 +85,9 @@ class TrainConfig(_Table):
 
     loss: str = Field(description="training loss")
     l1_weight: float = Field(ge=0, le=1, description="lambda of Eq. 9: share of L1 against 1 - SSIM")
+    coarse_weight: float = Field(
+        ge=0, description="weight of the same loss on the coarse forecast, added to that on the fused"
+    )
     lr: float = Field(gt=0, description="peak learning rate")
     weight_decay: float = Field(ge=0, description="AdamW's; not applied to biases and norms")
     schedule: Literal["onecycle", "cosine", "constant"] = Field(description="course of the learning rate")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pdr_cli.data.series import LazyFrames, Series, make_series, names
-from pdr_cli.errors import DataError, GridError, TimeError, VariableError
+from pdr_cli.errors import DataError, GridError, StorageError, TimeError, VariableError
 
 FLOWS = ("inflow", "outflow")  # what the two channels of such files are, in this order
 
@@ -91,7 +91,7 @@ def verify(path: Path, series: Series) -> None:
 
     with h5py.File(path) as back:
         if not np.array_equal(back["data"][:], series.values.astype(np.float32), equal_nan=True):
-            raise DataError(f"{path.name}: data reads back differently from what was written")
+            raise StorageError(f"{path.name}: data reads back differently from what was written")
 
 
 def is_traffic(path: Path) -> bool:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import LazyFrames, Series, make_series, names, read_frames
-from pdr_cli.errors import DataError, GridError, TimeError, VariableError, did_you_mean
+from pdr_cli.errors import DataError, GridError, StorageError, TimeError, VariableError, did_you_mean
 
 FILL = np.float32(9.96921e36)  # NetCDF's default fill value for floats, written out so that no reader has to know it
 TIME_UNITS = "seconds since 1970-01-01 00:00:00"
@@ -108,13 +108,13 @@ def verify(path: Path, series: Series) -> None:
     """Re-open a written file and compare it with what was meant to be in it.
 
     Raises:
-        DataError: a step or a value is missing or differs.
+        StorageError: a step or a value is missing or differs.
     """
     with xr.open_dataset(path, engine="netcdf4", decode_times=False) as back:
         for index, name in enumerate(names(series)):
             meant = series.values[:, index].astype(np.float32)
             if not np.array_equal(back[_legal(name)].values, meant, equal_nan=True):
-                raise DataError(f"{path.name}: {name} reads back differently from what was written")
+                raise StorageError(f"{path.name}: {name} reads back differently from what was written")
 
 
 def _open(path: Path) -> xr.Dataset:

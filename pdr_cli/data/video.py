@@ -13,7 +13,7 @@ import numpy as np
 
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import LazyFrames, Series, make_series
-from pdr_cli.errors import DataError, TimeError
+from pdr_cli.errors import DataError, StorageError, TimeError
 
 SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".gif")
 CRF = "18"  # x264's "visually lossless"
@@ -85,7 +85,7 @@ def verify(path: Path, series: Series) -> None:
     # GIF viewers and writers merge equal neighbours, so a GIF may hold fewer frames than it shows.
     enough = len(times) == wanted[0] or (path.suffix.lower() == ".gif" and 0 < len(times) <= wanted[0])
     if not enough or (height, width) != wanted[1:]:
-        raise DataError(f"{path.name} reads back as {len(times)} frames of {height} x {width}, not {wanted}")
+        raise StorageError(f"{path.name} reads back as {len(times)} frames of {height} x {width}, not {wanted}")
 
 
 def _bytes(series: Series) -> np.ndarray:

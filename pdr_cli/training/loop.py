@@ -125,6 +125,9 @@ class Trainer:
         with self._autocast:
             out = self.network(x, y.shape[1])
             loss, terms = self.loss(out.fused, y)
+            if self.config.coarse_weight:
+                # Unsupervised, the coarse forecast becomes whatever suits the fusion, and feeding it back goes astray.
+                loss = loss + self.config.coarse_weight * self.loss(out.coarse, y)[0]
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
                 f"the loss is {float(loss.detach()):g} at step {self.position.step + 1}; try a smaller --set train.lr "

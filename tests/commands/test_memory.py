@@ -38,7 +38,9 @@ def write_file(path: Path, steps: int) -> Path:
 
 
 def peak_mb(folder: Path, *arguments: str) -> int:
-    done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return int(done.stdout.split()[-1])
 

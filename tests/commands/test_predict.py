@@ -1,4 +1,5 @@
 import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -161,12 +162,11 @@ def test_a_gap_before_the_window_does_no_harm(weather_run: Path, tmp_path: Path)
     assert pdr("predict", path, "-o", "f.nc", "-m", weather_run).code == 0
 
 
-def test_a_closed_pipe_is_no_error(weather: Path) -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     done = subprocess.run(
-        "python -m pdr_cli presets taxibj | head -1", shell=True, capture_output=True, text=True, check=False
+        f"{sys.executable} -m pdr_cli presets taxibj | true", shell=True, capture_output=True, text=True, check=False
     )
-    assert "Traceback" not in done.stderr
-    assert weather.exists()
+    assert done.stderr == ""
 
 
 def test_slots_of_a_model_and_an_input_must_agree(traffic_run: Path, tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pdr_cli.app import spread
+from tests.builders import video_file, weather_file
+from tests.cli import pdr
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("train --data a b --preset p", "train --data a --data b --preset p"),
+        ("train --data a --var u v -q", "train --data a --var u --var v -q"),
+        ("bench-render --res 32 64 --backward", "bench-render --res 32 --res 64 --backward"),
+        ("predict a b -o c", "predict a b -o c"),
+        ("", ""),
+    ],
+)
+def test_an_option_may_be_given_several_values_at_once(typed: str, meant: str) -> None:
+    assert spread(typed.split()) == meant.split()
+
+
+def test_files_that_a_shell_expands_are_all_read(tmp_path: Path) -> None:
+    clips = [video_file(tmp_path / f"{i}.mp4", 30) for i in range(4)]
+    result = pdr("train", "--preset", "demo", "--data", *clips, "--dry-run")
+    assert (result.code, "3 more clips" in result.out) == (0, True), result.err
+    one_by_one = [part for clip in clips for part in ("--data", clip)]
+    assert pdr("train", "--preset", "demo", *one_by_one, "--dry-run").out == result.out
+
+
+def test_nothing_but_a_path_is_needed_in_the_environment(tmp_path: Path) -> None:
+    weather_file(tmp_path / "a.nc", 30)
+    environment = {"PATH": os.environ["PATH"], "LANG": "C"}
+    command = [sys.executable, "-m", "pdr_cli", "inspect", "a.nc"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "12 x 14" in done.stdout
+
+
+def test_a_mistaken_option_is_a_usage_error() -> None:
+    assert pdr("predict").code == 2
+    assert pdr("predcit").code == 2
+    assert pdr("train", "--preset", "demo", "--steps", "0").code == 2
