@@ -32,7 +32,7 @@ def run(path: Path, *, preset: str | None, variables: Sequence[str], as_json: bo
         print(json.dumps(report, default=str))
     else:
         _print(report)
-    if preset is not None and not report["fits"]["usable"]:
+    if preset is not None and report["fits"]["usable"] != "yes":
         raise DataError(f"{preset} cannot use {path}: {report['fits']['finding']}")
 
 
@@ -78,10 +78,15 @@ def _data(path: Path, variables: list[str]) -> dict[str, Any]:
     report: dict[str, Any] = {"file": str(path), "format": kind, "bytes": sum(p.stat().st_size for p in paths)}
     if kind == "netcdf" and not variables:
         report["variables"] = netcdf.summary(paths[0])
-        variables = [n for n, v in report["variables"].items() if v["gridded"]]
-    # Variables of different grids cannot be one series; each that stands alone is described by itself.
-    described = [[v] for v in variables] if kind == "netcdf" else [variables]
-    report["series"] = [entry for chosen in described for entry in _series(paths, chosen)]
+        variables = [n for n, v in report["variables"].items() if v["gridded"] == "yes"]
+    # Variables of different grids cannot be one series; each is described by itself.
+    described = [[v] for v in variables] if kind == "netcdf" and variables else [variables]
+    try:
+        report["series"] = [entry for chosen in described for entry in _series(paths, chosen)]
+    except DataError as error:
+        if kind != "netcdf":
+            raise
+        report["finding"] = str(error)
     return report
 
 
@@ -102,7 +107,7 @@ def _describe(series: Series) -> dict[str, Any]:
         "times": f"{len(times)}, {time_axis.label(times[0])} to {time_axis.label(times[-1])}",
     }
     if len(times) > 1:
-        step = time_axis.find_step(times)
+        step = time_axis.find_step(times, str(series.attrs["files"][0]))
         runs_ = time_axis.segments(times, step)
         entry["step"] = str(step)
         entry["gaps"] = len(runs_) - 1
@@ -126,12 +131,12 @@ def _fits(path: Path, preset: str, variables: list[str]) -> dict[str, Any]:
     """Whether a preset or model can use the file, and the first finding that stops it, or what it would use."""
     try:
         if preset in config.preset_names() or preset.endswith(".toml"):
-            return {"for": preset, "usable": True, "finding": _by_preset(path, preset, variables)}
-        return {"for": preset, "usable": True, "finding": _by_model(path, preset)}
+            return {"for": preset, "usable": "yes", "finding": _by_preset(path, preset, variables)}
+        return {"for": preset, "usable": "yes", "finding": _by_model(path, preset)}
     except ConfigError:
         raise
     except DataError as error:
-        return {"for": preset, "usable": False, "finding": str(error)}
+        return {"for": preset, "usable": "no", "finding": str(error)}
 
 
 def _by_preset(path: Path, preset: str, variables: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,10 +84,9 @@ def _folder(resolved: Config, out: Path | None, resume: bool, dry_run: bool) -> 
         raise InputNotFoundError(f"nothing to resume in {path}; start the run without --resume")
     if not resume and path.is_dir() and any(path.iterdir()):
         raise OutputError(f"run folder {path} is not empty; continue it with --resume, or name another with -o")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot create run folder {path}: {error.strerror}") from error
+    above = next(p for p in path.absolute().parents if p.exists()) if not path.exists() else path
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot create run folder {path}: no permission to write in {above}")
     return folder
 
 
@@ -98,6 +98,7 @@ def _train(
         {"name": Path(f).name, "sha256": files.sha256(Path(f))} for s in prepared.series for f in s.attrs["files"]
     )
     network.to(where)
+    folder.path.mkdir(parents=True, exist_ok=True)
     card = _card(resolved, prepared, scaling, data_files)
 
     def save_best(position: Position) -> None:

@@ -77,7 +77,7 @@ def summary(path: Path) -> dict[str, dict[str, Any]]:
         str(name): {
             "dims": " x ".join(f"{d} {n}" for d, n in variable.sizes.items()) or "scalar",
             "units": str(variable.attrs.get("units", "")),
-            "gridded": str(name) in usable,
+            "gridded": "yes" if str(name) in usable else "no",
         }
         for name, variable in dataset.data_vars.items()
     }

@@ -63,29 +63,29 @@ def positions(times: np.ndarray, step: Step) -> np.ndarray:
     return (ticks - ticks[0]) / step.count
 
 
-def find_step(times: np.ndarray) -> Step:
-    """The spacing that most neighbours have.
+def find_step(times: np.ndarray, where: str = "the time axis") -> Step:
+    """The spacing that most neighbours have; `where` names the axis in messages.
 
     Raises:
         TimeError: fewer than two times, repeated or descending times, or spacings that are no multiples of one step.
     """
     if len(times) < 2:
-        raise TimeError(f"the time axis has {len(times)} step{'s' if len(times) != 1 else ''}; at least 2 are needed")
+        raise TimeError(f"{where} has {len(times)} time step{'s' if len(times) != 1 else ''}; at least 2 are needed")
     ticks = seconds(times)
     spacing = np.diff(ticks)
     if np.any(spacing <= 0):
         at = int(np.argmax(spacing <= 0))
         what = "is repeated" if spacing[at] == 0 else "goes backwards"
         raise TimeError(
-            f"time {what} at step {at + 1} ({label(times[at + 1])}); sort the file and drop duplicates first"
+            f"{where}: time {what} at step {at + 1} ({label(times[at + 1])}); sort the file and drop duplicates first"
         )
     step = _monthly(times) or Step(_most_common(spacing))
     in_steps = np.diff(positions(times, step))
     if np.any(np.abs(in_steps - np.round(in_steps)) > TOLERANCE):
         kinds = sorted({str(Step(float(s))) for s in np.unique(np.round(spacing, 3))[:6]})
         raise TimeError(
-            f"the time axis is irregular: steps of {', '.join(kinds)} between {label(times[0])} and {label(times[-1])}; "
-            "interpolate it to one step first"
+            f"{where} has irregular times: steps of {', '.join(kinds)} between {label(times[0])} and {label(times[-1])}; "
+            "interpolate them to one step first"
         )
     return step
 

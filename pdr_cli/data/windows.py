@@ -140,7 +140,9 @@ def check_step(times: np.ndarray, step: Step, where: str) -> None:
     spacing = np.diff(time_axis.positions(times, step))
     whole = np.round(spacing)
     if np.any(np.abs(spacing - whole) > time_axis.TOLERANCE) or np.all(whole != 1):
-        raise TimeError(f"{where}: steps of {time_axis.find_step(times)}, but the model was trained on steps of {step}")
+        raise TimeError(
+            f"{where}: steps of {time_axis.find_step(times, where)}, but the model was trained on steps of {step}"
+        )
 
 
 def _up_to(times: np.ndarray, init: int | None) -> str:

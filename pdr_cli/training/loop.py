@@ -26,6 +26,8 @@ from pdr_cli.training import optimizer, schedule, state
 from pdr_cli.training.losses import Loss
 from pdr_cli.training.state import Position
 
+# Convolutions on a CPU: from frames of about 32 x 32 on, channels-last is 1.2 to 1.5 times as fast, below it is slower.
+CHANNELS_LAST_PIXELS = 1024
 SAVE_SECONDS = 600.0  # a state this old is renewed within an epoch, so that kill -9 costs at most this much
 
 
@@ -61,6 +63,9 @@ class Trainer:
     save_best: Callable[[Position], None]
 
     def __post_init__(self) -> None:
+        pixels = int(np.prod([self.train.series[0].sizes[d] for d in ("y", "x")]))
+        if self.device.type == "cpu" and pixels >= CHANNELS_LAST_PIXELS:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         groups = optimizer.parameter_groups(self.network, self.config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=self.config.lr, fused=True)
         self.per_epoch = max(1, len(self.train) // self.config.batch)

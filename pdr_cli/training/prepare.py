@@ -53,7 +53,7 @@ def prepare(config: Config, paths: Sequence[Path]) -> Prepared:
     data = config.data
     series = formats.open_series(paths, variables=data.variables, size=data.size, color=data.color)
     _check_kind(config, series[0])
-    step = time_axis.find_step(series[0].time.values)
+    step = time_axis.find_step(series[0].time.values, str(series[0].attrs["files"][0]))
     for one in series:
         if names(one) != names(series[0]) or size(one) != size(series[0]):
             here, there = ("{} x {}".format(*size(s)) for s in (one, series[0]))

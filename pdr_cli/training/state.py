@@ -54,15 +54,23 @@ def load(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> Po
         network.load_state_dict(_under(tensors, "network."))
     except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} cannot be resumed from: {error}") from error
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in _under(tensors, "optimizer.").items():
         number, key = name.split(".", 1)
-        moments.setdefault(int(number), {})[key] = tensor
+        moments.setdefault(int(number), {})[key] = _laid_out_like(parameters[int(number)], tensor)
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
     return position
+
+
+def _laid_out_like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor` in the memory layout of its parameter: the fused optimiser walks both as flat memory."""
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -35,7 +35,7 @@ def test_doctor_names_the_renderer_and_why() -> None:
 def test_inspect_tells_what_a_file_holds(weather: Path, traffic: Path, clip: Path) -> None:
     report = json.loads(pdr("inspect", weather, "--json").out)
     (series,) = report["series"]
-    assert report["variables"]["t2m"]["gridded"]
+    assert report["variables"]["t2m"]["gridded"] == "yes"
     assert (series["grid"], series["step"], series["gaps"]) == ("13 x 15", "6 h", 0)
     assert json.loads(pdr("inspect", traffic, "--json").out)["series"][0]["gaps"] == 1
     assert json.loads(pdr("inspect", clip, "--json").out)["series"][0]["step"] == "0.04 s"

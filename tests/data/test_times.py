@@ -40,7 +40,7 @@ def test_calendar_of_360_days_keeps_its_30_february() -> None:
         (hourly(4)[::-1], "backwards"),
         (
             np.datetime64("2020-01-01", "ns") + np.array([0, 7, 15, 22, 30]) * np.timedelta64(1, "h"),
-            "irregular: steps of 7 h, 8 h",
+            "irregular times: steps of 7 h, 8 h",
         ),
     ],
 )
