@@ -37,6 +37,8 @@ def run(
     began = time.monotonic()
     paths = formats.find_inputs(arguments)
     formats.check_suffix(output)
+    if preview is not None and preview.suffix.lower() != ".png":
+        raise UsageError(f"--preview draws a .png, not {preview}")
     for target in (output, *([preview] if preview else [])):
         files.check_output(target, paths)
     trained = forecast.load(runs.find_model(model), device)

@@ -66,8 +66,8 @@ def _resolve(preset: str, variables: Sequence[str], settings: Sequence[str], fla
     # What the command line says about length is meant: a preset's own time limit would cut it short.
     if (flags.get("train.epochs") or flags.get("train.steps")) and not flags.get("train.budget"):
         overrides.append("train.budget=")
-    if flags.get("train.budget") and not flags.get("train.epochs") and not flags.get("train.steps"):
-        overrides += ["train.epochs=1000000", "train.steps=0"]
+    if flags.get("train.budget") and not flags.get("train.steps"):
+        overrides.append("train.steps=0")
     return config.load(preset, [*overrides, *settings])
 
 

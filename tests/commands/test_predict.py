@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -114,6 +115,7 @@ def test_preview_is_drawn(weather: Path, weather_run: Path, tmp_path: Path) -> N
         (["{weather}", "-o", "{weather}"], 2, "also an input"),
         (["{weather}", "-o", "f.xyz"], 2, "names no format"),
         (["{weather}", "-o", "f.mp4"], 2, "8-bit"),
+        (["{weather}", "-o", "f.nc", "--preview", "f.svg"], 2, "draws a .png"),
         (["{weather}", "-o", "f.nc", "--var", "t3m=x"], 2, "it has t2m"),
         (["{weather}", "-o", "f.nc", "--var", "t2m=t2n"], 65, "Did you mean 't2m'"),
         (["{weather}", "-o", "f.nc", "--init", "1999-01-01"], 65, "runs from 2020-01-01 00:00"),
@@ -173,3 +175,29 @@ def test_slots_of_a_model_and_an_input_must_agree(traffic_run: Path, tmp_path: P
     half_hours = traffic_file(tmp_path / "half.h5", 3, slots=48)
     result = pdr("predict", half_hours, "-o", "f.nc", "-m", traffic_run)
     assert (result.code, "steps of 30 min" in result.last) == (65, True)
+
+
+@pytest.mark.parametrize("calendar", ["360_day", "noleap"])
+def test_climate_calendars_are_kept_from_end_to_end(
+    make_run: Callable[..., Path], tmp_path: Path, calendar: str
+) -> None:
+    times = xr.date_range("2000-01-01", periods=160, freq="D", calendar=calendar, use_cftime=True)
+    with xr.open_dataset(weather_file(tmp_path / "plain.nc")) as data:
+        data.load().assign_coords(time=times).to_netcdf(tmp_path / "climate.nc")
+    run = make_run(tmp_path / "climate.nc")
+    assert pdr("predict", "climate.nc", "-o", "f.nc", "-m", run, "--init", "2000-02-28").code == 0
+    with xr.open_dataset(tmp_path / "f.nc", decode_times=xr.coders.CFDatetimeCoder(use_cftime=True)) as made:
+        days = [(t.month, t.day) for t in made.time.values]
+        assert made.time.encoding["calendar"] == calendar
+    assert days[:2] == {"360_day": [(2, 29), (2, 30)], "noleap": [(3, 1), (3, 2)]}[calendar]
+    assert pdr("evaluate", "climate.nc", "-m", run).code == 0
+
+
+def test_monthly_fields_are_forecast_by_the_month(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    times = np.arange("2000-01", "2013-05", dtype="datetime64[M]").astype("datetime64[ns]")
+    with xr.open_dataset(weather_file(tmp_path / "plain.nc")) as data:
+        data.load().assign_coords(time=times).to_netcdf(tmp_path / "monthly.nc")
+    run = make_run(tmp_path / "monthly.nc")
+    assert pdr("predict", "monthly.nc", "-o", "f.nc", "-m", run).code == 0
+    with xr.open_dataset(tmp_path / "f.nc") as made:
+        assert [str(t)[:10] for t in made.time.values] == ["2013-05-01", "2013-06-01", "2013-07-01", "2013-08-01"]
