@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from pdr_cli import files, forecast, runs
 from pdr_cli.commands import inputs as arguments
 from pdr_cli.commands.predict import only_series, provenance
@@ -80,7 +78,7 @@ def _draw_layers(trained: Model, series: Series, init: int | None, output: Path)
     layers = trained.run(turn.apply(read_frames(series, start, stop))[None])
     fused = trained.forecast(series, init)
     truth = series.isel(time=slice(stop, stop + fused.sizes["time"]))
-    known = np.array_equal(truth.time.values, fused.time.values)
+    known = time_axis.same(truth.time.values, fused.time.values, trained.card.step)
     drawn = gaussians.of_forecast(trained, series, init).isel(time=-1)
     painted = layers.gaussians
     assert painted is not None

@@ -10,8 +10,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from pdr_cli import __version__, files, forecast, runs
 from pdr_cli.commands import inputs
 from pdr_cli.data import formats, windows
@@ -73,9 +71,9 @@ def draw(path: Path, trained: Model, series: Series, predicted: Series, init: in
     start, stop = windows.last_window(series, trained.card.config.data.in_steps, trained.card.step, init)
     observed = series.isel(time=slice(start, stop)).load()
     truth = series.isel(time=slice(stop, stop + predicted.sizes["time"]))
-    contiguous = np.array_equal(truth.time.values, predicted.time.values)
+    known = time_axis.same(truth.time.values, predicted.time.values, trained.card.step)
     name = trained.path.parent.name if trained.path.name == "model.safetensors" else trained.path.stem
-    pictures.forecast(path, observed, predicted, truth.load() if contiguous else None, model=name)
+    pictures.forecast(path, observed, predicted, truth.load() if known else None, model=name)
 
 
 def provenance(trained: Model, series: Series, init: int | None, steps: int | None) -> dict[str, str]:

@@ -129,6 +129,13 @@ def shift(time: Any, step: Step, n: int) -> Any:
     return time.replace(year=total // 12, month=total % 12 + 1)
 
 
+def same(times: np.ndarray, others: np.ndarray, step: Step) -> bool:
+    """True if both are the same times, up to the rounding of a clip's time stamps."""
+    if len(times) != len(others):
+        return False
+    return bool(np.all(np.abs(seconds(times) - seconds(others)) <= TOLERANCE * step.hours * 3600))
+
+
 def label(time: Any) -> str:
     """A time as people write it: `2013-12-31 18:00`, or `3.37 s` into a clip."""
     if isinstance(time, np.datetime64):

@@ -36,7 +36,11 @@ class PDR(nn.Module):
     """
 
     def __init__(
-        self, predictor: nn.Module, adapter: PredGS | None, fusion: Fusion, anchor: Literal["none", "last"] = "none"
+        self,
+        predictor: nn.Module,
+        adapter: PredGS | None,
+        fusion: Fusion,
+        anchor: Literal["none", "last"] = "none",
     ) -> None:
         super().__init__()
         if adapter is None and fusion.needs_rendered:

@@ -78,3 +78,10 @@ def test_segments_cover_the_axis_and_never_span_a_gap(n: int, seconds: int, drop
 )
 def test_steps_read_as_people_say_them(step: Step, text: str) -> None:
     assert str(step) == text
+
+
+def test_times_are_the_same_up_to_rounding() -> None:
+    exact = np.arange(5) / 29.97
+    assert times.same(exact, np.round(exact, 3), Step(1 / 29.97))
+    assert not times.same(exact, exact + 1 / 29.97, Step(1 / 29.97))
+    assert not times.same(exact, exact[:4], Step(1 / 29.97))

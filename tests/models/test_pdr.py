@@ -23,6 +23,7 @@ OPTIONS: dict[str, Any] = {
     "n_t": 2,
     "mlp_ratio": 2,
     "drop_path": 0.0,
+    "anchor": "none",
     "fusion": "concat",
     "gaussians": 12,
     "kernel_size": 21,
@@ -110,3 +111,13 @@ def test_misspelt_fusion_gets_a_suggestion() -> None:
 def test_fusion_without_an_adapter_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="there is none"):
         PDR(torch.nn.Identity(), None, build_fusion("concat", 2))
+
+
+def test_anchored_predictor_that_says_nothing_is_persistence() -> None:
+    x = observed()
+    for anchor, expected in (("none", torch.zeros(2, 1, 2, 13, 18)), ("last", x[:, -1:])):
+        model = small_pdr(anchor=anchor, fusion="none")
+        for parameter in model.predictor.dec.readout.parameters():
+            torch.nn.init.zeros_(parameter)
+        # 7 frames are three passes: each is anchored to the last frame it was given.
+        assert torch.equal(model(x, 7).coarse, expected.expand(-1, 7, -1, -1, -1))
