@@ -20,7 +20,7 @@ from pdr_cli.data.scaling import Scaling
 from pdr_cli.data.series import Series
 from pdr_cli.data.splits import Seen
 from pdr_cli.data.times import Step
-from pdr_cli.errors import CheckpointError
+from pdr_cli.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +78,7 @@ class ModelCard:
         try:
             entries = tuple((p, i, float(a), float(b)) for p, i, a, b in values["seen"]["entries"])
             return cls(
-                config=configuration.validate(values["config"], where=str(where)),
+                config=configuration.validate(values["config"], where="its configuration"),
                 format=values["format"],
                 variables=values["variables"],
                 size=(int(values["size"][0]), int(values["size"][1])),
@@ -90,6 +90,8 @@ class ModelCard:
                 data=tuple(values["data"]),
                 training=values["training"],
             )
+        except ConfigError as error:
+            raise CheckpointError(f"{where} was written by another version of pdr: {error}") from error
         except (KeyError, TypeError, IndexError) as error:
             raise CheckpointError(
                 f"{where}: the header lacks or garbles {error}; the file was not written by pdr"

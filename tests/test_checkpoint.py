@@ -1,6 +1,8 @@
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,13 +55,26 @@ def test_foreign_weights_and_newer_formats_are_told_apart(weather: Path, model: 
 
     save_file({"w": torch.zeros(3)}, tmp_path / "foreign.safetensors")
     assert "not a pdr model" in code_and_message(weather, tmp_path / "foreign.safetensors")[1]
+    rewrite_card(model, lambda card: card | {"format_version": 99})
+    code, message = code_and_message(weather, model)
+    assert (code, "format 99" in message, "upgrade" in message) == (65, True, True)
+
+
+def test_a_card_of_another_version_says_what_it_lacks(weather: Path, model: Path) -> None:
+    def without_batch(card: dict[str, Any]) -> dict[str, Any]:
+        del card["config"]["train"]["batch"]
+        return card
+
+    rewrite_card(model, without_batch)
+    code, message = code_and_message(weather, model)
+    assert (code, "another version" in message, "train.batch is missing" in message) == (65, True, True)
+
+
+def rewrite_card(model: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Replace the card in a model's header; the weights stay as they are."""
     content = model.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
-    card = json.loads(header["__metadata__"]["pdr"])
-    card["format_version"] = 99
-    header["__metadata__"]["pdr"] = json.dumps(card)
+    header["__metadata__"]["pdr"] = json.dumps(change(json.loads(header["__metadata__"]["pdr"])))
     changed = json.dumps(header).encode()
     model.write_bytes(struct.pack("<Q", len(changed)) + changed + content[8 + length :])
-    code, message = code_and_message(weather, model)
-    assert (code, "format 99" in message, "upgrade" in message) == (65, True, True)

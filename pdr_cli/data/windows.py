@@ -9,6 +9,7 @@ import numpy as np
 
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, bytes_per_frame, read_frames
+from pdr_cli.data.statistics import check_finite
 from pdr_cli.data.times import Step
 from pdr_cli.errors import TimeError
 
@@ -65,9 +66,16 @@ class Windows:
         return len(self.places)
 
     def batch(self, which: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Observed and following frames in data units: [B, T, C, H, W] and [B, τ, C, H, W]."""
+        """Observed and following frames in data units: [B, T, C, H, W] and [B, τ, C, H, W].
+
+        Raises:
+            MissingValuesError: NaN or infinite values in one of them.
+        """
         length = self.in_steps + self.out_steps
         frames = np.stack([self._cache.frames(s, start, start + length) for s, start in self.places[which]])
+        if not np.isfinite(frames).all():
+            for window, (number, start) in zip(frames, self.places[which], strict=True):
+                check_finite(window, self.series[number], int(start))
         return frames[:, : self.in_steps], frames[:, self.in_steps :]
 
     def times(self, index: int) -> np.ndarray:

@@ -4,12 +4,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pdr_cli import checkpoint, config
-from tests.builders import traffic_file, weather_file
+from tests.builders import field, traffic_file, weather_file
 from tests.cli import pdr
 from tests.conftest import tiny_settings
 
@@ -93,18 +95,18 @@ def test_a_wrong_variable_names_the_nearest(weather: Path) -> None:
     assert (result.code, "Did you mean 't2m'" in result.last) == (65, True)
 
 
-def test_too_few_steps_and_missing_values_are_refused(tmp_path: Path) -> None:
-    short = weather_file(tmp_path / "short.nc", 20)
-    assert pdr("train", "--preset", "demo", "--data", short).code == 65
-    import numpy as np
+def test_too_few_steps_are_refused(tmp_path: Path) -> None:
+    result = pdr("train", "--preset", "demo", "--data", weather_file(tmp_path / "short.nc", 20))
+    assert (result.code, "20 steps are too few" in result.last) == (65, True)
 
-    from tests.builders import field
 
+@pytest.mark.parametrize("step", [30, 130])
+def test_missing_values_are_refused_in_training_and_in_validation(tmp_path: Path, step: int) -> None:
     values = field(160)
-    values[30, 2, 3] = np.nan
+    values[step, 2, 3] = np.nan
     holed = weather_file(tmp_path / "holed.nc", values=values)
-    result = pdr("train", "--preset", "demo", "--data", holed, *tiny_settings())
-    assert (result.code, "1 of " in result.last, "t2m are missing" in result.last) == (65, True, True)
+    result = pdr("train", "--preset", "demo", "--data", holed, "--steps", "1", "-q", *tiny_settings())
+    assert (result.code, "E_MISSING_VALUES" in result.last, " 1 of " in result.last) == (65, True, True), result.last
 
 
 def test_an_existing_run_is_not_overwritten(weather_run: Path, weather: Path) -> None:
@@ -149,6 +151,15 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     assert all(whole[k].equal(cut[k]) for k in whole)
     steps = [line["step"] for line in lines_of(tmp_path / "cut") if line["event"] == "step"]
     assert steps == list(range(1, 61)), "each step is logged once"
+
+
+def test_the_coarse_forecast_may_have_a_loss_of_its_own(make_run: Callable[..., Path], weather: Path) -> None:
+    losses = [
+        lines_of(make_run(weather, "--set", f"train.coarse_weight={weight}", "--set", "anchor=none"))[0]["loss"]
+        for weight in (0, 1)
+    ]
+    # At the first step the fused forecast is the coarse one and a little more, so their losses are nearly equal.
+    assert losses[1] == pytest.approx(2 * losses[0], rel=0.05)
 
 
 def test_a_finished_budget_can_be_continued(weather: Path, tmp_path: Path) -> None:
