@@ -221,13 +221,13 @@ def bench_render(
     from pdr_cli.commands import bench_render as command
 
     code = command.run(
-        res=res or [],
+        res=res or None,
         gaussians=gaussians,
         kernel_size=kernel_size,
         channels=channels,
         batch=batch,
         backward=backward,
-        variants=[v for v in (variants or "").split(",") if v],
+        variants=[v for v in variants.split(",") if v] if variants else None,
         paper=paper,
         device=device,
         threads=threads,

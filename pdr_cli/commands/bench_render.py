@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import platform
 import statistics
@@ -23,9 +22,8 @@ from torch import Tensor
 from pdr_cli import devices, splat
 from pdr_cli.errors import PdrError, UsageError, did_you_mean
 from pdr_cli.files import atomic_output
+from pdr_cli.logs import log
 from pdr_cli.splat import literal, reference
-
-log = logging.getLogger(__name__)
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 VARIANTS = ("base", "base_grid", "reference", "predgsplat")
@@ -202,7 +200,7 @@ def measure(
     setting: Setting, variants: list[Variant], device: torch.device, backward: bool, repeats: int
 ) -> list[dict[str, Any]]:
     """One row per variant and pass."""
-    log.info("checking %s", setting)
+    log.debug("checking %s", setting)
     inputs = random_inputs(setting, device)
     truth = evaluate(find_variants(["reference"], device)[0], setting, inputs, torch.float64, backward)
     check_truth(truth, setting, inputs, backward)
@@ -210,7 +208,7 @@ def measure(
     sound = [v for v in variants if passes(errors[v.name])]
     rows = []
     for name in ("forward", "forward+backward") if backward else ("forward",):
-        log.info("timing %s of %s", name, setting)
+        log.debug("timing %s of %s", name, setting)
         calls = {v.name: timed_call(v, setting, inputs, name != "forward") for v in sound}
         seconds = interleave(calls, repeats, device)
         for v in variants:

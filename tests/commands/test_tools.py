@@ -76,3 +76,14 @@ def test_a_failure_in_json_logs_carries_code_and_name() -> None:
     result = pdr("predict", "nowhere.nc", "-o", "f.nc", "--log-json")
     last = json.loads(result.last)
     assert (last["code"], last["name"], last["level"]) == (66, "E_NOT_FOUND", "error")
+
+
+def test_bench_render_is_reached_from_the_command_line(tmp_path: Path) -> None:
+    result = pdr("bench-render", "--res", "16", "32", "--gaussians", "5", "--kernel-size", "7", "--repeats", "5", "-o", "bench.json")
+    assert result.code == 0, result.err
+    rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert {row["res"] for row in rows} == {16, 32}
+    assert {row["variant"] for row in rows} >= {"base", "base_grid", "reference"}
+    assert pdr("bench-render", "--paper", "--res", "16").code == 2
+    assert pdr("bench-render", "--variants", "bsae").code == 2
+    assert pdr("bench-render", "--device", "cuda").code == 69
