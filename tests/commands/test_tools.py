@@ -79,7 +79,20 @@ def test_a_failure_in_json_logs_carries_code_and_name() -> None:
 
 
 def test_bench_render_is_reached_from_the_command_line(tmp_path: Path) -> None:
-    result = pdr("bench-render", "--res", "16", "32", "--gaussians", "5", "--kernel-size", "7", "--repeats", "5", "-o", "bench.json")
+    result = pdr(
+        "bench-render",
+        "--res",
+        "16",
+        "32",
+        "--gaussians",
+        "5",
+        "--kernel-size",
+        "7",
+        "--repeats",
+        "5",
+        "-o",
+        "bench.json",
+    )
     assert result.code == 0, result.err
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
     assert {row["res"] for row in rows} == {16, 32}
