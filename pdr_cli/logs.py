@@ -43,21 +43,28 @@ def plain_output() -> bool:
     return json_lines or not sys.stderr.isatty() or not log.isEnabledFor(logging.INFO)
 
 
+SHORTEST, LONGEST = 1.0, 30.0  # seconds between two lines of progress
+
+
 class Progress:
-    """Progress of one job: a live bar on a terminal, elsewhere one plain line every 10 % or 30 s."""
+    """Progress of one job: a live bar on a terminal, elsewhere one plain line every 10 % or 30 s.
+
+    A job of seconds would otherwise print ten lines at once.
+    """
 
     def __init__(self, title: str) -> None:
         self.title = title
         self._next_fraction = 0.1
-        self._next_time = time.monotonic() + 30.0
+        self._last = time.monotonic()
 
     def update(self, fraction: float, detail: str = "") -> None:
         """Report that `fraction` (0 to 1) of the job is done."""
-        now = time.monotonic()
-        if fraction < self._next_fraction and now < self._next_time:
+        since = time.monotonic() - self._last
+        due = (fraction >= self._next_fraction and since >= SHORTEST) or since >= LONGEST
+        if not due and fraction < 1:
             return
         self._next_fraction = (int(fraction * 10 + 1e-9) + 1) / 10
-        self._next_time = now + 30.0
+        self._last = time.monotonic()
         log.info("%s %3.0f %%%s", self.title, 100 * fraction, f"  {detail}" if detail else "")
 
 

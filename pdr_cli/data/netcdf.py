@@ -350,13 +350,14 @@ def _write_times(out: Any, series: Series) -> list[str]:
     times = series.time.values
     out.createDimension("time", None)
     variable = out.createVariable("time", "f8", ("time",))
-    variable.setncatts({"axis": "T", **_time_attributes(times)})
+    variable.setncatts(_time_attributes(times))
     variable[:] = time_axis.seconds(times)
     extra = []
     if "forecast_reference_time" in series.coords:
         init = out.createVariable("forecast_reference_time", "f8", ())
         value = series.coords["forecast_reference_time"].values
         attrs = _time_attributes(times)
+        attrs.pop("axis", None)
         if "calendar" in attrs:
             attrs |= {"standard_name": "forecast_reference_time"}
         init.setncatts(attrs | {"long_name": "time of the last observation used"})
@@ -372,7 +373,7 @@ def _time_attributes(times: np.ndarray) -> dict[str, str]:
     if np.issubdtype(times.dtype, np.floating):
         return {"long_name": "seconds since the first frame of the clip", "units": "s"}
     calendar = "standard" if np.issubdtype(times.dtype, np.datetime64) else times[0].calendar
-    attrs = {"standard_name": "time", "long_name": "valid time", "units": TIME_UNITS, "calendar": calendar}
+    attrs = {"axis": "T", "standard_name": "time", "long_name": "valid time", "units": TIME_UNITS, "calendar": calendar}
     return attrs | ({"units_metadata": "leap_seconds: none"} if calendar == "standard" else {})
 
 

@@ -96,6 +96,7 @@ def provenance(kind: str, seed: int) -> dict[str, str]:
         "title": f"Synthetic {kind} sample, not observations (seed {seed})",
         "source": f"pdr {__version__}, synthetic: pdr sample {kind} --seed {seed}",
         "comment": "Made up to try pdr on; scores on it say nothing about real data.",
+        "history": f"pdr {__version__}: pdr sample {kind} --seed {seed}",
     }
 
 

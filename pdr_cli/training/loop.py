@@ -130,22 +130,24 @@ class Trainer:
         with self._autocast:
             out = self.network(x, y.shape[1])
             loss, terms = self.loss(out.fused, y)
+            total = loss
             if self.config.coarse_weight:
                 # Unsupervised, the coarse forecast becomes whatever suits the fusion, and feeding it back goes astray.
-                loss = loss + self.config.coarse_weight * self.loss(out.coarse, y)[0]
-        if not torch.isfinite(loss):
+                terms["coarse_loss"] = coarse_loss = self.loss(out.coarse, y)[0]
+                total = loss + self.config.coarse_weight * coarse_loss
+        if not torch.isfinite(total):
             raise NonFiniteLossError(
-                f"the loss is {float(loss.detach()):g} at step {self.position.step + 1}; try a smaller --set train.lr "
+                f"the loss is {float(total.detach()):g} at step {self.position.step + 1}; try a smaller --set train.lr "
                 f"(now {self.config.lr:g}) or --set train.clip_norm=1"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total.backward()
         if self.config.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimizer.step()
         self.position.step += 1
         if self.position.step % self.config.log_every == 0:
-            self._record("step", lr=rate, loss=float(loss.detach()), **{k: float(v) for k, v in terms.items()})
+            self._record("step", lr=rate, loss=float(loss.detach()), **{k: float(v.detach()) for k, v in terms.items()})
 
     def _set_rate(self, began: float) -> float:
         """Give the optimiser the rate of this step, by steps or by time, whichever is further; returns it."""
