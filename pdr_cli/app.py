@@ -53,7 +53,9 @@ def _root(
 
 @app.command(rich_help_panel="Forecasting")
 def train(
-    preset: Annotated[str, typer.Option("-p", "--preset", help="A name from `pdr presets`, or a TOML file.")],
+    preset: Annotated[
+        str | None, typer.Option("-p", "--preset", help="A name from `pdr presets`, or a TOML file.")
+    ] = None,
     data: Annotated[
         list[str] | None, typer.Option(help="Files, folders or globs; default: the preset's, in $PDR_DATA.")
     ] = None,

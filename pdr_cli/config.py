@@ -27,7 +27,7 @@ class DataConfig(_Table):
     """What is read, how it is scaled and how it is split."""
 
     kind: Kind = Field(description="kind of data; any fits all three")
-    paths: list[str] = Field(description="where --data is looked for under $PDR_DATA, as globs")
+    paths: list[str] = Field(description="data files as globs under $PDR_DATA, or absolute as --data gave them")
     layout: str = Field(description="one sentence on the files that are wanted")
     source: str = Field(description="where such data are published")
     variables: list[str] = Field(description="variables to read; empty: the only one there is")
@@ -167,12 +167,14 @@ def preset_path(preset: str) -> Path:
 def load(preset: str, overrides: list[str] | None = None) -> Config:
     """Read a preset by name or path and apply `key=value` overrides.
 
+    A configuration that a run has saved is a preset too, and keeps the name of the one it came from.
+
     Raises:
         ConfigError: unknown preset, unknown key (with the nearest ones), missing key or bad value.
     """
     path = preset_path(preset)
     values = _read_chain(path, ())
-    values["preset"] = path.stem
+    values.setdefault("preset", path.stem)
     for override in overrides or []:
         _apply(values, override)
     return validate(values, where=str(preset))
@@ -210,10 +212,10 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     base = values.pop("extends", None)
-    values.pop("preset", None)
     if base is None:
         return values
     merged = _read_chain(preset_path(str(base)), (*seen, path))
+    merged.pop("preset", None)
     for table, entries in values.items():
         if isinstance(entries, dict) and isinstance(merged.get(table), dict):
             merged[table] |= entries

@@ -88,6 +88,7 @@ def print_table(document: dict[str, Any]) -> None:
         f"{', '.join(document['variables'])}: {document['n_windows']} {document['split']} windows, {period}; "
         f"{document['convention']} convention, {document['protocol']} protocol",
         highlight=False,
+        soft_wrap=True,
     )
     table = Table(title=f"{main} ({units}) by lead time", title_justify="left")
     table.add_column("lead", justify="right")

@@ -11,14 +11,14 @@ from pdr_cli.data import formats
 from pdr_cli.errors import InputNotFoundError, UsageError
 
 
-def for_training(config: Config, arguments: Sequence[str]) -> list[Path]:
-    """The files that --data names, or those of the preset under $PDR_DATA.
+def for_training(config: Config) -> list[Path]:
+    """The files that `data.paths` names: absolute ones, or else the first glob that finds any under $PDR_DATA.
 
     Raises:
         InputNotFoundError: none there; says which files are wanted, in which layout and where they are published.
     """
-    if arguments:
-        return formats.find_inputs(arguments)
+    if all(os.path.isabs(p) for p in config.data.paths):
+        return formats.find_inputs(config.data.paths)
     root = Path(os.environ.get("PDR_DATA", "data"))
     for pattern in config.data.paths:
         matches = sorted(p for p in root.glob(pattern) if p.is_file())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from pdr_cli.training.state import Position
 
 def run(
     *,
-    preset: str,
+    preset: str | None,
     data: Sequence[str],
     variables: Sequence[str],
     out: Path | None,
@@ -39,10 +40,10 @@ def run(
     dry_run: bool,
 ) -> None:
     """Train; see `pdr train --help` for the options."""
-    resolved = _resolve(preset, variables, settings, flags)
+    resolved = _resolve(_source(preset, out, resume), data, variables, settings, flags)
     where = devices.pick(device)
     folder = _folder(resolved, out, resume, dry_run)
-    paths = inputs.for_training(resolved, data)
+    paths = inputs.for_training(resolved)
     prepared = prepare(resolved, paths)
     log.info("data    %s", describe(prepared.series[0]) + _more(len(prepared.series)))
     log.info("split   %s", _split_line(prepared))
@@ -55,8 +56,27 @@ def run(
     _train(resolved, prepared, network, folder, where, resume)
 
 
-def _resolve(preset: str, variables: Sequence[str], settings: Sequence[str], flags: dict[str, Any]) -> Config:
+def _source(preset: str | None, out: Path | None, resume: bool) -> str:
+    """The preset, or what the run to be resumed was started with."""
+    if resume and out is None:
+        raise UsageError("--resume continues one run: name its folder with -o")
+    if preset is not None:
+        return preset
+    if not resume or out is None:
+        raise UsageError("name a preset with --preset; `pdr presets` lists them")
+    saved = RunFolder(out).config
+    if not saved.is_file():
+        raise InputNotFoundError(f"nothing to resume in {out}; start the run without --resume")
+    return str(saved)
+
+
+def _resolve(
+    preset: str, data: Sequence[str], variables: Sequence[str], settings: Sequence[str], flags: dict[str, Any]
+) -> Config:
     overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    if data:
+        # Absolute, so that the saved configuration finds them again from any folder.
+        overrides.append(f"data.paths={json.dumps([os.path.abspath(d) for d in data])}")
     if variables:
         overrides.append(f"data.variables={','.join(variables)}")
     if flags.get("train.epochs") and not flags.get("train.steps"):
@@ -72,8 +92,6 @@ def _resolve(preset: str, variables: Sequence[str], settings: Sequence[str], fla
 
 
 def _folder(resolved: Config, out: Path | None, resume: bool, dry_run: bool) -> RunFolder:
-    if resume and out is None:
-        raise UsageError("--resume continues one run: name its folder with -o")
     path = out or runs.RUNS / f"{resolved.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = RunFolder(path)
     if dry_run:

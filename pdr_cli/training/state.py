@@ -23,7 +23,6 @@ class Position:
     elapsed: float = 0.0
     best_loss: float = float("inf")
     best_step: int = 0
-    config_hash: str = ""
 
 
 def save(path: Path, position: Position, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:

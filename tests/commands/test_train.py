@@ -70,7 +70,8 @@ def test_a_preset_fits_any_data_of_its_kind(tmp_path: Path) -> None:
         (["--preset", "demo", "--backbone", "tua"], 78, "Did you mean 'tau'"),
         (["--preset", "demo", "--fusion", "conact"], 78, "Did you mean 'concat'"),
         (["--preset", "demo", "--device", "cuda:9"], 69, "use --device cpu"),
-        (["--preset", "demo", "--data", "nowhere.nc"], 66, "no file nowhere.nc"),
+        (["--preset", "demo", "--data", "nowhere.nc"], 66, "nowhere.nc"),
+        ([], 2, "--preset"),
         (["--preset", "weatherbench"], 66, "mediatum.ub.tum.de"),
         (["--preset", "demo", "--resume"], 2, "name its folder"),
         (["--preset", "demo", "--resume", "-o", "nowhere"], 66, "nothing to resume"),
@@ -145,12 +146,21 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     assert started.returncode == 128 + signal_number, err
     assert "--resume" in err
     assert 0 < lines_of(tmp_path / "cut")[-1]["step"] < 60, "the signal came too late for this test to mean anything"
-    assert pdr(*arguments("cut"), "--resume").code == 0
+    assert pdr("train", "--resume", "-o", "cut", "-q").code == 0, "the run knows how it was started"
     _, whole, _ = checkpoint.load(Path("whole/model.safetensors"))
     _, cut, _ = checkpoint.load(Path("cut/model.safetensors"))
     assert all(whole[k].equal(cut[k]) for k in whole)
     steps = [line["step"] for line in lines_of(tmp_path / "cut") if line["event"] == "step"]
     assert steps == list(range(1, 61)), "each step is logged once"
+
+
+def test_a_saved_configuration_trains_the_same_again(weather_run: Path, tmp_path: Path) -> None:
+    assert pdr("train", "--preset", weather_run / "config.toml", "-o", "again", "-q").code == 0
+    (_, first, _), (card, again, _) = (
+        checkpoint.load(p / "model.safetensors") for p in (weather_run, tmp_path / "again")
+    )
+    assert all(first[k].equal(again[k]) for k in first)
+    assert card.config.preset == "demo"
 
 
 def test_the_coarse_forecast_may_have_a_loss_of_its_own(make_run: Callable[..., Path], weather: Path) -> None:
