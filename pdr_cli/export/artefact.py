@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +70,7 @@ def write_onnx(model: Model, path: Path, verify: bool) -> str:
         found.append(_compare(model, graph, lambda x: session.run(None, {"observed": x})[0], "ONNX Runtime"))
 
     found: list[str] = []
-    with atomic_output(path, verify=check if verify else None) as temporary:
+    with atomic_output(path, verify=check if verify else None) as temporary, _exporters_own_remarks_silenced():
         program = torch.onnx.export(
             graph,
             (_example(model, 2),),
@@ -100,6 +104,20 @@ def write_pt2(model: Model, path: Path, verify: bool) -> str:
         program = torch.export.export(graph, (_example(model, 2),), dynamic_shapes=shapes)
         torch.export.save(program, temporary, extra_files={"pdr.json": json.dumps(_about(model))})
     return found[0] if found else "not verified"
+
+
+@contextlib.contextmanager
+def _exporters_own_remarks_silenced() -> Iterator[None]:
+    """The exporter warns of torchvision operators it cannot register and of its own deprecations; users can mend neither."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _example(model: Model, batch: int) -> torch.Tensor:

@@ -49,7 +49,10 @@ def of_forecast(model: Model, series: Series, init: int | None) -> xr.Dataset:
                 (*plane, "channel"), amplitudes, {"long_name": "amplitude in the network's units", "units": "1"},
             ),
         },
-        coords={"time": predicted.time.values, "channel": names(series)},
+        coords={
+            "time": ("time", predicted.time.values, {"standard_name": "time", "long_name": "valid time"}),
+            "channel": names(series),
+        },
         attrs={
             "rendering": "sum of amplitude exp(-q/2), peak-normalised, on a lattice placed bilinearly; see pdr_cli.splat.render",
             "kernel_size": adapter.kernel_size,

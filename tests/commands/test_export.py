@@ -14,6 +14,7 @@ def test_onnx_is_verified_and_takes_any_batch_in_data_units(weather: Path, weath
     result = pdr("export", "-m", weather_run, "-o", "model.onnx", "-q")
     assert result.code == 0, result.err
     assert "verified in ONNX Runtime" in result.out
+    assert result.err == ""
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     with xr.open_dataset(weather) as data:
         window = data.t2m.values[-4:][None, :, None]
