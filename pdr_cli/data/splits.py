@@ -54,7 +54,8 @@ def split(series: Sequence[Series], val_fraction: float, test_fraction: float, i
         needed = int(np.ceil(2 * gap / val_fraction))
         raise TimeError(
             f"{series[0].attrs['files'][0]}: {n} steps are too few to train and validate windows of {in_steps} + {out_steps}; "
-            f"at least {needed} are needed with val_fraction {val_fraction:g}"
+            f"at least {needed} are needed with val_fraction {val_fraction:g}; raise that with "
+            "--set data.val_fraction=0.25, or take shorter windows"
         )
     return Split(**parts, gap=gap, rule=f"in time, {gap} steps between parts")
 
