@@ -351,8 +351,8 @@ def spread(arguments: list[str]) -> list[str]:
 
 def main() -> NoReturn:
     """Run the app; every known failure becomes one line on stderr and its exit code."""
-    # OpenMP threads that spin while they wait bring a busy machine to a crawl: two trainings on two cores took
-    # 40 times as long as one. Waiting less before sleeping costs nothing measurable when alone.
+    # OpenMP threads that spin while they wait take the cores from other jobs. Two trainings at once on two cores: 0.6 s
+    # a step with libgomp's default, 0.5 s with this; a training alone takes the same 0.14 s with either.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         try:
