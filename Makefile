@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test check test-slow lint types gpu-check clean
+.PHONY: demo test check lint types gpu-check clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,9 +23,6 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow and not gpu"
-
-test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -103,10 +103,6 @@ class SSIM:
         return mean
 
 
-# Larger is better for these; everything else is an error.
-SIMILARITIES = ("ssim", "psnr")
-
-
 def build(names: Sequence[str], data_range: np.ndarray) -> dict[str, Score]:
     """Scores by name; `data_range` [C] is what SSIM and PSNR take as the full range, in data units.
 
