@@ -143,11 +143,6 @@ def load(path: Path) -> tuple[ModelCard, dict[str, torch.Tensor], np.ndarray]:
     return card, {k.removeprefix(NETWORK): v for k, v in tensors.items()}, climatology
 
 
-def read_card(path: Path) -> ModelCard:
-    """The header alone."""
-    return load(path)[0]
-
-
 def _digest(tensors: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):

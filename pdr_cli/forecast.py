@@ -33,6 +33,16 @@ class Layers:
     gaussians: np.ndarray | None
 
 
+@dataclass(frozen=True)
+class Observed:
+    """The window a forecast starts from: frames [1, T, C, H, W] on the model's grid, and [start, stop) in the series."""
+
+    frames: np.ndarray
+    turn: Orientation
+    start: int
+    stop: int
+
+
 class Model:
     """A trained model, ready to forecast.
 
@@ -88,12 +98,16 @@ class Model:
         Raises:
             GridError, VariableError, TimeError, MissingValuesError: the series does not fit the model.
         """
+        window = self.observe(series, init)
+        return self.dress(self.run(window.frames, steps).fused, series, window)
+
+    def observe(self, series: Series, init: int | None = None) -> Observed:
+        """The frames up to frame `init` (default: the last) that a forecast starts from; raises what `forecast` does."""
         turn = self.check(series)
         start, stop = windows.last_window(series, self.card.config.data.in_steps, self.card.step, init)
         frames = fields.read_frames(series, start, stop)
         check_finite(frames, series, start)
-        out = self.run(turn.apply(frames)[None], steps).fused[0]
-        return self._dress(turn.invert(out), series, series.time.values[stop - 1])
+        return Observed(turn.apply(frames)[None], turn, start, stop)
 
     def check(self, series: Series) -> Orientation:
         """How to turn the frames of a series to the model's grid.
@@ -131,8 +145,10 @@ class Model:
         painted = None if out.gaussians_image is None else out.gaussians_image.float().cpu().numpy()
         return Layers(scale(out.fused.float().cpu().numpy()), scale(out.coarse.float().cpu().numpy()), painted)
 
-    def _dress(self, frames: np.ndarray, series: Series, init: Any) -> Series:
-        """Frames [τ, C, H, W] as a Series with the input's coordinates and the times they are valid at."""
+    def dress(self, frames: np.ndarray, series: Series, window: Observed) -> Series:
+        """Frames [1, τ, C, H, W] as a Series with the input's orientation and coordinates, and the times they are valid at."""
+        frames = window.turn.invert(frames[0])
+        init = series.time.values[window.stop - 1]
         valid = time_axis.following(init, self.card.step, len(frames))
         start = time_axis.seconds(np.array([init]))[0]
         lead = (time_axis.seconds(valid) - start) / 3600

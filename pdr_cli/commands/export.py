@@ -7,12 +7,12 @@ from pathlib import Path
 
 from pdr_cli import files, forecast, runs
 from pdr_cli.commands import inputs as arguments
-from pdr_cli.commands.predict import only_series, provenance
-from pdr_cli.data import formats, windows
+from pdr_cli.commands.predict import only_series, provenance, truth_of
+from pdr_cli.data import formats
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.series import Series, read_frames
+from pdr_cli.data.series import Series
 from pdr_cli.errors import UsageError
-from pdr_cli.forecast import Model
+from pdr_cli.forecast import Model, Observed
 
 NEEDS_INPUT = (".nc", ".png")
 OUTPUTS = (".onnx", ".pt2", ".safetensors", *NEEDS_INPUT)
@@ -60,34 +60,30 @@ def _artefact(trained: Model, output: Path, verify: bool) -> str:
 
 
 def _show(trained: Model, series: Series, init: int | None, output: Path) -> str:
+    window = trained.observe(series, init)
     if output.suffix == ".nc":
         from pdr_cli.export import gaussians
 
-        count = gaussians.write(trained, series, init, output, provenance(trained, series, init, None))
+        count = gaussians.write(trained, series, window, output, provenance(trained, series, window, None))
         return f"{count} Gaussians a frame"
-    _draw_layers(trained, series, init, output)
+    _draw_layers(trained, series, window, output)
     return "input, coarse forecast, Gaussians and fused forecast"
 
 
-def _draw_layers(trained: Model, series: Series, init: int | None, output: Path) -> None:
+def _draw_layers(trained: Model, series: Series, window: Observed, output: Path) -> None:
     """Panels of the last lead time, with the Gaussians as ellipses."""
     from pdr_cli.export import gaussians, pictures
 
-    start, stop = windows.last_window(series, trained.card.config.data.in_steps, trained.card.step, init)
-    turn = trained.check(series)
-    layers = trained.run(turn.apply(read_frames(series, start, stop))[None])
-    fused = trained.forecast(series, init)
-    truth = series.isel(time=slice(stop, stop + fused.sizes["time"]))
-    known = time_axis.same(truth.time.values, fused.time.values, trained.card.step)
-    drawn = gaussians.of_forecast(trained, series, init).isel(time=-1)
-    painted = layers.gaussians
-    assert painted is not None
+    drawn = gaussians.of_forecast(trained, series, window).isel(time=-1)
+    layers = trained.run(window.frames)
+    assert layers.gaussians is not None  # of_forecast has refused a model without
+    fused = trained.dress(layers.fused, series, window)
     pictures.layers(
         output,
-        observed=series.isel(time=slice(start, stop)).load(),
+        observed=series.isel(time=slice(window.start, window.stop)).load(),
         fused=fused,
-        coarse=turn.invert(layers.coarse[0]),
-        painted=turn.invert(painted[0]),
+        coarse=window.turn.invert(layers.coarse[0]),
+        painted=window.turn.invert(layers.gaussians[0]),
         gaussians={str(n): values.values for n, values in drawn.data_vars.items()},
-        truth=truth.load() if known else None,
+        truth=truth_of(fused, series, window, trained),
     )

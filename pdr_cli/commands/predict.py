@@ -12,11 +12,11 @@ from pathlib import Path
 
 from pdr_cli import __version__, files, forecast, runs
 from pdr_cli.commands import inputs
-from pdr_cli.data import formats, windows
+from pdr_cli.data import formats
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.series import Series, names, read_frames
+from pdr_cli.data.series import Series, names
 from pdr_cli.errors import UsageError
-from pdr_cli.forecast import Model
+from pdr_cli.forecast import Model, Observed
 from pdr_cli.logs import log
 
 
@@ -46,10 +46,11 @@ def run(
     if steps and steps > trained.card.config.data.out_steps:
         trained_for = trained.card.config.data.out_steps
         log.info("%d steps asked, %d trained: the forecast is fed back for the rest", steps, trained_for)
-    predicted = trained.forecast(series, at, steps)
-    formats.write(predicted, output, provenance(trained, series, at, steps))
+    window = trained.observe(series, at)
+    predicted = trained.dress(trained.run(window.frames, steps).fused, series, window)
+    formats.write(predicted, output, provenance(trained, series, window, steps))
     if preview:
-        draw(preview, trained, series, predicted, at)
+        draw(preview, trained, series, predicted, window)
     print(_summary(output, predicted, trained, time.monotonic() - began))
 
 
@@ -64,26 +65,29 @@ def only_series(opened: list[Series]) -> Series:
     return opened[0]
 
 
-def draw(path: Path, trained: Model, series: Series, predicted: Series, init: int | None) -> None:
+def draw(path: Path, trained: Model, series: Series, predicted: Series, window: Observed) -> None:
     """Draw a forecast beside its last observation, and beside what happened where the input goes on."""
     from pdr_cli.export import pictures
 
-    start, stop = windows.last_window(series, trained.card.config.data.in_steps, trained.card.step, init)
-    observed = series.isel(time=slice(start, stop)).load()
-    truth = series.isel(time=slice(stop, stop + predicted.sizes["time"]))
-    known = time_axis.same(truth.time.values, predicted.time.values, trained.card.step)
     name = trained.path.parent.name if trained.path.name == "model.safetensors" else trained.path.stem
-    pictures.forecast(path, observed, predicted, truth.load() if known else None, model=name)
+    observed = series.isel(time=slice(window.start, window.stop)).load()
+    pictures.forecast(path, observed, predicted, truth_of(predicted, series, window, trained), model=name)
 
 
-def provenance(trained: Model, series: Series, init: int | None, steps: int | None) -> dict[str, str]:
+def truth_of(predicted: Series, series: Series, window: Observed, trained: Model) -> Series | None:
+    """What happened at the times of a forecast, where the series goes on without a gap; else None."""
+    truth = series.isel(time=slice(window.stop, window.stop + predicted.sizes["time"]))
+    known = time_axis.same(truth.time.values, predicted.time.values, trained.card.step)
+    return truth.load() if known else None
+
+
+def provenance(trained: Model, series: Series, window: Observed, steps: int | None) -> dict[str, str]:
     """Global attributes of a forecast file: who made it, from what, and what it takes to make it again."""
     card = trained.card
-    start, stop = windows.last_window(series, card.config.data.in_steps, card.step, init)
     model_hash = files.sha256(trained.path)
-    window = hashlib.sha256(read_frames(series, start, stop).tobytes()).hexdigest()
+    input_hash = hashlib.sha256(window.turn.invert(window.frames[0]).tobytes()).hexdigest()
     settings = json.dumps(card.config.model_dump(), sort_keys=True).encode()
-    options = {"steps": steps or card.config.data.out_steps, "model": model_hash, "window": window}
+    options = {"steps": steps or card.config.data.out_steps, "model": model_hash, "window": input_hash}
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     command = "pdr " + shlex.join(sys.argv[1:])
     before = str(series.attrs["file_attrs"].get("history", ""))
@@ -101,8 +105,8 @@ def provenance(trained: Model, series: Series, init: int | None, steps: int | No
         "pdr_version": __version__,
         "pdr_checkpoint_sha256": model_hash,
         "pdr_config_sha256": hashlib.sha256(settings).hexdigest(),
-        "pdr_input_sha256": window,
-        "pdr_input_window": f"{time_axis.label(times[start])}/{time_axis.label(times[stop - 1])}",
+        "pdr_input_sha256": input_hash,
+        "pdr_input_window": f"{time_axis.label(times[window.start])}/{time_axis.label(times[window.stop - 1])}",
         "pdr_request_id": hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest(),
         "pdr_device": f"{trained.device.type}/{card.config.train.precision}",
     }

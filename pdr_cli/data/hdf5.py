@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from pdr_cli.data.series import LazyFrames, Series, make_series, names
+from pdr_cli.data.series import LazyFrames, Series, end_to_end, make_series, names
 from pdr_cli.errors import DataError, GridError, StorageError, TimeError, VariableError
 
 FLOWS = ("inflow", "outflow")  # what the two channels of such files are, in this order
@@ -40,15 +41,7 @@ def read(paths: Sequence[Path], variables: Sequence[str] = ()) -> Series:
     for _, data, path in parts:
         if data.shape[1:] != shape:
             raise GridError(f"{path}: frames of {data.shape[1:]}, but {parts[0][2]} has {shape}")
-    starts = np.cumsum([0, *[len(t) for t, _, _ in parts]])
-
-    def frames(start: int, stop: int) -> np.ndarray:
-        pieces = []
-        for (_, data, path), low, high in zip(parts, starts[:-1], starts[1:], strict=True):
-            if start < high and stop > low:
-                pieces.append(_read(data, path, max(start - low, 0), min(stop, high) - low))
-        return np.concatenate(pieces)
-
+    frames = end_to_end([(partial(_read, data, path), len(t)) for t, data, path in parts])
     times = np.concatenate([t for t, _, _ in parts])
     series = make_series(
         LazyFrames((len(times), *shape), np.float32, frames),

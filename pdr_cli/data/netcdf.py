@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.series import LazyFrames, Series, make_series, names, read_frames
+from pdr_cli.data.series import LazyFrames, Series, end_to_end, make_series, names, read_frames
 from pdr_cli.errors import DataError, GridError, StorageError, TimeError, VariableError, did_you_mean
 
 FILL = np.float32(9.96921e36)  # NetCDF's default fill value for floats, written out so that no reader has to know it
@@ -290,15 +291,7 @@ def _join(parts: list[Series]) -> Series:
         if part.shape[1:] != first.shape[1:] or not same:
             raise GridError(f"{part.attrs['files'][0]} is on another grid than {first.attrs['files'][0]}")
     times = np.concatenate([p.time.values for p in parts])
-    starts = np.cumsum([0, *[p.sizes["time"] for p in parts]])
-
-    def frames(start: int, stop: int) -> np.ndarray:
-        pieces = []
-        for part, low, high in zip(parts, starts[:-1], starts[1:], strict=True):
-            if start < high and stop > low:
-                pieces.append(read_frames(part, max(start - low, 0), min(stop, high) - low))
-        return np.concatenate(pieces)
-
+    frames = end_to_end([(partial(read_frames, p), p.sizes["time"]) for p in parts])
     channels, height, width = first.shape[1:]
     joined = make_series(
         LazyFrames((len(times), channels, height, width), np.float32, frames),

@@ -90,6 +90,21 @@ def read_frames(series: Series, start: int, stop: int) -> np.ndarray:
     return np.asarray(series.isel(time=slice(start, stop)).values, dtype=np.float32)
 
 
+def end_to_end(parts: Sequence[tuple[Callable[[int, int], np.ndarray], int]]) -> Callable[[int, int], np.ndarray]:
+    """One reader of frames [start, stop) over parts that follow each other, each a reader and its length."""
+    starts = np.cumsum([0, *[length for _, length in parts]])
+
+    def read(start: int, stop: int) -> np.ndarray:
+        pieces = [
+            part(max(start - low, 0), min(stop, high) - low)
+            for (part, _), low, high in zip(parts, starts[:-1], starts[1:], strict=True)
+            if start < high and stop > low
+        ]
+        return np.concatenate(pieces)
+
+    return read
+
+
 def names(series: Series) -> list[str]:
     """Channel names."""
     return [str(n) for n in series.channel.values]

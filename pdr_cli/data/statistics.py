@@ -39,7 +39,6 @@ class Statistics:
     maximum: np.ndarray
     spread: np.ndarray
     climatology: Climatology
-    frames: int
 
 
 def measure(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int) -> Statistics:
@@ -152,6 +151,4 @@ class _Sums:
         seen = np.maximum(self.in_group, 1)[:, None, None, None]
         field = np.where(self.in_group[:, None, None, None] > 0, self.total / seen, overall)
         sd = np.sqrt(self.squares / self.count)
-        return Statistics(
-            self.mean, sd, self.minimum, self.maximum, high - low, Climatology(field.astype(np.float32)), self.count
-        )
+        return Statistics(self.mean, sd, self.minimum, self.maximum, high - low, Climatology(field.astype(np.float32)))

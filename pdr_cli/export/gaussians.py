@@ -9,15 +9,15 @@ import numpy as np
 import torch
 import xarray as xr
 
-from pdr_cli.data import windows
-from pdr_cli.data.series import Series, names, read_frames
+from pdr_cli.data import times as time_axis
+from pdr_cli.data.series import Series, names
 from pdr_cli.errors import UsageError
 from pdr_cli.files import atomic_output
-from pdr_cli.forecast import Model
+from pdr_cli.forecast import Model, Observed
 
 
-def of_forecast(model: Model, series: Series, init: int | None) -> xr.Dataset:
-    """The Gaussians drawn for the forecast after frame `init`: dims (time, gaussian, channel), in pixels.
+def of_forecast(model: Model, series: Series, window: Observed) -> xr.Dataset:
+    """The Gaussians drawn for the forecast after a window: dims (time, gaussian, channel), in pixels.
 
     Raises:
         UsageError: the model has none (fusion none).
@@ -25,18 +25,16 @@ def of_forecast(model: Model, series: Series, init: int | None) -> xr.Dataset:
     adapter = model.network.adapter
     if adapter is None:
         raise UsageError(f"{model.path} draws no Gaussians (fusion none)")
-    predicted = model.forecast(series, init)
-    start, stop = windows.last_window(series, model.card.config.data.in_steps, model.card.step, init)
-    turn = model.check(series)
-    observed = turn.apply(read_frames(series, start, stop))[None]
+    steps = model.card.config.data.out_steps
     with torch.inference_mode():
-        x = torch.from_numpy(model.card.scaling.apply(observed)).to(model.device)
-        drawn = adapter.gaussians(model.network(x, model.card.config.data.out_steps).coarse)
+        x = torch.from_numpy(model.card.scaling.apply(window.frames)).to(model.device)
+        drawn = adapter.gaussians(model.network(x, steps).coarse)
     coords, scale, rotation, amplitudes = (t[0].float().cpu().numpy() for t in drawn)
     height, width = model.card.size
     sigma = scale * (adapter.kernel_size - 1) / 10
     columns, rows = (1 + coords[..., 0]) * (width - 1) / 2, (1 + coords[..., 1]) * (height - 1) / 2
-    x_pixel, y_pixel, rotation = turn.invert_points(columns, rows, rotation, (height, width))
+    x_pixel, y_pixel, rotation = window.turn.invert_points(columns, rows, rotation, (height, width))
+    valid = time_axis.following(series.time.values[window.stop - 1], model.card.step, steps)
     plane = ("time", "gaussian")
     return xr.Dataset(
         {
@@ -50,7 +48,7 @@ def of_forecast(model: Model, series: Series, init: int | None) -> xr.Dataset:
             ),
         },
         coords={
-            "time": ("time", predicted.time.values, {"standard_name": "time", "long_name": "valid time"}),
+            "time": ("time", valid, {"standard_name": "time", "long_name": "valid time"}),
             "channel": names(series),
         },
         attrs={
@@ -62,9 +60,9 @@ def of_forecast(model: Model, series: Series, init: int | None) -> xr.Dataset:
     )  # fmt: skip
 
 
-def write(model: Model, series: Series, init: int | None, path: Path, provenance: Mapping[str, str]) -> int:
+def write(model: Model, series: Series, window: Observed, path: Path, provenance: Mapping[str, str]) -> int:
     """Write `of_forecast` as NetCDF; returns how many Gaussians a frame has."""
-    dataset = of_forecast(model, series, init)
+    dataset = of_forecast(model, series, window)
     dataset.attrs |= {k: v for k, v in provenance.items() if v}
     encoding = {str(n): {"zlib": True, "dtype": "float32"} for n in dataset.data_vars}
     with atomic_output(path, verify=_reopen) as temporary:

@@ -31,7 +31,7 @@ def test_a_run_folder_holds_what_the_contract_says(weather_run: Path) -> None:
     assert config.load(str(weather_run / "config.toml")).train.steps == 3
     events = [line["event"] for line in lines_of(weather_run)]
     assert events == ["step", "step", "step", "validation", "finished"]
-    card = checkpoint.read_card(weather_run / "model.safetensors")
+    card, _, _ = checkpoint.load(weather_run / "model.safetensors")
     assert (list(card.variables), card.size, str(card.step)) == (["t2m"], (13, 15), "6 h")
     assert card.training["best_step"] == 3
 
