@@ -1,0 +1,132 @@
+// The mathematics of one Gaussian, for both kernels: from its parameters to what is drawn, and from sums over the
+// pixels to the gradients of its parameters. docs/renderer.md derives it; pdr_cli/splat/reference.py specifies it.
+//
+// F is float on a GPU and a vector of floats on a CPU, one Gaussian to a lane. Each side brings its own floor, larger,
+// square_root, sine_cosine and multiply_then_add, the last without fusing: all backends take the same floor.
+#pragma once
+
+#ifdef __CUDACC__
+#define PREDGSPLAT_BOTH __host__ __device__ __forceinline__
+#else
+#define PREDGSPLAT_BOTH inline
+#endif
+
+namespace predgsplat {
+
+constexpr float MIN_SCALE = 1e-3f;
+constexpr float EXTENT = 10.0f;  // the lattice spans [-5, 5] kernel units
+constexpr float CUT = 24.0f;     // exp(-q/2) below 2^-24 does not change a float32 sum of peak 1
+constexpr float LOG2_E = 1.4426950408889634f;
+// A coordinate beyond this is as good as infinite, and still converts to an integer.
+constexpr float FAR = 1e6f;
+
+// What all Gaussians of a call share.
+struct Geometry {
+  int height, width;  // of the frame, in pixels
+  float half_height, half_width;  // (H-1)/2, (W-1)/2: pixels per unit of coords
+  float step;    // kernel units per pixel, 10/(K-1)
+  float radius;  // (K-1)/2 in pixels; of the analytic mode, which does not end: FAR
+  bool analytic;
+};
+
+inline Geometry make_geometry(int height, int width, double kernel_size, bool analytic) {
+  return {height,
+          width,
+          0.5f * (height - 1),
+          0.5f * (width - 1),
+          static_cast<float>(EXTENT / (kernel_size - 1)),
+          analytic ? FAR : static_cast<float>((static_cast<int>(kernel_size) - 1) / 2),
+          analytic};
+}
+
+// One Gaussian in pixels. At an offset of (u, v) pixels from its centre it is 2^-(a u² + 2 b u v + c v²).
+template <class F>
+struct Gaussian {
+  F x, y;                     // whole pixel of the centre
+  F fraction_x, fraction_y;   // and the rest, in [0, 1)
+  F a, b, c;
+  F reach_x, reach_y;  // beyond |u| or |v| it is less than 2^-CUT
+  F det;               // a c - b², free of cancellation
+};
+
+// The rotated axes, as prepare and its adjoint use them.
+template <class F>
+struct Axes {
+  F cos, sin;
+  F s1, s2;      // clamped
+  F inv1, inv2;  // 1/s²
+};
+
+template <class F>
+PREDGSPLAT_BOTH Axes<F> axes(F s1, F s2, F theta) {
+  Axes<F> r;
+  sine_cosine(theta, r.sin, r.cos);
+  r.s1 = larger(s1, MIN_SCALE);
+  r.s2 = larger(s2, MIN_SCALE);
+  r.inv1 = 1.0f / (r.s1 * r.s1);
+  r.inv2 = 1.0f / (r.s2 * r.s2);
+  return r;
+}
+
+template <class F>
+PREDGSPLAT_BOTH Gaussian<F> prepare(F mu_x, F mu_y, F s1, F s2, F theta, const Geometry& geometry) {
+  Gaussian<F> g;
+  const F x = multiply_then_add(mu_x, geometry.half_width, geometry.half_width);
+  const F y = multiply_then_add(mu_y, geometry.half_height, geometry.half_height);
+  g.x = floor(x);
+  g.y = floor(y);
+  g.fraction_x = x - g.x;
+  g.fraction_y = y - g.y;
+  const Axes<F> r = axes(s1, s2, theta);
+  const F cc = r.cos * r.cos, ss = r.sin * r.sin;
+  const float unit = 0.5f * LOG2_E * geometry.step * geometry.step;  // from q in kernel units to log2 in pixels
+  g.a = unit * (cc * r.inv1 + ss * r.inv2);
+  g.b = unit * (r.cos * r.sin * (r.inv1 - r.inv2));
+  g.c = unit * (ss * r.inv1 + cc * r.inv2);
+  g.det = (unit * r.inv1) * (unit * r.inv2);
+  // Σ is the inverse of [a b; b c], and the ellipse a u² + 2 b u v + c v² = CUT reaches sqrt(CUT Σ_xx) along x.
+  const float range = CUT / unit;
+  const F s11 = r.s1 * r.s1, s22 = r.s2 * r.s2;
+  g.reach_x = square_root(range * (cc * s11 + ss * s22));
+  g.reach_y = square_root(range * (ss * s11 + cc * s22));
+  return g;
+}
+
+// Sums over the lattice points or pixels of one Gaussian, weighted by its value, where G is the gradient of the image
+// (weighted by the amplitudes, if there are several channels), moved to the lattice as the image is moved from it.
+template <class F>
+struct Moments {
+  F s0, su, sv, suu, suv, svv;  // of G, times 1, u, v, u², u v, v²
+  F sx, sy;                     // of the derivative of G by the shift; the analytic mode has su and sv for it
+};
+
+template <class F>
+struct Gradients {
+  F mu_x, mu_y, s1, s2, theta;
+};
+
+template <class F>
+PREDGSPLAT_BOTH Gradients<F> adjoint(const Moments<F>& m, F s1, F s2, F theta, const Geometry& geometry) {
+  const Axes<F> r = axes(s1, s2, theta);
+  const float hh = geometry.step * geometry.step;
+  const F cs = r.cos * r.sin, difference = r.inv1 - r.inv2;
+  const F cc = r.cos * r.cos, ss = r.sin * r.sin;
+  Gradients<F> d;
+  if (geometry.analytic) {
+    // d/d(centre) of exp(-q/2) is Σ^-1 (u, v) times it.
+    d.mu_x = geometry.half_width * hh * ((cc * r.inv1 + ss * r.inv2) * m.su + cs * difference * m.sv);
+    d.mu_y = geometry.half_height * hh * (cs * difference * m.su + (ss * r.inv1 + cc * r.inv2) * m.sv);
+  } else {
+    d.mu_x = geometry.half_width * m.sx;
+    d.mu_y = geometry.half_height * m.sy;
+  }
+  // By 1/s², then by s; the off-diagonal of Σ^-1 counts once for each of its two places, which is the factor 2.
+  d.s1 = hh * (r.inv1 / r.s1) * (cc * m.suu + 2.0f * cs * m.suv + ss * m.svv);
+  d.s2 = hh * (r.inv2 / r.s2) * (ss * m.suu - 2.0f * cs * m.suv + cc * m.svv);
+  d.s1 = zero_unless(at_least(s1, MIN_SCALE), d.s1);
+  d.s2 = zero_unless(at_least(s2, MIN_SCALE), d.s2);
+  d.theta = hh * difference * (cs * (m.suu - m.svv) - (cc - ss) * m.suv);
+  return d;
+}
+
+}  // namespace predgsplat

@@ -1,0 +1,172 @@
+// Registration with torch, on its stable ABI: compiles in a second, and one build serves torch 2.10 and later.
+// The schema is all that torch sees; pdr_cli/splat/native.py adds the autograd formula and the shapes.
+#define TORCH_TARGET_VERSION (((0ULL + 2) << 56) | ((0ULL + 10) << 48))
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <tuple>
+#include <vector>
+
+#include "kernels.h"
+
+#ifdef PREDGSPLAT_CUDA
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#endif
+
+namespace predgsplat {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+void parallel(int64_t tasks, void (*body)(int64_t, void*), void* context) {
+  torch::stable::parallel_for(0, tasks, 1, [=](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) body(task, context);
+  });
+}
+
+int threads() { return static_cast<int>(torch::stable::get_num_threads()); }
+
+namespace {
+
+Tensor as_float(const Tensor& x) {
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "predgsplat: expected float32 tensors");
+  return x.is_contiguous() ? x : torch::stable::contiguous(x);
+}
+
+// The four inputs, contiguous, and what the kernels need to know of them. coords: [..., N, 2].
+struct Inputs {
+  Tensor coords, scale, rotation, amplitudes;
+  Problem problem;
+
+  Inputs(const Tensor& coords_, const Tensor& scale_, const Tensor& rotation_, const Tensor& amplitudes_,
+         int64_t height, int64_t width, double kernel_size, bool analytic)
+      : coords(as_float(coords_)),
+        scale(as_float(scale_)),
+        rotation(as_float(rotation_)),
+        amplitudes(as_float(amplitudes_)) {
+    const int64_t dims = amplitudes.dim();
+    STD_TORCH_CHECK(dims >= 2 && coords.dim() == dims && scale.dim() == dims && rotation.dim() == dims - 1,
+                    "predgsplat: expected coords and scale [..., N, 2], rotation [..., N], amplitudes [..., N, C]");
+    int64_t frames = 1;
+    for (int64_t i = 0; i < dims - 2; ++i) frames *= amplitudes.size(i);
+    const int64_t gaussians = amplitudes.size(dims - 2), channels = amplitudes.size(dims - 1);
+    STD_TORCH_CHECK(coords.numel() == 2 * frames * gaussians && scale.numel() == coords.numel() &&
+                        rotation.numel() == frames * gaussians,
+                    "predgsplat: coords, scale, rotation and amplitudes differ in their number of Gaussians");
+    STD_TORCH_CHECK(height >= 1 && width >= 1 && height <= 1 << 20 && width <= 1 << 20 && kernel_size > 1,
+                    "predgsplat: expected a frame of 1 to 2^20 pixels on each side, and a kernel_size above 1");
+    problem = {frames,
+               gaussians,
+               channels,
+               make_geometry(static_cast<int>(height), static_cast<int>(width), kernel_size, analytic),
+               pointer(coords),
+               pointer(scale),
+               pointer(rotation),
+               pointer(amplitudes)};
+  }
+
+  static const float* pointer(const Tensor& x) { return static_cast<const float*>(x.data_ptr()); }
+};
+
+float* output(Tensor& x) { return static_cast<float*>(x.data_ptr()); }
+
+Tensor empty_image(const Inputs& inputs, int64_t height, int64_t width) {
+  const auto sizes = inputs.amplitudes.sizes();
+  std::vector<int64_t> shape(sizes.begin(), sizes.end() - 2);
+  shape.insert(shape.end(), {inputs.problem.channels, height, width});
+  return torch::stable::new_empty(inputs.amplitudes, shape);
+}
+
+using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+Four empty_gradients(const Inputs& inputs) {
+  return {torch::stable::empty_like(inputs.coords), torch::stable::empty_like(inputs.scale),
+          torch::stable::empty_like(inputs.rotation), torch::stable::empty_like(inputs.amplitudes)};
+}
+
+InputGradients pointers(Four& four) {
+  return {output(std::get<0>(four)), output(std::get<1>(four)), output(std::get<2>(four)), output(std::get<3>(four))};
+}
+
+Tensor render_cpu(const Tensor& coords, const Tensor& scale, const Tensor& rotation, const Tensor& amplitudes,
+                  int64_t height, int64_t width, double kernel_size, bool analytic) {
+  const Inputs inputs(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic);
+  Tensor image = empty_image(inputs, height, width);
+  cpu::forward(inputs.problem, output(image));
+  return image;
+}
+
+Four render_backward_cpu(const Tensor& grad_image, const Tensor& coords, const Tensor& scale, const Tensor& rotation,
+                         const Tensor& amplitudes, double kernel_size, bool analytic) {
+  const int64_t dims = grad_image.dim();
+  const Inputs inputs(coords, scale, rotation, amplitudes, grad_image.size(dims - 2), grad_image.size(dims - 1),
+                      kernel_size, analytic);
+  const Tensor grad = as_float(grad_image);  // a sum, for one, sends an expanded tensor
+  Four gradients = empty_gradients(inputs);
+  cpu::backward(inputs.problem, Inputs::pointer(grad), pointers(gradients));
+  return gradients;
+}
+
+#ifdef PREDGSPLAT_CUDA
+
+// torch's stream and device, for as long as this lives.
+struct OnDevice {
+  torch::stable::accelerator::DeviceGuard guard;
+  void* stream = nullptr;
+
+  explicit OnDevice(const Tensor& x) : guard(x.get_device_index()) {
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
+  }
+};
+
+Tensor render_cuda(const Tensor& coords, const Tensor& scale, const Tensor& rotation, const Tensor& amplitudes,
+                   int64_t height, int64_t width, double kernel_size, bool analytic) {
+  const OnDevice device(coords);
+  const Inputs inputs(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic);
+  Tensor image = empty_image(inputs, height, width);
+  const int error = cuda::forward(inputs.problem, output(image), device.stream);
+  STD_TORCH_CHECK(error == 0, "predgsplat: CUDA error ", error, " when launching the forward kernel");
+  return image;
+}
+
+Four render_backward_cuda(const Tensor& grad_image, const Tensor& coords, const Tensor& scale, const Tensor& rotation,
+                          const Tensor& amplitudes, double kernel_size, bool analytic) {
+  const OnDevice device(coords);
+  const int64_t dims = grad_image.dim();
+  const Inputs inputs(coords, scale, rotation, amplitudes, grad_image.size(dims - 2), grad_image.size(dims - 1),
+                      kernel_size, analytic);
+  const Tensor grad = as_float(grad_image);
+  Four gradients = empty_gradients(inputs);
+  const int error = cuda::backward(inputs.problem, Inputs::pointer(grad), pointers(gradients), device.stream);
+  STD_TORCH_CHECK(error == 0, "predgsplat: CUDA error ", error, " when launching the backward kernel");
+  return gradients;
+}
+
+#endif
+
+}  // namespace
+}  // namespace predgsplat
+
+STABLE_TORCH_LIBRARY(predgsplat, m) {
+  m.def(
+      "render(Tensor coords, Tensor scale, Tensor rotation, Tensor amplitudes, "
+      "SymInt height, SymInt width, float kernel_size, bool analytic) -> Tensor");
+  m.def(
+      "render_backward(Tensor grad_image, Tensor coords, Tensor scale, Tensor rotation, Tensor amplitudes, "
+      "float kernel_size, bool analytic) -> (Tensor, Tensor, Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(predgsplat, CPU, m) {
+  m.impl("render", TORCH_BOX(&predgsplat::render_cpu));
+  m.impl("render_backward", TORCH_BOX(&predgsplat::render_backward_cpu));
+}
+
+#ifdef PREDGSPLAT_CUDA
+STABLE_TORCH_LIBRARY_IMPL(predgsplat, CUDA, m) {
+  m.impl("render", TORCH_BOX(&predgsplat::render_cuda));
+  m.impl("render_backward", TORCH_BOX(&predgsplat::render_backward_cuda));
+}
+#endif
