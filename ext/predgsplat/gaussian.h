@@ -14,6 +14,7 @@
 namespace predgsplat {
 
 constexpr float MIN_SCALE = 1e-3f;
+constexpr float MAX_SCALE = 1e6f;  // flat across any frame, and its square is still a float
 constexpr float EXTENT = 10.0f;  // the lattice spans [-5, 5] kernel units
 constexpr float CUT = 24.0f;     // exp(-q/2) below 2^-24 does not change a float32 sum of peak 1
 constexpr float LOG2_E = 1.4426950408889634f;
@@ -61,8 +62,8 @@ template <class F>
 PREDGSPLAT_BOTH Axes<F> axes(F s1, F s2, F theta) {
   Axes<F> r;
   sine_cosine(theta, r.sin, r.cos);
-  r.s1 = larger(s1, MIN_SCALE);
-  r.s2 = larger(s2, MIN_SCALE);
+  r.s1 = -larger(-larger(s1, MIN_SCALE), -MAX_SCALE);
+  r.s2 = -larger(-larger(s2, MIN_SCALE), -MAX_SCALE);
   r.inv1 = 1.0f / (r.s1 * r.s1);
   r.inv2 = 1.0f / (r.s2 * r.s2);
   return r;

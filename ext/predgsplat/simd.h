@@ -1,0 +1,191 @@
+// Vectors of floats for the CPU kernel, and the functions that gaussian.h asks for.
+//
+// GCC and Clang vector types rather than intrinsics: one source for AVX-512, AVX2, SSE and NEON. The width is that of
+// the registers: wider vectors are taken apart into scalars, ten times slower. Compile with -ffp-contract=fast, which
+// fuses a*b + c, and never with -ffast-math, which would delete the rounding below.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+namespace predgsplat {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+
+typedef float Lanes __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t Ints __attribute__((vector_size(LANES * sizeof(int32_t))));
+
+#define PREDGSPLAT_INLINE inline __attribute__((always_inline))
+#define PREDGSPLAT_LAMBDA __attribute__((always_inline))
+
+PREDGSPLAT_INLINE Lanes broadcast(float x) { return Lanes{} + x; }
+
+PREDGSPLAT_INLINE Lanes load(const float* from) {
+  Lanes x;
+  std::memcpy(&x, from, sizeof x);
+  return x;
+}
+
+PREDGSPLAT_INLINE void store(float* to, Lanes x) { std::memcpy(to, &x, sizeof x); }
+
+// Every second number, as of coordinates (x, y).
+PREDGSPLAT_INLINE Lanes load_strided(const float* from) {
+  Lanes x;
+  for (int i = 0; i < LANES; ++i) x[i] = from[2 * i];
+  return x;
+}
+
+// 0, 1, 2, ...
+PREDGSPLAT_INLINE Lanes lane_numbers() {
+  Lanes x;
+  for (int i = 0; i < LANES; ++i) x[i] = static_cast<float>(i);
+  return x;
+}
+
+// x > y ? x : y, which compilers turn into a comparison and a move, because it must not be the other way round for NaN.
+PREDGSPLAT_INLINE Lanes larger(Lanes x, Lanes y) {
+#if defined(__AVX512F__)
+  return (Lanes)_mm512_maskz_max_ps(0xffff, (__m512)x, (__m512)y);
+#elif defined(__AVX__)
+  return (Lanes)_mm256_max_ps((__m256)x, (__m256)y);
+#else
+  return x > y ? x : y;
+#endif
+}
+
+PREDGSPLAT_INLINE Lanes smaller(Lanes x, Lanes y) {
+#if defined(__AVX512F__)
+  return (Lanes)_mm512_maskz_min_ps(0xffff, (__m512)x, (__m512)y);
+#elif defined(__AVX__)
+  return (Lanes)_mm256_min_ps((__m256)x, (__m256)y);
+#else
+  return x < y ? x : y;
+#endif
+}
+
+PREDGSPLAT_INLINE Lanes larger(Lanes x, float y) { return larger(x, broadcast(y)); }
+PREDGSPLAT_INLINE Lanes smaller(Lanes x, float y) { return smaller(x, broadcast(y)); }
+PREDGSPLAT_INLINE Ints at_least(Lanes x, float y) { return x >= y; }
+PREDGSPLAT_INLINE Lanes zero_unless(Ints mask, Lanes x) { return (Lanes)((Ints)x & mask); }
+PREDGSPLAT_INLINE Lanes absolute(Lanes x) { return (Lanes)((Ints)x & 0x7fffffff); }
+PREDGSPLAT_INLINE Ints finite(Lanes x) { return (x - x) == 0.0f; }
+
+// Lane i is lane numbers[i] of x.
+PREDGSPLAT_INLINE Lanes pick(Lanes x, Lanes numbers) {
+  return __builtin_shuffle(x, __builtin_convertvector(numbers, Ints));
+}
+
+// x * m + a rounded twice: the product passes through memory, where no compiler can fuse it.
+PREDGSPLAT_INLINE Lanes multiply_then_add(Lanes x, float m, float a) {
+  Lanes product = x * m;
+  __asm__("" : "+m"(product));
+  return product + a;
+}
+
+// To the nearest integer, by the float whose last bit is worth 1. |x| < 2^22.
+constexpr float ROUNDER = 12582912.0f;
+
+PREDGSPLAT_INLINE Lanes floor(Lanes x) {
+  const Lanes inside = larger(smaller(x, 4e6f), -4e6f);
+  const Lanes nearest = (inside + ROUNDER) - ROUNDER;
+  return nearest - zero_unless(nearest > inside, broadcast(1.0f));
+}
+
+PREDGSPLAT_INLINE Lanes square_root(Lanes x) {
+  for (int i = 0; i < LANES; ++i) x[i] = std::sqrt(x[i]);
+  return x;
+}
+
+// 2^x to 2e-7 of itself, for x in [-126, 127]; anything less is taken to be -126.
+PREDGSPLAT_INLINE Lanes exp2(Lanes x) {
+  x = larger(x, -126.0f);
+  const Lanes rounded = x + ROUNDER;
+  const Lanes f = x - (rounded - ROUNDER);
+  // Minimax on [-1/2, 1/2], relative.
+  Lanes y = broadcast(1.326470e-3f);
+  y = y * f + 9.671510e-3f;
+  y = y * f + 5.550734e-2f;
+  y = y * f + 2.4022242e-1f;
+  y = y * f + 6.9314698e-1f;
+  y = y * f + 1.0f;
+  return (Lanes)((Ints)y + ((Ints)rounded << 23));
+}
+
+// Sine and cosine of an angle up to a common sign, which neither cos², sin² nor their product has: the angle is taken
+// to [-π/2, π/2] by multiples of π. Angles beyond 10^4 lose digits, as floats themselves do.
+PREDGSPLAT_INLINE void sine_cosine(Lanes angle, Lanes& sine, Lanes& cosine) {
+  const Lanes turns = (smaller(larger(angle * 0.318309886f, -4e6f), 4e6f) + ROUNDER) - ROUNDER;
+  // π in three parts of few digits, so that their products with whole numbers are exact.
+  Lanes x = angle - turns * 3.140625f;
+  x = x - turns * 9.67502593994140625e-4f;
+  x = x - turns * 1.50995799097837543e-7f;
+  const Lanes z = x * x;
+  // Taylor's series to 3e-9 at π/2, which needs no more than six terms.
+  Lanes s = broadcast(-2.50521084e-8f);
+  s = s * z + 2.75573192e-6f;
+  s = s * z - 1.98412698e-4f;
+  s = s * z + 8.33333333e-3f;
+  s = s * z - 1.66666667e-1f;
+  sine = x + x * z * s;
+  Lanes c = broadcast(2.08767570e-9f);
+  c = c * z - 2.75573192e-7f;
+  c = c * z + 2.48015873e-5f;
+  c = c * z - 1.38888889e-3f;
+  c = c * z + 4.16666667e-2f;
+  c = c * z - 0.5f;
+  cosine = 1.0f + z * c;
+}
+
+// Numbers below 2^-126 are 0 as long as this lives: they change no sum here, and cost hundreds of cycles each.
+class FlushDenormals {
+#if defined(__AVX__)
+ public:
+  FlushDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+  ~FlushDenormals() { _mm_setcsr(before_); }
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  unsigned before_;
+#endif
+};
+
+// Sums of neighbouring lanes: those of a in the lower half, those of b in the upper.
+PREDGSPLAT_INLINE Lanes add_neighbours(Lanes a, Lanes b) {
+  Ints even, odd;
+  for (int i = 0; i < LANES; ++i) even[i] = 2 * i, odd[i] = 2 * i + 1;
+  return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
+}
+
+// The sums over the lanes of eight vectors, always in the same order.
+PREDGSPLAT_INLINE void sums_of_eight(const Lanes (&x)[8], float* sums) {
+  Lanes half[4];
+  for (int i = 0; i < 4; ++i) half[i] = add_neighbours(x[2 * i], x[2 * i + 1]);
+  const Lanes low = add_neighbours(half[0], half[1]), high = add_neighbours(half[2], half[3]);
+  if constexpr (LANES == 4) {
+    store(sums, low);
+    store(sums + 4, high);
+  } else {
+    Lanes all = add_neighbours(low, high);
+    for (int parts = LANES / 8; parts > 1; parts /= 2) all = add_neighbours(all, all);
+    std::memcpy(sums, &all, 8 * sizeof(float));
+  }
+}
+
+PREDGSPLAT_INLINE float sum(Lanes x) {
+  for (int parts = LANES; parts > 1; parts /= 2) x = add_neighbours(x, x);
+  return x[0];
+}
+
+}  // namespace predgsplat
