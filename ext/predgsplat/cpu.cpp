@@ -22,8 +22,8 @@ namespace {
 // Largest power of two by which one row of a Gaussian may differ from the next; twice that is still a float.
 constexpr float MAX_SLOPE = 60.0f;
 
-// A task of less than this is not worth waking a thread for. A strip row takes about 1.5 ns.
-constexpr double TASK_ROWS = 2e3;
+// A task of less than this is not worth waking a thread for. A strip row takes about 3 ns.
+constexpr double TASK_ROWS = 10e3;
 
 // One Gaussian in a frame.
 struct Shape {
@@ -214,6 +214,12 @@ struct Strip {
     return exp2(-(g.a * t * t + (g.det / g.a) * (v * v)));
   }
 
+  // The row from which the strip is walked: the middle, or the centre's, whose moments then are 0 without rounding.
+  PREDGSPLAT_INLINE int start(int top, int bottom) const {
+    const bool central = std::abs(u[0] + 0.5f * (LANES - 1)) <= 0.5f * LANES;
+    return central ? std::clamp(0, top, bottom) : (top + bottom) >> 1;
+  }
+
   PREDGSPLAT_INLINE Lanes unmoved(Lanes value) const { return zero_unless(inside, value); }
   PREDGSPLAT_INLINE Lanes unmoved(float v) const { return unmoved(value(u, v)); }
 
@@ -263,7 +269,7 @@ PREDGSPLAT_INLINE void draw_strip(const Shape& g_, const RowShares& rows_, const
   const struct { const float *own, *next; } rows{rows_.own, rows_.next};
   const Strip<STEEP, ANALYTIC> strip(g, column - g.x);
   const float offset = ANALYTIC ? g.fraction_y : 0.0f;
-  const int start = SMALL ? 0 : (top + bottom) >> 1;
+  const int start = SMALL ? 0 : strip.start(top, bottom);
   const float v0 = static_cast<float>(start) - offset;
   Lanes p_down, q_down{}, r{}, r_inverse{}, rq{}, rq_inverse{};
   if constexpr (SMALL) {
@@ -453,20 +459,15 @@ class Bordered {
   std::unique_ptr<float[]> pixels_;
 };
 
-// Sums over the points of one Gaussian, in the order of Moments, still apart by lanes.
-struct LaneMoments {
-  Lanes of[8] = {};
-};
-
-// Adds the moments of one strip. image: a gradient, with what lies around the frame; its pixel (0, 0).
+// Adds the moments of one strip, column by column. image: a gradient, with what lies around the frame; its pixel (0, 0).
 template <bool STEEP, bool ANALYTIC, class Small>
 PREDGSPLAT_INLINE void gather_strip(const Shape& g_, const float* factor, const float* image, int64_t stride, int column,
-                                    int top, int bottom, Small small, LaneMoments& moments) {
+                                    int top, int bottom, Small small, Moments<Lanes>& moments) {
   constexpr bool SMALL = !std::is_same_v<Small, std::nullptr_t>;
   const Shape g = g_;
   const Strip<STEEP, ANALYTIC> strip(g, column - g.x);
   const float offset = ANALYTIC ? g.fraction_y : 0.0f;
-  const int start = SMALL ? 0 : (top + bottom) >> 1;
+  const int start = SMALL ? 0 : strip.start(top, bottom);
   Lanes value, r{}, r_inverse{};
   if constexpr (SMALL)
     value = strip.unmoved(small.along_x(strip.u));
@@ -483,7 +484,7 @@ PREDGSPLAT_INLINE void gather_strip(const Shape& g_, const float* factor, const 
       current *= ratio;
   };
   const auto add = [&](int v, Lanes weight, Lanes gradient) PREDGSPLAT_LAMBDA {
-    const float distance = static_cast<float>(v) - offset;
+    const float distance = static_cast<float>(v - start);
     const Lanes product = weight * gradient;
     s0 += product;
     sv += distance * product;
@@ -536,14 +537,14 @@ PREDGSPLAT_INLINE void gather_strip(const Shape& g_, const float* factor, const 
     for (int v = start + both + 1; v <= bottom; ++v) step_down(v);
     for (int v = start - both - 1; v >= top; --v) step_up(v);
   }
-  const Lanes u = strip.u;
-  const Lanes strip_moments[8] = {s0, u * s0, sv, u * u * s0, u * sv, svv, sx, sy};
-  for (int i = 0; i < 8; ++i) moments.of[i] += strip_moments[i];
+  add_column(moments, strip.u, broadcast(-g.b / g.c), broadcast(static_cast<float>(start) - offset), s0, sv, svv);
+  moments.sx += sx;
+  moments.sy += sy;
 }
 
 template <bool STEEP, bool ANALYTIC>
 PREDGSPLAT_INLINE void gather(const Shape& g, RowShares& rows, const float* image, int64_t stride, float* sums) {
-  LaneMoments moments;
+  Moments<Lanes> moments{};
   const int strips = (g.right - g.left + LANES) / LANES;
   int column = g.x + g.left;
   if (SmallLattice::POSSIBLE && !STEEP && !ANALYTIC && strips == 1 && SmallLattice::fits(g)) {
@@ -560,7 +561,9 @@ PREDGSPLAT_INLINE void gather(const Shape& g, RowShares& rows, const float* imag
         gather_strip<STEEP, ANALYTIC>(g, rows.own, image, stride, column, top, bottom, nullptr, moments);
     }
   }
-  sums_of_eight(moments.of, sums);
+  const Lanes each[8] = {moments.s0,  moments.su,  moments.sw, moments.suu,
+                         moments.suw, moments.sww, moments.sx, moments.sy};
+  sums_of_eight(each, sums);
 }
 
 template <bool ANALYTIC>
@@ -634,7 +637,7 @@ void gather_range(const Problem& problem, int64_t frame, int64_t from, int64_t t
     const int64_t first = frame * problem.gaussians + n;
     const Block block(problem, first, count);
     Moments<Lanes> m{};
-    Lanes* const by_name[8] = {&m.s0, &m.su, &m.sv, &m.suu, &m.suv, &m.svv, &m.sx, &m.sy};
+    Lanes* const by_name[8] = {&m.s0, &m.su, &m.sw, &m.suu, &m.suw, &m.sww, &m.sx, &m.sy};
     for (int i = 0; i < count; ++i) {
       const Shape& g = block.shapes[i];
       const float* amplitudes = problem.amplitudes + (first + i) * C;

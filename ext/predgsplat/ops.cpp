@@ -1,5 +1,7 @@
 // Registration with torch, on its stable ABI: compiles in a second, and one build serves torch 2.10 and later.
 // The schema is all that torch sees; pdr_cli/splat/native.py adds the autograd formula and the shapes.
+// Compiled twice: into the library with the schema and the CPU's kernels, and with PREDGSPLAT_CUDA into one that adds
+// those of CUDA.
 #define TORCH_TARGET_VERSION (((0ULL + 2) << 56) | ((0ULL + 10) << 48))
 
 #include <torch/csrc/stable/library.h>
@@ -21,6 +23,8 @@ namespace predgsplat {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+#ifndef PREDGSPLAT_CUDA
+
 void parallel(int64_t tasks, void (*body)(int64_t, void*), void* context) {
   torch::stable::parallel_for(0, tasks, 1, [=](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) body(task, context);
@@ -28,6 +32,8 @@ void parallel(int64_t tasks, void (*body)(int64_t, void*), void* context) {
 }
 
 int threads() { return static_cast<int>(torch::stable::get_num_threads()); }
+
+#endif
 
 namespace {
 
@@ -91,6 +97,8 @@ InputGradients pointers(Four& four) {
   return {output(std::get<0>(four)), output(std::get<1>(four)), output(std::get<2>(four)), output(std::get<3>(four))};
 }
 
+#ifndef PREDGSPLAT_CUDA
+
 Tensor render_cpu(const Tensor& coords, const Tensor& scale, const Tensor& rotation, const Tensor& amplitudes,
                   int64_t height, int64_t width, double kernel_size, bool analytic) {
   const Inputs inputs(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic);
@@ -110,7 +118,7 @@ Four render_backward_cpu(const Tensor& grad_image, const Tensor& coords, const T
   return gradients;
 }
 
-#ifdef PREDGSPLAT_CUDA
+#else
 
 // torch's stream and device, for as long as this lives.
 struct OnDevice {
@@ -150,6 +158,8 @@ Four render_backward_cuda(const Tensor& grad_image, const Tensor& coords, const 
 }  // namespace
 }  // namespace predgsplat
 
+#ifndef PREDGSPLAT_CUDA
+
 STABLE_TORCH_LIBRARY(predgsplat, m) {
   m.def(
       "render(Tensor coords, Tensor scale, Tensor rotation, Tensor amplitudes, "
@@ -164,9 +174,11 @@ STABLE_TORCH_LIBRARY_IMPL(predgsplat, CPU, m) {
   m.impl("render_backward", TORCH_BOX(&predgsplat::render_backward_cpu));
 }
 
-#ifdef PREDGSPLAT_CUDA
+#else
+
 STABLE_TORCH_LIBRARY_IMPL(predgsplat, CUDA, m) {
   m.impl("render", TORCH_BOX(&predgsplat::render_cuda));
   m.impl("render_backward", TORCH_BOX(&predgsplat::render_backward_cuda));
 }
+
 #endif

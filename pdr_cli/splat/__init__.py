@@ -7,16 +7,21 @@ Equivalent to `splat.reference.render`, which is the specification. See docs/ren
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from . import reference
+from . import native, reference
+
+log = logging.getLogger("pdr.splat")
 
 BACKENDS = ("auto", "reference", "cpu", "cuda")
 NORMALIZATIONS = ("peak", "density")
+SAMPLINGS = ("lattice", "analytic")
 ENVIRONMENT = "PREDGSPLAT_BACKEND"
 
 
@@ -31,8 +36,9 @@ def render(
     amplitudes: Tensor,
     *,
     size: tuple[int, int],
-    kernel_size: int,
+    kernel_size: float,
     normalize: str = "peak",
+    sampling: str = "lattice",
     backend: str = "auto",
 ) -> Tensor:
     """Render N Gaussians per frame (Algorithm 1), differentiable in all four tensors.
@@ -43,50 +49,113 @@ def render(
         rotation: [..., N] radians from +x towards +y, rows counted downwards.
         amplitudes: [..., N, C] value at the centre, any number of channels.
         size: (H, W) of the frame.
-        kernel_size: K, odd: the window is K pixels wide and may exceed the frame.
+        kernel_size: K, odd: the window is K pixels wide and may exceed the frame. With sampling="analytic" any
+            number above 1, and only the unit of `scale`.
         normalize: "peak", or "density" for a further factor 1/(2π s1 s2) per Gaussian (Eq. 4).
+        sampling: "lattice" as Algorithm 1 does, or "analytic": the Gaussian's value at each pixel's centre. To draw
+            the same Gaussians r times as fine: size ((H-1)r+1, (W-1)r+1) and kernel_size (K-1)r+1.
         backend: "auto" takes the fastest that works, or the one that PREDGSPLAT_BACKEND names.
 
     Returns:
-        [..., C, H, W] in float32, or in float64 if an input is float64.
+        [..., C, H, W] in float32, or in float64, by the reference, if an input is float64.
 
     Raises:
         ValueError: shapes or options that do not fit together.
         RendererUnavailable: a backend asked for by name that is not there.
     """
-    _check(coords, scale, rotation, amplitudes, size, kernel_size)
-    if normalize not in NORMALIZATIONS:
-        raise ValueError(f"normalize is {normalize!r}; expected one of {', '.join(NORMALIZATIONS)}")
-    _select(backend, coords.device)
-    return reference.render(coords, scale, rotation, amplitudes, size, kernel_size, normalize)
+    _check(coords, scale, rotation, amplitudes, size, kernel_size, normalize, sampling)
+    name, _ = _select(backend, coords.device.type)
+    if name != "reference" and _needs_reference(backend, coords, scale, rotation, amplitudes):
+        name = "reference"
+    if name == "reference":
+        return reference.render(coords, scale, rotation, amplitudes, size, kernel_size, normalize, sampling)
+    if normalize == "density":
+        amplitudes = amplitudes * reference.density(scale)
+    return native.render(coords, scale, rotation, amplitudes, size, kernel_size, sampling == "analytic")
 
 
 def active_backend(device: torch.device | str) -> tuple[str, str]:
     """The backend that "auto" takes on a device, and why it is not a faster one."""
-    return _select("auto", torch.device(device))
+    return _select("auto", torch.device(device).type)
 
 
-def _select(backend: str, device: torch.device) -> tuple[str, str]:
-    """The name of the backend to use, and the reason for it."""
+@torch.compiler.assume_constant_result
+def _select(backend: str, device: str) -> tuple[str, str]:
+    """The name of the backend to use on a type of device, and the reason for it."""
     asked = f"backend={backend!r}"
     if backend == "auto":
         backend = os.environ.get(ENVIRONMENT) or "auto"
         asked = f"{ENVIRONMENT}={backend}"
     if backend not in BACKENDS:
         raise ValueError(f"{asked} is not a renderer; expected one of {', '.join(BACKENDS)}")
-    if backend == "auto":
-        return "reference", f"no compiled renderer for {device.type} is built; plain torch serves every device"
     if backend == "reference":
         return "reference", f"asked for by {asked}"
-    raise RendererUnavailable(
-        f"{asked}, but the compiled {backend} renderer is not built; backend='reference' or 'auto' works everywhere"
-    )
+    if backend == "auto":
+        if device not in ("cpu", "cuda"):
+            return "reference", f"there is no compiled renderer for {device}"
+        reason = native.unavailable(device)
+        if not reason:
+            return device, "compiled for this machine"
+        _say_once(device, reason)
+        return "reference", f"the compiled {device} renderer is not there: {reason}"
+    if backend != device:
+        raise RendererUnavailable(f"{asked}, but the Gaussians are on {device}; move them, or leave it at 'auto'")
+    if reason := native.unavailable(backend):
+        raise RendererUnavailable(f"{asked}, but {reason}; backend='reference' or 'auto' works everywhere")
+    return backend, f"asked for by {asked}"
+
+
+@cache
+def _say_once(device: str, reason: str) -> None:
+    log.warning("the compiled %s renderer is not there, plain torch takes its place: %s", device, reason)
+
+
+def _needs_reference(backend: str, *inputs: Tensor) -> bool:
+    """Whether only the reference can do what is asked: float64, or a graph that leaves this program."""
+    exporting = torch.compiler.is_exporting()
+    double = any(x.dtype == torch.float64 for x in inputs)
+    if (exporting or double) and backend not in ("auto", "reference"):
+        what = "renders in float32" if double else "cannot be exported"
+        raise RendererUnavailable(f"backend={backend!r} {what}; backend='reference' or 'auto' does this")
+    return exporting or double
 
 
 def _check(
-    coords: Tensor, scale: Tensor, rotation: Tensor, amplitudes: Tensor, size: tuple[int, int], kernel_size: int
+    coords: Tensor,
+    scale: Tensor,
+    rotation: Tensor,
+    amplitudes: Tensor,
+    size: tuple[int, int],
+    kernel_size: float,
+    normalize: str,
+    sampling: str,
 ) -> None:
-    """Raise ValueError unless the shapes belong together."""
+    """Raise ValueError unless shapes and options belong together. In good order it takes a microsecond."""
+    shape = coords.shape
+    gaussians = shape[:-1]
+    if not (
+        len(shape) >= 2
+        and shape[-1] == 2
+        and scale.shape == shape
+        and rotation.shape == gaussians
+        and len(amplitudes.shape) == len(shape)
+        and amplitudes.shape[:-1] == gaussians
+    ):
+        _explain_shapes(coords, scale, rotation, amplitudes)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size is {tuple(size)}; expected (H, W), both at least 1")
+    if normalize not in NORMALIZATIONS:
+        raise ValueError(f"normalize is {normalize!r}; expected one of {', '.join(NORMALIZATIONS)}")
+    if sampling == "lattice":
+        if kernel_size < 3 or kernel_size % 2 != 1:
+            raise ValueError(f"kernel_size is {kernel_size}; expected an odd number, 3 or more")
+    elif sampling not in SAMPLINGS:
+        raise ValueError(f"sampling is {sampling!r}; expected one of {', '.join(SAMPLINGS)}")
+    elif not kernel_size > 1:
+        raise ValueError(f"kernel_size is {kernel_size}; expected a number above 1")
+
+
+def _explain_shapes(coords: Tensor, scale: Tensor, rotation: Tensor, amplitudes: Tensor) -> None:
     if coords.ndim < 2 or coords.shape[-1] != 2:
         raise ValueError(f"coords has shape {list(coords.shape)}; expected [..., N, 2]")
     gaussians = list(coords.shape[:-1])
@@ -99,7 +168,3 @@ def _check(
         if x.ndim != len(shape) or any(n not in (m, "C") for m, n in zip(x.shape, shape, strict=True)):
             wanted = f"[{', '.join(map(str, shape))}]"
             raise ValueError(f"{name} has shape {list(x.shape)}; with coords {list(coords.shape)} expected {wanted}")
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size is {tuple(size)}; expected (H, W), both at least 1")
-    if kernel_size < 3 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size is {kernel_size}; expected an odd number, 3 or more")

@@ -42,8 +42,9 @@ def render(
     rotation: Tensor,
     amplitudes: Tensor,
     size: tuple[int, int],
-    kernel_size: int,
+    kernel_size: float,
     normalize: str = "peak",
+    sampling: str = "lattice",
 ) -> Tensor:
     """Render Gaussians to images, in float64 if an input is float64 and in float32 otherwise.
 
@@ -53,13 +54,14 @@ def render(
         rotation: [..., N] radians from +x towards +y, rows counted downwards.
         amplitudes: [..., N, C] value at the centre.
         size: (H, W).
-        kernel_size: K, odd; it may exceed the frame.
+        kernel_size: K, odd; it may exceed the frame. In the analytic mode any number above 1.
         normalize: "peak", or "density" for a further factor 1/(2π s1 s2) per Gaussian (Eq. 4).
+        sampling: "lattice", or "analytic": exp(-q/2) at each pixel's centre, without a window.
 
     Returns:
         [..., C, H, W].
     """
-    if kernel_size < 3 or kernel_size % 2 == 0:
+    if sampling == "lattice" and (kernel_size < 3 or kernel_size % 2 != 1):
         raise ValueError(f"kernel_size is {kernel_size}, but the lattice needs an odd number of samples, 3 or more")
     dtype = working_dtype(coords, scale, rotation, amplitudes)
     batch = coords.shape[:-2]
@@ -69,7 +71,7 @@ def render(
     with _autocast_off(coords.device.type):
         if normalize == "density":
             frames[3] = frames[3] * density(frames[1])
-        image = _render_frames(frames, size, kernel_size)
+        image = _render_frames(frames, size, kernel_size, sampling)
     return image.reshape(*batch, *image.shape[1:])
 
 
@@ -91,10 +93,15 @@ def lattice(scale: Tensor, rotation: Tensor, kernel_size: int) -> Tensor:
     radius = kernel_size // 2
     # Whole numbers times h: the middle of a float32 linspace(-5, 5, 15) is not exactly 0.
     u = torch.arange(-radius, radius + 1, dtype=scale.dtype, device=scale.device) * (EXTENT / (kernel_size - 1))
+    return gaussian(scale, rotation, u, u)
+
+
+def gaussian(scale: Tensor, rotation: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """exp(-q/2) at offsets u and v in kernel units: [P, N, 2], [P, N], [..., W], [..., H] -> [P, N, H, W]."""
     inverse = math.sqrt(0.5) / scale.clamp(min=MIN_SCALE)
     cos, sin = torch.cos(rotation), torch.sin(rotation)
-    along = _linear(cos * inverse[..., 0], sin * inverse[..., 0], u)
-    across = _linear(-sin * inverse[..., 1], cos * inverse[..., 1], u)
+    along = _linear(cos * inverse[..., 0], sin * inverse[..., 0], u, v)
+    across = _linear(-sin * inverse[..., 1], cos * inverse[..., 1], u, v)
     return torch.exp(-(along.square() + across.square()))
 
 
@@ -159,9 +166,9 @@ def overlap_add(windows: Tensor, pixels: int) -> Tensor:
     return frame.flatten(-2)[..., tile : tile + pixels]
 
 
-def _linear(x: Tensor, y: Tensor, u: Tensor) -> Tensor:
-    """x u[j] + y u[i]: [P, N], [P, N], [K] -> [P, N, K, K]."""
-    return (x[..., None] * u)[..., None, :] + (y[..., None] * u)[..., :, None]
+def _linear(x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """x u[j] + y v[i]: [P, N], [P, N], [..., W], [..., H] -> [P, N, H, W]."""
+    return (x[..., None] * u)[..., None, :] + (y[..., None] * v)[..., :, None]
 
 
 def _render_block(
@@ -182,17 +189,32 @@ def _render_block(
     return overlap_add(columns.movedim(-1, 2), W)  # [P, C, H, W]
 
 
-def _render_frames(frames: list[Tensor], size: tuple[int, int], kernel_size: int) -> Tensor:
+def _analytic_block(
+    coords: Tensor, scale: Tensor, rotation: Tensor, amplitudes: Tensor, size: tuple[int, int], kernel_size: float
+) -> Tensor:
+    """One block of frames and Gaussians, at the pixels' centres: [P, N, ...] -> [P, C, H, W]."""
+    (H, W), h = size, EXTENT / (kernel_size - 1)
+    (x, fraction_x), (y, fraction_y) = (whole_and_fraction(coords[..., i], size[1 - i]) for i in (0, 1))
+    columns, rows = (torch.arange(n, dtype=x.dtype, device=x.device) for n in (W, H))
+    # Whole pixels first: the difference of two large numbers is exact if both are whole.
+    u = (columns - x[..., None] - fraction_x[..., None]) * h
+    v = (rows - y[..., None] - fraction_y[..., None]) * h
+    values = gaussian(scale, rotation, u, v)  # [P, N, H, W]
+    return (amplitudes.mT @ values.flatten(2)).unflatten(-1, (H, W))
+
+
+def _render_frames(frames: list[Tensor], size: tuple[int, int], kernel_size: float, sampling: str) -> Tensor:
     """All frames, in blocks of bounded size: [P, N, ...] -> [P, C, H, W]."""
 
     def render_block(*block: Tensor) -> Tensor:
-        coords, scale, rotation, amplitudes = block
-        return _render_block(coords, scale, rotation, amplitudes, size, kernel_size)
+        if sampling == "analytic":
+            return _analytic_block(*block, size, kernel_size)
+        return _render_block(*block, size, int(kernel_size))
 
     if torch.compiler.is_compiling():
         # The number of frames may be symbolic in an exported graph, and a loop over it would freeze it.
         return render_block(*frames)
-    frames_per_block, gaussians_per_block, recompute = _plan(frames[3], size, kernel_size)
+    frames_per_block, gaussians_per_block, recompute = _plan(frames[3], size, kernel_size, sampling)
     render_part: Callable[..., Tensor] = render_block
     if recompute and torch.is_grad_enabled() and any(x.requires_grad for x in frames):
         render_part = partial(checkpoint, render_block, use_reentrant=False, preserve_rng_state=False)
@@ -203,12 +225,13 @@ def _render_frames(frames: list[Tensor], size: tuple[int, int], kernel_size: int
     return torch.cat(images)
 
 
-def _plan(amplitudes: Tensor, size: tuple[int, int], kernel_size: int) -> tuple[int, int, bool]:
+def _plan(amplitudes: Tensor, size: tuple[int, int], kernel_size: float, sampling: str) -> tuple[int, int, bool]:
     """Frames per block, Gaussians per block, and whether to recompute in the backward pass."""
     P, N, C = amplitudes.shape
     budget = CPU_BLOCK_BYTES if amplitudes.device.type == "cpu" else GPU_BLOCK_BYTES
-    (Ly, ty), (Lx, tx) = (window_layout(pixels, kernel_size) for pixels in size)
-    lattice_area, window_area = (kernel_size + 2) * max(kernel_size + 2, Lx), Ly * Lx
+    K = int(kernel_size) if sampling == "lattice" else max(size)
+    (Ly, ty), (Lx, tx) = (window_layout(pixels, K) for pixels in size)
+    lattice_area, window_area = (K + 2) * max(K + 2, Lx) if sampling == "lattice" else 0, Ly * Lx
     per_gaussian = max(lattice_area, window_area, C * ty * tx) * amplitudes.element_size()
     gaussians = max(1, min(N, budget // per_gaussian))
     per_frame = max(gaussians * per_gaussian, C * ty * tx * window_area * amplitudes.element_size())

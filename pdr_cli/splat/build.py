@@ -1,0 +1,242 @@
+"""The compiled renderer's libraries: shipped ready-made, or built once on the machine that uses them.
+
+    library("cpu")   →  .../predgsplat-cpu-x86-64-v4-<hash>.so
+
+The name holds all that the result depends on: sources, flags, compiler, torch. A library is built in a folder of its
+own and moved into the cache in one step, so that processes which build the same do not wait for each other, and one
+that is killed leaves nothing that another could wait for. `python -m pdr_cli.splat.build FOLDER` builds those that a
+wheel carries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+log = logging.getLogger("pdr.splat")
+
+CACHE_ENVIRONMENT = "PREDGSPLAT_CACHE"
+LIMIT = 600  # seconds: a compiler that hangs must not hang a forecast
+
+# -ffp-contract=fast fuses a*b + c, and -ffast-math would delete the rounding in the exponential.
+CXX_FLAGS = "-std=c++20 -O3 -fPIC -fno-math-errno -fno-trapping-math -ffp-contract=fast -fvisibility=hidden"
+NVCC_FLAGS = "-std=c++20 -O3 -Xcompiler -fPIC"
+X86_LEVELS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}  # torch's name for what this CPU has: GCC's
+
+
+class BuildError(RuntimeError):
+    """There is no library, and this is why."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one library is made. `target`: the CPU level or the GPU architectures it is for."""
+
+    kind: str
+    target: str
+    sources: tuple[str, ...]
+    compile_cxx: str
+    compile_cuda: str
+    link: str
+
+    def name(self) -> str:
+        """File name, by all that the result depends on."""
+        parts = [self.compile_cxx, self.compile_cuda, self.link, torch.__version__, platform.machine()]
+        parts += [_version(command.split()[0]) for command in (self.compile_cxx, self.compile_cuda) if command]
+        digest = hashlib.sha256("\n".join(parts).encode())
+        for path in sorted(sources_folder().glob("*")):
+            if path.is_file():
+                digest.update(path.name.encode() + path.read_bytes())
+        return f"predgsplat-{self.kind}-{self.target}-{digest.hexdigest()[:16]}.so"
+
+
+def library(kind: str) -> Path:
+    """Path of the library for "cpu" or "cuda", built now if need be.
+
+    Raises:
+        BuildError: no compiler, no ninja, no sources, or a failed build; in one line.
+    """
+    target = cpu_level() if kind == "cpu" else cuda_architectures()
+    shipped = sources_folder() / "prebuilt" / f"predgsplat-{kind}-{target}.so"
+    if shipped.is_file():
+        return shipped
+    recipe = cpu_recipe(target) if kind == "cpu" else cuda_recipe(target)
+    folder = cache_folder()
+    path = folder / recipe.name()
+    if not path.is_file():
+        log.info("building the renderer for this machine, once: %s", path)
+        _build(recipe, path)
+    return path
+
+
+def sources_folder() -> Path:
+    """`ext/predgsplat`, wherever this installation keeps it."""
+    package = Path(__file__).parents[1]
+    inside = package / "ext" / "predgsplat"
+    return inside if inside.is_dir() else package.parent / "ext" / "predgsplat"
+
+
+def cache_folder() -> Path:
+    """Where built libraries are kept; created.
+
+    Raises:
+        BuildError: there is no folder to write to.
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = Path(os.environ.get(CACHE_ENVIRONMENT) or os.path.join(root, "predgsplat"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(f"cannot write to {folder} ({error.strerror}); set {CACHE_ENVIRONMENT}") from error
+    return folder
+
+
+def cpu_level() -> str:
+    """What the code is compiled for: of an x86 its level, of others the architecture."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return platform.machine()
+    return X86_LEVELS.get(torch.backends.cpu.get_cpu_capability(), "x86-64")
+
+
+def cuda_architectures() -> str:
+    """Compute capabilities to compile for, like `8.0+9.0`: of TORCH_CUDA_ARCH_LIST, or of the devices here."""
+    named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(" ", ";").replace("+PTX", "")
+    if named:
+        return "+".join(sorted(filter(None, named.split(";"))))
+    found = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+    return "+".join(f"{major}.{minor}" for major, minor in sorted(found)) or "8.0+9.0"
+
+
+def cpu_recipe(level: str) -> Recipe:
+    """Schema and CPU kernels, by the C++ compiler."""
+    march = f" -march={level}" if level.startswith("x86-64") else ""
+    cxx = f"{_cxx()} {CXX_FLAGS}{march} {_includes()}"
+    return Recipe("cpu", level, ("cpu.cpp", "ops.cpp"), cxx, "", f"{_cxx()} -shared {_torch_libraries('torch_cpu')}")
+
+
+def cuda_recipe(architectures: str) -> Recipe:
+    """CUDA kernels, by nvcc. The schema is that of the CPU's library, which is loaded first."""
+    nvcc = _nvcc()
+    codes = [a.replace(".", "") for a in architectures.split("+")]
+    targets = " ".join(f"-gencode=arch=compute_{c},code=sm_{c}" for c in codes)
+    targets += f" -gencode=arch=compute_{codes[-1]},code=compute_{codes[-1]}"  # later devices compile this themselves
+    cxx = f"{_cxx()} {CXX_FLAGS} -DPREDGSPLAT_CUDA -DUSE_CUDA {_includes()} -I{Path(nvcc).parents[1] / 'include'}"
+    link = f"{nvcc} -shared {targets} {_torch_libraries('torch_cuda', 'torch_cpu')}"
+    sources = ("cuda_forward.cu", "cuda_backward.cu", "ops.cpp")
+    return Recipe("cuda", architectures, sources, cxx, f"{nvcc} {NVCC_FLAGS} {targets}", link)
+
+
+def _build(recipe: Recipe, path: Path) -> None:
+    """Compile and link in a folder of this process alone; move the result to `path`."""
+    ninja = _ninja()
+    try:
+        folder = tempfile.mkdtemp(prefix=".building-", dir=path.parent)
+    except OSError as error:
+        raise BuildError(f"cannot write to {path.parent} ({error.strerror}); set {CACHE_ENVIRONMENT}") from error
+    try:
+        Path(folder, "build.ninja").write_text(ninja_file(recipe))
+        command = [ninja, "-C", folder, "-j", os.environ.get("MAX_JOBS") or "2"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+        if result.returncode != 0:
+            raise BuildError(_first_error(result.stdout + result.stderr))
+        os.replace(Path(folder, "library.so"), path)
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"the compiler did not finish within {LIMIT} s") from error
+    except OSError as error:
+        raise BuildError(f"cannot build in {path.parent} ({error.strerror}); set {CACHE_ENVIRONMENT}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def ninja_file(recipe: Recipe) -> str:
+    """The build as ninja reads it."""
+    rules = [
+        f"rule cxx\n  command = {recipe.compile_cxx} -c $in -o $out",
+        f"rule cuda\n  command = {recipe.compile_cuda} -c $in -o $out",
+        f"rule link\n  command = {recipe.link.split(' ', 1)[0]} $in {recipe.link.split(' ', 1)[1]} -o $out",
+    ]
+    objects = []
+    for source in recipe.sources:
+        objects.append(source + ".o")
+        rule = "cuda" if source.endswith(".cu") else "cxx"
+        rules.append(f"build {source}.o: {rule} {_escape(sources_folder() / source)}")
+    rules.append(f"build library.so: link {' '.join(objects)}")
+    return "\n".join(rules) + "\n"
+
+
+def _includes() -> str:
+    return f"-I{_quote(Path(torch.__file__).parent / 'include')}"
+
+
+def _torch_libraries(*names: str) -> str:
+    return f"-L{_quote(Path(torch.__file__).parent / 'lib')} " + " ".join(f"-l{name}" for name in names)
+
+
+def _cxx() -> str:
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        if name and shutil.which(name):
+            return name
+    raise BuildError("there is no C++ compiler (c++, g++, clang++, or the one that CXX names)")
+
+
+def _nvcc() -> str:
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    found = shutil.which("nvcc", path=os.path.join(home, "bin") if home else None)
+    if not found:
+        raise BuildError("there is no CUDA compiler (nvcc, on PATH or under CUDA_HOME)")
+    return os.path.realpath(found)
+
+
+def _ninja() -> str:
+    """The ninja of this Python environment, which need not be on PATH, or that of the system."""
+    found = shutil.which("ninja", path=str(Path(sys.executable).parent)) or shutil.which("ninja")
+    if not found:
+        raise BuildError("there is no ninja (pip install ninja)")
+    return found
+
+
+def _version(command: str) -> str:
+    try:
+        return subprocess.run([command, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+
+
+def _first_error(output: str) -> str:
+    """One line that tells what went wrong."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower() and not line.startswith("ninja")]
+    return "the build failed: " + (errors or lines or ["no output"])[0]
+
+
+def _quote(path: Path) -> str:
+    return f"'{path}'" if " " in str(path) else str(path)
+
+
+def _escape(path: Path) -> str:
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def main() -> None:
+    """Build what a wheel carries: a library for each level of this architecture."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    levels = [*X86_LEVELS.values(), "x86-64"] if cpu_level().startswith("x86-64") else [cpu_level()]
+    for level in levels:
+        path = folder / f"predgsplat-cpu-{level}.so"
+        _build(cpu_recipe(level), path)
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
