@@ -29,19 +29,31 @@ constexpr double TASK_ROWS = 10e3;
 struct Shape {
   int x, y;                      // whole pixel of the centre
   int left, right, top, bottom;  // first and last offset in pixels, within reach and frame; lattice points of a lattice
-  bool visible, steep, finite;
+  bool steep;                    // rows must be computed one by one
   float fraction_x, fraction_y, a, b, c;
   float det;                    // a c - b²
   float ratio, inverse_ratio;   // 2^2b and 2^-2b
   float tip;                    // u at which the ellipse of reach extends farthest down
 };
 
-// LANES Gaussians of one frame.
-struct Block {
-  int count;
-  Shape shapes[LANES];
+// LANES Gaussians of one frame, prepared all at once.
+class Block {
+ public:
+  const int count;
 
   Block(const Problem& problem, int64_t first, int count);
+
+  bool visible(int i) const { return visible_[i] != 0; }
+  bool all_finite(int i) const { return finite_[i] != 0; }
+
+  PREDGSPLAT_INLINE Shape operator[](int i) const {
+    return {x_[i],          y_[i],          left_[i], right_[i], top_[i], bottom_[i], steep_[i] != 0,   fraction_x_[i],
+            fraction_y_[i], a_[i],          b_[i],    c_[i],     det_[i], ratio_[i],  inverse_ratio_[i], tip_[i]};
+  }
+
+ private:
+  Ints x_, y_, left_, right_, top_, bottom_, visible_, steep_, finite_;
+  Lanes fraction_x_, fraction_y_, a_, b_, c_, det_, ratio_, inverse_ratio_, tip_;
 };
 
 // `count` values from `from`, then zeros: the last vector of an array must not be read beyond its end.
@@ -83,30 +95,14 @@ Block::Block(const Problem& problem, int64_t first, int count_) : count(count_) 
   const Ints steep = (g.det < 0.3f * (g.a * g.c)) | (2.0f * absolute(g.b) * (reach_x + 1.0f) > MAX_SLOPE);
   const Ints visible = is_finite & (left <= right) & (top <= bottom);
   const auto integers = [&](Lanes v) { return __builtin_convertvector(zero_unless(visible, v), Ints); };
-  const Ints xs = integers(x), ys = integers(y);
-  const Ints lefts = integers(left), rights = integers(right), tops = integers(top), bottoms = integers(bottom);
   const Lanes slope = zero_unless(~steep, 2.0f * g.b);
-  const Lanes ratio = exp2(slope), inverse_ratio = exp2(-slope);
-  const Lanes tip = -g.b * square_root(CUT / (g.a * g.det));
-  for (int i = 0; i < LANES; ++i)
-    shapes[i] = {xs[i],
-                 ys[i],
-                 lefts[i],
-                 rights[i],
-                 tops[i],
-                 bottoms[i],
-                 visible[i] != 0,
-                 steep[i] != 0,
-                 is_finite[i] != 0,
-                 g.fraction_x[i],
-                 g.fraction_y[i],
-                 g.a[i],
-                 g.b[i],
-                 g.c[i],
-                 g.det[i],
-                 ratio[i],
-                 inverse_ratio[i],
-                 tip[i]};
+  x_ = integers(x), y_ = integers(y);
+  left_ = integers(left), right_ = integers(right), top_ = integers(top), bottom_ = integers(bottom);
+  visible_ = visible, steep_ = steep, finite_ = is_finite;
+  fraction_x_ = g.fraction_x, fraction_y_ = g.fraction_y;
+  a_ = g.a, b_ = g.b, c_ = g.c, det_ = g.det;
+  ratio_ = exp2(slope), inverse_ratio_ = exp2(-slope);
+  tip_ = -g.b * square_root(CUT / (g.a * g.det));
 }
 
 // A lattice of up to 15 points fits into one strip of 16 lanes, and needs 2^-(a u²) and 2^-(c v²) at eight distances
@@ -193,7 +189,7 @@ PREDGSPLAT_INLINE void rows_in_reach(const Shape& g, float u1, float u2, int& to
 // moved right by a fraction, which adds the neighbour's share `q`.
 template <bool STEEP, bool ANALYTIC>
 struct Strip {
-  const Shape g;
+  const Shape& g;
   Lanes u;      // columns counted from the centre
   Ints inside;  // lanes within left and right
   Ints inside_q;
@@ -261,10 +257,9 @@ struct Canvas {
 
 // small: nullptr, or the SmallLattice that saves computing powers.
 template <bool STEEP, bool ANALYTIC, bool SINGLE, bool CLIPPED, class Small>
-PREDGSPLAT_INLINE void draw_strip(const Shape& g_, const RowShares& rows_, const Canvas& canvas_, int column, int top,
+PREDGSPLAT_INLINE void draw_strip(const Shape g, const RowShares& rows_, const Canvas& canvas_, int column, int top,
                                   int bottom, Small small) {
   constexpr bool SMALL = !std::is_same_v<Small, std::nullptr_t>;
-  const Shape g = g_;
   const Canvas canvas = canvas_;
   const struct { const float *own, *next; } rows{rows_.own, rows_.next};
   const Strip<STEEP, ANALYTIC> strip(g, column - g.x);
@@ -408,9 +403,10 @@ void draw_band(const Problem& problem, int64_t frame, int top, int bottom, float
     const int64_t first = frame * problem.gaussians + n;
     const Block block(problem, first, static_cast<int>(std::min<int64_t>(LANES, problem.gaussians - n)));
     for (int i = 0; i < block.count; ++i) {
-      const Shape& g = block.shapes[i];
-      finite &= g.finite;
-      if (!g.visible || g.y + g.bottom + 1 < top || g.y + g.top >= bottom) continue;
+      finite &= block.all_finite(i);
+      if (!block.visible(i)) continue;
+      const Shape g = block[i];
+      if (g.y + g.bottom + 1 < top || g.y + g.top >= bottom) continue;
       canvas.amplitudes = problem.amplitudes + (first + i) * problem.channels;
       draw_any<ANALYTIC, SINGLE>(g, rows, canvas, padded, SINGLE ? canvas.amplitudes[0] : 1.0f);
     }
@@ -461,10 +457,9 @@ class Bordered {
 
 // Adds the moments of one strip, column by column. image: a gradient, with what lies around the frame; its pixel (0, 0).
 template <bool STEEP, bool ANALYTIC, class Small>
-PREDGSPLAT_INLINE void gather_strip(const Shape& g_, const float* factor, const float* image, int64_t stride, int column,
+PREDGSPLAT_INLINE void gather_strip(const Shape g, const float* factor, const float* image, int64_t stride, int column,
                                     int top, int bottom, Small small, Moments<Lanes>& moments) {
   constexpr bool SMALL = !std::is_same_v<Small, std::nullptr_t>;
-  const Shape g = g_;
   const Strip<STEEP, ANALYTIC> strip(g, column - g.x);
   const float offset = ANALYTIC ? g.fraction_y : 0.0f;
   const int start = SMALL ? 0 : strip.start(top, bottom);
@@ -639,11 +634,11 @@ void gather_range(const Problem& problem, int64_t frame, int64_t from, int64_t t
     Moments<Lanes> m{};
     Lanes* const by_name[8] = {&m.s0, &m.su, &m.sw, &m.suu, &m.suw, &m.sww, &m.sx, &m.sy};
     for (int i = 0; i < count; ++i) {
-      const Shape& g = block.shapes[i];
       const float* amplitudes = problem.amplitudes + (first + i) * C;
       float* grad_amplitudes = gradients.amplitudes + (first + i) * C;
-      std::fill_n(grad_amplitudes, C, g.finite ? 0.0f : std::nanf(""));
-      if (!g.visible) continue;
+      std::fill_n(grad_amplitudes, C, block.all_finite(i) ? 0.0f : std::nanf(""));
+      if (!block.visible(i)) continue;
+      const Shape g = block[i];
       float sums[8];
       if (C == 1) {
         gather_any<ANALYTIC>(g, rows, origin, images.stride, sums);
@@ -659,7 +654,7 @@ void gather_range(const Problem& problem, int64_t frame, int64_t from, int64_t t
     const Gradients<Lanes> d =
         adjoint(m, load_some<2>(scale, count), load_some<2>(scale + 1, count), load_some<1>(rotation, count), geometry);
     for (int i = 0; i < count; ++i) {
-      const float lost = block.shapes[i].finite ? 0.0f : std::nanf("");
+      const float lost = block.all_finite(i) ? 0.0f : std::nanf("");
       gradients.coords[2 * (first + i)] = d.mu_x[i] + lost;
       gradients.coords[2 * (first + i) + 1] = d.mu_y[i] + lost;
       gradients.scale[2 * (first + i)] = d.s1[i] + lost;

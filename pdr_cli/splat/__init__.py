@@ -65,8 +65,10 @@ def render(
     """
     _check(coords, scale, rotation, amplitudes, size, kernel_size, normalize, sampling)
     name, _ = _select(backend, coords.device.type)
-    if name != "reference" and _needs_reference(backend, coords, scale, rotation, amplitudes):
-        name = "reference"
+    if name != "reference":
+        double = torch.float64 in (coords.dtype, scale.dtype, rotation.dtype, amplitudes.dtype)
+        if double or torch.compiler.is_exporting():
+            name = _reference_instead(backend, double)
     if name == "reference":
         return reference.render(coords, scale, rotation, amplitudes, size, kernel_size, normalize, sampling)
     if normalize == "density":
@@ -110,14 +112,12 @@ def _say_once(device: str, reason: str) -> None:
     log.warning("the compiled %s renderer is not there, plain torch takes its place: %s", device, reason)
 
 
-def _needs_reference(backend: str, *inputs: Tensor) -> bool:
-    """Whether only the reference can do what is asked: float64, or a graph that leaves this program."""
-    exporting = torch.compiler.is_exporting()
-    double = any(x.dtype == torch.float64 for x in inputs)
-    if (exporting or double) and backend not in ("auto", "reference"):
+def _reference_instead(backend: str, double: bool) -> str:
+    """For what only the reference can do: float64, or a graph that leaves this program."""
+    if backend != "auto":
         what = "renders in float32" if double else "cannot be exported"
         raise RendererUnavailable(f"backend={backend!r} {what}; backend='reference' or 'auto' does this")
-    return exporting or double
+    return "reference"
 
 
 def _check(

@@ -55,6 +55,35 @@ def test_gradients_equal_finite_differences(gaussians, size, kernel_size):
     assert torch.autograd.gradcheck(lambda *x: reference.render(*x, size, kernel_size), inputs)
 
 
+@pytest.mark.parametrize(("size", "kernel_size"), [((4, 13), 5), ((6, 5), 9.5)])
+def test_analytic_gradients_equal_finite_differences(gaussians, size, kernel_size):
+    inputs = gaussians(gaussians=2)
+    assert torch.autograd.gradcheck(lambda *x: reference.render(*x, size, kernel_size, "peak", "analytic"), inputs)
+
+
+def test_analytic_is_the_gaussian_at_each_pixel_s_centre():
+    # K = 21: a kernel unit is 2 px. The centre is (1 + 0.1) * 10 / 2 = 5.5 and (1 - 0.2) * 10 / 2 = 4.
+    tensors = [torch.tensor([x], dtype=torch.float64) for x in ((0.1, -0.2), (0.5, 1.5), 0.0, (3.0,))]
+    image = reference.render(*tensors, (11, 11), 21, "peak", "analytic")[0]
+    assert image[4, 6].item() == pytest.approx(3 * math.exp(-(0.25**2) / 0.5**2 / 2))
+    assert image[7, 5].item() == pytest.approx(3 * math.exp(-(0.25**2) / 0.5**2 / 2 - 1.5**2 / 1.5**2 / 2))
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_analytic_draws_the_same_at_any_resolution(gaussians, times):
+    inputs = gaussians(channels=2)
+    coarse = reference.render(*inputs, (9, 12), 7, "peak", "analytic")
+    fine = reference.render(*inputs, (8 * times + 1, 11 * times + 1), 6 * times + 1, "peak", "analytic")
+    torch.testing.assert_close(fine[..., ::times, ::times], coarse)
+
+
+def test_analytic_frames_and_gaussians_come_in_blocks(gaussians, monkeypatch):
+    inputs = gaussians(batch=(3,), gaussians=7)
+    whole = reference.render(*inputs, (9, 12), 7, "peak", "analytic")
+    monkeypatch.setattr(reference, "CPU_BLOCK_BYTES", 2 * 9 * 12 * 8)
+    torch.testing.assert_close(reference.render(*inputs, (9, 12), 7, "peak", "analytic"), whole)
+
+
 def one(coords=(0.0, 0.0), scale=(0.3, 0.3), rotation=0.0, size=(33, 33), kernel_size=15):
     """One Gaussian of amplitude 1: [H, W]."""
     tensors = [torch.tensor([x], dtype=torch.float64) for x in (coords, scale, rotation, (1.0,))]

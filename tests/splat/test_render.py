@@ -21,6 +21,13 @@ def test_renders_the_reference(gaussians, backend):
     torch.testing.assert_close(found, reference.render(*inputs, (20, 22), 9, "density"))
 
 
+@pytest.mark.parametrize("sampling", splat.SAMPLINGS)
+def test_renders_the_sampling_that_is_asked_for(gaussians, sampling):
+    inputs = gaussians(channels=2)
+    found = splat.render(*inputs, size=(20, 22), kernel_size=9, sampling=sampling)
+    torch.testing.assert_close(found, reference.render(*inputs, (20, 22), 9, "peak", sampling))
+
+
 def test_active_backend_gives_its_reason():
     name, reason = splat.active_backend("cpu")
     assert name in splat.BACKENDS
@@ -38,11 +45,29 @@ def test_the_environment_overrides_auto_but_not_a_name(gaussians, monkeypatch):
 
 
 def test_a_named_backend_that_is_not_there_is_an_error(gaussians, monkeypatch):
-    with pytest.raises(splat.RendererUnavailable, match="compiled cuda renderer is not built"):
+    monkeypatch.setattr(splat.native, "unavailable", lambda kind: "there is no compiler")
+    inputs = gaussians(dtype=torch.float32)
+    with pytest.raises(splat.RendererUnavailable, match="backend='cpu', but there is no compiler; backend='reference'"):
+        splat.render(*inputs, size=(20, 22), kernel_size=9, backend="cpu")
+    monkeypatch.setenv(splat.ENVIRONMENT, "cpu")
+    with pytest.raises(splat.RendererUnavailable, match="PREDGSPLAT_BACKEND=cpu, but there is no compiler"):
+        splat.render(*inputs, size=(20, 22), kernel_size=9)
+
+
+def test_a_backend_for_another_device_is_an_error(gaussians):
+    with pytest.raises(splat.RendererUnavailable, match="backend='cuda', but the Gaussians are on cpu"):
         splat.render(*gaussians(), size=(20, 22), kernel_size=9, backend="cuda")
-    monkeypatch.setenv(splat.ENVIRONMENT, "cuda")
-    with pytest.raises(splat.RendererUnavailable, match="PREDGSPLAT_BACKEND=cuda"):
-        splat.render(*gaussians(), size=(20, 22), kernel_size=9)
+
+
+def test_a_graph_for_elsewhere_holds_the_reference(gaussians):
+    class Draw(torch.nn.Module):
+        def forward(self, *inputs):
+            return splat.render(*inputs, size=(20, 22), kernel_size=9)
+
+    inputs = tuple(x.detach() for x in gaussians(dtype=torch.float32))
+    exported = torch.export.export(Draw(), inputs)
+    assert not any("predgsplat" in str(node.target) for node in exported.graph.nodes)
+    torch.testing.assert_close(exported.module()(*inputs), Draw()(*inputs), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +82,9 @@ def test_a_named_backend_that_is_not_there_is_an_error(gaussians, monkeypatch):
         ({"size": (0, 22)}, r"size is \(0, 22\)"),
         ({"size": (22,)}, r"size is \(22,\)"),
         ({"kernel_size": 8}, "kernel_size is 8"),
+        ({"kernel_size": 9.5}, "kernel_size is 9.5; expected an odd number"),
+        ({"sampling": "exact"}, "sampling is 'exact'; expected one of lattice, analytic"),
+        ({"sampling": "analytic", "kernel_size": 1.0}, "kernel_size is 1.0; expected a number above 1"),
         ({"normalize": "sum"}, "normalize is 'sum'; expected one of peak, density"),
         ({"backend": "fast"}, "backend='fast' is not a renderer"),
     ],

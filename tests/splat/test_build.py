@@ -1,0 +1,174 @@
+"""Where the compiled renderer comes from, and what happens where it cannot come from anywhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from pdr_cli.splat import build
+
+try:
+    LIBRARY = build.library("cpu")
+except build.BuildError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+RENDER = """
+import torch
+from pdr_cli import splat
+one = torch.ones(1, 1)
+image = splat.render(0 * one.expand(1, 2), one.expand(1, 2), one[0], one, size=(5, 5), kernel_size=3, backend={backend!r})
+print(*splat.active_backend("cpu"), sep="; ")
+"""
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={k: v for k, v in (os.environ | environment).items() if v is not None},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_importing_builds_nothing(tmp_path):
+    result = run("import pdr_cli.splat, pdr_cli.models.pdr", PREDGSPLAT_CACHE=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_second_process_takes_what_the_first_one_built(tmp_path):
+    first = run(RENDER.format(backend="cpu"), PREDGSPLAT_CACHE=str(tmp_path))
+    assert first.stdout == "cpu; compiled for this machine\n", first.stderr
+    (built,) = tmp_path.iterdir()  # and no folder of the build is left
+    before = built.stat().st_mtime_ns
+    second = run(RENDER.format(backend="cpu"), PREDGSPLAT_CACHE=str(tmp_path))
+    assert second.returncode == 0
+    assert built.stat().st_mtime_ns == before
+
+
+def test_two_processes_may_build_at_once_and_a_killed_one_blocks_nobody(tmp_path):
+    def start() -> subprocess.Popen:
+        command = [sys.executable, "-c", RENDER.format(backend="cpu")]
+        return subprocess.Popen(command, env=os.environ | {"PREDGSPLAT_CACHE": str(tmp_path)}, stdout=subprocess.PIPE)
+
+    killed = start()
+    deadline = time.monotonic() + 60
+    while not any(tmp_path.glob(".building-*/*.o")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    assert not any(tmp_path.glob("*.so"))
+    others = [start(), start()]
+    assert [p.communicate(timeout=200)[0] for p in others] == [b"cpu; compiled for this machine\n"] * 2
+    assert len(list(tmp_path.glob("*.so"))) == 1
+
+
+@pytest.fixture
+def no_compiler(tmp_path) -> dict[str, str]:
+    """A machine with a Python and an empty cache, but nothing to compile with."""
+    return {"PATH": str(tmp_path / "nothing"), "CXX": "", "PREDGSPLAT_CACHE": str(tmp_path / "cache")}
+
+
+def test_without_a_compiler_auto_takes_the_reference_and_says_why_in_one_line(no_compiler):
+    result = run(RENDER.format(backend="auto"), **no_compiler)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("reference; the compiled cpu renderer is not there: there is no C++ compiler")
+    assert result.stderr.count("plain torch takes its place: there is no C++ compiler") == 1
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_without_a_compiler_a_renderer_asked_for_by_name_is_an_error(no_compiler):
+    by_argument = run(RENDER.format(backend="cpu"), **no_compiler)
+    by_environment = run(RENDER.format(backend="auto"), PREDGSPLAT_BACKEND="cpu", **no_compiler)
+    for result, asked in ((by_argument, "backend='cpu'"), (by_environment, "PREDGSPLAT_BACKEND=cpu")):
+        assert result.returncode == 1
+        assert f"RendererUnavailable: {asked}, but there is no C++ compiler" in result.stderr
+
+
+def test_a_failed_build_names_the_compiler_s_first_error(tmp_path):
+    code = f"""
+    import shutil
+    from pathlib import Path
+    from pdr_cli.splat import build, native
+    folder = Path({str(tmp_path)!r}) / "sources"
+    shutil.copytree(build.sources_folder(), folder)
+    (folder / "simd.h").write_text("#error this is no processor\\n")
+    build.sources_folder = lambda: folder
+    print(native.unavailable("cpu"))
+    """
+    result = run(code, PREDGSPLAT_CACHE=str(tmp_path / "cache"))
+    assert result.stdout.startswith("the build failed: "), result.stderr
+    assert "this is no processor" in result.stdout
+    assert not any((tmp_path / "cache").iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(build.CACHE_ENVIRONMENT, str(tmp_path / "file" / "cache"))
+    with pytest.raises(build.BuildError, match=r"cannot write to .*cache \(Not a directory\); set PREDGSPLAT_CACHE"):
+        build.library("cpu")
+
+
+def test_a_shipped_library_comes_first(tmp_path, monkeypatch):
+    shipped = tmp_path / "prebuilt" / f"predgsplat-cpu-{build.cpu_level()}.so"
+    shipped.parent.mkdir()
+    shipped.write_bytes(LIBRARY.read_bytes())
+    monkeypatch.setattr(build, "sources_folder", lambda: tmp_path)
+    monkeypatch.setenv("PATH", "")
+    assert build.library("cpu") == shipped
+
+
+def test_a_change_of_anything_it_depends_on_builds_anew(tmp_path, monkeypatch):
+    recipe = build.cpu_recipe(build.cpu_level())
+    names = {recipe.name()}
+    for path in build.sources_folder().iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    with monkeypatch.context() as change:
+        change.setattr(build, "sources_folder", lambda: tmp_path)
+        assert recipe.name() in names
+        (tmp_path / "gaussian.h").write_text("// another\n")
+        names.add(recipe.name())
+    with monkeypatch.context() as change:
+        change.setattr(build.torch, "__version__", "2.11.0")
+        names.add(recipe.name())
+    with monkeypatch.context() as change:
+        change.setattr(build, "CXX_FLAGS", "-O0")
+        names.add(build.cpu_recipe(build.cpu_level()).name())
+    names.add(build.cpu_recipe("x86-64").name())
+    assert len(names) == 5 if build.cpu_level() != "x86-64" else 4
+
+
+def test_paths_with_spaces(tmp_path):
+    cache = tmp_path / "a cache: with $ signs"
+    result = run(RENDER.format(backend="cpu"), PREDGSPLAT_CACHE=str(cache))
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"), [("9.0", "9.0"), ("8.0;9.0+PTX", "8.0+9.0"), ("9.0 8.6", "8.6+9.0"), ("", "8.0+9.0")]
+)
+def test_architectures_of_a_gpu_are_those_named_or_a_fair_choice(monkeypatch, named, expected):
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", named)
+    monkeypatch.setattr(build.torch.cuda, "device_count", lambda: 0)
+    assert build.cuda_architectures() == expected
+
+
+def test_what_a_wheel_carries_is_a_library_for_each_level(tmp_path, monkeypatch, capsys):
+    made = []
+    monkeypatch.setattr(build, "_build", lambda recipe, path: made.append((recipe.target, path)))
+    monkeypatch.setattr(sys, "argv", ["build", str(tmp_path)])
+    build.main()
+    assert (build.cpu_level(), tmp_path / f"predgsplat-cpu-{build.cpu_level()}.so") in made
+    assert capsys.readouterr().out.split() == [str(path) for _, path in made]
+
+
+def test_sources_are_found_where_a_wheel_puts_them():
+    assert {"gaussian.h", "cpu.cpp", "ops.cpp"} <= {p.name for p in Path(build.sources_folder()).iterdir()}
