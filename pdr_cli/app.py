@@ -197,8 +197,8 @@ def bench_render(
     res: Annotated[list[int] | None, typer.Option(min=8, help="Frame side in pixels; repeatable.")] = None,
     gaussians: Annotated[int | None, typer.Option(min=1, help="Gaussians per frame; default as the paper.")] = None,
     kernel_size: Annotated[int | None, typer.Option(min=3, help="Lattice size K, odd; default as the paper.")] = None,
-    channels: Annotated[int, typer.Option(min=1, help="Channels.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Frames per call.")] = 1,
+    channels: Annotated[list[int] | None, typer.Option(min=1, help="Channels; repeatable, default 1.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Frames per call; repeatable, default 1.")] = None,
     backward: Annotated[bool, typer.Option("--backward", help="Time forward + backward too.")] = False,
     variants: Annotated[str | None, typer.Option(help="Comma-separated; default: all there are.")] = None,
     paper: Annotated[
@@ -218,6 +218,8 @@ def bench_render(
     Example:
 
         pdr bench-render --res 256 --backward
+
+        pdr bench-render --res 128 --channels 1 3 8 --batch 1 16
     """
     _logs(quiet, verbose, log_json)
     from pdr_cli.commands import bench_render as command
@@ -226,8 +228,8 @@ def bench_render(
         res=res or None,
         gaussians=gaussians,
         kernel_size=kernel_size,
-        channels=channels,
-        batch=batch,
+        channels=channels or None,
+        batch=batch or None,
         backward=backward,
         variants=[v for v in variants.split(",") if v] if variants else None,
         paper=paper,
@@ -332,7 +334,11 @@ def _logs(quiet: bool, verbose: bool, as_json: bool) -> None:
 
 
 # Options that take several values after one name, as a shell leaves them when it expands --data clips/*.mp4.
-SEVERAL = {"train": ("--data", "--var", "--set"), "bench-render": ("--res",), "export": ("--input",)}
+SEVERAL = {
+    "train": ("--data", "--var", "--set"),
+    "bench-render": ("--res", "--channels", "--batch"),
+    "export": ("--input",),
+}
 
 
 def spread(arguments: list[str]) -> list[str]:

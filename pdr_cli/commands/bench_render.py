@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import platform
@@ -70,8 +71,8 @@ def run(
     res: list[int] | None = None,
     gaussians: int | None = None,
     kernel_size: int | None = None,
-    channels: int = 1,
-    batch: int = 1,
+    channels: list[int] | None = None,
+    batch: list[int] | None = None,
     backward: bool = False,
     variants: list[str] | None = None,
     paper: bool = False,
@@ -91,7 +92,10 @@ def run(
     where = devices.pick(device)
     chosen = find_variants(variants, where)
     resolutions = list(PAPER_SETTINGS) if paper else res or [256]
-    settings = [complete(r, kernel_size, gaussians, channels, batch) for r in resolutions]
+    settings = [
+        complete(r, kernel_size, gaussians, c, b)
+        for r, c, b in itertools.product(resolutions, channels or [1], batch or [1])
+    ]
     check_options(settings, chosen, threads, repeats)
     threads_before = torch.get_num_threads()
     try:

@@ -207,9 +207,10 @@ def _render_frames(frames: list[Tensor], size: tuple[int, int], kernel_size: flo
     """All frames, in blocks of bounded size: [P, N, ...] -> [P, C, H, W]."""
 
     def render_block(*block: Tensor) -> Tensor:
+        coords, scale, rotation, amplitudes = block
         if sampling == "analytic":
-            return _analytic_block(*block, size, kernel_size)
-        return _render_block(*block, size, int(kernel_size))
+            return _analytic_block(coords, scale, rotation, amplitudes, size, kernel_size)
+        return _render_block(coords, scale, rotation, amplitudes, size, int(kernel_size))
 
     if torch.compiler.is_compiling():
         # The number of frames may be symbolic in an exported graph, and a loop over it would freeze it.

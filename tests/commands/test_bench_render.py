@@ -23,7 +23,7 @@ def report(capsys, **options):
 
 
 def test_rows_follow_the_schema(capsys):
-    code, found = report(capsys, backward=True, channels=2, batch=3)
+    code, found = report(capsys, backward=True, channels=[2], batch=[3])
     assert code == 0
     assert {"device", "torch", "threads"} <= found.keys()
     passes = ("forward", "forward+backward")

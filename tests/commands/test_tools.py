@@ -2,8 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from pdr_cli import config
+from pdr_cli import config, splat
 from tests.builders import weather_file
 from tests.cli import pdr
 
@@ -24,10 +25,14 @@ def test_presets_lists_all_and_prints_one_to_copy(tmp_path: Path) -> None:
     assert pdr("presets", "taxibi").code == 78
 
 
-def test_doctor_names_the_renderer_and_why() -> None:
+@pytest.mark.parametrize("asked", ["", "reference"])
+def test_doctor_names_the_renderer_and_why(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREDGSPLAT_BACKEND", asked)
     report = json.loads(pdr("doctor", "--json").out)
-    assert report["renderer"]["active"] == "reference"
-    assert report["renderer"]["because"]
+    name, reason = splat.active_backend("cuda" if torch.cuda.is_available() else "cpu")
+    assert (report["renderer"]["active"], report["renderer"]["because"]) == (name, reason)
+    assert Path(report["renderer"]["library"]).exists()
+    assert name == "reference" or not asked
     assert "torch" in report["packages"]
     assert pdr("doctor").code == 0
 
@@ -90,12 +95,18 @@ def test_bench_render_is_reached_from_the_command_line(tmp_path: Path) -> None:
         "7",
         "--repeats",
         "5",
+        "--channels",
+        "1",
+        "3",
+        "--batch",
+        "2",
         "-o",
         "bench.json",
     )
     assert result.code == 0, result.err
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
     assert {row["res"] for row in rows} == {16, 32}
+    assert {(row["channels"], row["batch"]) for row in rows} == {(1, 2), (3, 2)}
     assert {row["variant"] for row in rows} >= {"base", "base_grid", "reference"}
     assert pdr("bench-render", "--paper", "--res", "16").code == 2
     assert pdr("bench-render", "--variants", "bsae").code == 2

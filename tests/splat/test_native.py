@@ -53,7 +53,9 @@ def check(inputs, size, kernel_size, sampling="lattice", normalize="peak"):
     for name, a, b in zip(NAMES, found, expected, strict=True):
         # Of 1 at least: a Gaussian is drawn down to 2^-24 of its peak, and with K = 3 its scale matters no more than that.
         error = (a - b).abs().max() / b.abs().max().clamp(min=1)
-        assert error <= (VALUE if name == "image" else GRADIENT[sampling]), f"{name} is off by {error:.1e} of its maximum"
+        assert error <= (VALUE if name == "image" else GRADIENT[sampling]), (
+            f"{name} is off by {error:.1e} of its maximum"
+        )
 
 
 CASES = [  # H, W, K: square, not square, even and odd, K beyond the frame, one strip of lanes and many
@@ -156,7 +158,9 @@ def test_a_gaussian_far_outside_draws_nothing(far):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("which", ["coords", "scale", "rotation"])
 def test_a_gaussian_that_is_nowhere_does_not_vanish_silently(which, bad):
-    inputs = {n: x.detach().clone() for n, x in zip(NAMES[1:], random_gaussians((2,), 5, 1, torch.float32), strict=True)}
+    inputs = {
+        n: x.detach().clone() for n, x in zip(NAMES[1:], random_gaussians((2,), 5, 1, torch.float32), strict=True)
+    }
     inputs[which][0, 3] = bad
     leaves = [x.requires_grad_() for x in inputs.values()]
     image = native_render((12, 12), 7)(*leaves)
@@ -234,9 +238,10 @@ def _threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.usefixtures("_threads")
 @pytest.mark.parametrize(("frames", "channels"), [(1, 1), (1, 3), (2, 1), (7, 2)])
-def test_bitwise_the_same_on_any_number_of_threads(frames, channels, _threads):
-    # Large enough to be divided: a frame of 200 Gaussians with K = 51.
+def test_bitwise_the_same_on_any_number_of_threads(frames, channels):
+    # Large enough to be divided: a frame of 400 Gaussians with K = 51.
     inputs = random_gaussians((frames,), 400, channels, torch.float32)
     results = []
     for threads in (1, 2, 3, 5, 1):
