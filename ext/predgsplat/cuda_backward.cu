@@ -13,7 +13,7 @@ namespace {
 
 constexpr int MOST_PER_BLOCK = 64;  // Gaussians
 constexpr int SHARE_BITS = 2;       // 4 warps for each, where there are too few Gaussians to occupy a GPU
-constexpr int MOMENTS = 5;          // suu, suv, svv, and sx and sy, or su and sv in the analytic mode
+constexpr int MOMENTS = 5;          // suu, suw, sww, and sx and sy, or su and sw in the analytic mode
 
 // A Gaussian as the warps read it.
 template <int C>
@@ -23,6 +23,7 @@ struct alignas(16) Entry {
   int first_u, last_u, first_v, last_v;  // what it reaches of the frame; nothing if last < first
   float fraction_x, fraction_y;
   Squares squares;
+  float ridge;  // b/c: at u the Gaussian is largest where v is -ridge u
   float amplitudes[C];
 };
 
@@ -91,21 +92,21 @@ struct Pixel {
   }
 };
 
-// Sums of one column, over its rows: of the gradient times the value, times 1, v and v².
+// Sums of one column, over its rows: of the gradient times the value, times 1, w and w².
 struct ColumnMoments {
-  float s0 = 0.0f, sv = 0.0f, svv = 0.0f;
+  float s0 = 0.0f, sw = 0.0f, sww = 0.0f;
 
-  __device__ __forceinline__ void add(float weight, float v) {
-    const float weight_v = weight * v;
+  __device__ __forceinline__ void add(float weight, float w) {
+    const float weight_w = weight * w;
     s0 += weight;
-    sv += weight_v;
-    svv = fmaf(weight_v, v, svv);
+    sw += weight_w;
+    sww = fmaf(weight_w, w, sww);
   }
 
   __device__ __forceinline__ void add_to(float (&moments)[MOMENTS], float u) const {
     moments[0] = fmaf(u * u, s0, moments[0]);
-    moments[1] = fmaf(u, sv, moments[1]);
-    moments[2] += svv;
+    moments[1] = fmaf(u, sw, moments[1]);
+    moments[2] += sww;
   }
 };
 
@@ -120,9 +121,10 @@ __device__ __forceinline__ void walk_lattice(const Entry<C>& entry, const Image&
   const int first = entry.first_v + lane.row, rows = min(lane.rows, entry.last_v + 1 - first);
   int i = entry.y + first;
   Walk<C> walk(image, i, j);
+  const float ridge = entry.ridge * u;
   float v = static_cast<float>(first);
   ColumnMoments moments;
-  float value_above = 0.0f, spread_above = 0.0f, moved_above = 0.0f, step_above = 0.0f;
+  float value_above = 0.0f, w_above = 0.0f, spread_above = 0.0f, moved_above = 0.0f, step_above = 0.0f;
   // Each turn ends the lattice row above, which needs this pixel row, and begins the one at v.
 #pragma unroll 2
   for (int k = 0; k <= lane.rows; ++k) {
@@ -131,11 +133,11 @@ __device__ __forceinline__ void walk_lattice(const Entry<C>& entry, const Image&
     const float step = __shfl_sync(ALL_LANES, grad, lane.right) - grad;
     const float moved = fmaf(entry.fraction_x, step, grad);
     const float weight = value_above * lerp_to(moved_above, moved, entry.fraction_y);
-    moments.add(weight, v - 1.0f);
+    moments.add(weight, w_above);
     sums.moments[3] = fmaf(value_above, lerp_to(step_above, step, entry.fraction_y), sums.moments[3]);
     sums.moments[4] = fmaf(value_above, moved - moved_above, sums.moments[4]);
 
-    const float value = k < rows ? column.at(v) : 0.0f;
+    const float w = v + ridge, value = k < rows ? column.from_ridge(w) : 0.0f;
     if constexpr (C > 1) {
       // The value moves to the pixels instead, once for all channels.
       const float spread = lerp_to(value, __shfl_sync(ALL_LANES, value, lane.left), entry.fraction_x);
@@ -144,6 +146,7 @@ __device__ __forceinline__ void walk_lattice(const Entry<C>& entry, const Image&
       spread_above = spread;
     }
     value_above = value;
+    w_above = w;
     moved_above = moved;
     step_above = step;
     walk.next_row();
@@ -163,12 +166,12 @@ __device__ __forceinline__ void walk_pixels(const Entry<C>& entry, const Image& 
   const Column column(entry.squares, u, inside);
   const int first = entry.first_v + lane.row, rows = min(lane.rows, entry.last_v + 1 - first);
   Walk<C> walk(image, entry.y + first, entry.x + whole_u);
+  const float ridge = entry.ridge * u;
   ColumnMoments moments;
   for (int k = 0; k < rows; ++k) {
     const Pixel<C> pixel(walk, inside);
-    const float v = static_cast<float>(first + k) - entry.fraction_y;
-    const float value = column.at(v);
-    moments.add(value * pixel.weighted(entry), v);
+    const float w = static_cast<float>(first + k) - entry.fraction_y + ridge, value = column.from_ridge(w);
+    moments.add(value * pixel.weighted(entry), w);
     if constexpr (C > 1)
       for (int c = 0; c < C; ++c) sums.amplitudes[c] = fmaf(value, pixel.channels[c], sums.amplitudes[c]);
     walk.next_row();
@@ -176,7 +179,7 @@ __device__ __forceinline__ void walk_pixels(const Entry<C>& entry, const Image& 
   if constexpr (C == 1) sums.amplitudes[0] += moments.s0;
   moments.add_to(sums.moments, u);
   sums.moments[3] = fmaf(u, moments.s0, sums.moments[3]);
-  sums.moments[4] += moments.sv;
+  sums.moments[4] += moments.sw;
 }
 
 __device__ __forceinline__ float sum_over_warp(float x) {
@@ -233,6 +236,7 @@ __device__ __forceinline__ void prepare_entry(const Parameters& p, const Geometr
   entry.fraction_x = g.fraction_x;
   entry.fraction_y = g.fraction_y;
   entry.squares = complete_square(g);
+  entry.ridge = g.b / g.c;
 }
 
 // Writes the gradients of the parameters, NaN if one of them is not finite.
@@ -241,10 +245,10 @@ __device__ __forceinline__ void write_gradients(const float (&sums)[MOMENTS], co
                                                 const Geometry& geometry, int64_t n, const InputGradients& gradients) {
   Moments<float> m = {};
   m.suu = sums[0];
-  m.suv = sums[1];
-  m.svv = sums[2];
+  m.suw = sums[1];
+  m.sww = sums[2];
   (ANALYTIC ? m.su : m.sx) = sums[3];
-  (ANALYTIC ? m.sv : m.sy) = sums[4];
+  (ANALYTIC ? m.sw : m.sy) = sums[4];
   const Gradients<float> d = adjoint(m, p.s1, p.s2, p.theta, geometry);
   const float bad = zero_if_finite(p);
   gradients.coords[2 * n] = d.mu_x + bad;

@@ -64,9 +64,8 @@ struct Squares {
 };
 
 __device__ __forceinline__ Squares complete_square(const Gaussian<float>& g) {
-  const float c = larger(g.c, 1e-30f);  // a huge scale leaves nothing of c, b and det
-  const float root = sqrtf(c);
-  return {root, g.b / root, g.det / c};
+  const float root = sqrtf(g.c);
+  return {root, g.b / root, g.det / g.c};
 }
 
 // One column of a Gaussian, u pixels from its centre. What is not visible is 0; a NaN is.
@@ -76,10 +75,12 @@ struct Column {
   __device__ __forceinline__ Column(const Squares& q, float u, bool visible)
       : root(q.root), slope_u(q.slope * u), minus_rest_uu(visible ? -q.rest * u * u : -INFINITY) {}
 
-  __device__ __forceinline__ float at(float v) const {
-    const float t = fmaf(root, v, slope_u);
-    return exp2_approximately(fmaf(-t, t, minus_rest_uu));
-  }
+  __device__ __forceinline__ float at(float v) const { return at_root(fmaf(root, v, slope_u)); }
+
+  // At w from the ridge, where the column is largest: root v + slope u is root w.
+  __device__ __forceinline__ float from_ridge(float w) const { return at_root(root * w); }
+
+  __device__ __forceinline__ float at_root(float t) const { return exp2_approximately(fmaf(-t, t, minus_rest_uu)); }
 };
 
 // Runs f(C) with C, the channels that a block treats at once, as a constant: 1 to 4. More channels come in chunks.

@@ -14,6 +14,7 @@
 namespace predgsplat {
 
 constexpr float MIN_SCALE = 1e-3f;
+constexpr float MAX_SCALE = 1e6f;  // flat across any frame, and its square is still a float
 constexpr float EXTENT = 10.0f;  // the lattice spans [-5, 5] kernel units
 constexpr float CUT = 24.0f;     // exp(-q/2) below 2^-24 does not change a float32 sum of peak 1
 constexpr float LOG2_E = 1.4426950408889634f;
@@ -61,8 +62,8 @@ template <class F>
 PREDGSPLAT_BOTH Axes<F> axes(F s1, F s2, F theta) {
   Axes<F> r;
   sine_cosine(theta, r.sin, r.cos);
-  r.s1 = larger(s1, MIN_SCALE);
-  r.s2 = larger(s2, MIN_SCALE);
+  r.s1 = -larger(-larger(s1, MIN_SCALE), -MAX_SCALE);
+  r.s2 = -larger(-larger(s2, MIN_SCALE), -MAX_SCALE);
   r.inv1 = 1.0f / (r.s1 * r.s1);
   r.inv2 = 1.0f / (r.s2 * r.s2);
   return r;
@@ -94,11 +95,27 @@ PREDGSPLAT_BOTH Gaussian<F> prepare(F mu_x, F mu_y, F s1, F s2, F theta, const G
 
 // Sums over the lattice points or pixels of one Gaussian, weighted by its value, where G is the gradient of the image
 // (weighted by the amplitudes, if there are several channels), moved to the lattice as the image is moved from it.
+//
+// w is v counted from the ridge: of all v at a given u, the Gaussian is largest at v = -(b/c) u. Sums over v itself would
+// be large where a Gaussian is long and thin, and their difference, which matters for its width, would be lost.
 template <class F>
 struct Moments {
-  F s0, su, sv, suu, suv, svv;  // of G, times 1, u, v, u², u v, v²
-  F sx, sy;                     // of the derivative of G by the shift; the analytic mode has su and sv for it
+  F s0, su, sw, suu, suw, sww;  // of G, times 1, u, w, u², u w, w²
+  F sx, sy;                     // of the derivative of G by the shift; the analytic mode has su and sw for it
 };
+
+// Adds one column: sums over its v of G, (v - v0) G and (v - v0)² G.
+template <class F>
+PREDGSPLAT_BOTH void add_column(Moments<F>& m, F u, F ridge_slope, F v0, F s0, F sv, F svv) {
+  const F ridge = ridge_slope * u - v0;
+  const F sw = sv - ridge * s0;
+  m.s0 += s0;
+  m.su += u * s0;
+  m.sw += sw;
+  m.suu += u * u * s0;
+  m.suw += u * sw;
+  m.sww += svv - ridge * sv - ridge * sw;
+}
 
 template <class F>
 struct Gradients {
@@ -109,23 +126,26 @@ template <class F>
 PREDGSPLAT_BOTH Gradients<F> adjoint(const Moments<F>& m, F s1, F s2, F theta, const Geometry& geometry) {
   const Axes<F> r = axes(s1, s2, theta);
   const float hh = geometry.step * geometry.step;
-  const F cs = r.cos * r.sin, difference = r.inv1 - r.inv2;
+  const F difference = r.inv1 - r.inv2;
   const F cc = r.cos * r.cos, ss = r.sin * r.sin;
+  const F yy = ss * r.inv1 + cc * r.inv2;  // of Σ^-1
   Gradients<F> d;
   if (geometry.analytic) {
-    // d/d(centre) of exp(-q/2) is Σ^-1 (u, v) times it.
-    d.mu_x = geometry.half_width * hh * ((cc * r.inv1 + ss * r.inv2) * m.su + cs * difference * m.sv);
-    d.mu_y = geometry.half_height * hh * (cs * difference * m.su + (ss * r.inv1 + cc * r.inv2) * m.sv);
+    // d/d(centre) of exp(-q/2) is Σ^-1 (u, v) times it, and v = w - (xy/yy) u.
+    d.mu_x = geometry.half_width * hh * (r.inv1 * r.inv2 / yy * m.su + r.cos * r.sin * difference * m.sw);
+    d.mu_y = geometry.half_height * hh * yy * m.sw;
   } else {
     d.mu_x = geometry.half_width * m.sx;
     d.mu_y = geometry.half_height * m.sy;
   }
-  // By 1/s², then by s; the off-diagonal of Σ^-1 counts once for each of its two places, which is the factor 2.
-  d.s1 = hh * (r.inv1 / r.s1) * (cc * m.suu + 2.0f * cs * m.suv + ss * m.svv);
-  d.s2 = hh * (r.inv2 / r.s2) * (ss * m.suu - 2.0f * cs * m.suv + cc * m.svv);
+  // q = along² / s1² + across² / s2², with along = cos u + sin v = along_u u + sin w, and across likewise.
+  const F along_u = r.cos * r.inv2 / yy, across_u = -r.sin * r.inv1 / yy;
+  d.s1 = hh * (r.inv1 / r.s1) * (along_u * along_u * m.suu + 2.0f * along_u * r.sin * m.suw + ss * m.sww);
+  d.s2 = hh * (r.inv2 / r.s2) * (across_u * across_u * m.suu + 2.0f * across_u * r.cos * m.suw + cc * m.sww);
+  const F product = along_u * across_u * m.suu + (along_u * r.cos + across_u * r.sin) * m.suw + r.cos * r.sin * m.sww;
+  d.theta = -hh * difference * product;
   d.s1 = zero_unless(at_least(s1, MIN_SCALE), d.s1);
   d.s2 = zero_unless(at_least(s2, MIN_SCALE), d.s2);
-  d.theta = hh * difference * (cs * (m.suu - m.svv) - (cc - ss) * m.suv);
   return d;
 }
 

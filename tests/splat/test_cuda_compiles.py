@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 KERNELS = Path(__file__).parents[2] / "ext" / "predgsplat"
-FLAGS = ["-std=c++17", "-cubin", "-Werror", "all-warnings", "-Xptxas", "-v,-warn-spills"]
+FLAGS = ["-std=c++20", "-O3", "-cubin", "-Werror", "all-warnings", "-Xptxas", "-v,-warn-spills"]
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")

@@ -22,8 +22,6 @@ from pdr_cli.splat import reference
 HERE = Path(__file__).parent
 KERNELS = HERE.parents[1] / "ext" / "predgsplat"
 NAMES = ("image", "coords", "scale", "rotation", "amplitudes")
-# Moments by u and v cancel in the short axis of a long, thin and oblique Gaussian.
-THIN = 1e-4
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -105,7 +103,7 @@ ORACLES = {"lattice": reference.render, "analytic": analytic}
 def compare(program, evaluate) -> Callable[..., None]:
     """Compare the kernels with the oracle in float64, in value and all gradients, for P frames of float32 inputs."""
 
-    def compare(inputs, size, kernel_size, sampling="lattice", gradients=1e-5):
+    def compare(inputs, size, kernel_size, sampling="lattice"):
         single = [x.detach().float().requires_grad_() for x in inputs]
         double = [x.detach().double().requires_grad_() for x in single]
         oracle = partial(ORACLES[sampling], size=size, kernel_size=kernel_size)
@@ -118,7 +116,7 @@ def compare(program, evaluate) -> Callable[..., None]:
                 # such as the place of a very thin Gaussian, may be as bad here.
                 largest = max(0.3, b.abs().max().item())
                 error, unavoidable = ((x - b).abs().max().item() / largest for x in (a, c))
-                tolerance = max(1e-5 if name == "image" else gradients, 2 * unavoidable)
+                tolerance = max(1e-5, 2 * unavoidable)
                 assert error <= tolerance, f"{name} differs by {error:.1e} of its maximum, of {tolerance:.1e} allowed"
 
     return compare
@@ -168,17 +166,17 @@ def test_centres_on_the_border_and_far_away(gaussians, compare, sampling):
 
 
 @pytest.mark.parametrize("sampling", ORACLES)
-@pytest.mark.parametrize("scale", [(1e-8, 0.5), (1e-8, 1e-8), (-1.0, 0.3), (0.02, 1.0), (30.0, 4.0), (1e30, 0.2)])
+@pytest.mark.parametrize("scale", [(1e-8, 0.5), (1e-8, 1e-8), (-1.0, 0.3), (1e-3, 1.0), (30.0, 4.0), (1e30, 0.2)])
 def test_extreme_scales(gaussians, compare, scale, sampling):
     coords, _, rotation, amplitudes = gaussians(batch=(1,), gaussians=4, channels=2)
-    compare([coords, torch.tensor([[scale] * 4]), rotation, amplitudes], (20, 22), 31, sampling, THIN)
+    compare([coords, torch.tensor([[scale] * 4]), rotation, amplitudes], (20, 22), 31, sampling)
 
 
 @pytest.mark.parametrize("sampling", ORACLES)
 def test_long_thin_and_oblique(gaussians, compare, sampling):
     coords, _, _, amplitudes = gaussians(batch=(1,), gaussians=12, channels=2)
     scale = torch.tensor([0.95, 0.04]).expand(1, 12, 2)
-    compare([coords, scale, torch.linspace(-3, 3, 12)[None], amplitudes], (64, 60), 51, sampling, THIN)
+    compare([coords, scale, torch.linspace(-3, 3, 12)[None], amplitudes], (64, 60), 51, sampling)
 
 
 @pytest.mark.parametrize("rotation", [100.0, -1e6, 1e9])
