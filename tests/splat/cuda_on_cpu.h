@@ -52,9 +52,9 @@ using Where = std::source_location;
 }
 
 struct Fibre {
-  std::vector<char> stack = std::vector<char>(256 << 10);
-  const void* bottom = stack.data();
-  size_t size = stack.size();
+  size_t size = 128 << 10;
+  std::unique_ptr<char[]> stack{new char[size]};
+  const void* bottom = stack.get();
   void* registers[5];
   bool started = false;
   unsigned thread = 0;
@@ -97,7 +97,7 @@ inline void make_ready(std::vector<Fibre*> fibres) {
   to->started = true;
   ucontext_t context;
   getcontext(&context);
-  context.uc_stack.ss_sp = to->stack.data();
+  context.uc_stack.ss_sp = to->stack.get();
   context.uc_stack.ss_size = to->size;
   makecontext(&context, begin, 0);
   setcontext(&context);
