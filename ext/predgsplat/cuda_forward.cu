@@ -177,8 +177,8 @@ __global__ void __launch_bounds__(THREADS, C < 3 ? 4 : 6 - C) forward_kernel(con
     const int64_t last = first + BATCH < problem.gaussians ? first + BATCH : problem.gaussians;
     const int found = find_candidates(problem, frame, first, last, tile, shared.candidates, shared.kept);
     const int entries = prepare_entries(problem, frame * problem.gaussians + first, channel, tile, found, shared);
+    // The next batch takes the place of this one after barriers enough.
     for (int k = warp; k < entries; k += WARPS) draw<C, ANALYTIC>(shared.entries[k], i, j, geometry.radius, sums);
-    __syncthreads();  // before the next batch takes the place of this one
   }
 
   const int64_t plane = static_cast<int64_t>(geometry.height) * geometry.width;

@@ -84,11 +84,13 @@ struct Device {
 };
 inline Device device;
 
-// In the order of the threads for seed 0, else in any.
+// In the order of the threads and behind all others for seed 0. Else in any order, and now and then before all others,
+// so that a warp may run far ahead.
 inline void make_ready(std::vector<Fibre*> fibres) {
   if (device.seed)
     for (size_t k = fibres.size(); k > 1; --k) std::swap(fibres[k - 1], fibres[device.random() % k]);
-  device.ready.insert(device.ready.end(), fibres.begin(), fibres.end());
+  const bool first = device.seed && device.random() % 2;
+  device.ready.insert(first ? device.ready.begin() : device.ready.end(), fibres.begin(), fibres.end());
 }
 
 [[gnu::noinline, gnu::no_sanitize("address", "undefined")]] inline void jump(Fibre* from, Fibre* to, void (*begin)()) {

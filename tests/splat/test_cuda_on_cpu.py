@@ -22,6 +22,7 @@ from pdr_cli.splat import reference
 HERE = Path(__file__).parent
 KERNELS = HERE.parents[1] / "ext" / "predgsplat"
 NAMES = ("image", "coords", "scale", "rotation", "amplitudes")
+SEED = 1  # an order of the threads; 0 is their own
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -109,7 +110,7 @@ def compare(program, evaluate) -> Callable[..., None]:
         oracle = partial(ORACLES[sampling], size=size, kernel_size=kernel_size)
         expected = evaluate(oracle, double)
         rounded = evaluate(oracle, single)
-        found = evaluate(partial(OnCpu.apply, program, size, kernel_size, sampling == "analytic", 0), single)
+        found = evaluate(partial(OnCpu.apply, program, size, kernel_size, sampling == "analytic", SEED), single)
         for name, a, b, c in zip(NAMES, found, expected, rounded, strict=True):
             if a.numel():
                 # Of the largest entry, which is about 1 where Gaussians show. What float32 rounds worse in plain torch,
