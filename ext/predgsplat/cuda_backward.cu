@@ -29,8 +29,7 @@ struct alignas(16) Entry {
 
 template <int C>
 struct Sums {
-  float moments[MOMENTS] = {};
-  float amplitudes[C] = {};
+  float moments[MOMENTS], amplitudes[C];
 };
 
 // The rows that a lane walks, and the lanes beside it. Columns repeat after `width` lanes, in other rows.
@@ -190,7 +189,7 @@ __device__ __forceinline__ float sum_over_warp(float x) {
 // One warp: the share of a Gaussian's rows, in strips of columns, summed over the lanes.
 template <int C, bool ANALYTIC>
 __device__ __forceinline__ Sums<C> walk(const Entry<C>& entry, const Image& image, int share, int share_bits) {
-  Sums<C> sums;
+  Sums<C> sums = {};
   const int columns = entry.last_u - entry.first_u + 1 + (ANALYTIC ? 0 : 1);
   const Lane lane(columns, entry.last_v - entry.first_v + 1, share, share_bits);
   const int strip = ANALYTIC ? lane.width : lane.width - 1;
@@ -262,7 +261,7 @@ __device__ __forceinline__ void write_gradients(const float (&sums)[MOMENTS], co
 template <int C>
 __device__ __forceinline__ void add_shares(const Sums<C>* shares, int count, float amplitude, float bad, int channels_left,
                                            float* amplitudes, float (&moments)[MOMENTS]) {
-  Sums<C> all;
+  Sums<C> all = {};
 #pragma unroll 1
   for (int share = 0; share < count; ++share) {
     for (int k = 0; k < MOMENTS; ++k) all.moments[k] += shares[share].moments[k];
