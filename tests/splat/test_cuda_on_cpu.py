@@ -210,6 +210,23 @@ def test_a_parameter_that_is_not_finite_shows(gaussians, program, evaluate, bad,
         assert gradient[:5, :4].isfinite().all()
 
 
+def test_the_floor_of_a_centre_is_that_of_the_reference(gaussians, program, evaluate):
+    """Beside a whole pixel a fused multiplication and addition may round to the other side, where the slope differs."""
+    width = 38
+    half = (width - 1) / 2
+    near = torch.arange(1, width - 1).float()[:, None] / half - 1 + torch.arange(-8, 9) * 2.0**-24
+    near = near.float().flatten()
+    fused = (near.double() * half + half).float().floor()
+    places = near[reference.whole_and_fraction(near, width)[0] != fused]
+    assert len(places) >= 10
+    _, scale, rotation, amplitudes = gaussians(batch=(1,), gaussians=len(places), dtype=torch.float32)
+    coords = torch.stack([places, places], -1)[None].requires_grad_()
+    inputs = (coords, scale, rotation, amplitudes)
+    found = evaluate(partial(OnCpu.apply, program, (width, width), 9, False, SEED), inputs)[1]
+    expected = evaluate(partial(reference.render, size=(width, width), kernel_size=9), inputs)[1]
+    torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+
+
 MISUSE = """
 __global__ void kernel(int what, float* out) {
   __shared__ float shared[64];
