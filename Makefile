@@ -6,8 +6,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+SANITIZED := test_channels or test_leading_dimensions or test_centres or not_finite or misaligned
 
-.PHONY: demo test check lint types gpu-check clean
+.PHONY: demo test check lint types gpu-check gpu-sanitize clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,10 +37,20 @@ check: lint types test
 # Uses the torch that is installed there, because the constraints pin a build for CPUs.
 gpu-check:
 	$(PYTHON) -m pytest tests/gpu tests/splat -m "not slow"
+	$(MAKE) gpu-sanitize
 	$(PYTHON) -m pdr_cli bench-render --paper --backward --device cuda -o gpu-bench.json
 	$(PYTHON) -m pdr_cli sample weather -o gpu-sample.nc
 	$(PYTHON) -m pdr_cli train --preset demo --data gpu-sample.nc --device cuda -o runs/gpu-check
 	$(PYTHON) -m pdr_cli evaluate gpu-sample.nc -m runs/gpu-check --device cuda -o gpu-scores.json
+
+# The renderer's kernels under NVIDIA's checkers of memory, races and barriers, in a few small tests.
+gpu-sanitize:
+	@command -v compute-sanitizer >/dev/null || echo "compute-sanitizer is not there (it comes with CUDA): not run"
+	! command -v compute-sanitizer >/dev/null || for tool in memcheck racecheck synccheck initcheck; do \
+	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
+	    --kernel-name kernel_substring=forward_kernel --kernel-name kernel_substring=backward_kernel \
+	    $(PYTHON) -m pytest --noconftest tests/gpu/test_renderer.py -k "$(SANITIZED)" || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist

@@ -1,0 +1,276 @@
+"""The source of the CUDA kernels, run on a CPU under sanitizers, against the reference.
+
+`cuda_on_cpu.h` plays the GPU: it runs the threads of a block in an order that a seed decides, starts shared memory as
+NaN, and stops at a barrier that some threads miss. What only a GPU shows is in tests/gpu.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pdr_cli.splat import reference
+
+HERE = Path(__file__).parent
+KERNELS = HERE.parents[1] / "ext" / "predgsplat"
+NAMES = ("image", "coords", "scale", "rotation", "amplitudes")
+SEED = 1  # an order of the threads; 0 is their own
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+def build(folder: Path, *sources: Path) -> Path:
+    """Compile CUDA sources for the CPU, side by side, and link them."""
+    if not (shutil.which("g++") and shutil.which("objcopy")):
+        pytest.skip("no g++")
+    flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", *SANITIZE]
+    compile_ = ["g++", *flags, f"-I{KERNELS}", "-include", str(HERE / "cuda_on_cpu.h"), "-x", "c++", "-c"]
+    objects = [folder / f"{source.name}.o" for source in sources]
+    running = [
+        subprocess.Popen([*compile_, str(source), "-o", str(o)]) for source, o in zip(sources, objects, strict=True)
+    ]
+    assert [process.wait() for process in running] == [0] * len(sources)
+    for o in objects:
+        if o.name.endswith(".cu.o"):
+            subprocess.run(["objcopy", "--rename-section", ".bss=cuda_shared", str(o)], check=True)
+    program = folder / "program"
+    subprocess.run(["g++", *SANITIZE, *map(str, objects), "-o", str(program)], check=True)
+    return program
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(
+        tmp_path_factory.mktemp("cuda_on_cpu"),
+        KERNELS / "cuda_forward.cu",
+        KERNELS / "cuda_backward.cu",
+        HERE / "cuda_on_cpu.cpp",
+    )
+
+
+class OnCpu(torch.autograd.Function):
+    """One call of the kernels each way: coords, scale [P, N, 2], rotation [P, N], amplitudes [P, N, C], all float32."""
+
+    @staticmethod
+    def forward(ctx, program, size, kernel_size, analytic, seed, *inputs):
+        P, N, C = inputs[3].shape
+        ctx.save_for_backward(*inputs)
+        ctx.program = program
+        ctx.header = struct.pack("7qd", P, N, C, *size, analytic, seed, kernel_size)
+        (image,) = call(program, "forward", ctx.header, inputs, [(P, C, *size)])
+        return image
+
+    @staticmethod
+    def backward(ctx, grad):
+        inputs = ctx.saved_tensors
+        shapes = [tuple(x.shape) for x in inputs]
+        return None, None, None, None, None, *call(ctx.program, "backward", ctx.header, [*inputs, grad], shapes)
+
+
+def call(program: Path, direction: str, header: bytes, arrays, shapes) -> list[Tensor]:
+    data = header + b"".join(x.detach().contiguous().numpy().tobytes() for x in arrays)
+    result = subprocess.run([str(program), direction], input=data, capture_output=True)
+    assert result.returncode == 0, result.stderr.decode()[:2000]
+    sizes = [torch.Size(shape).numel() for shape in shapes]
+    assert len(result.stdout) == 4 * sum(sizes)
+    flat = torch.frombuffer(bytearray(result.stdout), dtype=torch.float32) if sum(sizes) else torch.empty(0)
+    return [x.reshape(shape) for x, shape in zip(flat.split(sizes), shapes, strict=True)]
+
+
+def analytic(coords, scale, rotation, amplitudes, size, kernel_size):
+    """The Gaussians at the pixels themselves, on a lattice of no end: the second mode of the kernels."""
+    x, y = (
+        (coords[..., axis] * half + half)[..., None] for axis, half in ((0, (size[1] - 1) / 2), (1, (size[0] - 1) / 2))
+    )
+    u = (torch.arange(size[1]) - x)[..., None, :] * (10 / (kernel_size - 1))
+    v = (torch.arange(size[0]) - y)[..., :, None] * (10 / (kernel_size - 1))
+    cos, sin = torch.cos(rotation)[..., None, None], torch.sin(rotation)[..., None, None]
+    s1, s2 = scale.clamp(min=1e-3)[..., None, None].unbind(-3)
+    values = torch.exp(-0.5 * (((cos * u + sin * v) / s1).square() + ((cos * v - sin * u) / s2).square()))
+    return torch.einsum("pnc,pnhw->pchw", amplitudes, values)
+
+
+ORACLES = {"lattice": reference.render, "analytic": analytic}
+
+
+@pytest.fixture
+def compare(program, evaluate) -> Callable[..., None]:
+    """Compare the kernels with the oracle in float64, in value and all gradients, for P frames of float32 inputs."""
+
+    def compare(inputs, size, kernel_size, sampling="lattice"):
+        single = [x.detach().float().requires_grad_() for x in inputs]
+        double = [x.detach().double().requires_grad_() for x in single]
+        oracle = partial(ORACLES[sampling], size=size, kernel_size=kernel_size)
+        expected = evaluate(oracle, double)
+        rounded = evaluate(oracle, single)
+        found = evaluate(partial(OnCpu.apply, program, size, kernel_size, sampling == "analytic", SEED), single)
+        for name, a, b, c in zip(NAMES, found, expected, rounded, strict=True):
+            if a.numel():
+                # Of the largest entry, which is about 1 where Gaussians show. What float32 rounds worse in plain torch,
+                # such as the place of a very thin Gaussian, may be as bad here.
+                largest = max(0.3, b.abs().max().item())
+                error, unavoidable = ((x - b).abs().max().item() / largest for x in (a, c))
+                tolerance = max(1e-5, 2 * unavoidable)
+                assert error <= tolerance, f"{name} differs by {error:.1e} of its maximum, of {tolerance:.1e} allowed"
+
+    return compare
+
+
+@pytest.mark.parametrize("sampling", ORACLES)
+@pytest.mark.parametrize("channels", [1, 2, 3, 7])
+def test_channels(gaussians, compare, channels, sampling):
+    compare(gaussians(batch=(2,), gaussians=12, channels=channels), (23, 37), 15, sampling)
+
+
+@pytest.mark.parametrize("sampling", ORACLES)
+@pytest.mark.parametrize("count", [0, 1, 300])
+def test_gaussians_on_one_tile(gaussians, compare, count, sampling):
+    compare(gaussians(batch=(1,), gaussians=count, channels=2), (16, 16), 9, sampling)
+
+
+@pytest.mark.parametrize("sampling", ORACLES)
+@pytest.mark.parametrize("frames", [0, 1, 3])
+def test_frames(gaussians, compare, frames, sampling):
+    compare(gaussians(batch=(frames,), channels=2), (20, 18), 7, sampling)
+
+
+def test_so_many_gaussians_that_each_has_one_warp(gaussians, compare):
+    compare(gaussians(batch=(1,), gaussians=8192 + 3), (5, 6), 5)
+
+
+def test_no_channels(gaussians, program):
+    inputs = [x.detach().float().requires_grad_() for x in gaussians(batch=(2,), channels=0)]
+    image = OnCpu.apply(program, (5, 6), 7, False, 0, *inputs)
+    assert image.shape == (2, 0, 5, 6)
+    assert not any(x.any() for x in torch.autograd.grad(image.sum(), inputs))
+
+
+@pytest.mark.parametrize("kernel_size", [3, 15, 51])
+@pytest.mark.parametrize("size", [(16, 16), (5, 70), (70, 5), (1, 1), (33, 31), (1, 40)])
+def test_sizes_of_frame_and_kernel(gaussians, compare, size, kernel_size):
+    compare(gaussians(batch=(1,), channels=1 + (kernel_size == 15)), size, kernel_size)
+
+
+@pytest.mark.parametrize("sampling", ORACLES)
+def test_centres_on_the_border_and_far_away(gaussians, compare, sampling):
+    _, *others = gaussians(batch=(1,), gaussians=12, channels=2)
+    places = [(-1, -1), (1, 1), (-1, 1), (1, 0.3), (0, 0), (1.4, -1.5), (-1.05, 0), (0.2, 1.01)]
+    far = [(1e9, 0), (0, -1e9), (1e30, -1e30), (3e38, 0.1)]
+    compare([torch.tensor([places + far]), *others], (33, 17), 9, sampling)
+
+
+@pytest.mark.parametrize("sampling", ORACLES)
+@pytest.mark.parametrize("scale", [(1e-8, 0.5), (1e-8, 1e-8), (-1.0, 0.3), (1e-3, 1.0), (30.0, 4.0), (1e30, 0.2)])
+def test_extreme_scales(gaussians, compare, scale, sampling):
+    coords, _, rotation, amplitudes = gaussians(batch=(1,), gaussians=4, channels=2)
+    compare([coords, torch.tensor([[scale] * 4]), rotation, amplitudes], (20, 22), 31, sampling)
+
+
+@pytest.mark.parametrize("sampling", ORACLES)
+def test_long_thin_and_oblique(gaussians, compare, sampling):
+    coords, _, _, amplitudes = gaussians(batch=(1,), gaussians=12, channels=2)
+    scale = torch.tensor([0.95, 0.04]).expand(1, 12, 2)
+    compare([coords, scale, torch.linspace(-3, 3, 12)[None], amplitudes], (64, 60), 51, sampling)
+
+
+@pytest.mark.parametrize("rotation", [100.0, -1e6, 1e9])
+def test_large_rotations(gaussians, compare, rotation):
+    coords, scale, small, amplitudes = gaussians(batch=(1,))
+    compare([coords, scale, rotation + small, amplitudes], (20, 22), 15)
+
+
+@pytest.mark.parametrize(("channels", "sampling"), [(1, "lattice"), (6, "lattice"), (3, "analytic")])
+def test_results_repeat_bit_by_bit_in_whatever_order_threads_run(gaussians, program, evaluate, channels, sampling):
+    inputs = gaussians(batch=(1,), gaussians=40, channels=channels, dtype=torch.float32)
+    render = partial(OnCpu.apply, program, (20, 18), 15, sampling == "analytic")
+    first, *others = (evaluate(partial(render, seed), inputs) for seed in range(3))
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("sampling", ORACLES)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_parameter_that_is_not_finite_shows(gaussians, program, evaluate, bad, sampling):
+    inputs = gaussians(batch=(6,), dtype=torch.float32)
+    coords, scale, rotation, _ = (x.detach() for x in inputs)
+    coords[0, 4, 0] = coords[1, 4, 1] = scale[2, 4, 0] = scale[3, 4, 1] = rotation[4, 4] = bad
+    image, *gradients = evaluate(partial(OnCpu.apply, program, (35, 20), 9, sampling == "analytic", 0), inputs)
+    assert image[:5].isnan().all()
+    assert image[5].isfinite().all()
+    for gradient in gradients:
+        assert gradient[:5, 4].isnan().all()
+        assert gradient[5].isfinite().all()
+        assert gradient[:5, :4].isfinite().all()
+
+
+def test_the_floor_of_a_centre_is_that_of_the_reference(gaussians, program, evaluate):
+    """Beside a whole pixel a fused multiplication and addition may round to the other side, where the slope differs."""
+    width = 38
+    half = (width - 1) / 2
+    near = torch.arange(1, width - 1).float()[:, None] / half - 1 + torch.arange(-8, 9) * 2.0**-24
+    near = near.float().flatten()
+    fused = (near.double() * half + half).float().floor()
+    places = near[reference.whole_and_fraction(near, width)[0] != fused]
+    assert len(places) >= 10
+    _, scale, rotation, amplitudes = gaussians(batch=(1,), gaussians=len(places), dtype=torch.float32)
+    coords = torch.stack([places, places], -1)[None].requires_grad_()
+    inputs = (coords, scale, rotation, amplitudes)
+    found = evaluate(partial(OnCpu.apply, program, (width, width), 9, False, SEED), inputs)[1]
+    expected = evaluate(partial(reference.render, size=(width, width), kernel_size=9), inputs)[1]
+    torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+
+
+MISUSE = """
+__global__ void kernel(int what, float* out) {
+  __shared__ float shared[64];
+  const int t = threadIdx.x;
+  if (what == 0 && t == 40) return;
+  if (what == 1 && t % 2) __shfl_xor_sync(~0u, 1.0f, 1);
+  if (what == 6 && t % 2) __syncthreads();
+  if (what == 2) out[t] = shared[63 - t];
+  shared[t] = t;
+  if (what != 3)
+    __syncthreads();
+  out[t] = what == 4 ? shared[t + 1] : shared[63 - t] + (what == 2 ? out[t] : 0.0f);
+}
+
+int main(int, char** arguments) {
+  std::vector<float> out(64);
+  cudaLaunchConfig_t config = {1, 64, nullptr};
+  cudaLaunchKernelEx(&config, kernel, atoi(arguments[1]), out.data());
+  for (int t = 0; t < 64; ++t)
+    if (out[t] != 63 - t) return 1;
+  return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def misuse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = tmp_path_factory.mktemp("misuse") / "misuse.cu"
+    source.write_text(MISUSE)
+    return build(source.parent, source)
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "message"),
+    [
+        pytest.param(0, 3, "threads wait here for others that never come", id="a thread returns before a barrier"),
+        pytest.param(1, 3, "threads wait here for others that never come", id="half a warp shuffles"),
+        pytest.param(6, 3, "a thread arrives here while others wait at another line", id="barriers at two places"),
+        pytest.param(2, 1, "", id="shared memory is read first"),
+        pytest.param(3, 1, "", id="a barrier is missing"),
+        pytest.param(4, 1, "out of bounds", id="beyond the end"),
+        pytest.param(5, 0, "", id="nothing is wrong"),
+    ],
+)
+def test_the_cpu_notices_misuse(misuse, what, code, message):
+    result = subprocess.run([str(misuse), str(what)], capture_output=True, text=True)
+    assert (result.returncode, message in result.stderr) == (code, True), result.stderr
