@@ -1,6 +1,7 @@
 # make demo   from nothing to a forecast: environment, sample data, training, forecast, scores, picture
 # make test   from nothing to a tested checkout
 # make check  what a change must pass: format, lint, types, tests
+# make wheel  dist/*.whl with the renderer compiled for every level of this kind of processor
 # make gpu-check  on a machine with a GPU and torch: GPU tests, renderer benchmark, a short training
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +9,8 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 SANITIZED := test_channels or test_leading_dimensions or test_centres or not_finite or misaligned
 
-.PHONY: demo test check lint types gpu-check gpu-sanitize clean
+# make wheel  dist/*.whl with the renderer compiled for every level of this processor's kind
+.PHONY: demo test check lint types wheel gpu-check gpu-sanitize clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -52,5 +54,12 @@ gpu-sanitize:
 	    $(PYTHON) -m pytest --noconftest tests/gpu/test_renderer.py -k "$(SANITIZED)" || exit 1; \
 	done
 
+# A wheel that brings the compiled renderer for every level of this kind of processor, for machines without a compiler.
+wheel: $(VENV)/.dev
+	rm -rf ext/predgsplat/prebuilt
+	$(BIN)/python -m pdr_cli.splat.build ext/predgsplat/prebuilt
+	$(BIN)/python -m pip wheel -q --no-deps -w dist .
+	rm -rf ext/predgsplat/prebuilt
+
 clean:
-	rm -rf $(VENV) $(DEMO) build dist
+	rm -rf $(VENV) $(DEMO) build dist ext/predgsplat/prebuilt

@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
 from typing import Any
 
 from pdr_cli import __version__, config, runs
@@ -33,10 +32,11 @@ def collect() -> dict[str, dict[str, Any]]:
     import torch
 
     from pdr_cli import splat
-    from pdr_cli.splat import build
+    from pdr_cli.splat import native
 
     cuda = torch.cuda.is_available()
     renderer, reason = splat.active_backend(torch.device("cuda" if cuda else "cpu"))
+    library = native.load(renderer).path if renderer in ("cpu", "cuda") else "none"
     try:
         model = str(runs.find_model(None))
     except InputNotFoundError as error:
@@ -49,18 +49,10 @@ def collect() -> dict[str, dict[str, Any]]:
             "threads": torch.get_num_threads(),
             "cpu": torch.backends.cpu.get_cpu_capability(),
         },
-        "renderer": {"active": renderer, "because": reason, "library": _library(build, renderer)},
+        "renderer": {"active": renderer, "because": reason, "library": library},
         "compilers": {name: shutil.which(name) or "not found" for name in ("c++", "ninja", "nvcc")},
         "packages": {name: _version(name) for name in PACKAGES},
     }
-
-
-def _library(build: ModuleType, renderer: str) -> str:
-    """Path of the compiled renderer in use, or where one would be kept."""
-    try:
-        return str(build.library(renderer) if renderer in ("cpu", "cuda") else build.cache_folder())
-    except build.BuildError as error:
-        return str(error)
 
 
 def _version(name: str) -> str:

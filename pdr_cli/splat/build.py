@@ -60,19 +60,21 @@ class Recipe:
         return f"predgsplat-{self.kind}-{self.target}-{digest.hexdigest()[:16]}.so"
 
 
+def shipped(kind: str) -> Path | None:
+    """The library that came with this installation for this machine, if one did."""
+    target = cpu_level() if kind == "cpu" else cuda_architectures()
+    path = sources_folder() / "prebuilt" / f"predgsplat-{kind}-{target}.so"
+    return path if path.is_file() else None
+
+
 def library(kind: str) -> Path:
-    """Path of the library for "cpu" or "cuda", built now if need be.
+    """Path of the library for "cpu" or "cuda" in the cache, built now if need be.
 
     Raises:
         BuildError: no compiler, no ninja, no sources, or a failed build; in one line.
     """
-    target = cpu_level() if kind == "cpu" else cuda_architectures()
-    shipped = sources_folder() / "prebuilt" / f"predgsplat-{kind}-{target}.so"
-    if shipped.is_file():
-        return shipped
-    recipe = cpu_recipe(target) if kind == "cpu" else cuda_recipe(target)
-    folder = cache_folder()
-    path = folder / recipe.name()
+    recipe = cpu_recipe(cpu_level()) if kind == "cpu" else cuda_recipe(cuda_architectures())
+    path = cache_folder() / recipe.name()
     if not path.is_file():
         log.info("building the renderer for this machine, once: %s", path)
         _build(recipe, path)

@@ -8,7 +8,9 @@ What it computes is `reference.render`, in float32. For the backward pass it kee
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,25 +19,45 @@ from torch import Tensor
 from . import build
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What became of loading a library: its path, or why there is none."""
+
+    path: str = ""
+    reason: str = ""
+
+
 @cache
-def unavailable(kind: str) -> str:
-    """Load the library for "cpu" or "cuda", once; why it cannot be used, or an empty string."""
+def load(kind: str) -> Loaded:
+    """Load the library for "cpu" or "cuda", once: the one that was shipped, or one that is built on this machine."""
     if kind == "cuda":
         if not torch.cuda.is_available():
-            return "torch sees no CUDA device"
-        if reason := unavailable("cpu"):  # its library declares the operators
-            return reason
-    try:
-        path = build.library(kind)
-    except build.BuildError as error:
-        return str(error)
+            return Loaded(reason="torch sees no CUDA device")
+        if reason := load("cpu").reason:  # its library declares the operators
+            return Loaded(reason=reason)
+    shipped = build.shipped(kind)
+    loaded = _open(shipped) if shipped else Loaded(reason="none is shipped")
+    if loaded.reason:
+        try:
+            loaded = _open(build.library(kind))
+        except build.BuildError as error:
+            return Loaded(reason=str(error) if not shipped else f"{loaded.reason}; {error}")
+    if kind == "cpu" and not loaded.reason:
+        _describe_to_torch()
+    return loaded
+
+
+def _open(path: Path) -> Loaded:
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
-        return f"{path} does not load: {error}"
-    if kind == "cpu":
-        _describe_to_torch()
-    return ""
+        return Loaded(reason=f"{path} does not load: {error}")
+    return Loaded(path=str(path))
+
+
+def unavailable(kind: str) -> str:
+    """Why the compiled renderer for "cpu" or "cuda" cannot be used, or an empty string."""
+    return load(kind).reason
 
 
 def render(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -18,9 +19,12 @@ try:
 except build.BuildError as error:
     pytest.skip(str(error), allow_module_level=True)
 
+# Without optimisation, which takes most of the time and is not what is tested here.
 RENDER = """
 import torch
 from pdr_cli import splat
+from pdr_cli.splat import build
+build.CXX_FLAGS = build.CXX_FLAGS.replace("-O3", "-O0")
 one = torch.ones(1, 1)
 image = splat.render(0 * one.expand(1, 2), one.expand(1, 2), one[0], one, size=(5, 5), kernel_size=3, backend={backend!r})
 print(*splat.active_backend("cpu"), sep="; ")
@@ -116,13 +120,35 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         build.library("cpu")
 
 
-def test_a_shipped_library_comes_first(tmp_path, monkeypatch):
-    shipped = tmp_path / "prebuilt" / f"predgsplat-cpu-{build.cpu_level()}.so"
-    shipped.parent.mkdir()
-    shipped.write_bytes(LIBRARY.read_bytes())
-    monkeypatch.setattr(build, "sources_folder", lambda: tmp_path)
-    monkeypatch.setenv("PATH", "")
-    assert build.library("cpu") == shipped
+def with_shipped(tmp_path: Path, content: bytes) -> str:
+    """Code that says where the renderer comes from, if the installation carries a library with this content."""
+    folder = tmp_path / "predgsplat"
+    shutil.copytree(build.sources_folder(), folder)
+    shipped = folder / "prebuilt" / f"predgsplat-cpu-{build.cpu_level()}.so"
+    shipped.parent.mkdir(exist_ok=True)
+    shipped.write_bytes(content)
+    return f"""
+from pathlib import Path
+from pdr_cli.splat import build, native
+build.CXX_FLAGS = build.CXX_FLAGS.replace("-O3", "-O0")
+build.sources_folder = lambda: Path({str(folder)!r})
+print(native.load("cpu"))
+"""
+
+
+def test_a_shipped_library_needs_no_compiler(tmp_path, no_compiler):
+    result = run(with_shipped(tmp_path, LIBRARY.read_bytes()), **no_compiler)
+    assert "prebuilt/predgsplat-cpu-" in result.stdout, result.stderr
+    assert "reason=''" in result.stdout
+
+
+def test_a_shipped_library_that_does_not_load_is_built_anew(tmp_path, no_compiler):
+    code = with_shipped(tmp_path, b"for another system")
+    cache = str(tmp_path / "cache")
+    assert f"path='{cache}" in run(code, PREDGSPLAT_CACHE=cache).stdout
+    alone = run(code, **no_compiler | {"PREDGSPLAT_CACHE": str(tmp_path / "other")}).stdout
+    assert "does not load" in alone
+    assert "there is no C++ compiler" in alone
 
 
 def test_a_change_of_anything_it_depends_on_builds_anew(tmp_path, monkeypatch):
@@ -168,6 +194,13 @@ def test_what_a_wheel_carries_is_a_library_for_each_level(tmp_path, monkeypatch,
     build.main()
     assert (build.cpu_level(), tmp_path / f"predgsplat-cpu-{build.cpu_level()}.so") in made
     assert capsys.readouterr().out.split() == [str(path) for _, path in made]
+
+
+def test_the_library_asks_torch_for_nothing_but_its_stable_abi():
+    symbols = subprocess.run(["nm", "-D", "-u", LIBRARY], capture_output=True, text=True, check=True).stdout
+    from_torch = {line.split()[-1] for line in symbols.splitlines() if "torch" in line or "c10" in line}
+    assert "torch_parallel_for" in from_torch
+    assert not [name for name in from_torch if name.startswith("_Z")]
 
 
 def test_sources_are_found_where_a_wheel_puts_them():

@@ -1,0 +1,16 @@
+"""A wheel that carries compiled renderers is for one kind of machine, and its name says so."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class WheelTag(BuildHookInterface):
+    """Run by hatchling, see pyproject.toml. The libraries ask Python for nothing, so any version will do."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if any(Path(self.root, "ext", "predgsplat", "prebuilt").glob("*.so")):
+            build_data["pure_python"] = False
+            build_data["tag"] = f"py3-none-{platform.system().lower()}_{platform.machine()}"
