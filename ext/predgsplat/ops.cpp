@@ -38,6 +38,9 @@ int threads() { return static_cast<int>(torch::stable::get_num_threads()); }
 
 namespace {
 
+// The macro for this has another name in each version of torch.
+void check(AOTITorchError code) { STD_TORCH_CHECK(code == AOTI_TORCH_SUCCESS, "predgsplat: torch reports error ", code); }
+
 Tensor as_float(const Tensor& x) {
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "predgsplat: expected float32 tensors");
   return x.is_contiguous() ? x : torch::stable::contiguous(x);
@@ -86,12 +89,11 @@ Tensor new_empty(const Tensor& x, const int64_t* shape, int64_t dims) {
   std::vector<int64_t> strides(dims, 1);
   for (int64_t i = dims - 1; i > 0; --i) strides[i - 1] = strides[i] * std::max<int64_t>(shape[i], 1);
   int32_t dtype, device_type, device_index;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &device_type));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(x.get(), &device_index));
+  check(aoti_torch_get_dtype(x.get(), &dtype));
+  check(aoti_torch_get_device_type(x.get(), &device_type));
+  check(aoti_torch_get_device_index(x.get(), &device_index));
   AtenTensorHandle result;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(dims, shape, strides.data(), dtype, device_type, device_index, &result));
+  check(aoti_torch_empty_strided(dims, shape, strides.data(), dtype, device_type, device_index, &result));
   return Tensor(result);
 }
 
@@ -144,7 +146,7 @@ struct OnDevice {
   void* stream = nullptr;
 
   explicit OnDevice(const Tensor& x) : guard(x.get_device_index()) {
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
+    check(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
   }
 };
 

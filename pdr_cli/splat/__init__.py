@@ -67,7 +67,9 @@ def render(
     name, _ = _select(backend, coords.device.type)
     if name != "reference":
         double = torch.float64 in (coords.dtype, scale.dtype, rotation.dtype, amplitudes.dtype)
-        if double or torch.compiler.is_exporting():
+        # torch.compile of torch 2.11 takes is_exporting() to be true.
+        exporting = not torch.compiler.is_dynamo_compiling() and torch.compiler.is_exporting()
+        if double or exporting:
             name = _reference_instead(backend, double)
     if name == "reference":
         return reference.render(coords, scale, rotation, amplitudes, size, kernel_size, normalize, sampling)
