@@ -105,34 +105,6 @@ Block::Block(const Problem& problem, int64_t first, int count_) : count(count_) 
   tip_ = -g.b * square_root(CUT / (g.a * g.det));
 }
 
-// A lattice of up to 15 points fits into one strip of 16 lanes, and needs 2^-(a u²) and 2^-(c v²) at eight distances
-// each: one vector for both, from which lanes are picked.
-struct SmallLattice {
-  static constexpr int RADIUS = 7;
-  static constexpr bool POSSIBLE = LANES == 2 * (RADIUS + 1);
-
-  Lanes powers;  // at distances 0 to 7, along x and then along y
-
-  static bool fits(const Shape& g) {
-    return g.left >= -RADIUS && g.right <= RADIUS && g.top >= -RADIUS && g.bottom <= RADIUS && g.top <= 0 && g.bottom >= 0;
-  }
-
-  PREDGSPLAT_INLINE explicit SmallLattice(const Shape& g) {
-    const Lanes lane = lane_numbers();
-    const Ints along_y = lane > static_cast<float>(RADIUS);
-    const Lanes distance = lane - zero_unless(along_y, broadcast(RADIUS + 1));
-    powers = exp2(-(along_y ? broadcast(g.c) : broadcast(g.a)) * (distance * distance));
-  }
-
-  // 2^-(a u²) for whole |u| <= 7; of others, anything.
-  PREDGSPLAT_INLINE Lanes along_x(Lanes u) const { return pick(powers, absolute(u)); }
-
-  // 2^-(c v²) for v = -7, -6, ..., 7; the last lane is not used.
-  PREDGSPLAT_INLINE Lanes rows() const {
-    return pick(powers, absolute(lane_numbers() - static_cast<float>(RADIUS)) + static_cast<float>(RADIUS + 1));
-  }
-};
-
 // Shares of a Gaussian's row v: own[v] of it falls on its own row of pixels and next[v] on the one below, a centre
 // between two rows counting to both. Both hold the factor 2^-(c v²), except of steep Gaussians.
 class RowShares {
@@ -153,12 +125,12 @@ class RowShares {
     next = next_.data() - g.top;
   }
 
-  PREDGSPLAT_INLINE void fill(const SmallLattice& small, float fraction, float scale) {
-    const Lanes value = scale * small.rows();
-    store(own_.data(), (1.0f - fraction) * value);
-    store(next_.data(), fraction * value);
-    own = own_.data() + SmallLattice::RADIUS;
-    next = next_.data() + SmallLattice::RADIUS;
+  // From factors of a vector of rows that are known already, the first of them `first`.
+  PREDGSPLAT_INLINE void fill(Lanes factors, int first, float fraction, float scale) {
+    store(own_.data(), (1.0f - fraction) * scale * factors);
+    store(next_.data(), fraction * scale * factors);
+    own = own_.data() - first;
+    next = next_.data() - first;
   }
 
   const float *own = nullptr, *next = nullptr;
@@ -234,6 +206,73 @@ struct Strip {
   PREDGSPLAT_INLINE Lanes ratio_up() const { return exp2(slope()); }
 };
 
+// The strips of a Gaussian: as many as its columns need, shifted left if they would end beyond `end`.
+struct Strips {
+  int column, count;
+
+  Strips(int first, int last, int end) : count((last - first + LANES) / LANES) {
+    column = std::min(first, end - count * LANES);
+  }
+};
+
+template <bool ANALYTIC>
+Strips pixel_strips(const Shape& g, int64_t padded_width) {
+  const int end = static_cast<int>(padded_width);
+  return {std::max(g.x + g.left, 0), std::min(g.x + g.right + (ANALYTIC ? 0 : 1), end - 1), end};
+}
+
+Strips lattice_strips(const Shape& g) { return {g.x + g.left, g.x + g.right, INT32_MAX}; }
+
+// A lattice of up to 15 points fits into one strip of 16 lanes and needs 2^-(a u²) and 2^-(c v²) at eight distances
+// each: one vector for both, from which lanes are picked. All of a block are prepared at once, so that a processor can
+// work at several; one after the other they would wait for their exponentials.
+struct SmallLattice {
+  static constexpr int RADIUS = 7;
+  static constexpr bool POSSIBLE = LANES == 2 * (RADIUS + 1);
+
+  Lanes powers;  // at distances 0 to 7, along x and then along y
+  Lanes ratio_down, ratio_up;
+  bool usable = false;
+
+  PREDGSPLAT_INLINE void prepare(const Shape& g, const Strips& strips) {
+    usable = strips.count == 1 && !g.steep && g.left >= -RADIUS && g.right <= RADIUS && g.top >= -RADIUS &&
+             g.bottom <= RADIUS && g.top <= 0 && g.bottom >= 0;
+    const Lanes lane = lane_numbers();
+    const Ints along_y = lane > static_cast<float>(RADIUS);
+    const Lanes distance = lane - zero_unless(along_y, broadcast(RADIUS + 1));
+    powers = exp2(-(along_y ? broadcast(g.c) : broadcast(g.a)) * (distance * distance));
+    const Strip<false, false> strip(g, strips.column - g.x);
+    ratio_down = strip.ratio_down(), ratio_up = strip.ratio_up();
+  }
+
+  // 2^-(a u²) for whole |u| <= 7; of others, anything.
+  PREDGSPLAT_INLINE Lanes along_x(Lanes u) const { return pick(powers, absolute(u)); }
+
+  // 2^-(c v²) for v = -7, -6, ..., 7; the last lane is not used.
+  PREDGSPLAT_INLINE Lanes rows() const {
+    return pick(powers, absolute(lane_numbers() - static_cast<float>(RADIUS)) + static_cast<float>(RADIUS + 1));
+  }
+};
+
+// The small lattices of a block, where there are any.
+template <bool ANALYTIC>
+class SmallLattices {
+ public:
+  template <class StripsOf>
+  PREDGSPLAT_INLINE SmallLattices(const Block& block, const Geometry& geometry, const StripsOf& strips_of) {
+    if (ANALYTIC || !SmallLattice::POSSIBLE || geometry.radius > SmallLattice::RADIUS) return;
+    for (int i = 0; i < block.count; ++i) {
+      const Shape g = block[i];
+      lattices_[i].prepare(g, strips_of(g));
+    }
+  }
+
+  const SmallLattice* operator[](int i) const { return lattices_[i].usable ? &lattices_[i] : nullptr; }
+
+ private:
+  SmallLattice lattices_[LANES];
+};
+
 // Rows of one image that a task may write. pixels: row 0.
 struct Canvas {
   float* pixels;
@@ -255,11 +294,11 @@ struct Canvas {
   }
 };
 
-// small: nullptr, or the SmallLattice that saves computing powers.
+// small: nullptr, or a SmallLattice, which saves computing exponentials.
 template <bool STEEP, bool ANALYTIC, bool SINGLE, bool CLIPPED, class Small>
 PREDGSPLAT_INLINE void draw_strip(const Shape g, const RowShares& rows_, const Canvas& canvas_, int column, int top,
                                   int bottom, Small small) {
-  constexpr bool SMALL = !std::is_same_v<Small, std::nullptr_t>;
+  constexpr bool SMALL = !std::is_null_pointer_v<Small>;
   const Canvas canvas = canvas_;
   const struct { const float *own, *next; } rows{rows_.own, rows_.next};
   const Strip<STEEP, ANALYTIC> strip(g, column - g.x);
@@ -268,15 +307,18 @@ PREDGSPLAT_INLINE void draw_strip(const Shape g, const RowShares& rows_, const C
   const float v0 = static_cast<float>(start) - offset;
   Lanes p_down, q_down{}, r{}, r_inverse{}, rq{}, rq_inverse{};
   if constexpr (SMALL) {
-    p_down = strip.p(small.along_x(strip.u));
-    q_down = strip.q(small.along_x(strip.u - 1.0f));
+    p_down = strip.p(small->along_x(strip.u));
+    q_down = strip.q(small->along_x(strip.u - 1.0f));
   } else {
     p_down = strip.p(v0);
     if constexpr (!ANALYTIC) q_down = strip.q(v0);
   }
   Lanes p_up = p_down, q_up = q_down;
   if constexpr (!STEEP) {
-    r = strip.ratio_down(), r_inverse = strip.ratio_up();
+    if constexpr (SMALL)
+      r = small->ratio_down, r_inverse = small->ratio_up;
+    else
+      r = strip.ratio_down(), r_inverse = strip.ratio_up();
     rq = r * g.ratio, rq_inverse = r_inverse * g.inverse_ratio;
   }
   const auto down = [&](int v) PREDGSPLAT_LAMBDA -> Lanes {
@@ -339,21 +381,12 @@ PREDGSPLAT_INLINE void draw_strip_where_it_falls(const Shape& g, const RowShares
 }
 
 template <bool STEEP, bool ANALYTIC, bool SINGLE>
-PREDGSPLAT_INLINE void draw(const Shape& g, RowShares& rows, const Canvas& canvas, int64_t padded_width, float scale) {
-  const int64_t left = std::max(g.x + g.left, 0), right = std::min<int64_t>(g.x + g.right + (ANALYTIC ? 0 : 1), padded_width - 1);
-  const int64_t strips = (right - left + LANES) / LANES;
-  // The last strip must not end beyond the row; lanes outside of the Gaussian are 0.
-  int column = static_cast<int>(std::min(left, padded_width - strips * LANES));
-  if constexpr (SmallLattice::POSSIBLE && !STEEP && !ANALYTIC) {
-    if (strips == 1 && SmallLattice::fits(g)) {
-      const SmallLattice small(g);
-      rows.fill(small, g.fraction_y, scale);
-      return draw_strip_where_it_falls<STEEP, ANALYTIC, SINGLE>(g, rows, canvas, column, g.top, g.bottom, small);
-    }
-  }
+PREDGSPLAT_INLINE void draw(const Shape& g, RowShares& rows, const Canvas& canvas, const Strips& strips, float scale) {
   rows.fill<STEEP, ANALYTIC>(g, ANALYTIC ? 0.0f : g.fraction_y, scale);
-  if (strips == 1) return draw_strip_where_it_falls<STEEP, ANALYTIC, SINGLE>(g, rows, canvas, column, g.top, g.bottom, nullptr);
-  for (int64_t i = 0; i < strips; ++i, column += LANES) {
+  int column = strips.column;
+  if (strips.count == 1)
+    return draw_strip_where_it_falls<STEEP, ANALYTIC, SINGLE>(g, rows, canvas, column, g.top, g.bottom, nullptr);
+  for (int i = 0; i < strips.count; ++i, column += LANES) {
     const float u1 = static_cast<float>(column - g.x) - (ANALYTIC ? g.fraction_x : 1.0f);
     int top, bottom;
     rows_in_reach<ANALYTIC>(g, u1, u1 + LANES, top, bottom);
@@ -362,11 +395,16 @@ PREDGSPLAT_INLINE void draw(const Shape& g, RowShares& rows, const Canvas& canva
 }
 
 template <bool ANALYTIC, bool SINGLE>
-void draw_any(const Shape& g, RowShares& rows, const Canvas& canvas, int64_t padded_width, float scale) {
-  if (g.steep)
-    draw<true, ANALYTIC, SINGLE>(g, rows, canvas, padded_width, scale);
-  else
-    draw<false, ANALYTIC, SINGLE>(g, rows, canvas, padded_width, scale);
+PREDGSPLAT_INLINE void draw_any(const Shape& g, RowShares& rows, const Canvas& canvas, const Strips& strips,
+                                const SmallLattice* small, float scale) {
+  if (!ANALYTIC && SmallLattice::POSSIBLE && small) {
+    rows.fill(small->rows(), -SmallLattice::RADIUS, g.fraction_y, scale);
+    draw_strip_where_it_falls<false, false, SINGLE>(g, rows, canvas, strips.column, g.top, g.bottom, small);
+  } else if (g.steep) {
+    draw<true, ANALYTIC, SINGLE>(g, rows, canvas, strips, scale);
+  } else {
+    draw<false, ANALYTIC, SINGLE>(g, rows, canvas, strips, scale);
+  }
 }
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -402,13 +440,16 @@ void draw_band(const Problem& problem, int64_t frame, int top, int bottom, float
   for (int64_t n = 0; n < problem.gaussians; n += LANES) {
     const int64_t first = frame * problem.gaussians + n;
     const Block block(problem, first, static_cast<int>(std::min<int64_t>(LANES, problem.gaussians - n)));
+    const SmallLattices<ANALYTIC> small(block, geometry,
+                                        [&](const Shape& g) { return pixel_strips<ANALYTIC>(g, padded); });
     for (int i = 0; i < block.count; ++i) {
       finite &= block.all_finite(i);
       if (!block.visible(i)) continue;
       const Shape g = block[i];
       if (g.y + g.bottom + 1 < top || g.y + g.top >= bottom) continue;
       canvas.amplitudes = problem.amplitudes + (first + i) * problem.channels;
-      draw_any<ANALYTIC, SINGLE>(g, rows, canvas, padded, SINGLE ? canvas.amplitudes[0] : 1.0f);
+      const Strips strips = pixel_strips<ANALYTIC>(g, padded);
+      draw_any<ANALYTIC, SINGLE>(g, rows, canvas, strips, small[i], SINGLE ? canvas.amplitudes[0] : 1.0f);
     }
   }
   for (int64_t c = 0; c < problem.channels; ++c) {
@@ -459,16 +500,19 @@ class Bordered {
 template <bool STEEP, bool ANALYTIC, class Small>
 PREDGSPLAT_INLINE void gather_strip(const Shape g, const float* factor, const float* image, int64_t stride, int column,
                                     int top, int bottom, Small small, Moments<Lanes>& moments) {
-  constexpr bool SMALL = !std::is_same_v<Small, std::nullptr_t>;
+  constexpr bool SMALL = !std::is_null_pointer_v<Small>;
   const Strip<STEEP, ANALYTIC> strip(g, column - g.x);
   const float offset = ANALYTIC ? g.fraction_y : 0.0f;
   const int start = SMALL ? 0 : strip.start(top, bottom);
   Lanes value, r{}, r_inverse{};
   if constexpr (SMALL)
-    value = strip.unmoved(small.along_x(strip.u));
+    value = strip.unmoved(small->along_x(strip.u));
   else
     value = strip.unmoved(static_cast<float>(start) - offset);
-  if constexpr (!STEEP) r = strip.ratio_down(), r_inverse = strip.ratio_up();
+  if constexpr (SMALL)
+    r = small->ratio_down, r_inverse = small->ratio_up;
+  else if constexpr (!STEEP)
+    r = strip.ratio_down(), r_inverse = strip.ratio_up();
   Lanes value_up = value;
   Lanes s0{}, sv{}, svv{}, sx{}, sy{};
   const float* at = image + g.y * stride + column;
@@ -538,35 +582,34 @@ PREDGSPLAT_INLINE void gather_strip(const Shape g, const float* factor, const fl
 }
 
 template <bool STEEP, bool ANALYTIC>
-PREDGSPLAT_INLINE void gather(const Shape& g, RowShares& rows, const float* image, int64_t stride, float* sums) {
-  Moments<Lanes> moments{};
-  const int strips = (g.right - g.left + LANES) / LANES;
-  int column = g.x + g.left;
-  if (SmallLattice::POSSIBLE && !STEEP && !ANALYTIC && strips == 1 && SmallLattice::fits(g)) {
-    const SmallLattice small(g);
-    rows.fill(small, 0.0f, 1.0f);
-    gather_strip<STEEP, ANALYTIC>(g, rows.own, image, stride, column, g.top, g.bottom, small, moments);
-  } else {
-    rows.fill<STEEP, ANALYTIC>(g, 0.0f, 1.0f);
-    for (int i = 0; i < strips; ++i, column += LANES) {
-      int top = g.top, bottom = g.bottom;
-      const float u1 = static_cast<float>(column - g.x) - (ANALYTIC ? g.fraction_x : 0.0f);
-      if (strips > 1) rows_in_reach<ANALYTIC>(g, u1, u1 + (LANES - 1), top, bottom);
-      if (top <= bottom)
-        gather_strip<STEEP, ANALYTIC>(g, rows.own, image, stride, column, top, bottom, nullptr, moments);
-    }
+PREDGSPLAT_INLINE void gather(const Shape& g, RowShares& rows, const float* image, int64_t stride,
+                              Moments<Lanes>& moments) {
+  rows.fill<STEEP, ANALYTIC>(g, 0.0f, 1.0f);
+  const Strips strips = lattice_strips(g);
+  int column = strips.column;
+  for (int i = 0; i < strips.count; ++i, column += LANES) {
+    int top = g.top, bottom = g.bottom;
+    const float u1 = static_cast<float>(column - g.x) - (ANALYTIC ? g.fraction_x : 0.0f);
+    if (strips.count > 1) rows_in_reach<ANALYTIC>(g, u1, u1 + (LANES - 1), top, bottom);
+    if (top <= bottom) gather_strip<STEEP, ANALYTIC>(g, rows.own, image, stride, column, top, bottom, nullptr, moments);
   }
-  const Lanes each[8] = {moments.s0,  moments.su,  moments.sw, moments.suu,
-                         moments.suw, moments.sww, moments.sx, moments.sy};
-  sums_of_eight(each, sums);
 }
 
+// The moments of one Gaussian, in the order of Moments.
 template <bool ANALYTIC>
-void gather_any(const Shape& g, RowShares& rows, const float* image, int64_t stride, float* sums) {
-  if (g.steep)
-    gather<true, ANALYTIC>(g, rows, image, stride, sums);
-  else
-    gather<false, ANALYTIC>(g, rows, image, stride, sums);
+PREDGSPLAT_INLINE void gather_any(const Shape& g, RowShares& rows, const float* image, int64_t stride,
+                                  const SmallLattice* small, float* sums) {
+  Moments<Lanes> m{};
+  if (!ANALYTIC && SmallLattice::POSSIBLE && small) {
+    rows.fill(small->rows(), -SmallLattice::RADIUS, 0.0f, 1.0f);
+    gather_strip<false, false>(g, rows.own, image, stride, g.x + g.left, g.top, g.bottom, small, m);
+  } else if (g.steep) {
+    gather<true, ANALYTIC>(g, rows, image, stride, m);
+  } else {
+    gather<false, ANALYTIC>(g, rows, image, stride, m);
+  }
+  const Lanes each[8] = {m.s0, m.su, m.sw, m.suu, m.suw, m.sww, m.sx, m.sy};
+  sums_of_eight(each, sums);
 }
 
 // For several channels: the part of the frame that one Gaussian touches, with the Gaussian drawn into it and the
@@ -593,7 +636,7 @@ class Window {
     std::fill_n(drawn_.data(), height * stride, 0.0f);
     std::fill_n(weighted_.data(), height * stride, 0.0f);
     const Canvas canvas{drawn_.data() - top_ * stride - left_, stride, 0, top_, top_ + height, nullptr, 1};
-    draw_any<ANALYTIC, true>(g, rows, canvas, first + stride, 1.0f);
+    draw_any<ANALYTIC, true>(g, rows, canvas, pixel_strips<ANALYTIC>(g, first + stride), nullptr, 1.0f);
     const float* from = channels + top_ * channel_stride + left_;
     for (int64_t c = 0; c < count; ++c) {
       Lanes total{};
@@ -631,6 +674,7 @@ void gather_range(const Problem& problem, int64_t frame, int64_t from, int64_t t
     const int count = static_cast<int>(std::min<int64_t>(LANES, to - n));
     const int64_t first = frame * problem.gaussians + n;
     const Block block(problem, first, count);
+    const SmallLattices<ANALYTIC> small(block, geometry, lattice_strips);
     Moments<Lanes> m{};
     Lanes* const by_name[8] = {&m.s0, &m.su, &m.sw, &m.suu, &m.suw, &m.sww, &m.sx, &m.sy};
     for (int i = 0; i < count; ++i) {
@@ -641,12 +685,12 @@ void gather_range(const Problem& problem, int64_t frame, int64_t from, int64_t t
       const Shape g = block[i];
       float sums[8];
       if (C == 1) {
-        gather_any<ANALYTIC>(g, rows, origin, images.stride, sums);
+        gather_any<ANALYTIC>(g, rows, origin, images.stride, small[i], sums);
         grad_amplitudes[0] = sums[0];
         for (float& x : sums) x *= amplitudes[0];
       } else {
         window->fill<ANALYTIC>(g, rows, origin, images.stride, images.plane, amplitudes, C, grad_amplitudes);
-        gather_any<ANALYTIC>(g, rows, window->origin(), window->stride, sums);
+        gather_any<ANALYTIC>(g, rows, window->origin(), window->stride, small[i], sums);
       }
       for (int k = 0; k < 8; ++k) (*by_name[k])[i] = sums[k];
     }
