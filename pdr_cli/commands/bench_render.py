@@ -301,11 +301,18 @@ def interleave(calls: dict[str, Callable[[], None]], repeats: int, device: torch
 
     for call in calls.values():
         seconds(call, 1)  # warm-up: allocations, library handles
-    group = {name: math.ceil(min(100, SAMPLE_SECONDS / seconds(call, 1))) for name, call in calls.items()}
+    group = {
+        name: math.ceil(min(100, SAMPLE_SECONDS / min(seconds(call, 1) for _ in range(3))))
+        for name, call in calls.items()
+    }
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(max(repeats, MIN_REPEATS)):
         for name, call in calls.items():
             if len(samples[name]) < MIN_REPEATS or sum(samples[name]) * group[name] < MAX_SECONDS:
+                if group[name] > 1:
+                    # The variant before has emptied the caches. A long call fills them by itself; of short ones, the
+                    # first takes four times as long as those that follow, and frames come one after the other.
+                    seconds(call, math.ceil(group[name] / 4))
                 samples[name].append(seconds(call, group[name]))
     return samples
 
