@@ -1,6 +1,6 @@
 // Vectors of floats for the CPU kernel, and the functions that gaussian.h asks for.
 //
-// GCC and Clang vector types rather than intrinsics: one source for AVX-512, AVX2, SSE and NEON. The width is that of
+// GCC's vector types rather than intrinsics: one source for AVX-512, AVX2, SSE and NEON. The width is that of
 // the registers: wider vectors are taken apart into scalars, ten times slower. Compile with -ffp-contract=fast, which
 // fuses a*b + c, and never with -ffast-math, which would delete the rounding below.
 #pragma once

@@ -185,10 +185,10 @@ def _torch_libraries(*names: str) -> str:
 
 
 def _cxx() -> str:
-    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+    for name in (os.environ.get("CXX"), "g++", "c++"):
         if name and shutil.which(name):
             return name
-    raise BuildError("there is no C++ compiler (c++, g++, clang++, or the one that CXX names)")
+    raise BuildError("there is no C++ compiler (g++, c++, or the one that CXX names)")
 
 
 def _nvcc() -> str:
