@@ -1,0 +1,288 @@
+"""What a mean error does not show: contrast, flicker, lost detail and conditional bias.
+
+Each analysis takes a batch at a time with `add`, in constant memory, and gives numbers that JSON can hold with
+`result`; what nothing was there to compute from is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pdr_cli.errors import GridError, UsageError
+from pdr_cli.verification.flow import Flow, consistent, warp
+
+LEVELS = 256  # of an 8-bit picture
+FINE = 4.0  # wavelength in cells below which a scale is fine: a network that halves the resolution cannot hold these
+
+
+class Concentration:
+    """How pixel values are distributed (the paper's Table 10); nearer to the truth's is better, larger is not.
+
+    Each sequence, clipped to [0, 1] and taken as an 8-bit picture, has a kurtosis (Pearson's: a normal distribution
+    has 3) and a saturation (share of pixels at the highest level), both over all its pixels, and a diversity (number
+    of levels that occur). `p90` is the 90th percentile of the values before rounding. The result is the mean over
+    sequences; a sequence of one level has no kurtosis and is left out of that mean.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, frames: np.ndarray) -> None:
+        """Sequences [B, τ, C, H, W] in unit scale; NaN cells do not count."""
+        for sequence in frames:
+            values = np.clip(sequence[np.isfinite(sequence)].astype(np.float64), 0, 1)
+            if values.size:
+                for name, number in _concentration(values).items():
+                    self._sums[name] = self._sums.get(name, 0.0) + number
+                    self._counts[name] = self._counts.get(name, 0) + 1
+
+    def result(self) -> dict[str, float | None]:
+        """{"kurtosis": …, "saturation": …, "diversity": …, "p90": …}."""
+        wanted = ("kurtosis", "saturation", "diversity", "p90")
+        return {k: self._sums[k] / self._counts[k] if k in self._sums else None for k in wanted}
+
+
+def _concentration(values: np.ndarray) -> dict[str, float]:
+    """Of one sequence's values in [0, 1]; without "kurtosis" where all are alike."""
+    levels = np.arange(LEVELS)
+    share = np.bincount(np.rint(values * (LEVELS - 1)).astype(np.intp), minlength=LEVELS) / values.size
+    anomaly = levels - share @ levels
+    out = {
+        "saturation": float(share[-1]),
+        "diversity": float(np.count_nonzero(share)),
+        "p90": float(np.quantile(values, 0.9)),
+    }
+    if out["diversity"] > 1:
+        out["kurtosis"] = float(share @ anomaly**4 / (share @ anomaly**2) ** 2)
+    return out
+
+
+class WarpingError:
+    """Flicker (the paper's Table 11): how much a frame differs from the one before, carried along by the true motion.
+
+    The flow from each true frame back to the one before it warps the forecast of that earlier frame, which is then
+    compared with the forecast of the later one. The truth has such an error too, from the flow and from what appears
+    and vanishes: less than that means too smooth, not better.
+
+    Args:
+        flow: gives the flow between frames in unit scale: `RAFT.flow` or `flow.classical`.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self._sums: dict[str, np.ndarray] = {}
+
+    def add(self, truth: np.ndarray, forecasts: Mapping[str, np.ndarray]) -> None:
+        """Truth and forecasts of it by name, [B, τ, C, H, W] each, in unit scale; NaN cells do not count.
+
+        Raises:
+            UsageError: fewer than two lead times.
+        """
+        if truth.shape[1] < 2:
+            raise UsageError(f"The warping error compares consecutive frames; these forecasts have {truth.shape[1]}")
+        before, after = (_filled(x) for x in _neighbours(truth))
+        backward, forward = self.flow(after, before), self.flow(before, after)
+        visible = consistent(forward, backward)[:, None]
+        for name, frames in {**forecasts, "truth": truth}.items():
+            earlier, later = _neighbours(frames)
+            error = warp(earlier, backward.to(earlier)) - later
+            self._sums[name] = self._sums.get(name, 0.0) + _warping_sums(error, visible)
+
+    def result(self) -> dict[str, dict[str, float | None]]:
+        """{name: {"l1", "l2", "l1_visible", "l2_visible", "visible"}}, "truth" among the names.
+
+        `l1` and `l2` are the means of |error| and error² over everything, as published; `…_visible` over the share
+        `visible` of the cells where flows there and back agree, which leaves out what appears and vanishes.
+        """
+        out = {}
+        for name, (l1, l2, cells, seen_l1, seen_l2, seen) in self._sums.items():
+            out[name] = {
+                "l1": _mean(l1, cells),
+                "l2": _mean(l2, cells),
+                "l1_visible": _mean(seen_l1, seen),
+                "l2_visible": _mean(seen_l2, seen),
+                "visible": _mean(seen, cells),
+            }
+        return out
+
+
+def _neighbours(frames: np.ndarray) -> tuple[Tensor, Tensor]:
+    """[B, τ, C, H, W] → earlier and later frame of each pair, [B · (τ − 1), C, H, W]."""
+    x = torch.from_numpy(np.ascontiguousarray(frames, np.float32))
+    return x[:, :-1].flatten(0, 1), x[:, 1:].flatten(0, 1)
+
+
+def _filled(frames: Tensor) -> Tensor:
+    """[n, C, H, W] with the mean of the frame instead of NaN, 0 where all are NaN."""
+    return torch.where(frames.isfinite(), frames, frames.nanmean(dim=(-2, -1), keepdim=True).nan_to_num())
+
+
+def _warping_sums(error: Tensor, visible: Tensor) -> np.ndarray:
+    """[6]: Σ|error|, Σerror² and their number over finite cells, and again over those that are visible too."""
+    finite = error.isfinite()
+    out = []
+    for kept in (finite, finite & visible):
+        e = torch.where(kept, error, 0.0).double()
+        out += [e.abs().sum(), e.square().sum(), kept.sum()]
+    return np.array([float(x) for x in out])
+
+
+def _mean(total: float, count: float) -> float | None:
+    return float(total / count) if count else None
+
+
+class Spectra:
+    """How much of the variance lies at which wavelength: the radially averaged power spectral density.
+
+    Each frame's mean is removed and, because its borders do not join, the frame fades to zero there (a Hann window):
+    otherwise the jump from border to border looks like detail, falls off more slowly than any real field's, and hides
+    what a forecast has lost. Bins are as wide as the longest side can resolve, and end at the wavelength of two cells
+    (of the wider spacing), so that each direction counts at each scale. White noise of variance σ² has the density
+    σ² · dy · dx in every bin.
+
+    Args:
+        size: (H, W).
+        spacing: (dy, dx), the distance of cells; wavelengths are in its units.
+        windowed: fade out at the borders; not for fields that are periodic both ways.
+
+    Raises:
+        GridError: fewer than 2 x 2 cells.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], spacing: tuple[float, float] = (1.0, 1.0), *, windowed: bool = True
+    ) -> None:
+        if min(size) < 2:
+            raise GridError(f"A spectrum needs 2 x 2 cells at least, these frames have {size[0]} x {size[1]}")
+        lengths = np.array(size) * spacing
+        wavenumber = np.hypot(np.fft.fftfreq(size[0], spacing[0])[:, None], np.fft.fftfreq(size[1], spacing[1]))
+        bins = np.rint(wavenumber * lengths.max()).astype(np.intp).ravel()
+        bins[(wavenumber > (1 + 1e-9) / (2 * max(spacing))).ravel()] = 0  # bin 0, the mean, is not given out
+        self.window = np.outer(_hann(size[0]), _hann(size[1])) if windowed else np.ones(size)
+        self.density = spacing[0] * spacing[1] / (self.window**2).sum()
+        self.modes = np.bincount(bins)[1:]
+        self.wavelength = self.modes / np.bincount(bins, weights=wavenumber.ravel())[1:]
+        self.fine = self.wavelength < FINE * max(spacing)
+        self.frames, self.skipped, self.missing = 0, 0, 0
+        self._bins = bins
+        self._sums: np.ndarray | float = 0.0  # [C, bins]
+        self._counts: np.ndarray | float = 0.0  # [C, 1]
+
+    def add(self, frames: np.ndarray) -> None:
+        """Frames [n, C, H, W] at one lead time; to average over channels, give them on one scale.
+
+        A NaN counts as the mean of its frame; a frame that is NaN by more than half does not count.
+        """
+        valid = np.isfinite(frames)
+        used = valid.mean(axis=(-2, -1)) >= 0.5  # [n, C]
+        weight = valid * self.window
+        total = np.where(valid, frames, 0).astype(np.float64)
+        mean = (total * weight).sum(axis=(-2, -1)) / np.maximum(weight.sum(axis=(-2, -1)), 1e-300)
+        anomaly = np.where(valid & used[..., None, None], total - mean[..., None, None], 0) * self.window
+        power = (np.abs(np.fft.fft2(anomaly)) ** 2).sum(axis=0) * self.density  # [C, H, W]
+        binned = [np.bincount(self._bins, weights=p.ravel())[1:] / self.modes for p in power]
+        self._sums = self._sums + np.stack(binned)
+        self._counts = self._counts + used.sum(axis=0)[:, None]
+        self.frames += int(used.sum())
+        self.skipped += int((~used).sum())
+        self.missing += int((~valid & used[..., None, None]).sum())
+
+    @property
+    def power(self) -> np.ndarray:
+        """[C, bins], in squared units of the frames times squared units of the spacing; NaN without frames."""
+        with np.errstate(invalid="ignore"):
+            return np.atleast_2d(np.divide(self._sums, self._counts))
+
+    def result(self) -> dict[str, Any]:
+        """{"wavelength", "power"} from long to short, power averaged over channels; counts of frames and NaN cells."""
+        return {
+            "wavelength": self.wavelength.tolist(),
+            "power": np.nanmean(self.power, axis=0).tolist() if self.frames else None,
+            "frames": self.frames,
+            "skipped": self.skipped,
+            "missing": self.missing,
+        }
+
+
+def ratio(forecast: Spectra, truth: Spectra) -> float | None:
+    """Power of a forecast at the finest scales over the truth's: 1 alike, less too smooth, more too noisy.
+
+    The finest scales are wavelengths of 2 to 4 cells, the upper octave of what the grid can hold: what bilinear
+    interpolation, averaging over possible outcomes and coarse latent grids lose first. The mean over channels.
+    None where the truth has no such detail.
+    """
+    if not (forecast.frames and truth.frames):
+        return None
+    given, wanted = ((s.power * s.modes)[:, s.fine].sum(axis=1) for s in (forecast, truth))
+    detailed = wanted > 0
+    return float((given[detailed] / wanted[detailed]).mean()) if detailed.any() else None
+
+
+def _hann(n: int) -> np.ndarray:
+    """[n], symmetric and nowhere zero."""
+    return np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2
+
+
+class Calibration:
+    """Conditional bias: what was observed, on average, where the forecast said so much.
+
+    Args:
+        low, high: the range of forecast values that is divided into bins; what lies beyond joins the outermost.
+        bins: how many.
+
+    Raises:
+        UsageError: an empty range, or no bin.
+    """
+
+    def __init__(self, low: float, high: float, bins: int = 20) -> None:
+        if not low < high or bins < 1:
+            raise UsageError(f"Calibration needs a range of values and a bin, not {low} to {high} in {bins}")
+        self.low, self.high, self.bins = low, high, bins
+        self._sums = np.zeros((3, bins))  # number, Σ forecast, Σ truth
+
+    def add(self, forecast: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> None:
+        """Forecast and truth of one shape; cells count where `valid` (default: everywhere) and both are finite."""
+        kept = np.isfinite(forecast) & np.isfinite(truth)
+        kept = kept if valid is None else kept & valid
+        given, observed = forecast[kept].astype(np.float64), truth[kept].astype(np.float64)
+        place = (given - self.low) / (self.high - self.low) * self.bins
+        index = np.clip(np.floor(place), 0, self.bins - 1).astype(np.intp)
+        for row, weights in enumerate((None, given, observed)):
+            self._sums[row] += np.bincount(index, weights, minlength=self.bins)
+
+    def result(self) -> dict[str, list[float]]:
+        """{"forecast", "observed", "count"} of the bins that are not empty, from low to high."""
+        count, given, observed = self._sums[:, self._sums[0] > 0]
+        return {
+            "forecast": (given / count).tolist(),
+            "observed": (observed / count).tolist(),
+            "count": [int(n) for n in count],
+        }
+
+
+class Sharpness:
+    """Mean |∇forecast| over mean |∇truth|: 1 as sharp as the truth, less blurred, more noisy."""
+
+    def __init__(self) -> None:
+        self._sums = np.zeros(2)
+
+    def add(self, forecast: np.ndarray, truth: np.ndarray) -> None:
+        """Forecast and truth [..., H, W] in the same units; cells where either has no gradient (NaN) do not count."""
+        slopes = np.stack([_slope(forecast), _slope(truth)])
+        self._sums += np.where(np.isfinite(slopes).all(axis=0), slopes, 0).reshape(2, -1).sum(axis=1)
+
+    def result(self) -> dict[str, float | None]:
+        """{"gradient_ratio": …}."""
+        return {"gradient_ratio": _mean(self._sums[0], self._sums[1])}
+
+
+def _slope(field: np.ndarray) -> np.ndarray:
+    """|∇field| per cell, [..., H − 1, W − 1], from differences of neighbours, which also see a checkerboard."""
+    x = field.astype(np.float64)
+    return np.hypot(np.diff(x, axis=-2)[..., :-1], np.diff(x, axis=-1)[..., :-1, :])
