@@ -34,6 +34,10 @@ def test_where_nothing_is_to_be_seen_nothing_moves() -> None:
     empty = torch.full((2, 3, 20, 30), 273.15)
     assert (flow.classical(empty, empty) == 0).all()
     assert (flow.classical(empty, torch.full_like(empty, torch.nan)) == 0).all()
+    # Nor where only rounding is: the mean of many 0.1, which stands for missing cells, is not quite 0.1.
+    tenth = torch.full((1, 1, 20, 30), 0.1, dtype=torch.float64)
+    holes = torch.rand(2, 1, 1, 20, 30, generator=torch.Generator().manual_seed(0)) < 0.3
+    assert (flow.classical(*torch.where(holes, torch.nan, tenth)) == 0).all()
     # One constant channel beside a moving one changes nothing.
     a, b = moved(64, 64, 2, -1)
     c = torch.ones_like(a)
@@ -84,6 +88,13 @@ def test_flows_agree_where_they_lead_back_and_inside() -> None:
     assert not flow.consistent(uniform(2, 0, 10, 12), backward).any()
     # 3 there and 2.5 back leaves 0.25 of the allowed 0.01 (9 + 6.25) + 0.5 = 0.65 squared cells.
     assert torch.equal(flow.consistent(uniform(2.5, 0, 10, 12), backward), expected)
+
+
+def test_long_flows_may_disagree_by_more() -> None:
+    # 9 there and 10 back leaves 1 of the allowed 0.01 (81 + 100) + 0.5 = 2.3 squared cells.
+    found = flow.consistent(uniform(9, 0, 5, 30), uniform(-10, 0, 5, 30))
+    assert found[..., 10:].all()
+    assert not found[..., :10].any()
 
 
 def test_extrapolation_carries_a_shift_on() -> None:

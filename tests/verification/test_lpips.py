@@ -120,10 +120,12 @@ def test_a_wrong_file_is_named_with_its_first_fault(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no safetensors file"):
         LPIPS.load(path)
     good = {k: v.contiguous() for k, v in LPIPS().state_dict().items()}
+    damaged = good["features.3.bias"].clone()
+    damaged[5] = torch.nan
     faults = {
         r"has no lin2\.model\.1\.weight": {k: v for k, v in good.items() if k != "lin2.model.1.weight"},
         r"features\.0\.bias is \[3\], but LPIPS on AlexNet has \[64\]": {**good, "features.0.bias": torch.ones(3)},
-        r"features\.3\.bias holds NaN": {**good, "features.3.bias": torch.full((192,), torch.nan)},
+        r"features\.3\.bias holds NaN": {**good, "features.3.bias": damaged},
         r"has classifier\.1\.bias, which": {**good, "classifier.1.bias": torch.ones(3)},
     }
     for message, tensors in faults.items():

@@ -89,6 +89,26 @@ def test_a_look_up_reads_the_correlation_where_the_flow_points() -> None:
     assert found[0, 6 * 7 + 0, 0, 15] == 0
 
 
+def test_the_network_sees_pixels_from_minus_one_to_one() -> None:
+    network, seen = RAFT(), []
+    network.cnet.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    rgb = torch.tensor([0.0, 0.5, 1.0])[:, None, None].expand(1, 3, 64, 80)
+    network.flow(rgb, rgb)
+    assert seen[0].shape == (1, 3, 128, 160)
+    assert seen[0].amin(dim=(0, 2, 3)).tolist() == seen[0].amax(dim=(0, 2, 3)).tolist() == [-1, 0, 1]
+
+
+def test_the_flow_of_features_is_stretched_over_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = RAFT()
+    column = torch.arange(16.0).expand(1, 2, 16, 16)
+    twelfth = lambda hidden, context, correlation, flow: (hidden, column / 12)  # noqa: E731
+    monkeypatch.setattr(network.update_block, "forward", twelfth)
+    found = network.flow(torch.rand(1, 1, 128, 128), torch.rand(1, 1, 128, 128))
+    # After 12 updates feature i has a flow of i features = 8 i cells; columns 0 to 127 read features 0 to 15.
+    expected = 8 * torch.arange(128.0) * 15 / 127
+    assert torch.allclose(found, expected.expand(1, 2, 128, 128), atol=1e-3)
+
+
 def test_the_file_must_be_this_network(tmp_path: Path) -> None:
     path = tmp_path / "raft.safetensors"
     good = {k: v.contiguous() for k, v in RAFT().state_dict().items()}
