@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pdr_cli.data.statistics import Climatology
+from pdr_cli.data.climatology import Climatology
 from pdr_cli.errors import UsageError, did_you_mean
 
 # (observed [B, T, C, H, W], times of the following frames, each [τ]) -> forecast [B, τ, C, H, W]

@@ -11,7 +11,6 @@ import numpy as np
 from pdr_cli.data import splits, windows
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names, units
-from pdr_cli.data.statistics import Climatology
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import TimeError, UsageError
 from pdr_cli.forecast import Model
@@ -84,7 +83,7 @@ def evaluate(job: Task, against: Sequence[str], metrics: Sequence[str], progress
     data_range = np.asarray(first.card.scaling.data_range) * np.asarray(first.card.scaling.scale)
     wanted = scores.build(["mse", *[m for m in metrics if m != "mse"]], data_range)
     turns = {name: [m.check(s) for s in job.series] for name, m in job.models.items()}
-    aligned = Climatology(turns[next(iter(turns))][0].invert(first.climatology.field))
+    aligned = first.climatology.turned(turns[next(iter(turns))][0].invert)
     rivals = baselines.build(against, aligned)
     tallies = {name: Tally(wanted) for name in (*job.models, *rivals)}
     for start in range(0, len(job.windows), BATCH):
