@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pdr_cli.forecast import Model
 from pdr_cli.logs import Progress
 from pdr_cli.training.prepare import identities
 from pdr_cli.verification import baselines, scores
+from pdr_cli.verification.baselines import Request
 from pdr_cli.verification.scores import Tally
 
 BATCH = 16
@@ -95,8 +97,9 @@ def evaluate(job: Task, against: Sequence[str], metrics: Sequence[str], progress
             out = model.run(turn.apply(history), truth.shape[1]).fused
             tallies[name].add(turn.invert(out), truth)
         following = [job.windows.times(int(i))[job.windows.in_steps :] for i in which]
+        request = Request(observed, following, job.windows.step, partial(job.windows.before, which))
         for name, rival in rivals.items():
-            tallies[name].add(rival(observed, following), truth)
+            tallies[name].add(rival(request), truth)
         progress.update((start + len(which)) / len(job.windows))
     return _document(job, tallies, list(rivals), metrics)
 
