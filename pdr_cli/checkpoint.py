@@ -16,6 +16,7 @@ from pdr_cli import config as configuration
 from pdr_cli import files
 from pdr_cli.config import Config
 from pdr_cli.data import series as fields
+from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.scaling import Scaling
 from pdr_cli.data.series import Series
 from pdr_cli.data.splits import Seen
@@ -25,7 +26,7 @@ from pdr_cli.errors import CheckpointError, ConfigError
 if TYPE_CHECKING:
     import torch
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: the climatology has a kind
 CLIMATOLOGY = "climatology"
 NETWORK = "network."
 
@@ -106,18 +107,20 @@ def side_of(series: Series, dim: str) -> Side | None:
     return Side(str(coordinate.name), tuple(map(float, coordinate.values)), dict(coordinate.attrs))
 
 
-def save(path: Path, network: torch.nn.Module, card: ModelCard, climatology: np.ndarray) -> None:
+def save(path: Path, network: torch.nn.Module, card: ModelCard, climatology: Climatology) -> None:
     """Atomically write a model file."""
     import torch
     from safetensors.torch import save as serialise
 
     tensors = {NETWORK + k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    tensors[CLIMATOLOGY] = torch.from_numpy(climatology)
-    files.write_bytes(path, serialise(tensors, {"pdr": card.to_json(), "sha256": _digest(tensors)}))
+    tensors[CLIMATOLOGY] = torch.from_numpy(climatology.coefficients)
+    header = {"pdr": card.to_json(), "sha256": _digest(tensors)}
+    header[CLIMATOLOGY] = json.dumps({"kind": climatology.kind, "covered": climatology.covered})
+    files.write_bytes(path, serialise(tensors, header))
 
 
-def load(path: Path) -> tuple[ModelCard, dict[str, torch.Tensor], np.ndarray]:
-    """Read a model file: its card, the network's state dict and the climatology [G, C, H, W].
+def load(path: Path) -> tuple[ModelCard, dict[str, torch.Tensor], Climatology]:
+    """Read a model file: its card, the network's state dict and the climatology.
 
     Raises:
         CheckpointError: truncated, altered, foreign or too new.
@@ -139,8 +142,14 @@ def load(path: Path) -> tuple[ModelCard, dict[str, torch.Tensor], np.ndarray]:
             f"{path}: the weights differ from the SHA-256 in the header; the file was altered or damaged"
         )
     card = ModelCard.from_json(header["pdr"], path)
-    climatology = tensors.pop(CLIMATOLOGY).numpy()
+    climatology = _climatology(tensors.pop(CLIMATOLOGY).numpy(), header)
     return card, {k.removeprefix(NETWORK): v for k, v in tensors.items()}, climatology
+
+
+def _climatology(coefficients: np.ndarray, header: dict[str, str]) -> Climatology:
+    """Files of format 1 know no kind: theirs is a mean of each time of day, or one mean."""
+    known = {"kind": "day" if len(coefficients) > 1 else "mean"} | json.loads(header.get(CLIMATOLOGY, "{}"))
+    return Climatology(known["kind"], coefficients, float(known.get("covered", 0)))
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:

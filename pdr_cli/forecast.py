@@ -15,8 +15,9 @@ from pdr_cli.checkpoint import ModelCard
 from pdr_cli.data import formats, netcdf, windows
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.series import Orientation, Series
-from pdr_cli.data.statistics import Climatology, check_finite
+from pdr_cli.data.statistics import check_finite
 from pdr_cli.errors import GridError, VariableError
 from pdr_cli.models.pdr import PDR, build_pdr
 
@@ -49,7 +50,7 @@ class Model:
     Args:
         network: in evaluation mode, on `device`.
         card: the header of its file.
-        climatology: mean frames of its training data.
+        climatology: of its training data.
         device: where it computes.
         path: its file.
     """
@@ -178,7 +179,7 @@ def load(path: Path, device: str = "auto") -> Model:
     card, weights, climatology = checkpoint.load(path)
     network = build(card.config, len(card.variables), card.size)
     network.load_state_dict(weights)
-    return Model(network.eval().to(where), card, Climatology(climatology), where, path)
+    return Model(network.eval().to(where), card, climatology, where, path)
 
 
 def build(config: Any, channels: int, size: tuple[int, int]) -> PDR:

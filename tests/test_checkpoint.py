@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pdr_cli import checkpoint
 from tests.cli import pdr
 
 
@@ -70,11 +72,33 @@ def test_a_card_of_another_version_says_what_it_lacks(weather: Path, model: Path
     assert (code, "another version" in message, "train.batch is missing" in message) == (65, True, True)
 
 
+def test_the_climatology_comes_back_with_its_kind(weather_run: Path) -> None:
+    usual = checkpoint.load(weather_run / "model.safetensors")[2]
+    # 160 steps of 6 hours, of which 70 % are for training: 28 days.
+    assert usual.description == "hour of day, 4 weeks of training"
+
+
+def test_a_model_of_format_1_is_read_as_it_was_meant(model: Path) -> None:
+    mornings = checkpoint.load(model)[2].coefficients[[1]].copy()
+    rewrite_header(model, lambda header: {k: v for k, v in header.items() if k != "climatology"})
+    rewrite_card(model, lambda card: card | {"format_version": 1})
+    old = checkpoint.load(model)[2]
+    assert (old.kind, old.covered) == ("day", 0)
+    when = np.array(["2020-02-03T06:00"], "datetime64[ns]")
+    assert np.array_equal(old.at(when), mornings)
+    # A mean frame, as of clips, was one group.
+    assert checkpoint._climatology(mornings, {}).kind == "mean"
+
+
 def rewrite_card(model: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Replace the card in a model's header; the weights stay as they are."""
+    rewrite_header(model, lambda header: header | {"pdr": json.dumps(change(json.loads(header["pdr"])))})
+
+
+def rewrite_header(model: Path, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
     content = model.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
-    header["__metadata__"]["pdr"] = json.dumps(change(json.loads(header["__metadata__"]["pdr"])))
+    header["__metadata__"] = change(header["__metadata__"])
     changed = json.dumps(header).encode()
     model.write_bytes(struct.pack("<Q", len(changed)) + changed + content[8 + length :])

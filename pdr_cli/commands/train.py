@@ -122,7 +122,7 @@ def _train(
     def save_best(position: Position) -> None:
         done = {"step": position.step, "loss": position.best_loss, "seconds": round(position.elapsed, 1)}
         training = card.training | {f"best_{k}": v for k, v in done.items()} | {"device": _device_name(where)}
-        checkpoint.save(folder.model, network, _with(card, training), climatology.field)
+        checkpoint.save(folder.model, network, _with(card, training), climatology)
 
     loss = losses.build_loss(
         resolved.train.loss,

@@ -8,25 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pdr_cli.data import climatology
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.series import Series, bytes_per_frame, names, read_frames
+from pdr_cli.data.climatology import WEEKLY_FORMATS, Climatology, Fit
+from pdr_cli.data.series import Series, bytes_per_frame, names, read_frames, size
+from pdr_cli.data.times import Step
 from pdr_cli.errors import MissingValuesError
 
 BLOCK = 64  # frames read at once
 SAMPLES = 4_000_000  # values of each channel kept for the quantiles, at most
-DAY = 86400.0
-TIMES_OF_DAY = 48  # a finer daily cycle than half-hours is not resolved
-
-
-@dataclass(frozen=True)
-class Climatology:
-    """Mean frame of each time of day, or one mean frame where the step does not divide a day: field [G, C, H, W]."""
-
-    field: np.ndarray
-
-    def at(self, times: np.ndarray) -> np.ndarray:
-        """The climatological frames of these times: [T, C, H, W]."""
-        return self.field[_time_of_day(times, len(self.field))]
 
 
 @dataclass(frozen=True)
@@ -52,25 +42,27 @@ def measure(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int)
     Raises:
         MissingValuesError: NaN or infinite values, with their count.
     """
-    first = parts[0][0]
-    groups = climatology_groups(first)
     blocks = _blocks(parts, budget_mb, seed)
-    sums = _Sums(first.sizes["channel"], (first.sizes["y"], first.sizes["x"]), groups, BLOCK * len(blocks))
+    frame = (parts[0][0].sizes["channel"], *size(parts[0][0]))
+    times = np.concatenate([series.time.values[start:stop] for series, start, stop in blocks])
+    step = _calendar_step(parts[0][0])
+    design = climatology.choose(times, step, parts[0][0].attrs["format"] in WEEKLY_FORMATS, math.prod(frame))
+    sums, fit = _Sums(frame, BLOCK * len(blocks)), Fit(design, frame)
     for series, start, stop in blocks:
         frames = read_frames(series, start, stop)
         check_finite(frames, series, start)
-        sums.add(frames, _time_of_day(series.time.values[start:stop], groups))
-    return sums.result()
+        sums.add(frames)
+        fit.add(frames, series.time.values[start:stop])
+    covered = 0.0 if step is None else climatology.covered(times, step)
+    return sums.result(Climatology(design.kind, fit.coefficients(), covered))
 
 
-def climatology_groups(series: Series) -> int:
-    """Times of day that a series resolves; 1 for clips, daily or coarser steps, and steps that do not divide a day."""
+def _calendar_step(series: Series) -> Step | None:
+    """The step of a series whose times are dates; None for clips and single frames."""
     times = series.time.values
     if np.issubdtype(times.dtype, np.floating) or len(times) < 2:
-        return 1
-    step = time_axis.find_step(times)
-    per_day = DAY / step.count if step.unit == "s" else 0
-    return round(per_day) if 1 < per_day <= TIMES_OF_DAY and abs(per_day - round(per_day)) < 1e-6 else 1
+        return None
+    return time_axis.find_step(times)
 
 
 def check_finite(frames: np.ndarray, series: Series, start: int) -> None:
@@ -93,12 +85,6 @@ def check_finite(frames: np.ndarray, series: Series, start: int) -> None:
     )
 
 
-def _time_of_day(times: np.ndarray, groups: int) -> np.ndarray:
-    if groups == 1:
-        return np.zeros(len(times), dtype=int)
-    return np.round(time_axis.seconds(times) % DAY / DAY * groups).astype(int) % groups
-
-
 def _blocks(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int) -> list[tuple[Series, int, int]]:
     blocks = [(s, low, min(low + BLOCK, stop)) for s, start, stop in parts for low in range(start, stop, BLOCK)]
     affordable = max(1, int(budget_mb * 1e6 / (BLOCK * bytes_per_frame(parts[0][0]))))
@@ -116,19 +102,18 @@ def _next_prime(n: int) -> int:
 
 
 class _Sums:
-    def __init__(self, channels: int, size: tuple[int, int], groups: int, frames: int) -> None:
+    def __init__(self, frame: tuple[int, int, int], frames: int) -> None:
+        channels, height, width = frame
         # Every so many values of a frame are kept; a prime stride does not follow the grid's columns.
-        self.every = _next_prime(max(1, frames * size[0] * size[1] // SAMPLES))
+        self.every = _next_prime(max(1, frames * height * width // SAMPLES))
         self.count = 0
         self.mean = np.zeros(channels)
         self.squares = np.zeros(channels)
         self.minimum = np.full(channels, np.inf)
         self.maximum = np.full(channels, -np.inf)
-        self.total = np.zeros((groups, channels, *size))
-        self.in_group = np.zeros(groups, dtype=int)
         self.samples: list[np.ndarray] = []
 
-    def add(self, frames: np.ndarray, group: np.ndarray) -> None:
+    def add(self, frames: np.ndarray) -> None:
         values = frames.astype(np.float64)
         n = len(values)
         # Chan's update of mean and sum of squares: exact to rounding for any number of blocks.
@@ -139,16 +124,11 @@ class _Sums:
         self.count = total
         self.minimum = np.minimum(self.minimum, values.min(axis=(0, 2, 3)))
         self.maximum = np.maximum(self.maximum, values.max(axis=(0, 2, 3)))
-        np.add.at(self.total, group, values)
-        np.add.at(self.in_group, group, 1)
         flat = frames.reshape(*frames.shape[:2], -1)
         self.samples.append(flat[..., :: self.every].copy())
 
-    def result(self) -> Statistics:
+    def result(self, usual: Climatology) -> Statistics:
         samples = np.concatenate(self.samples)
         low, high = np.quantile(samples, [0.001, 0.999], axis=(0, 2))
-        overall = self.total.sum(axis=0) / self.count
-        seen = np.maximum(self.in_group, 1)[:, None, None, None]
-        field = np.where(self.in_group[:, None, None, None] > 0, self.total / seen, overall)
         sd = np.sqrt(self.squares / self.count)
-        return Statistics(self.mean, sd, self.minimum, self.maximum, high - low, Climatology(field.astype(np.float32)))
+        return Statistics(self.mean, sd, self.minimum, self.maximum, high - low, usual)

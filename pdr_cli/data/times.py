@@ -16,6 +16,7 @@ from pdr_cli.errors import TimeError
 
 # A step may differ from a whole number of steps by this share: video time stamps are rounded to milliseconds.
 TOLERANCE = 0.1
+DAY, WEEK, YEAR = 86400.0, 7 * 86400.0, 365.2425 * 86400.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,28 @@ def seconds(times: np.ndarray) -> np.ndarray:
     return times.astype(np.float64)
 
 
+def months(times: np.ndarray) -> np.ndarray:
+    """Calendar months, counted so that a multiple of 12 is a January: [T]."""
+    if np.issubdtype(times.dtype, np.datetime64):
+        return times.astype("datetime64[M]").astype(np.int64)
+    return np.array([t.year * 12 + t.month - 1 for t in times])
+
+
+def year_fraction(times: np.ndarray) -> np.ndarray:
+    """The part of its calendar's year that has passed at each time, from 0 on 1 January to nearly 1: [T]."""
+    if np.issubdtype(times.dtype, np.datetime64):
+        year = times.astype("datetime64[Y]")
+        first, end = seconds(year), seconds(year + 1)
+    else:
+        first = seconds(np.array([_new_year(t, 0) for t in times], dtype=object))
+        end = seconds(np.array([_new_year(t, 1) for t in times], dtype=object))
+    return (seconds(times) - first) / (end - first)
+
+
 def positions(times: np.ndarray, step: Step) -> np.ndarray:
     """Times in units of `step` from the first one: [T]."""
     if step.unit == "month":
-        return (_months(times) - _months(times)[0]) / step.count
+        return (months(times) - months(times)[0]) / step.count
     ticks = seconds(times)
     return (ticks - ticks[0]) / step.count
 
@@ -180,15 +199,13 @@ def _parse_cftime(text: str, like: Any) -> Any:
     return type(like)(*parts) if type(like).__name__ != "datetime" else type(like)(*parts, calendar=like.calendar)
 
 
+def _new_year(time: Any, years: int) -> Any:
+    return time.replace(year=time.year + years, month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
 def _most_common(spacing: np.ndarray) -> float:
     values, counts = np.unique(np.round(spacing, 6), return_counts=True)
     return float(values[np.argmax(counts)])
-
-
-def _months(times: np.ndarray) -> np.ndarray:
-    if np.issubdtype(times.dtype, np.datetime64):
-        return times.astype("datetime64[M]").astype(np.int64)
-    return np.array([t.year * 12 + t.month - 1 for t in times])
 
 
 def _monthly(times: np.ndarray) -> Step | None:
@@ -203,4 +220,4 @@ def _monthly(times: np.ndarray) -> Step | None:
         same_day = len({(t.day, t.hour, t.minute, t.second) for t in times}) == 1
     if not same_day:
         return None
-    return Step(float(np.min(np.diff(_months(times)))), "month")
+    return Step(float(np.min(np.diff(months(times)))), "month")

@@ -51,16 +51,19 @@ class Windows:
         places: [n, 2] series number and first frame of each window.
         in_steps: T.
         out_steps: τ.
+        step: of the series.
         cache: shared by the windows of all splits.
     """
 
     def __init__(
-        self, series: Sequence[Series], places: np.ndarray, in_steps: int, out_steps: int, cache: FrameCache
+        self, series: Sequence[Series], places: np.ndarray, in_steps: int, out_steps: int, step: Step, cache: FrameCache
     ) -> None:
         self.series = series
         self.places = places
         self.in_steps, self.out_steps = in_steps, out_steps
+        self.step = step
         self._cache = cache
+        self._places_in_steps: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.places)
@@ -78,6 +81,27 @@ class Windows:
                 check_finite(window, self.series[number], int(start))
         return frames[:, : self.in_steps], frames[:, self.in_steps :]
 
+    def before(self, which: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
+        """The frame `n` steps before the last observed one of each window: [B, C, H, W].
+
+        NaN where the series has a gap at that time or begins later; n = 0 is the last observed frame.
+        """
+        frames = np.full((len(which), *self.series[0].shape[1:]), np.nan, np.float32)
+        for row, (number, start) in enumerate(self.places[which]):
+            place = self._steps_of(int(number))
+            wanted = place[start + self.in_steps - 1] - n
+            index = int(np.searchsorted(place, wanted))
+            if place[index] == wanted:
+                frames[row] = self._cache.frames(int(number), index, index + 1)[0]
+        return frames
+
+    def _steps_of(self, number: int) -> np.ndarray:
+        """Whole steps from the beginning of a series to each of its frames: [n]."""
+        if number not in self._places_in_steps:
+            times = self.series[number].time.values
+            self._places_in_steps[number] = np.round(time_axis.positions(times, self.step)).astype(np.int64)
+        return self._places_in_steps[number]
+
     def times(self, index: int) -> np.ndarray:
         """Times of one window, observed and following: [T + τ]."""
         series, start = self.places[index]
@@ -85,7 +109,7 @@ class Windows:
 
     def only(self, keep: np.ndarray) -> Windows:
         """The windows that a boolean mask or an index array keeps."""
-        return Windows(self.series, self.places[keep], self.in_steps, self.out_steps, self._cache)
+        return Windows(self.series, self.places[keep], self.in_steps, self.out_steps, self.step, self._cache)
 
     def spread(self, at_most: int) -> Windows:
         """At most so many windows, evenly spaced."""
@@ -110,7 +134,7 @@ def cut(
         times = series[number].time.values[start:stop]
         for low, high in time_axis.segments(times, step):
             places += [(number, start + first) for first in range(low, high - length + 1, stride)]
-    return Windows(series, np.array(places, dtype=np.int64).reshape(-1, 2), in_steps, out_steps, cache)
+    return Windows(series, np.array(places, dtype=np.int64).reshape(-1, 2), in_steps, out_steps, step, cache)
 
 
 def last_window(series: Series, in_steps: int, step: Step, init: int | None = None) -> tuple[int, int]:

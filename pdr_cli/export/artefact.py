@@ -127,7 +127,7 @@ def _example(model: Model, batch: int) -> torch.Tensor:
     shape = (batch, card.config.data.in_steps, len(card.variables), *card.size)
     noise = torch.randn(shape, generator=generator).numpy()
     return torch.from_numpy(
-        model.climatology.field[0] + 0.3 * card.scaling.invert(noise) - 0.3 * card.scaling.invert(0 * noise)
+        model.climatology.coefficients[0] + 0.3 * card.scaling.invert(noise) - 0.3 * card.scaling.invert(0 * noise)
     )
 
 

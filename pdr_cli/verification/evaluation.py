@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,13 @@ import numpy as np
 from pdr_cli.data import splits, windows
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names, units
-from pdr_cli.data.statistics import Climatology
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import TimeError, UsageError
 from pdr_cli.forecast import Model
 from pdr_cli.logs import Progress
 from pdr_cli.training.prepare import identities
 from pdr_cli.verification import baselines, scores
+from pdr_cli.verification.baselines import Request
 from pdr_cli.verification.scores import Tally
 
 BATCH = 16
@@ -84,7 +85,7 @@ def evaluate(job: Task, against: Sequence[str], metrics: Sequence[str], progress
     data_range = np.asarray(first.card.scaling.data_range) * np.asarray(first.card.scaling.scale)
     wanted = scores.build(["mse", *[m for m in metrics if m != "mse"]], data_range)
     turns = {name: [m.check(s) for s in job.series] for name, m in job.models.items()}
-    aligned = Climatology(turns[next(iter(turns))][0].invert(first.climatology.field))
+    aligned = first.climatology.turned(turns[next(iter(turns))][0].invert)
     rivals = baselines.build(against, aligned)
     tallies = {name: Tally(wanted) for name in (*job.models, *rivals)}
     for start in range(0, len(job.windows), BATCH):
@@ -96,8 +97,9 @@ def evaluate(job: Task, against: Sequence[str], metrics: Sequence[str], progress
             out = model.run(turn.apply(history), truth.shape[1]).fused
             tallies[name].add(turn.invert(out), truth)
         following = [job.windows.times(int(i))[job.windows.in_steps :] for i in which]
+        request = Request(observed, following, job.windows.step, partial(job.windows.before, which))
         for name, rival in rivals.items():
-            tallies[name].add(rival(observed, following), truth)
+            tallies[name].add(rival(request), truth)
         progress.update((start + len(which)) / len(job.windows))
     return _document(job, tallies, list(rivals), metrics)
 

@@ -31,15 +31,6 @@ def test_only_the_training_period_counts() -> None:
     assert statistics.measure([(series_of(frames), 0, 50)], 100, 0).maximum[0] < 1.001
 
 
-def test_climatology_is_the_mean_of_each_time_of_day() -> None:
-    frames = np.tile(np.arange(4.0), 10)[:, None, None, None] * np.ones((1, 1, 3, 3))
-    series = series_of(frames + 0.001 * np.random.default_rng(0).standard_normal(frames.shape))
-    climatology = statistics.measure([(series, 0, 40)], 100, 0).climatology
-    assert climatology.field.shape == (4, 1, 3, 3)
-    # 2020-01-20 18:00 is the fourth time of day, whose mean is 3.
-    assert np.allclose(climatology.at(np.array(["2020-01-20T18:00"], "datetime64[ns]")), 3, atol=0.01)
-
-
 def test_apply_and_invert_are_inverse_for_each_scaling() -> None:
     frames = np.random.default_rng(1).normal(280, 10, (60, 2, 5, 5))
     series = series_of(frames)

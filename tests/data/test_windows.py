@@ -32,6 +32,17 @@ def test_no_window_crosses_a_gap_and_none_is_missed(hours: set[int], observed: i
         assert np.concatenate([x, y], axis=1)[0, :, 0, 0, 0].tolist() == list(range(hour, hour + observed + ahead))
 
 
+@given(st.sets(st.integers(0, 90), min_size=4), st.integers(0, 30))
+def test_frames_of_earlier_times_are_found_by_time_and_missing_ones_are_nan(hours: set[int], n: int) -> None:
+    steps = sorted(hours)
+    series = series_with(steps)
+    cut = windows.cut([series], [(0, 0, len(steps))], 1, 1, HOUR, FrameCache([series], 1))
+    everything = np.arange(len(cut))
+    last = [steps[start] for _, start in cut.places]
+    expected = [h - n if h - n in hours else np.nan for h in last]
+    assert np.array_equal(cut.before(everything, n)[:, 0, 0, 0], expected, equal_nan=True)
+
+
 def test_a_cache_smaller_than_the_series_changes_nothing() -> None:
     series = series_with(list(range(500)))
     small, large = FrameCache([series], 1), FrameCache([series], 100)

@@ -1,0 +1,203 @@
+"""Climatology: what is usual at a place, by hour of day, day of week and season; fitted in one pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pdr_cli.data import times as time_axis
+from pdr_cli.data.times import DAY, WEEK, YEAR, Step
+
+TIMES_OF_DAY = 48  # a finer daily cycle than half-hours is not resolved
+HARMONICS = 2  # of the annual cycle
+ANNUAL_TERMS = 1 + 2 * HARMONICS
+WEEKS_NEEDED, YEARS_NEEDED = 3, 2
+WEEKLY_FORMATS = ("hdf5", "npz")  # people keep weeks, the atmosphere does not
+SUMS_MB = 256  # sums of products kept while fitting, at most
+SHARE = 0.99  # of the weeks or years needed: the last step of a series may be missing
+# Condition of an annual cycle's normal matrix: 2 for evenly sampled years, thousands where a season is missing.
+WELL_POSED = 100.0
+
+
+@dataclass(frozen=True)
+class Design:
+    """Which times are alike: groups of one kind, and whether each has an annual cycle of its own.
+
+    Args:
+        kind: "mean", "day", "week", "month" or "year"; "day+year" and "week+year" have an annual cycle in each group.
+        groups: times of day, times of week, or the twelve months.
+    """
+
+    kind: str
+    groups: int
+
+    @property
+    def terms(self) -> int:
+        """k, coefficients of each group: its mean, and a cosine and a sine for each annual harmonic."""
+        return ANNUAL_TERMS if "year" in self.kind else 1
+
+    def group_of(self, times: np.ndarray) -> np.ndarray:
+        """The group of each time: [T]."""
+        if self.groups == 1:
+            return np.zeros(len(times), dtype=int)
+        if self.kind == "month":
+            return time_axis.months(times) % 12
+        period, monday = (WEEK, 4 * DAY) if "week" in self.kind else (DAY, 0.0)  # 1970-01-05 was a Monday
+        phase = (time_axis.seconds(times) - monday) % period / period
+        return np.round(phase * self.groups).astype(int) % self.groups
+
+    def annual(self, times: np.ndarray) -> np.ndarray:
+        """The annual terms of each time: [T, k]."""
+        if self.terms == 1:
+            return np.ones((len(times), 1))
+        angle = 2 * np.pi * time_axis.year_fraction(times)[:, None] * np.arange(1, HARMONICS + 1)
+        return np.hstack([np.ones((len(times), 1)), np.cos(angle), np.sin(angle)])
+
+
+@dataclass(frozen=True)
+class Climatology:
+    """The usual frame of any time: a linear model of hour, day of week and season, fitted to training data.
+
+    Args:
+        kind: as in `Design`.
+        coefficients: [p, C, H, W] in data units; p = groups x terms, the terms of a group side by side.
+        covered: seconds of training data it rests on; 0 if unknown.
+    """
+
+    kind: str
+    coefficients: np.ndarray
+    covered: float = 0.0
+
+    @property
+    def design(self) -> Design:
+        """Groups and terms of the p coefficients."""
+        return Design(self.kind, len(self.coefficients) // Design(self.kind, 1).terms)
+
+    def at(self, times: np.ndarray) -> np.ndarray:
+        """The climatological frames of these times: [T, C, H, W]."""
+        design = self.design
+        first, annual = design.group_of(times) * design.terms, design.annual(times)
+        frames = self.coefficients[first]
+        for term in range(1, design.terms):
+            frames = frames + annual[:, term, None, None, None] * self.coefficients[first + term]
+        return frames.astype(np.float32)
+
+    def turned(self, turn: Callable[[np.ndarray], np.ndarray]) -> Climatology:
+        """The same on another orientation of the grid: `turn` maps [..., H, W], as `Orientation.invert` does."""
+        return dataclasses.replace(self, coefficients=turn(self.coefficients))
+
+    @property
+    def description(self) -> str:
+        """In words: "hour of day and day of week, 5 weeks of training"."""
+        design = self.design
+        hours = "" if design.groups in (1, 7) else f"{'half-' if design.groups in (48, 7 * 48) else ''}hour of day"
+        parts = {
+            "mean": ["mean of all times"],
+            "month": ["month of year"],
+            "day": [hours],
+            "week": [hours, "day of week"],
+            "year": ["day of year"],
+            "day+year": [hours, "day of year"],
+            "week+year": [hours, "day of week", "day of year"],
+        }[self.kind]
+        return _listed([p for p in parts if p]) + (f", {_duration(self.covered)} of training" if self.covered else "")
+
+
+def choose(times: np.ndarray, step: Step | None, weekly: bool, frame_values: int) -> Design:
+    """The finest climatology that training times can carry and memory can hold.
+
+    The hour of day where the step divides a day; the day of week for a weekly rhythm seen for 3 weeks; an annual cycle
+    seen for 2 years and in every month. Where the sums of all groups would exceed 256 MB, neighbouring hours share a
+    group, before the week and at last the annual cycle are given up.
+
+    Args:
+        times: [T] of the training frames; clips have no climatology but their mean.
+        step: of the series; None for clips.
+        weekly: whether the data have the rhythm of a week.
+        frame_values: C x H x W.
+    """
+    if step is None or np.issubdtype(times.dtype, np.floating):
+        return Design("mean", 1)
+    yearly = covered(times, step) >= SHARE * YEARS_NEEDED * YEAR and _every_month(times)
+    if step.unit == "month":
+        return Design("month", 12) if covered(times, step) >= SHARE * YEARS_NEEDED * YEAR else Design("mean", 1)
+    per_day = DAY / step.count
+    whole_day = per_day > 1 - 1e-6 and abs(per_day - round(per_day)) < 1e-6
+    weekly = weekly and whole_day and covered(times, step) >= SHARE * WEEKS_NEEDED * WEEK
+    affordable = SUMS_MB * 1e6 / (8 * frame_values)
+    designs = _finest_first(round(per_day) if whole_day else 1, weekly, yearly)
+    return next((d for d in designs if d.groups * d.terms <= affordable), Design("mean", 1))
+
+
+def covered(times: np.ndarray, step: Step) -> float:
+    """Seconds that these frames stand for, each for one step; a time that occurs twice counts once."""
+    return len(np.unique(time_axis.seconds(times))) * step.hours * 3600
+
+
+def _finest_first(per_day: int, weekly: bool, yearly: bool) -> Iterator[Design]:
+    hours = [n for n in range(min(per_day, TIMES_OF_DAY), 0, -1) if per_day % n == 0]
+    for year in (True, False) if yearly else (False,):
+        for week in (True, False) if weekly else (False,):
+            for n in hours:
+                parts = ["week"] if week else ["day"] if n > 1 else []
+                yield Design("+".join(parts + ["year"] * year) or "mean", 7 * n if week else n)
+
+
+def _every_month(times: np.ndarray) -> bool:
+    return len(np.unique(time_axis.months(times) % 12)) == 12
+
+
+class Fit:
+    """Least squares by streaming sums: X'X of each group [G, k, k] and X'Y [G, k, C, H, W]."""
+
+    def __init__(self, design: Design, frame: tuple[int, int, int]) -> None:
+        self.design, self.frame = design, frame
+        G, k = design.groups, design.terms
+        self.xx = np.zeros((G, k, k))
+        self.xy = np.zeros((G, k, int(np.prod(frame))))
+
+    def add(self, values: np.ndarray, times: np.ndarray) -> None:
+        """Frames [T, C, H, W] and their times [T]."""
+        group, annual = self.design.group_of(times), self.design.annual(times)
+        flat = values.reshape(len(values), -1).astype(np.float64)
+        for g in np.unique(group):
+            X = annual[group == g]
+            self.xx[g] += X.T @ X
+            self.xy[g] += X.T @ flat[group == g]
+
+    def coefficients(self) -> np.ndarray:
+        """[p, C, H, W]; a group that was not seen, or not in enough seasons, gets those of a coarser climatology."""
+        solved = np.stack([self._solve(g) for g in range(self.design.groups)])
+        return solved.reshape(-1, *self.frame).astype(np.float32)
+
+    def _solve(self, group: int) -> np.ndarray:
+        """Coefficients [k, C·H·W] of the smallest pool around a group that determines them."""
+        for members in self._pools(group):
+            xx, xy = self.xx[members].sum(axis=0), self.xy[members].sum(axis=0)
+            if xx[0, 0] >= len(xx) and np.linalg.cond(xx) < WELL_POSED:
+                return np.linalg.solve(xx, xy)
+        mean = np.zeros_like(self.xy[0])
+        mean[0] = self.xy[:, 0].sum(axis=0) / self.xx[:, 0, 0].sum()
+        return mean
+
+    def _pools(self, group: int) -> Iterator[np.ndarray]:
+        """The group itself, the same time of day on all days of the week, everything."""
+        G = self.design.groups
+        yield np.array([group])
+        if "week" in self.design.kind:
+            yield np.arange(group % (G // 7), G, G // 7)
+        yield np.arange(G)
+
+
+def _listed(parts: list[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
+
+
+def _duration(seconds: float) -> str:
+    for length, name in ((YEAR, "year"), (WEEK, "week"), (DAY, "day")):
+        if seconds >= SHARE * 2 * length:
+            return f"{seconds / length:.3g} {name}s" if name == "year" else f"{seconds / length:.0f} {name}s"
+    return f"{seconds / 3600:.0f} hours"
