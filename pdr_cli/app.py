@@ -151,17 +151,46 @@ def evaluate(
         list[str], typer.Argument(metavar="INPUT...", help="Files, a folder or a glob with what happened.")
     ],
     models: Annotated[
-        list[str] | None, typer.Option("-m", "--model", help="Model to score; repeatable. Default as for predict.")
+        list[str] | None,
+        typer.Option("-m", "--model", help="Model or forecast file to score; repeatable. Default as for predict."),
     ] = None,
     split: Annotated[str, typer.Option(help="test (nothing the model has seen), val, train or all.")] = "test",
-    against: Annotated[str, typer.Option(help="Baselines, comma-separated.")] = "persistence,climatology",
-    metrics: Annotated[str | None, typer.Option(help="mse, mae, rmse, bias, ssim, psnr; comma-separated.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Baselines, comma-separated: persistence, climatology, yesterday, last-week, trend, flow. "
+            "Default: persistence,climatology."
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated, the first is the headline: mse, mae, rmse, bias, acc, ssim, psnr, lpips; rmse_lat and its "
+            "like weigh by area; spectra, calibration, concentration, warping are analyses."
+        ),
+    ] = None,
+    convention: Annotated[
+        str, typer.Option(help="standard (means per value, data units), or openstl as in published tables.")
+    ] = "standard",
+    protocol: Annotated[
+        str, typer.Option(help="honest (what no model has seen), or openstl: the published windows and scaling.")
+    ] = "honest",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Lead times to score; more than trained are rolled out.")
     ] = None,
     var: Rename = None,
+    lpips_weights: Annotated[
+        Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
+    ] = None,
+    raft_weights: Annotated[
+        Path | None, typer.Option(help="Weights of RAFT-small, .safetensors, for the warping error's flow.")
+    ] = None,
+    efficiency: Annotated[
+        bool, typer.Option("--efficiency", help="Parameters, operations, frames a second and memory of each model.")
+    ] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Scores as .json or .csv.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw error against lead time to this PNG.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page with everything to this .html.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -170,25 +199,35 @@ def evaluate(
 ) -> None:
     """Score a model beside persistence and climatology, per lead time, on data it has not seen.
 
-    Example:
+    Examples:
 
-        pdr evaluate air.nc -o scores.json
+        pdr evaluate air.nc -o scores.json --report report.html
+
+        pdr evaluate air.nc -m runs/air -m other_forecast.nc --against persistence,climatology,yesterday
     """
     _logs(quiet, verbose, log_json)
     from pdr_cli.commands import evaluate as command
 
     command.run(
         inputs,
-        models=models or [],
-        split=split,
-        against=[a for a in against.split(",") if a],
-        metrics=[m for m in (metrics or "").split(",") if m],
-        steps=steps,
-        rename=var or [],
-        output=output,
-        plot=plot,
-        as_json=as_json,
-        device=device,
+        command.Request(
+            models=models or [],
+            split=split,
+            against=None if against is None else [a for a in against.split(",") if a],
+            metrics=[m for m in (metrics or "").split(",") if m],
+            convention=convention,
+            protocol=protocol,
+            steps=steps,
+            rename=var or [],
+            lpips=lpips_weights,
+            raft=raft_weights,
+            efficiency=efficiency,
+            output=output,
+            plot=plot,
+            report=report,
+            as_json=as_json,
+            device=device,
+        ),
     )
 
 

@@ -1,142 +1,227 @@
-"""`pdr evaluate`: score models beside baselines, print a table, keep the numbers."""
+"""`pdr evaluate`: score models, files and baselines on the same windows; a table, the numbers, a report."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import math
+import shlex
+import sys
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pdr_cli import files, forecast, runs
-from pdr_cli.commands import inputs
-from pdr_cli.data import formats
-from pdr_cli.errors import UsageError
+import numpy as np
+
+from pdr_cli import __version__, files, forecast, runs
+from pdr_cli.commands import inputs, score_table
+from pdr_cli.data import forecasts, formats
+from pdr_cli.data.forecasts import ForecastFile
+from pdr_cli.data.series import Series
+from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.forecast import Model
-from pdr_cli.logs import progress
-from pdr_cli.verification import evaluation
+from pdr_cli.logs import log, progress
+from pdr_cli.verification import evaluation, scores
+from pdr_cli.verification.evaluation import ANALYSES, Options, Result, Task
 
-DEFAULT_METRICS = {"video": ["psnr", "ssim", "mae"]}
+VIDEO_METRICS = ["psnr", "ssim", "mae"]
 FIELD_METRICS = ["rmse", "mae", "bias"]
+PUBLISHED = {"netcdf": ["mse", "mae", "rmse"]}
+PUBLISHED_BOUNDED = ["mse", "mae", "ssim", "psnr"]
+AGAINST = "persistence,climatology"
 
 
-def run(
-    arguments: Sequence[str],
-    *,
-    models: Sequence[str],
-    split: str,
-    against: Sequence[str],
-    metrics: Sequence[str],
-    steps: int | None,
-    rename: Sequence[str],
-    output: Path | None,
-    plot: Path | None,
-    as_json: bool,
-    device: str,
-) -> None:
+@dataclass(frozen=True)
+class Request:
+    """The options of `pdr evaluate`; see its --help."""
+
+    models: Sequence[str]
+    split: str
+    against: Sequence[str] | None
+    metrics: Sequence[str]
+    convention: str
+    protocol: str
+    steps: int | None
+    rename: Sequence[str]
+    lpips: Path | None
+    raft: Path | None
+    efficiency: bool
+    output: Path | None
+    plot: Path | None
+    report: Path | None
+    as_json: bool
+    device: str
+
+
+def run(arguments: Sequence[str], asked: Request) -> None:
     """Score; see `pdr evaluate --help` for the options."""
     paths = formats.find_inputs(arguments)
-    for target in (output, plot):
+    _check(asked, paths)
+    loaded, given = _load(asked)
+    first = next(iter(loaded.values()), None)
+    series = _truth(paths, asked, first, given)
+    job = evaluation.task(loaded, given, series, asked.split, asked.steps, asked.protocol)
+    options = _options(job, asked, series[0])
+    with progress("evaluating") as bar:
+        result = evaluation.evaluate(job, options, bar)
+    document = result.document
+    document["card"] = _card(job, asked, paths) | document["card"]
+    if asked.efficiency:
+        from pdr_cli.verification import efficiency
+
+        document["efficiency"] = {name: efficiency.measure(model) for name, model in loaded.items()}
+    _write(document, result, job, asked)
+    if asked.as_json:
+        print(json.dumps(_plain(document)))
+    else:
+        score_table.show(document)
+
+
+def _check(asked: Request, paths: Sequence[Path]) -> None:
+    """Refuse what cannot be written, or read, before anything is computed."""
+    for target in (asked.output, asked.plot, asked.report):
         if target is not None:
             files.check_output(target, paths)
-    if output is not None and output.suffix.lower() not in (".json", ".csv"):
-        raise UsageError(f"scores go to .json or .csv, not {output.suffix or 'a name without suffix'!r}")
-    loaded = _load(models, device)
-    first = next(iter(loaded.values()))
-    series = first.open(paths, inputs.renames(rename, list(first.card.variables)))
-    wanted = list(metrics) or DEFAULT_METRICS.get(first.card.format, FIELD_METRICS)
-    job = evaluation.task(loaded, series, split, steps)
-    with progress("evaluating") as bar:
-        document = evaluation.evaluate(job, against, wanted, bar)
-    if output is not None:
-        files.write_text(
-            output, _as_csv(document) if output.suffix.lower() == ".csv" else json.dumps(document, indent=1) + "\n"
-        )
-    if plot is not None:
+    if asked.output is not None and asked.output.suffix.lower() not in (".json", ".csv"):
+        raise UsageError(f"scores go to .json or .csv, not {asked.output.suffix or 'a name without suffix'!r}")
+    if asked.report is not None and asked.report.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--report writes a page of its own: name it .html, not {asked.report.name}")
+    for flag, weights in (("--lpips-weights", asked.lpips), ("--raft-weights", asked.raft)):
+        if weights is not None and not weights.is_file():
+            raise InputNotFoundError(f"{flag} {weights}: no such file")
+    if asked.protocol not in ("honest", "openstl"):
+        raise UsageError(f"--protocol {asked.protocol}: use honest or openstl")
+    scores.kinds(asked.convention)
+
+
+def _load(asked: Request) -> tuple[dict[str, Model], dict[str, ForecastFile]]:
+    """Models and forecast files by a short name each."""
+    loaded: dict[str, Model] = {}
+    given: dict[str, ForecastFile] = {}
+    for argument in asked.models or [None]:  # type: ignore[list-item]
+        path = Path(argument) if argument and Path(argument).is_file() else None
+        if path is not None and path.suffix != ".safetensors":
+            given[_name(path.stem, loaded, given)] = forecasts.read([path], [], {})
+        else:
+            model = runs.find_model(argument)
+            name = model.parent.name if model.name == "model.safetensors" else model.stem
+            loaded[_name(name, loaded, given)] = forecast.load(model, asked.device)
+    return loaded, given
+
+
+def _name(name: str, *taken: dict[str, Any]) -> str:
+    while any(name in t for t in taken):
+        name += "'"
+    return name
+
+
+def _truth(paths: Sequence[Path], asked: Request, first: Model | None, given: dict[str, ForecastFile]) -> list[Series]:
+    if first is not None:
+        return first.open(paths, inputs.renames(asked.rename, list(first.card.variables)))
+    variables = list(next(iter(given.values())).variables)
+    return formats.open_series(paths, variables=variables, rename=inputs.renames(asked.rename, variables))
+
+
+def _options(job: Task, asked: Request, series: Series) -> Options:
+    analyses = [m for m in asked.metrics if m in ANALYSES]
+    metrics = [m for m in asked.metrics if m not in ANALYSES] or _default_metrics(asked, series)
+    if asked.report is not None:
+        analyses = list(dict.fromkeys([*analyses, "spectra", "calibration"]))
+    against = asked.against
+    if against is None:
+        against = AGAINST.split(",") if job.first is not None else ["persistence"]
+    return Options(metrics, against, asked.convention, analyses, asked.lpips, asked.raft)
+
+
+def _default_metrics(asked: Request, series: Series) -> list[str]:
+    kind = series.attrs["format"]
+    video = kind == "video"
+    if asked.convention == "openstl":
+        chosen = PUBLISHED.get(kind, PUBLISHED_BOUNDED)
+    else:
+        chosen = VIDEO_METRICS if video else FIELD_METRICS
+    return [*chosen, "lpips"] if video and asked.lpips is not None else list(chosen)
+
+
+def _card(job: Task, asked: Request, paths: Sequence[Path]) -> dict[str, Any]:
+    """Everything it takes to know how the numbers came about."""
+    import torch
+
+    first = job.first
+    return {
+        "command": "pdr " + shlex.join(sys.argv[1:]),
+        "pdr": __version__,
+        "torch": torch.__version__,
+        "device": _device(first),
+        "threads": torch.get_num_threads(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "data": [p.name for p in paths[:20]] + ([f"and {len(paths) - 20} more"] if len(paths) > 20 else []),
+        "models": {name: _model_card(model) for name, model in job.models.items()},
+        "files": {
+            name: {"file": str(f.paths[0]), "layout": f.layout, "sha256": files.sha256(f.paths[0])}
+            for name, f in job.files.items()
+        },
+    }
+
+
+def _device(model: Model | None) -> str:
+    import torch
+
+    if model is None or model.device.type != "cuda":
+        return "cpu"
+    return torch.cuda.get_device_name(model.device)
+
+
+def _model_card(model: Model) -> dict[str, Any]:
+    config = model.card.config
+    return {
+        "file": str(model.path),
+        "sha256": files.sha256(model.path),
+        "preset": config.preset,
+        "backbone": config.model.backbone,
+        "fusion": config.model.fusion,
+        "parameters": sum(p.numel() for p in model.network.parameters()),
+    }
+
+
+def _write(document: dict[str, Any], result: Result, job: Task, asked: Request) -> None:
+    if asked.output is not None:
+        as_csv = asked.output.suffix.lower() == ".csv"
+        text = score_table.as_csv(document) if as_csv else json.dumps(_plain(document), indent=1) + "\n"
+        files.write_text(asked.output, text)
+    if asked.plot is not None:
         from pdr_cli.export import pictures
 
-        pictures.skill(plot, document)
-    if as_json:
-        print(json.dumps(document))
-    else:
-        print_table(document)
+        pictures.skill(asked.plot, document)
+    if asked.report is not None:
+        from pdr_cli.verification import report
+
+        written = report.write(asked.report, document, _cases(result, job))
+        log.info("report: %s and %d pictures beside it", written[0], len(written) - 1)
 
 
-def _load(models: Sequence[str], device: str) -> dict[str, Model]:
-    loaded: dict[str, Model] = {}
-    for argument in models or [None]:  # type: ignore[list-item]
-        path = runs.find_model(argument)
-        name = path.parent.name if path.name == "model.safetensors" else path.stem
-        while name in loaded:
-            name += "'"
-        loaded[name] = forecast.load(path, device)
-    return loaded
+def _cases(result: Result, job: Task) -> list[Any]:
+    """The best, the median and the worst window of the first model."""
+    from pdr_cli.verification import report
+
+    if job.first is None:
+        return []
+    name, out = next(iter(job.models)), []
+    for label, index in result.typical().items():
+        number, start = (int(v) for v in job.windows.places[index])
+        start += job.windows.in_steps - job.first.card.config.data.in_steps
+        score, steps = float(result.by_window[index]), job.windows.out_steps
+        out.append(report.case_of(job.first, job.series[number], start, label, score, name=name, steps=steps))
+    return out
 
 
-def print_table(document: dict[str, Any]) -> None:
-    """Tables on stdout: the first score per lead time, then every score overall, skill beside both."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    main = document["metrics"][0]
-    units = {"psnr": "dB", "ssim": "1"}.get(main, document["units"])
-    skills = [(model, rival) for model, row in document["skill"].items() for rival in row]
-    period = document["period"] if isinstance(document["period"], str) else " to ".join(document["period"])
-    console.print(
-        f"{', '.join(document['variables'])}: {document['n_windows']} {document['split']} windows, {period}; "
-        f"{document['convention']} convention, {document['protocol']} protocol",
-        highlight=False,
-        soft_wrap=True,
-    )
-    table = Table(title=f"{main} ({units}) by lead time", title_justify="left")
-    table.add_column("lead", justify="right")
-    for name in document["scores"]:
-        table.add_column(name, justify="right")
-    for model, rival in skills:
-        table.add_column(_skill_title(model, rival, len(document["skill"])), justify="right")
-    for index, lead in enumerate(document["lead"]):
-        row = [f"{row[main]['lead'][index]:.4g}" for row in document["scores"].values()]
-        table.add_row(_lead(lead, document["lead_units"]), *row, *[_skill(document, s, index) for s in skills])
-    row = [f"{row[main]['overall']:.4g}" for row in document["scores"].values()]
-    table.add_section()
-    table.add_row("all", *row, *[_skill(document, s, None) for s in skills])
-    console.print(table)
-    summary = Table(title="all lead times", title_justify="left")
-    summary.add_column("score")
-    for name in document["scores"]:
-        summary.add_column(name, justify="right")
-    for score in next(iter(document["scores"].values())):
-        if score.split(":")[0] in document["metrics"]:
-            summary.add_row(score, *[f"{row[score]['overall']:.4g}" for row in document["scores"].values()])
-    console.print(summary)
-    console.print("skill = 1 - MSE / MSE of the reference; above 0 is better than it", style="dim", highlight=False)
-
-
-def _skill_title(model: str, rival: str, models: int) -> str:
-    return f"skill vs {rival}" if models == 1 else f"{model} vs {rival}"
-
-
-def _skill(document: dict[str, Any], pair: tuple[str, str], index: int | None) -> str:
-    entry = document["skill"][pair[0]][pair[1]]
-    value = entry["overall"] if index is None else entry["lead"][index]
-    return f"[{'green' if value > 0 else 'red'}]{value:+.3f}[/]"
-
-
-def _lead(lead: float, units: str) -> str:
-    if units == "seconds":
-        return f"{lead:.2f} s"
-    return f"{lead:g} h" if lead < 72 or lead % 24 else f"{lead / 24:g} d"
-
-
-def _as_csv(document: dict[str, Any]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["model", "score", "lead", "lead_units", "value"])
-    for model, row in document["scores"].items():
-        for score, values in row.items():
-            writer.writerow([model, score, "all", "", values["overall"]])
-            for lead, value in zip(document["lead"], values["lead"], strict=True):
-                writer.writerow([model, score, lead, document["lead_units"], value])
-    return text.getvalue()
+def _plain(value: Any) -> Any:
+    """JSON has no word for NaN and infinity: null stands for them."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -68,17 +69,24 @@ class Windows:
     def __len__(self) -> int:
         return len(self.places)
 
-    def batch(self, which: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def batch(
+        self, which: Sequence[int] | np.ndarray, missing: Literal["none", "following", "all"] = "none"
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Observed and following frames in data units: [B, T, C, H, W] and [B, τ, C, H, W].
 
+        Args:
+            which: numbers of the windows.
+            missing: which frames may hold missing values.
+
         Raises:
-            MissingValuesError: NaN or infinite values in one of them.
+            MissingValuesError: NaN or infinite values where there may be none.
         """
         length = self.in_steps + self.out_steps
         frames = np.stack([self._cache.frames(s, start, start + length) for s, start in self.places[which]])
-        if not np.isfinite(frames).all():
+        checked = {"none": length, "following": self.in_steps, "all": 0}[missing]
+        if not np.isfinite(frames[:, :checked]).all():
             for window, (number, start) in zip(frames, self.places[which], strict=True):
-                check_finite(window, self.series[number], int(start))
+                check_finite(window[:checked], self.series[number], int(start))
         return frames[:, : self.in_steps], frames[:, self.in_steps :]
 
     def before(self, which: Sequence[int] | np.ndarray, n: int) -> np.ndarray:

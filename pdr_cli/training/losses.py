@@ -87,7 +87,15 @@ def differential_divergence(pred: Tensor, target: Tensor) -> Tensor:
 def ssim(pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
     """Structural similarity of each frame, averaged over channels and over windows that lie wholly inside.
 
-    [..., C, H, W] → [...], at most 1. Frames below 22 pixels take a window of at most half their shorter side.
+    [..., C, H, W] → [...], at most 1; arguments as for `ssim_map`.
+    """
+    return ssim_map(pred, target, data_range).mean(dim=(-3, -2, -1))
+
+
+def ssim_map(pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
+    """Structural similarity of every window: [..., C, H, W] → [..., C, H − k + 1, W − k + 1].
+
+    Frames below 22 pixels take a window of at most half their shorter side.
 
     Args:
         pred: the forecast.
@@ -103,7 +111,7 @@ def ssim(pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
         luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
         variances = (xx - mean_x**2) + (yy - mean_y**2)
         structure = (2 * (xy - mean_x * mean_y) + c2) / (variances + c2)
-        return (luminance * structure).mean(dim=(-3, -2, -1))
+        return luminance * structure
 
 
 def window_means(x: Tensor) -> Tensor:

@@ -127,17 +127,20 @@ def known_names() -> list[str]:
     return ["persistence", "climatology", *list(OWN)[1:], *sorted(entry_points(group=ENTRY_POINTS).names)]
 
 
-def build(names: Sequence[str], known: Climatology) -> dict[str, Baseline]:
+def build(names: Sequence[str], known: Climatology | None) -> dict[str, Baseline]:
     """Baselines by name: our own, those that installed packages announce under `pdr.baselines`, or `module:function`.
 
     Args:
         names: as `--against` gives them.
-        known: the model's climatology, on the grid of the series.
+        known: a model's climatology, on the grid of the series; None without a model.
 
     Raises:
-        UsageError: an unknown name, with the nearest.
+        UsageError: an unknown name, with the nearest; a climatology without a model.
     """
-    return {name: climatology(known) if name == "climatology" else OWN.get(name) or _outside(name) for name in names}
+    if known is None and "climatology" in names:
+        raise UsageError("--against climatology: it is made of a model's training data; name a model with -m")
+    there = OWN if known is None else OWN | {"climatology": climatology(known)}
+    return {name: there.get(name) or _outside(name) for name in names}
 
 
 def _outside(name: str) -> Baseline:

@@ -1,27 +1,41 @@
-"""Models and baselines on the same windows, one batch at a time."""
+"""Models, files and baselines on the same windows, one batch at a time; memory does not grow with their number."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pdr_cli.config import DataConfig
 from pdr_cli.data import splits, windows
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.series import Series, names, units
+from pdr_cli.data.climatology import Climatology
+from pdr_cli.data.forecasts import ForecastFile
+from pdr_cli.data.series import Series, names, read_frames, side, size, units
+from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
-from pdr_cli.errors import TimeError, UsageError
+from pdr_cli.errors import MissingValuesError, TimeError, UsageError, VariableError
 from pdr_cli.forecast import Model
-from pdr_cli.logs import Progress
+from pdr_cli.logs import Progress, log
 from pdr_cli.training.prepare import identities
-from pdr_cli.verification import baselines, scores
+from pdr_cli.verification import baselines, forecasters, scores, tally
+from pdr_cli.verification.analysis import Calibration, Concentration, Sharpness, Spectra, WarpingError, ratio
 from pdr_cli.verification.baselines import Request
-from pdr_cli.verification.scores import Tally
+from pdr_cli.verification.forecasters import Forecaster
+from pdr_cli.verification.scores import Sample, Score, Setting
+from pdr_cli.verification.tally import Blocks, Tally
 
 BATCH = 16
+CACHE_MB = 1024  # of decoded truth, where no model's preset says how much
+HISTORY = 4  # observed frames for the baselines, where no model says how many
+LOOKED_AT = 64  # frames read for the range of values, where no model knows it
+SPLITS = ("test", "val", "train", "all")
+ANALYSES = ("spectra", "calibration", "concentration", "warping")
 
 
 @dataclass(frozen=True)
@@ -29,118 +43,525 @@ class Task:
     """What is to be scored on what."""
 
     models: dict[str, Model]
+    files: dict[str, ForecastFile]
     series: list[Series]
     windows: Windows
+    step: Step
     split: str
+    protocol: str
+
+    @property
+    def first(self) -> Model | None:
+        """The model that settings are taken from."""
+        return next(iter(self.models.values()), None)
 
 
-def task(models: dict[str, Model], series: list[Series], split: str, steps: int | None = None) -> Task:
-    """The windows of one part that all models have the same claim to.
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for: see `pdr evaluate --help`."""
+
+    metrics: Sequence[str] = ()
+    against: Sequence[str] = ()
+    convention: str = "standard"
+    analyses: Sequence[str] = ()
+    lpips: Path | None = None
+    raft: Path | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The JSON document of `pdr evaluate -o`, and the headline score of the first forecaster in each window: [n]."""
+
+    document: dict[str, Any]
+    by_window: np.ndarray
+
+    def typical(self) -> dict[str, int]:
+        """The windows of the best, the median and the worst headline score; none where no window has one."""
+        headline = self.document["metrics"][0]
+        known = np.flatnonzero(np.isfinite(self.by_window))
+        badness = -self.by_window if headline in self.document["higher_is_better"] else np.abs(self.by_window)
+        order = known[np.argsort(badness[known], kind="stable")]
+        if not len(order):
+            return {}
+        return {"best": int(order[0]), "median": int(order[len(order) // 2]), "worst": int(order[-1])}
+
+
+def task(
+    models: dict[str, Model],
+    files: dict[str, ForecastFile],
+    series: list[Series],
+    split: str,
+    steps: int | None = None,
+    protocol: str = "honest",
+) -> Task:
+    """The windows of one part that all forecasters have the same claim to.
 
     With several models, a window belongs to a part only if it does for each of them; windows are as long as the
-    longest history asks, and leads as many as `steps`, or else as the shortest horizon has.
+    longest history asks, and leads as many as `steps`, or else as the shortest horizon has. A forecast file adds that
+    it must hold a forecast from the window's init time. What a file's model was trained on is not known: without
+    models, every window is scored.
 
     Raises:
         UsageError: models of different variables or steps, or no such split.
         TimeError: no window in this part.
     """
-    if split not in ("test", "val", "train", "all"):
-        raise UsageError(f"--split {split}: use test, val, train or all")
-    first = next(iter(models.values()))
-    for name, model in models.items():
-        if list(model.card.variables) != list(first.card.variables) or not model.card.step.matches(first.card.step):
+    if split not in SPLITS:
+        raise UsageError(f"--split {split}: use {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
+    cards = {name: model.card for name, model in models.items()}
+    first = next(iter(cards.values()), None)
+    for name, card in cards.items():
+        if first and (list(card.variables) != list(first.variables) or not card.step.matches(first.step)):
             raise UsageError(
-                f"{name} forecasts other variables or steps than {next(iter(models))}; evaluate it by itself"
+                f"{name} forecasts other variables or steps than {next(iter(cards))}; evaluate it by itself"
             )
+    step = first.step if first else time_axis.find_step(series[0].time.values, str(series[0].attrs["files"][0]))
     for one in series:
-        windows.check_step(one.time.values, first.card.step, str(one.attrs["files"][0]))
-    history = max(m.card.config.data.in_steps for m in models.values())
-    horizon = steps or min(m.card.config.data.out_steps for m in models.values())
-    cache = FrameCache(series, first.card.config.data.cache_mb)
-    whole = [(n, 0, int(s.sizes["time"])) for n, s in enumerate(series)]
-    found = windows.cut(series, whole, history, horizon, first.card.step, cache)
-    if not len(found):
-        longest = max(s.sizes["time"] for s in series)
-        raise TimeError(
-            f"{series[0].attrs['files'][0]}: a window needs {history + horizon} unbroken steps, found {longest} in all"
+        windows.check_step(one.time.values, step, str(one.attrs["files"][0]))
+    history = max((c.config.data.in_steps for c in cards.values()), default=HISTORY)
+    horizon = steps or min(
+        [c.config.data.out_steps for c in cards.values()] + [_horizon(f, step) for f in files.values()]
+    )
+    cache = FrameCache(series, first.config.data.cache_mb if first else CACHE_MB)
+    if protocol == "openstl" and first is not None:
+        wanted = first.config.data.model_copy(
+            update={"protocol": "openstl", "in_steps": history, "out_steps": horizon, "stride": 1}
         )
-    ids = identities(series)
-    for model in models.values():
-        found = splits.select(found, ids, model.card.seen, split)
-    if not len(found):
-        raise TimeError(
-            f"{series[0].attrs['files'][0]}: no window is {split} data for {', '.join(models)}"
-            + (
-                "; everything here was used in training or choosing it. Give later data, or --split all"
-                if split == "test"
-                else ""
-            )
-        )
-    return Task(models, series, found, split)
+        found = _published(series, wanted, split, step, cache)
+    else:
+        whole = [(n, 0, int(s.sizes["time"])) for n, s in enumerate(series)]
+        found = windows.cut(series, whole, history, horizon, step, cache)
+        _some(found, series, f"a window needs {history + horizon} unbroken steps, found {_longest(series)} in all")
+        ids = identities(series)
+        for card in cards.values():
+            found = splits.select(found, ids, card.seen, split)
+        _some(found, series, f"no window is {split} data for {', '.join(models)}" + _later(split))
+    for name, file in files.items():
+        found = _within(found, file)
+        _some(found, series, f"{name} holds no forecast for any of its windows; {_inits(file)}")
+    return Task(models, files, series, found, step, split if models else "all", protocol)
 
 
-def evaluate(job: Task, against: Sequence[str], metrics: Sequence[str], progress: Progress) -> dict[str, Any]:
-    """Score everything; returns the JSON document of `pdr evaluate -o`."""
-    first = next(iter(job.models.values()))
-    data_range = np.asarray(first.card.scaling.data_range) * np.asarray(first.card.scaling.scale)
-    wanted = scores.build(["mse", *[m for m in metrics if m != "mse"]], data_range)
-    turns = {name: [m.check(s) for s in job.series] for name, m in job.models.items()}
-    aligned = first.climatology.turned(turns[next(iter(turns))][0].invert)
-    rivals = baselines.build(against, aligned)
-    tallies = {name: Tally(wanted) for name in (*job.models, *rivals)}
+def evaluate(job: Task, options: Options, progress: Progress) -> Result:
+    """Score everything.
+
+    Raises:
+        UsageError: scores or baselines that do not exist, or not for these data.
+    """
+    began = time.perf_counter()
+    setting = _setting(job, options)
+    wanted = scores.build(list(options.metrics), setting, options.convention)
+    wanted |= {"mse": wanted.get("mse") or scores.build(["mse"], setting, options.convention)["mse"]}
+    known = _climatology(job)
+    entries = _entries(job, options, known)
+    blocks = tally.blocks(job.windows.places, job.windows.in_steps + job.windows.out_steps)
+    tallies = {name: Tally(wanted, blocks, _common_scale(job)) for name in entries}
+    studies = _Studies(job, options, setting, list(entries))
+    unscaled = _unscaled(setting) if options.convention == "openstl" else None
+    published = _own_normalisation(job) if job.protocol == "openstl" else None
+    by_window = np.zeros(len(job.windows))
+    missing = _Missing(list(entries))
+    digest = hashlib.sha256()
+    needs_climate = "acc" in wanted
     for start in range(0, len(job.windows), BATCH):
         which = np.arange(start, min(start + BATCH, len(job.windows)))
-        observed, truth = job.windows.batch(which)
-        for name, model in job.models.items():
-            turn = turns[name][0]
-            history = observed[:, -model.card.config.data.in_steps :]
-            out = model.run(turn.apply(history), truth.shape[1]).fused
-            tallies[name].add(turn.invert(out), truth)
-        following = [job.windows.times(int(i))[job.windows.in_steps :] for i in which]
-        request = Request(observed, following, job.windows.step, partial(job.windows.before, which))
-        for name, rival in rivals.items():
-            tallies[name].add(rival(request), truth)
+        observed, truth = job.windows.batch(which, missing="all" if not job.models else "following")
+        if published is not None:
+            observed, truth = published(observed), published(truth)
+        digest.update(np.ascontiguousarray(truth).tobytes())
+        request = _request(job, observed, which, published)
+        given = {name: entry.forecast(request, job.windows, which) for name, entry in entries.items()}
+        truth, given, masked = missing.leave_out(truth, given)
+        if masked and options.convention == "openstl":
+            raise MissingValuesError(
+                f"{job.series[0].attrs['files'][0]}: values are missing, and the published convention knows none; "
+                "use --convention standard"
+            )
+        climate = np.stack([known.at(t) for t in request.following]) if needs_climate and known else None
+        for place, (name, frames) in enumerate(given.items()):
+            said, was = (unscaled(frames), unscaled(truth)) if unscaled else (frames, truth)
+            sample = Sample(said, was, climate, masked)
+            tallies[name].add(sample, which)
+            if place == 0:
+                by_window[which] = _by_window(wanted[options.metrics[0]], sample)
+        studies.add(truth, given)
         progress.update((start + len(which)) / len(job.windows))
-    return _document(job, tallies, list(rivals), metrics)
+    seconds = {"total": time.perf_counter() - began, "forecasting": sum(e.seconds for e in entries.values())}
+    document = _document(job, options, setting, entries, tallies, blocks)
+    document["missing"] = missing.summary()
+    document |= studies.result(document["lead"][-1])
+    document["card"] = {
+        "truth_sha256": digest.hexdigest(),
+        "ssim": _ssim_text(options.convention, setting, job),
+        "climatology": known.description if known is not None and "climatology" in entries else "",
+        "seconds": {k: round(v, 3) for k, v in seconds.items()},
+    }
+    return Result(document, by_window)
 
 
-def _document(job: Task, tallies: dict[str, Tally], rivals: list[str], metrics: Sequence[str]) -> dict[str, Any]:
-    first = next(iter(job.models.values()))
-    channels = names(job.series[0])
-    results = {name: tally.result(channels) for name, tally in tallies.items()}
-    step = first.card.step
-    clips = job.series[0].attrs["format"] == "video"
-    lead = [(i + 1) * (step.count if clips else step.hours) for i in range(job.windows.out_steps)]
-    skills = {
-        model: {
-            rival: {
-                "overall": scores.skill(results[model]["mse"]["overall"], results[rival]["mse"]["overall"]),  # type: ignore[arg-type]
-                "lead": [
-                    scores.skill(m, r)
-                    for m, r in zip(results[model]["mse"]["lead"], results[rival]["mse"]["lead"], strict=True)  # type: ignore[arg-type]
-                ],
+def _published(series: list[Series], data: DataConfig, split: str, step: Step, cache: FrameCache) -> Windows:
+    if split not in ("test", "val", "train"):
+        raise UsageError("--protocol openstl has the parts train, val and test")
+    found = splits.benchmark_windows(series, data, split, step, cache)
+    _some(found, series, f"the published protocol leaves no {split} window")
+    return found
+
+
+def _some(found: Windows, series: Sequence[Series], why: str) -> None:
+    if not len(found):
+        raise TimeError(f"{series[0].attrs['files'][0]}: {why}")
+
+
+def _longest(series: Sequence[Series]) -> int:
+    return max(int(s.sizes["time"]) for s in series)
+
+
+def _later(split: str) -> str:
+    if split != "test":
+        return ""
+    return "; everything here was used in training or choosing it. Give later data, or --split all"
+
+
+def _horizon(file: ForecastFile, step: Step) -> int:
+    """Steps that a file's forecasts reach without a gap."""
+    known = np.round(np.asarray(file.leads) / step.hours, 3)
+    n = 0
+    while np.any(np.abs(known - (n + 1)) < time_axis.TOLERANCE):
+        n += 1
+    if n == 0:
+        raise TimeError(
+            f"{file.paths[0]}: its lead times are {', '.join(f'{x:g} h' for x in file.leads[:4])}, ..., none of them one "
+            f"step ({step}) of the truth"
+        )
+    return n
+
+
+def _within(found: Windows, file: ForecastFile) -> Windows:
+    inits = np.round(time_axis.seconds(file.inits), 3)
+    starts = np.array(
+        [time_axis.seconds(found.times(i)[found.in_steps - 1 : found.in_steps])[0] for i in range(len(found))]
+    )
+    return found.only(np.isin(np.round(starts, 3), inits))
+
+
+def _inits(file: ForecastFile) -> str:
+    first, last = time_axis.label(file.inits[0]), time_axis.label(file.inits[-1])
+    if len(file.inits) == 1:
+        return f"its forecast starts at {first}"
+    return f"its {len(file.inits)} forecasts start from {first} to {last}"
+
+
+def _setting(job: Task, options: Options) -> Setting:
+    first, series = job.first, job.series[0]
+    video = series.attrs["format"] == "video"
+    return Setting(
+        data_range=_range(job),
+        area=_area(series),
+        unit=_unit(job) if options.convention == "openstl" or video else None,
+        units=_units(job, options),
+        lpips=options.lpips,
+        climate=first is not None,
+        video=video,
+    )
+
+
+def _range(job: Task) -> np.ndarray:
+    """What SSIM and PSNR take for the full range, in data units: [C]."""
+    series, first = job.series[0], job.first
+    if series.attrs["format"] == "video":
+        return np.full(series.sizes["channel"], 255.0)
+    if first is not None:
+        return np.asarray(first.card.scaling.data_range) * np.asarray(first.card.scaling.scale)
+    chosen = np.unique(np.linspace(0, series.sizes["time"] - 1, LOOKED_AT).round().astype(int))
+    frames = np.concatenate([read_frames(series, int(i), int(i) + 1) for i in chosen])
+    low, high = np.nanquantile(frames, [0.001, 0.999], axis=(0, 2, 3))
+    return np.maximum(high - low, 1e-12)
+
+
+def _area(series: Series) -> np.ndarray | None:
+    """Cell areas of a grid with latitudes, by their attributes or their name."""
+    y = side(series, "y")
+    if y is None or y.size < 2:
+        return None
+    marks = (y.attrs.get("standard_name"), y.attrs.get("units"), str(y.name).lower())
+    geographic = {"latitude", "lat", "degrees_north", "degree_north"} & set(marks)
+    if not geographic or np.abs(y.values).max() > 90:
+        return None
+    return scores.area_weights(np.asarray(y.values), size(series)[1])
+
+
+def _unit(job: Task) -> tuple[np.ndarray, np.ndarray] | None:
+    """Offset and scale that bring the data to [0, 1], as the published tables have them; None for fields."""
+    series, first = job.series[0], job.first
+    channels = int(series.sizes["channel"])
+    ends = {"video": (0.0, 255.0), "npz": (0.0, 1.0)}.get(series.attrs["format"])
+    if ends is not None:
+        return np.full(channels, ends[0]), np.full(channels, ends[1])
+    if series.attrs["format"] == "netcdf":
+        return None
+    if first is None or first.card.config.data.scaling not in ("minmax", "auto"):
+        raise UsageError(
+            "--convention openstl scores traffic on the scale of [0, 1] that its model was trained on; "
+            "name a model whose data.scaling is minmax"
+        )
+    return np.asarray(first.card.scaling.offset), np.asarray(first.card.scaling.scale)
+
+
+def _units(job: Task, options: Options) -> str:
+    if options.convention == "openstl" and job.series[0].attrs["format"] != "netcdf":
+        return "1"
+    known = list(dict.fromkeys(units(job.series[0])))
+    return known[0] if len(known) == 1 else "sd"
+
+
+def _common_scale(job: Task) -> np.ndarray:
+    """By what errors of channels with different units are divided before they are averaged: their sd in training."""
+    channels = int(job.series[0].sizes["channel"])
+    if len(set(units(job.series[0]))) == 1:
+        return np.ones(channels)
+    if job.first is None:
+        raise VariableError(
+            f"{', '.join(names(job.series[0]))} have different units; score them one at a time, with --var NAME"
+        )
+    return np.asarray(job.first.card.scaling.scale)
+
+
+def _climatology(job: Task) -> Climatology | None:
+    """That of the first model's training data, on the truth's grid."""
+    return None if job.first is None else job.first.climatology.turned(job.first.check(job.series[0]).invert)
+
+
+def _entries(job: Task, options: Options, known: Climatology | None) -> dict[str, Forecaster]:
+    entries = {name: forecasters.of_model(model, job.series) for name, model in job.models.items()}
+    entries |= {name: forecasters.of_file(file, job.series[0]) for name, file in job.files.items()}
+    rivals = baselines.build(options.against, known)
+    return entries | {name: forecasters.of_baseline(rival) for name, rival in rivals.items()}
+
+
+def _request(job: Task, observed: np.ndarray, which: np.ndarray, published: _Rescale | None) -> Request:
+    def back(n: int) -> np.ndarray:
+        frames = job.windows.before(which, n)
+        return frames if published is None else published(frames)
+
+    following = [job.windows.times(int(i))[job.windows.in_steps :] for i in which]
+    return Request(observed, following, job.step, back)
+
+
+def _unscaled(setting: Setting) -> Any:
+    """Data units to [0, 1]; nothing for fields."""
+    if setting.unit is None:
+        return None
+    offset, scale = (np.asarray(v, np.float64)[:, None, None] for v in setting.unit)
+    return lambda frames: (frames - offset) / scale
+
+
+@dataclass(frozen=True)
+class _Rescale:
+    """Frames standardised by one mean and sd and brought back by another: [C, 1, 1] each."""
+
+    mean: np.ndarray
+    sd: np.ndarray
+    to_mean: np.ndarray
+    to_sd: np.ndarray
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        return np.asarray((frames - self.mean) / self.sd * self.to_sd + self.to_mean, dtype=np.float32)
+
+
+def _own_normalisation(job: Task) -> _Rescale | None:
+    """What the published protocol does to WeatherBench: each part standardised by itself, brought back by the training's."""
+    if job.series[0].attrs["format"] != "netcdf" or job.first is None:
+        return None
+    if job.first.card.config.data.scaling not in ("standard", "auto"):
+        return None
+    scaling = job.first.card.scaling
+    mean, sd = _moments(job.windows)
+    to = (np.asarray(v)[:, None, None] for v in (scaling.offset, scaling.scale))
+    return _Rescale(mean[:, None, None], sd[:, None, None], *to)
+
+
+def _moments(found: Windows) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sd of each channel over the frames that the windows cover: [C], [C]."""
+    covered = sorted({(int(s), int(a) + i) for s, a in found.places for i in range(found.in_steps + found.out_steps)})
+    count, total, squares = 0, 0.0, 0.0
+    for number, frame in covered:
+        values = read_frames(found.series[number], frame, frame + 1).astype(np.float64)
+        count += values.size // values.shape[1]
+        total = total + values.sum(axis=(0, 2, 3))
+        squares = squares + (values**2).sum(axis=(0, 2, 3))
+    mean = np.asarray(total) / count
+    return mean, np.sqrt(np.asarray(squares) / count - mean**2)
+
+
+def _by_window(score: Score, sample: Sample) -> np.ndarray:
+    above, below = (values.sum(axis=(1, 2)) for values in score.per_frame(sample))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return score.finish(above / below)
+
+
+class _Missing:
+    """Cells that one of the forecasters, or the truth, does not have: they count for none."""
+
+    def __init__(self, entries: Sequence[str]) -> None:
+        self.total = self.left_out = 0
+        self.by = dict.fromkeys(["truth", *entries], 0)
+
+    def leave_out(
+        self, truth: np.ndarray, given: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray], bool]:
+        """Truth and forecasts with NaN in the same cells, and whether there are any."""
+        self.total += truth.size
+        absent = {name: ~np.isfinite(frames) for name, frames in {"truth": truth, **given}.items()}
+        if not any(a.any() for a in absent.values()):
+            return truth, dict(given), False
+        for name, cells in absent.items():
+            self.by[name] += int(cells.sum())
+        out = np.logical_or.reduce(list(absent.values()))
+        self.left_out += int(out.sum())
+        hidden = {n: np.where(out, np.float32(np.nan), f) for n, f in {"truth": truth, **given}.items()}
+        return hidden.pop("truth"), hidden, True
+
+    def summary(self) -> dict[str, Any]:
+        by = {name: n for name, n in self.by.items() if n}
+        if self.left_out:
+            log.info("%d of %d values are missing and count in no score", self.left_out, self.total)
+        return {"cells": self.left_out, "of": self.total, "share": self.left_out / max(self.total, 1), "by": by}
+
+
+class _Studies:
+    """The analyses that were asked for, fed batch by batch, on values between 0 and 1 where units would matter."""
+
+    def __init__(self, job: Task, options: Options, setting: Setting, entries: Sequence[str]) -> None:
+        asked, both = options.analyses, ["truth", *entries]
+        self.lead = job.windows.out_steps
+        offset, scale = setting.unit or _spread_unit(job)
+        self.offset, self.scale = (np.asarray(v, np.float64)[:, None, None] for v in (offset, scale))
+        # One axis holds one unit: of channels with different ones, the first is looked at.
+        self.channels = slice(None) if len(set(units(job.series[0]))) == 1 else slice(0, 1)
+        low, high = offset[self.channels].min(), (offset + scale)[self.channels].max()
+        wanted = "calibration" in asked
+        self.calibration = {n: Calibration(float(low), float(high)) for n in entries} if wanted else {}
+        wanted = "spectra" in asked
+        self.spectra = {n: Spectra(size(job.series[0])) for n in both} if wanted else {}
+        self.sharpness = {n: Sharpness() for n in entries} if wanted else {}
+        self.concentration = {n: Concentration() for n in both} if "concentration" in asked else {}
+        self.warping: WarpingError | None = None
+        if "warping" in asked:
+            self.warping, self.flow = _warping(options)
+
+    def add(self, truth: np.ndarray, given: Mapping[str, np.ndarray]) -> None:
+        """Frames [B, τ, C, H, W] in data units; NaN counts in nothing."""
+        for name, calibration in self.calibration.items():
+            calibration.add(given[name][:, :, self.channels], truth[:, :, self.channels])
+        if not self.spectra and not self.concentration and self.warping is None:
+            return
+        both = {"truth": truth, **given}
+        bounded = {n: np.asarray((f - self.offset) / self.scale, np.float32) for n, f in both.items()}
+        for name, spectra in self.spectra.items():
+            spectra.add(bounded[name][:, -1])
+        for name, sharpness in self.sharpness.items():
+            sharpness.add(bounded[name][:, -1], bounded["truth"][:, -1])
+        for name, concentration in self.concentration.items():
+            concentration.add(bounded[name])
+        if self.warping is not None:
+            self.warping.add(bounded.pop("truth"), bounded)
+
+    def result(self, last_lead: float) -> dict[str, Any]:
+        """The document's sections."""
+        out: dict[str, Any] = {}
+        if self.spectra:
+            truth = self.spectra["truth"]
+            out["spectra"] = {
+                "wavelength": truth.result()["wavelength"],
+                "wavelength_units": "cells",
+                "lead": last_lead,
+                "power": {name: study.result()["power"] for name, study in self.spectra.items()},
+                "ratio": {name: ratio(study, truth) for name, study in self.spectra.items() if name != "truth"},
+                "gradient": {name: study.result()["gradient_ratio"] for name, study in self.sharpness.items()},
             }
-            for rival in rivals
-        }
-        for model in job.models
-    }
-    kept = {
-        name: {k: v for k, v in result.items() if k.split(":")[0] in metrics or k == "mse"}
-        for name, result in results.items()
-    }
+        if self.calibration:
+            out["calibration"] = {name: study.result() for name, study in self.calibration.items()}
+        if self.concentration:
+            out["concentration"] = {name: study.result() for name, study in self.concentration.items()}
+        if self.warping is not None:
+            out["warping"] = {"flow": self.flow, **self.warping.result()}
+        return out
+
+
+def _warping(options: Options) -> tuple[WarpingError, str]:
+    if options.raft is not None:
+        from pdr_cli.verification.raft import RAFT
+
+        return WarpingError(RAFT.load(options.raft).flow), "RAFT-small"
+    from pdr_cli.verification import flow
+
+    return WarpingError(flow.classical), "iterative Lucas-Kanade"
+
+
+def _spread_unit(job: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Low end and span of the data, for analyses that want values between 0 and 1."""
+    first = job.first
+    span = _range(job)
+    if first is None:
+        return np.zeros_like(span), span
+    scaling = first.card.scaling
+    if first.card.config.data.scaling == "minmax" or job.series[0].attrs["format"] == "hdf5":
+        return np.asarray(scaling.offset), np.asarray(scaling.scale)
+    middle = np.asarray(first.climatology.at(job.series[0].time.values[:1])).mean(axis=(0, 2, 3))
+    return middle - span / 2, span
+
+
+def _ssim_text(convention: str, setting: Setting, job: Task) -> str:
+    if convention == "openstl":
+        return "uniform 7 x 7, range 2 on values of [0, 1]"
+    span = ", ".join(f"{r:.4g}" for r in setting.data_range)
+    return f"Gaussian 11 x 11, range {span} {' / '.join(dict.fromkeys(units(job.series[0])))}".strip()
+
+
+def _document(
+    job: Task,
+    options: Options,
+    setting: Setting,
+    entries: Mapping[str, Forecaster],
+    tallies: Mapping[str, Tally],
+    blocks: Blocks,
+) -> dict[str, Any]:
+    channels = names(job.series[0])
+    clips = job.series[0].attrs["format"] == "video"
+    wanted = [*options.metrics]
+    kinds = scores.kinds(options.convention)
+    results = {name: one.result(channels) for name, one in tallies.items()}
     dated = not np.issubdtype(job.series[0].time.values.dtype, np.floating)
     span = [job.windows.times(0)[0], job.windows.times(len(job.windows) - 1)[-1]]
+    rivals = [name for name, entry in entries.items() if entry.kind == "baseline"]
     return {
-        "units": " / ".join(dict.fromkeys(units(job.series[0]))),
+        "units": setting.units,
         "variables": channels,
-        "convention": "standard",
-        "protocol": "honest",
+        "convention": options.convention,
+        "protocol": job.protocol,
         "split": job.split,
         "n_windows": len(job.windows),
         "period": [time_axis.label(t) for t in span] if dated else f"{len(np.unique(job.windows.places[:, 0]))} clips",
-        "lead": lead,
+        "lead": [(i + 1) * (job.step.count if clips else job.step.hours) for i in range(job.windows.out_steps)],
         "lead_units": "seconds" if clips else "hours",
-        "metrics": list(metrics),
-        "scores": kept,
-        "skill": skills,
+        "metrics": wanted,
+        "metric_units": {name: kinds[name].units(setting) for name in dict.fromkeys([*wanted, "mse"])},
+        "higher_is_better": [name for name in wanted if kinds[name].higher],
+        "kinds": {name: entry.kind for name, entry in entries.items()},
+        "scores": {
+            name: {k: v for k, v in row.items() if k.split(":")[0] in {*wanted, "mse"}}
+            for name, row in results.items()
+        },
+        "skill": {
+            name: {rival: tally.skill(tallies[name], tallies[rival]) for rival in rivals}
+            for name, entry in entries.items()
+            if entry.kind != "baseline"
+        },
+        "bootstrap": None
+        if blocks.draws is None
+        else {
+            "blocks": blocks.count,
+            "windows_per_block": blocks.longest,
+            "resamples": tally.RESAMPLES,
+            "level": tally.LEVEL,
+        },
     }

@@ -7,9 +7,23 @@ import pytest
 import xarray as xr
 
 import pdr_cli
-from pdr_cli.verification import scores
 from tests.builders import weather_file
 from tests.cli import pdr
+from tests.conftest import tiny_settings
+
+PERSISTENCE = """
+from torch import nn, zeros
+
+class Nothing(nn.Module):
+    "Forecasts no change: with the anchor on the last frame, persistence."
+
+    def __init__(self, **_):
+        super().__init__()
+        self.weight = nn.Parameter(zeros(1))
+
+    def forward(self, x):
+        return 0 * self.weight * x
+"""
 
 
 def test_scores_stand_beside_persistence_and_climatology(weather: Path, weather_run: Path, tmp_path: Path) -> None:
@@ -23,7 +37,8 @@ def test_scores_stand_beside_persistence_and_climatology(weather: Path, weather_
         assert len(row["rmse"]["lead"]) == 4
         assert row["rmse"]["overall"] == pytest.approx(np.sqrt(row["mse"]["overall"]))
     mse = {name: row["mse"]["overall"] for name, row in document["scores"].items()}
-    assert document["skill"]["run"]["persistence"]["overall"] == scores.skill(mse["run"], mse["persistence"])
+    skill = document["skill"]["run"]["persistence"]["overall"]
+    assert skill == pytest.approx(1 - mse["run"] / mse["persistence"])
     assert "rmse (K) by lead time" in result.out
     assert "skill" in result.out
 
@@ -100,5 +115,159 @@ def test_csv_plot_traffic_and_video(
 def test_mistakes_are_one_line_with_their_code(
     weather: Path, weather_run: Path, arguments: list[str], code: int, says: str
 ) -> None:
+    result = pdr("evaluate", weather, "-m", weather_run, *arguments)
+    assert (result.code, says in result.last) == (code, True), result.last
+
+
+def test_a_model_that_predicts_persistence_has_no_skill_at_all(
+    weather: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_nets.py").write_text(PERSISTENCE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = tiny_settings("model.anchor=last", "model.fusion=none", "model.backbone=my_nets:Nothing")
+    trained = pdr("train", "-p", "demo", "--data", weather, "-o", "still", "--steps", "1", "-q", *settings)
+    assert trained.code == 0, trained.err
+    document = json.loads(pdr("evaluate", weather, "-m", "still", "--split", "all", "--json").out)
+    skill = document["skill"]["still"]["persistence"]
+    assert (skill["overall"], set(skill["lead"]), skill["interval"], skill["significant"]) == (0, {0}, [0, 0], False)
+    table = pdr("evaluate", weather, "-m", "still", "--split", "all").out
+    assert "+0.000 n.s." in table
+
+
+def test_skill_comes_with_an_interval_where_there_are_windows_enough(weather: Path, weather_run: Path) -> None:
+    document = json.loads(pdr("evaluate", weather, "-m", weather_run, "--split", "all", "--json").out)
+    entry = document["skill"]["run"]["climatology"]
+    assert entry["interval"][0] < entry["overall"] < entry["interval"][1]
+    assert document["bootstrap"]["blocks"] == 20  # 153 windows that start at 0 ... 152, 8 to a block
+    assert len(document["scores"]["run"]["rmse"]["low"]) == 4
+    few = json.loads(pdr("evaluate", weather, "-m", weather_run, "--json").out)
+    assert few["bootstrap"] is None
+    assert "interval" not in few["skill"]["run"]["climatology"]
+    assert "too few independent windows" in pdr("evaluate", weather, "-m", weather_run).out
+
+
+def test_missing_truth_counts_in_no_score_and_is_counted(weather: Path, weather_run: Path, tmp_path: Path) -> None:
+    with xr.open_dataset(weather) as data:
+        holed = data.copy(deep=True)
+    # The last frame is the truth of the last four windows, at one lead of each, and observed in none.
+    holed.t2m[-1, :, :5] = np.nan
+    holed.to_netcdf(tmp_path / "holed.nc")
+    document = json.loads(pdr("evaluate", "holed.nc", "-m", weather_run, "--json").out)
+    assert document["missing"]["by"] == {"truth": 13 * 5}  # only one of the nine windows ends there
+    assert document["missing"]["of"] == 9 * 4 * 13 * 15
+    whole = json.loads(pdr("evaluate", weather, "-m", weather_run, "--json").out)
+    leads = [document["scores"]["run"]["mse"]["lead"], whole["scores"]["run"]["mse"]["lead"]]
+    assert leads[0][:3] == pytest.approx(leads[1][:3], rel=1e-9)
+    assert leads[0][3] != leads[1][3]
+    assert "missing and count in no score" in pdr("evaluate", "holed.nc", "-m", weather_run).out
+    refused = pdr("evaluate", "holed.nc", "-m", weather_run, "--convention", "openstl")
+    assert (refused.code, "--convention standard" in refused.last) == (65, True)
+
+
+def test_missing_observations_are_refused(weather: Path, weather_run: Path, tmp_path: Path) -> None:
+    with xr.open_dataset(weather) as data:
+        holed = data.copy(deep=True)
+    holed.t2m[-6, 3, 3] = np.nan
+    holed.to_netcdf(tmp_path / "holed.nc")
+    assert pdr("evaluate", "holed.nc", "-m", weather_run).code == 65
+
+
+def test_a_forecast_file_stands_where_a_model_would(weather: Path, weather_run: Path, tmp_path: Path) -> None:
+    with xr.open_dataset(weather) as data:
+        init = str(data.time.values[-5])
+    assert pdr("predict", weather, "-m", weather_run, "--init", init, "-o", "ours.nc").code == 0
+    document = json.loads(pdr("evaluate", weather, "-m", weather_run, "-m", "ours.nc", "--json").out)
+    assert document["kinds"] == {"run": "model", "ours": "file", "persistence": "baseline", "climatology": "baseline"}
+    assert document["n_windows"] == 1
+    for metric in ("rmse", "mae", "bias"):
+        ours, run = (document["scores"][n][metric]["lead"] for n in ("ours", "run"))
+        assert ours == pytest.approx(run, rel=1e-5)
+    alone = json.loads(pdr("evaluate", weather, "-m", "ours.nc", "--json").out)
+    assert alone["scores"]["ours"] == document["scores"]["ours"]
+    assert (alone["split"], list(alone["skill"]["ours"])) == ("all", ["persistence"])
+    refused = pdr("evaluate", weather, "-m", "ours.nc", "--against", "climatology")
+    assert (refused.code, "name a model with -m" in refused.last) == (2, True)
+
+
+def test_analyses_stand_in_tables_of_their_own(clip: Path, video_run: Path) -> None:
+    wanted = "psnr,spectra,calibration,concentration,warping"
+    document = json.loads(pdr("evaluate", clip, "-m", video_run, "--metrics", wanted, "--json").out)
+    assert document["metrics"] == ["psnr"]
+    assert set(document["spectra"]["power"]) == {"truth", "run", "persistence", "climatology"}
+    assert set(document["spectra"]["ratio"]) == {"run", "persistence", "climatology"}
+    # The square moves without changing: a copied frame has its power, to the noise of the codec.
+    assert document["spectra"]["ratio"]["persistence"] == pytest.approx(1, rel=0.1)
+    assert set(document["concentration"]["truth"]) == {"kurtosis", "saturation", "diversity", "p90"}
+    assert document["warping"]["persistence"]["l1"] > document["warping"]["truth"]["l1"]
+    assert sum(document["calibration"]["run"]["count"]) == document["n_windows"] * 4 * 32 * 32
+    table = pdr("evaluate", clip, "-m", video_run, "--metrics", wanted).out
+    assert "concentration" in table
+    assert "warping" in table
+
+
+def test_efficiency_says_what_a_model_costs(weather: Path, weather_run: Path) -> None:
+    import torch
+
+    document = json.loads(pdr("evaluate", weather, "-m", weather_run, "--efficiency", "--json").out)
+    cost = document["efficiency"]["run"]
+    network = pdr_cli.load(weather_run).network
+    assert cost["parameters"] == sum(p.numel() for p in network.parameters())
+    assert cost["flops"] == 2 * cost["macs"]
+    assert cost["frames_per_second"] == pytest.approx(4 * cost["sequences_per_second"])
+    # 9 Gaussians on a lattice of K x K values, 20 operations each and 2 for the one channel, in 4 frames.
+    assert cost["renderer_flops"] == 4 * 9 * network.adapter.kernel_size**2 * 22
+    layer = next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d))
+    assert cost["macs"] > layer.weight.numel() * 13 * 15  # more than the first layer alone
+
+
+def test_the_card_says_how_the_numbers_came_about(weather: Path, weather_run: Path) -> None:
+    document = json.loads(pdr("evaluate", weather, "-m", weather_run, "--json").out)
+    card = document["card"]
+    assert card["data"] == ["air.nc"]
+    assert card["models"]["run"]["preset"] == "demo"
+    assert len(card["truth_sha256"]) == len(card["models"]["run"]["sha256"]) == 64
+    assert "Gaussian 11 x 11, range" in card["ssim"]
+    assert card["climatology"].startswith("hour of day")
+    again = json.loads(pdr("evaluate", weather, "-m", weather_run, "--json", "--against", "trend").out)
+    assert again["card"]["truth_sha256"] == card["truth_sha256"]
+
+
+def test_the_published_convention_is_labelled_and_scores_on_its_own_scale(traffic: Path, traffic_run: Path) -> None:
+    ours = json.loads(pdr("evaluate", traffic, "-m", traffic_run, "--json").out)
+    theirs = json.loads(pdr("evaluate", traffic, "-m", traffic_run, "--convention", "openstl", "--json").out)
+    assert (theirs["convention"], theirs["metrics"], theirs["units"]) == (
+        "openstl",
+        ["mse", "mae", "ssim", "psnr"],
+        "1",
+    )
+    scale = pdr_cli.load(traffic_run).card.scaling.scale
+    by_channel = [
+        ours["scores"]["run"][f"mse:{c}"]["overall"] / s**2 for c, s in zip(("inflow", "outflow"), scale, strict=True)
+    ]
+    # A sum over 2 channels of 8 x 8 cells, on the scale of [0, 1].
+    assert theirs["scores"]["run"]["mse"]["overall"] == pytest.approx(64 * sum(by_channel), rel=1e-5)
+    assert "openstl convention" in pdr("evaluate", traffic, "-m", traffic_run, "--convention", "openstl").out
+
+
+def test_other_baselines(weather: Path, weather_run: Path) -> None:
+    document = json.loads(
+        pdr("evaluate", weather, "-m", weather_run, "--against", "persistence,yesterday,trend,flow", "--json").out
+    )
+    assert [n for n, k in document["kinds"].items() if k == "baseline"] == ["persistence", "yesterday", "trend", "flow"]
+    assert document["missing"]["cells"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--convention", "own"], 2, "standard or openstl"),
+        (["--protocol", "own"], 2, "honest or openstl"),
+        (["--report", "report.pdf"], 2, ".html"),
+        (["--lpips-weights", "nowhere.safetensors"], 66, "no such file"),
+        (["--metrics", "lpips"], 2, "video alone"),
+        (["--metrics", "ssim", "--convention", "openstl"], 2, "mse, mae and rmse"),
+    ],
+)
+def test_new_mistakes_too(weather: Path, weather_run: Path, arguments: list[str], code: int, says: str) -> None:
     result = pdr("evaluate", weather, "-m", weather_run, *arguments)
     assert (result.code, says in result.last) == (code, True), result.last

@@ -1,0 +1,89 @@
+"""What a model costs: parameters, operations, frames a second, memory.
+
+Definitions stand beside the numbers, because published tables leave them out: operations are counted by torch's
+counter (2 for a multiply-add; half of it is the multiply-adds that fvcore counts), once without the renderer, which
+no counter sees, and the renderer's are worked out: about 20 for each value of a Gaussian's lattice and 2 for each of its
+channels.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from typing import TYPE_CHECKING, Any
+
+from pdr_cli.forecast import Model
+
+if TYPE_CHECKING:
+    import torch
+
+RUNS, WARM_UP = 100, 20
+SECONDS = 20.0  # for each timing, at most
+BATCH = 16
+PER_LATTICE_VALUE = 20
+
+
+def measure(model: Model) -> dict[str, Any]:
+    """Figures of one model at its own grid and horizon; batch 1 and batch 16."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    card, network = model.card, model.network
+    steps = card.config.data.out_steps
+    x = torch.zeros(1, card.config.data.in_steps, len(card.variables), *card.size, device=model.device)
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(), counter:
+        network(x, steps)
+    alone, p90 = _seconds(model, x, steps)
+    together, _ = _seconds(model, x.expand(BATCH, -1, -1, -1, -1).contiguous(), steps)
+    flops = counter.get_total_flops()
+    return {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "flops": flops,
+        "macs": flops // 2,
+        "renderer_flops": _renderer_flops(model, steps),
+        "ms_p50": 1e3 * alone,
+        "ms_p90": 1e3 * p90,
+        "frames_per_second": steps / alone,
+        "sequences_per_second": 1 / alone,
+        f"sequences_per_second_batch_{BATCH}": BATCH / together,
+        "memory_mb": _peak_memory(model.device) / 1e6,
+        "memory_of": "GPU, largest allocation" if model.device.type == "cuda" else "process, largest resident size",
+        "grid": f"{len(card.variables)} x {card.size[0]} x {card.size[1]}, {card.config.data.in_steps} → {steps}",
+    }
+
+
+def _seconds(model: Model, x: torch.Tensor, steps: int) -> tuple[float, float]:
+    """Median and 90th percentile of a forecast: `RUNS` runs after `WARM_UP`, or as many as fit the time."""
+    import numpy as np
+    import torch
+
+    times: list[float] = []
+    began = time.perf_counter()
+    with torch.inference_mode():
+        for run in range(WARM_UP + RUNS):
+            start = time.perf_counter()
+            model.network(x, steps)
+            if model.device.type == "cuda":
+                torch.cuda.synchronize(model.device)
+            times.append(time.perf_counter() - start)
+            if time.perf_counter() - began > SECONDS and run >= 2:
+                break
+    kept = times[min(WARM_UP, len(times) // 3) :]
+    return float(np.median(kept)), float(np.quantile(kept, 0.9))
+
+
+def _renderer_flops(model: Model, steps: int) -> int:
+    adapter = model.network.adapter
+    if adapter is None:
+        return 0
+    values = model.card.config.model.gaussians * adapter.kernel_size**2
+    return steps * values * (PER_LATTICE_VALUE + 2 * len(model.card.variables))
+
+
+def _peak_memory(device: torch.device) -> float:
+    import torch
+
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
