@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 
 from pdr_cli.data import splits, windows
+from pdr_cli.data.splits import Rules
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache
 from pdr_cli.errors import TimeError
 from tests.data.test_windows import HOUR, series_with
+
+RULES = Rules(0.1, 0.2, 4, 4)
 
 
 def frames_of(cut: windows.Windows) -> set[int]:
@@ -14,13 +17,13 @@ def frames_of(cut: windows.Windows) -> set[int]:
 
 def test_parts_are_in_order_with_a_gap_of_one_window() -> None:
     series = [series_with(list(range(400)))]
-    parts = splits.split(series, 0.1, 0.2, 4, 4)
+    parts = splits.split(series, RULES)
     assert (parts.train, parts.val, parts.test) == ([(0, 0, 280)], [(0, 288, 320)], [(0, 328, 400)])
 
 
 def test_no_test_window_shares_a_frame_with_anything_seen() -> None:
     series = [series_with(list(range(400)))]
-    parts = splits.split(series, 0.1, 0.2, 4, 4)
+    parts = splits.split(series, RULES)
     cache = FrameCache(series, 1)
     known = splits.seen(series, [""], parts, HOUR)
     all_windows = windows.cut(series, [(0, 0, 400)], 4, 4, HOUR, cache)
@@ -32,7 +35,7 @@ def test_no_test_window_shares_a_frame_with_anything_seen() -> None:
 
 def test_a_later_file_is_all_test_data() -> None:
     known = splits.seen(
-        [series_with(list(range(400)))], [""], splits.split([series_with(list(range(400)))], 0.1, 0.2, 4, 4), HOUR
+        [series_with(list(range(400)))], [""], splits.split([series_with(list(range(400)))], RULES), HOUR
     )
     later = [series_with(list(range(1000, 1100)))]
     whole = windows.cut(later, [(0, 0, 100)], 4, 4, HOUR, FrameCache(later, 1))
@@ -41,7 +44,7 @@ def test_a_later_file_is_all_test_data() -> None:
 
 def test_clips_are_split_as_wholes_and_known_by_their_content() -> None:
     clips = [series_with(list(range(30))) for _ in range(10)]
-    parts = splits.split(clips, 0.1, 0.2, 4, 4)
+    parts = splits.split(clips, RULES)
     assert [p[0] for p in parts.train] == list(range(7))
     assert [p[0] for p in parts.val] == [7]
     assert [p[0] for p in parts.test] == [8, 9]
@@ -55,14 +58,14 @@ def test_clips_are_split_as_wholes_and_known_by_their_content() -> None:
 
 def test_too_few_steps_say_how_many_are_needed() -> None:
     with pytest.raises(TimeError, match=r"50 steps are too few .* at least 160"):
-        splits.split([series_with(list(range(50)))], 0.1, 0.2, 4, 4)
+        splits.split([series_with(list(range(50)))], RULES)
 
 
 def test_gap_is_counted_in_time_of_the_models_step() -> None:
     known = splits.seen(
         [series_with(list(range(0, 1200, 3)))],
         [""],
-        splits.split([series_with(list(range(400)))], 0.1, 0.2, 4, 4),
+        splits.split([series_with(list(range(400)))], RULES),
         Step(3 * 3600),
     )
     assert known.gap_seconds == 8 * 3 * 3600
