@@ -51,7 +51,7 @@ def read_list(path: Path) -> dict[str, list[tuple[int, int]]]:
     """{`person01_boxing_d1`: [(first, last), ...]} of the official list; header and missing clips are passed over."""
     found = {}
     for line in path.read_text(errors="replace").splitlines():
-        name, _, rest = line.strip().partition(" " if "\t" not in line.strip() else "\t")
+        name, rest = [*line.split(maxsplit=1), "", ""][:2]
         ranges = [(int(a), int(b)) for a, b in re.findall(r"(\d+)\s*-\s*(\d+)", rest)]
         if NAME.fullmatch(name) and ranges:
             found[name] = ranges

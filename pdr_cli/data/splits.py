@@ -336,7 +336,8 @@ def _published(
 
     The scan goes backwards over the frames of all clips, takes a window where its first and last frame belong to one
     clip and their numbers differ by its length less one, and then jumps back by its length, or by 3 frames if somebody
-    jogs or runs. No jump passes the beginning of an unbroken run of frames, so each run can be scanned by itself.
+    jogs or runs. No jump of a window of three frames
+    or more passes the beginning of an unbroken run, so each run can be scanned by itself.
     """
     places: list[tuple[int, int]] = []
     for number, start, stop in periods:
