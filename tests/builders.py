@@ -174,7 +174,7 @@ def kth_folder(root: Path, name: str, numbers: Iterable[int], suffix: str = "png
 
 
 def kth_video(root: Path, name: str, frames: int = 40) -> Path:
-    """`boxing/person01_boxing_d1_uncomp.avi`, MPEG-4 as the originals, 32 x 32."""
+    """`boxing/person01_boxing_d1_uncomp.avi`, MPEG-4 as the originals, 32 x 32; one corner is of the person's shade."""
     import av
 
     path = root / name.split("_")[1] / f"{name}_uncomp.avi"
@@ -185,6 +185,7 @@ def kth_video(root: Path, name: str, frames: int = 40) -> Path:
         stream.pix_fmt = "yuv420p"
         for index in range(frames):
             gray = np.repeat(moving_square(index, (32, 32))[..., None], 3, axis=-1)
+            gray[-4:, -4:] = 5 * int(name[6:8])
             out.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="rgb24")))
         out.mux(stream.encode())
     return path
