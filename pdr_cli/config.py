@@ -18,6 +18,9 @@ from pdr_cli.errors import ConfigError, did_you_mean
 
 Kind = Literal["weather", "traffic", "video", "any"]
 
+# What files written before these keys existed meant: models and presets of then are read as they were.
+BEFORE = {"train_period": "", "val_period": "", "test_period": "", "protocol": "honest"}
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -43,6 +46,15 @@ class DataConfig(_Table):
     test_fraction: float = Field(
         ge=0, lt=0.5, description="last share of the time axis, or of the clips, left untouched"
     )
+    train_period: str = Field(description="dates for training, such as 2010/2015; empty: what the others leave")
+    val_period: str = Field(
+        description="dates for validation, or 28d for the last 28 days before the test; empty: by val_fraction"
+    )
+    test_period: str = Field(description="dates for test, or 28d for the last 28 days; empty: by test_fraction")
+    protocol: Literal["honest", "openstl"] = Field(
+        description="honest: validation apart from test, a gap of one window between parts; "
+        "openstl: as published, validation is the test set"
+    )
     stride: int = Field(ge=1, description="steps between the starts of training windows")
     cache_mb: int = Field(ge=1, description="decoded frames kept in memory, MB")
     statistics_mb: int = Field(ge=1, description="training data read for scaling and climatology, at most, MB")
@@ -53,6 +65,19 @@ class DataConfig(_Table):
         if len(size) not in (0, 2) or any(s < 8 for s in size):
             raise ValueError("size is [] or [H, W] with sides of at least 8 pixels")
         return size
+
+    @field_validator("train_period")
+    @classmethod
+    def _is_interval(cls, period: str) -> str:
+        parse_interval(period)
+        return period
+
+    @field_validator("val_period", "test_period")
+    @classmethod
+    def _is_period(cls, period: str) -> str:
+        if parse_days(period) is None:
+            parse_interval(period)
+        return period
 
 
 class ModelConfig(_Table):
@@ -129,6 +154,29 @@ def parse_duration(text: str) -> float | None:
     return 3600 * hours + 60 * minutes + seconds
 
 
+def parse_interval(text: str) -> tuple[str, str] | None:
+    """First and last of two partial ISO dates such as `2010/2015` or `2016-01/2016-06-15`, both meant inclusively.
+
+    A single date is an interval by itself; an empty text is none.
+    """
+    if not text.strip():
+        return None
+    first, slash, last = (t.strip() for t in text.partition("/"))
+    last = last if slash else first
+    date = r"\d{4}(-\d{2}(-\d{2}(T\d{2}(:\d{2})?)?)?)?"
+    if not re.fullmatch(date, first) or not re.fullmatch(date, last):
+        raise ValueError(f"{text!r} is not a period; write dates such as 2010/2015, 2016 or 2016-03/2016-05-15")
+    if last < first[: len(last)]:
+        raise ValueError(f"{text!r} is a period that ends before it begins")
+    return first, last
+
+
+def parse_days(text: str) -> int | None:
+    """Days in a length such as `28d`; None for anything else."""
+    match = re.fullmatch(r"([1-9]\d*)d", text.strip())
+    return int(match[1]) if match else None
+
+
 def presets_folder() -> Path:
     """Where the shipped presets are: inside the installed package, or beside it in a source checkout."""
     return shipped_folder("presets")
@@ -182,6 +230,8 @@ def load(preset: str, overrides: list[str] | None = None) -> Config:
 
 def validate(values: dict[str, Any], where: str) -> Config:
     """Check nested `values` against the schema; `where` names their origin in messages."""
+    if isinstance(values.get("data"), dict):
+        values = values | {"data": BEFORE | values["data"]}
     try:
         return Config.model_validate(values)
     except ValidationError as error:

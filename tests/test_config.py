@@ -57,6 +57,10 @@ def test_set_reaches_every_key_with_its_type() -> None:
         ("train.lr=fast", "valid number"),
         ("train.budget=soon", "is not a duration"),
         ("train.batch=0", "greater than or equal to 1"),
+        ("data.test_period=last month", "is not a period"),
+        ("data.train_period=28d", "is not a period"),
+        ("data.train_period=2015/2010", "ends before it begins"),
+        ("data.protocol=fair", "'honest' or 'openstl'"),
     ],
 )
 def test_bad_overrides_say_what_is_wrong(override: str, says: str) -> None:
@@ -92,3 +96,32 @@ def test_extends_takes_the_rest_from_another_preset(tmp_path: Path) -> None:
 )
 def test_durations(text: str, seconds: float | None) -> None:
     assert config.parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [
+        ("", None),
+        ("2016", ("2016", "2016")),
+        ("2010/2015", ("2010", "2015")),
+        ("2010/2010-05", ("2010", "2010-05")),
+        ("2010-03-01T06/2011", ("2010-03-01T06", "2011")),
+    ],
+)
+def test_periods(text: str, interval: tuple[str, str] | None) -> None:
+    assert config.parse_interval(text) == interval
+
+
+def test_the_benchmarks_are_divided_as_published() -> None:
+    weather, traffic = config.load("weatherbench").data, config.load("taxibj").data
+    assert (weather.train_period, weather.val_period, weather.test_period) == ("2010/2015", "2016", "2017/2018")
+    assert traffic.test_period == "28d"
+    assert {config.load(name).data.protocol for name in PRESETS} == {"honest"}
+
+
+def test_a_configuration_from_before_periods_and_protocols_is_read_as_it_was(tmp_path: Path) -> None:
+    text = config.dump(config.load("demo"))
+    old = "\n".join(line for line in text.splitlines() if not line.startswith(tuple(config.BEFORE)))
+    assert len(old.splitlines()) == len(text.splitlines()) - 4
+    (tmp_path / "demo.toml").write_text(old)
+    assert config.load(str(tmp_path / "demo.toml")) == config.load("demo")

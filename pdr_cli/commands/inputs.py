@@ -21,13 +21,22 @@ def for_training(config: Config) -> list[Path]:
         return formats.find_inputs(config.data.paths)
     root = Path(os.environ.get("PDR_DATA", "data"))
     for pattern in config.data.paths:
-        matches = sorted(p for p in root.glob(pattern) if p.is_file())
-        if matches:
-            return matches
+        matches = sorted(root.glob(pattern))
+        found = [p for p in matches if p.is_file()] or _inside(matches)
+        if found:
+            return found
     raise InputNotFoundError(
         f"preset {config.preset} found no {' or '.join(config.data.paths)} under {root}/ ($PDR_DATA). It wants "
         f"{config.data.layout}. Published: {config.data.source}. Or name your own files with --data"
     )
+
+
+def _inside(folders: Sequence[Path]) -> list[Path]:
+    """What folders hold; nothing, where they hold no data."""
+    try:
+        return formats.find_inputs(folders)
+    except InputNotFoundError:
+        return []
 
 
 def renames(arguments: Sequence[str], channels: Sequence[str]) -> dict[str, str]:

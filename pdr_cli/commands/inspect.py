@@ -11,6 +11,8 @@ import numpy as np
 
 from pdr_cli import checkpoint, config, runs
 from pdr_cli.checkpoint import ModelCard
+from pdr_cli.commands import findings
+from pdr_cli.commands.findings import Finding
 from pdr_cli.data import formats, netcdf
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names, read_frames, side, size, units
@@ -27,7 +29,7 @@ def run(path: Path, *, preset: str | None, variables: Sequence[str], as_json: bo
     """
     report = _model(path) if _is_model(path) else _data(path, list(variables))
     if preset is not None:
-        report["fits"] = _fits(path, preset, list(variables))
+        report |= _fits(path, preset, list(variables))
     if as_json:
         print(json.dumps(report, default=str))
     else:
@@ -63,8 +65,8 @@ def _grid_of_card(card: ModelCard) -> str:
 
 
 def _seen(card: ModelCard) -> str:
-    if card.format == "video":
-        return f"{len(card.seen.entries)} clips"
+    if card.format in ("video", "npz"):
+        return f"{len(card.seen.entries)} {'clips' if card.format == 'video' else 'runs of windows'}"
     parts = []
     for part, _, low, high in card.seen.entries:
         ends = (str(np.datetime64(int(t), "s"))[:16].replace("T", " ") for t in (low, high))
@@ -75,29 +77,37 @@ def _seen(card: ModelCard) -> str:
 def _data(path: Path, variables: list[str]) -> dict[str, Any]:
     paths = formats.find_inputs([path])
     kind = formats.detect(paths[0])
-    report: dict[str, Any] = {"file": str(path), "format": kind, "bytes": sum(p.stat().st_size for p in paths)}
+    report: dict[str, Any] = {"file": str(path), "format": kind, "bytes": sum(map(_bytes, paths))}
     if kind == "netcdf" and not variables:
-        report["variables"] = netcdf.summary(paths[0])
+        report["variables"] = {k: v for p in reversed(paths) for k, v in netcdf.summary(p).items()}
         variables = [n for n, v in report["variables"].items() if v["gridded"] == "yes"]
     # Variables of different grids cannot be one series; each is described by itself.
     described = [[v] for v in variables] if kind == "netcdf" and variables else [variables]
     try:
         report["series"] = [entry for chosen in described for entry in _series(paths, chosen)]
     except DataError as error:
-        if kind != "netcdf":
+        if kind not in ("netcdf", "npz", "windows"):
             raise
         report["finding"] = str(error)
     return report
 
 
+def _bytes(path: Path) -> int:
+    inside = path.iterdir() if path.is_dir() else [path]
+    return sum(p.stat().st_size for p in inside)
+
+
 def _series(paths: list[Path], variables: list[str]) -> list[dict[str, Any]]:
-    return [_describe(s) for s in formats.open_series(paths, variables=variables)]
+    opened = formats.open_series(paths, variables=variables)
+    # Thousands of sequences are described by a frame or two each.
+    looked_at = max(2, LOOKED_AT * 8 // max(len(opened), 8))
+    return [_describe(s, looked_at) for s in opened]
 
 
-def _describe(series: Series) -> dict[str, Any]:
+def _describe(series: Series, looked_at: int) -> dict[str, Any]:
     times = series.time.values
     height, width = size(series)
-    chosen = np.unique(np.linspace(0, len(times) - 1, LOOKED_AT).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(times) - 1, looked_at).round().astype(int))
     frames = np.concatenate([read_frames(series, i, i + 1) for i in chosen])
     missing = int(np.isnan(frames).sum())
     entry: dict[str, Any] = {
@@ -106,6 +116,8 @@ def _describe(series: Series) -> dict[str, Any]:
         **{d: _ends(side(series, d)) for d in ("y", "x") if side(series, d) is not None},
         "times": f"{len(times)}, {time_axis.label(times[0])} to {time_axis.label(times[-1])}",
     }
+    if "part" in series.attrs:
+        entry["part"] = series.attrs["part"]
     if len(times) > 1:
         step = time_axis.find_step(times, str(series.attrs["files"][0]))
         runs_ = time_axis.segments(times, step)
@@ -128,25 +140,28 @@ def _ends(coordinate: Any) -> str:
 
 
 def _fits(path: Path, preset: str, variables: list[str]) -> dict[str, Any]:
-    """Whether a preset or model can use the file, and the first finding that stops it, or what it would use."""
+    """Whether a preset or model can use the file: everything found, the first thing that stops it, or what it would use."""
     try:
         if preset in config.preset_names() or preset.endswith(".toml"):
-            return {"for": preset, "usable": "yes", "finding": _by_preset(path, preset, variables)}
-        return {"for": preset, "usable": "yes", "finding": _by_model(path, preset)}
+            found = _by_preset(path, preset, variables)
+        else:
+            found = [Finding("ok", _by_model(path, preset))]
     except ConfigError:
         raise
     except DataError as error:
-        return {"for": preset, "usable": "no", "finding": str(error)}
+        found = [Finding("problem", str(error))]
+    stops = next((f for f in found if f.level == "problem"), None)
+    main = stops or next((f for f in found if "windows to train" in f.what), found[0])
+    finding = main.what + (f"; {main.fix}" if main.fix else "")
+    return {
+        "findings": [f.row() for f in found],
+        "fits": {"for": preset, "usable": "no" if stops else "yes", "finding": finding},
+    }
 
 
-def _by_preset(path: Path, preset: str, variables: list[str]) -> str:
-    from pdr_cli.training.prepare import prepare
-
+def _by_preset(path: Path, preset: str, variables: list[str]) -> list[Finding]:
     overrides = [f"data.variables={','.join(variables)}"] if variables else []
-    prepared = prepare(config.load(preset, overrides), formats.find_inputs([path]))
-    _refuse_missing(prepared.series)
-    counts = f"{len(prepared.train)} / {len(prepared.val)} / {len(prepared.test)} windows to train / validate / test"
-    return f"{counts} ({prepared.split.rule})"
+    return findings.of(config.load(preset, overrides), formats.find_inputs([path]))
 
 
 def _by_model(path: Path, model: str) -> str:
@@ -161,13 +176,6 @@ def _by_model(path: Path, model: str) -> str:
     return f"forecasts {trained.card.config.data.out_steps} steps of {trained.card.step} after {_last(series[0])}"
 
 
-def _refuse_missing(series: Sequence[Series]) -> None:
-    from pdr_cli.data.statistics import check_finite
-
-    for one in series[:1]:
-        check_finite(read_frames(one, 0, 1), one, 0)
-
-
 def _last(series: Series) -> str:
     return time_axis.label(series.time.values[-1])
 
@@ -175,7 +183,9 @@ def _last(series: Series) -> str:
 def _print(report: dict[str, Any], indent: int = 0) -> None:
     for key, value in report.items():
         pad = "  " * indent
-        if isinstance(value, dict):
+        if key == "findings":
+            _print_findings(value)
+        elif isinstance(value, dict):
             print(f"{pad}{key}")
             _print(value, indent + 1)
         elif isinstance(value, list):
@@ -188,3 +198,11 @@ def _print(report: dict[str, Any], indent: int = 0) -> None:
                 _print(entry, indent + 1)
         else:
             print(f"{pad}{key:<12} {value}")
+
+
+def _print_findings(rows: list[dict[str, str]]) -> None:
+    print("findings")
+    for row in rows:
+        print(f"  {row['level']:<8} {row['what']}")
+        if row["fix"]:
+            print(f"  {'':<8} → {row['fix']}")

@@ -55,14 +55,15 @@ def run(
 
 
 def only_series(opened: list[Series]) -> Series:
-    """The one series of an input.
+    """The one series of an input; the last of one file that holds several.
 
     Raises:
         UsageError: several clips.
     """
-    if len(opened) > 1:
-        raise UsageError(f"one clip is forecast at a time, but the input holds {len(opened)}; name one of them")
-    return opened[0]
+    clips = {tuple(s.attrs["files"]) for s in opened}
+    if len(clips) > 1:
+        raise UsageError(f"one clip is forecast at a time, but the input holds {len(clips)}; name one of them")
+    return opened[-1]
 
 
 def draw(path: Path, trained: Model, series: Series, predicted: Series, window: Observed) -> None:

@@ -112,9 +112,8 @@ def _train(
     resolved: Config, prepared: Prepared, network: PDR, folder: RunFolder, where: torch.device, resume: bool
 ) -> None:
     scaling, climatology = measure(prepared, resolved)
-    data_files = tuple(
-        {"name": Path(f).name, "sha256": files.sha256(Path(f))} for s in prepared.series for f in s.attrs["files"]
-    )
+    named = dict.fromkeys(Path(f) for s in prepared.series for f in s.attrs["files"])
+    data_files = tuple({"name": f.name, "sha256": files.sha256(f)} for f in named)
     network.to(where)
     folder.path.mkdir(parents=True, exist_ok=True)
     card = _card(resolved, prepared, scaling, data_files)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pdr_cli.data import hdf5, netcdf, video
+from pdr_cli.data import frames, hdf5, human36m, netcdf, npz, video
 from pdr_cli.data.series import Series, names
 from pdr_cli.errors import DataError, InputNotFoundError, UsageError
 from pdr_cli.files import atomic_output
@@ -30,18 +30,30 @@ def find_inputs(arguments: Sequence[str | Path]) -> list[Path]:
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in known_suffixes())
-            if not inside:
-                raise InputNotFoundError(f"folder {argument} holds no data files ({', '.join(known_suffixes())})")
-            found += inside
+            found += inside(path)
         elif path.exists():
             found.append(path)
         else:
             matches = sorted(Path(p) for p in glob.glob(str(argument), recursive=True))
             if not matches:
                 raise InputNotFoundError(f"no file {argument}{_neighbours(path)}")
-            found += matches
+            found += [p for m in matches for p in (inside(m) if m.is_dir() else [m])]
     return list(dict.fromkeys(found))
+
+
+def inside(folder: Path) -> list[Path]:
+    """What a folder holds: data files at any depth, or else lists of windows, arrays, or folders of pictures.
+
+    Raises:
+        InputNotFoundError: nothing of these.
+    """
+    every = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (*known_suffixes(), ".npz") and p.is_file())
+    found = [p for p in every if p.suffix.lower() in known_suffixes()] or human36m.lists(folder) or every
+    found = found or frames.folders(folder)
+    if not found:
+        wanted = ", ".join((*known_suffixes(), ".npz"))
+        raise InputNotFoundError(f"folder {folder} holds no data files ({wanted}), folders of pictures or train.txt")
+    return found
 
 
 def known_suffixes() -> tuple[str, ...]:
@@ -50,11 +62,17 @@ def known_suffixes() -> tuple[str, ...]:
 
 
 def detect(path: Path) -> str:
-    """The format of a file by its first bytes: "netcdf", "hdf5", "video", or the name of a plugged-in reader.
+    """The format of a file by its first bytes: "netcdf", "hdf5", "npz", "video", or the name of a plugged-in reader.
+
+    Of what is no single file of data: "frames" for a folder of pictures, "windows" for a list of windows.
 
     Raises:
         DataError: empty, or of no known format.
     """
+    if path.is_dir():
+        if frames.is_folder(path):
+            return "frames"
+        raise DataError(f"{path} is a folder without numbered pictures; name the files in it")
     with path.open("rb") as stream:
         head = stream.read(16)
     if not head:
@@ -65,6 +83,10 @@ def detect(path: Path) -> str:
         return "hdf5" if hdf5.is_traffic(path) or not _looks_like_netcdf(path) else "netcdf"
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free") or head[:4] in (b"RIFF", b"\x1aE\xdf\xa3", b"GIF8"):
         return "video"
+    if head[:4] == b"PK\x03\x04" and npz.is_npz(path):
+        return "npz"
+    if human36m.is_list(path):
+        return "windows"
     for name, reader in readers().items():
         if getattr(reader, "accepts", lambda _: False)(path):
             return name
@@ -91,6 +113,8 @@ def open_series(
 ) -> list[Series]:
     """Open files of one format as Series: fields and grids joined along time into one, clips each on its own.
 
+    A benchmark that comes split gives a Series for each of its parts, with `attrs["part"]`.
+
     Args:
         paths: files from `find_inputs`.
         variables: channels to read; none: all, or the only variable of a NetCDF file.
@@ -108,7 +132,13 @@ def open_series(
     if kind == "hdf5":
         return [hdf5.read(paths, variables)]
     if kind == "video":
-        return [video.read(p, size, color) for p in paths]
+        return video.read_all(paths, size, color)
+    if kind == "frames":
+        return [frames.read(p, size, color) for p in paths]
+    if kind == "windows":
+        return [human36m.read(p, size, color) for p in paths]
+    if kind == "npz":
+        return [part for p in paths for part in npz.read(p, variables)]
     return [readers()[kind].read(paths, variables)]  # type: ignore[attr-defined]
 
 

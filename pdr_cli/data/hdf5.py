@@ -46,7 +46,7 @@ def read(paths: Sequence[Path], variables: Sequence[str] = ()) -> Series:
     series = make_series(
         LazyFrames((len(times), *shape), np.float32, frames),
         times,
-        {name: {"units": "count", "long_name": f"{name} per cell and interval"} for name in _channels(shape[0])},
+        {name: {"units": "count", "long_name": f"{name} per cell and interval"} for name in channel_names(shape[0])},
         {},
         format="hdf5",
         files=[p for _, _, p in parts],
@@ -159,7 +159,8 @@ def _stamp(time: np.datetime64, per_day: int, base: int) -> bytes:
     return f"{str(day).replace('-', '')}{slot:02d}".encode()
 
 
-def _channels(count: int) -> list[str]:
+def channel_names(count: int) -> list[str]:
+    """What the channels of a traffic grid are called."""
     return list(FLOWS) if count == 2 else [f"flow_{i}" for i in range(count)]
 
 

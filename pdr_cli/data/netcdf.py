@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import xarray as xr
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import LazyFrames, Series, end_to_end, make_series, names, read_frames
 from pdr_cli.errors import DataError, GridError, StorageError, TimeError, VariableError, did_you_mean
+from pdr_cli.logs import log
 
 FILL = np.float32(9.96921e36)  # NetCDF's default fill value for floats, written out so that no reader has to know it
 TIME_UNITS = "seconds since 1970-01-01 00:00:00"
@@ -23,6 +25,20 @@ X_NAMES = ("longitude", "lon", "nav_lon", "x", "rlon", "easting", "column", "col
 # Attributes that describe how the input's numbers were stored, not what they mean.
 STORAGE_ATTRS = {"actual_range", "valid_range", "valid_min", "valid_max", "scale_factor", "add_offset", "missing_value",
                  "_FillValue", "precision", "least_significant_digit", "coordinates", "grid_mapping", "cell_methods"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a channel comes from: a variable of the files, and the level of it, "" if it has one at most."""
+
+    name: str
+    level: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> _Source:
+        """From `t2m`, or `t@850`."""
+        name, _, level = text.partition("@")
+        return cls(name, level)
 
 
 @dataclass(frozen=True)
@@ -38,14 +54,15 @@ def read(paths: Sequence[Path], variables: Sequence[str] = (), rename: Mapping[s
     """Open one or more files as one Series, lazily.
 
     Args:
-        paths: files of one grid; several are joined along time in the order of their first times.
-        variables: names to read as channels; none: the only gridded variable there is.
+        paths: files of one grid; those of a variable are joined along time in the order of their first times, and
+            variables from different files are stacked as channels.
+        variables: names to read as channels, `t@850` for the level 850 of t; none: the only gridded variable there is.
         rename: {name wanted: name in the file}.
 
     Raises:
         DataError: damaged, empty or foreign file.
         VariableError: a variable is missing, or must be chosen among several.
-        TimeError: no usable time axis.
+        TimeError: no usable time axis, or variables at different times.
         GridError: the files have different grids.
     """
     return from_datasets([(_open(p), p) for p in paths], variables, rename)
@@ -55,12 +72,16 @@ def from_datasets(
     opened: Sequence[tuple[xr.Dataset, Path]], variables: Sequence[str] = (), rename: Mapping[str, str] | None = None
 ) -> Series:
     """`read` for datasets that are open already; each path is used in messages only."""
-    for dataset, path in opened:
-        _check_time(dataset, path)
-    wanted = _choose(*opened[0], list(variables), dict(rename or {}))
-    parts = [_part(dataset, path, wanted) for dataset, path in opened]
-    parts.sort(key=lambda p: time_axis.seconds(p.time.values)[0])
-    return parts[0] if len(parts) == 1 else _join(parts)
+    wanted = _choose(opened, list(variables), dict(rename or {}))
+    together: dict[tuple[int, ...], dict[str, _Source]] = {}
+    for channel, source in wanted.items():
+        holders = tuple(i for i, (dataset, _) in enumerate(opened) if source.name in gridded(dataset))
+        together.setdefault(holders, {})[channel] = source
+    unused = [path for i, (_, path) in enumerate(opened) if not any(i in holders for holders in together)]
+    if unused:
+        log.info("netcdf  %d of %d files hold none of %s", len(unused), len(opened), ", ".join(wanted))
+    parts = [_join([_part(*opened[i], chosen) for i in holders]) for holders, chosen in together.items()]
+    return parts[0] if len(parts) == 1 else _stack(parts, list(wanted))
 
 
 def gridded(dataset: xr.Dataset) -> list[str]:
@@ -183,44 +204,47 @@ def _check_time(dataset: xr.Dataset, path: Path) -> None:
     )
 
 
-def _choose(dataset: xr.Dataset, path: Path, wanted: list[str], rename: dict[str, str]) -> dict[str, str]:
-    """{name of the channel: name in the file}."""
-    there = gridded(dataset)
+def _choose(opened: Sequence[tuple[xr.Dataset, Path]], wanted: list[str], rename: dict[str, str]) -> dict[str, _Source]:
+    """Where each channel comes from, over all files together.
+
+    Raises:
+        VariableError, TimeError: no file has a gridded variable of that name.
+    """
+    for dataset, path in opened:
+        if not wanted or any(_Source.parse(rename.get(n, n)).name in dataset for n in wanted) or len(opened) == 1:
+            _check_time(dataset, path)
+    there = list(dict.fromkeys(n for dataset, _ in opened for n in gridded(dataset)))
+    where = str(opened[0][1]) if len(opened) == 1 else f"{opened[0][1]} and {len(opened) - 1} more"
     if not there:
-        raise VariableError(
-            f"{path} has no variable on (time, y, x); it has {', '.join(map(str, dataset.data_vars)) or 'none'}"
-        )
+        every = dict.fromkeys(str(n) for dataset, _ in opened for n in dataset.data_vars)
+        raise VariableError(f"{where} has no variable on (time, y, x); it has {', '.join(every) or 'none'}")
     if not wanted:
         if len(there) > 1:
             raise VariableError(
-                f"{path} has {len(there)} gridded variables: {', '.join(there)}; name those to use with --var"
+                f"{where} has {len(there)} gridded variables: {', '.join(there)}; name those to use with --var"
             )
-        return {there[0]: there[0]}
-    chosen = {name: rename.get(name, name) for name in wanted}
-    for name, source in chosen.items():
-        if source not in there:
-            chosen[name] = _by_standard_name(dataset, there, name) if source == name else ""
-        if not chosen[name]:
-            hint = did_you_mean(source, there) or f" It has {', '.join(there)}."
-            reason = "is not on (time, y, x)" if source in dataset else "is not there"
-            raise VariableError(
-                f"{path}: variable {source!r} {reason}.{hint} Use --var {name}=NAME to take another for it"
-            )
-    return chosen
+        return {there[0]: _Source(there[0])}
+    return {name: _source(opened, there, where, name, rename.get(name, name)) for name in wanted}
 
 
-def _by_standard_name(dataset: xr.Dataset, there: list[str], wanted: str) -> str:
-    matches = [n for n in there if dataset[n].attrs.get("standard_name") == wanted]
-    return matches[0] if len(matches) == 1 else ""
+def _source(opened: Sequence[tuple[xr.Dataset, Path]], there: list[str], where: str, wanted: str, text: str) -> _Source:
+    source = _Source.parse(text)
+    if source.name in there:
+        return source
+    if text == wanted:
+        matches = {n for d, _ in opened for n in gridded(d) if d[n].attrs.get("standard_name") == source.name}
+        if len(matches) == 1:
+            return _Source(matches.pop(), source.level)
+    hint = did_you_mean(source.name, there) or f" It has {', '.join(there)}."
+    reason = "is not on (time, y, x)" if any(source.name in d for d, _ in opened) else "is not there"
+    raise VariableError(
+        f"{where}: variable {source.name!r} {reason}.{hint} Use --var {wanted}=NAME to take another for it"
+    )
 
 
-def _part(dataset: xr.Dataset, path: Path, wanted: dict[str, str]) -> Series:
-    first = next(iter(wanted.values()))
-    arrays = []
-    for source in wanted.values():
-        if source not in dataset:
-            raise VariableError(f"{path}: variable {source!r} is not there, but it is in the first file")
-        arrays.append(_plane(dataset, path, source))
+def _part(dataset: xr.Dataset, path: Path, wanted: dict[str, _Source]) -> Series:
+    first = next(iter(wanted.values())).name
+    arrays = [_plane(dataset, path, source) for source in wanted.values()]
     axes = _axes(dataset, first)
     assert axes is not None  # _choose took gridded variables only
     times = dataset[axes.time].values
@@ -244,7 +268,7 @@ def _part(dataset: xr.Dataset, path: Path, wanted: dict[str, str]) -> Series:
     series = make_series(
         LazyFrames((len(times), len(wanted), height, width), np.float32, frames),
         times,
-        {name: _attributes(dataset[source]) for name, source in wanted.items()},
+        {name: _attributes(dataset[source.name], source.level) for name, source in wanted.items()},
         coords,
         format="netcdf",
         files=[path],
@@ -256,40 +280,73 @@ def _part(dataset: xr.Dataset, path: Path, wanted: dict[str, str]) -> Series:
     return series
 
 
-def _attributes(variable: xr.DataArray) -> dict[str, Any]:
+def _attributes(variable: xr.DataArray, level: str = "") -> dict[str, Any]:
     attrs = dict(variable.attrs)
+    if level:
+        attrs["long_name"] = f"{attrs.get('long_name', variable.name)} at level {level}"
     if "units" not in attrs and "units" in variable.encoding:
         attrs["units"] = variable.encoding["units"]
     return attrs
 
 
-def _plane(dataset: xr.Dataset, path: Path, name: str) -> xr.DataArray:
-    """A variable as (time, y, x), its size-1 dimensions dropped."""
+def _plane(dataset: xr.Dataset, path: Path, source: _Source) -> xr.DataArray:
+    """A variable as (time, y, x), at its level, its size-1 dimensions dropped."""
+    name = source.name
     axes = _axes(dataset, name)
-    if axes is None:
-        raise VariableError(f"{path}: variable {name!r} is not on (time, y, x)")
+    assert axes is not None  # _choose took gridded variables only
     array = dataset[name]
     others = [d for d in array.dims if d not in (axes.time, axes.y, axes.x)]
-    for dim in others:
-        if array.sizes[dim] > 1:
-            values = dataset[dim].values if dim in dataset.coords else np.arange(array.sizes[dim])
-            raise VariableError(
-                f"{path}: {name} has a further dimension {dim} with {array.sizes[dim]} values "
-                f"({', '.join(map(str, values[:4]))}, ...); select one first, for example with: ncks -d {dim},0 IN OUT"
-            )
-    return array.isel(dict.fromkeys(others, 0)).transpose(axes.time, axes.y, axes.x)
+    levels = [d for d in others if array.sizes[d] > 1] or [d for d in others if d in dataset.coords]
+    chosen: dict[Any, int] = dict.fromkeys(others, 0)
+    if source.level:
+        if len(levels) != 1:
+            has = f"several further dimensions: {', '.join(map(str, levels))}" if levels else "no levels"
+            raise VariableError(f"{path}: {name} has {has}, so that {name}@{source.level} means nothing")
+        chosen[levels[0]] = _level(dataset, path, source, str(levels[0]))
+    elif others and (dim := next((d for d in others if array.sizes[d] > 1), None)) is not None:
+        values = _level_values(dataset, str(dim))
+        raise VariableError(
+            f"{path}: {name} has a further dimension {dim} with {array.sizes[dim]} values "
+            f"({', '.join(map(str, values[:4]))}, ...); choose one of them with --var {name}@{values[0]}"
+        )
+    return array.isel(chosen).transpose(axes.time, axes.y, axes.x)
+
+
+def _level_values(dataset: xr.Dataset, dim: str) -> np.ndarray:
+    return np.asarray(dataset[dim].values if dim in dataset.coords else np.arange(dataset.sizes[dim]))
+
+
+def _level(dataset: xr.Dataset, path: Path, source: _Source, dim: str) -> int:
+    """Index of a level by its value; one in hPa is found among values in Pa.
+
+    Raises:
+        VariableError: no such level; names the nearest.
+    """
+    values = _level_values(dataset, dim)
+    try:
+        wanted = float(source.level)
+        numbers = values.astype(np.float64)
+    except ValueError:
+        raise VariableError(f"{path}: {source.level!r} is no level of {source.name}; write {source.name}@850") from None
+    factor = 100.0 if dim in dataset.coords and dataset[dim].attrs.get("units") == "Pa" else 1.0
+    for candidate in (wanted, wanted * factor):
+        found = np.flatnonzero(np.isclose(numbers, candidate, rtol=1e-6))
+        if len(found):
+            return int(found[0])
+    near = sorted(values.tolist(), key=lambda v: abs(float(v) - wanted * factor))[:3]
+    raise VariableError(
+        f"{path}: {source.name} has no level {source.level} on {dim} ({len(values)} levels); "
+        f"the nearest are {', '.join(f'{v:g}' for v in near)}"
+    )
 
 
 def _join(parts: list[Series]) -> Series:
+    """Parts that follow each other, as one along time."""
+    parts = sorted(parts, key=lambda p: time_axis.seconds(p.time.values)[0])
     first = parts[0]
-    for part in parts[1:]:
-        same = all(
-            np.array_equal(part.coords[c].values, first.coords[c].values)
-            for c in first.coords
-            if c in part.coords and first.coords[c].dims in (("y",), ("x",))
-        )
-        if part.shape[1:] != first.shape[1:] or not same:
-            raise GridError(f"{part.attrs['files'][0]} is on another grid than {first.attrs['files'][0]}")
+    if len(parts) == 1:
+        return first
+    _check_grids(parts)
     times = np.concatenate([p.time.values for p in parts])
     frames = end_to_end([(partial(read_frames, p), p.sizes["time"]) for p in parts])
     channels, height, width = first.shape[1:]
@@ -307,8 +364,68 @@ def _join(parts: list[Series]) -> Series:
     return joined
 
 
+def _check_grids(parts: list[Series]) -> None:
+    first = parts[0]
+    for part in parts[1:]:
+        same = all(
+            np.array_equal(part.coords[c].values, first.coords[c].values)
+            for c in first.coords
+            if c in part.coords and first.coords[c].dims in (("y",), ("x",))
+        )
+        if part.shape[2:] != first.shape[2:] or not same:
+            raise GridError(f"{part.attrs['files'][0]} is on another grid than {first.attrs['files'][0]}")
+
+
+def _stack(parts: list[Series], channels: list[str]) -> Series:
+    """Parts of the same times as channels of one.
+
+    Raises:
+        GridError, TimeError: they are on different grids or at different times.
+    """
+    _check_grids(parts)
+    for part in parts[1:]:
+        _check_times(parts[0], part)
+    found = [name for p in parts for name in names(p)]
+    order = [found.index(name) for name in channels]
+
+    def frames(start: int, stop: int) -> np.ndarray:
+        return np.concatenate([read_frames(p, start, stop) for p in parts], axis=1)[:, order]
+
+    first = parts[0]
+    height, width = first.shape[2:]
+    attributes = {name: attrs for p in parts for name, attrs in p.attrs["variables"].items()}
+    stacked = make_series(
+        LazyFrames((first.shape[0], len(channels), height, width), np.float32, frames),
+        first.time.values,
+        {name: attributes[name] for name in channels},
+        {str(n): (c.dims, c.values, c.attrs) for n, c in first.coords.items() if n not in ("time", "channel")},
+        format="netcdf",
+        files=list(dict.fromkeys(f for p in parts for f in p.attrs["files"])),
+        file_attrs=first.attrs["file_attrs"],
+    )
+    if "grid_mapping" in first.attrs:
+        stacked.attrs["grid_mapping"] = first.attrs["grid_mapping"]
+    return stacked
+
+
+def _check_times(one: Series, other: Series) -> None:
+    mine, theirs = time_axis.seconds(one.time.values), time_axis.seconds(other.time.values)
+    if np.array_equal(mine, theirs):
+        return
+    for here, there, ticks, absent in ((one, other, mine, theirs), (other, one, theirs, mine)):
+        lacking = np.flatnonzero(~np.isin(ticks, absent))
+        if len(lacking):
+            raise TimeError(
+                f"{', '.join(names(here))} has {len(ticks)} times and {', '.join(names(there))} {len(absent)}; "
+                f"{len(lacking)} of the former lack in the latter, first {time_axis.label(here.time.values[lacking[0]])}. "
+                "Give files of the same times for all variables"
+            )
+    raise TimeError(f"{', '.join(names(other))}: its times are those of {', '.join(names(one))} in another order")
+
+
 def _legal(name: str) -> str:
-    """A variable name that begins with a letter, as CF asks: 2t becomes var_2t."""
+    """A variable name of letters, digits and underscores that begins with a letter, as CF asks: 2t becomes var_2t."""
+    name = re.sub(r"\W", "_", name, flags=re.ASCII)
     return name if name[:1].isalpha() else f"var_{name}"
 
 

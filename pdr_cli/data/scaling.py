@@ -10,7 +10,7 @@ from pdr_cli.data.series import Series
 from pdr_cli.data.statistics import Statistics
 from pdr_cli.errors import DataError
 
-BY_FORMAT = {"netcdf": "standard", "hdf5": "minmax", "video": "unit"}
+BY_FORMAT = {"netcdf": "standard", "hdf5": "minmax", "npz": "minmax", "video": "unit"}
 
 
 @dataclass(frozen=True)

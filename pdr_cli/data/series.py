@@ -4,9 +4,17 @@ A Series is an `xarray.DataArray` with dims (time, channel, y, x), read lazily. 
 and keep their names: a latitude called `lat` is a coordinate `lat` on dim y. `attrs` hold
 
 * `variables`: {channel name: attributes of that variable},
-* `format`: "netcdf", "hdf5" or "video",
+* `format`: "netcdf", "hdf5", "npz" or "video",
 * `files`: the paths it came from,
-* `file_attrs`: global attributes of the first file.
+* `file_attrs`: global attributes of the first file;
+
+and, where a benchmark defines them,
+
+* `part`: "train" or "test", which a split then follows,
+* `identity`: what tells this series apart from others where times do not,
+* `window`: frames of each window, where the series is windows that were cut beforehand, end to end,
+* `clip_starts`: the first frames of clips within such a series,
+* `person` and `action` of a KTH clip.
 """
 
 from __future__ import annotations
@@ -67,7 +75,7 @@ def make_series(
         times: [T] datetime64, cftime or float seconds.
         variables: attributes of each channel by name, in order.
         coords: further coordinates in xarray's form, such as {"lat": ("y", values, attrs)}.
-        format: "netcdf", "hdf5" or "video".
+        format: "netcdf", "hdf5", "npz" or "video".
         files: the paths read.
         file_attrs: global attributes of the file.
     """
@@ -83,6 +91,11 @@ def make_series(
         coords={"time": ("time", times), "channel": ("channel", list(variables)), **coords},
         attrs=attrs,
     )
+
+
+def precut_times(count: int, length: int, step: float) -> np.ndarray:
+    """Seconds of `count` windows of `length` frames, one step left out between windows so that none crosses: [count * length]."""
+    return np.asarray((np.arange(count)[:, None] * (length + 1) + np.arange(length)).ravel() * step)
 
 
 def read_frames(series: Series, start: int, stop: int) -> np.ndarray:

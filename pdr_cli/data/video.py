@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pdr_cli.data import kth
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import LazyFrames, Series, make_series
 from pdr_cli.errors import DataError, StorageError, TimeError
@@ -59,6 +60,13 @@ def read(path: Path, size: Sequence[int] = (), color: str = "gray") -> Series:
     )
     series.attrs["source_size"] = (height, width)
     return series
+
+
+def read_all(paths: Sequence[Path], size: Sequence[int] = (), color: str = "gray") -> list[Series]:
+    """Each clip as a Series, or as one for each of its sequences if it is KTH's and the list of these is beside it."""
+    listed = kth.lists([p for p in paths if kth.is_clip(p)])
+    opened = [(p, kth.label(read(p, size, color), p)) for p in paths]
+    return [part for path, clip in opened for part in kth.sequences(clip, path, listed.get(path.parent, {}))]
 
 
 def write(series: Series, path: Path, provenance: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import DataError, GridError
 
-KIND_OF_FORMAT = {"netcdf": "weather", "hdf5": "traffic", "video": "video"}
+KIND_OF_FORMAT = {"netcdf": "weather", "hdf5": "traffic", "npz": "traffic", "video": "video"}
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,10 @@ def prepare(config: Config, paths: Sequence[Path]) -> Prepared:
                 "for video, --set data.size=[128,128] brings all to one size"
             )
         windows.check_step(one.time.values, step, str(one.attrs["files"][0]))
-    parts = splits.split(series, data.val_fraction, data.test_fraction, data.in_steps, data.out_steps)
+    parts = splits.split(series, splits.Rules.of(data))
     cache = FrameCache(series, data.cache_mb)
-
-    def cut(periods: list[splits.Period], stride: int) -> Windows:
-        return windows.cut(series, periods, data.in_steps, data.out_steps, step, cache, stride)
-
-    prepared = Prepared(series, step, parts, cut(parts.train, data.stride), cut(parts.val, 1), cut(parts.test, 1))
+    train, val, test = (splits.part_windows(series, data, parts, p, step, cache) for p in ("train", "val", "test"))
+    prepared = Prepared(series, step, parts, train, val, test)
     _check_windows(prepared, data.in_steps, data.out_steps)
     return prepared
 
@@ -81,8 +79,19 @@ def measure(prepared: Prepared, config: Config) -> tuple[Scaling, Climatology]:
 
 
 def identities(series: Sequence[Series]) -> list[str]:
-    """What tells series apart in a model's memory: a clip's SHA-256, nothing where times are dates."""
-    return [files.sha256(Path(s.attrs["files"][0])) if s.attrs["format"] == "video" else "" for s in series]
+    """What tells series apart in a model's memory: what they bring, or a clip's SHA-256; nothing where times are dates.
+
+    Several sequences of one clip share its hash; their times tell them apart.
+    """
+    hashed = functools.cache(files.sha256)
+    return [
+        s.attrs["identity"]
+        if "identity" in s.attrs
+        else hashed(Path(s.attrs["files"][0]))
+        if s.attrs["format"] == "video"
+        else ""
+        for s in series
+    ]
 
 
 def what_was_seen(prepared: Prepared) -> Seen:
