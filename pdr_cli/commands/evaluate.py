@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import shlex
@@ -17,8 +18,7 @@ import numpy as np
 from pdr_cli import __version__, files, forecast, runs
 from pdr_cli.commands import inputs, score_table
 from pdr_cli.data import forecasts, formats
-from pdr_cli.data.forecasts import ForecastFile
-from pdr_cli.data.series import Series
+from pdr_cli.data.series import Series, names
 from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.forecast import Model
 from pdr_cli.logs import log, progress
@@ -58,9 +58,9 @@ def run(arguments: Sequence[str], asked: Request) -> None:
     """Score; see `pdr evaluate --help` for the options."""
     paths = formats.find_inputs(arguments)
     _check(asked, paths)
-    loaded, given = _load(asked)
-    first = next(iter(loaded.values()), None)
-    series = _truth(paths, asked, first, given)
+    loaded, foreign = _load(asked)
+    series = _truth(paths, asked, next(iter(loaded.values()), None))
+    given = {name: forecasts.read(found, names(series[0])) for name, found in foreign.items()}
     job = evaluation.task(loaded, given, series, asked.split, asked.steps, asked.protocol)
     options = _options(job, asked, series[0])
     with progress("evaluating") as bar:
@@ -95,19 +95,29 @@ def _check(asked: Request, paths: Sequence[Path]) -> None:
     scores.kinds(asked.convention)
 
 
-def _load(asked: Request) -> tuple[dict[str, Model], dict[str, ForecastFile]]:
-    """Models and forecast files by a short name each."""
+def _load(asked: Request) -> tuple[dict[str, Model], dict[str, list[Path]]]:
+    """Models, and the files of each other forecast, by a short name each."""
     loaded: dict[str, Model] = {}
-    given: dict[str, ForecastFile] = {}
+    foreign: dict[str, list[Path]] = {}
     for argument in asked.models or [None]:  # type: ignore[list-item]
-        path = Path(argument) if argument and Path(argument).is_file() else None
-        if path is not None and path.suffix != ".safetensors":
-            given[_name(path.stem, loaded, given)] = forecasts.read([path], [], {})
-        else:
-            model = runs.find_model(argument)
-            name = model.parent.name if model.name == "model.safetensors" else model.stem
-            loaded[_name(name, loaded, given)] = forecast.load(model, asked.device)
-    return loaded, given
+        found = _forecast_files(argument)
+        if found:
+            foreign[_name(Path(argument).stem, loaded, foreign)] = found
+            continue
+        path = runs.find_model(argument)
+        name = path.parent.name if path.name == "model.safetensors" else path.stem
+        loaded[_name(name, loaded, foreign)] = forecast.load(path, asked.device)
+    return loaded, foreign
+
+
+def _forecast_files(argument: str | None) -> list[Path]:
+    """The forecast files that an argument names: a file, a folder or a glob; none if it names a model."""
+    if argument is None or argument.endswith(".safetensors"):
+        return []
+    path = Path(argument)
+    if path.is_dir():
+        return [] if (path / "model.safetensors").exists() else sorted(path.glob("*.nc"))
+    return [path] if path.is_file() else sorted(Path(p) for p in glob.glob(argument))
 
 
 def _name(name: str, *taken: dict[str, Any]) -> str:
@@ -116,11 +126,13 @@ def _name(name: str, *taken: dict[str, Any]) -> str:
     return name
 
 
-def _truth(paths: Sequence[Path], asked: Request, first: Model | None, given: dict[str, ForecastFile]) -> list[Series]:
+def _truth(paths: Sequence[Path], asked: Request, first: Model | None) -> list[Series]:
+    """What happened: a model's variables, or else those that --var names, or the only one there is."""
     if first is not None:
         return first.open(paths, inputs.renames(asked.rename, list(first.card.variables)))
-    variables = list(next(iter(given.values())).variables)
-    return formats.open_series(paths, variables=variables, rename=inputs.renames(asked.rename, variables))
+    pairs = [argument.partition("=") for argument in asked.rename]
+    wanted = [name for name, _, _ in pairs]
+    return formats.open_series(paths, variables=wanted, rename={name: source or name for name, _, source in pairs})
 
 
 def _options(job: Task, asked: Request, series: Series) -> Options:

@@ -78,6 +78,7 @@ class ForecastFile:
     """The forecasts of one producer, in one file or several, read lazily.
 
     Attributes:
+        paths: the files.
         variables: channels, by the names they were asked for.
         units: of each; empty where the file gives none.
         y, x: coordinates of the grid as the file has them, or None; for `series.orient`.
@@ -86,6 +87,7 @@ class ForecastFile:
 
     def __init__(self, files: list[_File], variables: Sequence[str]) -> None:
         self._files = files
+        self.paths = [file.path for file in files]
         self.variables = list(variables)
         self.units = [_units(a) for a in files[0].arrays]
         self.y, self.x, self.size = files[0].grid.y, files[0].grid.x, files[0].grid.size
