@@ -5,7 +5,8 @@ are, then by name; a frame is found by its two times alone, so all layouts are r
 
 * init and valid time of their own: pdr, anemoi-inference, bris;
 * `time` is the init and a lead dimension follows: WeatherBench2, earth2studio, ECMWF's cfgrib;
-* valid time and lead, from which the init follows: CREDIT.
+* valid time and lead, from which the init follows: CREDIT;
+* valid time counted from the init: pysteps.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pdr_cli.errors import DataError, GridError, PdrError, TimeError, VariableEr
 INIT_NAMES = ("forecast_reference_time", "reference_time", "init_time", "initial_time", "initialization_time", "init")
 LEAD_NAMES = ("forecast_period", "prediction_timedelta", "lead_time", "leadtime", "step", "forecast_hour", "fhour")
 VALID_NAMES = ("valid_time", "time")
-MEMBER_NAMES = ("number", "member", "realization", "ensemble", "ensemble_member", "sample")
+MEMBER_NAMES = ("number", "member", "realization", "ensemble", "ensemble_member", "ens_number", "sample")
 SECONDS = {
     1e-9: ("ns", "nanosecond", "nanoseconds"), 1e-6: ("us", "microsecond", "microseconds"),
     1e-3: ("ms", "millisecond", "milliseconds"), 1.0: ("s", "sec", "second", "seconds"),
@@ -203,12 +204,12 @@ def read(paths: Sequence[Path], variables: Sequence[str], rename: Mapping[str, s
     Raises:
         DataError: not NetCDF, or the same forecast twice.
         TimeError: no init time can be found, or nothing lies ahead of it.
-        VariableError: a variable is missing, or has a further dimension.
+        VariableError: a variable is missing, has a further dimension, or other units in another file.
         GridError: no grid, or different grids.
     """
     files = [_open(path, variables, dict(rename or {})) for path in paths]
     for other in files[1:]:
-        _check_same_grid(files[0], other)
+        _check_alike(files[0], other)
     return ForecastFile(files, variables)
 
 
@@ -240,6 +241,8 @@ def _times(dataset: xr.Dataset, path: Path) -> _Times:
     valid = _find(dataset, "time", VALID_NAMES, () if init is None else (str(init.name),))
     if valid is not None and not (_is_time(valid) and valid.ndim <= 2):
         valid = None
+    if init is None and valid is not None and str(dataset.attrs.get("source", "")).lower().startswith("pysteps"):
+        init = _start_of_units(valid)
     if init is None and lead is not None and valid is not None:
         return _from_valid_and_lead(valid, lead)
     if init is None or not _is_time(init) or init.ndim > 1 or (lead is None and valid is None):
@@ -286,6 +289,12 @@ def _find(dataset: xr.Dataset, standard_name: str, names: Sequence[str], taken: 
     marked = [str(n) for n in dataset.cf.standard_names.get(standard_name, [])]
     found = [n for n in (*marked, *names) if n in dataset.variables and n not in taken]
     return dataset[found[0]] if found else None
+
+
+def _start_of_units(valid: xr.DataArray) -> xr.DataArray:
+    """The date from which an axis counts: pysteps counts from the start of its nowcast."""
+    counted = {k: v for k, v in valid.encoding.items() if k in ("units", "calendar")}
+    return xr.DataArray(xr.conventions.decode_cf_variable("start", xr.Variable((), 0, counted)), name="in time's units")
 
 
 def _has_axis_of_its_own(dataset: xr.Dataset, lead: xr.DataArray) -> bool:
@@ -413,21 +422,27 @@ def _bare(array: xr.DataArray, path: Path, dims: set[Any], grid: _Grid) -> xr.Da
 def _read(file: _File, place: np.ndarray) -> np.ndarray:
     """Frames of one init at these places [τ, 2] along the init and lead dimensions: [τ, C, H, W]."""
     times, grid = file.times, file.grid
-    axis = [times.lead_dim] if times.lead_dim else []
-    chosen: dict[Any, Any] = {times.lead_dim: place[:, 1]} if times.lead_dim else {}
-    if times.init_dim:
+    chosen: dict[Any, Any] = {times.lead_dim: place[:, 1]} if times.lead_dim else {times.init_dim: place[:, 0]}
+    if times.lead_dim and times.init_dim:
         chosen[times.init_dim] = int(place[0, 0])
+    axis = [d for d in (times.lead_dim or times.init_dim,) if d]
+    chosen.pop(None, None)  # a file of a single frame has neither
     planes = [a.isel(chosen).transpose(*axis, *grid.dims).values.reshape(len(place), *grid.size) for a in file.arrays]
     return np.stack(planes, axis=1).astype(np.float32)
 
 
-def _check_same_grid(one: _File, other: _File) -> None:
+def _check_alike(one: _File, other: _File) -> None:
     def same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
         return (a is None) == (b is None) and (a is None or np.array_equal(a, b))  # type: ignore[arg-type]
 
     grids = one.grid, other.grid
     if grids[0].size != grids[1].size or not same(grids[0].y, grids[1].y) or not same(grids[0].x, grids[1].x):
         raise GridError(f"{other.path} is on another grid than {one.path}")
+    for here, there in zip(other.arrays, one.arrays, strict=True):
+        if _units(here) != _units(there):
+            raise VariableError(
+                f"{other.path}: {here.name} is in {_units(here) or 'no units'}, but in {_units(there) or 'no units'} in {one.path}"
+            )
 
 
 def _units(array: xr.DataArray) -> str:

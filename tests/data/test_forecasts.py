@@ -77,6 +77,30 @@ def cf_many(folder: Path) -> list[Path]:
     ]
 
 
+def cf_records(folder: Path) -> list[Path]:
+    """One dimension with both times on it, the form that CF prefers for several inits; out of order."""
+    order = np.random.default_rng(0).permutation(12)
+    frt = {"standard_name": "forecast_reference_time", "units": SINCE_1970}
+    valid = (INITS[:, None] + LEADS * HOUR).ravel()
+    fields = {
+        "forecast_reference_time": ("f8", ("record",), epoch(np.repeat(INITS, 4))[order], frt),
+        "time": ("f8", ("record",), epoch(valid)[order], {"units": SINCE_1970, "standard_name": "time"}),
+        "t2m": ("f4", ("record", "latitude", "longitude"), ALL.reshape(12, 3, 4)[order], K),
+    }
+    return [write(folder / "records.nc", fields | GRID, {"record": 12, **GRID_SIZES})]
+
+
+def single_frames(folder: Path) -> list[Path]:
+    """A file for each frame, its two times scalars."""
+    paths = []
+    for i, init in enumerate(INITS):
+        for n, lead in enumerate(LEADS * HOUR):
+            coords = {"forecast_reference_time": ((), init), "time": ((), init + lead), **SIDES}
+            paths.append(folder / f"single{i}{n}.nc")
+            xr.Dataset({"t2m": (("latitude", "longitude"), ALL[i, n], K)}, coords=coords).to_netcdf(paths[-1])
+    return paths
+
+
 def weatherbench(folder: Path) -> list[Path]:
     """`time` is the init; longitude before latitude, as in its archives."""
     data = xr.Dataset(
@@ -212,8 +236,41 @@ def credit(folder: Path) -> list[Path]:
     return paths
 
 
-LAYOUTS = [cf_many, weatherbench, weatherbench_hours, weatherbench_nanoseconds, earth2studio, anemoi, cfgrib,
-           cfgrib_one_step, bris, credit]  # fmt: skip
+def by_attributes(folder: Path) -> list[Path]:
+    """Names of nobody's, told by CF standard names alone; valid times with the lead first."""
+    valid = (INITS[:, None] + LEADS * HOUR).T
+    since = {"units": SINCE_1970}
+    fields = {
+        "start": ("f8", ("start",), epoch(INITS), since | {"standard_name": "forecast_reference_time"}),
+        "ahead": ("f8", ("ahead",), LEADS / 24, {"standard_name": "forecast_period", "units": "days"}),
+        "validity": ("f8", ("ahead", "start"), epoch(valid), since | {"standard_name": "time"}),
+        "n": ("f8", ("n",), LAT, {"axis": "Y"}),
+        "e": ("f8", ("e",), LON, {"axis": "X"}),
+        "t2m": ("f4", ("ahead", "e", "start", "n"), ALL.transpose(1, 3, 0, 2), K),
+    }
+    return [write(folder / "named.nc", fields, {"start": 3, "ahead": 4, "n": 3, "e": 4})]
+
+
+def pysteps(folder: Path) -> list[Path]:
+    """The init is told by nothing but the units of time; one member."""
+    paths = []
+    for i, init in enumerate(INITS):
+        since = f"seconds since {str(init.astype('datetime64[s]')).replace('T', ' ')}"
+        fields = {
+            "time": ("f8", ("time",), LEADS * 3600, {"long_name": "forecast time", "units": since}),
+            "y": ("f8", ("y",), LAT, {"axis": "Y", "standard_name": "projection_y_coordinate"}),
+            "x": ("f8", ("x",), LON, {"axis": "X", "standard_name": "projection_x_coordinate"}),
+            "ens_number": ("i4", ("ens_number",), [1], {}),
+            "t2m": ("f4", ("ens_number", "time", "y", "x"), known(i)[None], K),
+        }
+        paths.append(write(folder / f"pysteps{i}.nc", fields, {"time": 4, "ens_number": 1, "y": 3, "x": 4}))
+        with netCDF4.Dataset(paths[-1], "a") as data:
+            data.setncatts({"title": "pysteps-generated nowcast", "source": "pysteps"})
+    return paths
+
+
+LAYOUTS = [by_attributes, cf_many, cf_records, single_frames, weatherbench, weatherbench_hours,
+           weatherbench_nanoseconds, earth2studio, anemoi, cfgrib, cfgrib_one_step, bris, credit, pysteps]  # fmt: skip
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
@@ -324,6 +381,11 @@ def test_other_units_are_refused_with_both_names() -> None:
     found = forecasts.read([one_file(attrs={"units": "degC"})], ["t2m"])
     with pytest.raises(VariableError, match="t2m is in degC, but the data to compare with are in K"):
         found.fit(truth_on(LAT))
+
+
+def test_files_of_different_units_are_not_joined() -> None:
+    with pytest.raises(VariableError, match=r"b.nc: t2m is in degC, but in K in f.nc"):
+        forecasts.read([one_file(), one_file(Path("b.nc"), attrs={"units": "degC"})], ["t2m"])
 
 
 def test_other_grids_are_refused() -> None:
