@@ -184,8 +184,9 @@ class Spectra:
         weight = valid * self.window
         total = np.where(valid, frames, 0).astype(np.float64)
         mean = (total * weight).sum(axis=(-2, -1)) / np.maximum(weight.sum(axis=(-2, -1)), 1e-300)
-        anomaly = np.where(valid & used[..., None, None], total - mean[..., None, None], 0) * self.window
-        power = (np.abs(np.fft.fft2(anomaly)) ** 2).sum(axis=0) * self.density  # [C, H, W]
+        anomaly = np.where(valid & used[..., None, None], total - mean[..., None, None], 0)
+        anomaly[np.abs(anomaly) <= 1e-12 * np.abs(mean[..., None, None])] = 0  # rounding of a constant is no detail
+        power = (np.abs(np.fft.fft2(anomaly * self.window)) ** 2).sum(axis=0) * self.density  # [C, H, W]
         binned = [np.bincount(self._bins, weights=p.ravel())[1:] / self.modes for p in power]
         self._sums = self._sums + np.stack(binned)
         self._counts = self._counts + used.sum(axis=0)[:, None]
@@ -214,13 +215,13 @@ def ratio(forecast: Spectra, truth: Spectra) -> float | None:
     """Power of a forecast at the finest scales over the truth's: 1 alike, less too smooth, more too noisy.
 
     The finest scales are wavelengths of 2 to 4 cells, the upper octave of what the grid can hold: what bilinear
-    interpolation, averaging over possible outcomes and coarse latent grids lose first. The mean over channels.
-    None where the truth has no such detail.
+    interpolation, averaging over possible outcomes and coarse latent grids lose first. The mean over those channels
+    where the truth has such detail; None if no channel has.
     """
     if not (forecast.frames and truth.frames):
         return None
     given, wanted = ((s.power * s.modes)[:, s.fine].sum(axis=1) for s in (forecast, truth))
-    detailed = wanted > 0
+    detailed = (wanted > 0) & np.isfinite(given)
     return float((given[detailed] / wanted[detailed]).mean()) if detailed.any() else None
 
 

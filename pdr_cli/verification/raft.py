@@ -45,7 +45,8 @@ class RAFT(nn.Module):
         """Flow from a to b in cells: [n, C, H, W] twice, in [0, 1] → [n, 2, H, W].
 
         Three channels are red, green, blue; of any other number the mean is taken as grey. Frames are enlarged to
-        sides of 128 or more, divisible by 8, and the flow is scaled back.
+        sides of 128 or more, divisible by 8, and the flow is scaled back. Features are 8 cells apart: the motion of what
+        is narrower, such as an arm in a frame of 128 x 128, is hardly seen.
         """
         H, W = a.shape[-2:]
         height, width = working_size(H, W)

@@ -217,8 +217,14 @@ def test_fine_power_is_that_of_all_fine_modes_together() -> None:
 
 
 def test_there_is_no_ratio_to_nothing() -> None:
-    flat = spectrum(np.ones((2, 1, 8, 8)))
+    flat = spectrum(np.full((2, 1, 7, 9), 280.1))
     assert analysis.ratio(flat, flat) is None
+    # A channel without detail, or all of whose frames are NaN, leaves the ratio to the others.
+    frames = np.random.default_rng(0).standard_normal((2, 3, 8, 8))
+    frames[:, 1] = 280.1
+    forecast = 3 * frames
+    forecast[:, 2] = np.nan
+    assert analysis.ratio(spectrum(forecast), spectrum(frames)) == pytest.approx(9)
     assert analysis.ratio(flat, Spectra((8, 8))) is None
 
 
