@@ -122,8 +122,11 @@ def _describe(series: Series, looked_at: int) -> dict[str, Any]:
         step = time_axis.find_step(times, str(series.attrs["files"][0]))
         runs_ = time_axis.segments(times, step)
         entry["step"] = str(step)
-        entry["gaps"] = len(runs_) - 1
-        entry["longest run"] = max(high - low for low, high in runs_)
+        if "window" in series.attrs:
+            entry["windows"] = f"{len(runs_)} of {series.attrs['window']} frames, cut beforehand"
+        else:
+            entry["gaps"] = len(runs_) - 1
+            entry["longest run"] = max(high - low for low, high in runs_)
     with np.errstate(all="ignore"):
         finite = frames[np.isfinite(frames)]
     if finite.size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,12 @@ def read(folder: Path, size: Sequence[int] = (), color: str = "gray") -> Series:
         raise DataError(f"{folder} holds two pictures numbered {twice}; keep one of each")
     paths = [folder / name for _, name in files]
     source = picture_size(paths[0])
-    series = pictures_series(paths, numbers / kth.FRAME_RATE, source, size, color, red=kth.is_clip(folder))
+    series = pictures_series(paths.__getitem__, numbers / kth.FRAME_RATE, source, size, color, red=kth.is_clip(folder))
     return kth.label(series.assign_attrs(identity=_identity(folder)), folder)
 
 
 def pictures_series(
-    paths: Sequence[Path],
+    path_of: Callable[[int], Path],
     times: np.ndarray,
     source: tuple[int, int],
     size: Sequence[int],
@@ -69,7 +69,7 @@ def pictures_series(
     """A Series whose frames are these picture files, opened when they are asked for.
 
     Args:
-        paths: one file a frame.
+        path_of: the file of frame k.
         times: [T] seconds.
         source: (H, W) that all of them have.
         size: (H, W) wanted; empty: as they are.
@@ -83,15 +83,15 @@ def pictures_series(
     one = partial(_pixels, source=source if not len(size) else None, out=out, bands=bands, resample=resample)
 
     def frames(start: int, stop: int) -> np.ndarray:
-        return np.stack([one(p) for p in paths[start:stop]])
+        return np.stack([one(path_of(k)) for k in range(start, stop)])
 
     series = make_series(
-        LazyFrames((len(paths), len(channels), *out), np.float32, frames),
+        LazyFrames((len(times), len(channels), *out), np.float32, frames),
         times,
         {name: {"units": "1", "long_name": f"{name} level, 0 to 255"} for name in channels},
         {},
         format="video",
-        files=[paths[0]],
+        files=[path_of(0)],
     )
     return series.assign_attrs(source_size=source)
 

@@ -46,11 +46,14 @@ def read(path: Path, size: Sequence[int] = (), color: str = "rgb") -> Series:
         DataError: a line that names no window, or pictures that are missing: the first and how many.
     """
     entries = sorted(_entries(path))
-    names = [f"{prefix}{first + EVERY * k:06d}.jpg" for prefix, first in entries for k in range(WINDOW)]
-    refuse_missing(path, names)
-    paths = [path.parent / name for name in names]
+    refuse_missing(path)
+
+    def path_of(frame: int) -> Path:
+        return path.parent / _name(*entries[frame // WINDOW], frame % WINDOW)
+
     times = precut_times(len(entries), WINDOW, STEP)
-    series = frames.pictures_series(paths, times, frames.picture_size(paths[0]), size, color, resample="bicubic")
+    source = frames.picture_size(path_of(0))
+    series = frames.pictures_series(path_of, times, source, size, color, resample="bicubic")
     clips = np.flatnonzero([i == 0 or entries[i][0] != entries[i - 1][0] for i in range(len(entries))])
     series = series.assign_attrs(
         files=[str(path)],
@@ -64,22 +67,27 @@ def read(path: Path, size: Sequence[int] = (), color: str = "rgb") -> Series:
 
 def missing(path: Path) -> list[str]:
     """Pictures that a list names and that are not there, in order."""
-    names = (f"{prefix}{first + EVERY * k:06d}.jpg" for prefix, first in sorted(_entries(path)) for k in range(WINDOW))
+    names = (_name(prefix, first, k) for prefix, first in sorted(_entries(path)) for k in range(WINDOW))
     return _absent(path.parent, list(dict.fromkeys(names)))
 
 
-def refuse_missing(path: Path, names: Sequence[str]) -> None:
+def refuse_missing(path: Path) -> None:
     """Refuse a list some of whose pictures are not there.
 
     Raises:
         DataError: names the first and says how many.
     """
-    absent = _absent(path.parent, list(dict.fromkeys(names)))
+    absent = missing(path)
     if absent:
         raise DataError(
             f"{path} names {len(absent)} pictures that are not there, first {path.parent / absent[0]}; "
             "put the folder of pictures beside the list, complete, or take their lines out"
         )
+
+
+def _name(prefix: str, first: int, k: int) -> str:
+    """The picture of frame k of a window, as its list names it."""
+    return f"{prefix}{first + EVERY * k:06d}.jpg"
 
 
 def _absent(root: Path, names: list[str]) -> list[str]:

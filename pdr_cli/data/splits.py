@@ -148,6 +148,7 @@ def _divide(series: Sequence[Series], rules: Rules) -> Split:
     """The parts, any of which may be empty."""
     if _comes_split(series):
         return _as_given(series, rules)
+    rules = _fitting(series, rules)
     if rules.dated and not np.issubdtype(series[0].time.values.dtype, np.floating):
         return _by_period(series, rules)
     found = (_by_clip if len(series) >= CLIPS_TO_SPLIT else _in_time)(series, rules)
@@ -175,7 +176,8 @@ def _as_given(series: Sequence[Series], rules: Rules) -> Split:
         return Split(kept, val, test, 0, f"by person, {len(held)} of {len(people)} training persons validate")
     if len(train) == 1:
         kept, val, gap = _last_windows(series[train[0][0]], train[0], rules)
-        return Split(kept, val, test, gap, f"test as the data come, {gap} steps between training and validation")
+        how = f"{gap} steps between training and validation" if gap else "whole clips validate"
+        return Split(kept, val, test, gap, f"test as the data come, {how}")
     count = max(1, round(len(train) * rules.val_fraction))
     return Split(train[:-count], train[-count:], test, 0, "test as the data come, whole clips validate")
 
@@ -197,6 +199,22 @@ def _last_windows(one: Series, period: Period, rules: Rules) -> tuple[list[Perio
     first = edge + skipped * length
     gap = skipped * (length + 1) if length > 1 else skipped
     return [(number, 0, edge)] if edge else [], [(number, first, stop)] if first < stop else [], gap
+
+
+def _fitting(series: Sequence[Series], rules: Rules) -> Rules:
+    """The rules without last days that are more than half of the data; the fractions take their place, which is said."""
+    ticks = time_axis.seconds(series[0].time.values)
+    half = (ticks[-1] - ticks[0]) / DAY / 2
+
+    def kept(name: str, period: str) -> str:
+        days = parse_days(period)
+        if days is None or days <= half:
+            return period
+        log.warning("split   %s %s is more than half of the data; the fractions divide them instead", name, period)
+        return ""
+
+    val, test = kept("val_period", rules.val_period), kept("test_period", rules.test_period)
+    return replace(rules, val_period=val, test_period=test)
 
 
 def _by_period(series: Sequence[Series], rules: Rules) -> Split:
@@ -248,9 +266,6 @@ def _chosen(times: np.ndarray, left: np.ndarray, period: str, share: float) -> n
     if (days := parse_days(period)) is not None:
         ticks = time_axis.seconds(times)
         last = ticks[left][-1] if left.any() else 0.0
-        if left.any() and last - ticks[left][0] < 2 * days * DAY:
-            log.warning("split   %s is more than half of the data, which are split by the fractions instead", period)
-            return _chosen(times, left, "", share)
         return np.asarray(ticks > last - days * DAY)
     if (interval := parse_interval(period)) is not None:
         first, last_date = interval

@@ -14,7 +14,7 @@ from pdr_cli.data.statistics import check_finite
 from pdr_cli.data.times import Step
 from pdr_cli.errors import TimeError
 
-BLOCK = 32  # frames read at once and dropped at once
+BLOCK = 32  # frames read at once and dropped at once, unless the series is windows that were cut beforehand
 
 
 class FrameCache:
@@ -23,13 +23,14 @@ class FrameCache:
     def __init__(self, series: Sequence[Series], limit_mb: int) -> None:
         self._series = series
         self._blocks: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
-        self._limit = max(2, int(limit_mb * 1e6 / (BLOCK * bytes_per_frame(series[0]))))
+        self._size = int(series[0].attrs.get("window", BLOCK))
+        self._limit = max(2, int(limit_mb * 1e6 / (self._size * bytes_per_frame(series[0]))))
 
     def frames(self, series: int, start: int, stop: int) -> np.ndarray:
         """Frames [start, stop) of one series: [stop - start, C, H, W]."""
-        first, last = start // BLOCK, (stop - 1) // BLOCK
+        first, last = start // self._size, (stop - 1) // self._size
         blocks = np.concatenate([self._block(series, b) for b in range(first, last + 1)])
-        return blocks[start - first * BLOCK : stop - first * BLOCK]
+        return blocks[start - first * self._size : stop - first * self._size]
 
     def _block(self, series: int, block: int) -> np.ndarray:
         key = (series, block)
@@ -37,7 +38,7 @@ class FrameCache:
             self._blocks.move_to_end(key)
             return self._blocks[key]
         source = self._series[series]
-        frames = read_frames(source, block * BLOCK, min((block + 1) * BLOCK, source.sizes["time"]))
+        frames = read_frames(source, block * self._size, min((block + 1) * self._size, source.sizes["time"]))
         self._blocks[key] = frames
         while len(self._blocks) > self._limit:
             self._blocks.popitem(last=False)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pdr_cli import checkpoint
@@ -174,8 +175,16 @@ def test_inspect_counts_the_files_and_short_days_of_taxibj(tmp_path: Path) -> No
 def test_inspect_compares_an_npz_with_the_published_one(tmp_path: Path) -> None:
     code, rows = findings(taxibj_npz(tmp_path / "dataset.npz", 100, 3), "taxibj")
     assert code == 0
-    assert "100 train windows of 4 + 4 -> the published file has 20461" in said(rows, "warning")
+    assert "100 train windows of 4 + 4 -> take the published file, which has 20461" in said(rows, "warning")
     assert "100 / 3 windows to train / test under protocol openstl" in said(rows, "ok")
+    assert "windows      100 of 8 frames, cut beforehand" in pdr("inspect", tmp_path / "dataset.npz").out
+
+
+def test_inspect_names_the_arrays_of_another_npz(tmp_path: Path) -> None:
+    np.savez(tmp_path / "forecast.npz", data=np.zeros((3, 2, 8, 8)), time=np.zeros(3))
+    code, rows = findings(tmp_path / "forecast.npz", "taxibj")
+    assert code == 65
+    assert "data [3, 2, 8, 8], time [3]" in said(rows, "problem")
 
 
 def test_inspect_misses_the_sequence_list_and_the_other_persons(tmp_path: Path) -> None:
@@ -211,7 +220,7 @@ def test_inspect_names_missing_pictures(tmp_path: Path) -> None:
     (root / "images" / "S5_Walking.1_000036.jpg").unlink()
     code, rows = findings(root, "human36m")
     assert code == 65
-    assert "train.txt: 1 pictures are missing, first images/S5_Walking.1_000036.jpg" in said(rows, "problem")
+    assert "train.txt: pictures missing: 1, first images/S5_Walking.1_000036.jpg" in said(rows, "problem")
     text = pdr("inspect", root, "--for", "human36m")
     assert text.code == 65
     assert "→ extract the pictures again beside train.txt" in text.out

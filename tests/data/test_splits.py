@@ -157,8 +157,9 @@ def test_the_last_days_are_the_test_and_the_last_of_the_rest_validates() -> None
 def test_days_that_are_more_than_half_of_the_data_give_way_to_the_fractions() -> None:
     series = axis("2015-01-01", "2015-02-10", 30)  # 40 days
     parts = splits.split([series], Rules(0.1, 0.15, 4, 4, test_period="28d"))
-    # 15 % of 1920 slots are 288.
-    assert parts.test == [(0, 1632, 1920)]
+    # 15 % of 1920 slots are 288, of which the first 8 are the gap.
+    assert parts.test == [(0, 1640, 1920)]
+    assert parts.rule == "in time, 8 steps between parts"
 
 
 def test_periods_hold_in_calendars_without_leap_days() -> None:
