@@ -441,7 +441,8 @@ def _check_alike(one: _File, other: _File) -> None:
     for here, there in zip(other.arrays, one.arrays, strict=True):
         if _units(here) != _units(there):
             raise VariableError(
-                f"{other.path}: {here.name} is in {_units(here) or 'no units'}, but in {_units(there) or 'no units'} in {one.path}"
+                f"{other.path}: {here.name} is in {_units(here) or 'no units'}, "
+                f"but in {_units(there) or 'no units'} in {one.path}"
             )
 
 

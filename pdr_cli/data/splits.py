@@ -358,7 +358,9 @@ def _published(
     for number, start, stop in periods:
         for low, high in time_axis.segments(series[number].time.values[start:stop], step):
             places += [(number, first) for first in _starts(start + low, start + high, series[number], rules.length)]
-    return Windows(series, np.array(places, dtype=np.int64).reshape(-1, 2), rules.in_steps, rules.out_steps, cache)
+    return Windows(
+        series, np.array(places, dtype=np.int64).reshape(-1, 2), rules.in_steps, rules.out_steps, step, cache
+    )
 
 
 def _starts(low: int, high: int, one: Series, length: int) -> Sequence[int]:

@@ -133,6 +133,7 @@ def task(
         ids = identities(series)
         for card in cards.values():
             found = splits.select(found, ids, card.seen, split)
+        found = splits.apart(found) if split == "test" and cards else found
         _some(found, series, f"no window is {split} data for {', '.join(models)}" + _later(split))
     for name, file in files.items():
         found = _within(found, file)
