@@ -178,7 +178,10 @@ def _steps_in(period: float, request: Request, name: str) -> int:
     """Steps in a day or a week."""
     word = "day" if period == DAY else "week"
     if np.issubdtype(request.following[0].dtype, np.floating):
-        raise UsageError(f"--against {name}: a clip has no time of {word}; compare with persistence, trend or flow")
+        raise UsageError(
+            f"--against {name}: times are seconds, not dates, so there is no time of {word}; compare with persistence, "
+            "trend or flow"
+        )
     steps = period / request.step.count if request.step.unit == "s" else 0.0
     if round(steps) < 1 or abs(steps - round(steps)) > 1e-6:
         raise UsageError(

@@ -151,7 +151,10 @@ def test_daily_steps_have_a_last_week() -> None:
 
 def test_clips_have_no_yesterday() -> None:
     request, _ = request_of(daily, 1)
-    with pytest.raises(UsageError, match="a clip has no time of day; compare with persistence, trend or flow"):
+    with pytest.raises(
+        UsageError,
+        match="times are seconds, not dates, so there is no time of day; compare with persistence, trend or flow",
+    ):
         forecast("yesterday", Request(request.observed, [np.arange(6) * 0.04], Step(0.04), request.back))
 
 
