@@ -23,7 +23,7 @@ from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import RunFolder
 from pdr_cli.training import losses
 from pdr_cli.training.loop import Trainer
-from pdr_cli.training.prepare import Prepared, measure, prepare, what_was_seen
+from pdr_cli.training.prepare import Prepared, measure, prepare, what_was_read, what_was_seen
 from pdr_cli.training.state import Position
 
 
@@ -112,8 +112,7 @@ def _train(
     resolved: Config, prepared: Prepared, network: PDR, folder: RunFolder, where: torch.device, resume: bool
 ) -> None:
     scaling, climatology = measure(prepared, resolved)
-    named = dict.fromkeys(Path(f) for s in prepared.series for f in s.attrs["files"])
-    data_files = tuple({"name": f.name, "sha256": files.sha256(f)} for f in named)
+    data_files = what_was_read(prepared)
     network.to(where)
     folder.path.mkdir(parents=True, exist_ok=True)
     card = _card(resolved, prepared, scaling, data_files)

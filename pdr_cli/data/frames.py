@@ -53,7 +53,7 @@ def read(folder: Path, size: Sequence[int] = (), color: str = "gray") -> Series:
     paths = [folder / name for _, name in files]
     source = picture_size(paths[0])
     series = pictures_series(paths.__getitem__, numbers / kth.FRAME_RATE, source, size, color, red=kth.is_clip(folder))
-    return kth.label(series.assign_attrs(identity=_identity(folder)), folder)
+    return kth.label(series.assign_attrs(identity=_identity(folder), folder=folder.name), folder)
 
 
 def pictures_series(

@@ -12,6 +12,7 @@ and, where a benchmark defines them,
 
 * `part`: "train" or "test", which a split then follows,
 * `identity`: what tells this series apart from others where times do not,
+* `folder`: the name of the folder of pictures that it is,
 * `window`: frames of each window, where the series is windows that were cut beforehand, end to end,
 * `clip_starts`: the first frames of clips within such a series,
 * `person` and `action` of a KTH clip.

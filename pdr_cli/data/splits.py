@@ -168,10 +168,10 @@ def _as_given(series: Sequence[Series], rules: Rules) -> Split:
     train, test = ([p for p in whole if series[p[0]].attrs["part"] == part] for part in ("train", "test"))
     if rules.published:
         return Split(train, test, test, 0, "as published, validation is the test set")
-    people = list(dict.fromkeys(str(series[n].attrs["person"]) for n, _, _ in train if "person" in series[n].attrs))
+    people = sorted({str(series[n].attrs["person"]) for n, _, _ in train if "person" in series[n].attrs})
     if people:
         held = set(people[len(people) - max(1, round(len(people) * rules.val_fraction)) :])
-        val = [p for p in train if series[p[0]].attrs["person"] in held]
+        val = [p for p in train if series[p[0]].attrs.get("person") in held]
         kept = [p for p in train if p not in val]
         return Split(kept, val, test, 0, f"by person, {len(held)} of {len(people)} training persons validate")
     if len(train) == 1:

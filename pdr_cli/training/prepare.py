@@ -94,6 +94,19 @@ def identities(series: Sequence[Series]) -> list[str]:
     ]
 
 
+def what_was_read(prepared: Prepared) -> tuple[dict[str, str], ...]:
+    """Name and SHA-256 of every file, for the model's header; a folder of pictures counts as one, by its identity."""
+    found: dict[str, dict[str, str]] = {}
+    for one in prepared.series:
+        if "folder" in one.attrs:
+            found[one.attrs["files"][0]] = {"name": one.attrs["folder"], "sha256": one.attrs["identity"]}
+            continue
+        for file in one.attrs["files"]:
+            if file not in found:
+                found[file] = {"name": Path(file).name, "sha256": files.sha256(Path(file))}
+    return tuple(found.values())
+
+
 def what_was_seen(prepared: Prepared) -> Seen:
     """The periods and clips of training and validation, for the model's header."""
     return splits.seen(prepared.series, identities(prepared.series), prepared.split, prepared.step)

@@ -88,6 +88,7 @@ def test_a_benchmark_trains_forecasts_and_is_evaluated_from_its_own_layout(
     assert f"{windows} windows to train / validate / test" in trained.err
     card, _, _ = checkpoint.load(Path("run/model.safetensors"))
     assert {part for part, *_ in card.seen.entries} == {"train", "val"}
+    assert len({d["sha256"] for d in card.data}) == len(card.data), "several sequences of one file are one entry"
     done = pdr("predict", folder / forecast, "-m", "run", "-o", "out.nc")
     assert done.code == 0, done.err
     scored = pdr("evaluate", root, "-m", "run", "--json", "-q")
@@ -113,6 +114,16 @@ def test_the_published_protocol_trains_too(
     train, val, test = result.err.split("split   ")[1].split(" windows")[0].split(" / ")
     assert int(train) > 0
     assert val == test != "0"
+
+
+def test_the_last_window_of_a_file_of_several_parts_is_that_of_its_test(tmp_path: Path) -> None:
+    data = taxibj_npz(tmp_path / "taxibj" / "dataset.npz", 30, 3)
+    settings = tiny_settings(*SMALL, "data.val_fraction=0.4")
+    assert pdr("train", "--preset", "taxibj", "--data", data, "-o", "run", "--steps", "1", "-q", *settings).code == 0
+    done = pdr("predict", data, "-m", "run", "-o", "out.nc")
+    # The third window of the test ends with frame 2 * 9 + 7 = 25 of half an hour: 45000 s.
+    assert "init 4.5e+04 s" in done.out
+    assert pdr("predict", data.parent, "-m", "run", "-o", "again.nc").code == 0
 
 
 def test_data_are_found_where_the_presets_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

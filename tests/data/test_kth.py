@@ -84,6 +84,11 @@ def test_persons_are_split_as_published_and_validation_is_a_training_person() ->
     assert published.val == published.test == parts.test
 
 
+def test_the_last_person_validates_whatever_the_order_of_the_clips() -> None:
+    series = [clip(f"person{p:02d}_boxing_d1", list(range(20))) for p in (16, 3, 2, 17)]
+    assert [n for n, _, _ in splits.split(series, Rules(0.1, 0.3, 4, 4)).val] == [0]
+
+
 def test_test_persons_alone_are_not_trained_on() -> None:
     series = [clip(f"person{p}_boxing_d1", list(range(20))) for p in (17, 18, 19, 20)]
     with pytest.raises(TimeError, match="0 series to train and 4 to test"):

@@ -110,6 +110,17 @@ def test_folders_of_years_are_joined_by_variable_and_stacked(tmp_path: Path) -> 
     assert names(netcdf.read(paths, ["t2m"])) == ["t2m"]
 
 
+def test_channels_stand_in_the_order_asked_for_whatever_files_hold_them(tmp_path: Path) -> None:
+    weather_file(tmp_path / "b.nc", 10, values=field(10) + 100, name="u10")
+    with xr.open_dataset(weather_file(tmp_path / "base.nc", 10)) as data:
+        data.assign(v10=data.t2m + 200).to_netcdf(tmp_path / "a.nc")
+    series = netcdf.read([tmp_path / "a.nc", tmp_path / "b.nc"], ["t2m", "u10", "v10"])
+    assert names(series) == ["t2m", "u10", "v10"]
+    frame = field(10)[3]
+    assert np.allclose(read_frames(series, 3, 4)[0], [frame, frame + 100, frame + 200], atol=1e-3)
+    assert series.attrs["variables"]["v10"].get("units", "") == units(series)[2]
+
+
 def test_folders_of_several_variables_ask_for_a_choice(tmp_path: Path) -> None:
     paths = formats.find_inputs([weatherbench_folders(tmp_path, ("t2m", "u10"))])
     with pytest.raises(VariableError, match=r"2 gridded variables: u10, t2m; name those to use with --var"):
