@@ -5,19 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+WIDE = 200  # where no terminal says how wide it is; tables are as wide as they need to be
 
 
 def show(document: Mapping[str, Any]) -> None:
-    """Print: what was scored, the first score per lead time with skill, every score overall, and the analyses."""
+    """Print: what was scored, the first score and the skill by lead time, every score overall, and the analyses."""
     from rich.console import Console
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
     console.print(headline(document), highlight=False, soft_wrap=True)
-    console.print(_by_lead(document))
-    console.print(_overall(document))
-    for table in _analyses(document):
+    for table in (_by_lead(document), *_skills(document), _overall(document), *_analyses(document)):
         console.print(table)
     for line in _notes(document):
         console.print(line, style="dim", highlight=False, soft_wrap=True)
@@ -48,41 +50,56 @@ def as_csv(document: Mapping[str, Any]) -> str:
 
 
 def _by_lead(document: Mapping[str, Any]) -> Any:
+    main = document["metrics"][0]
+    rows = document["scores"]
+    table = _table(f"{main} ({document['metric_units'][main]}) by lead time", ["lead", *rows])
+    for index, lead in enumerate(document["lead"]):
+        values = [number(row[main]["lead"][index]) for row in rows.values()]
+        table.add_row(lead_label(lead, document["lead_units"]), *values)
+    table.add_section()
+    table.add_row("all", *[number(row[main]["overall"]) for row in rows.values()])
+    return table
+
+
+def _skills(document: Mapping[str, Any]) -> list[Any]:
+    """One table for each model: its skill against each baseline."""
+    tables = []
+    for model, rivals in document["skill"].items():
+        if not rivals:
+            continue
+        table = _table(f"skill of {model} against", ["lead", *rivals])
+        for index, lead in enumerate(document["lead"]):
+            label = lead_label(lead, document["lead_units"])
+            table.add_row(label, *[_skill(entry, index) for entry in rivals.values()])
+        table.add_section()
+        table.add_row("all", *[_skill(entry, None) for entry in rivals.values()])
+        if all("interval" in entry for entry in rivals.values()):
+            for label, side in (("95 % from", 0), ("to", 1)):
+                ends = [f"{entry['interval'][side]:+.3f}" for entry in rivals.values()]
+                table.add_row(label, *ends, style="dim")
+        tables.append(table)
+    return tables
+
+
+def _table(title: str, columns: Sequence[str]) -> Any:
+    """An empty table: the first column names the rows, the others hold numbers."""
     from rich.table import Table
 
-    main = document["metrics"][0]
-    skills = [(model, rival) for model, row in document["skill"].items() for rival in row]
-    table = Table(title=f"{main} ({document['metric_units'][main]}) by lead time", title_justify="left")
-    table.add_column("lead", justify="right")
-    for name in document["scores"]:
-        table.add_column(name, justify="right")
-    for model, rival in skills:
-        table.add_column(_skill_title(model, rival, len(document["skill"])), justify="right")
-    for index, lead in enumerate(document["lead"]):
-        row = [number(row[main]["lead"][index]) for row in document["scores"].values()]
-        table.add_row(lead_label(lead, document["lead_units"]), *row, *[_skill(document, s, index) for s in skills])
-    table.add_section()
-    row = [number(row[main]["overall"]) for row in document["scores"].values()]
-    table.add_row("all", *row, *[_skill(document, s, None) for s in skills])
-    if any("interval" in document["skill"][m][r] for m, r in skills):
-        table.add_row("95 %", *[""] * len(row), *[_interval(document, s) for s in skills], style="dim")
+    table = Table(title=title, title_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=not place)
     return table
 
 
 def _overall(document: Mapping[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table(title="all lead times", title_justify="left")
-    table.add_column("score")
-    for name in document["scores"]:
-        table.add_column(name, justify="right")
-    for score in next(iter(document["scores"].values())):
+    rows = document["scores"]
+    table = _table("all lead times", ["score", *rows])
+    for score in next(iter(rows.values())):
         base = score.split(":")[0]
-        if base not in document["metrics"]:
-            continue
-        unit = document["metric_units"][base] if score == base else ""
-        label = score + (f" ({unit})" if unit not in ("", "1") else "")
-        table.add_row(label, *[number(row[score]["overall"]) for row in document["scores"].values()])
+        if base in document["metrics"]:
+            unit = document["metric_units"][base] if score == base else ""
+            label = score + (f" ({unit})" if unit not in ("", "1") else "")
+            table.add_row(label, *[number(row[score]["overall"]) for row in rows.values()])
     return table
 
 
@@ -95,28 +112,25 @@ def _analyses(document: Mapping[str, Any]) -> list[Any]:
         rows = {k: v for k, v in document["warping"].items() if k != "flow"}
         tables.append(_plain_table(f"temporal warping error, flow {document['warping']['flow']}", rows))
     if "spectra" in document and "ratio" in document["spectra"]:
-        rows = {name: {"power / truth": value} for name, value in document["spectra"]["ratio"].items()}
-        tables.append(_plain_table("power at the finest scales (1: as sharp as the truth)", rows))
+        power, slope = document["spectra"]["ratio"], document["spectra"]["gradient"]
+        rows = {name: {"power below 4 cells": power[name], "mean gradient": slope[name]} for name in power}
+        title = (
+            f"sharpness at {lead_label(document['spectra']['lead'], document['lead_units'])} (1: as sharp as the truth)"
+        )
+        tables.append(_plain_table(title, rows))
     if "efficiency" in document:
         tables.append(_plain_table("efficiency, batch 1 unless said", document["efficiency"], sideways=True))
     return tables
 
 
 def _plain_table(title: str, rows: Mapping[str, Mapping[str, Any]], sideways: bool = False) -> Any:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
     columns = list(next(iter(rows.values())))
     if sideways:
-        table.add_column("")
-        for name in rows:
-            table.add_column(name, justify="right")
+        table = _table(title, ["", *rows])
         for column in columns:
             table.add_row(column.replace("_", " "), *[number(row.get(column)) for row in rows.values()])
         return table
-    table.add_column("")
-    for column in columns:
-        table.add_column(column.replace("_", " "), justify="right")
+    table = _table(title, ["", *[c.replace("_", " ") for c in columns]])
     for name, row in rows.items():
         table.add_row(name, *[number(row.get(column)) for column in columns])
     return table
@@ -158,22 +172,13 @@ def lead_label(lead: float, units: str) -> str:
     return f"{lead:g} h" if lead < 72 or lead % 24 else f"{lead / 24:g} d"
 
 
-def _skill_title(model: str, rival: str, models: int) -> str:
-    return f"skill vs {rival}" if models == 1 else f"{model} vs {rival}"
-
-
-def _skill(document: Mapping[str, Any], pair: tuple[str, str], index: int | None) -> str:
-    entry = document["skill"][pair[0]][pair[1]]
-    value = entry["overall"] if index is None else entry["lead"][index]
+def _skill(entry: Mapping[str, Any], index: int | None) -> str:
+    """Overall or at one lead time; what is not significant is dimmed and says so."""
     if index is None:
-        sure = entry.get("significant", True)
+        value, sure = entry["overall"], entry.get("significant", True)
     else:
+        value = entry["lead"][index]
         sure = "low" not in entry or entry["low"][index] > 0 or entry["high"][index] < 0
     if not sure:
         return f"[dim]{value:+.3f} n.s.[/]"
     return f"[{'green' if value > 0 else 'red'}]{value:+.3f}[/]"
-
-
-def _interval(document: Mapping[str, Any], pair: tuple[str, str]) -> str:
-    ends = document["skill"][pair[0]][pair[1]].get("interval")
-    return f"{ends[0]:+.3f} to {ends[1]:+.3f}" if ends else ""

@@ -71,6 +71,6 @@ def of_file(file: ForecastFile, series: Series) -> Forecaster:
         for index in which:
             times = windows.times(int(index))
             frames.append(file.frames(times[windows.in_steps - 1], times[windows.in_steps :]))
-        return turn.invert(np.stack(frames))
+        return turn.apply(np.stack(frames))
 
     return Forecaster("file", make)
