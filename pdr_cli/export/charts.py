@@ -288,7 +288,11 @@ def _nth(values: Sequence[Any], index: int) -> Any:
 
 
 def _label_ends(
-    axes: Any, lead: np.ndarray, lines: Mapping[str, np.ndarray], looks_of: Mapping[str, Any], overall: Mapping[str, Any]
+    axes: Any,
+    lead: np.ndarray,
+    lines: Mapping[str, np.ndarray],
+    looks_of: Mapping[str, Any],
+    overall: Mapping[str, Any],
 ) -> None:
     low, high = axes.get_ylim()
     ends = {n: float(v[-1]) if np.isfinite(v[-1]) else low for n, v in lines.items()}

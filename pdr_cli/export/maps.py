@@ -15,6 +15,7 @@ from pdr_cli.export.panels import DPI, FAINT, INK, Grid, Limits
 
 AREA = 3.8  # square inches of a panel, whatever its shape
 LEFT, BOTTOM, EDGE = 0.42, 0.26, 0.06  # inches: room for latitudes, longitudes, and half a label
+LINE = 0.01  # inches: room for the frame's line
 BAR = (3.4, 0.5)  # inches
 TICKS = 3
 VECTORS = 600  # more ellipses than this are drawn as a picture
@@ -80,13 +81,13 @@ def bar(cmap: str, limits: Limits, label: str, units: str) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=BAR, dpi=DPI, facecolor="white")
-    axes = figure.add_axes((0.04, 0.42, 0.92, 0.2))
+    axes = figure.add_axes((0.02, 0.42, 0.95, 0.2))
     mapped = ScalarMappable(Normalize(limits.low, limits.high), cmap)
     drawn = figure.colorbar(mapped, cax=axes, extend=limits.extend, orientation="horizontal")
     drawn.outline.set_visible(False)
-    drawn.solids.set_rasterized(True)
+    axes.collections[0].set_rasterized(True)  # one path a colour would show seams
     axes.tick_params(labelsize=8.5, length=2, color=FAINT, labelcolor=FAINT)
-    figure.text(0.04, 0.98, with_units(label, units), fontsize=9, color=INK, va="top", fontfamily=panels.FONT)
+    figure.text(0, 0.98, with_units(label, units), fontsize=9, color=INK, va="top", fontfamily=panels.FONT)
     return figure
 
 
@@ -95,8 +96,9 @@ def _canvas(grid: Grid) -> tuple[Any, Any]:
 
     width = float(np.sqrt(AREA / grid.ratio))
     height = width * grid.ratio
-    left, bottom = (EDGE, EDGE) if grid.x is None else (LEFT, BOTTOM)
-    whole = (left + width + EDGE, bottom + height + EDGE)
+    left, bottom = (LINE, LINE) if grid.x is None else (LEFT, BOTTOM)
+    edge = LINE if grid.x is None else EDGE
+    whole = (left + width + edge, bottom + height + edge)
     figure = Figure(figsize=whole, dpi=DPI, facecolor="white")
     return figure, figure.add_axes((left / whole[0], bottom / whole[1], width / whole[0], height / whole[1]))
 

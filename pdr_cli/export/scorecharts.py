@@ -25,7 +25,7 @@ from pdr_cli.export.charts import (
 from pdr_cli.export.panels import DPI, FAINT, FONT, INK, MISSING, plain
 
 INCHES = (4.2, 2.75)
-BOX = (0.125, 0.155, 0.855, 0.735)  # left, bottom, width, height of the axes, as shares
+BOX = (0.105, 0.155, 0.875, 0.735)  # left, bottom, width, height of the axes, as shares
 NYQUIST = 2  # cells: the shortest wave a grid can carry
 
 
@@ -97,7 +97,7 @@ def _chart(label: str) -> tuple[Any, Any]:
     figure = Figure(figsize=INCHES, dpi=DPI, facecolor="white")
     axes = figure.add_axes(BOX)
     axes.set_facecolor("none")
-    figure.text(0.012, 0.985, label, fontsize=9, color=INK, va="top", fontfamily=FONT)
+    figure.text(0, 0.985, label, fontsize=9, color=INK, va="top", fontfamily=FONT)
     return figure, axes
 
 

@@ -5,6 +5,7 @@ The page needs nothing but itself: style, charts and maps are inside it, no scri
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,18 +24,23 @@ if TYPE_CHECKING:
     from pdr_cli.forecast import Model
 
 TEMPLATE = "report.html.j2"
+SHAPES = {  # of `charts.MARKERS`, around (15, 6)
+    "o": "M11.4 6a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0 -7.2 0z", "s": "M11.8 2.8h6.4v6.4h-6.4z",
+    "^": "M15 2l4 7.4h-8z", "D": "M15 1.6l4.4 4.4l-4.4 4.4l-4.4 -4.4z", "v": "M15 10l4 -7.4h-8z",
+    "P": "M13.6 2h2.8v2.6h2.6v2.8h-2.6v2.6h-2.8v-2.6h-2.6v-2.8h2.6z",
+}  # fmt: skip
 CONVENTIONS = {
-    "standard": "standard: errors are means over cells, frames and windows, in the data's units; the root of RMSE is "
+    "standard": "Errors are means over cells, frames and windows, in the data's units; the root of RMSE is "
     "taken once, at the end.",
-    "openstl": "openstl: as OpenSTL's tables have them, errors summed over channels and cells, then averaged over "
+    "openstl": "As OpenSTL's tables have them, errors summed over channels and cells, then averaged over "
     "frames and windows. Not comparable with the standard convention.",
 }
 PROTOCOLS = {
-    "honest": "honest: the windows scored served neither training nor the choice of the model.",
-    "openstl": "openstl: the model was chosen on the windows that it is scored on, as OpenSTL's tables are. Such scores "
+    "honest": "The windows scored served neither training nor the choice of the model.",
+    "openstl": "The model was chosen on the windows that it is scored on, as OpenSTL's tables are. Such scores "
     "flatter; compare them only with others made so.",
 }
-WIDE = 0.7  # a panel flatter than this takes more of the page's width
+WIDE, TALL = 0.45, 1.4  # panels flatter than this have a row of a phone to themselves; higher ones stand six abreast
 
 
 @dataclass(frozen=True)
@@ -77,13 +83,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Strip:
-    """The panels of one case and its colour bars; flat panels are `wide`."""
+    """The panels of one case and its colour bars; `shape` of the panels is "wide", "tall" or ""."""
 
     title: str
     detail: str
     panels: list[Picture]
     bars: list[str]
-    wide: bool
+    shape: str
 
 
 @dataclass
@@ -100,12 +106,14 @@ class Album:
 
     def draw(self, name: str, how: Callable[[Path], None]) -> None:
         """Write `name`.png by `how(path)`."""
-        path = self.folder / f"{name}.png"
+        path = self.folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}.png"
         how(path)
         self.written.append(path)
 
 
-def case_of(model: Model, series: Series, start: int, label: str, score: float, *, name: str = "", steps: int = 0) -> Case:
+def case_of(
+    model: Model, series: Series, start: int, label: str, score: float, *, name: str = "", steps: int = 0
+) -> Case:
     """The forecast from one window, ready to be shown.
 
     Args:
@@ -179,7 +187,11 @@ def _page(document: Mapping[str, Any], cases: Sequence[Case], album: Album) -> s
 def _content(document: Mapping[str, Any], cases: Sequence[Case], album: Album) -> dict[str, Any]:
     """What the template shows, section by section."""
     top = summary.headline(document)
-    extras = [summary.concentration_table(document), summary.warping_table(document), summary.efficiency_table(document)]
+    extras = [
+        summary.concentration_table(document),
+        summary.warping_table(document),
+        summary.efficiency_table(document),
+    ]
     return {
         "title": f"Forecasts of {', '.join(document.get('variables', ()))}",
         "facts": facts(document),
@@ -188,8 +200,10 @@ def _content(document: Mapping[str, Any], cases: Sequence[Case], album: Album) -
         "channels": summary.channel_table(document),
         "legend": _legend(document),
         "by_lead": _lead_charts(document, top, album),
+        "banded": any("low" in entry for row in document["scores"].values() for entry in row.values()),
         "cases": _strips(document, cases, album),
         "others": _other_charts(document, album),
+        "truth": {"name": "truth", "color": svg.THEME[panels.INK], "dashes": "", "shape": ""},
         "extras": [t for t in extras if t],
         "card": _card(document),
         "notes": _notes(document),
@@ -211,18 +225,17 @@ def facts(document: Mapping[str, Any]) -> list[str]:
 
 
 def _legend(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Name and line style of every forecaster, and of the truth where it is drawn."""
+    """Name and line style of every forecaster."""
     looks = charts.looks(list(document["scores"]), document.get("kinds", {}))
-    entries = [
+    return [
         {
             "name": name,
             "color": svg.THEME[look["color"]],
             "dashes": " ".join(str(2 * d) for d in look["linestyle"][1]) if "linestyle" in look else "",
-            "model": "marker" in look,
+            "shape": SHAPES[look["marker"]] if "marker" in look else "",
         }
         for name, look in looks.items()
     ]
-    return entries
 
 
 def _lead_charts(document: Mapping[str, Any], top: summary.Headline, album: Album) -> list[Picture]:
@@ -245,17 +258,14 @@ def _score_chart(document: Mapping[str, Any], metric: str, album: Album) -> Pict
     name, units = charts.metric_name(metric), charts.metric_units(document, metric)
     rows = {n: row[metric] for n, row in document["scores"].items() if metric in row}
     alt = f"{name} against lead time. {_ends(document, {n: r['lead'] for n, r in rows.items()}, units)}"
-    caption = "Shaded: 95 % interval." if any("low" in r for r in rows.values()) else ""
     figure = scorecharts.against_lead(document, metric)
-    return album.add(f"score-{metric}", f"{name} by lead time", figure, alt, caption)
+    return album.add(f"score-{metric}", f"{_capital(name)} by lead time", figure, alt)
 
 
 def _skill_chart(document: Mapping[str, Any], rival: str, album: Album) -> Picture:
     rows = {m: row[rival] for m, row in document["skill"].items() if rival in row}
     alt = f"Skill against {rival} by lead time. {_ends(document, {m: r['lead'] for m, r in rows.items()}, '')}"
-    caption = f"Above 0 is better than {rival}." + (
-        " Shaded: 95 % interval." if any("low" in r for r in rows.values()) else ""
-    )
+    caption = f"Above 0 is better than {rival}."
     return album.add("skill", f"Skill against {rival}", scorecharts.skill(document, rival), alt, caption)
 
 
@@ -293,7 +303,7 @@ def _spectra_chart(document: Mapping[str, Any], album: Album) -> Picture:
     ]
     alt = f"Power against wavelength{when}."
     alt += f" Of the truth's power at the shortest waves: {', '.join(shares)}." if shares else ""
-    caption = "Black or white: the truth. A line below it at short waves (right) is too smooth there."
+    caption = "A forecast below the truth at short waves (right) is too smooth there."
     return album.add("spectra", f"Power spectra{when}", scorecharts.spectra(document), alt, caption)
 
 
@@ -342,6 +352,7 @@ def _strip(
 ) -> Strip:
     """Input, truth, forecast, error, and where there are Gaussians the coarse forecast and their ellipses."""
     grid = panels.grid_of(case.observed)
+    shape = "wide" if grid.ratio < WIDE else "tall" if grid.ratio > TALL else ""
     key = f"{case.label}-{index}-{view.name}"
     error = view.difference(case.forecast.values[-1], case.truth.values[-1])
     values = {
@@ -350,21 +361,25 @@ def _strip(
         "forecast": view.of(case.forecast.values[-1]),
     }
     if case.coarse is not None:
-        values["forecast without Gaussians"] = view.of(case.coarse[-1])
+        values["without Gaussians"] = view.of(case.coarse[-1])
     made = {text: maps.panel(grid, frame, view.cmap, scales[0]) for text, frame in values.items()}
-    made["error, forecast − truth"] = maps.panel(grid, error, pictures.DIVERGING, scales[1])
-    notes = {"error, forecast − truth": f"RMSE {_with(pictures.rmse(error, np.zeros_like(error)), view.units)}"}
+    made["error"] = maps.panel(grid, error, pictures.DIVERGING, scales[1])
+    notes = {"error": f"forecast − truth, RMSE {_with(pictures.rmse(error, np.zeros_like(error)), view.units)}"}
     if case.gaussians is not None:
-        text = f"{len(case.gaussians['x'])} Gaussians, 1 σ"
+        text = f"{len(case.gaussians['x'])} Gaussians"
         made[text] = maps.ellipses(grid, _gray(values["forecast"]), case.gaussians, view.channel or 0)
-        notes[text] = "red adds, blue takes away"
+        notes[text] = "1 σ; red adds, blue takes away"
     times = {"last input": case.observed.time.values[-1]} | dict.fromkeys(list(values)[1:], case.truth.time.values[-1])
     shown = [
-        Picture("", text, svg.inline(figure, f"{case.label} case, {_alt(view, text, values, notes)}", f"{key}-{n}"),
+        Picture("", _capital(text), svg.inline(figure, f"{case.label} case, {_alt(view, text, values, notes)}", f"{key}-{n}"),
                 notes.get(text) or time_axis.label(times[text]))
         for n, (text, figure) in enumerate(made.items())
     ]  # fmt: skip
-    return Strip(*_case_title(document, case, view), shown, _bars(view, scales, key), grid.ratio < WIDE)
+    return Strip(*_case_title(document, case, view), shown, _bars(view, scales, key), shape)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _gray(frame: np.ndarray) -> np.ndarray:
@@ -488,6 +503,8 @@ def _notes(document: Mapping[str, Any]) -> list[tuple[str, str]]:
             "models and rivals are compared on the same draws. Where the interval of a skill holds 0 the difference "
             "is not significant (n.s.). It covers chance in the test period, not in training.",
         ))  # fmt: skip
-    notes.append(("Convention", CONVENTIONS.get(str(document.get("convention")), "Errors are means over cells and windows.")))
-    notes.append(("Protocol", PROTOCOLS.get(str(document.get("protocol")), "As the command says.")))
+    for key, known in (("convention", CONVENTIONS), ("protocol", PROTOCOLS)):
+        chosen = str(document.get(key))
+        if chosen in known:
+            notes.append((f"{_capital(key)}: {chosen}", known[chosen]))
     return notes

@@ -122,22 +122,28 @@ def headline(document: Mapping[str, Any]) -> Headline:
     if rival is None:
         return _alone(document, model)
     entry = document["skill"][model][rival]
-    others = sum(is_baseline(document, n) for n in document["skill"][model])
-    against = f"{rival}, the best of {others} baselines," if others > 1 else rival
     overall, found = entry["overall"], bounds(entry)
-    figure = f"{'+' if overall > 0 else ''}{percent(overall)} %"
-    label = f"skill against {rival}"
-    if found:
-        label += f", 95 % interval {percent(found[0])} to {percent(found[1])} %"
-    if unsure(entry):
-        sentence = f"{model} is not significantly {'better' if overall > 0 else 'worse'} than {against.rstrip(',')}"
-        return Headline(model, rival, figure, label, f"{sentence}: {_margin(overall, found)}.", "open")
+    baselines = sum(is_baseline(document, n) for n in document["skill"][model])
+    label = f"skill against {rival}" + (f", the best of {baselines} baselines" if baselines > 1 else "")
+    figure = f"{'+' if overall > 0 else ''}{percent(overall)}\u00a0%"
+    sentence, tone = _verdict(model, rival, overall, found, unsure(entry))
+    return Headline(model, rival, figure, label, sentence, tone)
+
+
+def _verdict(
+    model: str, rival: str, overall: float, found: tuple[float, float] | None, uncertain: bool
+) -> tuple[str, str]:
+    """The sentence under the number, and its tone."""
+    if uncertain:
+        way = "better" if overall > 0 else "worse"
+        less = "lower" if overall > 0 else "higher"
+        margin = _margin(abs(overall), found if overall > 0 else _turned(found), f" {less}")
+        return f"{model} is not significantly {way} than {rival}: its MSE is {margin}.", "open"
     tested = "" if found else " No interval was computed, so chance is not ruled out."
     if overall > 0:
-        sentence = f"{model} beats {against} by {_margin(overall, found)}.{tested}"
-        return Headline(model, rival, figure, label, sentence, "good" if found else "open")
-    sentence = f"{model} does not beat {against.rstrip(',')}: its MSE is {_larger(overall, found)}.{tested}"
-    return Headline(model, rival, figure, label, sentence, "bad")
+        margin = _margin(overall, found, " of its MSE")
+        return f"{model} beats {rival} by {margin}.{tested}", "good" if found else "open"
+    return f"{model} does not beat {rival}: its MSE is {_margin(-overall, _turned(found), ' higher')}.{tested}", "bad"
 
 
 def score_table(document: Mapping[str, Any]) -> Table:
@@ -167,7 +173,7 @@ def skill_table(document: Mapping[str, Any]) -> Table | None:
     if not rivals:
         return None
     rows = [(model, [_skill(entries.get(r)) for r in rivals]) for model, entries in row.items()]
-    return Table("Skill: 1 − MSE / MSE of the rival", "model", [(f"against {r}", "%") for r in rivals], rows)
+    return Table("Skill against", "model", [(r, "%") for r in rivals], rows)
 
 
 def lead_tables(document: Mapping[str, Any]) -> list[Table]:
@@ -207,7 +213,7 @@ def efficiency_table(document: Mapping[str, Any]) -> Table | None:
 def lead_label(lead: float, units: str) -> str:
     """`6 h`, `3 d` or `0.33 s`."""
     if units == "seconds":
-        return f"{lead:.3g} s"
+        return f"{lead:.2f} s"
     return f"{lead:g} h" if lead < 72 or lead % 24 else f"{lead / 24:g} d"
 
 
@@ -230,14 +236,13 @@ def _alone(document: Mapping[str, Any], model: str) -> Headline:
     return Headline(model, None, text, f"{metric_name(metric)} over all lead times", sentence, "open")
 
 
-def _margin(overall: float, found: tuple[float, float] | None) -> str:
-    interval = f" (95 % interval {percent(found[0])} to {percent(found[1])})" if found else ""
-    return f"{percent(overall)} % of its MSE{interval}"
+def _margin(share: float, found: tuple[float, float] | None, what: str = "") -> str:
+    interval = f" (95\u00a0%: {percent(found[0])} to {percent(found[1])})" if found else ""
+    return f"{percent(share)}\u00a0%{what}{interval}"
 
 
-def _larger(overall: float, found: tuple[float, float] | None) -> str:
-    interval = f" (95 % interval {percent(-found[1])} to {percent(-found[0])})" if found else ""
-    return f"{percent(-overall)} % larger{interval}"
+def _turned(found: tuple[float, float] | None) -> tuple[float, float] | None:
+    return (-found[1], -found[0]) if found else None
 
 
 def _named(document: Mapping[str, Any], key: str) -> str:
@@ -308,7 +313,13 @@ def _beside_truth(entry: Mapping[str, Mapping[str, Any]] | None, caption: str) -
     places = {k: decimals(row.get(k) for row in entry.values()) for k in keys}
     truth = entry.get("truth", {})
     rows = [
-        (name, [Cell(number(row.get(k), places[k]), "" if row is truth else _apart(row.get(k), truth.get(k))) for k in keys])
+        (
+            name,
+            [
+                Cell(number(row.get(k), places[k]), "" if row is truth else _apart(row.get(k), truth.get(k)))
+                for k in keys
+            ],
+        )
         for name, row in entry.items()
     ]
     return Table(caption, "", [(label(k), "") for k in keys], rows)
@@ -318,7 +329,7 @@ def _apart(value: Any, truth: Any) -> str:
     if not (finite(value) and finite(truth)) or truth == 0:
         return ""
     share = value / truth - 1
-    return f"{'+' if share > 0 else ''}{percent(share)} %"
+    return f"{'+' if share > 0 else ''}{percent(share)}\u00a0%"
 
 
 def _amount(value: Any) -> str:
