@@ -21,6 +21,7 @@ DPI = 110
 WHOLE, LAST = 5000, 1800  # milliseconds: of all frames but the last together, and of the last
 FASTEST, SLOWEST = 80, 500  # milliseconds a frame
 LETTERS = 8.5  # of a title, per inch
+NEARLY_WHITE = 248  # of 255
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,10 @@ def _save(path: Path, frames: list[np.ndarray]) -> None:
 
 
 def _with_white(palette: list[int]) -> list[int]:
-    """A palette whose lightest colour is the white of the page, which choosing colours makes a little gray."""
+    """A palette whose lightest colours are the white of the page.
+
+    Pillow finds the nearest colour for cells of four levels a side; beside a light gray, white would lose its own.
+    """
     colors = np.array(palette).reshape(-1, 3)
-    colors[colors.sum(axis=1).argmax()] = 255
+    colors[colors.min(axis=1) >= NEARLY_WHITE] = 255
     return [int(v) for v in colors.ravel()]
