@@ -14,7 +14,7 @@ from pdr_cli.export.charts import with_units
 from pdr_cli.export.panels import DPI, FAINT, INK, Grid, Limits
 
 AREA = 3.8  # square inches of a panel, whatever its shape
-LEFT, BOTTOM, EDGE = 0.42, 0.26, 0.06  # inches: room for latitudes, longitudes, and half a label
+LEFT, BOTTOM, EDGE = 0.47, 0.27, 0.21  # inches: room for latitudes, for longitudes, and for half of one
 LINE = 0.01  # inches: room for the frame's line
 BAR = (3.4, 0.5)  # inches
 TICKS = 3
@@ -87,7 +87,7 @@ def bar(cmap: str, limits: Limits, label: str, units: str) -> Any:
     drawn.outline.set_visible(False)
     axes.collections[0].set_rasterized(True)  # one path a colour would show seams
     axes.tick_params(labelsize=8.5, length=2, color=FAINT, labelcolor=FAINT)
-    figure.text(0, 0.98, with_units(label, units), fontsize=9, color=INK, va="top", fontfamily=panels.FONT)
+    figure.text(0, 0.94, with_units(label, units), fontsize=9, color=INK, va="top", fontfamily=panels.FONT)
     return figure
 
 
@@ -97,8 +97,8 @@ def _canvas(grid: Grid) -> tuple[Any, Any]:
     width = float(np.sqrt(AREA / grid.ratio))
     height = width * grid.ratio
     left, bottom = (LINE, LINE) if grid.x is None else (LEFT, BOTTOM)
-    edge = LINE if grid.x is None else EDGE
-    whole = (left + width + edge, bottom + height + edge)
+    right, top = (LINE, LINE) if grid.x is None else (EDGE, EDGE / 3)
+    whole = (left + width + right, bottom + height + top)
     figure = Figure(figsize=whole, dpi=DPI, facecolor="white")
     return figure, figure.add_axes((left / whole[0], bottom / whole[1], width / whole[0], height / whole[1]))
 

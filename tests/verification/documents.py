@@ -59,13 +59,17 @@ def everything() -> dict[str, Any]:
             "power": {"truth": [w**3 for w in length]} | {n: [w**3.5 / 8 for w in length] for n in names},
         },
         calibration={"pdr": {"forecast": [270.0, 280.0, 290.0], "observed": [270.5, 279.0, 290.0], "count": [5, 20, 5]}},
-        concentration={n: {"kurtosis": 10.97, "saturation": 0.0215, "diversity": 211.0, "p90": 0.6181} for n in ["truth", *names]},
+        concentration={
+            n: {"kurtosis": 10.97, "saturation": 0.0215, "diversity": 211.0, "p90": 0.6181} for n in ["truth", *names]
+        },
         warping={"flow": "ilk"} | {n: {"l1": 0.01234, "l2": 0.005678} for n in ["truth", *names]},
         efficiency={"pdr": {"parameters": 7654321, "frames_per_second": 83.21, "memory_mb": 412.5}},
         card={
             "command": "pdr evaluate 'my air.nc' -m runs/a", "pdr": "0.1.0", "torch": "2.13.0+cpu", "device": "cpu",
             "threads": 2, "date": "2020-01-02T03:04:05Z", "data": ["my air.nc"], "truth_sha256": "ab12" * 16,
-            "models": {"pdr": {"file": "runs/a/model.safetensors", "sha256": "cd34" * 16, "preset": "demo", "parameters": 7654321}},
+            "models": {
+                "pdr": {"file": "runs/a/model.safetensors", "sha256": "cd34" * 16, "preset": "demo", "parameters": 7654321}
+            },
             "ssim": "Gaussian 11 x 11, range 1",
         },
     )  # fmt: skip
