@@ -148,7 +148,7 @@ def _save(path: Path, frames: list[np.ndarray]) -> None:
 
     chosen = [frames[i] for i in sorted({0, len(frames) // 2, len(frames) - 1})]
     palette = Image.fromarray(np.concatenate(chosen)).quantize(255, method=Image.Quantize.MAXCOVERAGE)
-    palette.putpalette(_with_white(palette.getpalette()))
+    palette.putpalette(_with_white(palette.getpalette() or []))
     made = [Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
     pace = int(np.clip(WHOLE / max(len(made) - 1, 1), FASTEST, SLOWEST))
     with atomic_output(path) as temporary:

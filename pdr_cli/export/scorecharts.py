@@ -26,6 +26,8 @@ from pdr_cli.export.panels import DPI, FAINT, FONT, INK, MISSING, plain
 
 INCHES = (4.2, 2.75)
 BOX = (0.105, 0.155, 0.875, 0.735)  # left, bottom, width, height of the axes, as shares
+PAD = 0.005  # between the left edge and the widest label, as a share
+SMALL, LARGE = 1e-3, 1e5  # ticks beyond are written with an exponent
 NYQUIST = 2  # cells: the shortest wave a grid can carry
 
 
@@ -107,7 +109,30 @@ def _small(figure: Any) -> Any:
         axes.tick_params(which="both", labelsize=8.5)
         axes.xaxis.label.set_size(9)
         axes.xaxis.labelpad = 3
+    axes = figure.axes[0]
+    if axes.get_yscale() == "linear" and not SMALL <= max(map(abs, axes.get_ylim())) < LARGE:
+        axes.yaxis.set_major_formatter(lambda value, _: _short(value))
+    _room_for_labels(figure, axes)
     return figure
+
+
+def _short(value: float) -> str:
+    """`1.2e−5`, `3e8` or 0: a tick that needs no common factor above the axis, where its name stands."""
+    digits, _, exponent = f"{value:.3e}".partition("e")
+    digits = digits.rstrip("0").rstrip(".")
+    return "0" if digits in ("0", "-0") else f"{digits}e{int(exponent)}".replace("-", "−")
+
+
+def _room_for_labels(figure: Any, axes: Any) -> None:
+    """Move the left edge so that the widest tick label just fits, be it 2 or −0.00025."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    reach = axes.bbox.x0 - axes.yaxis.get_tightbbox().x0
+    left = reach / figure.bbox.width + PAD
+    for one in figure.axes:
+        one.set_position((left, BOX[1], BOX[0] + BOX[2] - left, BOX[3]))
 
 
 def _with_truth(document: Mapping[str, Any], power: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:

@@ -78,6 +78,12 @@ def percent(value: Any) -> str:
     return number(100 * value, 0 if abs(value) >= 0.0995 else 1)
 
 
+def span(found: tuple[float, float]) -> str:
+    """An interval in percent, both ends with the same decimals."""
+    places = 0 if max(map(abs, found)) >= 0.0995 else 1
+    return f"{number(100 * found[0], places)} to {number(100 * found[1], places)}"
+
+
 def bounds(entry: Mapping[str, Any]) -> tuple[float, float] | None:
     """The interval of a skill, where it has a finite one."""
     found = entry.get("interval")
@@ -237,8 +243,8 @@ def _alone(document: Mapping[str, Any], model: str) -> Headline:
 
 
 def _margin(share: float, found: tuple[float, float] | None, what: str = "") -> str:
-    interval = f" (95\u00a0%: {percent(found[0])} to {percent(found[1])})" if found else ""
-    return f"{percent(share)}\u00a0%{what}{interval}"
+    interval = f"(95 %: {span(found)})".replace(" ", "\u00a0") if found else ""
+    return f"{percent(share)}\u00a0%{what} {interval}".rstrip()
 
 
 def _turned(found: tuple[float, float] | None) -> tuple[float, float] | None:
@@ -281,7 +287,7 @@ def _skill(entry: Mapping[str, Any] | None) -> Cell:
     if entry is None or not finite(entry.get("overall")):
         return Cell(NOTHING)
     found, overall = bounds(entry), entry["overall"]
-    detail = f"{percent(found[0])} to {percent(found[1])}" if found else ""
+    detail = span(found) if found else ""
     text = f"{'+' if overall > 0 else ''}{percent(overall)}"
     if unsure(entry):
         return Cell(text, f"{detail}, n.s." if detail else "n.s.", "unsure")

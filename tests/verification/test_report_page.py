@@ -158,7 +158,9 @@ def test_paper_shows_every_figure_and_every_table_in_light_colours(browser, sour
     assert shown.missing_in_print() == []
     assert shown.luminance() == pytest.approx(255)
     broken = Shown(
-        browser, tmp_path / "b.html", source.replace("</style>", "@media print {figure {display: none !important}}</style>")
+        browser,
+        tmp_path / "b.html",
+        source.replace("</style>", "@media print {figure {display: none !important}}</style>"),
     )
     assert len(broken.missing_in_print()) >= 2 * (3 * 6 + 5)  # figures and their pictures
     closed = Shown(browser, tmp_path / "c.html", source.replace("details::details-content", "nothing"))

@@ -18,21 +18,30 @@ def test_the_rival_is_the_baseline_that_is_hardest_to_beat():
     assert (top.model, top.rival, top.tone) == ("pdr", "persistence", "good")
     assert top.figure == "+44\u00a0%"
     assert top.label == "skill against persistence, the best of 2 baselines"
-    assert top.sentence == "pdr beats persistence by 44\u00a0% of its MSE (95\u00a0%: 40 to 48)."
+    assert top.sentence == "pdr beats persistence by 44\u00a0% of its MSE (95\u00a0%:\u00a040\u00a0to\u00a048)."
 
 
 def test_a_model_that_is_worse_is_said_to_be_worse():
     """A skill of -0.12 is an MSE 12 % higher; the interval turns with the sign."""
     top = headline_of(overall=-0.12, interval=[-0.2, -0.05], significant=True)
     assert (top.figure, top.tone) == ("−12\u00a0%", "bad")
-    assert top.sentence == "pdr does not beat persistence: its MSE is 12\u00a0% higher (95\u00a0%: 5.0 to 20)."
+    assert (
+        top.sentence
+        == "pdr does not beat persistence: its MSE is 12\u00a0% higher (95\u00a0%:\u00a05\u00a0to\u00a020)."
+    )
 
 
 @pytest.mark.parametrize(
     ("overall", "words"),
     [
-        (0.03, "not significantly better than persistence: its MSE is 3.0\u00a0% lower (95\u00a0%: −2.0 to 8.0)."),
-        (-0.03, "not significantly worse than persistence: its MSE is 3.0\u00a0% higher (95\u00a0%: −8.0 to 2.0)."),
+        (
+            0.03,
+            "not significantly better than persistence: its MSE is 3.0\u00a0% lower (95\u00a0%:\u00a0−2.0\u00a0to\u00a08.0).",
+        ),
+        (
+            -0.03,
+            "not significantly worse than persistence: its MSE is 3.0\u00a0% higher (95\u00a0%:\u00a0−8.0\u00a0to\u00a02.0).",
+        ),
     ],
 )
 def test_what_chance_may_explain_is_no_result(overall, words):
