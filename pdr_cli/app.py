@@ -125,7 +125,7 @@ def predict(
         int | None, typer.Option(min=1, help="Frames to forecast; more than trained are rolled out.")
     ] = None,
     var: Rename = None,
-    preview: Annotated[Path | None, typer.Option(help="Draw the forecast to this PNG.")] = None,
+    preview: Annotated[Path | None, typer.Option(help="Draw the forecast to this PNG or GIF.")] = None,
     device: Device = "auto",
     quiet: Quiet = False,
     verbose: Verbose = False,

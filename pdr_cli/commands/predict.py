@@ -35,8 +35,8 @@ def run(
     began = time.monotonic()
     paths = formats.find_inputs(arguments)
     formats.check_suffix(output)
-    if preview is not None and preview.suffix.lower() != ".png":
-        raise UsageError(f"--preview draws a .png, not {preview}")
+    if preview is not None and preview.suffix.lower() not in (".png", ".gif"):
+        raise UsageError(f"--preview draws a .png or an animated .gif, not {preview}")
     for target in (output, *([preview] if preview else [])):
         files.check_output(target, paths)
     trained = forecast.load(runs.find_model(model), device)
@@ -67,12 +67,13 @@ def only_series(opened: list[Series]) -> Series:
 
 
 def draw(path: Path, trained: Model, series: Series, predicted: Series, window: Observed) -> None:
-    """Draw a forecast beside its last observation, and beside what happened where the input goes on."""
-    from pdr_cli.export import pictures
+    """Draw a forecast after what was observed, and beside what happened where the input goes on: PNG, or animated GIF."""
+    from pdr_cli.export import animation, pictures
 
     name = trained.path.parent.name if trained.path.name == "model.safetensors" else trained.path.stem
     observed = series.isel(time=slice(window.start, window.stop)).load()
-    pictures.forecast(path, observed, predicted, truth_of(predicted, series, window, trained), model=name)
+    how = animation.write if path.suffix.lower() == ".gif" else pictures.forecast
+    how(path, observed, predicted, truth_of(predicted, series, window, trained), model=name)
 
 
 def truth_of(predicted: Series, series: Series, window: Observed, trained: Model) -> Series | None:

@@ -11,10 +11,17 @@ import numpy as np
 
 from pdr_cli.export.panels import DPI, FAINT, FONT, INK, plain, save
 
-MODELS = ("#e4572e", "#2f7dc1", "#2a9d6f", "#8a5fbf")
-REFERENCES = ("#6b7280", "#9aa1ac", "#b9985a")  # quieter than any model
-DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
+# Okabe and Ito's colours, told apart by colour-blind readers too; markers and dashes say it a second time.
+MODELS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#a08000")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+REFERENCES = ("#6b7381", "#9aa1ac", "#b9985a", "#7d9189")  # quieter than any model
+DASHES = ((0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)), (0, (3, 1)))
 BASELINES = ("persistence", "climatology")
+# Scores whose best value is neither the least nor the greatest.
+IDEALS = {"bias": 0.0, "spectra": 1.0}
+HIGHER_IS_BETTER = ("ssim", "psnr", "acc")
+UNITLESS = ("ssim", "acc", "spectra")
+BAND = 0.16  # opacity of an interval
 SMOOTHING = 40  # the thick line is a mean over about a fortieth of the run
 LOG_FROM = 8.0  # a loss that falls by more than this reads better on a logarithmic axis
 
@@ -64,30 +71,85 @@ def skill(path: Path, document: Mapping[str, Any]) -> None:
     Args:
         path: PNG to write.
         document: `units`, `lead` and `scores`: {name: {score: {"overall": x, "lead": [...]}}}; where there,
-            `metrics`, of which the first is drawn (else "rmse"), and `lead_units`, "hours" or "seconds".
+            `metrics`, of which the first is drawn (else "rmse"), `lead_units`, "hours" or "seconds", `kinds`, and
+            beside each "lead" its interval "low" and "high".
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MultipleLocator
 
     score = next(iter(document.get("metrics", ())), "rmse")
-    lead, unit = lead_axis(document["lead"], document.get("lead_units", "hours"))
     figure = Figure(figsize=(7.6, 4.6), dpi=DPI, facecolor="white")
     axes = figure.add_axes((0.09, 0.125, 0.66, 0.70))
-    lines = {name: np.array(row[score]["lead"], dtype=float) for name, row in document["scores"].items()}
-    looks = _looks(list(lines))
+    lead, lines = score_lines(axes, document, score)
+    looks_of = looks(list(lines), document.get("kinds", {}))
+    _label_ends(axes, lead, lines, looks_of, {n: document["scores"][n][score]["overall"] for n in lines})
+    axes.set_ylabel(with_units(metric_name(score), metric_units(document, score)), fontsize=9, color=INK)
+    _title(figure, f"{metric_name(score)} against lead time", _about(document))
+    save(figure, path)
+
+
+def score_lines(axes: Any, document: Mapping[str, Any], score: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Draw one score of every forecaster against lead time, with its interval where the document has one.
+
+    Returns:
+        The lead times drawn, and {forecaster: values}, NaN where there is none.
+    """
+    rows = {name: row[score] for name, row in document["scores"].items() if score in row}
+    lead, unit = lead_axis(document["lead"], document.get("lead_units", "hours"))
+    lines = {name: numbers(row["lead"]) for name, row in rows.items()}
+    looks_of = looks(list(document["scores"]), document.get("kinds", {}))
     for name, values in lines.items():
-        axes.plot(lead, values, marker="o", markersize=4 if name not in BASELINES else 0, **looks[name])
+        interval(axes, lead, rows[name], looks_of[name]["color"])
+        axes.plot(lead, values, **looks_of[name])
+    _lead_ticks(axes, lead, unit)
+    ends = [v for row in rows.values() for key in ("lead", "high") for v in numbers(row.get(key, ())) if np.isfinite(v)]
+    if ends and min(ends) >= 0 and score.split(":")[0] not in (*IDEALS, *HIGHER_IS_BETTER):
+        axes.set_ylim(0, 1.08 * max(ends) or 1)
+    if score.split(":")[0] in IDEALS:
+        axes.axhline(IDEALS[score.split(":")[0]], color=FAINT, linewidth=0.8, zorder=0)
+    return lead, lines
+
+
+def interval(axes: Any, at: np.ndarray, entry: Mapping[str, Any], color: str) -> None:
+    """Shade between `low` and `high` of an entry that has them."""
+    if "low" in entry and "high" in entry:
+        axes.fill_between(at, numbers(entry["low"]), numbers(entry["high"]), color=color, alpha=BAND, linewidth=0)
+
+
+def numbers(values: Sequence[Any]) -> np.ndarray:
+    """Values of a document as an array; NaN where it has null or infinity."""
+    found = np.array([np.nan if v is None else v for v in values], dtype=float)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def metric_name(score: str) -> str:
+    """A score as charts and tables write it: `RMSE`, `bias`, `RMSE of t2m`."""
+    short, _, channel = score.partition(":")
+    name = {"bias": "bias", "spectra": "fine-scale power ratio", "spectral_ratio": "fine-scale power ratio"}.get(short)
+    name = name or (short.upper() if len(short) <= 5 else short.replace("_", " "))
+    return f"{name} of {channel}" if channel else name
+
+
+def metric_units(document: Mapping[str, Any], score: str) -> str:
+    """Units of a score, "" where it has none."""
+    short = score.partition(":")[0]
+    units = str(document.get("units") or "")
+    known = dict.fromkeys(UNITLESS, "") | {"psnr": "dB", "mse": f"{units}²" if units not in ("", "1") else ""}
+    found = str(document.get("metric_units", {}).get(short, known.get(short, units)))
+    return "" if found == "1" else found
+
+
+def with_units(name: str, units: str) -> str:
+    """`RMSE [K]`, or the name alone."""
+    return f"{name} [{units}]" if units not in ("", "1") else name
+
+
+def _lead_ticks(axes: Any, lead: np.ndarray, unit: str) -> None:
+    from matplotlib.ticker import MultipleLocator
+
     plain(axes)
     if unit == "hours":
         axes.xaxis.set_major_locator(MultipleLocator(hour_ticks(float(lead.max()))))
-    if score not in ("ssim", "psnr", "acc", "bias"):
-        axes.set_ylim(0, 1.08 * max(float(np.nanmax(v)) for v in lines.values()))
-    _label_ends(axes, lead, lines, looks, {n: r[score]["overall"] for n, r in document["scores"].items()})
-    units = "" if score in ("ssim", "psnr", "acc") else str(document.get("units", ""))
-    axes.set_ylabel(f"{score.upper()} [{units}]" if units not in ("", "1") else score.upper(), fontsize=9, color=INK)
     axes.set_xlabel(f"lead time [{unit}]", fontsize=9, color=INK)
-    _title(figure, f"{score.upper()} against lead time", _about(document))
-    save(figure, path)
 
 
 def read_log(metrics: Path) -> dict[str, list[dict[str, Any]]]:
@@ -203,35 +265,55 @@ def _about(document: Mapping[str, Any]) -> str:
     return "; ".join(p for p in parts if p)
 
 
-def _looks(known: list[str]) -> dict[str, dict[str, Any]]:
-    """Line styles: models in colour and solid, baselines gray and dashed."""
-    models = [n for n in known if n not in BASELINES]
-    rest = [n for n in known if n in BASELINES]
-    looks = {n: {"color": MODELS[i % len(MODELS)], "linewidth": 2.4, "zorder": 3} for i, n in enumerate(models)}
-    return looks | {
-        n: {"color": REFERENCES[i % 3], "linewidth": 1.6, "linestyle": DASHES[1 + i % 2]} for i, n in enumerate(rest)
+def looks(known: Sequence[str], kinds: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Line styles, the same in every chart of a document: models in colour and solid, baselines gray and dashed.
+
+    Args:
+        known: all forecasters of the document, in its order.
+        kinds: {name: "model", "baseline" or "file"}; who is not in it is known by its name.
+    """
+    quiet = {n for n in known if kinds.get(n, "baseline" if n in BASELINES else "model") == "baseline"}
+    models, rest = [n for n in known if n not in quiet], [n for n in known if n in quiet]
+    loud = {
+        n: {"color": _nth(MODELS, i), "linewidth": 2.2, "zorder": 3, "marker": _nth(MARKERS, i), "markersize": 4}
+        for i, n in enumerate(models)
+    }
+    return loud | {
+        n: {"color": _nth(REFERENCES, i), "linewidth": 1.6, "linestyle": _nth(DASHES, i)} for i, n in enumerate(rest)
     }
 
 
+def _nth(values: Sequence[Any], index: int) -> Any:
+    return values[index % len(values)]
+
+
 def _label_ends(
-    axes: Any, lead: np.ndarray, lines: Mapping[str, np.ndarray], looks: Mapping[str, Any], overall: Mapping[str, float]
+    axes: Any,
+    lead: np.ndarray,
+    lines: Mapping[str, np.ndarray],
+    looks_of: Mapping[str, Any],
+    overall: Mapping[str, Any],
 ) -> None:
     low, high = axes.get_ylim()
     ends = {n: float(v[-1]) if np.isfinite(v[-1]) else low for n, v in lines.items()}
     # A name and the overall score under it take about a ninth of the axis.
     heights = spread(list(ends.values()), 0.115 * (high - low))
     for (name, end), height in zip(ends.items(), heights, strict=True):
-        style = {"color": looks[name]["color"], "fontfamily": FONT, "annotation_clip": False}
+        style = {"color": looks_of[name]["color"], "fontfamily": FONT, "annotation_clip": False}
         options = {"textcoords": axes.get_yaxis_transform(), "va": "center"}
         axes.annotate(
             name, (lead[-1], end), (1.035, height + 0.02 * (high - low)), **options, **style, fontsize=10, weight="bold",
-            arrowprops={"arrowstyle": "-", "color": looks[name]["color"], "linewidth": 0.7, "shrinkA": 1, "shrinkB": 4,
+            arrowprops={"arrowstyle": "-", "color": looks_of[name]["color"], "linewidth": 0.7, "shrinkA": 1, "shrinkB": 4,
                         "relpos": (0, 0.5)},
         )  # fmt: skip
         axes.annotate(
-            f"overall {overall[name]:.3g}", (lead[-1], end), (1.035, height - 0.03 * (high - low)), **options,
+            f"overall {_short(overall[name])}", (lead[-1], end), (1.035, height - 0.03 * (high - low)), **options,
             **(style | {"color": FAINT}), fontsize=8,
         )  # fmt: skip
+
+
+def _short(value: float | None) -> str:
+    return f"{value:.3g}" if value is not None and np.isfinite(value) else "–"
 
 
 def _title(figure: Any, title: str, detail: str) -> None:

@@ -16,7 +16,7 @@ from pdr_cli.files import atomic_output
 from pdr_cli.forecast import Model, Observed
 
 
-def of_forecast(model: Model, series: Series, window: Observed) -> xr.Dataset:
+def of_forecast(model: Model, series: Series, window: Observed, steps: int | None = None) -> xr.Dataset:
     """The Gaussians drawn for the forecast after a window: dims (time, gaussian, channel), in pixels.
 
     Raises:
@@ -25,7 +25,7 @@ def of_forecast(model: Model, series: Series, window: Observed) -> xr.Dataset:
     adapter = model.network.adapter
     if adapter is None:
         raise UsageError(f"{model.path} draws no Gaussians (fusion none)")
-    steps = model.card.config.data.out_steps
+    steps = steps or model.card.config.data.out_steps
     with torch.inference_mode():
         x = torch.from_numpy(model.card.scaling.apply(window.frames)).to(model.device)
         drawn = adapter.gaussians(model.network(x, steps).coarse)

@@ -214,16 +214,18 @@ class Sheet:
     ) -> Any:
         """Draw a frame [H, W]; its image, for `bar`."""
         axes = self.axes(self.box(row, column))
-        image = _draw(axes, self.grid, frame, cmap, limits)
-        _dress(axes, self.grid, left=column == 0 or (column == 1 and self.apart > 0), bottom=longitudes)
+        image = draw(axes, self.grid, frame, cmap, limits)
+        dress(axes, self.grid, left=column == 0 or (column == 1 and self.apart > 0), bottom=longitudes)
         return image
 
-    def heading(self, row: float, column: float, text: str, detail: str = "", color: str = INK) -> None:
-        """A line above a panel and a smaller one under it."""
+    def heading(self, row: float, column: float, text: str, detail: str = "", color: str = INK) -> tuple[Any, Any]:
+        """A line above a panel and a smaller one under it; returns both."""
         left, bottom, width, height = self.box(row, column)
         middle = left + width / 2
-        self._text(middle, bottom + height + 0.21, text, 10, color, weight="bold", ha="center")
-        self._text(middle, bottom + height + 0.06, detail, 8, FAINT, ha="center")
+        return (
+            self._text(middle, bottom + height + 0.21, text, 10, color, weight="bold", ha="center"),
+            self._text(middle, bottom + height + 0.06, detail, 8, FAINT, ha="center"),
+        )
 
     def name(self, row: int, text: str) -> None:
         """What a row shows, written upwards before its second column."""
@@ -246,9 +248,9 @@ class Sheet:
         """Write the PNG."""
         save(self.figure, path)
 
-    def _text(self, x: float, y: float, text: str, points: float, color: str, **options: Any) -> None:
+    def _text(self, x: float, y: float, text: str, points: float, color: str, **options: Any) -> Any:
         w, h = self.inches
-        self.figure.text(x / w, y / h, text, fontsize=points, color=color, fontfamily=FONT, **options)
+        return self.figure.text(x / w, y / h, text, fontsize=points, color=color, fontfamily=FONT, **options)
 
 
 def plain(axes: Any) -> None:
@@ -268,7 +270,8 @@ def save(figure: Any, path: Path) -> None:
         FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=DPI)
 
 
-def _draw(axes: Any, grid: Grid, frame: np.ndarray, cmap: str, limits: Limits) -> Any:
+def draw(axes: Any, grid: Grid, frame: np.ndarray, cmap: str, limits: Limits, how: str = "nearest") -> Any:
+    """Draw a frame [H, W], or [H, W, 3] of 0 to 1, at its coordinates; `how` is matplotlib's `interpolation`."""
     from matplotlib import colormaps
 
     colors = colormaps[cmap].with_extremes(bad=MISSING)
@@ -276,16 +279,20 @@ def _draw(axes: Any, grid: Grid, frame: np.ndarray, cmap: str, limits: Limits) -
     frame = np.ma.masked_invalid(frame)
     left, right, bottom, top = grid.extent
     if grid.x is None or grid.y is None:
-        image = axes.imshow(frame, extent=grid.extent, aspect="auto", interpolation="nearest", **options)
+        image = axes.imshow(frame, extent=grid.extent, aspect="auto", interpolation=how, **options)
     elif _even(grid.x) and _even(grid.y):
-        frame = frame[:, ::-1] if grid.x[0] > grid.x[-1] else frame
-        frame = frame[::-1] if grid.y[0] < grid.y[-1] else frame  # the first row of a picture is its top
-        image = axes.imshow(frame, extent=grid.extent, aspect="auto", interpolation="nearest", **options)
+        image = axes.imshow(upright(grid, frame), extent=grid.extent, aspect="auto", interpolation=how, **options)
     else:
         image = axes.pcolormesh(grid.x, grid.y, frame, shading="nearest", **options)
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
     return image
+
+
+def upright(grid: Grid, frame: np.ndarray) -> np.ndarray:
+    """A frame with its first row at the top and its first column at the left of the map, as pictures are stored."""
+    frame = frame[:, ::-1] if grid.x is not None and grid.x[0] > grid.x[-1] else frame
+    return frame[::-1] if grid.y is not None and grid.y[0] < grid.y[-1] else frame
 
 
 def _even(values: np.ndarray) -> bool:
@@ -294,7 +301,7 @@ def _even(values: np.ndarray) -> bool:
     return bool(np.all(np.abs(values - even) <= 0.05 * abs(even[1] - even[0])))
 
 
-def _dress(axes: Any, grid: Grid, left: bool, bottom: bool) -> None:
+def dress(axes: Any, grid: Grid, left: bool, bottom: bool, ticks: int = 4) -> None:
     """Frame and ticks: coordinates at the outer panels, nothing on pixels."""
     from matplotlib.ticker import MaxNLocator
 
@@ -305,7 +312,7 @@ def _dress(axes: Any, grid: Grid, left: bool, bottom: bool) -> None:
         axes.set(xticks=[], yticks=[])
         return
     for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
-        axis.set_major_locator(MaxNLocator(4, steps=[1, 1.5, 2, 3, 4.5, 5, 6, 9, 10] if grid.geographic else None))
+        axis.set_major_locator(MaxNLocator(ticks, steps=[1, 1.5, 2, 3, 4.5, 5, 6, 9, 10] if grid.geographic else None))
         if grid.geographic:
             axis.set_major_formatter(lambda value, _, name=name: degrees(value, name))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names, read_frames
-from pdr_cli.export.charts import curves, skill
+from pdr_cli.export.charts import curves, skill, with_units
 from pdr_cli.export.panels import (
     FAINT,
     Grid,
@@ -114,13 +114,13 @@ def layers(
     for column, (text, frame) in enumerate(values.items()):
         image = sheet.panel(0, column, frame, colors(observed), limits, longitudes=False)
         sheet.heading(0, column, text, _label(*((observed, -1) if column == 0 else (fused, lead))))
-    sheet.bar(0, image, _with_units(name, units), limits)
+    sheet.bar(0, image, with_units(name, units), limits)
     _layer_row(sheet, painted[lead, 0], values["fused forecast"], gaussians)
     apart = symmetric_limits(list(differences.values()))
     for column, (text, frame) in enumerate(differences.items(), start=2):
         image = sheet.panel(1, column, frame, DIVERGING, apart)
         sheet.heading(1, column, text, f"RMS {_rms(frame):.3g} {units}".strip())
-    sheet.bar(1, image, _with_units("difference", units), apart)
+    sheet.bar(1, image, with_units("difference", units), apart)
     sheet.save(path)
 
 
@@ -177,10 +177,6 @@ def _label(series: Series, index: int) -> str:
     return time_axis.label(series.time.values[index])
 
 
-def _with_units(name: str, units: str) -> str:
-    return f"{name} [{units}]" if units else name
-
-
 def _block(
     sheet: Sheet, top: int, observed: Series, channel: int, last: np.ndarray, frames: dict[str, np.ndarray]
 ) -> None:
@@ -193,7 +189,7 @@ def _block(
     sheet.heading(
         top + beside / 2, 0, f"last {name}" if len(names(observed)) > 1 else "last observation", _label(observed, -1)
     )
-    sheet.bar(top, image, _with_units(name, units), limits, rows=len(fields))
+    sheet.bar(top, image, with_units(name, units), limits, rows=len(fields))
     apart = symmetric_limits([frames[difference]])
     for row, text in enumerate(frames, start=top):
         cmap, scale = (DIVERGING, apart) if text == difference else (colors(observed), limits)
@@ -201,7 +197,7 @@ def _block(
         for column, frame in enumerate(frames[text], start=1):
             image = sheet.panel(row, column, frame, cmap, scale, longitudes=text == difference)
     meaning = "forecast − truth" if difference == "error" else "change since last"
-    sheet.bar(row, image, _with_units(meaning, units), apart)
+    sheet.bar(row, image, with_units(meaning, units), apart)
 
 
 def _lead_headings(sheet: Sheet, row: int, observed: Series, predicted: Series, which: list[int]) -> None:
@@ -250,15 +246,16 @@ def _layer_row(sheet: Sheet, painted: np.ndarray, frame: np.ndarray, gaussians: 
     sheet.heading(1, 0, "Gaussian layer", f"network units, ± {strength.high:.3g}")
     image = sheet.panel(1, 1, frame, "gray", shared_limits([frame]))
     image.set_alpha(0.45)  # a pale ground, on which the ellipses stand out
-    _draw_ellipses(image.axes, sheet.grid, gaussians)
+    draw_ellipses(image.axes, sheet.grid, gaussians)
     sheet.heading(1, 1, f"{len(gaussians['x'])} Gaussians, 1 σ", "+ red, − blue")
 
 
-def _draw_ellipses(axes: Any, grid: Grid, gaussians: Mapping[str, np.ndarray]) -> None:
+def draw_ellipses(axes: Any, grid: Grid, gaussians: Mapping[str, np.ndarray], channel: int = 0) -> None:
+    """Outline Gaussians on axes of `grid`: red where they add to `channel`, blue where they take away."""
     from matplotlib.collections import LineCollection
     from matplotlib.colors import to_rgb
 
-    amplitude = gaussians["amplitude"][:, 0]
+    amplitude = gaussians["amplitude"][:, channel]
     order = np.argsort(np.abs(amplitude))  # the strongest on top
     colors = [
         (*to_rgb(POSITIVE if a >= 0 else NEGATIVE), o) for a, o in zip(amplitude, opacity(amplitude), strict=True)

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import xarray as xr
+from PIL import Image
 
 import pdr_cli
 from pdr_cli.data import video
@@ -107,6 +108,19 @@ def test_preview_is_drawn(weather: Path, weather_run: Path, tmp_path: Path) -> N
     assert (tmp_path / "f.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_preview_as_gif_shows_what_was_observed_and_then_the_forecast(
+    weather: Path, weather_run: Path, tmp_path: Path
+) -> None:
+    """The tiny model sees 4 frames; 3 are asked for; what followed is in the file, so a column of truth makes it wider."""
+    for name, init in (("end", "2020-02-09T18:00"), ("known", "2020-01-10T12:00")):
+        preview = ["--preview", f"{name}.gif", "--steps", "3", "--init", init]
+        result = pdr("predict", weather, "-o", "f.nc", "-m", weather_run, *preview)
+        assert result.code == 0, result.err
+    with Image.open(tmp_path / "known.gif") as known, Image.open(tmp_path / "end.gif") as end:
+        assert (known.n_frames, end.n_frames) == (7, 7)
+        assert known.width > 1.2 * end.width
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -115,7 +129,7 @@ def test_preview_is_drawn(weather: Path, weather_run: Path, tmp_path: Path) -> N
         (["{weather}", "-o", "{weather}"], 2, "also an input"),
         (["{weather}", "-o", "f.xyz"], 2, "names no format"),
         (["{weather}", "-o", "f.mp4"], 2, "8-bit"),
-        (["{weather}", "-o", "f.nc", "--preview", "f.svg"], 2, "draws a .png"),
+        (["{weather}", "-o", "f.nc", "--preview", "f.svg"], 2, "draws a .png or an animated .gif, not f.svg"),
         (["{weather}", "-o", "f.nc", "--var", "t3m=x"], 2, "it has t2m"),
         (["{weather}", "-o", "f.nc", "--var", "t2m=t2n"], 65, "Did you mean 't2m'"),
         (["{weather}", "-o", "f.nc", "--init", "1999-01-01"], 65, "runs from 2020-01-01 00:00"),

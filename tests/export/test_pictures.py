@@ -255,17 +255,72 @@ def test_long_leads_are_counted_in_days():
     assert [charts.hour_ticks(h) for h in (4, 24, 72)] == [1, 3, 12]
 
 
-def test_skill_is_drawn_with_each_line_in_its_own_colour(tmp_path):
+def evaluated(bands: bool = False, metric: str = "rmse") -> dict:
+    """A document of three forecasters and three leads, whose errors are a multiple of the lead."""
     lead = [6, 12, 18]
-    scores = {
-        name: {"rmse": {"overall": scale, "lead": [scale * n for n in lead]}}
-        for name, scale in (("pdr", 0.1), ("persistence", 0.2), ("climatology", 0.15))
-    }
-    pictures.skill(tmp_path / "all.png", {"units": "K", "lead": lead, "scores": scores})
-    image = np.asarray(Image.open(tmp_path / "all.png").convert("RGB"), dtype=int)
+    rows = {}
+    for name, scale in (("pdr", 0.1), ("persistence", 0.2), ("climatology", 0.15)):
+        entry = {"overall": scale, "lead": [scale * n for n in lead]}
+        if bands:
+            entry |= {"low": [v - 0.3 for v in entry["lead"]], "high": [v + 0.3 for v in entry["lead"]]}
+        rows[name] = {metric: entry}
+    return {"units": "K", "lead": lead, "metrics": [metric], "scores": rows}
+
+
+def tinted(path, color: str, opacity: float = 1.0) -> int:
+    """How many pixels have a colour, laid over white."""
+    image = np.asarray(Image.open(path).convert("RGB"), dtype=float)
+    wanted = [opacity * int(color[i : i + 2], 16) + (1 - opacity) * 255 for i in (1, 3, 5)]
+    return int((np.abs(image - wanted).max(axis=-1) <= 2).sum())
+
+
+def test_skill_is_drawn_with_each_line_in_its_own_colour(tmp_path):
+    pictures.skill(tmp_path / "all.png", evaluated())
     for color in (charts.MODELS[0], *charts.REFERENCES[:2]):
-        wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
-        assert (np.abs(image - wanted).max(axis=-1) <= 2).sum() > 200
+        assert tinted(tmp_path / "all.png", color) > 200
+
+
+def test_intervals_are_bands_where_the_document_has_them(tmp_path):
+    for name, bands in (("with", True), ("without", False)):
+        pictures.skill(tmp_path / f"{name}.png", evaluated(bands))
+    assert tinted(tmp_path / "with.png", charts.MODELS[0], charts.BAND) > 2000
+    assert tinted(tmp_path / "without.png", charts.MODELS[0], charts.BAND) < 50
+
+
+@pytest.mark.parametrize(("metric", "from_zero"), [("rmse", True), ("ssim", False), ("psnr", False), ("bias", False)])
+def test_only_errors_are_drawn_from_zero(metric, from_zero):
+    """Leads 6 to 18 times 0.1 to 0.2 are 0.6 to 3.6: an axis that fits just them begins above 0 (bias: includes it)."""
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    charts.score_lines(axes, evaluated(metric=metric), metric)
+    low, high = axes.get_ylim()
+    assert (low == 0) == from_zero
+    assert high > 3.6
+
+
+def test_missing_and_infinite_scores_are_gaps(tmp_path):
+    assert charts.numbers([1.0, None, float("inf")])[0] == 1
+    assert np.isnan(charts.numbers([None, float("inf"), float("nan")])).all()
+    document = evaluated()
+    document["scores"]["pdr"]["rmse"] = {"overall": None, "lead": [None, 1.0, float("inf")]}
+    pictures.skill(tmp_path / "gaps.png", document)
+    assert tinted(tmp_path / "gaps.png", charts.REFERENCES[0]) > 200
+
+
+def test_a_baseline_is_quiet_whatever_it_is_called_and_a_file_is_not():
+    looks = charts.looks(["a", "trend", "b"], {"a": "model", "trend": "baseline", "b": "file"})
+    assert looks["trend"]["color"] in charts.REFERENCES
+    assert [looks["a"]["color"], looks["b"]["color"]] == list(charts.MODELS[:2])
+
+
+def test_units_follow_the_document_and_else_the_score():
+    assert charts.metric_units({"units": "K"}, "rmse:t2m") == "K"
+    assert charts.metric_units({"units": "K"}, "mse") == "K²"
+    assert [charts.metric_units({"units": "K"}, m) for m in ("ssim", "psnr")] == ["", "dB"]
+    assert charts.metric_units({"units": "K", "metric_units": {"acc": "1", "rmse": "degC"}}, "rmse") == "degC"
+    assert charts.with_units("RMSE", "K") == "RMSE [K]"
+    assert charts.with_units("SSIM", "1") == "SSIM"
 
 
 def test_a_picture_that_cannot_be_written_is_refused(tmp_path):
