@@ -262,12 +262,13 @@ def plain(axes: Any) -> None:
     axes.grid(axis="y", color=MISSING, linewidth=0.6)
 
 
-def save(figure: Any, path: Path) -> None:
-    """Write a figure as PNG, atomically."""
+def save(figure: Any, path: Path, tight: bool = False) -> None:
+    """Write a figure as PNG, atomically; `tight` fits the sheet to what is drawn, beyond its edges too."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with atomic_output(path) as temporary:
-        FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=DPI)
+        fit: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.15} if tight else {}
+        FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=DPI, **fit)
 
 
 def draw(axes: Any, grid: Grid, frame: np.ndarray, cmap: str, limits: Limits, how: str = "nearest") -> Any:

@@ -26,6 +26,7 @@ from pdr_cli.export.panels import DPI, FAINT, FONT, INK, MISSING, plain
 
 INCHES = (4.2, 2.75)
 BOX = (0.105, 0.155, 0.875, 0.735)  # left, bottom, width, height of the axes, as shares
+TRUTH: dict[str, Any] = {"color": INK, "linewidth": 1.3, "zorder": 4}
 PAD = 0.005  # between the left edge and the widest label, as a share
 SMALL, LARGE = 1e-3, 1e5  # ticks beyond are written with an exponent
 NYQUIST = 2  # cells: the shortest wave a grid can carry
@@ -65,7 +66,7 @@ def spectra(document: Mapping[str, Any]) -> Any:
     length = numbers(entry["wavelength"])
     for name, look in _with_truth(document, entry["power"]).items():
         power = numbers(entry["power"][name])
-        axes.plot(length, np.where(power > 0, power, np.nan), **look | {"marker": None})
+        axes.plot(length, np.where(power > 0, power, np.nan), label=name, **look | {"marker": None})
     axes.set(xscale="log", yscale="log")
     axes.set_xlim(np.nanmax(length) * 1.05, np.nanmin(length) / 1.05)
     _power_axes(axes)
@@ -90,6 +91,19 @@ def calibration(document: Mapping[str, Any]) -> Any:
     plain(axes)
     axes.set_xlabel(with_units("forecast value", units), fontsize=9, color=INK)
     return _small(figure)
+
+
+def captioned(figure: Any, document: Mapping[str, Any], title: str, note: str = "") -> Any:
+    """The same figure for use by itself: a title above it, and below it who is who."""
+    from matplotlib.lines import Line2D
+
+    truth = {"truth": TRUTH} if any(line.get_label() == "truth" for line in figure.axes[0].lines) else {}
+    looks_of = looks(list(document["scores"]), document.get("kinds", {})) | truth
+    handles = [Line2D([], [], label=name, **look) for name, look in looks_of.items()]
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.01, 0), ncols=2, frameon=False, fontsize=8.5)
+    figure.text(0, 1.14, title, fontsize=11, weight="bold", color=INK, va="top", fontfamily=FONT)
+    figure.text(0, 1.06, note, fontsize=8, color=FAINT, va="top", fontfamily=FONT)
+    return figure
 
 
 def _chart(label: str) -> tuple[Any, Any]:
@@ -137,8 +151,7 @@ def _room_for_labels(figure: Any, axes: Any) -> None:
 
 def _with_truth(document: Mapping[str, Any], power: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
     """Looks of the truth, then of the forecasters drawn."""
-    truth = {"truth": {"color": INK, "linewidth": 1.3, "zorder": 4}}
-    looks_of = truth | looks(list(document["scores"]), document.get("kinds", {}))
+    looks_of = {"truth": TRUTH} | looks(list(document["scores"]), document.get("kinds", {}))
     return {name: look for name, look in looks_of.items() if name in power}
 
 

@@ -97,12 +97,15 @@ class Album:
     """Collects pictures for the page and writes each as a PNG of its own."""
 
     folder: Path
+    document: Mapping[str, Any]
     written: list[Path] = field(default_factory=list)
 
     def add(self, name: str, title: str, figure: Any, alt: str, caption: str = "") -> Picture:
         """Put a figure on the page and beside it."""
-        self.draw(name, lambda path: panels.save(figure, path))
-        return Picture(name, title, svg.inline(figure, alt, name), caption)
+        picture = Picture(name, title, svg.inline(figure, alt, name), caption)
+        sheet = scorecharts.captioned(figure, self.document, title, "; ".join(facts(self.document)[:-1]))
+        self.draw(name, lambda path: panels.save(sheet, path, tight=True))
+        return picture
 
     def draw(self, name: str, how: Callable[[Path], None]) -> None:
         """Write `name`.png by `how(path)`."""
@@ -164,7 +167,7 @@ def write(path: Path, document: Mapping[str, Any], cases: Sequence[Case] = ()) -
     if folder == path or (folder.exists() and not folder.is_dir()):
         raise OutputError(f"the pictures of {path} go to the folder {folder}, but that is a file; name another report")
     folder.mkdir(exist_ok=True)
-    album = Album(folder)
+    album = Album(folder, document)
     files.write_text(path, _page(document, cases, album))
     return [path, *album.written]
 

@@ -46,6 +46,13 @@ def test_labels_stay_inside_and_no_factor_stands_over_the_axis(scale):
     assert not any(figure.texts[0].get_window_extent().overlaps(label.get_window_extent()) for label in shown)
 
 
+def test_by_itself_a_chart_says_who_is_who():
+    made = everything()
+    names = [[text.get_text() for text in scorecharts.captioned(chart, made, "Title").legends[0].get_texts()]
+             for chart in (scorecharts.against_lead(made, "rmse"), scorecharts.spectra(made))]  # fmt: skip
+    assert names == [["pdr", "persistence", "climatology"], ["pdr", "persistence", "climatology", "truth"]]
+
+
 @pytest.mark.parametrize(("value", "text"), [(0.0, "0"), (-1.2e-5, "−1.2e−5"), (3e8, "3e8"), (1e-7, "1e−7")])
 def test_far_ticks_are_short(value, text):
     assert scorecharts._short(value) == text

@@ -284,3 +284,14 @@ def test_a_case_is_the_models_own_forecast(weather, weather_run, steps):
     assert made.coarse.shape == made.painted.shape == expected.shape
     assert (made.label, made.score, made.model) == ("best", 1.5, weather_run.name)
     assert made.gaussians["x"].shape == (9,)
+
+
+def test_gaussians_are_those_of_the_last_frame_asked_for(weather, weather_run):
+    from pdr_cli.export import gaussians
+
+    model = forecast.load(weather_run / "model.safetensors", "cpu")
+    (series,) = model.open([weather])
+    drawn = gaussians.of_forecast(model, series, model.observe(series, 13), 6)
+    assert np.array_equal(drawn.time.values, series.time.values[14:20])
+    made = report.case_of(model, series, 10, "best", 1.5, steps=6)
+    assert np.array_equal(made.gaussians["amplitude"], drawn.amplitude.values[-1])
