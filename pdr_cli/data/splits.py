@@ -202,7 +202,11 @@ def _last_windows(one: Series, period: Period, rules: Rules) -> tuple[list[Perio
 
 
 def _fitting(series: Sequence[Series], rules: Rules) -> Rules:
-    """The rules without last days that are more than half of the data; the fractions take their place, which is said."""
+    """The rules without periods that are of other data; the fractions take their place, which is said.
+
+    Last days do not fit if they are more than half of the data, dates if the data have none of them at all.
+    """
+    rules = _with_known_dates(series, rules)
     ticks = time_axis.seconds(series[0].time.values)
     half = (ticks[-1] - ticks[0]) / DAY / 2
 
@@ -215,6 +219,19 @@ def _fitting(series: Sequence[Series], rules: Rules) -> Rules:
 
     val, test = kept("val_period", rules.val_period), kept("test_period", rules.test_period)
     return replace(rules, val_period=val, test_period=test)
+
+
+def _with_known_dates(series: Sequence[Series], rules: Rules) -> Rules:
+    periods = {name: getattr(rules, name) for name in ("train_period", "val_period", "test_period")}
+    dated = {name: period for name, period in periods.items() if period and parse_days(period) is None}
+    times = [one.time.values for one in series]
+    if not dated or np.issubdtype(times[0].dtype, np.floating):
+        return rules
+    if any(_chosen(t, np.ones(len(t), dtype=bool), period, 1.0).any() for t in times for period in dated.values()):
+        return rules
+    named = ", ".join(f"{name} {period}" for name, period in dated.items())
+    log.warning("split   the data have no time of %s; the fractions divide them instead", named)
+    return replace(rules, **dict.fromkeys(dated, ""))
 
 
 def _by_period(series: Sequence[Series], rules: Rules) -> Split:

@@ -142,8 +142,8 @@ def test_the_test_years_alone_have_published_windows() -> None:
 
 
 def test_years_that_are_not_there_are_named_with_the_way_out() -> None:
-    with pytest.raises(TimeError, match=r"no steps to train on; the data run from 2020.*--set data\.train_period="):
-        splits.split([axis("2020-01-01", "2022-01-01")], WEATHER)
+    with pytest.raises(TimeError, match=r"no steps to train on; the data run from 2016.*--set data\.train_period="):
+        splits.split([axis("2016-01-01", "2018-01-01")], WEATHER)
 
 
 def test_the_last_days_are_the_test_and_the_last_of_the_rest_validates() -> None:
@@ -200,3 +200,16 @@ def test_clips_that_come_split_validate_on_whole_training_clips() -> None:
     clips = [series_with(list(range(30))).assign_attrs(part=p) for p in ("train",) * 10 + ("test",) * 2]
     parts = splits.split(clips, RULES)
     assert [[n for n, _, _ in p] for p in (parts.train, parts.val, parts.test)] == [list(range(9)), [9], [10, 11]]
+
+
+def test_dates_of_other_data_give_way_to_the_fractions_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    # 400 hours from 2020 on, none of them in the years that WeatherBench is split by.
+    series = [series_with(list(range(400)))]
+    dated = Rules(0.1, 0.2, 4, 4, train_period="2010/2015", val_period="2016", test_period="2017/2018")
+    with caplog.at_level("WARNING", logger="pdr"):
+        parts = splits.split(series, dated)
+    assert parts == splits.split(series, RULES)
+    assert "no time of train_period 2010/2015, val_period 2016, test_period 2017/2018" in caplog.text
+    # One of the years being there makes it a mistake to be mended.
+    with pytest.raises(TimeError, match="no steps to validate on"):
+        splits.split(series, Rules(0.1, 0.2, 4, 4, train_period="2019/2021", val_period="2016", test_period="2017/2018"))
