@@ -22,7 +22,7 @@ from pdr_cli.data.series import Series, names
 from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.forecast import Model
 from pdr_cli.logs import log, progress
-from pdr_cli.verification import evaluation, scores
+from pdr_cli.verification import baselines, evaluation, scores
 from pdr_cli.verification.evaluation import ANALYSES, Options, Result, Task
 
 VIDEO_METRICS = ["psnr", "ssim", "mae"]
@@ -121,7 +121,8 @@ def _forecast_files(argument: str | None) -> list[Path]:
 
 
 def _name(name: str, *taken: dict[str, Any]) -> str:
-    while any(name in t for t in taken):
+    """A name that no other forecaster has, nor the truth."""
+    while name in ("truth", *baselines.known_names()) or any(name in t for t in taken):
         name += "'"
     return name
 

@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pdr_cli.verification.summary import lead_label
+
 WIDE = 200  # where no terminal says how wide it is; tables are as wide as they need to be
 
 
@@ -163,13 +165,6 @@ def number(value: Any) -> str:
     if isinstance(value, int) or (abs(value) >= 1e5 and value == int(value)):
         return f"{int(value):,}"
     return f"{value:.4g}"
-
-
-def lead_label(lead: float, units: str) -> str:
-    """A lead time as people say it: `36 h`, `5 d`, `0.33 s`."""
-    if units == "seconds":
-        return f"{lead:.2f} s"
-    return f"{lead:g} h" if lead < 72 or lead % 24 else f"{lead / 24:g} d"
 
 
 def _skill(entry: Mapping[str, Any], index: int | None) -> str:

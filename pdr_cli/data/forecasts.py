@@ -188,7 +188,7 @@ def is_forecast(path: Path) -> bool:
     try:
         if not path.is_file() or formats.detect(path) != "netcdf":
             return False
-        return len(_times(netcdf._open(path), path).init) > 0
+        return len(_times(netcdf.open_dataset(path), path).init) > 0
     except PdrError:
         return False
 
@@ -216,7 +216,7 @@ def read(paths: Sequence[Path], variables: Sequence[str], rename: Mapping[str, s
 def _open(path: Path, variables: Sequence[str], rename: dict[str, str]) -> _File:
     if (kind := formats.detect(path)) != "netcdf":
         raise DataError(f"{path} is {kind}; forecasts are read from NetCDF")
-    dataset = netcdf._open(path)
+    dataset = netcdf.open_dataset(path)
     times = _times(dataset, path)
     if not len(times.init):
         raise TimeError(f"{path} is no forecast: none of its frames is valid after its init time ({times.layout})")
@@ -304,7 +304,7 @@ def _has_axis_of_its_own(dataset: xr.Dataset, lead: xr.DataArray) -> bool:
 
 def _is_time(variable: xr.DataArray) -> bool:
     """Dates, or a clip's seconds."""
-    return netcdf._is_time(variable) or (variable.dtype.kind == "f" and variable.attrs.get("units") == "s")
+    return netcdf.is_time(variable) or (variable.dtype.kind == "f" and variable.attrs.get("units") == "s")
 
 
 def _has_units(lead: xr.DataArray) -> bool:
@@ -357,7 +357,7 @@ def _source(dataset: xr.Dataset, path: Path, name: str, rename: dict[str, str], 
     there = [str(n) for n, v in dataset.data_vars.items() if dims <= set(v.dims) and v.ndim > len(dims)]
     there = [n for n in there if dataset[n].dtype.kind in "fiu"]
     marked = [n for n in there if dataset[n].attrs.get("standard_name") == name]
-    for candidate in (rename.get(name, name), name, netcdf._legal(name), *(marked if len(marked) == 1 else ())):
+    for candidate in (rename.get(name, name), name, netcdf.legal_name(name), *(marked if len(marked) == 1 else ())):
         if candidate in there:
             return candidate
     hint = did_you_mean(name, there) or f" It has {', '.join(there) or 'none on its forecast axes'}."
@@ -366,8 +366,8 @@ def _source(dataset: xr.Dataset, path: Path, name: str, rename: dict[str, str], 
 
 def _grid(dataset: xr.Dataset, path: Path, name: str, dims: set[Any]) -> _Grid:
     space = [str(d) for d in dataset[name].dims if d not in dims]
-    y = netcdf._side(dataset, space, ("latitude", "Y"), netcdf.Y_NAMES)
-    x = netcdf._side(dataset, [d for d in space if d != y], ("longitude", "X"), netcdf.X_NAMES)
+    y = netcdf.axis_along(dataset, space, ("latitude", "Y"), netcdf.Y_NAMES)
+    x = netcdf.axis_along(dataset, [d for d in space if d != y], ("longitude", "X"), netcdf.X_NAMES)
     large = [d for d in space if dataset.sizes[d] > 1]
     if (y is None or x is None) and len(large) == 2:
         y, x = large

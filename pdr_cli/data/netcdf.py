@@ -65,7 +65,7 @@ def read(paths: Sequence[Path], variables: Sequence[str] = (), rename: Mapping[s
         TimeError: no usable time axis, or variables at different times.
         GridError: the files have different grids.
     """
-    return from_datasets([(_open(p), p) for p in paths], variables, rename)
+    return from_datasets([(open_dataset(p), p) for p in paths], variables, rename)
 
 
 def from_datasets(
@@ -93,7 +93,7 @@ def gridded(dataset: xr.Dataset) -> list[str]:
 
 def summary(path: Path) -> dict[str, dict[str, Any]]:
     """Every data variable of a file: its dimensions, units, and whether it can be a channel."""
-    dataset = _open(path)
+    dataset = open_dataset(path)
     usable = gridded(dataset)
     return {
         str(name): {
@@ -123,7 +123,7 @@ def write(series: Series, path: Path, provenance: Mapping[str, str]) -> None:
         extra += _write_scalars(out, series)
         mapping = _write_grid_mapping(out, series)
         for index, name in enumerate(names(series)):
-            _write_variable(out, series, index, _legal(name), (y, x), extra, mapping)
+            _write_variable(out, series, index, legal_name(name), (y, x), extra, mapping)
 
 
 def verify(path: Path, series: Series) -> None:
@@ -135,11 +135,17 @@ def verify(path: Path, series: Series) -> None:
     with xr.open_dataset(path, engine="netcdf4", decode_times=False) as back:
         for index, name in enumerate(names(series)):
             meant = series.values[:, index].astype(np.float32)
-            if not np.array_equal(back[_legal(name)].values, meant, equal_nan=True):
+            if not np.array_equal(back[legal_name(name)].values, meant, equal_nan=True):
                 raise StorageError(f"{path.name}: {name} reads back differently from what was written")
 
 
-def _open(path: Path) -> xr.Dataset:
+def open_dataset(path: Path) -> xr.Dataset:
+    """A NetCDF file as it is, times decoded, nothing read yet.
+
+    Raises:
+        DataError: empty, damaged or foreign.
+        TimeError: a time axis that cannot be decoded.
+    """
     size = path.stat().st_size
     if size == 0:
         raise DataError(f"{path} is empty (0 bytes); it may still be being written")
@@ -161,7 +167,8 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _is_time(variable: xr.DataArray) -> bool:
+def is_time(variable: xr.DataArray) -> bool:
+    """True for decoded dates of any calendar."""
     if np.issubdtype(variable.dtype, np.datetime64):
         return True
     return variable.dtype == object and variable.size > 0 and hasattr(variable.values.flat[0], "calendar")
@@ -169,10 +176,10 @@ def _is_time(variable: xr.DataArray) -> bool:
 
 def _axes(dataset: xr.Dataset, name: str) -> _Axes | None:
     dims = [str(d) for d in dataset[name].dims]
-    time = next((d for d in dims if d in dataset.coords and _is_time(dataset[d])), None)
+    time = next((d for d in dims if d in dataset.coords and is_time(dataset[d])), None)
     space = [d for d in dims if d != time]
-    y = _side(dataset, space, ("latitude", "Y"), Y_NAMES)
-    x = _side(dataset, [d for d in space if d != y], ("longitude", "X"), X_NAMES)
+    y = axis_along(dataset, space, ("latitude", "Y"), Y_NAMES)
+    x = axis_along(dataset, [d for d in space if d != y], ("longitude", "X"), X_NAMES)
     large = [d for d in space if dataset.sizes[d] > 1]
     if (y is None or x is None) and len(large) == 2:
         y, x = large
@@ -181,7 +188,7 @@ def _axes(dataset: xr.Dataset, name: str) -> _Axes | None:
     return _Axes(time, y, x)
 
 
-def _side(dataset: xr.Dataset, dims: list[str], keys: tuple[str, str], known: tuple[str, ...]) -> str | None:
+def axis_along(dataset: xr.Dataset, dims: list[str], keys: tuple[str, str], known: tuple[str, ...]) -> str | None:
     """The dimension that CF attributes, or else its name, mark as latitude/y or longitude/x."""
     import cf_xarray  # noqa: F401 - registers the accessor
 
@@ -192,7 +199,7 @@ def _side(dataset: xr.Dataset, dims: list[str], keys: tuple[str, str], known: tu
 
 def _check_time(dataset: xr.Dataset, path: Path) -> None:
     """A file without any decoded time axis is refused here, with what it has instead."""
-    if any(_is_time(c) for c in dataset.coords.values() if c.ndim == 1):
+    if any(is_time(c) for c in dataset.coords.values() if c.ndim == 1):
         return
     empty = [str(d) for d, n in dataset.sizes.items() if n == 0]
     if empty:
@@ -423,7 +430,7 @@ def _check_times(one: Series, other: Series) -> None:
     raise TimeError(f"{', '.join(names(other))}: its times are those of {', '.join(names(one))} in another order")
 
 
-def _legal(name: str) -> str:
+def legal_name(name: str) -> str:
     """A variable name of letters, digits and underscores that begins with a letter, as CF asks: 2t becomes var_2t."""
     name = re.sub(r"\W", "_", name, flags=re.ASCII)
     return name if name[:1].isalpha() else f"var_{name}"

@@ -231,7 +231,10 @@ def _with_known_dates(series: Sequence[Series], rules: Rules) -> Rules:
         return rules
     named = ", ".join(f"{name} {period}" for name, period in dated.items())
     log.warning("split   the data have no time of %s; the fractions divide them instead", named)
-    return replace(rules, **dict.fromkeys(dated, ""))
+    left = {name: "" if name in dated else period for name, period in periods.items()}
+    return replace(
+        rules, train_period=left["train_period"], val_period=left["val_period"], test_period=left["test_period"]
+    )
 
 
 def _by_period(series: Sequence[Series], rules: Rules) -> Split:

@@ -122,9 +122,9 @@ def test_mistakes_are_one_line_with_their_code(
 def test_a_model_that_predicts_persistence_has_no_skill_at_all(
     weather: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "my_nets.py").write_text(PERSISTENCE)
+    (tmp_path / "persistence_net.py").write_text(PERSISTENCE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    settings = tiny_settings("model.anchor=last", "model.fusion=none", "model.backbone=my_nets:Nothing")
+    settings = tiny_settings("model.anchor=last", "model.fusion=none", "model.backbone=persistence_net:Nothing")
     trained = pdr("train", "-p", "demo", "--data", weather, "-o", "still", "--steps", "1", "-q", *settings)
     assert trained.code == 0, trained.err
     document = json.loads(pdr("evaluate", weather, "-m", "still", "--split", "all", "--json").out)

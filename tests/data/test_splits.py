@@ -212,4 +212,6 @@ def test_dates_of_other_data_give_way_to_the_fractions_and_it_is_said(caplog: py
     assert "no time of train_period 2010/2015, val_period 2016, test_period 2017/2018" in caplog.text
     # One of the years being there makes it a mistake to be mended.
     with pytest.raises(TimeError, match="no steps to validate on"):
-        splits.split(series, Rules(0.1, 0.2, 4, 4, train_period="2019/2021", val_period="2016", test_period="2017/2018"))
+        splits.split(
+            series, Rules(0.1, 0.2, 4, 4, train_period="2019/2021", val_period="2016", test_period="2017/2018")
+        )
