@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,9 +121,11 @@ def task(
         [c.config.data.out_steps for c in cards.values()] + [_horizon(f, step) for f in files.values()]
     )
     cache = FrameCache(series, first.config.data.cache_mb if first else CACHE_MB)
-    if protocol == "openstl" and first is not None:
-        if split == "all":
-            raise UsageError("--protocol openstl has the parts train, val and test, not all")
+    if protocol == "openstl":
+        if first is None or split == "all":
+            raise UsageError(
+                "--protocol openstl takes its parts, train, val or test, from a model's settings; name one"
+            )
         wanted = first.config.data.model_copy(update={"in_steps": history, "out_steps": horizon})
         found = splits.benchmark_windows(series, wanted, split, cache)
     else:
@@ -146,56 +148,87 @@ def evaluate(job: Task, options: Options, progress: Progress) -> Result:
 
     Raises:
         UsageError: scores or baselines that do not exist, or not for these data.
+        MissingValuesError: observations that a model would need, or under a convention that knows none.
     """
     began = time.perf_counter()
-    setting = _setting(job, options)
-    wanted = scores.build(list(options.metrics), setting, options.convention)
-    wanted |= {"mse": wanted.get("mse") or scores.build(["mse"], setting, options.convention)["mse"]}
-    known = _climatology(job)
-    entries = _entries(job, options, known)
-    blocks = tally.blocks(job.windows.places, job.windows.in_steps + job.windows.out_steps)
-    tallies = {name: Tally(wanted, blocks, _common_scale(job)) for name in entries}
-    studies = _Studies(job, options, setting, list(entries))
-    unscaled = _unscaled(setting) if options.convention == "openstl" else None
-    published = _own_normalisation(job) if job.protocol == "openstl" else None
-    by_window = np.zeros(len(job.windows))
-    missing = _Missing(list(entries))
-    digest = hashlib.sha256()
-    needs_climate = "acc" in wanted
+    run = _Run(job, options)
     for start in range(0, len(job.windows), BATCH):
-        which = np.arange(start, min(start + BATCH, len(job.windows)))
-        observed, truth = job.windows.batch(which, missing="all" if not job.models else "following")
-        if published is not None:
-            observed, truth = published(observed), published(truth)
-        digest.update(np.ascontiguousarray(truth).tobytes())
-        request = _request(job, observed, which, published)
-        given = {name: entry.forecast(request, job.windows, which) for name, entry in entries.items()}
-        truth, given, masked = missing.leave_out(truth, given)
-        if masked and options.convention == "openstl":
+        run.add(np.arange(start, min(start + BATCH, len(job.windows))))
+        progress.update(min(start + BATCH, len(job.windows)) / len(job.windows))
+    return run.result(time.perf_counter() - began)
+
+
+class _Run:
+    """One pass over the windows: everybody forecasts them, everything is counted."""
+
+    def __init__(self, job: Task, options: Options) -> None:
+        self.job, self.options = job, options
+        self.setting = _setting(job, options)
+        wanted = list(dict.fromkeys([*options.metrics, "mse"]))  # skill is made of squared errors
+        self.scores = scores.build(wanted, self.setting, options.convention)
+        self.known = _climatology(job)
+        self.entries = _entries(job, options, self.known)
+        self.blocks = tally.blocks(job.windows.places, job.windows.in_steps + job.windows.out_steps)
+        self.tallies = {name: Tally(self.scores, self.blocks, _common_scale(job)) for name in self.entries}
+        self.studies = _Studies(job, options, self.setting, list(self.entries))
+        self.to_unit = _to_unit(self.setting) if options.convention == "openstl" else None
+        self.published = _own_normalisation(job) if job.protocol == "openstl" else None
+        self.missing = _Missing(list(self.entries))
+        self.by_window = np.zeros(len(job.windows))
+        self.digest = hashlib.sha256()
+
+    def add(self, which: np.ndarray) -> None:
+        """Forecast and score the windows numbered `which`."""
+        # A model needs every observation; a file or a baseline has said what it says.
+        observed, truth = self.job.windows.batch(which, missing="following" if self.job.models else "all")
+        if self.published is not None:
+            observed, truth = self.published(observed), self.published(truth)
+        self.digest.update(np.ascontiguousarray(truth).tobytes())
+        request = _request(self.job, observed, which, self.published)
+        given = {name: entry.forecast(request, self.job.windows, which) for name, entry in self.entries.items()}
+        truth, given, masked = self.missing.leave_out(truth, given)
+        if masked and self.options.convention == "openstl":
             raise MissingValuesError(
-                f"{job.series[0].attrs['files'][0]}: values are missing, and the published convention knows none; "
+                f"{self.job.series[0].attrs['files'][0]}: values are missing, and the published convention knows none; "
                 "use --convention standard"
             )
-        climate = np.stack([known.at(t) for t in request.following]) if needs_climate and known else None
+        self._score(which, truth, given, masked, self._climate(request))
+        self.studies.add(truth, given)
+
+    def _score(
+        self,
+        which: np.ndarray,
+        truth: np.ndarray,
+        given: Mapping[str, np.ndarray],
+        masked: bool,
+        climate: np.ndarray | None,
+    ) -> None:
+        was = truth if self.to_unit is None else self.to_unit(truth)
         for place, (name, frames) in enumerate(given.items()):
-            said, was = (unscaled(frames), unscaled(truth)) if unscaled else (frames, truth)
-            sample = Sample(said, was, climate, masked)
-            tallies[name].add(sample, which)
+            sample = Sample(frames if self.to_unit is None else self.to_unit(frames), was, climate, masked)
+            self.tallies[name].add(sample, which)
             if place == 0:
-                by_window[which] = _by_window(wanted[options.metrics[0]], sample)
-        studies.add(truth, given)
-        progress.update((start + len(which)) / len(job.windows))
-    seconds = {"total": time.perf_counter() - began, "forecasting": sum(e.seconds for e in entries.values())}
-    document = _document(job, options, setting, entries, tallies, blocks)
-    document["missing"] = missing.summary()
-    document |= studies.result(document["lead"][-1])
-    document["card"] = {
-        "truth_sha256": digest.hexdigest(),
-        "ssim": _ssim_text(options.convention, setting, job),
-        "climatology": known.description if known is not None and "climatology" in entries else "",
-        "seconds": {k: round(v, 3) for k, v in seconds.items()},
-    }
-    return Result(document, by_window)
+                self.by_window[which] = _by_window(self.scores[self.options.metrics[0]], sample)
+
+    def _climate(self, request: Request) -> np.ndarray | None:
+        if "acc" not in self.scores or self.known is None:
+            return None
+        return np.stack([self.known.at(times) for times in request.following])
+
+    def result(self, seconds: float) -> Result:
+        """The document and the windows' scores."""
+        document = _document(self.job, self.options, self.setting, self.entries, self.tallies, self.blocks)
+        document["missing"] = self.missing.summary()
+        document |= self.studies.result(document["lead"][-1])
+        spent = {"total": seconds} | {name: entry.seconds for name, entry in self.entries.items()}
+        used = self.known is not None and "climatology" in self.entries
+        document["card"] = {
+            "truth_sha256": self.digest.hexdigest(),
+            "ssim": _ssim_text(self.options.convention, self.setting, self.job),
+            "climatology": self.known.description if self.known is not None and used else "",
+            "seconds": {name: round(value, 3) for name, value in spent.items()},
+        }
+        return Result(document, self.by_window)
 
 
 def _some(found: Windows, series: Sequence[Series], why: str) -> None:
@@ -338,7 +371,7 @@ def _request(job: Task, observed: np.ndarray, which: np.ndarray, published: _Res
     return Request(observed, following, job.step, back)
 
 
-def _unscaled(setting: Setting) -> Any:
+def _to_unit(setting: Setting) -> Callable[[np.ndarray], np.ndarray] | None:
     """Data units to [0, 1]; nothing for fields."""
     if setting.unit is None:
         return None
