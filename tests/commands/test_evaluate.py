@@ -275,3 +275,74 @@ def test_other_baselines(weather: Path, weather_run: Path) -> None:
 def test_new_mistakes_too(weather: Path, weather_run: Path, arguments: list[str], code: int, says: str) -> None:
     result = pdr("evaluate", weather, "-m", weather_run, *arguments)
     assert (result.code, says in result.last) == (code, True), result.last
+
+
+def weatherbench2_file(path: Path, data: xr.Dataset, inits: list[int], frames: np.ndarray) -> None:
+    """Forecasts [n, τ, H, W] from the frames numbered `inits`, every 6 hours, as WeatherBench 2 lays them out."""
+    leads = (np.arange(frames.shape[1]) + 1) * np.timedelta64(6, "h")
+    dims = ("time", "prediction_timedelta", "lat", "lon")
+    xr.Dataset(
+        {"t2m": (dims, frames, {"units": "K"})},
+        coords={"time": data.time.values[inits], "prediction_timedelta": leads, "lat": data.lat, "lon": data.lon},
+    ).to_netcdf(path)
+
+
+def test_forecasts_of_others_are_aligned_by_valid_time(weather: Path, weather_run: Path, tmp_path: Path) -> None:
+    model, inits = pdr_cli.load(weather_run), [150, 148, 155]
+    with xr.open_dataset(weather) as data:
+        frames = [model.predict(data, init=str(data.time.values[i])).values[:, 0] for i in inits]
+        weatherbench2_file(
+            tmp_path / "theirs.nc", data.isel(lat=slice(None, None, -1)), inits, np.stack(frames)[:, :, ::-1]
+        )
+    document = json.loads(pdr("evaluate", weather, "-m", weather_run, "-m", "theirs.nc", "--json").out)
+    assert document["n_windows"] == 3
+    theirs, ours = (document["scores"][name]["rmse"]["lead"] for name in ("theirs", "run"))
+    assert theirs == pytest.approx(ours, rel=1e-5)
+    assert document["card"]["files"]["theirs"]["layout"]
+
+
+def test_land_that_is_missing_everywhere_counts_nowhere(weather: Path, tmp_path: Path) -> None:
+    with xr.open_dataset(weather) as data:
+        sea = data.copy(deep=True)
+    sea.t2m[:, :, :5] = np.nan
+    sea.to_netcdf(tmp_path / "sea.nc")
+    inits = [20, 21, 40]
+    still = np.repeat(sea.t2m.values[inits][:, None], 4, axis=1)
+    weatherbench2_file(tmp_path / "still.nc", sea, inits, still)
+    document = json.loads(pdr("evaluate", "sea.nc", "-m", "still.nc", "--json").out)
+    assert document["missing"]["share"] == pytest.approx(5 / 15)
+    skill = document["skill"]["still"]["persistence"]
+    assert (skill["overall"], skill["lead"]) == (0, [0, 0, 0, 0])
+    first = [np.nanmean((sea.t2m.values[i + 1].astype(float) - sea.t2m.values[i]) ** 2) for i in inits]
+    one = json.loads(pdr("evaluate", "sea.nc", "-m", "still.nc", "--json", "--metrics", "mse,ssim,psnr").out)
+    assert one["scores"]["still"]["mse"]["lead"][0] == pytest.approx(np.mean(first), rel=1e-6)
+    assert np.isfinite([one["scores"]["still"][m]["overall"] for m in ("ssim", "psnr")]).all()
+
+
+def test_the_published_protocol_scales_each_part_by_itself(weather: Path, weather_run: Path) -> None:
+    document = json.loads(pdr("evaluate", weather, "-m", weather_run, "--protocol", "openstl", "--json").out)
+    assert document["protocol"] == "openstl"
+    with xr.open_dataset(weather) as data:
+        # 160 steps, test fraction 0.15, no gap: frames 136 ... 159, windows of 4 + 4 at every step.
+        frames = data.t2m.values[136:].astype(np.float64)
+    assert document["n_windows"] == 24 - 8 + 1
+    errors = [(frames[i + 4 : i + 8] - frames[i + 3]) ** 2 for i in range(17)]
+    # Standardised by the test's sd and brought back by the training's: errors grow by the ratio of the two.
+    ratio = pdr_cli.load(weather_run).card.scaling.scale[0] / frames.std()
+    wanted = np.mean(errors) * ratio**2
+    assert document["scores"]["persistence"]["mse"]["overall"] == pytest.approx(wanted, rel=1e-4)
+    refused = pdr("evaluate", weather, "-m", weather_run, "--protocol", "openstl", "--split", "all")
+    assert refused.code == 2
+
+
+def test_a_report_is_one_page_and_its_pictures(weather: Path, weather_run: Path, tmp_path: Path) -> None:
+    arguments = ["--metrics", "rmse,acc", "--split", "all", "--report", "report.html"]
+    result = pdr("evaluate", weather, "-m", weather_run, *arguments)
+    assert result.code == 0, result.err
+    page = (tmp_path / "report.html").read_text()
+    for words in ("skill against", "Best forecast", "Worst forecast", "Calibration", "wavelength"):
+        assert words.lower() in page.lower()
+    pictures = {p.stem for p in (tmp_path / "report").glob("*.png")}
+    assert {"score-rmse", "skill", "spectra", "calibration", "case-best", "case-median", "case-worst"} <= pictures
+    document = json.loads(pdr("evaluate", weather, "-m", weather_run, *arguments[:4], "--json").out)
+    assert document["card"]["truth_sha256"][:12] in page
