@@ -453,13 +453,17 @@ class _Missing:
 
 
 class _Studies:
-    """The analyses that were asked for, fed batch by batch, on values between 0 and 1 where units would matter."""
+    """The analyses that were asked for, fed batch by batch.
+
+    Concentration and warping are defined on values between 0 and 1; the others speak the data's units.
+    """
 
     def __init__(self, job: Task, options: Options, setting: Setting, entries: Sequence[str]) -> None:
         asked, both = options.analyses, ["truth", *entries]
         self.lead = job.windows.out_steps
         offset, scale = setting.unit or _spread_unit(job)
         self.offset, self.scale = (np.asarray(v, np.float64)[:, None, None] for v in (offset, scale))
+        self.sd = _common_scale(job)[:, None, None]
         # One axis holds one unit: of channels with different ones, the first is looked at.
         self.channels = slice(None) if len(set(units(job.series[0]))) == 1 else slice(0, 1)
         low, high = offset[self.channels].min(), (offset + scale)[self.channels].max()
@@ -477,14 +481,14 @@ class _Studies:
         """Frames [B, τ, C, H, W] in data units; NaN counts in nothing."""
         for name, calibration in self.calibration.items():
             calibration.add(given[name][:, :, self.channels], truth[:, :, self.channels])
-        if not self.spectra and not self.concentration and self.warping is None:
-            return
         both = {"truth": truth, **given}
-        bounded = {n: np.asarray((f - self.offset) / self.scale, np.float32) for n, f in both.items()}
         for name, spectra in self.spectra.items():
-            spectra.add(bounded[name][:, -1])
+            spectra.add(both[name][:, -1] / self.sd)
         for name, sharpness in self.sharpness.items():
-            sharpness.add(bounded[name][:, -1], bounded["truth"][:, -1])
+            sharpness.add(given[name][:, -1] / self.sd, truth[:, -1] / self.sd)
+        if not self.concentration and self.warping is None:
+            return
+        bounded = {n: np.asarray((f - self.offset) / self.scale, np.float32) for n, f in both.items()}
         for name, concentration in self.concentration.items():
             concentration.add(bounded[name])
         if self.warping is not None:
