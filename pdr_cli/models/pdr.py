@@ -7,7 +7,7 @@ X^ = Φ(X~, Y)        (3)  both become the forecast
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -52,7 +52,28 @@ class PDR(nn.Module):
 
     def forward(self, x: Tensor, out_steps: int) -> Forecast:
         """x: [B, T, C, H, W], the observed frames; `out_steps` is τ, shorter or longer than T."""
-        coarse = rollout(self.predict, x, out_steps)  # [B, τ, C, H, W], fed back before any rendering
+        return self.paint(self.coarse_forecast(x, out_steps))
+
+    def rehearse(self, x: Tensor, target: Tensor, progress: float) -> tuple[Forecast, dict[str, Tensor]]:
+        """A forecast as training makes it, and what it minimises beside its loss.
+
+        Predictors with a `training_forecast` are taught with the target [B, τ, C, H, W]; others do as always.
+        `progress` is the share of the training that is done.
+        """
+        lesson: Any = getattr(self.predictor, "training_forecast", None)
+        if lesson is None:
+            return self(x, target.shape[1]), {}
+        coarse, terms = lesson(x, target, progress, self.anchor == "last")
+        return self.paint(coarse), terms
+
+    def coarse_forecast(self, x: Tensor, out_steps: int) -> Tensor:
+        """F_p: [B, T, C, H, W] → [B, τ, C, H, W], fed back by `rollout` where the predictor itself has one horizon."""
+        if getattr(self.predictor, "any_horizon", False):
+            return self.predictor(x, out_steps, self.anchor == "last")
+        return rollout(self.predict, x, out_steps)
+
+    def paint(self, coarse: Tensor) -> Forecast:
+        """R(F_c(X~)) and Φ for the whole coarse forecast at once, [B, τ, C, H, W]."""
         rendered = None if self.adapter is None else self.adapter(coarse)
         return Forecast(self.fusion(coarse, rendered), coarse, rendered)
 
@@ -95,6 +116,7 @@ def build_pdr(
         n_t=n_t,
         mlp_ratio=mlp_ratio,
         drop_path=drop_path,
+        size=size,
     )
     phi = build_fusion(fusion, channels)
     if not phi.needs_rendered:

@@ -11,6 +11,7 @@ from torch import nn
 
 from pdr_cli.errors import ConfigError, did_you_mean
 
+from .recurrent import RECURRENT
 from .simvp import SimVP
 from .translators.tau import tau_translator
 
@@ -20,7 +21,7 @@ TRANSLATORS: dict[str, Callable[..., nn.Module]] = {"tau": tau_translator}
 
 def predictors() -> list[str]:
     """Names that `build_predictor` accepts beside `module:Class`."""
-    return sorted({*TRANSLATORS, *entry_points(group=ENTRY_POINTS).names})
+    return sorted({*TRANSLATORS, *RECURRENT, *entry_points(group=ENTRY_POINTS).names})
 
 
 def build_predictor(
@@ -34,10 +35,15 @@ def build_predictor(
     n_t: int,
     mlp_ratio: float,
     drop_path: float,
+    size: tuple[int, int] | None = None,
 ) -> nn.Module:
     """A predictor [B, T, C, H, W] → [B, T, C, H, W], T = `in_steps`, C = `channels`.
 
-    A predictor from outside is called with all of these but `name` as keyword arguments.
+    A predictor from outside is called with all of these but `name` and `size` as keyword arguments; one that has
+    `any_horizon` is later asked for as many frames as are wanted: (x, steps, anchored), see `Recurrent.forward`.
+
+    Args:
+        size: (H, W), for those that have weights for each place of the grid.
 
     Raises:
         ConfigError: an unknown name, or one that leads to nothing that can be built.
@@ -45,6 +51,8 @@ def build_predictor(
     inside: dict[str, Any] = {"hid_t": hid_t, "n_t": n_t, "mlp_ratio": mlp_ratio, "drop_path": drop_path}
     if name in TRANSLATORS:
         return SimVP(in_steps, channels, TRANSLATORS[name](in_steps * hid_s, **inside), hid_s, n_s)
+    if name in RECURRENT:
+        return RECURRENT[name](channels=channels, hid_s=hid_s, n_s=n_s, size=size, **inside)
     shell: dict[str, Any] = {"in_steps": in_steps, "channels": channels, "hid_s": hid_s, "n_s": n_s}
     return call_factory(name, find_factory(name), shell | inside)
 

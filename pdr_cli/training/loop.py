@@ -128,13 +128,14 @@ class Trainer:
         self.network.train()
         x, y = self._tensors(self.train, self._batch())
         with self._autocast:
-            out = self.network(x, y.shape[1])
+            out, taught = self.network.rehearse(x, y, self._fraction(began))
             loss, terms = self.loss(out.fused, y)
-            total = loss
+            total = loss + sum(taught.values())
+            terms |= taught
             if self.config.coarse_weight:
                 # Unsupervised, the coarse forecast becomes whatever suits the fusion, and feeding it back goes astray.
                 terms["coarse_loss"] = coarse_loss = self.loss(out.coarse, y)[0]
-                total = loss + self.config.coarse_weight * coarse_loss
+                total = total + self.config.coarse_weight * coarse_loss
         if not torch.isfinite(total):
             raise NonFiniteLossError(
                 f"the loss is {float(total.detach()):g} at step {self.position.step + 1}; try a smaller --set train.lr "
