@@ -1,0 +1,88 @@
+"""Recurrent predictors through the command: trained with their targets, resumed exactly, forecast to any horizon."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import xarray as xr
+
+from pdr_cli import checkpoint
+from pdr_cli.models.recurrent import predrnn
+from pdr_cli.training.loop import Trainer, _channels_last
+from tests.cli import pdr
+from tests.conftest import tiny_settings
+
+
+def steps_of(run: Path) -> list[dict]:  # type: ignore[type-arg]
+    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["event"] == "step"]
+
+
+def test_trained_predicted_and_read_back(make_run: Callable[..., Path], weather: Path, tmp_path: Path) -> None:
+    run = make_run(weather, "--backbone", "predrnnv2")
+    for line in steps_of(run):
+        assert line["decoupling"] > 0
+        assert line["observed_loss"] > 0
+    out = tmp_path / "forecast.nc"
+    result = pdr("predict", weather, "-m", run, "--steps", "6", "-o", out)
+    assert result.code == 0, result.err
+    with xr.open_dataset(out) as forecast:
+        assert forecast.sizes["time"] == 6, "trained for 4"
+
+
+def test_what_a_predictor_adds_is_minimised(
+    make_run: Callable[..., Path], weather: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = []
+    for weight in (0.0, 100.0):
+        monkeypatch.setattr(predrnn, "DECOUPLING_WEIGHT", weight)
+        losses.append([line["loss"] for line in steps_of(make_run(weather, "--backbone", "predrnnv2"))])
+    assert losses[0][0] == losses[1][0], "the loss that is logged is that of the forecast alone"
+    assert losses[0][2] != losses[1][2]
+
+
+def test_training_says_how_far_it_is(
+    make_run: Callable[..., Path], weather: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+    shown = predrnn.PredRNN.shown
+    monkeypatch.setattr(predrnn.PredRNN, "shown", lambda self, *a: told.append(a[3]) or shown(self, *a))
+    make_run(weather, "--backbone", "predrnn", "--steps", "4", "--budget", "1h")
+    assert told == pytest.approx([0, 1 / 4, 2 / 4, 3 / 4], abs=1e-3), "the clock adds next to nothing to the steps"
+
+
+def test_weights_of_3d_convolutions_keep_their_layout() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3), torch.nn.Conv3d(4, 4, 3))
+    before = [p.detach().clone() for p in network.parameters()]
+    _channels_last(network)
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert network[1].weight.is_contiguous()
+    assert all(p.equal(q) for p, q in zip(network.parameters(), before, strict=True))
+
+
+def test_an_interrupted_run_draws_the_same_targets_again(weather: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(folder: str, *more: str) -> int:
+        base = ["train", "--preset", "demo", "--data", str(weather), "-o", folder, "-q", "--steps", "6"]
+        return pdr(*base, *tiny_settings(), "--backbone", "predrnnv2", "--budget", "", *more).code
+
+    assert train("whole") == 0
+    plain_step = Trainer._step
+
+    def interrupted_at_third(self: Trainer, began: float) -> None:
+        plain_step(self, began)
+        if self.position.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_step", interrupted_at_third)
+        assert train("cut") == 128 + signal.SIGTERM
+    assert pdr("train", "--resume", "-o", "cut", "-q").code == 0
+    whole, cut = (checkpoint.load(Path(run, "model.safetensors"))[1] for run in ("whole", "cut"))
+    assert all(whole[key].equal(cut[key]) for key in whole)
+    assert [line["loss"] for line in steps_of(Path("whole"))] == [line["loss"] for line in steps_of(Path("cut"))]
