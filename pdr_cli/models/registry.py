@@ -11,17 +11,19 @@ from torch import nn
 
 from pdr_cli.errors import ConfigError, did_you_mean
 
+from .predformer import PredFormer
 from .recurrent import RECURRENT
 from .simvp import SimVP
 from .translators.tau import tau_translator
 
 ENTRY_POINTS = "pdr.predictors"
 TRANSLATORS: dict[str, Callable[..., nn.Module]] = {"tau": tau_translator}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {**RECURRENT, "predformer": PredFormer}
 
 
 def predictors() -> list[str]:
     """Names that `build_predictor` accepts beside `module:Class`."""
-    return sorted({*TRANSLATORS, *RECURRENT, *entry_points(group=ENTRY_POINTS).names})
+    return sorted({*TRANSLATORS, *NETWORKS, *entry_points(group=ENTRY_POINTS).names})
 
 
 def build_predictor(
@@ -51,9 +53,9 @@ def build_predictor(
     inside: dict[str, Any] = {"hid_t": hid_t, "n_t": n_t, "mlp_ratio": mlp_ratio, "drop_path": drop_path}
     if name in TRANSLATORS:
         return SimVP(in_steps, channels, TRANSLATORS[name](in_steps * hid_s, **inside), hid_s, n_s)
-    if name in RECURRENT:
-        return RECURRENT[name](channels=channels, hid_s=hid_s, n_s=n_s, size=size, **inside)
     shell: dict[str, Any] = {"in_steps": in_steps, "channels": channels, "hid_s": hid_s, "n_s": n_s}
+    if name in NETWORKS:
+        return NETWORKS[name](size=size, **shell, **inside)
     return call_factory(name, find_factory(name), shell | inside)
 
 
