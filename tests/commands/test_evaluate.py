@@ -346,3 +346,12 @@ def test_a_report_is_one_page_and_its_pictures(weather: Path, weather_run: Path,
     assert {"score-rmse", "skill", "spectra", "calibration", "case-best", "case-median", "case-worst"} <= pictures
     document = json.loads(pdr("evaluate", weather, "-m", weather_run, *arguments[:4], "--json").out)
     assert document["card"]["truth_sha256"][:12] in page
+
+
+def test_what_is_not_defined_is_null_in_json_and_a_dash_in_the_table(weather: Path, weather_run: Path) -> None:
+    arguments = ("evaluate", weather, "-m", weather_run, "--metrics", "acc")
+    text = pdr(*arguments, "--json").out
+    assert "NaN" not in text
+    # The climatology has no anomalies, so nothing that they could be correlated with.
+    assert json.loads(text)["scores"]["climatology"]["acc"]["overall"] is None
+    assert "–" in pdr(*arguments).out
