@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pdr_cli import splat
 from pdr_cli.errors import ConfigError, GridError
-from pdr_cli.models.predgs import auto_downsample, auto_kernel_size, even_grid, pooled_plane, pooling
+from pdr_cli.models.initialization import even_grid
+from pdr_cli.models.predgs import auto_downsample, auto_kernel_size, pooled_plane, pooling
 
 Build = Callable[..., Any]
 
