@@ -98,6 +98,7 @@ def build_adapter(
             size,
             uses_last=uses_last,
             downsample=downsample,
+            hidden=hidden,
             mlp_depth=mlp_depth,
             parameters=parameters_of(twin),
         )

@@ -16,20 +16,22 @@ from .gaussians import Adapter
 from .local import Features
 from .predgs import MLP, Pooling, check_grid, pooled_plane
 
-MISFIT = 0.025  # share of the parameters by which a control may differ where a coarser plane would fit better
+MISFIT = 0.025  # share of the parameters by which a control may differ, where a coarser plane fits better
+NARROW = 0.1  # of PredGS's hidden width: through fewer units hardly a picture passes
 
 
 class MLPControl(Adapter):
     """PredGS's pooled plane and an MLP, which paints the layer.
 
-    One hidden unit for every pixel costs much on large frames: there a coarser plane is painted and interpolated, the
-    finest with which some width has the parameters that were asked for.
+    On large frames each hidden unit costs a weight for every pixel, and few would be left: there a coarser plane is
+    painted and interpolated, the finest that leaves enough of them and meets the number of parameters.
 
     Args:
         channels: C.
         size: (H, W), which the flattened plane ties the control to.
         uses_last: read the last observed frame beside the coarse forecast.
         downsample: as for `PredGS`.
+        hidden: D of the `PredGS` it stands beside.
         mlp_depth: hidden layers.
         parameters: how many it should have.
     """
@@ -44,6 +46,7 @@ class MLPControl(Adapter):
         *,
         uses_last: bool,
         downsample: float | Literal["auto"],
+        hidden: int,
         mlp_depth: int,
         parameters: int,
     ) -> None:
@@ -51,8 +54,12 @@ class MLPControl(Adapter):
         self.size = (size[0], size[1])
         self.pool = Pooling(size, downsample)
         inputs = self.inputs * self.pool.cells
-        (h, w), hidden = fitting_plane(inputs, channels, self.size, mlp_depth, parameters)
-        self.mlp = MLP(inputs, hidden, (channels, h, w), mlp_depth)
+
+        def count(width: int, plane: tuple[int, int]) -> int:
+            return mlp_parameters(inputs, width, mlp_depth, channels * math.prod(plane))
+
+        (h, w), width = fitting_plane(count, self.size, parameters, math.ceil(NARROW * hidden))
+        self.mlp = MLP(inputs, width, (channels, h, w), mlp_depth)
         make_faint(self.mlp.last)
         self.register_buffer("up_rows", interpolation(h, size[0]), persistent=False)  # [H, h]
         self.register_buffer("up_columns", interpolation(w, size[1]), persistent=False)  # [W, w]
@@ -93,19 +100,21 @@ class ConvControl(Adapter):
 
 
 def fitting_plane(
-    inputs: int, channels: int, size: tuple[int, int], depth: int, parameters: int
+    count: Callable[[int, tuple[int, int]], int], size: tuple[int, int], wanted: int, least: int
 ) -> tuple[tuple[int, int], int]:
-    """The finest plane (h, w) to paint, and the hidden width with which an MLP has about so many parameters."""
-    best, least = ((1, 1), 1), math.inf
+    """The finest plane (h, w) that meets the wanted `count(width, plane)` with a width of `least` or more, and the width.
+
+    Where none does, the one that misses it least.
+    """
+    fits = []
     for plane in planes(size):
-        outputs = channels * math.prod(plane)
-        hidden = nearest(lambda width, n=outputs: mlp_parameters(inputs, width, depth, n), parameters)  # type: ignore[misc]
-        misfit = abs(mlp_parameters(inputs, hidden, depth, outputs) / parameters - 1)
-        if misfit <= MISFIT:
-            return plane, hidden
-        if misfit < least:
-            best, least = (plane, hidden), misfit
-    return best
+        width = nearest(lambda w, plane=plane: count(w, plane), wanted)  # type: ignore[misc]
+        misfit = abs(count(width, plane) / wanted - 1)
+        if misfit <= MISFIT and width >= least:
+            return plane, width
+        fits.append((misfit, plane, width))
+    _, plane, width = min(fits)
+    return plane, width
 
 
 def planes(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
