@@ -66,7 +66,10 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Any key of the preset, such as train.lr=1e-3."),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Predictor: tau, or module:Class.")] = None,
-    fusion: Annotated[str | None, typer.Option(help="concat, add, gs or none (no Gaussians).")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="flatten (PredGS), local, or without Gaussians mlp or conv.")
+    ] = None,
+    fusion: Annotated[str | None, typer.Option(help="concat, gated, add, gs or none (the predictor alone).")] = None,
     loss: Annotated[str | None, typer.Option(help="l1ssim, l1, ssim, mse or l2reg.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training windows.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
@@ -99,6 +102,7 @@ def train(
         settings=settings or [],
         flags={
             "model.backbone": backbone,
+            "model.adapter": adapter,
             "model.fusion": fusion,
             "train.loss": loss,
             "train.epochs": epochs,

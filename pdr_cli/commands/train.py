@@ -19,11 +19,12 @@ from pdr_cli.data.scaling import Scaling
 from pdr_cli.data.series import describe
 from pdr_cli.errors import InputNotFoundError, OutputError, UsageError
 from pdr_cli.logs import log, progress
+from pdr_cli.models.gaussians import GaussianAdapter
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import RunFolder
 from pdr_cli.training import losses
 from pdr_cli.training.loop import Trainer
-from pdr_cli.training.prepare import Prepared, measure, prepare, what_was_read, what_was_seen
+from pdr_cli.training.prepare import Prepared, first_frame, measure, prepare, what_was_read, what_was_seen
 from pdr_cli.training.state import Position
 
 
@@ -49,7 +50,7 @@ def run(
     log.info("split   %s", _split_line(prepared))
     torch.manual_seed(resolved.train.seed)
     network = forecast.build(resolved, prepared.channels, prepared.size)
-    log.info("model   %s", _model_line(network, resolved))
+    log.info("model   %s", _model_line(network, resolved, prepared.size))
     if dry_run:
         _dry_run(resolved, prepared, network)
         return
@@ -113,6 +114,7 @@ def _train(
 ) -> None:
     scaling, climatology = measure(prepared, resolved)
     data_files = what_was_read(prepared)
+    network.initialize(torch.from_numpy(first_frame(prepared, scaling)))
     network.to(where)
     folder.path.mkdir(parents=True, exist_ok=True)
     card = _card(resolved, prepared, scaling, data_files)
@@ -185,10 +187,11 @@ def _split_line(prepared: Prepared) -> str:
     return f"{counts} ({prepared.split.rule})"
 
 
-def _model_line(network: PDR, resolved: Config) -> str:
+def _model_line(network: PDR, resolved: Config, size: tuple[int, int]) -> str:
     total = sum(p.numel() for p in network.parameters())
     adapter = sum(p.numel() for p in network.adapter.parameters()) if network.adapter is not None else 0
-    painter = f" + PredGS {adapter:,} ({resolved.model.gaussians} Gaussians)" if adapter else ""
+    count = network.adapter.count(size) if isinstance(network.adapter, GaussianAdapter) else "no"
+    painter = f" + {type(network.adapter).__name__} {adapter:,} ({count} Gaussians)" if adapter else ""
     return f"{resolved.model.backbone} {total - adapter:,} parameters{painter}"
 
 
@@ -205,7 +208,7 @@ def _dry_run(resolved: Config, prepared: Prepared, network: PDR) -> None:
     print(config.dump(resolved))
     print(f"# data        {describe(prepared.series[0])}{_more(len(prepared.series))}")
     print(f"# windows     {_split_line(prepared)}")
-    print(f"# model       {_model_line(network, resolved)}")
+    print(f"# model       {_model_line(network, resolved, prepared.size)}")
     print(f"# FLOPs       {counter.get_total_flops() / 1e9:.2f} G a window (2 per multiply-add)")
     print(f"# memory      {4 * weights / 2**20:.0f} MB for weights, gradients and optimiser")
     print(f"# steps       {max(1, len(prepared.train) // batch)} an epoch")

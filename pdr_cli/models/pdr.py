@@ -11,8 +11,9 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from .adapters import build_adapter
 from .fusion import Fusion, build_fusion
-from .predgs import PredGS
+from .gaussians import Adapter
 from .registry import build_predictor
 from .simvp import rollout
 
@@ -38,7 +39,7 @@ class PDR(nn.Module):
     def __init__(
         self,
         predictor: nn.Module,
-        adapter: PredGS | None,
+        adapter: Adapter | None,
         fusion: Fusion,
         anchor: Literal["none", "last"] = "none",
     ) -> None:
@@ -53,13 +54,18 @@ class PDR(nn.Module):
     def forward(self, x: Tensor, out_steps: int) -> Forecast:
         """x: [B, T, C, H, W], the observed frames; `out_steps` is τ, shorter or longer than T."""
         coarse = rollout(self.predict, x, out_steps)  # [B, τ, C, H, W], fed back before any rendering
-        rendered = None if self.adapter is None else self.adapter(coarse)
+        rendered = None if self.adapter is None else self.adapter(coarse, x[:, -1])
         return Forecast(self.fusion(coarse, rendered), coarse, rendered)
 
     def predict(self, x: Tensor) -> Tensor:
         """One pass of the predictor: [B, T, C, H, W] → [B, T, C, H, W]."""
         frames = self.predictor(x)
         return frames if self.anchor == "none" else x[:, -1:] + frames
+
+    def initialize(self, frame: Tensor) -> None:
+        """Place what starts from the training data by a frame of it, [C, H, W], in network units."""
+        if self.adapter is not None:
+            self.adapter.initialize(frame)
 
 
 def build_pdr(
@@ -76,15 +82,24 @@ def build_pdr(
     drop_path: float,
     anchor: Literal["none", "last"],
     fusion: str,
+    adapter: str,
+    adapter_input: str,
     gaussians: int,
     kernel_size: int | Literal["auto"],
     downsample: float | Literal["auto"],
     hidden: int,
+    mlp_depth: int,
+    init: str,
+    coords: Literal["absolute", "offset"],
+    cell_stride: int,
+    per_cell: int,
+    conv_width: int,
+    conv_depth: int,
     sigma_min: float,
     normalize: Literal["peak", "density"],
-    amplitude: Literal["auto", "tanh", "sigmoid"],
+    amplitude: Literal["auto", "tanh", "sigmoid", "linear"],
 ) -> PDR:
-    """The model that a preset describes; `build_predictor`, `PredGS` and `build_fusion` say what each value means."""
+    """The model that a preset describes; `build_predictor`, `build_adapter` and `build_fusion` say what each value means."""
     predictor = build_predictor(
         backbone,
         in_steps,
@@ -99,15 +114,24 @@ def build_pdr(
     phi = build_fusion(fusion, channels)
     if not phi.needs_rendered:
         return PDR(predictor, None, phi, anchor)
-    adapter = PredGS(
+    painter = build_adapter(
+        adapter,
         channels,
         size,
+        adapter_input=adapter_input,
         gaussians=gaussians,
         kernel_size=kernel_size,
         downsample=downsample,
         hidden=hidden,
+        mlp_depth=mlp_depth,
+        init=init,
+        coords=coords,
+        cell_stride=cell_stride,
+        per_cell=per_cell,
+        conv_width=conv_width,
+        conv_depth=conv_depth,
         sigma_min=sigma_min,
         normalize=normalize,
         amplitude=amplitude,
     )
-    return PDR(predictor, adapter, phi, anchor)
+    return PDR(predictor, painter, phi, anchor)

@@ -74,10 +74,12 @@ def _seconds(model: Model, x: torch.Tensor, steps: int) -> tuple[float, float]:
 
 
 def _renderer_flops(model: Model, steps: int) -> int:
+    from pdr_cli.models.gaussians import GaussianAdapter
+
     adapter = model.network.adapter
-    if adapter is None:
+    if not isinstance(adapter, GaussianAdapter):
         return 0
-    values = model.card.config.model.gaussians * adapter.kernel_size**2
+    values = adapter.count(model.card.size) * adapter.kernel_size**2
     return steps * values * (PER_LATTICE_VALUE + 2 * len(model.card.variables))
 
 
