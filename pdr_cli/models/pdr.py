@@ -110,6 +110,7 @@ def build_pdr(
         n_t=n_t,
         mlp_ratio=mlp_ratio,
         drop_path=drop_path,
+        size=size,
     )
     phi = build_fusion(fusion, channels)
     if not phi.needs_rendered:
