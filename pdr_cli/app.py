@@ -65,8 +65,18 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any key of the preset, such as train.lr=1e-3."),
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="Predictor: tau, or module:Class.")] = None,
-    fusion: Annotated[str | None, typer.Option(help="concat, add, gs or none (no Gaussians).")] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Predictor: simvp, simvp2, tau, convnext, hornet, moganet, vit, swin, uniformer, poolformer, van, "
+            "mlpmixer, convmixer; frame by frame convlstm, predrnn, predrnnpp, predrnnv2, mim, e3dlstm, phydnet, mau, "
+            "prednet; predformer; or module:Class."
+        ),
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="flatten (PredGS), local, or without Gaussians mlp or conv.")
+    ] = None,
+    fusion: Annotated[str | None, typer.Option(help="concat, gated, add, gs or none (the predictor alone).")] = None,
     loss: Annotated[str | None, typer.Option(help="l1ssim, l1, ssim, mse or l2reg.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training windows.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
@@ -74,6 +84,13 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order of windows.")] = None,
     device: Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="Start from trained weights: a run, a model.safetensors, or OpenSTL's .pth or .ckpt."),
+    ] = None,
+    freeze_backbone: Annotated[
+        bool, typer.Option("--freeze-backbone", help="Leave the predictor as it is; train what is attached to it.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in -o from its last saved state.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
     quiet: Quiet = False,
@@ -99,6 +116,7 @@ def train(
         settings=settings or [],
         flags={
             "model.backbone": backbone,
+            "model.adapter": adapter,
             "model.fusion": fusion,
             "train.loss": loss,
             "train.epochs": epochs,
@@ -107,6 +125,8 @@ def train(
             "train.seed": seed,
             "train.precision": precision,
         },
+        init_from=init_from,
+        freeze_backbone=freeze_backbone,
         device=device,
         resume=resume,
         dry_run=dry_run,

@@ -19,7 +19,20 @@ from pdr_cli.errors import ConfigError, did_you_mean
 Kind = Literal["weather", "traffic", "video", "any"]
 
 # What files written before these keys existed meant: models and presets of then are read as they were.
-BEFORE = {"train_period": "", "val_period": "", "test_period": "", "protocol": "honest"}
+BEFORE: dict[str, dict[str, Any]] = {
+    "data": {"train_period": "", "val_period": "", "test_period": "", "protocol": "honest"},
+    "model": {
+        "adapter": "flatten",
+        "adapter_input": "auto",
+        "mlp_depth": 1,
+        "init": "grid",
+        "coords": "absolute",
+        "cell_stride": 2,
+        "per_cell": 1,
+        "conv_width": 32,
+        "conv_depth": 4,
+    },
+}
 
 
 class _Table(BaseModel):
@@ -81,7 +94,7 @@ class DataConfig(_Table):
 
 
 class ModelConfig(_Table):
-    """Predictor, PredGS adapter and fusion."""
+    """Predictor, adapter and fusion."""
 
     backbone: str = Field(description="pixel-space predictor")
     hid_s: int = Field(ge=2, description="channels of the spatial encoder and decoder")
@@ -94,15 +107,31 @@ class ModelConfig(_Table):
         description="none: the predictor forecasts frames (literal); last: their change since the last observed frame"
     )
     fusion: str = Field(description="how coarse forecast and Gaussians meet")
-    gaussians: int = Field(ge=1, description="Gaussians per frame, N")
+    adapter: str = Field(
+        description="what reads the coarse forecast: flatten (PredGS), local, or their controls without Gaussians, mlp "
+        "and conv"
+    )
+    adapter_input: Literal["auto", "coarse", "coarse+last"] = Field(
+        description="what the adapter sees: the coarse forecast, or the last observed frame too; auto: by the adapter"
+    )
+    gaussians: int = Field(ge=1, description="Gaussians per frame, N, of the flatten adapter")
     kernel_size: int | Literal["auto"] = Field(description="lattice size K, odd; auto: 8 sqrt(HW/N)")
     downsample: float | Literal["auto"] = Field(description="pooling rate before the MLPs; auto: to about 256 cells")
     hidden: int = Field(ge=1, description="hidden width D of the four MLPs")
+    mlp_depth: int = Field(ge=1, description="hidden layers of each MLP")
+    init: str = Field(description="where the flatten adapter's Gaussians start")
+    coords: Literal["absolute", "offset"] = Field(
+        description="absolute: a centre is anywhere in the frame; offset: near where it started"
+    )
+    cell_stride: int = Field(ge=2, description="side of a cell of the local adapter, pixels, a power of 2")
+    per_cell: int = Field(ge=1, description="Gaussians in a cell of the local adapter")
+    conv_width: int = Field(ge=1, description="channels of the local adapter")
+    conv_depth: int = Field(ge=0, description="convolutions of the local adapter at the resolution of its cells")
     sigma_min: float = Field(ge=0, description="smallest standard deviation, pixels")
     normalize: Literal["peak", "density"] = Field(
         description="each Gaussian's maximum, or its integral, is its amplitude"
     )
-    amplitude: Literal["auto", "tanh", "sigmoid"] = Field(description="range of the amplitudes; auto: tanh")
+    amplitude: Literal["auto", "tanh", "sigmoid", "linear"] = Field(description="range of the amplitudes; auto: tanh")
 
 
 class TrainConfig(_Table):
@@ -230,8 +259,9 @@ def load(preset: str, overrides: list[str] | None = None) -> Config:
 
 def validate(values: dict[str, Any], where: str) -> Config:
     """Check nested `values` against the schema; `where` names their origin in messages."""
-    if isinstance(values.get("data"), dict):
-        values = values | {"data": BEFORE | values["data"]}
+    for table, before in BEFORE.items():
+        if isinstance(values.get(table), dict):
+            values = values | {table: before | values[table]}
     try:
         return Config.model_validate(values)
     except ValidationError as error:

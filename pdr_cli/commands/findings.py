@@ -155,7 +155,14 @@ def _years(one: Series) -> Iterator[Finding]:
     absent = [y for y in YEARS if y not in there]
     whole = {y: HOURS_OF_YEAR + 24 * (y % 4 == 0) for y in YEARS}
     partly = [y for y in YEARS if 0 < there.get(y, 0) < whole[y]]
-    if absent:
+    if absent == list(YEARS):
+        first, last = one.time.values[[0, -1]].astype("datetime64[D]")
+        yield Finding(
+            "warning",
+            f"no time of 2010 to 2018, the data run from {first} to {last}; the fractions divide them",
+            "set data.train_period, data.val_period and data.test_period to divide them by dates of your own",
+        )
+    elif absent:
         yield Finding(
             "warning",
             f"of 2010 to 2018, {len(absent)} years are missing: {', '.join(map(str, absent))}",

@@ -111,8 +111,8 @@ def _analyses(document: Mapping[str, Any]) -> list[Any]:
     if "concentration" in document:
         tables.append(_plain_table("concentration (nearest to truth is best)", document["concentration"]))
     if "warping" in document:
-        rows = {k: v for k, v in document["warping"].items() if k != "flow"}
-        tables.append(_plain_table(f"temporal warping error, flow {document['warping']['flow']}", rows))
+        title = f"temporal warping error, flow by {document['warping']['flow']}"
+        tables.append(_plain_table(title, document["warping"]["errors"]))
     if "spectra" in document and "ratio" in document["spectra"]:
         power, slope = document["spectra"]["ratio"], document["spectra"]["gradient"]
         rows = {name: {"power below 4 cells": power[name], "mean gradient": slope[name]} for name in power}

@@ -19,12 +19,14 @@ from pdr_cli.data.scaling import Scaling
 from pdr_cli.data.series import describe
 from pdr_cli.errors import InputNotFoundError, OutputError, UsageError
 from pdr_cli.logs import log, progress
+from pdr_cli.models.gaussians import GaussianAdapter
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import RunFolder
-from pdr_cli.training import losses
+from pdr_cli.training import losses, warm_start
 from pdr_cli.training.loop import Trainer
-from pdr_cli.training.prepare import Prepared, measure, prepare, what_was_read, what_was_seen
+from pdr_cli.training.prepare import Prepared, first_frame, measure, prepare, what_was_read, what_was_seen
 from pdr_cli.training.state import Position
+from pdr_cli.training.warm_start import WarmStart
 
 
 def run(
@@ -38,6 +40,8 @@ def run(
     device: str,
     resume: bool,
     dry_run: bool,
+    init_from: Path | None = None,
+    freeze_backbone: bool = False,
 ) -> None:
     """Train; see `pdr train --help` for the options."""
     resolved = _resolve(_source(preset, out, resume), data, variables, settings, flags)
@@ -49,11 +53,15 @@ def run(
     log.info("split   %s", _split_line(prepared))
     torch.manual_seed(resolved.train.seed)
     network = forecast.build(resolved, prepared.channels, prepared.size)
-    log.info("model   %s", _model_line(network, resolved))
+    log.info("model   %s", _model_line(network, resolved, prepared.size))
+    if resume:
+        start = warm_start.resume(network, folder, asked=init_from is not None or freeze_backbone)
+    else:
+        start = warm_start.begin(network, resolved, prepared.channels, prepared.size, init_from, freeze_backbone)
     if dry_run:
         _dry_run(resolved, prepared, network)
         return
-    _train(resolved, prepared, network, folder, where, resume)
+    _train(resolved, prepared, network, folder, where, resume, start)
 
 
 def _source(preset: str | None, out: Path | None, resume: bool) -> str:
@@ -109,13 +117,23 @@ def _folder(resolved: Config, out: Path | None, resume: bool, dry_run: bool) -> 
 
 
 def _train(
-    resolved: Config, prepared: Prepared, network: PDR, folder: RunFolder, where: torch.device, resume: bool
+    resolved: Config,
+    prepared: Prepared,
+    network: PDR,
+    folder: RunFolder,
+    where: torch.device,
+    resume: bool,
+    start: WarmStart,
 ) -> None:
     scaling, climatology = measure(prepared, resolved)
     data_files = what_was_read(prepared)
+    if not start.has_adapter:
+        network.initialize(torch.from_numpy(first_frame(prepared, scaling)))
     network.to(where)
     folder.path.mkdir(parents=True, exist_ok=True)
+    start.save(folder)
     card = _card(resolved, prepared, scaling, data_files)
+    card = _with(card, card.training | start.as_training())
 
     def save_best(position: Position) -> None:
         done = {"step": position.step, "loss": position.best_loss, "seconds": round(position.elapsed, 1)}
@@ -185,27 +203,30 @@ def _split_line(prepared: Prepared) -> str:
     return f"{counts} ({prepared.split.rule})"
 
 
-def _model_line(network: PDR, resolved: Config) -> str:
+def _model_line(network: PDR, resolved: Config, size: tuple[int, int]) -> str:
     total = sum(p.numel() for p in network.parameters())
     adapter = sum(p.numel() for p in network.adapter.parameters()) if network.adapter is not None else 0
-    painter = f" + PredGS {adapter:,} ({resolved.model.gaussians} Gaussians)" if adapter else ""
+    count = network.adapter.count(size) if isinstance(network.adapter, GaussianAdapter) else "no"
+    painter = f" + {type(network.adapter).__name__} {adapter:,} ({count} Gaussians)" if adapter else ""
     return f"{resolved.model.backbone} {total - adapter:,} parameters{painter}"
 
 
 def _dry_run(resolved: Config, prepared: Prepared, network: PDR) -> None:
     """Print what would be trained: configuration, data, split, parameters, FLOPs and memory."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     data, batch = resolved.data, resolved.train.batch
     x = torch.zeros(1, data.in_steps, prepared.channels, *prepared.size)
     counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
+    # The counter does not know the fused attention of CPUs.
+    with sdpa_kernel(SDPBackend.MATH), counter, torch.no_grad():
         network(x, data.out_steps)
     weights = sum(p.numel() for p in network.parameters()) * 4
     print(config.dump(resolved))
     print(f"# data        {describe(prepared.series[0])}{_more(len(prepared.series))}")
     print(f"# windows     {_split_line(prepared)}")
-    print(f"# model       {_model_line(network, resolved)}")
+    print(f"# model       {_model_line(network, resolved, prepared.size)}")
     print(f"# FLOPs       {counter.get_total_flops() / 1e9:.2f} G a window (2 per multiply-add)")
     print(f"# memory      {4 * weights / 2**20:.0f} MB for weights, gradients and optimiser")
     print(f"# steps       {max(1, len(prepared.train) // batch)} an epoch")

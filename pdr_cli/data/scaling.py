@@ -34,8 +34,7 @@ class Scaling:
 
     @staticmethod
     def _shaped(values: tuple[float, ...]) -> np.ndarray:
-        # In float64, so that a field far from zero, such as kelvin, comes back to the last bit.
-        return np.asarray(values, dtype=np.float64)[:, None, None]
+        return np.asarray(values, dtype=np.float32)[:, None, None]
 
 
 def fit(kind: str, series: Series, statistics: Statistics) -> Scaling:

@@ -14,21 +14,34 @@ from pdr_cli.data.series import Series, names
 from pdr_cli.errors import UsageError
 from pdr_cli.files import atomic_output
 from pdr_cli.forecast import Model, Observed
+from pdr_cli.models.gaussians import GaussianAdapter
+from pdr_cli.splat.reference import density
+
+
+def drawn_by(model: Model) -> bool:
+    """Whether a model draws Gaussians at all."""
+    return isinstance(model.network.adapter, GaussianAdapter)
 
 
 def of_forecast(model: Model, series: Series, window: Observed, steps: int | None = None) -> xr.Dataset:
     """The Gaussians drawn for the forecast after a window: dims (time, gaussian, channel), in pixels.
 
     Raises:
-        UsageError: the model has none (fusion none).
+        UsageError: the model has none (fusion none, or an adapter without).
     """
     adapter = model.network.adapter
-    if adapter is None:
-        raise UsageError(f"{model.path} draws no Gaussians (fusion none)")
+    if not isinstance(adapter, GaussianAdapter):
+        wanted = model.card.config.model
+        raise UsageError(
+            f"{model.path} draws no Gaussians (fusion {wanted.fusion}, adapter {wanted.adapter}); "
+            "a model with adapter flatten or local does"
+        )
     steps = steps or model.card.config.data.out_steps
     with torch.inference_mode():
         x = torch.from_numpy(model.card.scaling.apply(window.frames)).to(model.device)
-        drawn = adapter.gaussians(model.network(x, steps).coarse)
+        drawn = adapter.gaussians(model.network(x, steps).coarse, x[:, -1])
+    if adapter.normalize == "density":
+        drawn = drawn._replace(amplitudes=drawn.amplitudes * density(drawn.scale))
     coords, scale, rotation, amplitudes = (t[0].float().cpu().numpy() for t in drawn)
     height, width = model.card.size
     sigma = scale * (adapter.kernel_size - 1) / 10
@@ -44,7 +57,7 @@ def of_forecast(model: Model, series: Series, window: Observed, steps: int | Non
             "sigma_2": (plane, sigma[..., 1], {"long_name": "standard deviation along the second axis, cells", "units": "1"}),
             "rotation": (plane, rotation, {"long_name": "first axis from +x towards +y (rows)", "units": "radian"}),
             "amplitude": (
-                (*plane, "channel"), amplitudes, {"long_name": "amplitude in the network's units", "units": "1"},
+                (*plane, "channel"), amplitudes, {"long_name": "value at the centre, in the network's units", "units": "1"},
             ),
         },
         coords={

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError, did_you_mean
+
+SHARE = 0.1  # of Y in the first forecast, where a fusion learns it
 
 
 class Fusion(nn.Module):
@@ -30,12 +34,29 @@ class ConcatFusion(Fusion):
         self.mix = nn.Conv2d(2 * channels, channels, 1)
         identity = torch.eye(channels)
         with torch.no_grad():
-            self.mix.weight.copy_(torch.cat([identity, 0.1 * identity], dim=1)[:, :, None, None])
+            self.mix.weight.copy_(torch.cat([identity, SHARE * identity], dim=1)[:, :, None, None])
             self.mix.bias.zero_()  # type: ignore[union-attr]  # there is a bias
 
     def forward(self, coarse: Tensor, rendered: Tensor) -> Tensor:
         both = torch.cat([coarse, rendered], dim=2).flatten(0, 1)  # [B·T, 2C, H, W]
         return self.mix(both).unflatten(0, coarse.shape[:2])
+
+
+class GatedFusion(Fusion):
+    """X~ + σ(1×1 convolution of both)·Y, per frame: how much of Y shows is decided pixel by pixel.
+
+    Begins as X~ + 0.1·Y, as `ConcatFusion` does.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.gate = nn.Conv2d(2 * channels, channels, 1)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.constant_(self.gate.bias, math.log(SHARE / (1 - SHARE)))  # type: ignore[arg-type]  # there is a bias
+
+    def forward(self, coarse: Tensor, rendered: Tensor) -> Tensor:
+        both = torch.cat([coarse, rendered], dim=2).flatten(0, 1)  # [B·T, 2C, H, W]
+        return coarse + torch.sigmoid(self.gate(both)).unflatten(0, coarse.shape[:2]) * rendered
 
 
 class AddFusion(Fusion):
@@ -61,7 +82,13 @@ class NoFusion(Fusion):
         return coarse
 
 
-FUSIONS: dict[str, type[Fusion]] = {"none": NoFusion, "concat": ConcatFusion, "add": AddFusion, "gs": RenderedFusion}
+FUSIONS: dict[str, type[Fusion]] = {
+    "none": NoFusion,
+    "concat": ConcatFusion,
+    "gated": GatedFusion,
+    "add": AddFusion,
+    "gs": RenderedFusion,
+}
 
 
 def build_fusion(name: str, channels: int) -> Fusion:

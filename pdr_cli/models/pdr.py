@@ -11,8 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from .adapters import build_adapter
 from .fusion import Fusion, build_fusion
-from .predgs import PredGS
+from .gaussians import Adapter
 from .registry import build_predictor
 from .simvp import rollout
 
@@ -38,7 +39,7 @@ class PDR(nn.Module):
     def __init__(
         self,
         predictor: nn.Module,
-        adapter: PredGS | None,
+        adapter: Adapter | None,
         fusion: Fusion,
         anchor: Literal["none", "last"] = "none",
     ) -> None:
@@ -49,22 +50,23 @@ class PDR(nn.Module):
         self.adapter = adapter
         self.fusion = fusion
         self.anchor = anchor
+        self.frozen = False
 
     def forward(self, x: Tensor, out_steps: int) -> Forecast:
         """x: [B, T, C, H, W], the observed frames; `out_steps` is τ, shorter or longer than T."""
-        return self.paint(self.coarse_forecast(x, out_steps))
+        return self.paint(self.coarse_forecast(x, out_steps), x[:, -1])
 
     def rehearse(self, x: Tensor, target: Tensor, progress: float) -> tuple[Forecast, dict[str, Tensor]]:
         """A forecast as training makes it, and what it minimises beside its loss.
 
-        Predictors with a `training_forecast` are taught with the target [B, τ, C, H, W]; others do as always.
-        `progress` is the share of the training that is done.
+        Predictors with a `training_forecast` are taught with the target [B, τ, C, H, W]; others, and one that is frozen,
+        do as always. `progress` is the share of the training that is done.
         """
         lesson: Any = getattr(self.predictor, "training_forecast", None)
-        if lesson is None:
+        if lesson is None or self.frozen:
             return self(x, target.shape[1]), {}
         coarse, terms = lesson(x, target, progress, self.anchor == "last")
-        return self.paint(coarse), terms
+        return self.paint(coarse, x[:, -1]), terms
 
     def coarse_forecast(self, x: Tensor, out_steps: int) -> Tensor:
         """F_p: [B, T, C, H, W] → [B, τ, C, H, W], fed back by `rollout` where the predictor itself has one horizon."""
@@ -72,15 +74,33 @@ class PDR(nn.Module):
             return self.predictor(x, out_steps, self.anchor == "last")
         return rollout(self.predict, x, out_steps)
 
-    def paint(self, coarse: Tensor) -> Forecast:
-        """R(F_c(X~)) and Φ for the whole coarse forecast at once, [B, τ, C, H, W]."""
-        rendered = None if self.adapter is None else self.adapter(coarse)
+    def paint(self, coarse: Tensor, last: Tensor) -> Forecast:
+        """R(F_c(X~)) and Φ for the whole coarse forecast at once, [B, τ, C, H, W]; `last` [B, C, H, W] was observed."""
+        rendered = None if self.adapter is None else self.adapter(coarse, last)
         return Forecast(self.fusion(coarse, rendered), coarse, rendered)
 
     def predict(self, x: Tensor) -> Tensor:
         """One pass of the predictor: [B, T, C, H, W] → [B, T, C, H, W]."""
         frames = self.predictor(x)
         return frames if self.anchor == "none" else x[:, -1:] + frames
+
+    def freeze_predictor(self) -> None:
+        """Hold the predictor still: no gradients, and in training too its norms and chances are as in a forecast."""
+        self.frozen = True
+        self.predictor.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> PDR:
+        """As for every module, but a frozen predictor stays in evaluation."""
+        super().train(mode)
+        if self.frozen:
+            self.predictor.eval()
+        return self
+
+    def initialize(self, frame: Tensor) -> None:
+        """Place what starts from the training data by a frame of it, [C, H, W], in network units."""
+        if self.adapter is not None:
+            self.adapter.initialize(frame)
 
 
 def build_pdr(
@@ -97,15 +117,24 @@ def build_pdr(
     drop_path: float,
     anchor: Literal["none", "last"],
     fusion: str,
+    adapter: str,
+    adapter_input: str,
     gaussians: int,
     kernel_size: int | Literal["auto"],
     downsample: float | Literal["auto"],
     hidden: int,
+    mlp_depth: int,
+    init: str,
+    coords: Literal["absolute", "offset"],
+    cell_stride: int,
+    per_cell: int,
+    conv_width: int,
+    conv_depth: int,
     sigma_min: float,
     normalize: Literal["peak", "density"],
-    amplitude: Literal["auto", "tanh", "sigmoid"],
+    amplitude: Literal["auto", "tanh", "sigmoid", "linear"],
 ) -> PDR:
-    """The model that a preset describes; `build_predictor`, `PredGS` and `build_fusion` say what each value means."""
+    """The model that a preset describes; `build_predictor`, `build_adapter` and `build_fusion` say what each value means."""
     predictor = build_predictor(
         backbone,
         in_steps,
@@ -121,15 +150,24 @@ def build_pdr(
     phi = build_fusion(fusion, channels)
     if not phi.needs_rendered:
         return PDR(predictor, None, phi, anchor)
-    adapter = PredGS(
+    painter = build_adapter(
+        adapter,
         channels,
         size,
+        adapter_input=adapter_input,
         gaussians=gaussians,
         kernel_size=kernel_size,
         downsample=downsample,
         hidden=hidden,
+        mlp_depth=mlp_depth,
+        init=init,
+        coords=coords,
+        cell_stride=cell_stride,
+        per_cell=per_cell,
+        conv_width=conv_width,
+        conv_depth=conv_depth,
         sigma_min=sigma_min,
         normalize=normalize,
         amplitude=amplitude,
     )
-    return PDR(predictor, adapter, phi, anchor)
+    return PDR(predictor, painter, phi, anchor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
@@ -14,10 +15,37 @@ from pdr_cli.errors import ConfigError, did_you_mean
 from .predformer import PredFormer
 from .recurrent import RECURRENT
 from .simvp import SimVP
+from .translators.convmixer import convmixer_translator
+from .translators.convnext import convnext_translator
+from .translators.gsta import gsta_translator
+from .translators.hornet import hornet_translator
+from .translators.incepu import incepu_translator
+from .translators.mlpmixer import mlpmixer_translator
+from .translators.moganet import moganet_translator
+from .translators.options import Grid, TranslatorOptions
+from .translators.poolformer import poolformer_translator
+from .translators.swin import swin_translator
 from .translators.tau import tau_translator
+from .translators.uniformer import uniformer_translator
+from .translators.van import van_translator
+from .translators.vit import vit_translator
 
 ENTRY_POINTS = "pdr.predictors"
-TRANSLATORS: dict[str, Callable[..., nn.Module]] = {"tau": tau_translator}
+TRANSLATORS: dict[str, Callable[[TranslatorOptions], nn.Module]] = {
+    "simvp": incepu_translator,
+    "simvp2": gsta_translator,
+    "tau": tau_translator,
+    "convnext": convnext_translator,
+    "hornet": hornet_translator,
+    "moganet": moganet_translator,
+    "vit": vit_translator,
+    "swin": swin_translator,
+    "uniformer": uniformer_translator,
+    "poolformer": poolformer_translator,
+    "van": van_translator,
+    "mlpmixer": mlpmixer_translator,
+    "convmixer": convmixer_translator,
+}
 NETWORKS: dict[str, Callable[..., nn.Module]] = {**RECURRENT, "predformer": PredFormer}
 
 
@@ -41,22 +69,32 @@ def build_predictor(
 ) -> nn.Module:
     """A predictor [B, T, C, H, W] → [B, T, C, H, W], T = `in_steps`, C = `channels`.
 
-    A predictor from outside is called with all of these but `name` and `size` as keyword arguments; one that has
-    `any_horizon` is later asked for as many frames as are wanted: (x, steps, anchored), see `Recurrent.forward`.
-
-    Args:
-        size: (H, W), for those that have weights for each place of the grid.
+    `size` is (H, W), for those that are built for one grid: swin, mlpmixer, mau, mim and e3dlstm. A predictor from
+    outside is called with all of these but `name` as keyword arguments, and with `size` only where it has an argument
+    of that name; one that has `any_horizon` is later asked for as many frames as are wanted: (x, steps, anchored), see
+    `Recurrent.forward`.
 
     Raises:
-        ConfigError: an unknown name, or one that leads to nothing that can be built.
+        ConfigError: an unknown name, one that leads to nothing that can be built, or values that do not fit together.
     """
     inside: dict[str, Any] = {"hid_t": hid_t, "n_t": n_t, "mlp_ratio": mlp_ratio, "drop_path": drop_path}
     if name in TRANSLATORS:
-        return SimVP(in_steps, channels, TRANSLATORS[name](in_steps * hid_s, **inside), hid_s, n_s)
+        grid = None if size is None else Grid(size, 2 ** (n_s // 2))
+        translator = TRANSLATORS[name](TranslatorOptions(in_steps * hid_s, **inside, grid=grid))
+        return SimVP(in_steps, channels, translator, hid_s, n_s)
     shell: dict[str, Any] = {"in_steps": in_steps, "channels": channels, "hid_s": hid_s, "n_s": n_s}
-    if name in NETWORKS:
-        return NETWORKS[name](size=size, **shell, **inside)
-    return call_factory(name, find_factory(name), shell | inside)
+    factory = NETWORKS[name] if name in NETWORKS else find_factory(name)
+    if takes_size(factory):
+        shell["size"] = size
+    return call_factory(name, factory, shell | inside)
+
+
+def takes_size(factory: Callable[..., Any]) -> bool:
+    """True if `factory` has an argument called size."""
+    try:
+        return "size" in inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # a callable without a signature
+        return False
 
 
 def find_factory(name: str) -> Callable[..., Any]:

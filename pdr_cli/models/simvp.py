@@ -36,9 +36,18 @@ class SimVP(nn.Module):
         translator: maps [B, T·hid_s, H', W'] to the same shape, H' = H / 2^(n_s/2).
         hid_s: channels of a latent frame.
         n_s: units in the encoder and in the decoder; every second one halves or doubles the grid.
+        kernels: sides of the convolutions in the encoder and in the decoder, odd.
     """
 
-    def __init__(self, in_steps: int, channels: int, translator: nn.Module, hid_s: int, n_s: int) -> None:
+    def __init__(
+        self,
+        in_steps: int,
+        channels: int,
+        translator: nn.Module,
+        hid_s: int,
+        n_s: int,
+        kernels: tuple[int, int] = (3, 3),
+    ) -> None:
         super().__init__()
         if n_s < 2 or n_s % 2:
             raise ConfigError(f"n_s is {n_s}; it must be 2 or another even number.")
@@ -46,9 +55,9 @@ class SimVP(nn.Module):
             raise ConfigError(f"hid_s is {hid_s}; it must be even, because channels are normalised in two groups.")
         self.in_steps = in_steps
         self.multiple: int = 2 ** (n_s // 2)
-        self.enc = Encoder(channels, hid_s, n_s)
+        self.enc = Encoder(channels, hid_s, n_s, kernels[0])
         self.hid = translator
-        self.dec = Decoder(hid_s, channels, n_s)
+        self.dec = Decoder(hid_s, channels, n_s, kernels[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, T, C, H, W] → [B, T, C, H, W], the T frames that follow."""
@@ -65,9 +74,11 @@ class SimVP(nn.Module):
 class Encoder(nn.Module):
     """n_s units, every second one with stride 2; the first unit's output is the skip."""
 
-    def __init__(self, channels: int, hid_s: int, n_s: int) -> None:
+    def __init__(self, channels: int, hid_s: int, n_s: int, kernel_size: int) -> None:
         super().__init__()
-        self.enc = nn.ModuleList(conv_unit(hid_s if i else channels, hid_s, stride=1 + i % 2) for i in range(n_s))
+        self.enc = nn.ModuleList(
+            conv_unit(hid_s if i else channels, hid_s, kernel_size, stride=1 + i % 2) for i in range(n_s)
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         skip = latent = self.enc[0](x)
@@ -79,9 +90,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """n_s units, every second one upsampling; the skip is added before the last."""
 
-    def __init__(self, hid_s: int, channels: int, n_s: int) -> None:
+    def __init__(self, hid_s: int, channels: int, n_s: int, kernel_size: int) -> None:
         super().__init__()
-        self.dec = nn.ModuleList(conv_unit(hid_s, hid_s, upsample=i % 2 == 0) for i in range(n_s))
+        self.dec = nn.ModuleList(conv_unit(hid_s, hid_s, kernel_size, upsample=i % 2 == 0) for i in range(n_s))
         self.readout = nn.Conv2d(hid_s, channels, 1)
 
     def forward(self, latent: Tensor, skip: Tensor) -> Tensor:
@@ -91,9 +102,9 @@ class Decoder(nn.Module):
         return self.readout(last(latent + skip))
 
 
-def conv_unit(inputs: int, outputs: int, stride: int = 1, upsample: bool = False) -> nn.Sequential:
-    """3×3 convolution, GroupNorm of two groups, SiLU; with `upsample` the convolution ends in a pixel shuffle by 2."""
-    conv = nn.Conv2d(inputs, 4 * outputs if upsample else outputs, 3, stride=stride, padding=1)
+def conv_unit(inputs: int, outputs: int, kernel_size: int, stride: int = 1, upsample: bool = False) -> nn.Sequential:
+    """Convolution, GroupNorm of two groups, SiLU; with `upsample` the convolution ends in a pixel shuffle by 2."""
+    conv = nn.Conv2d(inputs, 4 * outputs if upsample else outputs, kernel_size, stride=stride, padding=kernel_size // 2)
     nn.init.trunc_normal_(conv.weight, std=0.02)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # there is a bias
     convolve = nn.Sequential(conv, nn.PixelShuffle(2)) if upsample else conv

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pdr_cli import files
 from pdr_cli.config import Config
 from pdr_cli.data import formats, scaling, splits, statistics, windows
@@ -76,6 +78,12 @@ def measure(prepared: Prepared, config: Config) -> tuple[Scaling, Climatology]:
     parts = [(prepared.series[n], start, stop) for n, start, stop in prepared.split.train]
     found = statistics.measure(parts, config.data.statistics_mb, config.train.seed)
     return scaling.fit(config.data.scaling, prepared.series[0], found), found.climatology
+
+
+def first_frame(prepared: Prepared, scaling: Scaling) -> np.ndarray:
+    """The last frame observed in the first training window, in network units: [C, H, W]."""
+    observed, _ = prepared.train.batch([0])
+    return scaling.apply(observed[0, -1])
 
 
 def identities(series: Sequence[Series]) -> list[str]:

@@ -26,13 +26,15 @@ PER_LATTICE_VALUE = 20
 def measure(model: Model) -> dict[str, Any]:
     """Figures of one model at its own grid and horizon; batch 1 and batch 16."""
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     card, network = model.card, model.network
     steps = card.config.data.out_steps
     x = torch.zeros(1, card.config.data.in_steps, len(card.variables), *card.size, device=model.device)
     counter = FlopCounterMode(display=False)
-    with torch.inference_mode(), counter:
+    # The counter does not know the fused attention of CPUs.
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
         network(x, steps)
     alone, p90 = _seconds(model, x, steps)
     together, _ = _seconds(model, x.expand(BATCH, -1, -1, -1, -1).contiguous(), steps)
@@ -74,10 +76,12 @@ def _seconds(model: Model, x: torch.Tensor, steps: int) -> tuple[float, float]:
 
 
 def _renderer_flops(model: Model, steps: int) -> int:
+    from pdr_cli.models.gaussians import GaussianAdapter
+
     adapter = model.network.adapter
-    if adapter is None:
+    if not isinstance(adapter, GaussianAdapter):
         return 0
-    values = model.card.config.model.gaussians * adapter.kernel_size**2
+    values = adapter.count(model.card.size) * adapter.kernel_size**2
     return steps * values * (PER_LATTICE_VALUE + 2 * len(model.card.variables))
 
 

@@ -512,7 +512,7 @@ class _Studies:
         if self.concentration:
             out["concentration"] = {name: study.result() for name, study in self.concentration.items()}
         if self.warping is not None:
-            out["warping"] = {"flow": self.flow, **self.warping.result()}
+            out["warping"] = {"flow": self.flow, "errors": self.warping.result()}
         return out
 
 

@@ -133,15 +133,15 @@ def case_of(
     window = model.observe(series, start + model.card.config.data.in_steps - 1)
     steps = steps or model.card.config.data.out_steps
     layers = model.run(window.frames, steps)
-    painted = layers.gaussians is not None
-    drawn = gaussians.of_forecast(model, series, window, steps).isel(time=-1) if painted else None
+    painted = layers.gaussians if gaussians.drawn_by(model) else None
+    drawn = None if painted is None else gaussians.of_forecast(model, series, window, steps).isel(time=-1)
     return Case(
         label,
         series.isel(time=slice(window.start, window.stop)).load(),
         series.isel(time=slice(window.stop, window.stop + steps)).load(),
         model.dress(layers.fused, series, window),
-        window.turn.invert(layers.coarse[0]) if painted else None,
-        window.turn.invert(layers.gaussians[0]) if layers.gaussians is not None else None,
+        None if painted is None else window.turn.invert(layers.coarse[0]),
+        None if painted is None else window.turn.invert(painted[0]),
         None if drawn is None else {str(n): values.values for n, values in drawn.data_vars.items()},
         score,
         name or (model.path.parent.name if model.path.name == "model.safetensors" else model.path.stem),

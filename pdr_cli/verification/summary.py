@@ -200,10 +200,8 @@ def concentration_table(document: Mapping[str, Any]) -> Table | None:
 
 def warping_table(document: Mapping[str, Any]) -> Table | None:
     """Warping error: how far frames are from their predecessor moved along the truth's flow."""
-    entry = dict(document.get("warping") or {})
-    flow = {"raft-small": "RAFT (small)", "ilk": "iterative Lucas–Kanade"}.get(entry.get("flow", ""), entry.get("flow"))
-    entry = {k: v for k, v in entry.items() if isinstance(v, Mapping)}
-    return _beside_truth(entry, f"Warping error; flow by {flow}" if flow else "Warping error")
+    entry = document.get("warping") or {}
+    return _beside_truth(entry.get("errors"), f"Warping error; flow by {entry.get('flow', 'an optical flow')}")
 
 
 def efficiency_table(document: Mapping[str, Any]) -> Table | None:

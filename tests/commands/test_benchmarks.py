@@ -165,7 +165,12 @@ def test_inspect_names_missing_years_and_an_incomplete_one(tmp_path: Path) -> No
 
 def test_inspect_says_how_to_mend_a_wrong_variable_or_year(tmp_path: Path) -> None:
     code, rows = findings(weather_file(tmp_path / "own.nc", 600, hours=1, name="tas"), "weatherbench")
+    assert code == 0
+    assert "no time of 2010 to 2018, the data run from 2020-01-01 to 2020-01-25; the fractions" in said(rows, "warning")
+    assert "windows to train / validate / test (in time, 24 steps between parts)" in said(rows, "ok")
+    code, rows = findings(weatherbench_folders(tmp_path / "last", ("t2m",), (2018,)), "weatherbench")
     assert code == 65
+    assert "no data for train_period 2010/2015" in said(rows, "problem")
     assert "--set data.train_period=" in said(rows, "problem")
     code, rows = findings(weather_file(tmp_path / "other.nc", 60, name="tas"), "weatherbench", "--var", "t2m")
     assert code == 65

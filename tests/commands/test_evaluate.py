@@ -191,6 +191,8 @@ def test_a_forecast_file_stands_where_a_model_would(weather: Path, weather_run: 
 
 def test_analyses_stand_in_tables_of_their_own(clip: Path, video_run: Path) -> None:
     wanted = "psnr,spectra,calibration,concentration,warping"
+    named = pdr("evaluate", clip, "-m", video_run, "--metrics", "warping", "--against", "flow", "--report", "r.html")
+    assert named.code == 0, named.err  # a baseline has the name of what the analysis stands on
     document = json.loads(pdr("evaluate", clip, "-m", video_run, "--metrics", wanted, "--json").out)
     assert document["metrics"] == ["psnr"]
     assert set(document["spectra"]["power"]) == {"truth", "run", "persistence", "climatology"}
@@ -198,7 +200,7 @@ def test_analyses_stand_in_tables_of_their_own(clip: Path, video_run: Path) -> N
     # The square moves without changing, but nearer to or further from the fading borders: a copy has about its power.
     assert 0.3 < document["spectra"]["ratio"]["persistence"] < 3
     assert set(document["concentration"]["truth"]) == {"kurtosis", "saturation", "diversity", "p90"}
-    assert document["warping"]["persistence"]["l1"] > document["warping"]["truth"]["l1"]
+    assert document["warping"]["errors"]["persistence"]["l1"] > document["warping"]["errors"]["truth"]["l1"]
     assert sum(document["calibration"]["run"]["count"]) == document["n_windows"] * 4 * 32 * 32
     table = pdr("evaluate", clip, "-m", video_run, "--metrics", wanted).out
     assert "concentration" in table
@@ -346,3 +348,12 @@ def test_a_report_is_one_page_and_its_pictures(weather: Path, weather_run: Path,
     assert {"score-rmse", "skill", "spectra", "calibration", "case-best", "case-median", "case-worst"} <= pictures
     document = json.loads(pdr("evaluate", weather, "-m", weather_run, *arguments[:4], "--json").out)
     assert document["card"]["truth_sha256"][:12] in page
+
+
+def test_what_is_not_defined_is_null_in_json_and_a_dash_in_the_table(weather: Path, weather_run: Path) -> None:
+    arguments = ("evaluate", weather, "-m", weather_run, "--metrics", "acc")
+    text = pdr(*arguments, "--json").out
+    assert "NaN" not in text
+    # The climatology has no anomalies, so nothing that they could be correlated with.
+    assert json.loads(text)["scores"]["climatology"]["acc"]["overall"] is None
+    assert "–" in pdr(*arguments).out

@@ -86,6 +86,18 @@ def test_mistakes_are_one_line_with_their_code(weather: Path, arguments: list[st
     assert not Path("runs").exists(), "a mistake leaves no empty run"
 
 
+def test_operations_of_attention_are_counted(tmp_path: Path) -> None:
+    weather = weather_file(tmp_path / "a.nc", size=(32, 32))
+    wide = tiny_settings("hid_s=8", "hid_t=32", "n_t=8", "fusion=none")
+    result = pdr("train", "--preset", "demo", "--data", weather, "--backbone", "vit", "--dry-run", *wide)
+    counted = float(result.out.split("# FLOPs")[1].split()[0])
+    # Stages of width d = 32 on N = 256 places: 2·N·d·(4 + 2·2)·d for the linears and 4·N²·d for attention, 8 times.
+    linears, attention = 8 * 2 * 256 * 32 * 8 * 32, 8 * 4 * 256**2 * 32
+    # Encoder and decoder, 4 frames of 8 channels: 3×3 kernels, of which the upsampling one has four times the outputs.
+    shell = 4 * 2 * 9 * 8 * (1024 + 256 * 8 + 256 * 4 * 8 + 1024 * 8) + 4 * 2 * 1024 * 8
+    assert counted == pytest.approx((linears + attention + shell) / 1e9, abs=0.005)  # printed with two decimals
+
+
 def test_another_kind_of_data_names_the_preset_to_take(weather: Path) -> None:
     result = pdr("train", "--preset", "traffic-small", "--data", weather)
     assert (result.code, "take weather-small" in result.last) == (65, True)

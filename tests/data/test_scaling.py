@@ -65,3 +65,11 @@ def test_a_constant_channel_is_refused() -> None:
     series = series_of(np.full((20, 1, 4, 4), 7.0))
     with pytest.raises(DataError, match="v0 is 7 everywhere"):
         scaling.fit("standard", series, statistics.measure([(series, 0, 20)], 100, 0))
+
+
+def test_a_field_far_from_zero_comes_back_to_the_last_bit() -> None:
+    frames = np.random.default_rng(2).normal(280, 10, (60, 1, 20, 20)).astype(np.float32)
+    series = series_of(frames)
+    kelvin = scaling.fit("standard", series, statistics.measure([(series, 0, 60)], 100, 0))
+    # Half a unit in the last place of 280 is 1.5e-5; a network value of at most 5 sd is off by 2.4e-7 sd, 2.4e-6 K.
+    assert np.array_equal(kelvin.invert(kelvin.apply(frames)), frames)

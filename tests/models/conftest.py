@@ -19,10 +19,14 @@ def build_small_tau(in_steps: int = 3, channels: int = 2, **changes: Any) -> nn.
 
 def build_small_predgs(channels: int = 2, size: tuple[int, int] = (12, 20), **changes: Any) -> PredGS:
     options: dict[str, Any] = {
+        "uses_last": False,
         "gaussians": 15,
         "kernel_size": 21,
         "downsample": "auto",
         "hidden": 8,
+        "mlp_depth": 1,
+        "init": "grid",
+        "coords": "absolute",
         "sigma_min": 0.3,
         "normalize": "peak",
         "amplitude": "auto",

@@ -9,6 +9,7 @@ import torch
 
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.fusion import build_fusion
+from pdr_cli.models.initialization import centres_in
 from pdr_cli.models.pdr import PDR, build_pdr
 from pdr_cli.models.simvp import rollout
 
@@ -25,10 +26,19 @@ OPTIONS: dict[str, Any] = {
     "drop_path": 0.0,
     "anchor": "none",
     "fusion": "concat",
+    "adapter": "flatten",
+    "adapter_input": "auto",
     "gaussians": 12,
     "kernel_size": 21,
     "downsample": "auto",
     "hidden": 8,
+    "mlp_depth": 1,
+    "init": "grid",
+    "coords": "absolute",
+    "cell_stride": 2,
+    "per_cell": 1,
+    "conv_width": 8,
+    "conv_depth": 2,
     "sigma_min": 0.3,
     "normalize": "peak",
     "amplitude": "auto",
@@ -69,8 +79,64 @@ def test_coarse_frames_are_fed_back_and_rendered_once() -> None:
     assert rendered_lengths == [7]
 
 
-def test_every_parameter_learns() -> None:
-    model = small_pdr().train()
+@pytest.mark.parametrize("adapter", ["flatten", "local", "mlp", "conv"])
+def test_every_adapter_paints_the_layer_that_is_fused(adapter: str) -> None:
+    model = small_pdr(adapter=adapter).eval()
+    fused, coarse, layer = model(observed(), 7)
+    assert fused.shape == coarse.shape == layer.shape == (2, 7, 2, 13, 18)
+    assert torch.equal(layer, model.adapter(coarse, observed()[:, -1]))
+    assert torch.allclose(fused, coarse + 0.1 * layer, atol=1e-6)
+
+
+# Each choice of the adapter's, and what it changes in the model that is built.
+CHOICES: list[tuple[dict[str, Any], Any]] = [
+    ({"gaussians": 7}, lambda m: m.adapter.count((13, 18)) == 7),
+    ({"kernel_size": 9}, lambda m: m.adapter.kernel_size == 9),
+    ({"downsample": 6}, lambda m: m.adapter.pool.plane == (2, 3)),
+    ({"hidden": 5}, lambda m: m.adapter.mlp_scale.last.in_features == 5),
+    ({"mlp_depth": 3}, lambda m: len(m.adapter.mlp_scale.middle) == 2),
+    ({"init": "corner"}, lambda m: m.adapter.init == "corner"),
+    ({"coords": "offset"}, lambda m: m.adapter.coords == "offset"),
+    ({"sigma_min": 0.7}, lambda m: m.adapter.sigma_min == 0.7),
+    ({"normalize": "density"}, lambda m: m.adapter.normalize == "density"),
+    ({"amplitude": "linear"}, lambda m: m.adapter.amplitude == "linear"),
+    ({"adapter_input": "coarse+last"}, lambda m: m.adapter.uses_last),
+    ({"adapter": "local", "kernel_size": 9}, lambda m: m.adapter.kernel_size == 9),
+    ({"adapter": "local", "cell_stride": 4}, lambda m: m.adapter.count((13, 18)) == 4 * 5),
+    ({"adapter": "local", "per_cell": 3}, lambda m: m.adapter.count((13, 18)) == 3 * 7 * 9),
+    ({"adapter": "local", "conv_width": 5}, lambda m: m.adapter.head.in_channels == 5),
+    ({"adapter": "local", "conv_depth": 1}, lambda m: len(m.adapter.features.convs) == 1),
+    ({"adapter": "local", "sigma_min": 0.7}, lambda m: m.adapter.sigma_min == 0.7),
+    ({"adapter": "local", "normalize": "density"}, lambda m: m.adapter.normalize == "density"),
+    ({"adapter": "local", "amplitude": "sigmoid"}, lambda m: m.adapter.amplitude == "sigmoid"),
+    ({"adapter": "local", "adapter_input": "coarse"}, lambda m: not m.adapter.uses_last),
+    ({"adapter": "conv", "cell_stride": 4}, lambda m: m.adapter.cell_stride == 4),
+    ({"adapter": "conv", "conv_depth": 1}, lambda m: len(m.adapter.features.convs) == 1),
+    ({"adapter": "mlp", "mlp_depth": 2}, lambda m: len(m.adapter.mlp.middle) == 1),
+    ({"adapter": "mlp", "downsample": 6}, lambda m: m.adapter.pool.plane == (2, 3)),
+]
+
+
+@pytest.mark.parametrize(("choice", "holds"), CHOICES, ids=[str(choice) for choice, _ in CHOICES])
+def test_every_choice_reaches_the_adapter(choice: dict[str, Any], holds: Any) -> None:
+    usual = {"adapter": choice["adapter"]} if "adapter" in choice else {}
+    assert holds(small_pdr(**choice))
+    assert not holds(small_pdr(**usual))
+
+
+def test_the_first_frame_is_handed_to_the_adapter() -> None:
+    model, frame = small_pdr(init="color", coords="offset"), torch.rand(2, 13, 18)
+    model.initialize(frame)
+    assert torch.equal(model.adapter.anchors, centres_in("color", 12, frame).float())
+    small_pdr(fusion="none").initialize(frame)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "fusion"),
+    [("flatten", "concat"), ("local", "concat"), ("mlp", "concat"), ("conv", "concat"), ("flatten", "gated")],
+)
+def test_every_parameter_learns(adapter: str, fusion: str) -> None:
+    model = small_pdr(adapter=adapter, fusion=fusion).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(2):  # the adapter's coordinates have zero weights in the first step
         optimizer.zero_grad()
@@ -101,6 +167,16 @@ def test_concat_mixes_channels_of_one_frame_only() -> None:
     weight = fusion.mix.weight[:, :, 0, 0]
     expected = torch.einsum("oc,btchw->btohw", weight, torch.cat([coarse, rendered], dim=2))
     assert torch.allclose(fusion(coarse, rendered), expected, atol=1e-6)
+
+
+def test_gated_lets_through_a_tenth_at_first_and_what_it_learns_later() -> None:
+    fusion = build_fusion("gated", 2)
+    coarse, rendered = torch.rand(2, 3, 2, 4, 5), torch.rand(2, 3, 2, 4, 5)
+    assert torch.allclose(fusion(coarse, rendered), coarse + 0.1 * rendered)
+    torch.nn.init.normal_(fusion.gate.weight)
+    seen = torch.einsum("oc,btchw->btohw", fusion.gate.weight[:, :, 0, 0], torch.cat([coarse, rendered], dim=2))
+    share = torch.sigmoid(seen + fusion.gate.bias[:, None, None])
+    assert torch.allclose(fusion(coarse, rendered), coarse + share * rendered, atol=1e-6)
 
 
 def test_misspelt_fusion_gets_a_suggestion() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pdr_cli import splat
 from pdr_cli.errors import ConfigError, GridError
-from pdr_cli.models.predgs import auto_downsample, auto_kernel_size, even_grid, pooled_plane, pooling
+from pdr_cli.models.initialization import even_grid
+from pdr_cli.models.predgs import auto_downsample, auto_kernel_size, pooled_plane, pooling
 
 Build = Callable[..., Any]
 
@@ -153,6 +154,72 @@ def test_sigmoid_amplitudes_are_the_papers(small_predgs: Build) -> None:
     assert adapter.gaussians(coarse_like(adapter)).amplitudes.min() >= 0
 
 
+def test_linear_amplitudes_have_no_bounds(small_predgs: Build) -> None:
+    adapter = small_predgs(amplitude="linear")
+    coarse = coarse_like(adapter)
+    assert adapter.amplitude_size is None
+    assert adapter.gaussians(coarse).amplitudes.abs().max() < 0.1
+    adapter.mlp_amplitudes.last.bias.data.fill_(-7.0)
+    assert adapter.gaussians(coarse).amplitudes.mean().item() == pytest.approx(-7, abs=0.1)
+
+
+@pytest.mark.parametrize("amplitude", ["auto", "tanh"])
+def test_tanh_amplitudes_are_signed_and_of_learned_size(small_predgs: Build, amplitude: str) -> None:
+    adapter = small_predgs(amplitude=amplitude)
+    adapter.mlp_amplitudes.last.bias.data.fill_(-50.0)
+    adapter.amplitude_size.data.copy_(torch.tensor([1.0, 3.0]))
+    found = adapter.gaussians(coarse_like(adapter)).amplitudes
+    assert torch.allclose(found, torch.tensor([-1.0, -3.0]).expand_as(found), atol=1e-5)
+
+
+def test_absolute_coordinates_reach_the_whole_frame_and_offsets_stay_near(small_predgs: Build) -> None:
+    for coords in ("absolute", "offset"):
+        adapter = small_predgs(coords=coords, size=(21, 41), gaussians=15)
+        adapter.mlp_coords.last.bias.data.fill_(50.0)
+        found = adapter.gaussians(coarse_like(adapter)).coords
+        # 1.5 times √(21·41/15) = 7.58 px, of the 20 and 10 px from the middle to the border.
+        reach = 1.5 * (21 * 41 / 15) ** 0.5 / torch.tensor([20.0, 10.0])
+        expected = torch.ones(15, 2) if coords == "absolute" else even_grid(15, (21, 41)).float() + reach
+        assert torch.allclose(found, expected.expand_as(found), atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_mlp_depth_is_the_number_of_hidden_layers(small_predgs: Build, depth: int) -> None:
+    adapter = small_predgs(hidden=7, mlp_depth=depth)
+    layers = [m for m in adapter.mlp_scale.modules() if isinstance(m, torch.nn.Linear)]
+    assert [layer.out_features for layer in layers] == [7] * depth + [2 * 15]
+    x = torch.randn(3, layers[0].in_features)
+    expected = x
+    for layer in layers[:-1]:
+        expected = torch.nn.functional.gelu(layer(expected))
+    assert torch.allclose(adapter.mlp_scale(x), layers[-1](expected).view(3, 15, 2))
+
+
+def test_width_and_number_are_as_asked(small_predgs: Build) -> None:
+    adapter = small_predgs(hidden=11, gaussians=22)
+    assert adapter.mlp_coords.first.out_features == 11
+    assert adapter.count((12, 20)) == adapter.gaussians(coarse_like(adapter)).rotation.shape[-1] == 22
+
+
+def test_density_divides_by_the_area_of_a_gaussian(small_predgs: Build) -> None:
+    torch.manual_seed(0)
+    peak = small_predgs(kernel_size=21, gaussians=1)
+    density = small_predgs(kernel_size=21, gaussians=1, normalize="density")
+    density.load_state_dict(peak.state_dict())
+    coarse = coarse_like(peak)[:1, :1]
+    scale = peak.gaussians(coarse).scale
+    expected = peak(coarse) / (2 * math.pi * scale.prod())
+    assert torch.allclose(density(coarse), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_the_last_frame_is_pooled_beside_the_forecast(small_predgs: Build) -> None:
+    adapter = small_predgs(uses_last=True)
+    coarse, last = coarse_like(adapter), torch.rand(2, 2, 12, 20)
+    both = torch.cat([coarse, last[:, None].expand(2, 3, 2, 12, 20)], dim=2)
+    expected = torch.tanh(adapter.mlp_amplitudes(adapter.pool(both)))
+    assert torch.allclose(adapter.gaussians(coarse, last).amplitudes, expected, atol=1e-6)
+
+
 def test_shapes_follow_the_paper(small_predgs: Build) -> None:
     adapter = small_predgs(channels=3, gaussians=15)
     g = adapter.gaussians(coarse_like(adapter))
@@ -215,6 +282,7 @@ def test_another_grid_is_refused(small_predgs: Build) -> None:
         ({"downsample": 0}, "downsample is 0"),
         ({"normalize": "peek"}, "Did you mean 'peak'"),
         ({"amplitude": "sigmod"}, "Did you mean 'sigmoid'"),
+        ({"coords": "offsets"}, "Did you mean 'offset'"),
     ],
 )
 def test_what_cannot_be_rendered_is_refused(small_predgs: Build, wrong: dict[str, Any], message: str) -> None:

@@ -25,6 +25,10 @@ def my_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "    def __init__(self, **options):\n"
         "        super().__init__()\n"
         "        self.options = options\n"
+        "class OnGrid(nn.Identity):\n"
+        "    def __init__(self, size, **options):\n"
+        "        super().__init__()\n"
+        "        self.size = size\n"
         "class Narrow(nn.Module):\n"
         "    def __init__(self, channels): super().__init__()\n"
         "def not_a_net(**options): return 3\n"
@@ -51,6 +55,11 @@ def test_class_of_ones_own_gets_the_same_keywords() -> None:
 
 
 @pytest.mark.usefixtures("my_nets")
+def test_class_of_ones_own_is_told_the_grid_where_it_asks() -> None:
+    assert build_predictor("my_nets:OnGrid", 3, 1, **OPTIONS, size=(8, 12)).size == (8, 12)
+
+
+@pytest.mark.usefixtures("my_nets")
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -72,5 +81,5 @@ def test_entry_point_is_listed_and_builds(monkeypatch: pytest.MonkeyPatch) -> No
 
     announced = EntryPoints([EntryPoint("mine", "my_nets:Mine", registry.ENTRY_POINTS)])
     monkeypatch.setattr(registry, "entry_points", announced.select)
-    assert {"mine", "tau", "predrnn"} <= set(predictors())
+    assert predictors() == sorted([*registry.TRANSLATORS, *registry.NETWORKS, "mine"])
     assert isinstance(build_predictor("mine", 3, 1, **OPTIONS), nn.Identity)

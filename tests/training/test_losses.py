@@ -124,6 +124,33 @@ def test_l2reg_is_the_toolbox_loss(shared: Path) -> None:
     assert loss.item() == pytest.approx(golden["loss_tau_alpha0.1"], rel=1e-6)
 
 
+@pytest.mark.parametrize("l1_weight", [0.0, 1.0])
+def test_ssim_alone_has_no_share_of_l1_whatever_the_weight(l1_weight: float) -> None:
+    pred, target = pair(2, 3, 1, 24, 24)
+    loss, _ = build_loss("ssim", l1_weight=l1_weight, data_range=torch.ones(1))(pred, target)
+    assert loss.item() == pytest.approx(1 - ssim(pred, target, torch.ones(1)).mean().item())
+
+
+@pytest.mark.parametrize("name", ["ssim", "l1ssim"])
+def test_data_range_reaches_the_similarity(name: str) -> None:
+    pred, target = pair(1, 2, 1, 24, 24)
+    spans = torch.tensor([0.5])
+    _, terms = build_loss(name, l1_weight=0.5, data_range=spans)(pred, target)
+    assert terms["ssim"].item() == pytest.approx(ssim(pred, target, spans).mean().item())
+    assert terms["ssim"].item() != pytest.approx(ssim(pred, target, 2 * spans).mean().item())
+
+
+def test_l2reg_is_mse_and_a_tenth_of_the_divergence_of_changes() -> None:
+    # One pixel rises by ln 3 / 10 a frame, the other and the target rest: over the temperature of 0.1 the changes are
+    # (ln 3, 0), whose softmax is (3/4, 1/4), against (1/2, 1/2). The squares are (0 + 1 + 4)·(ln 3 / 10)² in 6 values.
+    pred = torch.tensor([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]], dtype=torch.float64).view(1, 3, 1, 1, 2) * np.log(3) / 10
+    loss, terms = build_loss("l2reg", l1_weight=0.5, data_range=torch.ones(1))(pred, torch.zeros_like(pred))
+    divergence = (0.75 * np.log(1.5) + 0.25 * np.log(0.5)) / 2
+    squares = 5 * (np.log(3) / 10) ** 2 / 6
+    assert terms["divergence"].item() == pytest.approx(divergence)
+    assert loss.item() == pytest.approx(squares + 0.1 * divergence)
+
+
 def test_divergence_needs_two_differences() -> None:
     pred, target = pair(1, 3, 1, 4, 4)
     assert differential_divergence(pred, target) > 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from .metaformer import StochasticDepth, init_fan_out
+from .metaformer import MetaFormer, StagePlan, StochasticDepth, depthwise, init_fan_out
+from .options import TranslatorOptions
 
 LAYER_SCALE = 1e-2  # what both residual branches are multiplied by at the start
 
@@ -22,8 +24,8 @@ class LargeKernelGate(nn.Module):
 
     def __init__(self, dim: int, context: int) -> None:
         super().__init__()
-        self.conv0 = nn.Conv2d(dim, dim, 5, padding=2, groups=dim)
-        self.conv_spatial = nn.Conv2d(dim, dim, 7, padding=9, groups=dim, dilation=3)
+        self.conv0 = depthwise(dim, 5)
+        self.conv_spatial = depthwise(dim, 7, dilation=3)
         self.conv1 = nn.Conv2d(dim, context, 1)
 
     def forward(self, u: Tensor) -> Tensor:
@@ -37,12 +39,12 @@ class LargeKernelGate(nn.Module):
 class LargeKernelBlock(nn.Module):
     """x + s1·A(BN x), then x + s2·M(BN x); s1 and s2 are learnt per channel. x: [B, d, H', W']."""
 
-    def __init__(self, dim: int, mlp_ratio: float, drop_path: float, gate: LargeKernelGate) -> None:
+    def __init__(self, dim: int, hidden: int, drop_path: float, gate: LargeKernelGate) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(dim)
         self.attn = Attention(dim, gate)
         self.norm2 = nn.BatchNorm2d(dim)
-        self.mlp = conv_mlp(dim, int(dim * mlp_ratio))
+        self.mlp = conv_mlp(dim, hidden)
         self.drop_path = StochasticDepth(drop_path)
         self.layer_scale_1 = nn.Parameter(torch.full((dim,), LAYER_SCALE))
         self.layer_scale_2 = nn.Parameter(torch.full((dim,), LAYER_SCALE))
@@ -68,12 +70,20 @@ class Attention(nn.Module):
 
 def conv_mlp(dim: int, hidden: int) -> nn.Sequential:
     """1×1 to `hidden`, depth-wise 3×3, GELU, 1×1 back."""
-    depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
     return nn.Sequential(
         OrderedDict(
             fc1=nn.Conv2d(dim, hidden, 1),
-            dwconv=nn.Sequential(OrderedDict(dwconv=depthwise)),
+            dwconv=nn.Sequential(OrderedDict(dwconv=depthwise(hidden, 3))),
             act=nn.GELU(),
             fc2=nn.Conv2d(hidden, dim, 1),
         )
     )
+
+
+def large_kernel_translator(options: TranslatorOptions, gate: Callable[[int], LargeKernelGate]) -> MetaFormer:
+    """A translator of these blocks; `gate` builds the gate of a width."""
+
+    def block(plan: StagePlan) -> LargeKernelBlock:
+        return LargeKernelBlock(plan.inputs, options.hidden(plan.inputs), plan.drop_path, gate(plan.inputs))
+
+    return MetaFormer(options, block)

@@ -2,46 +2,55 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from pdr_cli.errors import ConfigError
+from .options import TranslatorOptions
 
-# From a width and a drop probability to a residual block [B, d, H', W'] → [B, d, H', W'].
-BlockFactory = Callable[[int, float], nn.Module]
+
+class StagePlan(NamedTuple):
+    """Where a block stands: its stage from 0, the widths of this stage and of the next, and its drop probability."""
+
+    stage: int
+    inputs: int
+    outputs: int
+    drop_path: float
+
+
+# From its plan to a residual block [B, d, H', W'] → [B, d, H', W'], d = `inputs`.
+BlockFactory = Callable[[StagePlan], nn.Module]
 
 
 class MetaFormer(nn.Module):
-    """n_t stages: the first works on `channels` and narrows to hid_t, the last widens hid_t back to `channels`.
+    """n_t stages: the first works on T·hid_S channels and narrows to hid_t, the last widens hid_t back.
+
+    Stochastic depth rises from 0.01 in the first stage to drop_path in the last.
 
     Args:
-        channels: T·hid_S of the shell.
-        hid_t: width of the stages between.
-        n_t: number of stages, at least 2.
-        drop_path: stochastic depth of the last stage; the first has 0.01 whatever this is.
+        options: widths, stages and stochastic depth.
         block: builds the block of a stage.
     """
 
-    def __init__(self, channels: int, hid_t: int, n_t: int, drop_path: float, block: BlockFactory) -> None:
+    def __init__(self, options: TranslatorOptions, block: BlockFactory) -> None:
         super().__init__()
-        if n_t < 2:
-            raise ConfigError(f"n_t is {n_t}; a translator needs at least 2 stages.")
-        if not 0 <= drop_path < 1:
-            raise ConfigError(f"drop_path is {drop_path}; it is a probability below 1.")
-        widths = [channels, *[hid_t] * (n_t - 1), channels]
-        # The first is 0.01 even without drop_path, as in the released models.
-        probabilities = [0.01 + (drop_path - 0.01) * stage / (n_t - 1) for stage in range(n_t)]
-        self.enc = nn.ModuleList(
-            Stage(block(inputs, p), inputs, outputs)
-            for inputs, outputs, p in zip(widths[:-1], widths[1:], probabilities, strict=True)
-        )
+        self.enc = nn.ModuleList(Stage(block(plan), plan.inputs, plan.outputs) for plan in stage_plans(options))
 
     def forward(self, latent: Tensor) -> Tensor:
         """latent: [B, T·hid_S, H', W'] → the same shape."""
         for stage in self.enc:
             latent = stage(latent)
         return latent
+
+
+def stage_plans(options: TranslatorOptions) -> list[StagePlan]:
+    """The stages in order."""
+    widths = [options.channels, *[options.hid_t] * (options.n_t - 1), options.channels]
+    # The first is 0.01 even without drop_path, as in the released models.
+    rise = (options.drop_path - 0.01) / (options.n_t - 1)
+    return [StagePlan(i, widths[i], widths[i + 1], 0.01 + rise * i) for i in range(options.n_t)]
 
 
 class Stage(nn.Module):
@@ -67,7 +76,26 @@ class StochasticDepth(nn.Module):
         if not self.training or self.p == 0:
             return branch
         keep = 1 - self.p
-        return branch * branch.new_empty(branch.shape[0], 1, 1, 1).bernoulli_(keep).div_(keep)
+        one_a_sample = [branch.shape[0], *[1] * (branch.ndim - 1)]
+        return branch * branch.new_empty(one_a_sample).bernoulli_(keep).div_(keep)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of [B, d, H', W'] at every place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def depthwise(dim: int, kernel_size: int, dilation: int = 1) -> nn.Conv2d:
+    """A convolution of each channel by itself that keeps the size."""
+    padding = dilation * (kernel_size // 2)
+    return nn.Conv2d(dim, dim, kernel_size, padding=padding, dilation=dilation, groups=dim)
+
+
+def pointwise_mlp(dim: int, hidden: int) -> nn.Sequential:
+    """1×1 to `hidden`, GELU, 1×1 back."""
+    return nn.Sequential(OrderedDict(fc1=nn.Conv2d(dim, hidden, 1), act=nn.GELU(), fc2=nn.Conv2d(hidden, dim, 1)))
 
 
 def init_fan_out(module: nn.Module) -> None:
@@ -78,3 +106,12 @@ def init_fan_out(module: nn.Module) -> None:
             nn.init.normal_(conv.weight, std=(2 / fan_out) ** 0.5)
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
+
+
+def init_truncated(module: nn.Module, kind: type[nn.Linear] | type[nn.Conv2d] = nn.Linear) -> None:
+    """Every layer of that kind inside: weights normal with standard deviation 0.02, truncated, bias 0."""
+    for layer in module.modules():
+        if isinstance(layer, kind):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

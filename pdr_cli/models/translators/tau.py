@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .large_kernel import LargeKernelBlock, LargeKernelGate
+from .large_kernel import LargeKernelGate, large_kernel_translator
 from .metaformer import MetaFormer
+from .options import TranslatorOptions
 
 
 class TAUGate(LargeKernelGate):
@@ -28,10 +29,6 @@ class TAUGate(LargeKernelGate):
         return weights[:, :, None, None] * context * u
 
 
-def tau_translator(channels: int, *, hid_t: int, n_t: int, mlp_ratio: float, drop_path: float) -> MetaFormer:
-    """The TAU translator over `channels` = T·hid_S."""
-
-    def block(dim: int, drop: float) -> LargeKernelBlock:
-        return LargeKernelBlock(dim, mlp_ratio, drop, TAUGate(dim))
-
-    return MetaFormer(channels, hid_t, n_t, drop_path, block)
+def tau_translator(options: TranslatorOptions) -> MetaFormer:
+    """The TAU translator."""
+    return large_kernel_translator(options, TAUGate)

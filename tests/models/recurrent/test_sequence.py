@@ -100,6 +100,21 @@ def test_only_predictors_that_can_be_taught_are() -> None:
     assert none == {}
 
 
+def test_a_frozen_predictor_forecasts_as_ever_in_training() -> None:
+    seen = []
+    predictor = Counts(1)
+    predictor.scale = torch.nn.Parameter(torch.ones(()))
+    predictor.register_forward_hook(lambda module, args, out: seen.append(module.training))
+    model = PDR(predictor, None, build_fusion("none", 1))
+    model.freeze_predictor()
+    forecast, terms = model.train().rehearse(observed(), observed(), 0.0)
+    assert torch.equal(forecast.fused, model.eval()(observed(), 3).fused), "no target was fed in"
+    assert terms == {}
+    assert seen == [False, False]
+    assert not predictor.scale.requires_grad
+    assert model.fusion.train().training
+
+
 def test_patches_need_an_even_number_of_units() -> None:
     assert [patch_size(n) for n in (2, 4)] == [2, 4]
     with pytest.raises(ConfigError, match="n_s is 3"):

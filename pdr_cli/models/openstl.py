@@ -1,0 +1,289 @@
+"""Weights of the public OpenSTL toolbox: models of its SimVP family from their tensors alone."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pdr_cli.errors import CheckpointError, InputNotFoundError, did_you_mean
+
+from .registry import TRANSLATORS
+from .simvp import SimVP
+from .translators.options import Grid, TranslatorOptions
+
+# Its names of the translators, in lower case, and ours.
+MODEL_TYPES = {
+    "incepu": "simvp",
+    "gsta": "simvp2",
+    "tau": "tau",
+    "convnext": "convnext",
+    "hornet": "hornet",
+    "moga": "moganet",
+    "moganet": "moganet",
+    "vit": "vit",
+    "swin": "swin",
+    "uniformer": "uniformer",
+    "poolformer": "poolformer",
+    "van": "van",
+    "mlp": "mlpmixer",
+    "mlpmixer": "mlpmixer",
+    "convmixer": "convmixer",
+}
+# Parts of tensor names that tell translators apart; the first that is found decides.
+MARKS = (
+    ("hid.enc.0.layers.", "simvp"),
+    ("spatial_gating_unit.fc.", "tau"),
+    (".gnconv.", "hornet"),
+    (".attn.sigma", "moganet"),
+    (".relative_position_bias_table", "swin"),
+    (".pos_embed.", "uniformer"),
+    (".mlp_tokens.", "mlpmixer"),
+    (".conv_pw.", "convmixer"),
+    (".conv_dw.", "convnext"),
+    (".attn.qkv.", "vit"),
+    ("spatial_gating_unit.", "van or simvp2"),
+    (".layer_scale_1", "poolformer"),
+)
+WITHOUT_MLP = ("simvp", "convmixer")
+# Buffers that Swin saves beside its weights and that follow from the window.
+DERIVED = (".relative_position_index", ".attn_mask")
+NORMS = ("norm1", "norm", "norm_1")  # of a block, one of which every translator but IncepU has
+MLPS = ("mlp.fc1", "pwconv1", "mlp_channels.fc1")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the shapes of a state dict say of the model it is from, by the names that our presets use."""
+
+    backbone: str
+    in_steps: int
+    channels: int
+    hid_s: int
+    hid_t: int
+    n_s: int
+    n_t: int
+    mlp_ratio: float | None  # None where there is no MLP
+    kernels: tuple[int, int]
+
+    def build(self, size: tuple[int, int], drop_path: float) -> SimVP:
+        """A model of this architecture for frames of `size` (H, W)."""
+        options = TranslatorOptions(
+            self.in_steps * self.hid_s,
+            hid_t=self.hid_t,
+            n_t=self.n_t,
+            mlp_ratio=self.mlp_ratio or 0,
+            drop_path=drop_path,
+            grid=Grid(size, 2 ** (self.n_s // 2)),
+        )
+        translator = TRANSLATORS[self.backbone](options)
+        return SimVP(self.in_steps, self.channels, translator, self.hid_s, self.n_s, self.kernels)
+
+
+def from_openstl(
+    state_dict: Mapping[str, Any], in_shape: tuple[int, int, int, int], config: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The predictor that an OpenSTL state dict is of, with its weights, in evaluation mode.
+
+    Args:
+        state_dict: bare, or a Lightning checkpoint with names under `state_dict`.
+        in_shape: (T, C, H, W) of the frames it was trained on.
+        config: OpenSTL's dictionary. The shapes say all of it but drop_path (0 without); what else it says must agree
+            with them. A model_type of None is gSTA, as in OpenSTL; one that is left out is found.
+
+    Raises:
+        CheckpointError: the weights are of no SimVP, of another shape or configuration, or incomplete.
+        ConfigError: H and W do not fit the windows of Swin.
+    """
+    config = config or {}
+    weights = tensors_of(state_dict)
+    found = architecture_of(weights)
+    T, C, H, W = in_shape
+    if (found.in_steps, found.channels) != (T, C):
+        raise CheckpointError(
+            f"The weights are of {found.in_steps} frames of {found.channels} channels; in_shape says {T} of {C}."
+        )
+    check_config(found, config, weights)
+    model = found.build((H, W), float(config.get("drop_path") or 0.0))
+    load_strictly(model, weights, f"{found.backbone} for frames {T} x {C} x {H} x {W}")
+    return model.eval()
+
+
+def load_openstl(path: Path | str) -> dict[str, Tensor]:
+    """The tensors of a .pth or .ckpt file, by the names that `from_openstl` takes. Nothing in the file is executed.
+
+    Raises:
+        InputNotFoundError: there is no such file.
+        CheckpointError: it holds more than weights, or is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputNotFoundError(f"no weights in {path}: there is no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path} {_why_refused(str(error))}") from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is no PyTorch file, or is damaged: {_first_line(error)}") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}; a state dict, names to tensors, is needed")
+    return tensors_of(content)
+
+
+def _why_refused(message: str) -> str:
+    needed = re.search(r"GLOBAL (\S+)", message)
+    if needed is None:
+        return f"is no PyTorch file, or is damaged: {message.splitlines()[-1]}"
+    return (
+        f"needs {needed[1]}, which is more than weights, and a file that can name code is not read; "
+        "where it was written, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def tensors_of(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The model's own tensors: those under `state_dict`, without the wrappers' `module.` and `model.` before names.
+
+    Raises:
+        CheckpointError: something among them is no tensor.
+    """
+    inner = state_dict.get("state_dict")
+    entries = inner if isinstance(inner, Mapping) else state_dict
+    other = next((name for name, value in entries.items() if not isinstance(value, Tensor)), None)
+    if other is not None:
+        raise CheckpointError(f"{other!r} is a {type(entries[other]).__name__}; a state dict holds tensors alone.")
+    bare = {name.removeprefix("module.").removeprefix("model."): value for name, value in entries.items()}
+    return {name: value for name, value in bare.items() if not name.endswith(DERIVED)}
+
+
+def architecture_of(weights: Mapping[str, Tensor]) -> Architecture:
+    """What the shapes say.
+
+    Raises:
+        CheckpointError: they are of no model of the SimVP family.
+    """
+    backbone = backbone_of(weights)
+    first = _shape(weights, "enc.enc.0.conv.conv.weight")  # [hid_S, C, k, k]
+    last = _shape(weights, "dec.dec.1.conv.conv.weight")  # [hid_S, hid_S, k, k]
+    n_s, n_t = _count(weights, "enc.enc."), _count(weights, "hid.enc.")
+    if backbone == "simvp":
+        width = _shape(weights, "hid.enc.0.conv1.weight")[1]
+        hid_t = _shape(weights, "hid.enc.0.layers.0.conv.weight")[0]
+    else:
+        width, hid_t = (_shape_of_any(weights, f"hid.enc.{i}.block.", NORMS)[0] for i in (0, 1))
+    mlp_ratio = None
+    if backbone not in WITHOUT_MLP:
+        mlp_ratio = _shape_of_any(weights, "hid.enc.0.block.", MLPS)[0] / width
+    kernels = (first[2], last[2])
+    return Architecture(backbone, width // first[0], first[1], first[0], hid_t, n_s, n_t, mlp_ratio, kernels)
+
+
+def backbone_of(weights: Mapping[str, Tensor]) -> str:
+    """Our name of the translator.
+
+    Raises:
+        CheckpointError: it is none of those we know; names the first tensor.
+    """
+    translator = [name for name in weights if name.startswith("hid.")]
+    found = next((backbone for mark, backbone in MARKS if any(mark in name for name in translator)), None)
+    if found is None or not any(name.startswith("enc.enc.") for name in weights):
+        raise CheckpointError(f"This is no model of OpenSTL's SimVP family: {_first(weights)}.")
+    if found == "van or simvp2":
+        inputs_and_outputs = _shape(weights, "hid.enc.0.block.attn.spatial_gating_unit.conv1.weight")[:2]
+        return "van" if inputs_and_outputs[0] == inputs_and_outputs[1] else "simvp2"
+    return found
+
+
+def check_config(found: Architecture, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Refuse a configuration that is not the weights' own.
+
+    Raises:
+        CheckpointError: names the first entry that differs.
+    """
+    if "model_type" in config:
+        _check_model_type(found, config["model_type"] or "gSTA", weights)
+    shapes = {
+        "hid_S": found.hid_s,
+        "hid_T": found.hid_t,
+        "N_S": found.n_s,
+        "N_T": found.n_t,
+        "mlp_ratio": found.mlp_ratio,
+        "spatio_kernel_enc": found.kernels[0],
+        "spatio_kernel_dec": found.kernels[1],
+    }
+    for key, value in shapes.items():
+        if value is not None and config.get(key) is not None and config[key] != value:
+            raise CheckpointError(f"The config says {key} {config[key]}; the weights are of {value:g}.")
+
+
+def _check_model_type(found: Architecture, model_type: str, weights: Mapping[str, Tensor]) -> None:
+    named = MODEL_TYPES.get(model_type.lower())
+    if named is None:
+        raise CheckpointError(
+            f"No model_type {model_type!r} is known.{did_you_mean(model_type.lower(), MODEL_TYPES)} "
+            f"Known: {', '.join(MODEL_TYPES)}."
+        )
+    if named != found.backbone:
+        marks = [mark for mark, backbone in MARKS if found.backbone in backbone]
+        telling = next(name for name in weights if any(mark in name for mark in marks))
+        raise CheckpointError(
+            f"The config says model_type {model_type}, which is {named}; the weights look like {found.backbone}: "
+            f"{_described(telling, weights[telling])} is among them."
+        )
+
+
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], of: str) -> None:
+    """Load all tensors of a module, none missing and none left over; `of` says in messages what the module is.
+
+    Raises:
+        CheckpointError: names the first tensor that is missing, of another shape, or unexpected.
+    """
+    expected = module.state_dict()
+    for name, tensor in expected.items():
+        if name not in weights:
+            raise CheckpointError(
+                f"The weights lack {_described(name, tensor)} of a {of}.{did_you_mean(name, weights.keys() - expected)}"
+            )
+        if weights[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{name} is {list(weights[name].shape)} in the weights and {list(tensor.shape)} in a {of}."
+            )
+    extra = next((name for name in weights if name not in expected), None)
+    if extra is not None:
+        raise CheckpointError(f"The weights hold {_described(extra, weights[extra])}, which a {of} does not have.")
+    module.load_state_dict(dict(weights))
+
+
+def _shape(weights: Mapping[str, Tensor], name: str) -> torch.Size:
+    if name not in weights:
+        raise CheckpointError(f"The weights lack {name}, which every model of the SimVP family has.")
+    return weights[name].shape
+
+
+def _shape_of_any(weights: Mapping[str, Tensor], prefix: str, layers: Iterable[str]) -> torch.Size:
+    """Of the first layer after the prefix whose weight is there."""
+    names = [f"{prefix}{layer}.weight" for layer in layers]
+    return _shape(weights, next((name for name in names if name in weights), names[0]))
+
+
+def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
+    """Number of different units after a prefix such as `hid.enc.`."""
+    return len({name.removeprefix(prefix).split(".")[0] for name in weights if name.startswith(prefix)})
+
+
+def _first(weights: Mapping[str, Tensor]) -> str:
+    name = next(iter(weights), None)
+    return "it holds no tensor" if name is None else f"its first tensor is {_described(name, weights[name])}"
+
+
+def _described(name: str, tensor: Tensor) -> str:
+    return f"{name} {list(tensor.shape)}"
