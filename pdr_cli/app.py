@@ -70,7 +70,7 @@ def train(
         typer.Option(
             help="Predictor: simvp, simvp2, tau, convnext, hornet, moganet, vit, swin, uniformer, poolformer, van, "
             "mlpmixer, convmixer; frame by frame convlstm, predrnn, predrnnpp, predrnnv2, mim, e3dlstm, phydnet, mau, "
-            "prednet; predformer; or module:Class."
+            "prednet; predformer, wast, or module:Class."
         ),
     ] = None,
     adapter: Annotated[

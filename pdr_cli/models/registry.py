@@ -29,6 +29,7 @@ from .translators.tau import tau_translator
 from .translators.uniformer import uniformer_translator
 from .translators.van import van_translator
 from .translators.vit import vit_translator
+from .wast import WaST
 
 ENTRY_POINTS = "pdr.predictors"
 TRANSLATORS: dict[str, Callable[[TranslatorOptions], nn.Module]] = {
@@ -46,7 +47,7 @@ TRANSLATORS: dict[str, Callable[[TranslatorOptions], nn.Module]] = {
     "mlpmixer": mlpmixer_translator,
     "convmixer": convmixer_translator,
 }
-NETWORKS: dict[str, Callable[..., nn.Module]] = {**RECURRENT, "predformer": PredFormer}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {**RECURRENT, "predformer": PredFormer, "wast": WaST}
 
 
 def predictors() -> list[str]:
