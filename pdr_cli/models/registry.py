@@ -12,6 +12,7 @@ from torch import nn
 
 from pdr_cli.errors import ConfigError, did_you_mean
 
+from .dmvfn import DMVFN
 from .predformer import PredFormer
 from .recurrent import RECURRENT
 from .simvp import SimVP
@@ -47,7 +48,12 @@ TRANSLATORS: dict[str, Callable[[TranslatorOptions], nn.Module]] = {
     "mlpmixer": mlpmixer_translator,
     "convmixer": convmixer_translator,
 }
-NETWORKS: dict[str, Callable[..., nn.Module]] = {**RECURRENT, "predformer": PredFormer, "wast": WaST}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    **RECURRENT,
+    "dmvfn": DMVFN,
+    "predformer": PredFormer,
+    "wast": WaST,
+}
 
 
 def predictors() -> list[str]:

@@ -24,11 +24,14 @@ def steps_of(run: Path) -> list[dict]:  # type: ignore[type-arg]
     return [line for line in lines if line["event"] == "step"]
 
 
-def test_trained_predicted_and_read_back(make_run: Callable[..., Path], weather: Path, tmp_path: Path) -> None:
-    run = make_run(weather, "--backbone", "predrnnv2")
-    for line in steps_of(run):
-        assert line["decoupling"] > 0
-        assert line["observed_loss"] > 0
+@pytest.mark.parametrize(
+    ("name", "terms"), [("predrnnv2", ["decoupling", "observed_loss"]), ("dmvfn", ["pyramid_loss"])]
+)
+def test_trained_predicted_and_read_back(
+    make_run: Callable[..., Path], weather: Path, tmp_path: Path, name: str, terms: list[str]
+) -> None:
+    run = make_run(weather, "--backbone", name)
+    assert all(line[term] > 0 for line in steps_of(run) for term in terms)
     out = tmp_path / "forecast.nc"
     result = pdr("predict", weather, "-m", run, "--steps", "6", "-o", out)
     assert result.code == 0, result.err
@@ -78,10 +81,11 @@ def test_weights_of_3d_convolutions_keep_their_layout() -> None:
     assert all(p.equal(q) for p, q in zip(network.parameters(), before, strict=True))
 
 
-def test_an_interrupted_run_draws_the_same_targets_again(weather: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["predrnnv2", "dmvfn"])
+def test_an_interrupted_run_draws_the_same_again(weather: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def train(folder: str, *more: str) -> int:
         base = ["train", "--preset", "demo", "--data", str(weather), "-o", folder, "-q", "--steps", "6"]
-        return pdr(*base, *tiny_settings(), "--backbone", "predrnnv2", "--budget", "", *more).code
+        return pdr(*base, *tiny_settings(), "--backbone", name, "--budget", "", *more).code
 
     assert train("whole") == 0
     plain_step = Trainer._step
