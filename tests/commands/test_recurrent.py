@@ -14,6 +14,7 @@ import xarray as xr
 
 from pdr_cli import checkpoint
 from pdr_cli.models.recurrent import predrnn
+from pdr_cli.models.registry import NETWORKS
 from pdr_cli.training.loop import Trainer, _channels_last
 from tests.cli import pdr
 from tests.conftest import tiny_settings
@@ -58,6 +59,22 @@ def test_training_says_how_far_it_is(
     monkeypatch.setattr(predrnn.PredRNN, "shown", lambda self, *a: told.append(a[3]) or shown(self, *a))
     make_run(weather, "--backbone", "predrnn", "--steps", "4", "--budget", "1h")
     assert told == pytest.approx([0, 1 / 4, 2 / 4, 3 / 4], abs=1e-3), "the clock adds next to nothing to the steps"
+
+
+@pytest.mark.slow
+def test_exported_as_one_graph_of_all_steps(make_run: Callable[..., Path], weather: Path) -> None:
+    run = make_run(weather, "--backbone", "convlstm")
+    result = pdr("export", "-m", run, "-o", "model.pt2", "-q")
+    assert (result.code, "verified in torch.export" in result.out) == (0, True), result.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_every_one_becomes_onnx(make_run: Callable[..., Path], weather: Path, name: str) -> None:
+    pytest.importorskip("onnxruntime")
+    run = make_run(weather, "--backbone", name)
+    result = pdr("export", "-m", run, "-o", "model.onnx", "-q")
+    assert (result.code, "verified in ONNX Runtime" in result.out) == (0, True), result.err
 
 
 @pytest.mark.parametrize(("name", "term"), [("predrnnv2", "decoupling"), ("wast", "frequency_loss")])

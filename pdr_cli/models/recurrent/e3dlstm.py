@@ -83,10 +83,11 @@ class EideticCell(nn.Module):
 
 def recall(gate: Tensor, past: list[Tensor]) -> Tensor:
     """Every place of the gate [B, hidden, D, H', W'] attends to every place of all past cells (Eq. 2 of the paper)."""
-    query = gate.flatten(2).transpose(1, 2)  # [B, D·H'·W', hidden]
-    keys = torch.cat([c.flatten(2) for c in past], dim=2).transpose(1, 2)  # [B, steps·D·H'·W', hidden]
+    # One head, which ONNX's attention must be told of.
+    query = gate.flatten(2).mT[:, None]  # [B, 1, D·H'·W', hidden]
+    keys = torch.cat([c.flatten(2) for c in past], dim=2).mT[:, None]  # [B, 1, steps·D·H'·W', hidden]
     found = nn.functional.scaled_dot_product_attention(query, keys, keys, scale=1.0)
-    return found.transpose(1, 2).reshape(gate.shape)
+    return found.mT.reshape(gate.shape)
 
 
 class DeepConv(nn.Conv3d):

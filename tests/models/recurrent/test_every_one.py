@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from pdr_cli.models.recurrent import RECURRENT
 from pdr_cli.models.registry import build_predictor
@@ -138,3 +139,24 @@ def test_parameters_are_as_many_as_published(name: str, sizes: tuple[int, int, i
             name, 4, 2, hid_s=hid_s, hid_t=hid_t, n_s=2, n_t=n_t, mlp_ratio=4, drop_path=0, size=(32, 32)
         )
     assert sum(p.numel() for p in model.parameters()) == expected
+
+
+# GMACs that OpenSTL prints for TaxiBJ, 4 frames to 4; its counter also counts norms, the last two models' only.
+@pytest.mark.parametrize(
+    ("name", "n_t", "hid_t", "printed", "tolerance"),
+    [
+        ("convlstm", 4, 128, 20.74, 0.005),
+        ("predrnn", 4, 128, 42.40, 0.005),
+        ("predrnnpp", 4, 128, 62.95, 0.005),
+        ("mim", 4, 128, 64.10, 0.005),
+        ("phydnet", 3, 128, 5.60, 0.02),
+        ("mau", 4, 64, 6.02, 0.02),
+    ],
+)
+def test_operations_are_as_many_as_published(name: str, n_t: int, hid_t: int, printed: float, tolerance: float) -> None:
+    with torch.device("meta"), torch.no_grad():
+        sizes = {"hid_s": 32, "hid_t": hid_t, "n_s": 2, "n_t": n_t}
+        model = build_predictor(name, 4, 2, **sizes, mlp_ratio=4, drop_path=0, size=(32, 32)).eval()
+        with FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, 4, 2, 32, 32))
+    assert counter.get_total_flops() / 2e9 == pytest.approx(printed, abs=tolerance)
