@@ -82,6 +82,7 @@ def build_pdr(
     drop_path: float,
     anchor: Literal["none", "last"],
     fusion: str,
+    fusion_init: Literal["residual", "random"],
     adapter: str,
     adapter_input: str,
     gaussians: int,
@@ -112,7 +113,7 @@ def build_pdr(
         drop_path=drop_path,
         size=size,
     )
-    phi = build_fusion(fusion, channels)
+    phi = build_fusion(fusion, channels, fusion_init)
     if not phi.needs_rendered:
         return PDR(predictor, None, phi, anchor)
     painter = build_adapter(
