@@ -91,6 +91,14 @@ def train(
     freeze_backbone: Annotated[
         bool, typer.Option("--freeze-backbone", help="Leave the predictor as it is; train what is attached to it.")
     ] = False,
+    ablation: Annotated[
+        str | None,
+        typer.Option(
+            help="Train a grid instead, and print mean and spread of its scores: loss, init, fusion, lambda, gaussians, "
+            "kernel, downsample, adapter, backbones or choices. --budget is for all of it."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant of an --ablation.")] = 3,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in -o from its last saved state.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
     quiet: Quiet = False,
@@ -127,6 +135,8 @@ def train(
         },
         init_from=init_from,
         freeze_backbone=freeze_backbone,
+        ablation=ablation,
+        seeds=seeds,
         device=device,
         resume=resume,
         dry_run=dry_run,

@@ -22,6 +22,7 @@ Kind = Literal["weather", "traffic", "video", "any"]
 BEFORE: dict[str, dict[str, Any]] = {
     "data": {"train_period": "", "val_period": "", "test_period": "", "protocol": "honest"},
     "model": {
+        "fusion_init": "residual",
         "adapter": "flatten",
         "adapter_input": "auto",
         "mlp_depth": 1,
@@ -107,6 +108,9 @@ class ModelConfig(_Table):
         description="none: the predictor forecasts frames (literal); last: their change since the last observed frame"
     )
     fusion: str = Field(description="how coarse forecast and Gaussians meet")
+    fusion_init: Literal["residual", "random"] = Field(
+        description="residual: fusion starts as the coarse forecast and a little of the layer; random: as PyTorch has it"
+    )
     adapter: str = Field(
         description="what reads the coarse forecast: flatten (PredGS), local, or their controls without Gaussians, mlp "
         "and conv"

@@ -68,6 +68,16 @@ class Progress:
         log.info("%s %3.0f %%%s", self.title, 100 * fraction, f"  {detail}" if detail else "")
 
 
+class Silence(Progress):
+    """Progress of one part of a larger job, which reports by itself."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def update(self, fraction: float, detail: str = "") -> None:
+        """Say nothing."""
+
+
 class _LiveProgress(Progress):
     def __init__(self, title: str) -> None:
         super().__init__(title)

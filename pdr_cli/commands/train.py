@@ -42,8 +42,20 @@ def run(
     dry_run: bool,
     init_from: Path | None = None,
     freeze_backbone: bool = False,
+    ablation: str | None = None,
+    seeds: int = 3,
 ) -> None:
     """Train; see `pdr train --help` for the options."""
+    from pdr_cli.commands import ablate
+
+    if ablation is not None or (resume and out is not None and ablate.is_grid(out)):
+        if init_from is not None or freeze_backbone:
+            raise UsageError(
+                "--ablation trains each variant from new weights; leave out --init-from and --freeze-backbone"
+            )
+        base = None if resume else _resolve(_source(preset, out, resume), data, variables, settings, flags)
+        ablate.run(name=ablation, base=base, out=out, seeds=seeds, device=device, resume=resume, dry_run=dry_run)
+        return
     resolved = _resolve(_source(preset, out, resume), data, variables, settings, flags)
     where = devices.pick(device)
     folder = _folder(resolved, out, resume, dry_run)
@@ -51,9 +63,7 @@ def run(
     prepared = prepare(resolved, paths)
     log.info("data    %s", describe(prepared.series[0]) + _more(len(prepared.series)))
     log.info("split   %s", _split_line(prepared))
-    torch.manual_seed(resolved.train.seed)
-    network = forecast.build(resolved, prepared.channels, prepared.size)
-    log.info("model   %s", _model_line(network, resolved, prepared.size))
+    network = build(resolved, prepared)
     if resume:
         start = warm_start.resume(network, folder, asked=init_from is not None or freeze_backbone)
     else:
@@ -61,7 +71,8 @@ def run(
     if dry_run:
         _dry_run(resolved, prepared, network)
         return
-    _train(resolved, prepared, network, folder, where, resume, start)
+    fit(resolved, prepared, network, folder, where, resume, start)
+    print(folder.path)
 
 
 def _source(preset: str | None, out: Path | None, resume: bool) -> str:
@@ -116,7 +127,15 @@ def _folder(resolved: Config, out: Path | None, resume: bool, dry_run: bool) -> 
     return folder
 
 
-def _train(
+def build(resolved: Config, prepared: Prepared) -> PDR:
+    """A new network, by the preset's seed."""
+    torch.manual_seed(resolved.train.seed)
+    network = forecast.build(resolved, prepared.channels, prepared.size)
+    log.info("model   %s", _model_line(network, resolved, prepared.size))
+    return network
+
+
+def fit(
     resolved: Config,
     prepared: Prepared,
     network: PDR,
@@ -124,14 +143,36 @@ def _train(
     where: torch.device,
     resume: bool,
     start: WarmStart,
-) -> None:
+) -> Position:
+    """Train a network to its end and leave everything in the run folder."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    start.save(folder)
+    loop = trainer(resolved, prepared, network, folder, where, start)
+    if resume:
+        loop.resume()
+        log.info("resume  %s at step %d", folder.path, loop.position.step)
+    files.write_text(folder.config, config.dump(resolved))
+    with progress("training") as bar:
+        position = loop.fit(bar)
+    from pdr_cli.export import pictures
+
+    pictures.curves(folder.curves, folder.metrics)
+    log.info(
+        "done    %d steps in %.0f s, best validation loss %.4f at step %d",
+        position.step, position.elapsed, position.best_loss, position.best_step,
+    )  # fmt: skip
+    return position
+
+
+def trainer(
+    resolved: Config, prepared: Prepared, network: PDR, folder: RunFolder, where: torch.device, start: WarmStart
+) -> Trainer:
+    """What trains a network: scaling and climatology are measured, and Gaussians placed that start from the data."""
     scaling, climatology = measure(prepared, resolved)
     data_files = what_was_read(prepared)
     if not start.has_adapter:
         network.initialize(torch.from_numpy(first_frame(prepared, scaling)))
     network.to(where)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    start.save(folder)
     card = _card(resolved, prepared, scaling, data_files)
     card = _with(card, card.training | start.as_training())
 
@@ -145,21 +186,7 @@ def _train(
         l1_weight=resolved.train.l1_weight,
         data_range=torch.tensor(scaling.data_range, device=where),
     )
-    trainer = Trainer(network, loss, prepared.train, prepared.val, scaling, resolved.train, folder, where, save_best)
-    if resume:
-        trainer.resume()
-        log.info("resume  %s at step %d", folder.path, trainer.position.step)
-    files.write_text(folder.config, config.dump(resolved))
-    with progress("training") as bar:
-        position = trainer.fit(bar)
-    from pdr_cli.export import pictures
-
-    pictures.curves(folder.curves, folder.metrics)
-    log.info(
-        "done    %d steps in %.0f s, best validation loss %.4f at step %d",
-        position.step, position.elapsed, position.best_loss, position.best_step,
-    )  # fmt: skip
-    print(folder.path)
+    return Trainer(network, loss, prepared.train, prepared.val, scaling, resolved.train, folder, where, save_best)
 
 
 def _card(resolved: Config, prepared: Prepared, scaling: Scaling, data_files: tuple[dict[str, str], ...]) -> ModelCard:

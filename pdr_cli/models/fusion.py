@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError, did_you_mean
 
+from .gaussians import check_choice
+
+INITS = ("residual", "random")
 SHARE = 0.1  # of Y in the first forecast, where a fusion learns it
 
 
@@ -21,9 +25,12 @@ class Fusion(nn.Module):
         super().__init__()
         self.channels = channels
 
+    def begin_with_coarse(self) -> None:
+        """Set what is learnt so that the first forecast is X~ and a little of Y; nothing where nothing is learnt."""
+
 
 class ConcatFusion(Fusion):
-    """1×1 convolution over the channels of both, per frame; begins as X~ + 0.1·Y (§3.2).
+    """1×1 convolution over the channels of both, per frame (§3.2); begins as X~ + 0.1·Y.
 
     A random mixture would destroy the forecast of a trained predictor at the first step, a plain X~ would leave the
     adapter without a gradient.
@@ -32,7 +39,9 @@ class ConcatFusion(Fusion):
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.mix = nn.Conv2d(2 * channels, channels, 1)
-        identity = torch.eye(channels)
+
+    def begin_with_coarse(self) -> None:
+        identity = torch.eye(self.channels)
         with torch.no_grad():
             self.mix.weight.copy_(torch.cat([identity, SHARE * identity], dim=1)[:, :, None, None])
             self.mix.bias.zero_()  # type: ignore[union-attr]  # there is a bias
@@ -51,6 +60,8 @@ class GatedFusion(Fusion):
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.gate = nn.Conv2d(2 * channels, channels, 1)
+
+    def begin_with_coarse(self) -> None:
         nn.init.zeros_(self.gate.weight)
         nn.init.constant_(self.gate.bias, math.log(SHARE / (1 - SHARE)))  # type: ignore[arg-type]  # there is a bias
 
@@ -91,12 +102,21 @@ FUSIONS: dict[str, type[Fusion]] = {
 }
 
 
-def build_fusion(name: str, channels: int) -> Fusion:
+def build_fusion(name: str, channels: int, init: Literal["residual", "random"] = "residual") -> Fusion:
     """The fusion of that name.
 
+    Args:
+        name: of the fusion.
+        channels: C.
+        init: "residual" (see `Fusion.begin_with_coarse`) or "random", PyTorch's own weights.
+
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: an unknown name or initialisation.
     """
+    check_choice("fusion_init", init, INITS)
     if name not in FUSIONS:
         raise ConfigError(f"No fusion is called {name!r}.{did_you_mean(name, FUSIONS)} Known: {', '.join(FUSIONS)}.")
-    return FUSIONS[name](channels)
+    fusion = FUSIONS[name](channels)
+    if init == "residual":
+        fusion.begin_with_coarse()
+    return fusion

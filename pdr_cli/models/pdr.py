@@ -117,6 +117,7 @@ def build_pdr(
     drop_path: float,
     anchor: Literal["none", "last"],
     fusion: str,
+    fusion_init: Literal["residual", "random"],
     adapter: str,
     adapter_input: str,
     gaussians: int,
@@ -147,7 +148,7 @@ def build_pdr(
         drop_path=drop_path,
         size=size,
     )
-    phi = build_fusion(fusion, channels)
+    phi = build_fusion(fusion, channels, fusion_init)
     if not phi.needs_rendered:
         return PDR(predictor, None, phi, anchor)
     painter = build_adapter(

@@ -115,6 +115,14 @@ class Trainer:
         self._record("finished", best_step=self.position.best_step, best_loss=self.position.best_loss)
         return self.position
 
+    def seconds_per_step(self, steps: int = 3) -> float:
+        """How long a step takes, from a few after a first. They change the network: for one that is thrown away."""
+        self._step(time.monotonic())
+        began = time.monotonic()
+        for _ in range(steps):
+            self._step(began)
+        return (time.monotonic() - began) / steps
+
     def save(self) -> None:
         """Replace the run's state."""
         state.save(self.run.state, self.position, self.network, self.optimizer)

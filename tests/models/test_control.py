@@ -23,7 +23,19 @@ DATA = {
     "weather-small": (1, (25, 53)),
     "traffic-small": (2, (16, 8)),
 }
-ELSEWHERE = {"backbone", "hid_s", "hid_t", "n_s", "n_t", "mlp_ratio", "drop_path", "anchor", "fusion", "adapter"}
+ELSEWHERE = {
+    "backbone",
+    "hid_s",
+    "hid_t",
+    "n_s",
+    "n_t",
+    "mlp_ratio",
+    "drop_path",
+    "anchor",
+    "fusion",
+    "fusion_init",
+    "adapter",
+}
 
 
 def adapter_of(preset: str, name: str, *, size: tuple[int, int] | None = None, **changes: Any) -> Adapter:

@@ -26,6 +26,7 @@ OPTIONS: dict[str, Any] = {
     "drop_path": 0.0,
     "anchor": "none",
     "fusion": "concat",
+    "fusion_init": "residual",
     "adapter": "flatten",
     "adapter_input": "auto",
     "gaussians": 12,
@@ -177,6 +178,23 @@ def test_gated_lets_through_a_tenth_at_first_and_what_it_learns_later() -> None:
     seen = torch.einsum("oc,btchw->btohw", fusion.gate.weight[:, :, 0, 0], torch.cat([coarse, rendered], dim=2))
     share = torch.sigmoid(seen + fusion.gate.bias[:, None, None])
     assert torch.allclose(fusion(coarse, rendered), coarse + share * rendered, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["concat", "gated"])
+def test_first_forecast_is_nearly_the_coarse_one_unless_the_fusion_starts_at_random(name: str) -> None:
+    coarse, rendered = torch.randn(2, 1, 3, 2, 5, 4)
+    residual = build_fusion(name, 2, "residual")(coarse, rendered)
+    assert torch.allclose(residual, coarse + 0.1 * rendered, atol=1e-6)
+    at_random = build_fusion(name, 2, "random")(coarse, rendered)
+    assert (at_random - residual).abs().mean() > 0.05
+    with pytest.raises(ConfigError, match="residual"):
+        build_fusion(name, 2, "residul")
+
+
+def test_fusion_init_reaches_the_model() -> None:
+    weights = [small_pdr(fusion_init=init).fusion.mix.weight[0, :, 0, 0] for init in ("residual", "random")]
+    assert weights[0].tolist() == pytest.approx([1, 0.1] if len(weights[0]) == 2 else [1, 0, 0.1, 0])
+    assert not torch.equal(weights[0], weights[1])
 
 
 def test_misspelt_fusion_gets_a_suggestion() -> None:

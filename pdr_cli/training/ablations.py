@@ -1,0 +1,234 @@
+"""The grids of `pdr train --ablation`: which settings are compared, and what the paper printed for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pdr_cli.errors import UsageError, did_you_mean
+
+PAPER = "paper: A800, full data"  # what its columns are headed with; never a column of ours
+# What Table 4 prints of each predictor: MSE without and with PDR, then MAE without and with (WeatherBench T2m).
+TABLE_4 = {
+    "simvp": ("1.238", "1.229", "0.7037", "0.6869"),
+    "simvp2": ("1.105", "1.078", "0.6567", "0.6349"),
+    "tau": ("1.162", "1.071", "0.6707", "0.6353"),
+    "convnext": ("1.277", "1.196", "0.7220", "0.6735"),
+    "hornet": ("1.201", "1.157", "0.6906", "0.6579"),
+    "moganet": ("1.152", "1.092", "0.6665", "0.6353"),
+    "vit": ("1.146", "1.127", "0.6712", "0.6479"),
+    "swin": ("1.143", "1.101", "0.6735", "0.6414"),
+    "uniformer": ("1.204", "1.153", "0.6885", "0.6623"),
+    "poolformer": ("1.156", "1.104", "0.6715", "0.6391"),
+    "van": ("1.150", "1.110", "0.6803", "0.6478"),
+    "mlpmixer": ("1.255", "1.154", "0.7011", "0.6563"),
+}
+WEATHER = ("WeatherBench MSE", "WeatherBench MAE")
+TAXI = ("TaxiBJ MSE", "TaxiBJ MAE")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row: a name, what it changes in the preset, and what the paper printed for it, by column."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    paper: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A grid: the first variant is what the others are compared with."""
+
+    about: str
+    variants: tuple[Variant, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        """The paper's columns, in order; none where it has no such table."""
+        return list(dict.fromkeys(column for variant in self.variants for column in variant.paper))
+
+
+def paper(columns: tuple[str, ...], *values: str) -> dict[str, str]:
+    """What a row of the paper prints, by column."""
+    return dict(zip(columns, values, strict=True))
+
+
+def _adapter(name: str) -> Variant:
+    return Variant(name, {"model.adapter": name})
+
+
+def _loss() -> Ablation:
+    columns = (*TAXI, *WEATHER, "KTH SSIM", "KTH LPIPS")
+    printed = {
+        ("predictor", "l2reg"): ("0.3108", "14.93", "1.162", "0.6707", "0.9086", "0.22856"),
+        ("predictor", "l1ssim"): ("0.3088", "14.43", "1.136", "0.6547", "0.9137", "0.20216"),
+        ("pdr", "l2reg"): ("0.3400", "15.27", "1.177", "0.6764", "0.9127", "0.21850"),
+        ("pdr", "l1ssim"): ("0.2807", "14.29", "1.071", "0.6353", "0.9145", "0.16237"),
+    }
+    rows = []
+    for (model, loss), values in printed.items():
+        settings = {"train.loss": loss} | ({"model.fusion": "none"} if model == "predictor" else {})
+        rows.append(Variant(f"{model} {loss}", settings, paper(columns, *values)))
+    return Ablation("loss by module (Table 5)", tuple(rows))
+
+
+def _init() -> Ablation:
+    printed = {
+        "grid": ("0.2807", "14.29"),
+        "none": ("0.2893", "14.36"),
+        "color": ("0.3024", "14.37"),
+        "corner": ("0.3052", "14.42"),
+    }
+    flatten = {"model.adapter": "flatten"}
+    rows = [Variant(name, {**flatten, "model.init": name}, paper(TAXI, *values)) for name, values in printed.items()]
+    return Ablation(
+        "where the Gaussians start (Table 8)", (*rows, Variant("random", {**flatten, "model.init": "random"}))
+    )
+
+
+def _fusion() -> Ablation:
+    printed = {
+        "concat": ("0.2807", "14.29"),
+        "none": ("0.3108", "14.93"),
+        "gs": ("0.3501", "15.33"),
+        "add": ("0.2998", "14.31"),
+    }
+    rows = [Variant(name, {"model.fusion": name}, paper(TAXI, *values)) for name, values in printed.items()]
+    return Ablation("how forecast and Gaussians meet (Table 8)", (*rows, Variant("gated", {"model.fusion": "gated"})))
+
+
+def _lambda() -> Ablation:
+    printed = {
+        0.5: ("0.2807", "14.29"),
+        0.0: ("0.3852", "16.58"),
+        0.8: ("0.2850", "14.30"),
+        1.0: ("0.2907", "14.32"),
+    }
+    return Ablation(
+        "share of L1 in the loss (Table 8)",
+        tuple(
+            Variant(f"lambda {share:g}", {"train.loss": "l1ssim", "train.l1_weight": share}, paper(TAXI, *values))
+            for share, values in printed.items()
+        ),
+    )
+
+
+def _gaussians() -> Ablation:
+    printed = {
+        300: ("1.071", "0.6353"),
+        100: ("1.107", "0.6437"),
+        200: ("1.098", "0.6451"),
+        400: ("1.107", "0.6459"),
+        500: ("1.097", "0.6428"),
+    }
+    return Ablation(
+        "number of Gaussians (Table 6)",
+        tuple(
+            Variant(f"N {n}", {"model.adapter": "flatten", "model.gaussians": n}, paper(WEATHER, *values))
+            for n, values in printed.items()
+        ),
+    )
+
+
+def _kernel() -> Ablation:
+    printed = {
+        15: ("0.2807", "14.29", "1.071", "0.6353"),
+        7: ("0.3035", "14.42", "1.081", "0.6367"),
+        11: ("0.2967", "14.48", "1.082", "0.6378"),
+        21: ("0.3038", "14.48", "1.085", "0.6371"),
+    }
+    return Ablation(
+        "kernel size (Table 7)",
+        tuple(
+            Variant(f"K {k}", {"model.kernel_size": k}, paper((*TAXI, *WEATHER), *values))
+            for k, values in printed.items()
+        ),
+    )
+
+
+def _downsample() -> Ablation:
+    printed = {(2, 256): "1.071", (4, 64): "1.097", (1, 1024): "1.098"}
+    return Ablation(
+        "pooling rate and width of the MLPs (Table 6)",
+        tuple(
+            Variant(
+                f"rate {rate}, width {width}",
+                {"model.adapter": "flatten", "model.downsample": rate, "model.hidden": width},
+                paper(WEATHER[:1], mse),
+            )
+            for (rate, width), mse in printed.items()
+        ),
+    )
+
+
+def _adapters() -> Ablation:
+    alone = Variant("predictor alone", {"model.fusion": "none"})
+    return Ablation(
+        "what follows the predictor: the paper's adapter and a local one, each beside its control without Gaussians",
+        (alone, *(_adapter(name) for name in ("flatten", "mlp", "local", "conv"))),
+    )
+
+
+def _choices() -> Ablation:
+    flatten = {"model.adapter": "flatten"}
+    changed: dict[str, dict[str, Any]] = {
+        "absolute, peak, tanh, residual": {},
+        "coords offset": {"model.coords": "offset"},
+        "normalize density": {"model.normalize": "density"},
+        "amplitude sigmoid": {"model.amplitude": "sigmoid"},
+        "amplitude linear": {"model.amplitude": "linear"},
+        "fusion_init random": {"model.fusion_init": "random"},
+        "literal": {
+            "model.normalize": "density",
+            "model.amplitude": "sigmoid",
+            "model.fusion_init": "random",
+        },
+    }
+    first = {
+        "model.coords": "absolute",
+        "model.normalize": "peak",
+        "model.amplitude": "tanh",
+        "model.fusion_init": "residual",
+    }
+    return Ablation(
+        "what the paper leaves open: coordinates, normalisation, amplitudes, first weights of the fusion",
+        tuple(Variant(name, {**flatten, **first, **settings}) for name, settings in changed.items()),
+    )
+
+
+def _backbones() -> Ablation:
+    rows = []
+    for name in (*TABLE_4, "convmixer"):
+        values = TABLE_4.get(name)
+        alone = paper(WEATHER, values[0], values[2]) if values else {}
+        attached = paper(WEATHER, values[1], values[3]) if values else {}
+        rows.append(Variant(name, {"model.backbone": name, "model.fusion": "none"}, alone))
+        rows.append(Variant(f"{name} + pdr", {"model.backbone": name}, attached))
+    return Ablation("predictors, each alone and with PDR (Table 4)", tuple(rows))
+
+
+GRIDS = {
+    "loss": _loss,
+    "init": _init,
+    "fusion": _fusion,
+    "lambda": _lambda,
+    "gaussians": _gaussians,
+    "kernel": _kernel,
+    "downsample": _downsample,
+    "adapter": _adapters,
+    "backbones": _backbones,
+    "choices": _choices,
+}
+
+
+def find(name: str) -> Ablation:
+    """The grid of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in GRIDS:
+        raise UsageError(f"no ablation {name!r}.{did_you_mean(name, GRIDS)} Known: {', '.join(GRIDS)}")
+    return GRIDS[name]()
