@@ -69,7 +69,8 @@ def train(
         str | None,
         typer.Option(
             help="Predictor: simvp, simvp2, tau, convnext, hornet, moganet, vit, swin, uniformer, poolformer, van, "
-            "mlpmixer, convmixer, or module:Class."
+            "mlpmixer, convmixer, predformer, wast; frame by frame convlstm, predrnn, predrnnpp, predrnnv2, mim, "
+            "e3dlstm, phydnet, mau, prednet, dmvfn; or module:Class."
         ),
     ] = None,
     adapter: Annotated[

@@ -7,7 +7,7 @@ X^ = Φ(X~, Y)        (3)  both become the forecast
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -50,17 +50,52 @@ class PDR(nn.Module):
         self.adapter = adapter
         self.fusion = fusion
         self.anchor = anchor
+        self.frozen = False
 
     def forward(self, x: Tensor, out_steps: int) -> Forecast:
         """x: [B, T, C, H, W], the observed frames; `out_steps` is τ, shorter or longer than T."""
-        coarse = rollout(self.predict, x, out_steps)  # [B, τ, C, H, W], fed back before any rendering
-        rendered = None if self.adapter is None else self.adapter(coarse, x[:, -1])
+        return self.paint(self.coarse_forecast(x, out_steps), x[:, -1])
+
+    def rehearse(self, x: Tensor, target: Tensor, progress: float) -> tuple[Forecast, dict[str, Tensor]]:
+        """A forecast as training makes it, and what it minimises beside its loss.
+
+        Predictors with a `training_forecast` are taught with the target [B, τ, C, H, W]; others, and one that is frozen,
+        do as always. `progress` is the share of the training that is done.
+        """
+        lesson: Any = getattr(self.predictor, "training_forecast", None)
+        if lesson is None or self.frozen:
+            return self(x, target.shape[1]), {}
+        coarse, terms = lesson(x, target, progress, self.anchor == "last")
+        return self.paint(coarse, x[:, -1]), terms
+
+    def coarse_forecast(self, x: Tensor, out_steps: int) -> Tensor:
+        """F_p: [B, T, C, H, W] → [B, τ, C, H, W], fed back by `rollout` where the predictor itself has one horizon."""
+        if getattr(self.predictor, "any_horizon", False):
+            return self.predictor(x, out_steps, self.anchor == "last")
+        return rollout(self.predict, x, out_steps)
+
+    def paint(self, coarse: Tensor, last: Tensor) -> Forecast:
+        """R(F_c(X~)) and Φ for the whole coarse forecast at once, [B, τ, C, H, W]; `last` [B, C, H, W] was observed."""
+        rendered = None if self.adapter is None else self.adapter(coarse, last)
         return Forecast(self.fusion(coarse, rendered), coarse, rendered)
 
     def predict(self, x: Tensor) -> Tensor:
         """One pass of the predictor: [B, T, C, H, W] → [B, T, C, H, W]."""
         frames = self.predictor(x)
         return frames if self.anchor == "none" else x[:, -1:] + frames
+
+    def freeze_predictor(self) -> None:
+        """Hold the predictor still: no gradients, and in training too its norms and chances are as in a forecast."""
+        self.frozen = True
+        self.predictor.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> PDR:
+        """As for every module, but a frozen predictor stays in evaluation."""
+        super().train(mode)
+        if self.frozen:
+            self.predictor.eval()
+        return self
 
     def initialize(self, frame: Tensor) -> None:
         """Place what starts from the training data by a frame of it, [C, H, W], in network units."""

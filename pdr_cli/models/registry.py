@@ -12,6 +12,9 @@ from torch import nn
 
 from pdr_cli.errors import ConfigError, did_you_mean
 
+from .dmvfn import DMVFN
+from .predformer import PredFormer
+from .recurrent import RECURRENT
 from .simvp import SimVP
 from .translators.convmixer import convmixer_translator
 from .translators.convnext import convnext_translator
@@ -27,6 +30,7 @@ from .translators.tau import tau_translator
 from .translators.uniformer import uniformer_translator
 from .translators.van import van_translator
 from .translators.vit import vit_translator
+from .wast import WaST
 
 ENTRY_POINTS = "pdr.predictors"
 TRANSLATORS: dict[str, Callable[[TranslatorOptions], nn.Module]] = {
@@ -44,11 +48,17 @@ TRANSLATORS: dict[str, Callable[[TranslatorOptions], nn.Module]] = {
     "mlpmixer": mlpmixer_translator,
     "convmixer": convmixer_translator,
 }
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    **RECURRENT,
+    "dmvfn": DMVFN,
+    "predformer": PredFormer,
+    "wast": WaST,
+}
 
 
 def predictors() -> list[str]:
     """Names that `build_predictor` accepts beside `module:Class`."""
-    return sorted({*TRANSLATORS, *entry_points(group=ENTRY_POINTS).names})
+    return sorted({*TRANSLATORS, *NETWORKS, *entry_points(group=ENTRY_POINTS).names})
 
 
 def build_predictor(
@@ -66,8 +76,10 @@ def build_predictor(
 ) -> nn.Module:
     """A predictor [B, T, C, H, W] → [B, T, C, H, W], T = `in_steps`, C = `channels`.
 
-    `size` is (H, W), for those that are built for one grid: swin and mlpmixer. A predictor from outside is called with
-    all of these but `name` as keyword arguments, and with `size` only where it has an argument of that name.
+    `size` is (H, W), for those that are built for one grid: swin, mlpmixer, mau, mim and e3dlstm. A predictor from
+    outside is called with all of these but `name` as keyword arguments, and with `size` only where it has an argument
+    of that name; one that has `any_horizon` is later asked for as many frames as are wanted: (x, steps, anchored), see
+    `Recurrent.forward`.
 
     Raises:
         ConfigError: an unknown name, one that leads to nothing that can be built, or values that do not fit together.
@@ -78,7 +90,7 @@ def build_predictor(
         translator = TRANSLATORS[name](TranslatorOptions(in_steps * hid_s, **inside, grid=grid))
         return SimVP(in_steps, channels, translator, hid_s, n_s)
     shell: dict[str, Any] = {"in_steps": in_steps, "channels": channels, "hid_s": hid_s, "n_s": n_s}
-    factory = find_factory(name)
+    factory = NETWORKS[name] if name in NETWORKS else find_factory(name)
     if takes_size(factory):
         shell["size"] = size
     return call_factory(name, factory, shell | inside)

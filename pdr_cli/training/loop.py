@@ -65,7 +65,7 @@ class Trainer:
     def __post_init__(self) -> None:
         pixels = int(np.prod([self.train.series[0].sizes[d] for d in ("y", "x")]))
         if self.device.type == "cpu" and pixels >= CHANNELS_LAST_PIXELS:
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            _channels_last(self.network)
         groups = optimizer.parameter_groups(self.network, self.config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=self.config.lr, fused=True)
         self.per_epoch = max(1, len(self.train) // self.config.batch)
@@ -136,13 +136,14 @@ class Trainer:
         self.network.train()
         x, y = self._tensors(self.train, self._batch())
         with self._autocast:
-            out = self.network(x, y.shape[1])
+            out, taught = self.network.rehearse(x, y, self._fraction(began))
             loss, terms = self.loss(out.fused, y)
-            total = loss
+            total = loss + sum(taught.values())
+            terms |= taught
             if self.config.coarse_weight:
                 # Unsupervised, the coarse forecast becomes whatever suits the fusion, and feeding it back goes astray.
                 terms["coarse_loss"] = coarse_loss = self.loss(out.coarse, y)[0]
-                total = loss + self.config.coarse_weight * coarse_loss
+                total = total + self.config.coarse_weight * coarse_loss
         if not torch.isfinite(total):
             raise NonFiniteLossError(
                 f"the loss is {float(total.detach()):g} at step {self.position.step + 1}; try a smaller --set train.lr "
@@ -202,6 +203,13 @@ class Trainer:
         line = {"event": event, "step": self.position.step, "seconds": round(self.position.elapsed, 2), **values}
         with self.run.metrics.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
+
+
+def _channels_last(network: torch.nn.Module) -> None:
+    """Lay out the weights of 2-D convolutions so; `Module.to` would refuse a network that has 3-D ones beside them."""
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pdr_cli import checkpoint, files, runs
 from pdr_cli.config import Config
@@ -96,28 +96,16 @@ def _place(folder: RunFolder) -> Path:
 
 
 def freeze(network: PDR) -> None:
-    """Hold the predictor still: no gradients, and its norms and stochastic depth as in a forecast.
+    """Train the rest of the network alone.
 
     Raises:
         ConfigError: nothing else is there to train.
     """
-    network.predictor.requires_grad_(False)
+    network.freeze_predictor()
     if not any(p.requires_grad for p in network.parameters()):
         raise ConfigError(
             "--freeze-backbone leaves nothing to train, because the fusion is none; choose another: --fusion concat"
         )
-    # Before each pass, because the training loop puts the whole network into training mode.
-    network.register_forward_pre_hook(_Resting(network.predictor))
-
-
-@dataclass(frozen=True)
-class _Resting:
-    """A hook that puts a module into evaluation mode."""
-
-    module: nn.Module
-
-    def __call__(self, *_: Any) -> None:
-        self.module.eval()
 
 
 def load(network: PDR, config: Config, channels: int, size: tuple[int, int], path: Path) -> dict[str, Any]:

@@ -81,5 +81,5 @@ def test_entry_point_is_listed_and_builds(monkeypatch: pytest.MonkeyPatch) -> No
 
     announced = EntryPoints([EntryPoint("mine", "my_nets:Mine", registry.ENTRY_POINTS)])
     monkeypatch.setattr(registry, "entry_points", announced.select)
-    assert predictors() == sorted([*registry.TRANSLATORS, "mine"])
+    assert predictors() == sorted([*registry.TRANSLATORS, *registry.NETWORKS, "mine"])
     assert isinstance(build_predictor("mine", 3, 1, **OPTIONS), nn.Identity)
