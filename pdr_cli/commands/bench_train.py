@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +19,7 @@ from torch import Tensor
 from pdr_cli import config, devices, forecast
 from pdr_cli.commands.bench_render import at_least, describe, number, publish, synchronize, title_of
 from pdr_cli.config import Config
-from pdr_cli.errors import UsageError, did_you_mean
+from pdr_cli.errors import PdrError, UsageError, did_you_mean
 from pdr_cli.logs import log
 from pdr_cli.models.pdr import PDR, Forecast
 from pdr_cli.training import losses, optimizer
@@ -30,9 +33,13 @@ PUBLISHED = {
     "human36m": (3, (256, 256)),
 }
 VARIANTS = ("plain", "plain+predgs", "pdr")
+REFERENCE = "plain+predgs"
 # Of the largest entry. A gradient in float32 is a sum of up to 10^5 products that cancel, and their order is not the same.
 VALUE_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
+WARM_UP = 2  # steps until allocations and the optimiser's moments are there
 PARTS = ("predictor", "adapter", "loss", "backward", "optimizer")
+
+Seconds = dict[str, float]  # by part
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,10 @@ class Setting:
 
 
 class Outcome(NamedTuple):
-    """What a step computes: forecasts, and the gradients by the parameters' names."""
+    """What a step computes: both forecasts, and the gradients by the parameters' names; none of a predictor alone."""
 
-    forecast: Forecast
+    coarse: Tensor
+    fused: Tensor | None
     gradients: dict[str, Tensor]
 
 
@@ -103,14 +111,81 @@ class Step:
         return total
 
     def outcome(self) -> Outcome:
-        """What the first step computes; stochastic depth is drawn the same for every variant."""
+        """What the first step computes; stochastic depth is drawn the same for every variant.
+
+        A predictor alone is trained by another loss: of it, only the forecast can be compared.
+        """
         torch.manual_seed(0)
         out = self.network(self.x, self.y.shape[1])
+        if self.network.adapter is None:
+            return Outcome(out.coarse.detach(), None, {})
         self.optimizer.zero_grad(set_to_none=True)
         self.total(out).backward()
         gradients = {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
         self.optimizer.zero_grad(set_to_none=True)
-        return Outcome(out, gradients)
+        return Outcome(out.coarse.detach(), out.fused.detach(), gradients)
+
+
+class Worker:
+    """A `Step` in a process of its own, because what a training asks of the memory allocator holds for its process.
+
+    Args:
+        threads: of torch in that process.
+    """
+
+    def __init__(self, variant: str, setting: Setting, threads: int) -> None:
+        # A forked process may not use the threads that torch has started.
+        context = multiprocessing.get_context("spawn")
+        self.pipe, there = context.Pipe()
+        self.process = context.Process(target=serve, args=(there, variant, setting, threads), daemon=True)
+        self.process.start()
+        there.close()  # so that a process that dies ends what waits for it
+
+    def outcome(self) -> Outcome:
+        """See `Step.outcome`."""
+        coarse, fused, gradients = self.ask("outcome")
+        found = {name: torch.from_numpy(gradient) for name, gradient in gradients.items()}
+        return Outcome(torch.from_numpy(coarse), None if fused is None else torch.from_numpy(fused), found)
+
+    def __call__(self) -> Seconds:
+        """Take a step; seconds of its parts."""
+        return self.ask("step")
+
+    def ask(self, request: str) -> Any:
+        """The answer to a request.
+
+        Raises:
+            PdrError: the process has ended; it has said why on stderr.
+        """
+        try:
+            self.pipe.send(request)
+            return self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise PdrError("the process that takes the steps has ended; is there enough memory?") from error
+
+    def close(self) -> None:
+        """End the process."""
+        self.pipe.close()
+        self.process.join()
+
+
+def serve(pipe: Connection, variant: str, setting: Setting, threads: int) -> None:
+    """Answer a `Worker` until it closes its end."""
+    torch.set_num_threads(threads)
+    step = Step(variant, setting)
+    while True:
+        try:
+            request = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(step().parts if request == "step" else as_arrays(step.outcome()))
+
+
+def as_arrays(outcome: Outcome) -> tuple[Any, ...]:
+    """For another process: a tensor would be sent as shared memory, which may be short."""
+    fused = None if outcome.fused is None else outcome.fused.numpy(force=True)
+    gradients = {name: gradient.numpy(force=True) for name, gradient in outcome.gradients.items()}
+    return outcome.coarse.numpy(force=True), fused, gradients
 
 
 @dataclass
@@ -118,7 +193,7 @@ class Clock:
     """Seconds of each part since the one before it was over; a part that comes again adds up."""
 
     device: torch.device
-    parts: dict[str, float] = field(default_factory=dict)
+    parts: Seconds = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         synchronize(self.device)
@@ -130,10 +205,6 @@ class Clock:
         now = time.perf_counter()
         self.parts[part] = self.parts.get(part, 0.0) + now - self.last
         self.last = now
-
-    @property
-    def total(self) -> float:
-        return sum(self.parts.values())
 
 
 def run(
@@ -160,13 +231,9 @@ def run(
     at_least("threads", 1 if threads is None else threads)
     chosen = find_variants(variants)
     setting = find_setting(preset, backbone, batch, size, channels, settings or [], devices.pick(device))
-    threads_before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads or threads_before)
-        report = describe(setting.device)
-        report["rows"] = measure(setting, chosen, repeats)
-    finally:
-        torch.set_num_threads(threads_before)
+    threads = threads or torch.get_num_threads()
+    report = describe(setting.device) | {"threads": threads}
+    report["rows"] = measure(setting, chosen, threads, repeats)
     publish(report, table(report), output, as_json)
     return 0 if all(row["ok"] for row in report["rows"]) else 1
 
@@ -211,15 +278,21 @@ def build(variant: str, setting: Setting) -> PDR:
     return forecast.build(resolved, setting.channels, setting.size)
 
 
-def measure(setting: Setting, variants: list[str], repeats: int) -> list[dict[str, Any]]:
-    """One row per variant."""
-    log.debug("checking %s", ", ".join(variants))
-    truth = Step("plain+predgs", setting).outcome()
-    steps = {name: Step(name, setting) for name in variants}
-    errors = {name: compare(step.outcome(), truth) for name, step in steps.items()}
-    sound = {name: step for name, step in steps.items() if passes(*errors[name])}
-    log.debug("timing %s", ", ".join(sound))
-    samples = interleave(sound, repeats)
+def measure(
+    setting: Setting, variants: list[str], threads: int, repeats: int, start: Callable[..., Any] = Worker
+) -> list[dict[str, Any]]:
+    """One row per variant; `start` starts one."""
+    workers = {name: start(name, setting, threads) for name in dict.fromkeys([REFERENCE, *variants])}
+    try:
+        log.debug("checking %s", ", ".join(variants))
+        truth = workers[REFERENCE].outcome()
+        errors = {name: compare(workers[name].outcome(), truth) for name in variants}
+        sound = {name: workers[name] for name in variants if passes(*errors[name])}
+        log.debug("timing %s", ", ".join(sound))
+        samples = interleave(sound, repeats)
+    finally:
+        for worker in workers.values():
+            worker.close()
     return [
         {
             **describe_setting(setting),
@@ -239,17 +312,13 @@ def passes(value_error: float, gradient_error: float) -> bool:
 
 
 def compare(found: Outcome, truth: Outcome) -> tuple[float, float]:
-    """Largest errors of forecasts and of gradients, relative to the largest entry of each; infinite for a NaN.
-
-    A predictor alone is trained by another loss: only its forecast is compared, with the coarse one.
-    """
-    values = [(found.forecast.coarse, truth.forecast.coarse)]
-    if found.forecast.gaussians_image is None:
-        return worst(values), 0.0
+    """Largest errors of forecasts and of gradients, relative to the largest entry of each; infinite for a NaN."""
+    if found.fused is None or truth.fused is None:
+        return worst([(found.coarse, truth.coarse)]), 0.0
     if found.gradients.keys() != truth.gradients.keys():
         return math.inf, math.inf
-    values.append((found.forecast.fused, truth.forecast.fused))
-    return worst(values), worst([(found.gradients[name], truth.gradients[name]) for name in truth.gradients])
+    forecasts = [(found.coarse, truth.coarse), (found.fused, truth.fused)]
+    return worst(forecasts), worst([(found.gradients[name], truth.gradients[name]) for name in truth.gradients])
 
 
 def worst(pairs: list[tuple[Tensor, Tensor]]) -> float:
@@ -257,17 +326,17 @@ def worst(pairs: list[tuple[Tensor, Tensor]]) -> float:
     return math.inf if any(map(math.isnan, errors)) else max(errors)
 
 
-@torch.no_grad()
 def relative_error(found: Tensor, truth: Tensor) -> float:
     difference, largest = (found - truth).abs().max().item(), truth.abs().max().item()
     return 0.0 if difference == 0 else difference / largest if largest else math.inf  # gradients may be 0 throughout
 
 
-def interleave(steps: dict[str, Step], repeats: int) -> dict[str, list[Clock]]:
-    """Steps with the seconds of their parts, the variants taking turns, so that a busy machine is busy for all."""
-    for step in steps.values():
-        step()  # warm-up: allocations, the optimiser's moments
-    samples: dict[str, list[Clock]] = {name: [] for name in steps}
+def interleave(steps: dict[str, Callable[[], Seconds]], repeats: int) -> dict[str, list[Seconds]]:
+    """Seconds of the parts of each step, the variants taking turns, so that a busy machine is busy for all."""
+    for _ in range(WARM_UP):
+        for step in steps.values():
+            step()
+    samples: dict[str, list[Seconds]] = {name: [] for name in steps}
     for _ in range(repeats):
         for name, step in steps.items():
             samples[name].append(step())
@@ -288,21 +357,21 @@ def describe_setting(setting: Setting) -> dict[str, Any]:
     }
 
 
-def statistics_of(samples: dict[str, list[Clock]], name: str) -> dict[str, Any]:
+def statistics_of(samples: dict[str, list[Seconds]], name: str) -> dict[str, Any]:
     """Milliseconds a step, the ratio to `plain` and the parts' shares; nothing for a variant that failed."""
-    clocks = samples.get(name)
-    if not clocks:
+    parts = samples.get(name)
+    if not parts:
         return dict.fromkeys(("ms_p50", "ms_p10", "ms_p90", "repeats", "ratio_to_plain", "shares"))
-    seconds = [clock.total for clock in clocks]
+    seconds = [sum(step.values()) for step in parts]
     tenths = statistics.quantiles(seconds, n=10, method="inclusive")
-    plain = [clock.total for clock in samples.get("plain", [])]
+    plain = [sum(step.values()) for step in samples.get("plain", [])]
     return {
         "ms_p50": 1e3 * statistics.median(seconds),
         "ms_p10": 1e3 * tenths[0],
         "ms_p90": 1e3 * tenths[-1],
         "repeats": len(seconds),
         "ratio_to_plain": statistics.median(seconds) / statistics.median(plain) if plain else None,
-        "shares": {part: sum(clock.parts[part] for clock in clocks) / sum(seconds) for part in PARTS},
+        "shares": {part: sum(step[part] for step in parts) / sum(seconds) for part in PARTS},
     }
 
 

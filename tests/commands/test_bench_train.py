@@ -10,7 +10,7 @@ import torch
 
 from pdr_cli.commands import bench_train
 from pdr_cli.config import load
-from pdr_cli.errors import DeviceError, UsageError
+from pdr_cli.errors import DeviceError, PdrError, UsageError
 from pdr_cli.training import setup
 from tests.cli import pdr
 from tests.conftest import TINY
@@ -18,6 +18,28 @@ from tests.conftest import TINY
 SETTINGS = [*TINY, "in_steps=2", "out_steps=3"]  # rolled out, two passes a step
 small = partial(bench_train.run, preset="taxibj", settings=SETTINGS, size=(12, 12), batch=2, repeats=2, device="cpu")
 find = partial(bench_train.find_setting, backbone=None, batch=None, settings=[], device=torch.device("cpu"))
+
+
+class InThisProcess:
+    """A worker that a test can spoil, and that starts at once."""
+
+    def __init__(self, variant, setting, threads):
+        self.step = bench_train.Step(variant, setting)
+
+    def outcome(self):
+        return self.step.outcome()
+
+    def __call__(self):
+        return self.step().parts
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(request, monkeypatch):
+    if "in processes" not in request.node.name:
+        monkeypatch.setattr(bench_train.measure, "__defaults__", (InThisProcess,))
 
 
 def report(capsys, **options):
@@ -61,7 +83,8 @@ def test_the_step_is_set_up_as_training_does_it():
     }  # fmt: skip
 
 
-def test_the_table_names_variants_parts_and_device():
+@pytest.mark.parametrize("_", ["in processes of their own"])
+def test_the_table_names_variants_parts_and_device(_):
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     result = pdr("bench-train", *settings, "--size", "12", "12", "--batch", "2", "--repeats", "2", "--device", "cpu")
     assert result.code == 0, result.err
@@ -124,10 +147,17 @@ def test_frames_are_those_of_the_preset(preset):
     assert find(preset, size=(8, 16), channels=None).size == (8, 16)
 
 
-def test_threads_are_set_for_the_run_only(capsys):
-    before = torch.get_num_threads()
-    assert report(capsys, threads=before + 1)[1]["threads"] == before + 1
-    assert torch.get_num_threads() == before
+@pytest.mark.parametrize("_", ["in processes of their own"])
+def test_a_worker_computes_what_its_step_does(_):
+    setting = find("taxibj", size=(12, 12), channels=2, settings=[*TINY, "batch=1"])
+    worker = bench_train.Worker("pdr", setting, 1)
+    found = worker.outcome()
+    assert set(worker()) == set(bench_train.PARTS)
+    assert max(bench_train.compare(found, bench_train.Step("pdr", setting).outcome())) < 1e-5
+    worker.process.terminate()
+    worker.process.join()
+    with pytest.raises(PdrError, match="has ended"):
+        worker()
 
 
 def test_writes_the_same_json_to_a_file(capsys, tmp_path):
