@@ -39,7 +39,16 @@ VALUE_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
 WARM_UP = 2  # steps until allocations and the optimiser's moments are there
 PARTS = ("predictor", "adapter", "loss", "backward", "optimizer")
 
-Seconds = dict[str, float]  # by part
+
+class Taken(NamedTuple):
+    """Seconds of a step: by part, and of the processor on all threads, which other programs change less."""
+
+    parts: dict[str, float]
+    cpu: float
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
 
 
 @dataclass(frozen=True)
@@ -89,8 +98,9 @@ class Step:
         self.clock = Clock(setting.device)
         self.network.predictor.register_forward_hook(lambda *_: self.clock.note("predictor"))
 
-    def __call__(self) -> Clock:
-        """Take a step; returns the seconds of its parts."""
+    def __call__(self) -> Taken:
+        """Take a step."""
+        cpu = time.process_time()
         self.clock = Clock(self.setting.device)
         out = self.network(self.x, self.y.shape[1])
         self.clock.note("adapter")
@@ -101,7 +111,7 @@ class Step:
         self.clock.note("backward")
         self.optimizer.step()
         self.clock.note("optimizer")
-        return self.clock
+        return Taken(self.clock.parts, time.process_time() - cpu)
 
     def total(self, out: Forecast) -> Tensor:
         """What is minimised."""
@@ -147,8 +157,8 @@ class Worker:
         found = {name: torch.from_numpy(gradient) for name, gradient in gradients.items()}
         return Outcome(torch.from_numpy(coarse), None if fused is None else torch.from_numpy(fused), found)
 
-    def __call__(self) -> Seconds:
-        """Take a step; seconds of its parts."""
+    def __call__(self) -> Taken:
+        """See `Step.__call__`."""
         return self.ask("step")
 
     def ask(self, request: str) -> Any:
@@ -178,7 +188,7 @@ def serve(pipe: Connection, variant: str, setting: Setting, threads: int) -> Non
             request = pipe.recv()
         except EOFError:
             return
-        pipe.send(step().parts if request == "step" else as_arrays(step.outcome()))
+        pipe.send(step() if request == "step" else as_arrays(step.outcome()))
 
 
 def as_arrays(outcome: Outcome) -> tuple[Any, ...]:
@@ -193,7 +203,7 @@ class Clock:
     """Seconds of each part since the one before it was over; a part that comes again adds up."""
 
     device: torch.device
-    parts: Seconds = field(default_factory=dict)
+    parts: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         synchronize(self.device)
@@ -331,12 +341,12 @@ def relative_error(found: Tensor, truth: Tensor) -> float:
     return 0.0 if difference == 0 else difference / largest if largest else math.inf  # gradients may be 0 throughout
 
 
-def interleave(steps: dict[str, Callable[[], Seconds]], repeats: int) -> dict[str, list[Seconds]]:
-    """Seconds of the parts of each step, the variants taking turns, so that a busy machine is busy for all."""
+def interleave(steps: dict[str, Callable[[], Taken]], repeats: int) -> dict[str, list[Taken]]:
+    """Times of the steps, the variants taking turns, so that a busy machine is busy for all."""
     for _ in range(WARM_UP):
         for step in steps.values():
             step()
-    samples: dict[str, list[Seconds]] = {name: [] for name in steps}
+    samples: dict[str, list[Taken]] = {name: [] for name in steps}
     for _ in range(repeats):
         for name, step in steps.items():
             samples[name].append(step())
@@ -357,21 +367,34 @@ def describe_setting(setting: Setting) -> dict[str, Any]:
     }
 
 
-def statistics_of(samples: dict[str, list[Seconds]], name: str) -> dict[str, Any]:
+def statistics_of(samples: dict[str, list[Taken]], name: str) -> dict[str, Any]:
     """Milliseconds a step, the ratio to `plain` and the parts' shares; nothing for a variant that failed."""
-    parts = samples.get(name)
-    if not parts:
-        return dict.fromkeys(("ms_p50", "ms_p10", "ms_p90", "repeats", "ratio_to_plain", "shares"))
-    seconds = [sum(step.values()) for step in parts]
+    taken = samples.get(name)
+    if not taken:
+        numbers = (
+            "ms_p50",
+            "ms_p10",
+            "ms_p90",
+            "repeats",
+            "ratio_to_plain",
+            "cpu_ms_p50",
+            "cpu_ratio_to_plain",
+            "shares",
+        )
+        return dict.fromkeys(numbers)
+    seconds = [step.total for step in taken]
     tenths = statistics.quantiles(seconds, n=10, method="inclusive")
-    plain = [sum(step.values()) for step in samples.get("plain", [])]
+    cpu = statistics.median(step.cpu for step in taken)
+    plain = samples.get("plain")
     return {
         "ms_p50": 1e3 * statistics.median(seconds),
         "ms_p10": 1e3 * tenths[0],
         "ms_p90": 1e3 * tenths[-1],
         "repeats": len(seconds),
-        "ratio_to_plain": statistics.median(seconds) / statistics.median(plain) if plain else None,
-        "shares": {part: sum(step[part] for step in parts) / sum(seconds) for part in PARTS},
+        "ratio_to_plain": statistics.median(seconds) / statistics.median(s.total for s in plain) if plain else None,
+        "cpu_ms_p50": 1e3 * cpu,
+        "cpu_ratio_to_plain": cpu / statistics.median(s.cpu for s in plain) if plain else None,
+        "shares": {part: sum(step.parts[part] for step in taken) / sum(seconds) for part in PARTS},
     }
 
 
@@ -381,9 +404,20 @@ def table(report: dict[str, Any]) -> Table:
     frames = f"{first['in_steps']} to {first['out_steps']} frames of {first['channels']} x "
     frames += " x ".join(map(str, first["size"]))
     subject = f"{first['preset']}, {first['backbone']}, {first['batch']} windows of {frames}"
-    result = Table(title=f"{subject}\n{title_of(report)}")
-    shares = "/".join(PARTS) + " %"
-    for heading in ("variant", "ms/step", "p10-p90", "of plain", shares, "error", "of gradients", "steps"):
+    result = Table(title=f"{subject}\n{title_of(report)}", caption=f"parts: {', '.join(PARTS)}")
+    headings = (
+        "variant",
+        "ms/step",
+        "p10-p90",
+        "of plain",
+        "CPU ms",
+        "of plain",
+        "parts %",
+        "error",
+        "of gradients",
+        "steps",
+    )
+    for heading in headings:
         result.add_column(heading, justify="left" if heading == "variant" else "right")
     for row in report["rows"]:
         result.add_row(*cells(row))
@@ -396,5 +430,5 @@ def cells(row: dict[str, Any]) -> list[str]:
     time_per_step = number(row["ms_p50"]) if row["ok"] else "failed"
     shares = "/".join(f"{100 * row['shares'][part]:.1f}" for part in PARTS) if row["ok"] else ""
     errors = ["nan" if e is None else f"{e:.1e}" for e in (row["max_rel_err"], row["max_rel_err_gradients"])]
-    ratio = number(row["ratio_to_plain"])
-    return [row["variant"], time_per_step, spread, ratio, shares, *errors, str(row["repeats"] or "")]
+    ratio, cpu, cpu_ratio = (number(row[name]) for name in ("ratio_to_plain", "cpu_ms_p50", "cpu_ratio_to_plain"))
+    return [row["variant"], time_per_step, spread, ratio, cpu, cpu_ratio, shares, *errors, str(row["repeats"] or "")]
