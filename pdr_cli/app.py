@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pdr_cli import __version__
-from pdr_cli.errors import PdrError
+from pdr_cli.errors import PdrError, UsageError
 
 app = typer.Typer(
     name="pdr",
@@ -311,6 +311,63 @@ def bench_render(
     raise typer.Exit(code)
 
 
+@app.command("bench-train", rich_help_panel="Tools")
+def bench_train(
+    preset: Annotated[
+        str, typer.Option("-p", "--preset", help="A name from `pdr presets`, or a TOML file.")
+    ] = "taxibj",
+    backbone: Annotated[str | None, typer.Option(help="Predictor; default: the preset's.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Windows per step; default: the preset's.")] = None,
+    size: Annotated[list[int] | None, typer.Option(min=1, help="H W of a frame; default: as published.")] = None,
+    channels: Annotated[int | None, typer.Option(min=1, help="Channels of a frame; default: as published.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key of the preset, such as model.n_t=4."),
+    ] = None,
+    variants: Annotated[
+        str | None, typer.Option(help="Comma-separated: plain, plain+predgs, pdr; default: all.")
+    ] = None,
+    device: Device = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of every variant.")] = None,
+    repeats: Annotated[int, typer.Option(min=2, help="Steps of each variant.")] = 10,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Results as JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_json: LogJson = False,
+) -> None:
+    """Time a training step against one in plain PyTorch, each checked for correctness first.
+
+    plain is the predictor alone as torch lays it out, plain+predgs the whole model so, pdr what `pdr train` does.
+
+    Example:
+
+        pdr bench-train --preset taxibj --threads 2
+
+        pdr bench-train --preset weather-small --size 32 64 --channels 1
+    """
+    _logs(quiet, verbose, log_json)
+    from pdr_cli.commands import bench_train as command
+
+    if size is not None and len(size) not in (0, 2):
+        raise UsageError(f"--size {' '.join(map(str, size))}: expected two numbers, H W")
+    code = command.run(
+        preset=preset,
+        backbone=backbone,
+        batch=batch,
+        size=(size[0], size[1]) if size else None,
+        channels=channels,
+        settings=settings or [],
+        variants=[v for v in variants.split(",") if v] if variants else None,
+        device=device,
+        threads=threads,
+        repeats=repeats,
+        output=output,
+        as_json=as_json,
+    )
+    raise typer.Exit(code)
+
+
 @app.command(rich_help_panel="Tools")
 def export(
     output: Annotated[
@@ -406,6 +463,7 @@ def _logs(quiet: bool, verbose: bool, as_json: bool) -> None:
 SEVERAL = {
     "train": ("--data", "--var", "--set"),
     "bench-render": ("--res", "--channels", "--batch"),
+    "bench-train": ("--size", "--set"),
     "export": ("--input",),
 }
 

@@ -108,7 +108,7 @@ def run(
         for row in report["rows"]:
             forward = row["pass"] == "forward"
             row["paper_a800_fps"] = PAPER_FPS.get(row["variant"], {}).get(row["res"]) if forward else None
-    publish(report, paper, output, as_json)
+    publish(report, table(report, paper), output, as_json)
     return 0 if all(row["ok"] for row in report["rows"]) else 1
 
 
@@ -372,8 +372,8 @@ def checkout_commit() -> str | None:
         return None
 
 
-def publish(report: dict[str, Any], paper: bool, output: Path | None, as_json: bool) -> None:
-    """The table, or JSON in its place, to stdout; JSON to `output`."""
+def publish(report: dict[str, Any], rows: Table, output: Path | None, as_json: bool) -> None:
+    """The table `rows`, or JSON in its place, to stdout; JSON to `output`."""
     text = json.dumps(report, indent=2, allow_nan=False)
     if output is not None:
         with atomic_output(output) as temporary:
@@ -384,13 +384,12 @@ def publish(report: dict[str, Any], paper: bool, output: Path | None, as_json: b
     console = Console()
     # Without a terminal there is no width to respect, and a squeezed table cannot be read by a script.
     console = console if console.is_terminal else Console(width=140)
-    console.print(table(report, paper))
+    console.print(rows)
 
 
 def table(report: dict[str, Any], paper: bool) -> Table:
     """All rows, with what they depend on in the title."""
-    title = f"{report['device']}, torch {report['torch']}, {report['threads']} threads"
-    result = Table(title=title + (f", commit {report['commit']}" if "commit" in report else ""))
+    result = Table(title=title_of(report))
     for heading in ("res", "K", "N", "C", "batch", "pass", "variant", "ms/frame", "p10-p90", "FPS", "x base"):
         result.add_column(heading, justify="left" if heading in ("pass", "variant") else "right")
     for heading in ("error", "repeats", *(["A800 FPS (paper)"] if paper else [])):
@@ -398,6 +397,12 @@ def table(report: dict[str, Any], paper: bool) -> Table:
     for row in report["rows"]:
         result.add_row(*cells(row), *([number(row["paper_a800_fps"])] if paper else []))
     return result
+
+
+def title_of(report: dict[str, Any]) -> str:
+    """What a table's timings depend on, in a line."""
+    title = f"{report['device']}, torch {report['torch']}, {report['threads']} threads"
+    return title + (f", commit {report['commit']}" if "commit" in report else "")
 
 
 def cells(row: dict[str, Any]) -> list[str]:

@@ -17,17 +17,17 @@ import torch
 from pdr_cli import files
 from pdr_cli.config import TrainConfig, parse_duration
 from pdr_cli.data.scaling import Scaling
+from pdr_cli.data.series import size
 from pdr_cli.data.windows import Windows
 from pdr_cli.errors import DataError, InterruptedRun
 from pdr_cli.logs import Progress, log
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import RunFolder
-from pdr_cli.training import optimizer, schedule, state
+from pdr_cli.training import schedule, state
 from pdr_cli.training.losses import Loss
+from pdr_cli.training.setup import set_up
 from pdr_cli.training.state import Position
 
-# Convolutions on a CPU: from frames of about 32 x 32 on, channels-last is 1.2 to 1.5 times as fast, below it is slower.
-CHANNELS_LAST_PIXELS = 1024
 SAVE_SECONDS = 600.0  # a state this old is renewed within an epoch, so that kill -9 costs at most this much
 
 
@@ -63,11 +63,7 @@ class Trainer:
     save_best: Callable[[Position], None]
 
     def __post_init__(self) -> None:
-        pixels = int(np.prod([self.train.series[0].sizes[d] for d in ("y", "x")]))
-        if self.device.type == "cpu" and pixels >= CHANNELS_LAST_PIXELS:
-            _channels_last(self.network)
-        groups = optimizer.parameter_groups(self.network, self.config.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=self.config.lr, fused=True)
+        self.optimizer = set_up(self.network, self.config, size(self.train.series[0]), self.device)
         self.per_epoch = max(1, len(self.train) // self.config.batch)
         total = self.per_epoch * self.config.epochs
         self.total = min(total, self.config.steps) if self.config.steps else total
@@ -203,13 +199,6 @@ class Trainer:
         line = {"event": event, "step": self.position.step, "seconds": round(self.position.elapsed, 2), **values}
         with self.run.metrics.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
-
-
-def _channels_last(network: torch.nn.Module) -> None:
-    """Lay out the weights of 2-D convolutions so; `Module.to` would refuse a network that has 3-D ones beside them."""
-    for parameter in network.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.to(memory_format=torch.channels_last)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ import xarray as xr
 from pdr_cli import checkpoint
 from pdr_cli.models.recurrent import predrnn
 from pdr_cli.models.registry import NETWORKS
-from pdr_cli.training.loop import Trainer, _channels_last
+from pdr_cli.training.loop import Trainer
+from pdr_cli.training.setup import channels_last
 from tests.cli import pdr
 from tests.conftest import tiny_settings
 
@@ -92,7 +93,7 @@ def test_a_frozen_predictor_is_not_taught(make_run: Callable[..., Path], weather
 def test_weights_of_3d_convolutions_keep_their_layout() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3), torch.nn.Conv3d(4, 4, 3))
     before = [p.detach().clone() for p in network.parameters()]
-    _channels_last(network)
+    channels_last(network)
     assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert network[1].weight.is_contiguous()
     assert all(p.equal(q) for p, q in zip(network.parameters(), before, strict=True))

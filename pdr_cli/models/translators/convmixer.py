@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .metaformer import MetaFormer, StagePlan, depthwise, init_fan_out
+from .depthwise import DepthwiseConv
+from .metaformer import MetaFormer, StagePlan, init_fan_out
 from .options import TranslatorOptions
 
 
@@ -13,7 +14,7 @@ class ConvMixerBlock(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.conv_dw = depthwise(dim, 11)
+        self.conv_dw = DepthwiseConv(dim, 11)
         self.norm_1 = nn.BatchNorm2d(dim)
         self.conv_pw = nn.Conv2d(dim, dim, 1)
         self.norm_2 = nn.BatchNorm2d(dim)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .metaformer import ChannelNorm, MetaFormer, StagePlan, StochasticDepth, depthwise, init_fan_out, pointwise_mlp
+from .depthwise import DepthwiseConv
+from .metaformer import ChannelNorm, MetaFormer, StagePlan, StochasticDepth, init_fan_out, pointwise_mlp
 from .options import TranslatorOptions
 
 LAYER_SCALE = 1e-6
@@ -17,7 +18,7 @@ class ConvNeXtBlock(nn.Module):
     def __init__(self, dim: int, hidden: int, drop_path: float) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), LAYER_SCALE))
-        self.conv_dw = depthwise(dim, 7)
+        self.conv_dw = DepthwiseConv(dim, 7)
         self.norm = ChannelNorm(dim, eps=1e-6)
         self.mlp = pointwise_mlp(dim, hidden)
         self.drop_path = StochasticDepth(drop_path)

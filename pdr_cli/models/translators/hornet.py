@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .depthwise import DepthwiseConv
 from .metaformer import (
     ChannelNorm,
     MetaFormer,
     StagePlan,
     StochasticDepth,
-    depthwise,
     init_fan_out,
     init_truncated,
 )
@@ -27,7 +27,7 @@ class RecursiveGatedConv(nn.Module):
         super().__init__()
         self.widths = [dim // 2**i for i in reversed(range(ORDER))]  # d/8, d/4, d/2, d
         self.proj_in = nn.Conv2d(dim, 2 * dim, 1)
-        self.dwconv = depthwise(sum(self.widths), 7)
+        self.dwconv = DepthwiseConv(sum(self.widths), 7)
         self.pws = nn.ModuleList(nn.Conv2d(w, 2 * w, 1) for w in self.widths[:-1])
         self.proj_out = nn.Conv2d(dim, dim, 1)
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .metaformer import MetaFormer, StagePlan, StochasticDepth, depthwise, init_fan_out
+from .depthwise import DepthwiseConv
+from .metaformer import MetaFormer, StagePlan, StochasticDepth, init_fan_out
 from .options import TranslatorOptions
 
 LAYER_SCALE = 1e-2  # what both residual branches are multiplied by at the start
@@ -24,8 +25,8 @@ class LargeKernelGate(nn.Module):
 
     def __init__(self, dim: int, context: int) -> None:
         super().__init__()
-        self.conv0 = depthwise(dim, 5)
-        self.conv_spatial = depthwise(dim, 7, dilation=3)
+        self.conv0 = DepthwiseConv(dim, 5)
+        self.conv_spatial = DepthwiseConv(dim, 7, dilation=3)
         self.conv1 = nn.Conv2d(dim, context, 1)
 
     def forward(self, u: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ def conv_mlp(dim: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(
         OrderedDict(
             fc1=nn.Conv2d(dim, hidden, 1),
-            dwconv=nn.Sequential(OrderedDict(dwconv=depthwise(hidden, 3))),
+            dwconv=nn.Sequential(OrderedDict(dwconv=DepthwiseConv(hidden, 3))),
             act=nn.GELU(),
             fc2=nn.Conv2d(hidden, dim, 1),
         )

@@ -87,12 +87,6 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
-def depthwise(dim: int, kernel_size: int, dilation: int = 1) -> nn.Conv2d:
-    """A convolution of each channel by itself that keeps the size."""
-    padding = dilation * (kernel_size // 2)
-    return nn.Conv2d(dim, dim, kernel_size, padding=padding, dilation=dilation, groups=dim)
-
-
 def pointwise_mlp(dim: int, hidden: int) -> nn.Sequential:
     """1×1 to `hidden`, GELU, 1×1 back."""
     return nn.Sequential(OrderedDict(fc1=nn.Conv2d(dim, hidden, 1), act=nn.GELU(), fc2=nn.Conv2d(hidden, dim, 1)))

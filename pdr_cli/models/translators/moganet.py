@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .metaformer import MetaFormer, StagePlan, StochasticDepth, depthwise, init_fan_out
+from .depthwise import DepthwiseConv
+from .metaformer import MetaFormer, StagePlan, StochasticDepth, init_fan_out
 from .options import TranslatorOptions
 
 SCALE = 1e-5  # what residual branches and decompositions are multiplied by at the start
@@ -22,9 +23,9 @@ class MultiOrderConv(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.split = [dim // 8, dim * 3 // 8, dim // 2]
-        self.DW_conv0 = depthwise(dim, 5)
-        self.DW_conv1 = depthwise(self.split[1], 5, dilation=2)
-        self.DW_conv2 = depthwise(self.split[2], 7, dilation=3)
+        self.DW_conv0 = DepthwiseConv(dim, 5)
+        self.DW_conv1 = DepthwiseConv(self.split[1], 5, dilation=2)
+        self.DW_conv2 = DepthwiseConv(self.split[2], 7, dilation=3)
         self.PW_conv = nn.Conv2d(dim, dim, 1)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class ChannelAggregation(nn.Module):
         super().__init__()
         self.sigma = scales(hidden)
         self.fc1 = nn.Conv2d(dim, hidden, 1)
-        self.dwconv = depthwise(hidden, 3)
+        self.dwconv = DepthwiseConv(hidden, 3)
         self.fc2 = nn.Conv2d(hidden, dim, 1)
         self.decompose = nn.Conv2d(hidden, 1, 1)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .depthwise import DepthwiseConv
 from .metaformer import (
     MetaFormer,
     StagePlan,
     StochasticDepth,
-    depthwise,
     init_fan_out,
     init_truncated,
     pointwise_mlp,
@@ -25,10 +25,10 @@ class LocalBlock(nn.Module):
 
     def __init__(self, dim: int, hidden: int, drop_path: float) -> None:
         super().__init__()
-        self.pos_embed = depthwise(dim, 3)
+        self.pos_embed = DepthwiseConv(dim, 3)
         self.norm1 = nn.BatchNorm2d(dim)
         self.conv1 = nn.Conv2d(dim, dim, 1)
-        self.attn = depthwise(dim, 5)
+        self.attn = DepthwiseConv(dim, 5)
         self.conv2 = nn.Conv2d(dim, dim, 1)
         self.norm2 = nn.BatchNorm2d(dim)
         self.mlp = pointwise_mlp(dim, hidden)
@@ -48,7 +48,7 @@ class GlobalBlock(nn.Module):
         super().__init__()
         self.gamma_1 = nn.Parameter(torch.full((dim,), LAYER_SCALE))
         self.gamma_2 = nn.Parameter(torch.full((dim,), LAYER_SCALE))
-        self.pos_embed = depthwise(dim, 3)
+        self.pos_embed = DepthwiseConv(dim, 3)
         self.norm1 = nn.LayerNorm(dim)
         self.attn = SelfAttention(dim)
         self.norm2 = nn.LayerNorm(dim)

@@ -1,0 +1,107 @@
+"""Depth-wise convolutions, and the detour by which wide ones are quick to train on a CPU.
+
+oneDNN has fast kernels for channels-last depth-wise convolutions, but not for every one: its weight gradient falls back
+to one that is twenty times as slow where a kernel is wider than three columns, and dilation slows all three passes. So
+the weight gradient is taken a few columns at a time, and a convolution dilated by r becomes one that is not, on the r·r
+planes of every r-th row and column. Sums are the same but for the order of their terms.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
+
+NARROW = 3  # columns that the fast weight gradient takes
+
+
+class DepthwiseConv(nn.Conv2d):
+    """A convolution of each channel by itself that keeps the size. [B, d, H', W'] → the same."""
+
+    def __init__(self, dim: int, kernel_size: int, dilation: int = 1) -> None:
+        padding = dilation * (kernel_size // 2)
+        super().__init__(dim, dim, kernel_size, padding=padding, dilation=dilation, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kernel_size[1] > NARROW and takes_detour(x, self.weight):
+            return _Detour.apply(x, self.weight, self.bias, self.dilation[0])
+        return super().forward(x)
+
+
+def takes_detour(x: Tensor, weight: Tensor) -> bool:
+    """True for float32 on a CPU with its channels side by side, which only training lays out so."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and x.stride(1) == 1
+        and x.stride(3) > 1
+    )
+
+
+class _Detour(torch.autograd.Function):
+    """`conv2d(x, weight, bias, padding="same", dilation=dilation, groups=d)`, weight [d, 1, k, k], k odd."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.dilation = dilation
+        out = conv2d(split_phases(x, dilation), weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
+        return join_phases(out, dilation, x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        grad_x = grad_weight = grad_bias = None
+        split = split_phases(grad.contiguous(memory_format=torch.channels_last), ctx.dilation)
+        if ctx.needs_input_grad[0]:
+            reach = weight.shape[-1] // 2
+            grad_x = gradients(split, split, weight, reach, of_input=True)
+            grad_x = join_phases(grad_x, ctx.dilation, x.shape)
+        if ctx.needs_input_grad[1]:
+            grad_weight = weight_gradient(split, split_phases(x, ctx.dilation), weight)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.sum(dim=(0, 2, 3))
+        return grad_x, grad_weight, grad_bias, None
+
+
+def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Of a convolution that is not dilated, `NARROW` columns of the kernel at a time. [d, 1, k, k]."""
+    k, W = weight.shape[-1], x.shape[-1]
+    padded = pad(x, [k // 2] * 4)
+    pieces = []
+    for first in range(0, k, NARROW):
+        columns = weight[..., first : first + NARROW]
+        seen = padded[..., first : first + W + columns.shape[-1] - 1].contiguous(memory_format=torch.channels_last)
+        pieces.append(gradients(grad, seen, columns.contiguous(), 0, of_input=False))
+    return torch.cat(pieces, dim=-1)
+
+
+def gradients(grad: Tensor, x: Tensor, weight: Tensor, padding: int, *, of_input: bool) -> Tensor:
+    """Of a depth-wise convolution, by its input or by its weights."""
+    mask = [of_input, not of_input, False]
+    stride, zeros = [1, 1], [0, 0]
+    found = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, stride, [padding] * 2, [1, 1], False, zeros, len(weight), mask
+    )
+    return found[0 if of_input else 1]
+
+
+def split_phases(x: Tensor, r: int) -> Tensor:
+    """Every r-th row and column as planes of their own, zeros where the last are short. → [B·r·r, d, ⌈H'/r⌉, ⌈W'/r⌉]."""
+    if r == 1:
+        return x
+    x = pad(x, [0, -x.shape[3] % r, 0, -x.shape[2] % r])
+    phases = x.unflatten(3, (-1, r)).unflatten(2, (-1, r))  # [B, d, h, r, w, r]
+    return phases.permute(0, 3, 5, 2, 4, 1).flatten(0, 2).permute(0, 3, 1, 2)
+
+
+def join_phases(phases: Tensor, r: int, shape: torch.Size) -> Tensor:
+    """What `split_phases` took apart, of that shape."""
+    if r == 1:
+        return phases
+    planes = phases.permute(0, 2, 3, 1).unflatten(0, (-1, r, r))  # [B, r, r, h, w, d]
+    whole = planes.permute(0, 3, 1, 4, 2, 5).flatten(3, 4).flatten(1, 2)  # [B, r·h, r·w, d]
+    return whole[:, : shape[2], : shape[3]].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
