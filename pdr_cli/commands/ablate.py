@@ -26,7 +26,7 @@ from pdr_cli.commands import inputs
 from pdr_cli.commands import train as one_run
 from pdr_cli.commands.bench_render import describe
 from pdr_cli.config import Config, parse_duration
-from pdr_cli.errors import InputNotFoundError, InterruptedRun, OutputError, UsageError
+from pdr_cli.errors import ConfigError, DataError, InputNotFoundError, InterruptedRun, OutputError, UsageError
 from pdr_cli.logs import Silence, log, progress
 from pdr_cli.runs import RunFolder
 from pdr_cli.training import ablations
@@ -166,9 +166,10 @@ def _begin(name: str, base: Config, out: Path | None, seeds: int, where: torch.d
     }
     grid = Grid(path, plan, base)
     if not dry_run:
+        prepared = prepare(base, inputs.for_training(base))
         path.mkdir(parents=True, exist_ok=True)
         files.write_text(path / "config.toml", config.dump(base))
-        plan["steps"] = _steps(grid, where)
+        plan["steps"] = _steps(grid, prepared, where)
         grid.save()
     return grid
 
@@ -184,10 +185,9 @@ def _reopen(name: str | None, out: Path | None) -> Grid:
     return Grid(out, plan, config.load(str(out / "config.toml")))
 
 
-def _steps(grid: Grid, where: torch.device) -> int:
+def _steps(grid: Grid, prepared: Prepared, where: torch.device) -> int:
     """Steps of every run: the preset's, or as many as fit into the budget, for all variants the same."""
     train = grid.base.train
-    prepared = prepare(grid.base, inputs.for_training(grid.base))
     per_epoch = max(1, len(prepared.train) // train.batch)
     steps = min(train.steps or math.inf, train.epochs * per_epoch)
     budget = parse_duration(train.budget)
@@ -195,7 +195,7 @@ def _steps(grid: Grid, where: torch.device) -> int:
         return int(steps)
     grid.plan["steps"] = 1
     seconds = sum(_seconds_per_step(grid, variant, prepared, where) for variant in grid.variants)
-    fitting = int(FOR_TRAINING * budget / (seconds * len(grid.seeds)))
+    fitting = int(FOR_TRAINING * budget / (max(seconds, 1e-6) * len(grid.seeds)))
     if fitting < per_epoch:
         log.warning("%d steps fit into %s, less than one pass over the data (%d)", fitting, train.budget, per_epoch)
     return int(max(1, min(steps, fitting)))
@@ -203,9 +203,10 @@ def _steps(grid: Grid, where: torch.device) -> int:
 
 def _seconds_per_step(grid: Grid, variant: str, prepared: Prepared, where: torch.device) -> float:
     resolved = grid.config(variant, grid.seeds[0])
-    if resolved.data != grid.base.data:
-        prepared = prepare(resolved, inputs.for_training(resolved))
-    network = one_run.build(resolved, prepared)
+    try:
+        network = one_run.build(resolved, prepared)
+    except ConfigError:
+        return 0.0  # said when its turn comes
     with tempfile.TemporaryDirectory() as folder:
         trainer = one_run.trainer(resolved, prepared, network, RunFolder(Path(folder)), where, WarmStart())
         return trainer.seconds_per_step()
@@ -230,18 +231,21 @@ def _train_all(grid: Grid, paths: Sequence[Path], where: torch.device) -> None:
         log.info("run     %d of %d: %s, seed %d", number, len(wanted), variant, seed)
         resolved, folder = grid.config(variant, seed), grid.folder(variant, seed)
         prepared = prepare(resolved, paths)
-        network = one_run.build(resolved, prepared)
         begun = folder.state.is_file()
         if not begun:
             folder.metrics.unlink(missing_ok=True)
         try:
+            network = one_run.build(resolved, prepared)
             position = one_run.fit(resolved, prepared, network, folder, where, begun, WarmStart())
-        except NonFiniteLossError as error:
-            log.warning("%s", error)
+        except (ConfigError, NonFiniteLossError) as error:
+            log.warning("%s, seed %d: %s", variant, seed, error)
             grid.record(variant, seed, failed=str(error))
             continue
         count = sum(p.numel() for p in network.parameters())
         grid.record(variant, seed, seconds=round(position.elapsed, 1), best_step=position.best_step, parameters=count)
+    reasons = [grid.result(variant, seed).get("failed") for variant, seed in wanted]
+    if all(reasons):
+        raise DataError(f"none of the {len(wanted)} runs in {grid.path} could be trained; the first: {reasons[0]}")
 
 
 def _score_all(grid: Grid, paths: Sequence[Path], device: str) -> None:
@@ -294,7 +298,7 @@ def summary(grid: Grid) -> dict[str, Any]:
         row: dict[str, Any] = {c: spread([s[c] for s in scored.values() if s[c] is not None]) for c in columns}
         if columns and variant != reference:
             row["change"] = spread(_changes(grid, scored, reference, columns[0]))
-        row["failed"] = sum("failed" in run for run in runs.values())
+        row["failed"] = [run["failed"] for run in runs.values() if "failed" in run]
         row["parameters"] = next((run["parameters"] for run in runs.values() if "parameters" in run), None)
         rows[variant] = row
     baselines = grid.plan.get("baselines", {}).get("test", {})
@@ -336,13 +340,18 @@ def table_of(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         counted = f"{row['parameters']:,}" if row["parameters"] else ""
         cells = [_spread_text(row[c]) for c in document["columns"]]
         change = _spread_text(row["change"], percent=True) if "change" in row else ""
-        failed = f" ({row['failed']} diverged)" if row["failed"] else ""
+        failed = f" ({len(row['failed'])} failed)" if row["failed"] else ""
         printed = [document["paper"][variant].get(c, "") for c in document["paper_columns"]]
         rows.append([variant + failed, counted, *cells, change, *printed])
     for name, scores in document["baselines"].items():
         cells = [_number(scores[c]) for c in document["columns"]]
         rows.append([name, "", *cells, "", *[""] * len(document["paper_columns"])])
     return headings, rows
+
+
+def notes(document: Mapping[str, Any]) -> list[str]:
+    """Why runs failed, one line a variant."""
+    return [f"{variant}: {row['failed'][0]}" for variant, row in document["rows"].items() if row["failed"]]
 
 
 def title(document: Mapping[str, Any]) -> list[str]:
@@ -369,6 +378,8 @@ def show(document: Mapping[str, Any]) -> None:
     console = Console()
     console = console if console.is_terminal else Console(width=60 + 24 * len(headings))
     console.print(table)
+    for note in notes(document):
+        console.print(note, highlight=False)
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:
@@ -377,7 +388,8 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     ours = len(headings) - len(document["paper_columns"])
     heads = [h if i < ours else f"{h} ({ablations.PAPER})" for i, h in enumerate(headings)]
     lines = [heads, ["---", *["--:"] * (len(heads) - 1)], *rows]
-    return "\n\n".join(title(document)) + "\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    rows_as_text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "\n\n".join([*title(document), rows_as_text, *notes(document)])
 
 
 def _show_plan(grid: Grid) -> None:

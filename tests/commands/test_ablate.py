@@ -158,8 +158,30 @@ def test_variant_that_diverges_is_said_to(tmp_path: Path, weather: Path, monkeyp
     monkeypatch.setattr(one_run, "fit", fit)
     assert start(weather, tmp_path / "g", "--steps", "1").code == 0
     table = (tmp_path / "g" / "ablation.md").read_text()
-    assert "| all of it (1 diverged) |" in table
+    assert "| all of it (1 failed) |" in table
+    assert "all of it: the loss is nan at step 1" in table
     assert "| half |" in table
+
+
+def test_variant_that_cannot_be_built_leaves_the_others(
+    tmp_path: Path, weather: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Windows of 4 x 4 do not tile 7 x 8, the latent plane of 13 x 15.
+    variants = (Variant("tau", {"model.backbone": "tau"}), Variant("swin", {"model.backbone": "swin"}))
+    monkeypatch.setitem(ablations.GRIDS, "small", lambda: Ablation("predictors", variants))
+    result = start(weather, tmp_path / "g", "--budget", "5s")
+    assert result.code == 0, result.err
+    assert "swin (2 failed)" in result.out
+    assert "swin: swin needs a latent plane tiled by windows" in (tmp_path / "g" / "ablation.md").read_text()
+    monkeypatch.setitem(ablations.GRIDS, "small", lambda: Ablation("predictors", variants[1:]))
+    result = start(weather, tmp_path / "h", "--steps", "1")
+    assert (result.code, "none of the 2 runs" in result.last) == (65, True), result.last
+
+
+def test_data_that_are_not_there_leave_no_folder(tmp_path: Path) -> None:
+    result = start(tmp_path / "nothing.nc", tmp_path / "g")
+    assert result.code == 66
+    assert not (tmp_path / "g").exists()
 
 
 def test_change_is_between_runs_of_the_same_seed(tmp_path: Path) -> None:
