@@ -72,7 +72,8 @@ class DataConfig(_Table):
         "openstl: as published, validation is the test set"
     )
     fill_missing: Literal["none", "persist", "mean", "interp"] = Field(
-        description="observed frames with missing values: none leaves such windows out; persist, mean and interp fill them"
+        description="missing values in observed frames, beyond land: none leaves such windows out of training and refuses to "
+        "forecast from them; persist, mean and interp fill them"
     )
     stride: int = Field(ge=1, description="steps between the starts of training windows")
     cache_mb: int = Field(ge=1, description="decoded frames kept in memory, MB")

@@ -85,7 +85,7 @@ class L1SSIM:
             return ssim(pred, target, self.data_range).mean()
         weight = weight.float()
         whole = window_means((weight == 0).float()) == 0
-        similar = ssim_map(torch.where(weight > 0, pred, target), target, self.data_range)
+        similar = ssim_map(pred, target, self.data_range)
         return mean(similar, window_means(weight) * whole, nothing=1.0)
 
 
