@@ -155,6 +155,23 @@ def predict(
         int | None, typer.Option(min=1, help="Frames to forecast; more than trained are rolled out.")
     ] = None,
     var: Rename = None,
+    fill_missing: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD",
+            help="Missing values of the window: none (refuse), persist (last known), mean (climatology) or interp.",
+        ),
+    ] = "none",
+    fill_gap: Annotated[
+        str, typer.Option(metavar="METHOD", help="A single missing time step: none (refuse) or interp.")
+    ] = "none",
+    regrid: Annotated[
+        str,
+        typer.Option(metavar="METHOD", help="Another grid than the model's: none (refuse), bilinear or conservative."),
+    ] = "none",
+    allow_out_of_range: Annotated[
+        bool, typer.Option("--allow-out-of-range", help="Take values far outside of what the model was trained on.")
+    ] = False,
     preview: Annotated[Path | None, typer.Option(help="Draw the forecast to this PNG or GIF.")] = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -172,7 +189,22 @@ def predict(
     _logs(quiet, verbose, log_json)
     from pdr_cli.commands import predict as command
 
-    command.run(inputs, output, model=model, init=init, steps=steps, rename=var or [], preview=preview, device=device)
+    command.run(
+        inputs,
+        output,
+        model=model,
+        init=init,
+        steps=steps,
+        rename=var or [],
+        preview=preview,
+        device=device,
+        repairs={
+            "fill_missing": fill_missing,
+            "fill_gap": fill_gap,
+            "regrid": regrid,
+            "allow_out_of_range": allow_out_of_range,
+        },
+    )
 
 
 @app.command(rich_help_panel="Forecasting")

@@ -17,6 +17,8 @@ from pdr_cli import files
 from pdr_cli.config import Config
 from pdr_cli.data import series as fields
 from pdr_cli.data.climatology import Climatology
+from pdr_cli.data.limits import Limits
+from pdr_cli.data.missing import Land
 from pdr_cli.data.scaling import Scaling
 from pdr_cli.data.series import Series
 from pdr_cli.data.splits import Seen
@@ -42,7 +44,11 @@ class Side:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The header of a model file."""
+    """The header of a model file.
+
+    `limits` and `land`, the cells that were missing in all training frames, are None in files of before they were kept;
+    `land` also where no training frame lacked a value.
+    """
 
     config: Config
     format: str
@@ -55,6 +61,8 @@ class ModelCard:
     seen: Seen
     data: tuple[dict[str, str], ...]
     training: dict[str, Any]
+    limits: Limits | None = None
+    land: Land | None = None
 
     def to_json(self) -> str:
         """The card as JSON."""
@@ -90,6 +98,10 @@ class ModelCard:
                 seen=Seen(entries, values["seen"]["gap_seconds"]),
                 data=tuple(values["data"]),
                 training=values["training"],
+                limits=None if values.get("limits") is None else Limits(*map(tuple, values["limits"].values())),
+                land=None
+                if values.get("land") is None
+                else Land(tuple(values["land"]["shape"]), values["land"]["packed"]),
             )
         except ConfigError as error:
             raise CheckpointError(f"{where} was written by another version of pdr: {error}") from error

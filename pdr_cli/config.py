@@ -20,8 +20,10 @@ Kind = Literal["weather", "traffic", "video", "any"]
 
 # What files written before these keys existed meant: models and presets of then are read as they were.
 BEFORE: dict[str, dict[str, Any]] = {
-    "data": {"train_period": "", "val_period": "", "test_period": "", "protocol": "honest"},
+    "data": {"train_period": "", "val_period": "", "test_period": "", "protocol": "honest", "fill_missing": "none"},
+    "train": {"latitude_weights": False},
     "model": {
+        "periodic": "none",
         "fusion_init": "residual",
         "adapter": "flatten",
         "adapter_input": "auto",
@@ -69,6 +71,10 @@ class DataConfig(_Table):
         description="honest: validation apart from test, a gap of one window between parts; "
         "openstl: as published, validation is the test set"
     )
+    fill_missing: Literal["none", "persist", "mean", "interp"] = Field(
+        description="missing values in observed frames, beyond land: none leaves such windows out of training and refuses to "
+        "forecast from them; persist, mean and interp fill them"
+    )
     stride: int = Field(ge=1, description="steps between the starts of training windows")
     cache_mb: int = Field(ge=1, description="decoded frames kept in memory, MB")
     statistics_mb: int = Field(ge=1, description="training data read for scaling and climatology, at most, MB")
@@ -106,6 +112,9 @@ class ModelConfig(_Table):
     drop_path: float = Field(ge=0, lt=1, description="stochastic depth of the last stage")
     anchor: Literal["none", "last"] = Field(
         description="none: the predictor forecasts frames (literal); last: their change since the last observed frame"
+    )
+    periodic: Literal["auto", "none", "lon"] = Field(
+        description="lon: the last column is beside the first; auto: where longitudes go round the globe"
     )
     fusion: str = Field(description="how coarse forecast and Gaussians meet")
     fusion_init: Literal["residual", "random"] = Field(
@@ -146,6 +155,7 @@ class TrainConfig(_Table):
     coarse_weight: float = Field(
         ge=0, description="weight of the same loss on the coarse forecast, added to that on the fused"
     )
+    latitude_weights: bool = Field(description="true: a cell counts in the loss by its area on the globe")
     lr: float = Field(gt=0, description="peak learning rate")
     weight_decay: float = Field(ge=0, description="AdamW's; not applied to biases and norms")
     schedule: Literal["onecycle", "cosine", "constant"] = Field(description="course of the learning rate")

@@ -126,4 +126,5 @@ def test_a_configuration_from_before_these_keys_is_read_as_it_was(tmp_path: Path
     old = "\n".join(line for line in text.splitlines() if line.partition(" ")[0] not in later)
     assert len(old.splitlines()) == len(text.splitlines()) - len(later)
     (tmp_path / "demo.toml").write_text(old)
-    assert config.load(str(tmp_path / "demo.toml")) == config.load("demo")
+    # Where a preset says otherwise today: models of then were trained with zeros beyond the last column.
+    assert config.load(str(tmp_path / "demo.toml")) == config.load("demo", ["model.periodic=none"])

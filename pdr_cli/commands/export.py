@@ -8,7 +8,7 @@ from pathlib import Path
 from pdr_cli import files, forecast, runs
 from pdr_cli.commands import inputs as arguments
 from pdr_cli.commands.predict import only_series, provenance, truth_of
-from pdr_cli.data import formats
+from pdr_cli.data import formats, units
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series
 from pdr_cli.errors import UsageError
@@ -80,7 +80,7 @@ def _draw_layers(trained: Model, series: Series, window: Observed, output: Path)
     fused = trained.dress(layers.fused, series, window)
     pictures.layers(
         output,
-        observed=series.isel(time=slice(window.start, window.stop)).load(),
+        observed=units.as_given(series.isel(time=slice(window.start, window.stop))).load(),
         fused=fused,
         coarse=window.turn.invert(layers.coarse[0]),
         painted=window.turn.invert(layers.gaussians[0]),

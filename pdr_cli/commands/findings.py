@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from pdr_cli.config import Config
-from pdr_cli.data import formats, human36m, kth, npz, splits, statistics
+from pdr_cli.data import formats, human36m, kth, missing, npz, splits, statistics
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names, read_frames, size
 from pdr_cli.data.windows import FrameCache
@@ -295,8 +295,16 @@ def _windows(resolved: Config, prepared: Prepared) -> Iterator[Finding]:
 
 
 def _values(prepared: Prepared) -> Iterator[Finding]:
+    found = prepared.missing
+    if found is not None:
+        yield Finding(
+            "ok",
+            f"{100 * found.share:.1f} % of the values are missing; {100 * found.land.mean():.1f} % of the cells are land, "
+            f"never known in training; {sum(int(b.sum()) for b in found.broken)} frames lack more",
+        )
+        return
     for one in prepared.series[:1]:
         try:
-            statistics.check_finite(read_frames(one, 0, 1), one, 0)
+            missing.check(read_frames(one, 0, 1), one, 0, way_out=statistics.TRAIN_WAY_OUT)
         except DataError as error:
             yield Finding("problem", *_parted(str(error)))

@@ -7,16 +7,17 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pdr_cli import __version__, files, forecast, runs
 from pdr_cli.commands import inputs
-from pdr_cli.data import formats
+from pdr_cli.data import formats, units
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names
 from pdr_cli.errors import UsageError
-from pdr_cli.forecast import Model, Observed
+from pdr_cli.forecast import Model, Observed, Repairs
 from pdr_cli.logs import log
 
 
@@ -30,16 +31,18 @@ def run(
     rename: Sequence[str],
     preview: Path | None,
     device: str,
+    repairs: Mapping[str, Any],
 ) -> None:
     """Forecast; see `pdr predict --help` for the options."""
     began = time.monotonic()
+    mending = Repairs(**repairs)
     paths = formats.find_inputs(arguments)
     formats.check_suffix(output)
     if preview is not None and preview.suffix.lower() not in (".png", ".gif"):
         raise UsageError(f"--preview draws a .png or an animated .gif, not {preview}")
     for target in (output, *([preview] if preview else [])):
         files.check_output(target, paths)
-    trained = forecast.load(runs.find_model(model), device)
+    trained = forecast.load(runs.find_model(model), device, mending)
     series = only_series(trained.open(paths, inputs.renames(rename, list(trained.card.variables))))
     formats.check_output_format(output, series)
     at = None if init is None else time_axis.parse(init, series.time.values)
@@ -71,7 +74,7 @@ def draw(path: Path, trained: Model, series: Series, predicted: Series, window: 
     from pdr_cli.export import animation, pictures
 
     name = trained.path.parent.name if trained.path.name == "model.safetensors" else trained.path.stem
-    observed = series.isel(time=slice(window.start, window.stop)).load()
+    observed = units.as_given(series.isel(time=slice(window.start, window.stop))).load()
     how = animation.write if path.suffix.lower() == ".gif" else pictures.forecast
     how(path, observed, predicted, truth_of(predicted, series, window, trained), model=name)
 
@@ -80,7 +83,7 @@ def truth_of(predicted: Series, series: Series, window: Observed, trained: Model
     """What happened at the times of a forecast, where the series goes on without a gap; else None."""
     truth = series.isel(time=slice(window.stop, window.stop + predicted.sizes["time"]))
     known = time_axis.same(truth.time.values, predicted.time.values, trained.card.step)
-    return truth.load() if known else None
+    return units.as_given(truth).load() if known else None
 
 
 def provenance(trained: Model, series: Series, window: Observed, steps: int | None) -> dict[str, str]:
@@ -102,7 +105,8 @@ def provenance(trained: Model, series: Series, window: Observed, steps: int | No
         "source": f"pdr {__version__} (preset {preset}, {card.config.model.backbone}, model sha256:{model_hash[:16]})",
         "references": "Learning Video Dynamics with Predictive Differentiable Rendering, arXiv:2606.31050",
         "comment": f"from {', '.join(Path(f).name for f in series.attrs['files'])}",
-        "history": f"{now} pdr {__version__}: {command}" + (f"\n{before}" if before else ""),
+        "history": "; ".join([f"{now} pdr {__version__}: {command}", *window.notes])
+        + (f"\n{before}" if before else ""),
         "date_created": now,
         "pdr_version": __version__,
         "pdr_checkpoint_sha256": model_hash,

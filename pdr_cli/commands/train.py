@@ -9,22 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pdr_cli import __version__, checkpoint, config, devices, files, forecast, runs
 from pdr_cli.checkpoint import ModelCard
 from pdr_cli.commands import inputs
 from pdr_cli.config import Config
-from pdr_cli.data.scaling import Scaling
+from pdr_cli.data import area
+from pdr_cli.data.missing import Land
 from pdr_cli.data.series import describe
-from pdr_cli.errors import InputNotFoundError, OutputError, UsageError
+from pdr_cli.errors import ConfigError, InputNotFoundError, OutputError, UsageError
 from pdr_cli.logs import log, progress
 from pdr_cli.models.gaussians import GaussianAdapter
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import RunFolder
 from pdr_cli.training import losses, warm_start
 from pdr_cli.training.loop import Trainer
-from pdr_cli.training.prepare import Prepared, first_frame, measure, prepare, what_was_read, what_was_seen
+from pdr_cli.training.prepare import Measured, Prepared, first_frame, measure, prepare, what_was_read, what_was_seen
 from pdr_cli.training.state import Position
 from pdr_cli.training.warm_start import WarmStart
 
@@ -130,9 +132,14 @@ def _folder(resolved: Config, out: Path | None, resume: bool, dry_run: bool) -> 
 def build(resolved: Config, prepared: Prepared) -> PDR:
     """A new network, by the preset's seed."""
     torch.manual_seed(resolved.train.seed)
-    network = forecast.build(resolved, prepared.channels, prepared.size)
+    network = forecast.build(resolved, prepared.channels, prepared.size, periodic(resolved, prepared))
     log.info("model   %s", _model_line(network, resolved, prepared.size))
     return network
+
+
+def periodic(resolved: Config, prepared: Prepared) -> bool:
+    """True if the network takes the last column for a neighbour of the first."""
+    return forecast.is_periodic(resolved, checkpoint.side_of(prepared.series[0], "x"))
 
 
 def fit(
@@ -168,28 +175,58 @@ def trainer(
     resolved: Config, prepared: Prepared, network: PDR, folder: RunFolder, where: torch.device, start: WarmStart
 ) -> Trainer:
     """What trains a network: scaling and climatology are measured, and Gaussians placed that start from the data."""
-    scaling, climatology = measure(prepared, resolved)
+    measured = measure(prepared, resolved)
     data_files = what_was_read(prepared)
     if not start.has_adapter:
-        network.initialize(torch.from_numpy(first_frame(prepared, scaling)))
+        network.initialize(torch.from_numpy(first_frame(prepared, measured)))
     network.to(where)
-    card = _card(resolved, prepared, scaling, data_files)
+    card = _card(resolved, prepared, measured, data_files)
     card = _with(card, card.training | start.as_training())
 
     def save_best(position: Position) -> None:
         done = {"step": position.step, "loss": position.best_loss, "seconds": round(position.elapsed, 1)}
         training = card.training | {f"best_{k}": v for k, v in done.items()} | {"device": _device_name(where)}
-        checkpoint.save(folder.model, network, _with(card, training), climatology)
+        checkpoint.save(folder.model, network, _with(card, training), measured.climatology)
 
     loss = losses.build_loss(
         resolved.train.loss,
         l1_weight=resolved.train.l1_weight,
-        data_range=torch.tensor(scaling.data_range, device=where),
+        data_range=torch.tensor(measured.scaling.data_range, device=where),
+        periodic=periodic(resolved, prepared),
     )
-    return Trainer(network, loss, prepared.train, prepared.val, scaling, resolved.train, folder, where, save_best)
+    return Trainer(
+        network,
+        loss,
+        prepared.train,
+        prepared.val,
+        measured.scaling,
+        resolved.train,
+        folder,
+        where,
+        save_best,
+        measured.filling,
+        _area(prepared) if resolved.train.latitude_weights else None,
+    )
 
 
-def _card(resolved: Config, prepared: Prepared, scaling: Scaling, data_files: tuple[dict[str, str], ...]) -> ModelCard:
+def _area(prepared: Prepared) -> np.ndarray:
+    """Areas of the cells, for the loss.
+
+    Raises:
+        ConfigError: no latitudes.
+    """
+    weights = area.of(prepared.series[0])
+    if weights is None:
+        raise ConfigError(
+            f"train.latitude_weights: {prepared.series[0].attrs['files'][0]} has no latitudes; "
+            "train with --set train.latitude_weights=false"
+        )
+    return weights
+
+
+def _card(
+    resolved: Config, prepared: Prepared, measured: Measured, data_files: tuple[dict[str, str], ...]
+) -> ModelCard:
     series = prepared.series[0]
     return ModelCard(
         config=resolved,
@@ -199,7 +236,9 @@ def _card(resolved: Config, prepared: Prepared, scaling: Scaling, data_files: tu
         y=checkpoint.side_of(series, "y"),
         x=checkpoint.side_of(series, "x"),
         step=prepared.step,
-        scaling=scaling,
+        scaling=measured.scaling,
+        limits=measured.limits,
+        land=None if prepared.missing is None else Land.of(prepared.missing.land),
         seen=what_was_seen(prepared),
         data=data_files,
         training={

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.series import LazyFrames, Series, end_to_end, make_series, names, read_frames
+from pdr_cli.data.series import LazyFrames, Series, end_to_end, make_series, names, read_frames, reordered
 from pdr_cli.errors import DataError, GridError, StorageError, TimeError, VariableError, did_you_mean
 from pdr_cli.logs import log
 
@@ -62,7 +62,7 @@ def read(paths: Sequence[Path], variables: Sequence[str] = (), rename: Mapping[s
     Raises:
         DataError: damaged, empty or foreign file.
         VariableError: a variable is missing, or must be chosen among several.
-        TimeError: no usable time axis, or variables at different times.
+        TimeError: no usable time axis, a time that is there twice, or variables at different times.
         GridError: the files have different grids.
     """
     return from_datasets([(open_dataset(p), p) for p in paths], variables, rename)
@@ -80,7 +80,7 @@ def from_datasets(
     unused = [path for i, (_, path) in enumerate(opened) if not any(i in holders for holders in together)]
     if unused:
         log.info("netcdf  %d of %d files hold none of %s", len(unused), len(opened), ", ".join(wanted))
-    parts = [_join([_part(*opened[i], chosen) for i in holders]) for holders, chosen in together.items()]
+    parts = [_in_order(_join([_part(*opened[i], chosen) for i in holders])) for holders, chosen in together.items()]
     return parts[0] if len(parts) == 1 else _stack(parts, list(wanted))
 
 
@@ -156,7 +156,10 @@ def open_dataset(path: Path) -> xr.Dataset:
     except ValueError as error:
         if "decode" not in str(error) and "calendar" not in str(error) and "units" not in str(error):
             raise DataError(f"{path} cannot be read as NetCDF: {_first_line(error)}") from error
-        raise TimeError(f"{path}: the time axis cannot be decoded: {_first_line(error)}") from error
+        raise TimeError(
+            f"{path}: the time axis cannot be decoded: {_first_line(error)}. Units such as 'days since 2000-01-01' are "
+            "wanted, a month or a year has no fixed length (cdo -settaxis,2000-01-01,00:00,1mon sets dates)"
+        ) from error
     except OSError as error:
         raise DataError(
             f"{path} ({size} bytes) is damaged, truncated or still being written: {_first_line(error)}"
@@ -259,8 +262,14 @@ def _part(dataset: xr.Dataset, path: Path, wanted: dict[str, _Source]) -> Series
         raise TimeError(f"{path} has no time steps; it may still be being written")
     height, width = dataset.sizes[axes.y], dataset.sizes[axes.x]
 
+    ranges = [_valid_range(a) for a in arrays]
+
     def frames(start: int, stop: int) -> np.ndarray:
         planes = [a.isel({axes.time: slice(start, stop)}).values for a in arrays]
+        planes = [
+            p if r is None else np.where((p >= r[0]) & (p <= r[1]), p, np.nan)
+            for p, r in zip(planes, ranges, strict=True)
+        ]
         return np.stack([np.asarray(p, np.float32) for p in planes], axis=1)
 
     coords: dict[str, Any] = {}
@@ -285,6 +294,48 @@ def _part(dataset: xr.Dataset, path: Path, wanted: dict[str, _Source]) -> Series
     if mapping in dataset:
         series.attrs["grid_mapping"] = (mapping, dict(dataset[mapping].attrs))
     return series
+
+
+def _valid_range(variable: xr.DataArray) -> tuple[float, float] | None:
+    """Lowest and highest value that is no missing one, by valid_range, valid_min and valid_max (CF-1.11, §2.5.1).
+
+    Of packed data these are packed too, unless they are of the unpacked type.
+    """
+    attrs = variable.attrs
+    if not {"valid_range", "valid_min", "valid_max"} & set(attrs):
+        return None
+    ends = np.atleast_1d(attrs.get("valid_range", [attrs.get("valid_min", -np.inf), attrs.get("valid_max", np.inf)]))
+    if len(ends) != 2 or ends.dtype.kind not in "fiu":
+        return None
+    stored = np.dtype(variable.encoding.get("dtype", variable.dtype))
+    factor, offset = (variable.encoding.get(key) for key in ("scale_factor", "add_offset"))
+    packed = stored.kind in "iu" and (factor is not None or offset is not None) and ends.dtype.kind in "iu"
+    if packed and stored.kind == "u" and ends.dtype.kind == "i":
+        ends = ends.astype(ends.dtype.str.replace("i", "u"))
+    low, high = sorted(float(e) * (factor or 1) + (offset or 0) if packed else float(e) for e in ends)
+    slack = 0.5 * abs(factor) if packed and factor is not None else 1e-6 * max(abs(low), abs(high))
+    return (low - slack, high + slack) if np.isfinite(slack) else (low, high)
+
+
+def _in_order(series: Series) -> Series:
+    """A series whose times ascend.
+
+    Raises:
+        TimeError: a time is there twice.
+    """
+    ticks = time_axis.seconds(series.time.values)
+    if np.all(np.diff(ticks) > 0):
+        return series
+    order = np.argsort(ticks, kind="stable")
+    again = np.flatnonzero(np.diff(ticks[order]) == 0)
+    if len(again):
+        raise TimeError(
+            f"{series.attrs['files'][0]}: {len(again)} time{'s are' if len(again) > 1 else ' is'} repeated, first "
+            f"{time_axis.label(series.time.values[order[again[0]]])}; drop duplicates first, for example with "
+            "xarray's drop_duplicates('time')"
+        )
+    log.info("times   %s is not in order of time; sorted", series.attrs["files"][0])
+    return reordered(series, order)
 
 
 def _attributes(variable: xr.DataArray, level: str = "") -> dict[str, Any]:

@@ -94,6 +94,44 @@ def make_series(
     )
 
 
+def make_like(
+    series: Series,
+    frames: np.ndarray | LazyFrames,
+    *,
+    times: np.ndarray | None = None,
+    variables: Mapping[str, Mapping[str, Any]] | None = None,
+    sides: Mapping[str, Any] | None = None,
+) -> Series:
+    """A Series of other frames that is like another one in all that is not said: times, variables, y and x coordinates."""
+    others = {n: c for n, c in series.coords.items() if n not in ("time", "channel")}
+    kept = {str(n): (c.dims, c.values, c.attrs) for n, c in others.items() if sides is None or c.dims == ()}
+    out = make_series(
+        frames,
+        series.time.values if times is None else times,
+        series.attrs["variables"] if variables is None else variables,
+        kept | dict(sides or {}),
+        format=series.attrs["format"],
+        files=series.attrs["files"],
+        file_attrs=series.attrs["file_attrs"],
+    )
+    return out.assign_attrs({k: v for k, v in series.attrs.items() if k not in out.attrs})
+
+
+def reordered(series: Series, order: np.ndarray) -> Series:
+    """The same frames in another order, `order` being their numbers; read together where they lie together."""
+
+    def frames(start: int, stop: int) -> np.ndarray:
+        wanted = order[start:stop]
+        if not len(wanted):
+            return np.empty((0, *series.shape[1:]), np.float32)
+        low, high = int(wanted.min()), int(wanted.max()) + 1
+        if high - low == len(wanted):
+            return read_frames(series, low, high)[wanted - low]
+        return np.concatenate([read_frames(series, int(i), int(i) + 1) for i in wanted])
+
+    return make_like(series, LazyFrames(shape(series), np.float32, frames), times=series.time.values[order])
+
+
 def precut_times(count: int, length: int, step: float) -> np.ndarray:
     """Seconds of `count` windows of `length` frames, one step left out between windows so that none crosses: [count * length]."""
     return np.asarray((np.arange(count)[:, None] * (length + 1) + np.arange(length)).ravel() * step)
@@ -139,6 +177,12 @@ def size(series: Series) -> tuple[int, int]:
     return int(series.sizes["y"]), int(series.sizes["x"])
 
 
+def shape(series: Series) -> tuple[int, int, int, int]:
+    """(T, C, H, W)."""
+    frames, channels, height, width = series.shape
+    return frames, channels, height, width
+
+
 def bytes_per_frame(series: Series) -> int:
     """Size of one decoded float32 frame."""
     return 4 * int(np.prod([series.sizes[d] for d in DIMS[1:]]))
@@ -156,13 +200,14 @@ def describe(series: Series) -> str:
 
 
 class Orientation:
-    """How frames of one grid are turned to another's: flipped in y or x, rolled in longitude; and back."""
+    """How frames of one grid are turned to another's: a repeated last column cut, flipped in y or x, rolled; and back."""
 
-    def __init__(self, flip_y: bool, flip_x: bool, roll_x: int) -> None:
-        self.flip_y, self.flip_x, self.roll_x = flip_y, flip_x, roll_x
+    def __init__(self, flip_y: bool, flip_x: bool, roll_x: int, repeats_x: bool = False) -> None:
+        self.flip_y, self.flip_x, self.roll_x, self.repeats_x = flip_y, flip_x, roll_x, repeats_x
 
     def apply(self, frames: np.ndarray) -> np.ndarray:
         """[..., H, W] of the input's grid to the model's."""
+        frames = frames[..., :-1] if self.repeats_x else frames
         frames = frames[..., ::-1, :] if self.flip_y else frames
         frames = frames[..., ::-1] if self.flip_x else frames
         return np.ascontiguousarray(np.roll(frames, self.roll_x, axis=-1))
@@ -171,6 +216,7 @@ class Orientation:
         """[..., H, W] of the model's grid to the input's."""
         frames = np.roll(frames, -self.roll_x, axis=-1)
         frames = frames[..., ::-1] if self.flip_x else frames
+        frames = np.concatenate([frames, frames[..., :1]], axis=-1) if self.repeats_x else frames
         return np.ascontiguousarray(frames[..., ::-1, :] if self.flip_y else frames)
 
     def invert_points(
@@ -192,8 +238,25 @@ def orient(
         GridError: the coordinates are others, not the same in another order.
     """
     flip_y, _ = _align(y, model_y, "y", cyclic=False)
-    flip_x, roll_x = _align(x, model_x, "x", cyclic=True)
-    return Orientation(flip_y, flip_x, roll_x)
+    repeats = x is not None and model_x is not None and len(x) == len(model_x) + 1 and _repeats(x)
+    flip_x, roll_x = _align(x[:-1] if repeats and x is not None else x, model_x, "x", cyclic=True)
+    return Orientation(flip_y, flip_x, roll_x, repeats)
+
+
+def wraps(longitudes: np.ndarray) -> bool:
+    """True if columns go round the globe once: their span and one step are 360 degrees."""
+    values = np.sort(np.asarray(longitudes, float))
+    if len(values) < 2:
+        return False
+    step = (values[-1] - values[0]) / (len(values) - 1)
+    return bool(np.allclose(np.diff(values), step, rtol=1e-2) and abs(step * len(values) - 360) < 1e-2 * step)
+
+
+def _repeats(longitudes: np.ndarray) -> bool:
+    """True if the last column is the first one again, a turn on."""
+    return bool(
+        abs(abs(float(longitudes[-1]) - float(longitudes[0])) - 360) < 1e-3 * abs(longitudes[1] - longitudes[0])
+    )
 
 
 def _align(values: np.ndarray | None, wanted: np.ndarray | None, dim: str, cyclic: bool) -> tuple[bool, int]:
@@ -207,7 +270,7 @@ def _align(values: np.ndarray | None, wanted: np.ndarray | None, dim: str, cycli
             return flip, roll
     raise GridError(
         f"the input's {dim} coordinate is another grid than the model's: {_ends(values)} here, {_ends(wanted)} in the model; "
-        "regrid the input to the model's grid first"
+        "regrid the input to it (pdr predict --regrid bilinear)"
     )
 
 
@@ -221,8 +284,11 @@ def _close(values: np.ndarray, wanted: np.ndarray) -> bool:
 
 def _roll(values: np.ndarray, wanted: np.ndarray) -> int | None:
     """Columns to roll so that longitudes agree modulo 360 degrees, or None."""
-    start = np.flatnonzero(np.abs((values - wanted[0] + 180) % 360 - 180) < 1e-3)
-    if len(values) != len(wanted) or len(start) != 1:
+    if len(values) != len(wanted) or len(values) < 2:
+        return None
+    cell = float(np.median(np.abs(np.diff(wanted))))
+    start = np.flatnonzero(np.abs((values - wanted[0] + 180) % 360 - 180) <= 1e-3 * cell)
+    if len(start) != 1:
         return None
     rolled = np.roll(values, -int(start[0]))
     difference = (rolled - wanted + 180) % 360 - 180

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pdr_cli.data import climatology
+from pdr_cli.data import climatology, missing
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import WEEKLY_FORMATS, Climatology, Fit
+from pdr_cli.data.limits import Limits
 from pdr_cli.data.series import Series, bytes_per_frame, names, read_frames, size
 from pdr_cli.data.times import Step
 from pdr_cli.errors import MissingValuesError
 
 BLOCK = 64  # frames read at once
 SAMPLES = 4_000_000  # values of each channel kept for the quantiles, at most
+TRAIN_WAY_OUT = "fill them first, for example with: cdo setmisstonn IN OUT"
+Part = tuple[int, int, int]  # number of a series, first frame, one past the last
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,90 @@ class Statistics:
     spread: np.ndarray
     climatology: Climatology
 
+    @property
+    def limits(self) -> Limits:
+        """What a model remembers of its data's range."""
+        return Limits(*(tuple(map(float, v)) for v in (self.mean, self.sd, self.minimum, self.maximum)))
 
-def measure(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int) -> Statistics:
+
+@dataclass(frozen=True)
+class Survey:
+    """Where values are missing.
+
+    Args:
+        land: cells that no training frame knows: [C, H, W].
+        broken: of each series, the frames that lack more than these: [n].
+        share: of all values that were looked at.
+    """
+
+    land: np.ndarray
+    broken: list[np.ndarray]
+    share: float
+
+
+def survey(
+    series: Sequence[Series], train: Sequence[Part], others: Sequence[Part], budget_mb: int, seed: int
+) -> Survey | None:
+    """Read training and other frames once for missing values; None if there are none.
+
+    Args:
+        series: that the parts are of.
+        train: (number of the series, start, stop) of each training period.
+        others: the same for validation and test.
+        budget_mb: data read at most; beyond it, a random choice of blocks stands for all.
+        seed: of that choice.
+
+    Raises:
+        MissingValuesError: infinite values, or fill values that are not declared; a channel without any value.
+    """
+    frame = (series[0].sizes["channel"], *size(series[0]))
+    known, looked_at = np.zeros(frame, bool), 0
+    holes: dict[tuple[int, int], np.ndarray] = {}  # (series, frame) -> the bits of what it lacks
+    for training, parts in ((True, train), (False, others)):
+        chosen = _blocks([(series[n], start, stop) for n, start, stop in parts], budget_mb, seed)
+        for one, start, stop in chosen:
+            absent = _absent(one, start, stop)
+            looked_at += absent.size
+            known |= training & ~absent.all(axis=0)
+            holes |= {(id(one), start + int(t)): np.packbits(absent[t]) for t in np.flatnonzero(absent.any((1, 2, 3)))}
+    if not holes:
+        return None
+    if not known.any(axis=(1, 2)).all():
+        name = names(series[0])[int(np.argmin(known.any(axis=(1, 2))))]
+        raise MissingValuesError(
+            f"{series[0].attrs['files'][0]}: {name} has no value at all in the training period; choose another variable "
+            "or another data.train_period"
+        )
+    land = np.packbits(~known)
+    broken = [np.zeros(one.sizes["time"], bool) for one in series]
+    place = {id(one): number for number, one in enumerate(series)}
+    cells = 0
+    for (one_id, t), bits in holes.items():
+        broken[place[one_id]][t] = bool(np.any(bits & ~land))
+        cells += int(np.unpackbits(bits).sum())
+    return Survey(~known, broken, cells / looked_at)
+
+
+def _absent(series: Series, start: int, stop: int) -> np.ndarray:
+    """Where frames [start, stop) are NaN: [T, C, H, W]; what is infinite or absurd is refused."""
+    frames = read_frames(series, start, stop)
+    absent = np.isnan(frames)
+    missing.check(np.where(absent, 0, frames), series, start, way_out="declare its fill value as _FillValue")
+    return absent
+
+
+def measure(
+    parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int, land: np.ndarray | None = None
+) -> Statistics:
     """Read the training frames once.
+
+    Missing values count in nothing; for the climatology alone they are interpolated in time.
 
     Args:
         parts: (series, start, stop) of each training period.
         budget_mb: data read at most; beyond it, a random choice of blocks stands for all.
         seed: of that choice.
+        land: [C, H, W], what `survey` found; None where no value may be missing.
 
     Raises:
         MissingValuesError: NaN or infinite values, with their count.
@@ -50,9 +129,10 @@ def measure(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int)
     sums, fit = _Sums(frame, BLOCK * len(blocks)), Fit(design, frame)
     for series, start, stop in blocks:
         frames = read_frames(series, start, stop)
-        check_finite(frames, series, start)
+        if land is None:
+            missing.check(frames, series, start, way_out=TRAIN_WAY_OUT)
         sums.add(frames)
-        fit.add(frames, series.time.values[start:stop])
+        fit.add(_completed(frames, sums.mean), series.time.values[start:stop])
     covered = 0.0 if step is None else climatology.covered(times, step)
     return sums.result(Climatology(design.kind, fit.coefficients(), covered))
 
@@ -65,28 +145,18 @@ def _calendar_step(series: Series) -> Step | None:
     return time_axis.find_step(times)
 
 
-def check_finite(frames: np.ndarray, series: Series, start: int) -> None:
-    """Refuse NaN or infinite values in frames [T, C, H, W] of a series that begin at step `start`.
-
-    Raises:
-        MissingValuesError: says how many, in which variable and when first.
-    """
-    bad = ~np.isfinite(frames)
-    if not bad.any():
-        return
-    counts = bad.sum(axis=(0, 2, 3))
-    worst = int(np.argmax(counts))
-    first = start + int(np.argmax(bad.any(axis=(1, 2, 3))))
-    raise MissingValuesError(
-        f"{series.attrs['files'][0]}: {int(counts[worst])} of {bad[:, worst].size} values of {names(series)[worst]} are "
-        f"missing (NaN) between {time_axis.label(series.time.values[start])} and "
-        f"{time_axis.label(series.time.values[start + len(frames) - 1])}, first at "
-        f"{time_axis.label(series.time.values[first])}; fill them first, for example with: cdo setmisstonn IN OUT"
-    )
+def _completed(frames: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Frames [T, C, H, W] without gaps: cells between their known values in time, unknown ones the channel's mean, [C]."""
+    if np.isfinite(frames).all():
+        return frames
+    filled = missing.persisted(missing.between(frames))
+    return np.where(np.isfinite(filled), filled, mean[:, None, None])
 
 
 def _blocks(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int) -> list[tuple[Series, int, int]]:
     blocks = [(s, low, min(low + BLOCK, stop)) for s, start, stop in parts for low in range(start, stop, BLOCK)]
+    if not blocks:
+        return []
     affordable = max(1, int(budget_mb * 1e6 / (BLOCK * bytes_per_frame(parts[0][0]))))
     if len(blocks) <= affordable:
         return blocks
@@ -106,7 +176,7 @@ class _Sums:
         channels, height, width = frame
         # Every so many values of a frame are kept; a prime stride does not follow the grid's columns.
         self.every = _next_prime(max(1, frames * height * width // SAMPLES))
-        self.count = 0
+        self.count = np.zeros(channels)
         self.mean = np.zeros(channels)
         self.squares = np.zeros(channels)
         self.minimum = np.full(channels, np.inf)
@@ -115,20 +185,23 @@ class _Sums:
 
     def add(self, frames: np.ndarray) -> None:
         values = frames.astype(np.float64)
-        n = len(values)
+        known = np.isfinite(values)
+        n = known.sum(axis=(0, 2, 3))
         # Chan's update of mean and sum of squares: exact to rounding for any number of blocks.
-        mean, squares = values.mean(axis=(0, 2, 3)), values.var(axis=(0, 2, 3)) * n
-        delta, total = mean - self.mean, self.count + n
+        mean = np.where(known, values, 0).sum(axis=(0, 2, 3)) / np.maximum(n, 1)
+        squares = np.where(known, (values - mean[:, None, None]) ** 2, 0).sum(axis=(0, 2, 3))
+        delta, total = mean - self.mean, np.maximum(self.count + n, 1)
         self.squares += squares + delta**2 * self.count * n / total
         self.mean += delta * n / total
-        self.count = total
-        self.minimum = np.minimum(self.minimum, values.min(axis=(0, 2, 3)))
-        self.maximum = np.maximum(self.maximum, values.max(axis=(0, 2, 3)))
+        self.count += n
+        self.minimum = np.minimum(self.minimum, np.where(known, values, np.inf).min(axis=(0, 2, 3)))
+        self.maximum = np.maximum(self.maximum, np.where(known, values, -np.inf).max(axis=(0, 2, 3)))
         flat = frames.reshape(*frames.shape[:2], -1)
         self.samples.append(flat[..., :: self.every].copy())
 
     def result(self, usual: Climatology) -> Statistics:
-        samples = np.concatenate(self.samples)
-        low, high = np.quantile(samples, [0.001, 0.999], axis=(0, 2))
+        samples = np.concatenate(self.samples).swapaxes(0, 1)
+        ends = [np.quantile(values[np.isfinite(values)], [0.001, 0.999]) for values in samples]
         sd = np.sqrt(self.squares / self.count)
-        return Statistics(self.mean, sd, self.minimum, self.maximum, high - low, usual)
+        spread = np.array([high - low for low, high in ends])
+        return Statistics(self.mean, sd, self.minimum, self.maximum, spread, usual)

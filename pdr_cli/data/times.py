@@ -21,10 +21,14 @@ DAY, WEEK, YEAR = 86400.0, 7 * 86400.0, 365.2425 * 86400.0  # seconds
 
 @dataclass(frozen=True)
 class Step:
-    """Spacing of a time axis: `count` seconds, or `count` calendar months where months differ in length."""
+    """Spacing of a time axis: `count` seconds, or `count` calendar months where months differ in length.
+
+    `anchor` says from where in its month a time is counted: as far from its start, from its end, or in its middle.
+    """
 
     count: float
     unit: Literal["s", "month"] = "s"
+    anchor: Literal["start", "middle", "end"] = "start"
 
     def __str__(self) -> str:
         if self.unit == "month":
@@ -140,12 +144,26 @@ def shift(time: Any, step: Step, n: int) -> Any:
         import datetime
 
         return time + datetime.timedelta(seconds=n * step.count)
-    months = n * round(step.count)
+    return _in_month(time, n * round(step.count), step.anchor)
+
+
+def _in_month(time: Any, months: int, anchor: str) -> Any:
+    """The time at the same place of its month, so many months later."""
+    start, end = _month(time, 0), _month(time, 1)
+    if anchor == "middle":
+        new, after = _month(time, months), _month(time, months + 1)
+        return new + (after - new) / 2 if not isinstance(time, np.datetime64) else new + (after - new) // 2
+    if anchor == "end":
+        return _month(time, months + 1) - (end - time)
+    return _month(time, months) + (time - start)
+
+
+def _month(time: Any, months: int) -> Any:
+    """When a time's month begins, or that of so many months later."""
     if isinstance(time, np.datetime64):
-        month = time.astype("datetime64[M]")
-        return ((month + months).astype("datetime64[ns]") + (time - month.astype(time.dtype))).astype("datetime64[ns]")
+        return (time.astype("datetime64[M]") + months).astype("datetime64[ns]")
     total = time.year * 12 + time.month - 1 + months
-    return time.replace(year=total // 12, month=total % 12 + 1)
+    return time.replace(year=total // 12, month=total % 12 + 1, day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
 def same(times: np.ndarray, others: np.ndarray, step: Step) -> bool:
@@ -209,15 +227,16 @@ def _most_common(spacing: np.ndarray) -> float:
 
 
 def _monthly(times: np.ndarray) -> Step | None:
-    """A step of calendar months, if all times share their day and hour and differ in months of unequal length."""
+    """A step of calendar months, if all times are at the same place of months that are not all equally long."""
     numbers = not np.issubdtype(times.dtype, np.datetime64) and times.dtype != object
-    if numbers or len(np.unique(np.diff(seconds(times)))) == 1:
+    if numbers or len(np.unique(np.diff(seconds(times)))) == 1 or np.any(np.diff(months(times)) < 1):
         return None
-    if np.issubdtype(times.dtype, np.datetime64):
-        within = times - times.astype("datetime64[M]").astype(times.dtype)
-        same_day = len(np.unique(within)) == 1
-    else:
-        same_day = len({(t.day, t.hour, t.minute, t.second) for t in times}) == 1
-    if not same_day:
-        return None
-    return Step(float(np.min(np.diff(months(times)))), "month")
+    ticks = seconds(times)
+    start, end = (seconds(np.array([_month(t, n) for t in times])) for n in (0, 1))
+    step = float(np.min(np.diff(months(times))))
+    if len(np.unique(ticks - start)) == 1:
+        return Step(step, "month")
+    if len(np.unique(end - ticks)) == 1:
+        return Step(step, "month", "end")
+    # Some count the middle to the hour, some to the day.
+    return Step(step, "month", "middle") if np.all(np.abs(ticks - (start + end) / 2) <= DAY) else None

@@ -8,12 +8,13 @@ from typing import Literal
 
 import numpy as np
 
+from pdr_cli.data import missing as gaps
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, bytes_per_frame, read_frames
-from pdr_cli.data.statistics import check_finite
 from pdr_cli.data.times import Step
 from pdr_cli.errors import TimeError
 
+WAY_OUT = "a model trained with --set data.fill_missing=persist, mean or interp fills them"
 BLOCK = 32  # frames read at once and dropped at once, unless the series is windows that were cut beforehand
 
 
@@ -55,15 +56,24 @@ class Windows:
         out_steps: τ.
         step: of the series.
         cache: shared by the windows of all splits.
+        land: cells that may be missing in any frame, [C, H, W]; None: no cell.
     """
 
     def __init__(
-        self, series: Sequence[Series], places: np.ndarray, in_steps: int, out_steps: int, step: Step, cache: FrameCache
+        self,
+        series: Sequence[Series],
+        places: np.ndarray,
+        in_steps: int,
+        out_steps: int,
+        step: Step,
+        cache: FrameCache,
+        land: np.ndarray | None = None,
     ) -> None:
         self.series = series
         self.places = places
         self.in_steps, self.out_steps = in_steps, out_steps
         self.step = step
+        self.land = land
         self._cache = cache
         self._places_in_steps: dict[int, np.ndarray] = {}
 
@@ -77,7 +87,7 @@ class Windows:
 
         Args:
             which: numbers of the windows.
-            missing: which frames may hold missing values.
+            missing: which frames may hold missing values beyond those on land.
 
         Raises:
             MissingValuesError: NaN or infinite values where there may be none.
@@ -87,7 +97,7 @@ class Windows:
         checked = {"none": length, "following": self.in_steps, "all": 0}[missing]
         if not np.isfinite(frames[:, :checked]).all():
             for window, (number, start) in zip(frames, self.places[which], strict=True):
-                check_finite(window[:checked], self.series[number], int(start))
+                gaps.check(window[:checked], self.series[number], int(start), self.land, WAY_OUT)
         return frames[:, : self.in_steps], frames[:, self.in_steps :]
 
     def before(self, which: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
@@ -118,13 +128,31 @@ class Windows:
 
     def only(self, keep: np.ndarray) -> Windows:
         """The windows that a boolean mask or an index array keeps."""
-        return Windows(self.series, self.places[keep], self.in_steps, self.out_steps, self.step, self._cache)
+        kept = self.places[keep]
+        return Windows(self.series, kept, self.in_steps, self.out_steps, self.step, self._cache, self.land)
 
     def spread(self, at_most: int) -> Windows:
         """At most so many windows, evenly spaced."""
         if len(self) <= at_most:
             return self
         return self.only(np.linspace(0, len(self) - 1, at_most).round().astype(int))
+
+    def with_land(self, land: np.ndarray) -> Windows:
+        """The same windows, in which these cells, [C, H, W], may be missing."""
+        return Windows(self.series, self.places, self.in_steps, self.out_steps, self.step, self._cache, land)
+
+    def unbroken(self, broken: Sequence[np.ndarray]) -> Windows:
+        """The windows whose observed frames are none of the `broken` ones, a mask over the frames of each series."""
+        before = [np.concatenate([[0], np.cumsum(b)]) for b in broken]
+        return self.only(np.array([before[n][i + self.in_steps] == before[n][i] for n, i in self.places], dtype=bool))
+
+    def observed_whole(self) -> Windows:
+        """The windows whose observed frames lack nothing beyond land. Reads them all."""
+        keep = np.zeros(len(self), dtype=bool)
+        for index, (number, start) in enumerate(self.places):
+            absent = ~np.isfinite(self._cache.frames(int(number), int(start), int(start) + self.in_steps))
+            keep[index] = not (absent if self.land is None else absent & ~self.land).any()
+        return self.only(keep)
 
 
 def cut(
@@ -146,28 +174,51 @@ def cut(
     return Windows(series, np.array(places, dtype=np.int64).reshape(-1, 2), in_steps, out_steps, step, cache)
 
 
-def last_window(series: Series, in_steps: int, step: Step, init: int | None = None) -> tuple[int, int]:
-    """First and one-past-last frame of the `in_steps` frames that end with frame `init` (default: the last).
+def last_window(
+    series: Series, in_steps: int, step: Step, init: int | None = None, fill_gap: bool = False
+) -> tuple[int, int]:
+    """First and one-past-last frame of the `in_steps` steps that end with frame `init` (default: the last).
+
+    With `fill_gap` single steps may be missing inside; where the first one is, the frame before it belongs to the window.
 
     Raises:
         TimeError: too few steps, another step, or a gap inside the window; names what is missing.
     """
     times = series.time.values
+    where = str(series.attrs["files"][0])
     stop = len(times) if init is None else init + 1
-    if stop < in_steps:
-        raise TimeError(
-            f"{series.attrs['files'][0]}: the model needs {in_steps} steps, found {stop}{_up_to(times, init)}"
-        )
-    window = times[stop - in_steps : stop]
-    check_step(window, step, str(series.attrs["files"][0]))
-    if len(time_axis.segments(window, step)) > 1:
-        absent = time_axis.missing(window, step)
-        some = ", ".join(time_axis.label(t) for t in absent[:3]) + (", ..." if len(absent) > 3 else "")
-        raise TimeError(
-            f"{series.attrs['files'][0]}: {len(absent)} time{'s are' if len(absent) > 1 else ' is'} missing in the last "
-            f"{in_steps} steps: {some}; fill the gap or choose an earlier --init"
-        )
-    return stop - in_steps, stop
+    check_step(times[max(stop - in_steps, 0) : stop], step, where)
+    start, there = _reach(times[:stop], in_steps, step) if fill_gap and stop else (stop - in_steps, stop)
+    if there < in_steps:
+        raise TimeError(f"{where}: the model needs {in_steps} steps, found {there}{_up_to(times, init)}")
+    spacing = np.diff(time_axis.positions(times[start:stop], step))
+    if np.all(spacing < (2 if fill_gap else 1) + time_axis.TOLERANCE):
+        return start, stop
+    absent = time_axis.missing(times[start:stop], step)
+    some = ", ".join(time_axis.label(t) for t in absent[:3]) + (", ..." if len(absent) > 3 else "")
+    way_out = "--fill-gap fills single steps only" if fill_gap else "--fill-gap interp fills single steps"
+    raise TimeError(
+        f"{where}: {len(absent)} time{'s are' if len(absent) > 1 else ' is'} missing in the last "
+        f"{in_steps} steps: {some}; {way_out}, or choose an earlier --init"
+    )
+
+
+def _reach(times: np.ndarray, in_steps: int, step: Step) -> tuple[int, int]:
+    """The frame that is `in_steps` - 1 steps before the last, or the one before that; and all steps, missing ones too."""
+    place = np.round(time_axis.positions(times, step)).astype(np.int64)
+    first = int(np.searchsorted(place, place[-1] - in_steps + 1, side="right")) - 1
+    return first, int(place[-1] - place[0]) + 1
+
+
+def close_gaps(frames: np.ndarray, times: np.ndarray, step: Step) -> tuple[np.ndarray, np.ndarray]:
+    """Frames [n, C, H, W] with the mean of both neighbours where a single step is missing, and all their times."""
+    jump = np.diff(np.round(time_axis.positions(times, step)).astype(int))
+    at = np.flatnonzero(jump == 2) + 1
+    if not len(at):
+        return frames, times
+    between = (frames[at - 1] + frames[at]) / 2
+    lacking = np.array([time_axis.shift(times[i - 1], step, 1) for i in at], dtype=times.dtype)
+    return np.insert(frames, at, between, axis=0), np.insert(times, at, lacking)
 
 
 def check_step(times: np.ndarray, step: Step, where: str) -> None:
@@ -181,9 +232,14 @@ def check_step(times: np.ndarray, step: Step, where: str) -> None:
     spacing = np.diff(time_axis.positions(times, step))
     whole = np.round(spacing)
     if np.any(np.abs(spacing - whole) > time_axis.TOLERANCE) or np.all(whole != 1):
-        raise TimeError(
-            f"{where}: steps of {time_axis.find_step(times, where)}, but the model was trained on steps of {step}"
-        )
+        raise TimeError(f"{where}: {_found(times, where)}, but the model was trained on steps of {step}")
+
+
+def _found(times: np.ndarray, where: str) -> str:
+    try:
+        return f"steps of {time_axis.find_step(times, where)}"
+    except TimeError as error:
+        return str(error).removeprefix(f"{where} has ").partition(";")[0]
 
 
 def _up_to(times: np.ndarray, init: int | None) -> str:

@@ -134,6 +134,7 @@ def build_pdr(
     sigma_min: float,
     normalize: Literal["peak", "density"],
     amplitude: Literal["auto", "tanh", "sigmoid", "linear"],
+    periodic: bool = False,
 ) -> PDR:
     """The model that a preset describes; `build_predictor`, `build_adapter` and `build_fusion` say what each value means."""
     predictor = build_predictor(
@@ -147,6 +148,7 @@ def build_pdr(
         mlp_ratio=mlp_ratio,
         drop_path=drop_path,
         size=size,
+        periodic=periodic,
     )
     phi = build_fusion(fusion, channels, fusion_init)
     if not phi.needs_rendered:

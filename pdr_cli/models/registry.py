@@ -73,12 +73,14 @@ def build_predictor(
     mlp_ratio: float,
     drop_path: float,
     size: tuple[int, int] | None = None,
+    periodic: bool = False,
 ) -> nn.Module:
     """A predictor [B, T, C, H, W] → [B, T, C, H, W], T = `in_steps`, C = `channels`.
 
-    `size` is (H, W), for those that are built for one grid: swin, mlpmixer, mau, mim and e3dlstm. A predictor from
-    outside is called with all of these but `name` as keyword arguments, and with `size` only where it has an argument
-    of that name; one that has `any_horizon` is later asked for as many frames as are wanted: (x, steps, anchored), see
+    `size` is (H, W), for those that are built for one grid: swin, mlpmixer, mau, mim and e3dlstm. Where `periodic`, the
+    last column is a neighbour of the first for the convolutions of the SimVP family. A predictor from outside is called
+    with all of these but `name` and `periodic` as keyword arguments, and with `size` only where it has an argument of that
+    name; one that has `any_horizon` is later asked for as many frames as are wanted: (x, steps, anchored), see
     `Recurrent.forward`.
 
     Raises:
@@ -88,7 +90,7 @@ def build_predictor(
     if name in TRANSLATORS:
         grid = None if size is None else Grid(size, 2 ** (n_s // 2))
         translator = TRANSLATORS[name](TranslatorOptions(in_steps * hid_s, **inside, grid=grid))
-        return SimVP(in_steps, channels, translator, hid_s, n_s)
+        return SimVP(in_steps, channels, translator, hid_s, n_s, periodic=periodic)
     shell: dict[str, Any] = {"in_steps": in_steps, "channels": channels, "hid_s": hid_s, "n_s": n_s}
     factory = NETWORKS[name] if name in NETWORKS else find_factory(name)
     if takes_size(factory):

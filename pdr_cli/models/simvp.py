@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ class SimVP(nn.Module):
         hid_s: channels of a latent frame.
         n_s: units in the encoder and in the decoder; every second one halves or doubles the grid.
         kernels: sides of the convolutions in the encoder and in the decoder, odd.
+        periodic: the last column is a neighbour of the first, for every convolution, the translator's too.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class SimVP(nn.Module):
         hid_s: int,
         n_s: int,
         kernels: tuple[int, int] = (3, 3),
+        periodic: bool = False,
     ) -> None:
         super().__init__()
         if n_s < 2 or n_s % 2:
@@ -58,13 +61,16 @@ class SimVP(nn.Module):
         self.enc = Encoder(channels, hid_s, n_s, kernels[0])
         self.hid = translator
         self.dec = Decoder(hid_s, channels, n_s, kernels[1])
+        self.periodic = periodic
+        if periodic:
+            go_round(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, T, C, H, W] → [B, T, C, H, W], the T frames that follow."""
         B, T, _, H, W = x.shape
         if self.in_steps != T:
             raise DataError(f"The input has {T} frames; this model takes {self.in_steps}.")
-        frames = pad_to_multiple(x.flatten(0, 1), self.multiple)  # [B·T, C, H, W]
+        frames = pad_to_multiple(x.flatten(0, 1), self.multiple, self.periodic)  # [B·T, C, H, W]
         latent, skip = self.enc(frames)  # [B·T, hid_S, H', W'], [B·T, hid_S, H, W]
         latent = self.hid(latent.unflatten(0, (B, T)).flatten(1, 2))  # [B, T·hid_S, H', W']
         out = self.dec(latent.unflatten(1, (T, -1)).flatten(0, 1), skip)
@@ -112,11 +118,47 @@ def conv_unit(inputs: int, outputs: int, kernel_size: int, stride: int = 1, upsa
     return nn.Sequential(OrderedDict(conv=body))  # the doubled name is OpenSTL's
 
 
-def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
-    """Frames [P, C, H, W] grown at the bottom and right until both sides are multiples."""
-    for dim in (-2, -1):
-        frames = extend(frames, dim, -frames.shape[dim] % multiple)
-    return frames
+class RoundConv2d(nn.Conv2d):
+    """A convolution that finds the first columns beyond the last ones; rows are padded with zeros."""
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d) -> RoundConv2d:
+        """One with the weights of `conv`."""
+        channels = (conv.in_channels, conv.out_channels)
+        shape: dict[str, Any] = {
+            k: getattr(conv, k) for k in ("kernel_size", "stride", "padding", "dilation", "groups")
+        }
+        same = cls(*channels, **shape, bias=conv.bias is not None, device="meta")  # takes no random numbers
+        same.weight, same.bias = conv.weight, conv.bias
+        return same
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = (int(p) for p in self.padding)
+        W = x.shape[-1]
+        turns = -(-columns // W)
+        around = torch.cat([x] * (2 * turns + 1), dim=-1)[..., turns * W - columns : (turns + 1) * W + columns]
+        return nn.functional.conv2d(around, self.weight, self.bias, self.stride, (rows, 0), self.dilation, self.groups)
+
+
+def go_round(module: nn.Module) -> None:
+    """Turn every convolution inside that pads its columns into a `RoundConv2d`; names and weights stay."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d) and not isinstance(child.padding, str) and child.padding[1]:
+            setattr(module, name, RoundConv2d.of(child))
+        else:
+            go_round(child)
+
+
+def pad_to_multiple(frames: Tensor, multiple: int, periodic: bool = False) -> Tensor:
+    """Frames [P, C, H, W] grown at the bottom and right until both sides are multiples.
+
+    To the right of a `periodic` frame lies its beginning.
+    """
+    frames = extend(frames, -2, -frames.shape[-2] % multiple)
+    extra = -frames.shape[-1] % multiple
+    if periodic and extra:
+        return torch.cat([frames, frames[..., :extra]], -1)
+    return extend(frames, -1, extra)
 
 
 def extend(frames: Tensor, dim: int, extra: int) -> Tensor:

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from pdr_cli import files
 from pdr_cli.config import TrainConfig, parse_duration
+from pdr_cli.data.missing import Filling
 from pdr_cli.data.scaling import Scaling
 from pdr_cli.data.series import size
 from pdr_cli.data.windows import Windows
@@ -50,6 +51,8 @@ class Trainer:
         config: the [train] table.
         run: where everything is kept.
         save_best: called with the position when validation improves; writes the model file.
+        filling: what stands for missing values in observed frames.
+        area: how much each cell counts in the loss, [H, W]; None: all alike.
     """
 
     network: PDR
@@ -61,6 +64,8 @@ class Trainer:
     run: RunFolder
     device: torch.device
     save_best: Callable[[Position], None]
+    filling: Filling
+    area: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         self.optimizer = set_up(self.network, self.config, size(self.train.series[0]), self.device)
@@ -130,15 +135,15 @@ class Trainer:
     def _step(self, began: float) -> None:
         rate = self._set_rate(began)
         self.network.train()
-        x, y = self._tensors(self.train, self._batch())
+        x, y, weight = self._tensors(self.train, self._batch())
         with self._autocast:
             out, taught = self.network.rehearse(x, y, self._fraction(began))
-            loss, terms = self.loss(out.fused, y)
+            loss, terms = self.loss(out.fused, y, weight)
             total = loss + sum(taught.values())
             terms |= taught
             if self.config.coarse_weight:
                 # Unsupervised, the coarse forecast becomes whatever suits the fusion, and feeding it back goes astray.
-                terms["coarse_loss"] = coarse_loss = self.loss(out.coarse, y)[0]
+                terms["coarse_loss"] = coarse_loss = self.loss(out.coarse, y, weight)[0]
                 total = total + self.config.coarse_weight * coarse_loss
         if not torch.isfinite(total):
             raise NonFiniteLossError(
@@ -173,10 +178,24 @@ class Trainer:
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.train))
         return order[place * self.config.batch : (place + 1) * self.config.batch]
 
-    def _tensors(self, windows: Windows, which: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Observed and following frames in network units: [B, T, C, H, W], [B, τ, C, H, W]."""
-        observed, following = (self.scaling.apply(a) for a in windows.batch(which))
-        return torch.from_numpy(observed).to(self.device), torch.from_numpy(following).to(self.device)
+    def _tensors(self, windows: Windows, which: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Observed and following frames in network units, [B, T, C, H, W] and [B, τ, C, H, W], and the latter's weights.
+
+        Observed frames are filled; in the following ones a missing value is 0 and has no weight. No weights: all alike.
+        """
+        may_lack: Literal["none", "following", "all"] = "none" if windows.land is None else "following"
+        observed, following = windows.batch(which, missing="all" if self.filling.method != "none" else may_lack)
+        observed = self.filling.apply(observed, [windows.times(int(i))[: windows.in_steps] for i in which])
+        x, y = (torch.from_numpy(self.scaling.apply(a)) for a in (observed, np.nan_to_num(following)))
+        return x.to(self.device), y.to(self.device), self._weight(following)
+
+    def _weight(self, following: np.ndarray) -> torch.Tensor | None:
+        """How much each value of [B, τ, C, H, W] counts, or None where all count alike."""
+        known = np.isfinite(following)
+        if known.all() and self.area is None:
+            return None
+        weight = known.astype(np.float32) * (1 if self.area is None else self.area.astype(np.float32))
+        return torch.from_numpy(weight).to(self.device)
 
     def _validate(self, progress: Progress) -> None:
         total = 0.0
@@ -184,9 +203,9 @@ class Trainer:
         with torch.inference_mode():
             for start in range(0, len(self.val), self.config.batch):
                 which = np.arange(start, min(start + self.config.batch, len(self.val)))
-                x, y = self._tensors(self.val, which)
+                x, y, weight = self._tensors(self.val, which)
                 with self._autocast:
-                    loss, _ = self.loss(self.network(x, y.shape[1]).fused, y)
+                    loss, _ = self.loss(self.network(x, y.shape[1]).fused, y, weight)
                 total += float(loss) * len(which)
         value = total / len(self.val)
         self._record("validation", epoch=self.position.step / self.per_epoch, loss=value)

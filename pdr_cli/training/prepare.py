@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,20 +14,28 @@ from pdr_cli import files
 from pdr_cli.config import Config
 from pdr_cli.data import formats, scaling, splits, statistics, windows
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.limits import Limits
+from pdr_cli.data.missing import Filling
 from pdr_cli.data.scaling import Scaling
 from pdr_cli.data.series import Series, names, size
 from pdr_cli.data.splits import Seen, Split
-from pdr_cli.data.statistics import Climatology
+from pdr_cli.data.statistics import Climatology, Survey
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
-from pdr_cli.errors import DataError, GridError
+from pdr_cli.errors import DataError, GridError, MissingValuesError
+from pdr_cli.logs import log
 
 KIND_OF_FORMAT = {"netcdf": "weather", "hdf5": "traffic", "npz": "traffic", "video": "video"}
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Opened and split data; nothing but time axes has been read yet."""
+    """Opened and split data. Of other formats than NetCDF, nothing but time axes has been read yet.
+
+    Args:
+        missing: where values are missing; None if none are. Windows whose observed frames lack more than land are left
+            out, unless `data.fill_missing` says how to fill them.
+    """
 
     series: list[Series]
     step: Step
@@ -34,6 +43,7 @@ class Prepared:
     train: Windows
     val: Windows
     test: Windows
+    missing: Survey | None = None
 
     @property
     def channels(self) -> int:
@@ -68,22 +78,60 @@ def prepare(config: Config, paths: Sequence[Path]) -> Prepared:
     parts = splits.split(series, splits.Rules.of(data))
     cache = FrameCache(series, data.cache_mb)
     train, val, test = (splits.part_windows(series, data, parts, p, step, cache) for p in ("train", "val", "test"))
-    prepared = Prepared(series, step, parts, train, val, test)
+    found = _survey(config, series, parts)
+    if found is not None:
+        train, val, test = (_with_missing(w, found, data.fill_missing) for w in (train, val, test))
+    prepared = Prepared(series, step, parts, train, val, test, found)
     _check_windows(prepared, data.in_steps, data.out_steps)
     return prepared
 
 
-def measure(prepared: Prepared, config: Config) -> tuple[Scaling, Climatology]:
-    """Read the training frames once for scaling and climatology."""
+def _survey(config: Config, series: Sequence[Series], parts: Split) -> Survey | None:
+    """Where values are missing, in files that know such values."""
+    if series[0].attrs["format"] != "netcdf":
+        return None
+    found = statistics.survey(series, parts.train, parts.val + parts.test, config.data.statistics_mb, config.train.seed)
+    if found is not None:
+        log.info(
+            "missing %.1f %% of the values; %.1f %% of the cells are land, never known in training; %d of %d frames lack more",
+            100 * found.share, 100 * found.land.mean(), sum(int(b.sum()) for b in found.broken),
+            sum(len(b) for b in found.broken),
+        )  # fmt: skip
+    return found
+
+
+def _with_missing(windows: Windows, found: Survey, fill_missing: str) -> Windows:
+    windows = windows.with_land(found.land)
+    return windows if fill_missing != "none" else windows.unbroken(found.broken)
+
+
+class Measured(NamedTuple):
+    """What a pass over the training frames tells."""
+
+    scaling: Scaling
+    climatology: Climatology
+    limits: Limits
+    filling: Filling
+
+
+def measure(prepared: Prepared, config: Config) -> Measured:
+    """Read the training frames once for scaling, climatology, limits, and what stands for missing values."""
     parts = [(prepared.series[n], start, stop) for n, start, stop in prepared.split.train]
-    found = statistics.measure(parts, config.data.statistics_mb, config.train.seed)
-    return scaling.fit(config.data.scaling, prepared.series[0], found), found.climatology
+    land = None if prepared.missing is None else prepared.missing.land
+    found = statistics.measure(parts, config.data.statistics_mb, config.train.seed, land)
+    return Measured(
+        scaling.fit(config.data.scaling, prepared.series[0], found),
+        found.climatology,
+        found.limits,
+        Filling(found.mean, land, config.data.fill_missing, found.climatology),
+    )
 
 
-def first_frame(prepared: Prepared, scaling: Scaling) -> np.ndarray:
+def first_frame(prepared: Prepared, measured: Measured) -> np.ndarray:
     """The last frame observed in the first training window, in network units: [C, H, W]."""
-    observed, _ = prepared.train.batch([0])
-    return scaling.apply(observed[0, -1])
+    observed, _ = prepared.train.batch([0], missing="all" if prepared.missing is not None else "none")
+    times = prepared.train.times(0)[: prepared.train.in_steps]
+    return measured.scaling.apply(measured.filling.apply(observed, [times])[0, -1])
 
 
 def identities(series: Sequence[Series]) -> list[str]:
@@ -133,11 +181,23 @@ def _check_windows(prepared: Prepared, in_steps: int, out_steps: int) -> None:
     if len(prepared.train) and len(prepared.val):
         return
     part = "training" if not len(prepared.train) else "validation"
+    where = prepared.series[0].attrs["files"][0]
+    if prepared.missing is not None and _any_run(prepared, in_steps + out_steps):
+        raise MissingValuesError(
+            f"{where}: every window for {part} lacks more values than land; fill them with "
+            "--set data.fill_missing=persist, mean or interp"
+        )
     longest = max(
         (high - low for s in prepared.series for low, high in time_axis.segments(s.time.values, prepared.step)),
         default=0,
     )
     raise DataError(
-        f"{prepared.series[0].attrs['files'][0]}: no unbroken run of {in_steps + out_steps} steps for {part} "
+        f"{where}: no unbroken run of {in_steps + out_steps} steps for {part} "
         f"(the longest of the whole series is {longest}); use shorter windows with --set data.in_steps=..."
     )
+
+
+def _any_run(prepared: Prepared, length: int) -> bool:
+    parts = prepared.split.val if len(prepared.train) else prepared.split.train
+    times = (prepared.series[n].time.values[start:stop] for n, start, stop in parts)
+    return any(high - low >= length for t in times for low, high in time_axis.segments(t, prepared.step))

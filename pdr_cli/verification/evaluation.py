@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from pdr_cli.data import splits, windows
+from pdr_cli.data import area, splits, windows
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.forecasts import ForecastFile
-from pdr_cli.data.series import Series, names, read_frames, side, size, units
+from pdr_cli.data.series import Series, names, read_frames, size, units
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import MissingValuesError, TimeError, UsageError, VariableError
@@ -136,6 +136,7 @@ def task(
         for card in cards.values():
             found = splits.select(found, ids, card.seen, split)
         found = splits.apart(found) if split == "test" and cards else found
+        found = _readable(found, models, series)
         _some(found, series, f"no window is {split} data for {', '.join(models)}" + _later(split))
     for name, file in files.items():
         found = _within(found, file)
@@ -180,7 +181,8 @@ class _Run:
     def add(self, which: np.ndarray) -> None:
         """Forecast and score the windows numbered `which`."""
         # A model needs every observation; a file or a baseline has said what it says.
-        observed, truth = self.job.windows.batch(which, missing="following" if self.job.models else "all")
+        filled = all(m.card.config.data.fill_missing != "none" for m in self.job.models.values())
+        observed, truth = self.job.windows.batch(which, missing="all" if filled else "following")
         if self.published is not None:
             observed, truth = self.published(observed), self.published(truth)
         self.digest.update(np.ascontiguousarray(truth).tobytes())
@@ -236,6 +238,20 @@ def _some(found: Windows, series: Sequence[Series], why: str) -> None:
         raise TimeError(f"{series[0].attrs['files'][0]}: {why}")
 
 
+def _readable(found: Windows, models: Mapping[str, Model], series: Sequence[Series]) -> Windows:
+    """Windows that every model can start from: with land missing where training lacked it, others filled or left out."""
+    lands = [m.land_on(series[0]) for m in models.values() if m.card.land is not None]
+    if not lands or len(lands) < len(models):
+        return found
+    found = found.with_land(np.logical_and.reduce(lands))
+    if all(m.card.config.data.fill_missing != "none" for m in models.values()):
+        return found
+    whole = found.observed_whole()
+    if len(whole) < len(found):
+        log.info("%d of %d windows lack more than land and are left out", len(found) - len(whole), len(found))
+    return whole
+
+
 def _longest(series: Sequence[Series]) -> int:
     return max(int(s.sizes["time"]) for s in series)
 
@@ -280,7 +296,7 @@ def _setting(job: Task, options: Options) -> Setting:
     video = series.attrs["format"] == "video"
     return Setting(
         data_range=_range(job),
-        area=_area(series),
+        area=area.of(series),
         unit=_unit(job) if options.convention == "openstl" or video else None,
         units=_units(job, options),
         lpips=options.lpips,
@@ -300,18 +316,6 @@ def _range(job: Task) -> np.ndarray:
     frames = np.concatenate([read_frames(series, int(i), int(i) + 1) for i in chosen])
     low, high = np.nanquantile(frames, [0.001, 0.999], axis=(0, 2, 3))
     return np.maximum(high - low, 1e-12)
-
-
-def _area(series: Series) -> np.ndarray | None:
-    """Cell areas of a grid with latitudes, by their attributes or their name."""
-    y = side(series, "y")
-    if y is None or y.size < 2:
-        return None
-    marks = (y.attrs.get("standard_name"), y.attrs.get("units"), str(y.name).lower())
-    geographic = {"latitude", "lat", "degrees_north", "degree_north"} & set(marks)
-    if not geographic or np.abs(y.values).max() > 90:
-        return None
-    return scores.area_weights(np.asarray(y.values), size(series)[1])
 
 
 def _unit(job: Task) -> tuple[np.ndarray, np.ndarray] | None:

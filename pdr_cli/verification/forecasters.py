@@ -46,9 +46,10 @@ def of_model(model: Model, series: list[Series]) -> Forecaster:
     turns = [model.check(one) for one in series]
 
     def make(request: Request, windows: Windows, which: np.ndarray) -> np.ndarray:
-        turn = turns[0]
-        history = request.observed[:, -model.card.config.data.in_steps :]
-        return turn.invert(model.run(turn.apply(history), request.steps).fused)
+        turn, steps = turns[0], model.card.config.data.in_steps
+        times = [windows.times(int(i))[windows.in_steps - steps : windows.in_steps] for i in which]
+        history = model.filling().apply(turn.apply(request.observed[:, -steps:]), times)
+        return turn.invert(model.run(history, request.steps).fused)
 
     return Forecaster("model", make)
 

@@ -16,6 +16,7 @@ import numpy as np
 from pdr_cli import files
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series
+from pdr_cli.data.units import as_given
 from pdr_cli.errors import OutputError
 from pdr_cli.export import charts, maps, panels, pictures, scorecharts, svg
 from pdr_cli.verification import summary
@@ -137,8 +138,8 @@ def case_of(
     drawn = None if painted is None else gaussians.of_forecast(model, series, window, steps).isel(time=-1)
     return Case(
         label,
-        series.isel(time=slice(window.start, window.stop)).load(),
-        series.isel(time=slice(window.stop, window.stop + steps)).load(),
+        as_given(series.isel(time=slice(window.start, window.stop))).load(),
+        as_given(series.isel(time=slice(window.stop, window.stop + steps))).load(),
         model.dress(layers.fused, series, window),
         None if painted is None else window.turn.invert(layers.coarse[0]),
         None if painted is None else window.turn.invert(painted[0]),

@@ -347,18 +347,6 @@ def build(names: Sequence[str], setting: Setting, convention: str = "standard") 
     return {name: there[name].make(setting) for name in names}
 
 
-def area_weights(latitudes: np.ndarray, columns: int) -> np.ndarray:
-    """Area of the cells of a latitude-longitude grid, mean 1: [H, W].
-
-    A row's share is the difference of the sines of its edges, which lie half-way between rows and not beyond the poles.
-    """
-    lat = np.asarray(latitudes, dtype=np.float64)
-    middle = (lat[1:] + lat[:-1]) / 2
-    edges = np.concatenate([[2 * lat[0] - middle[0]], middle, [2 * lat[-1] - middle[-1]]])
-    rows = np.abs(np.diff(np.sin(np.deg2rad(np.clip(edges, -90, 90)))))
-    return np.repeat((rows / rows.mean())[:, None], columns, axis=1)
-
-
 def mean_over_cells(values: np.ndarray, weights: np.ndarray | None, masked: bool) -> Counted:
     """Weighted sums over cells [..., H, W] and sums of the weights; NaN cells have none."""
     shape = values.shape[:-2]

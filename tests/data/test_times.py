@@ -26,6 +26,32 @@ def test_months_of_unequal_length_are_one_step() -> None:
     assert times.label(times.following(axis[-1], Step(1, "month"), 2)[1]) == "2020-05-01 00:00"
 
 
+@pytest.mark.parametrize(
+    ("days", "anchor", "expected"),
+    [
+        (["01-01", "02-01", "03-01", "04-01"], "start", "2021-05-01 00:00"),
+        (["01-15", "02-15", "03-15", "04-15"], "start", "2021-05-15 00:00"),
+        (["01-31", "02-28", "03-31", "04-30"], "end", "2021-05-31 00:00"),
+        (["01-16T12", "02-15", "03-16T12", "04-16"], "middle", "2021-05-16 12:00"),
+        (["01-16", "02-15", "03-16", "04-16"], "middle", "2021-05-16 12:00"),
+    ],
+)
+def test_months_are_counted_from_their_start_middle_or_end(days: list[str], anchor: str, expected: str) -> None:
+    axis = np.array([f"2021-{d}" for d in days], dtype="datetime64[ns]")
+    step = times.find_step(axis)
+    assert step == Step(1, "month", anchor)  # type: ignore[arg-type]
+    assert times.label(times.following(axis[-1], step, 1)[0]) == expected
+    assert times.segments(np.delete(axis, 2), step) == [(0, 2), (2, 3)]
+
+
+def test_months_of_climate_calendars_follow_each_other_too() -> None:
+    axis = np.array(
+        [cftime.DatetimeNoLeap(2000, month, 15) for month in (11, 12)] + [cftime.DatetimeNoLeap(2001, 1, 15)]
+    )
+    after = times.following(axis[-1], times.find_step(axis), 2)[1]
+    assert (after.year, after.month, after.day, after.calendar) == (2001, 3, 15, "noleap")
+
+
 def test_calendar_of_360_days_keeps_its_30_february() -> None:
     axis = np.array([cftime.Datetime360Day(2000, 2, d) for d in (28, 29, 30)])
     after = times.following(axis[-1], times.find_step(axis), 1)[0]

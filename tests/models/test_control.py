@@ -32,6 +32,7 @@ ELSEWHERE = {
     "mlp_ratio",
     "drop_path",
     "anchor",
+    "periodic",
     "fusion",
     "fusion_init",
     "adapter",

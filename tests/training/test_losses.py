@@ -11,7 +11,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from pdr_cli.errors import ConfigError
-from pdr_cli.training.losses import L1SSIM, build_loss, differential_divergence, ssim, window_size
+from pdr_cli.training.losses import L1SSIM, build_loss, differential_divergence, ssim, ssim_map, window_size
 
 
 def pair(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -165,3 +165,76 @@ def test_misspelt_loss_gets_a_suggestion() -> None:
 def test_weight_outside_its_range_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"l1_weight is 1\.5"):
         L1SSIM(1.5, torch.ones(1))
+
+
+NAMES = ("l1ssim", "ssim", "l1", "mse", "l2reg")
+
+
+def masked(name: str, pred: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    return build_loss(name, l1_weight=0.5, data_range=torch.ones(2))(pred, target, weight)[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cell_without_truth_moves_neither_loss_nor_gradient(name: str) -> None:
+    pred, target = pair(1, 4, 2, 24, 26)
+    known = torch.ones_like(target)
+    known[..., 5:9, 14:20] = 0
+    known[:, 2, 0, 20:] = 0
+    pred.requires_grad_()
+    loss = masked(name, pred, target, known)
+    (gradient,) = torch.autograd.grad(loss, pred)
+    assert gradient.isfinite().all()
+    assert (gradient[known == 0] == 0).all()
+    assert gradient[known > 0].abs().max() > 0
+    elsewhere = torch.where(known > 0, pred, pred + 1e3), torch.where(known > 0, target, target - 1e3)
+    assert masked(name, *elsewhere, known).item() == pytest.approx(loss.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_of_one_change_nothing(name: str) -> None:
+    pred, target = pair(2, 3, 2, 24, 26)
+    plain = masked(name, pred, target, None).item()
+    assert masked(name, pred, target, torch.ones_like(target)).item() == pytest.approx(plain, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_without_any_truth_teaches_nothing(name: str) -> None:
+    pred, target = pair(1, 3, 2, 12, 12)
+    loss = masked(name, pred.requires_grad_(), target, torch.zeros_like(target))
+    (gradient,) = torch.autograd.grad(loss, pred)
+    assert (loss.item(), gradient.abs().max().item()) == (0, 0)
+
+
+def test_weights_are_those_of_a_mean() -> None:
+    pred, target = torch.zeros(1, 1, 1, 2, 2), torch.tensor([[1.0, 1.0], [3.0, 5.0]]).view(1, 1, 1, 2, 2)
+    rows = torch.tensor([[3.0], [1.0]])  # of two rows
+    # (3·1 + 3·1 + 1·3 + 1·5) / 8 and (3·1 + 3·1 + 1·9 + 1·25) / 8
+    options = {"l1_weight": 0.5, "data_range": torch.ones(1)}
+    assert build_loss("l1", **options)(pred, target, rows)[0].item() == pytest.approx(1.75)
+    assert build_loss("mse", **options)(pred, target, rows)[0].item() == pytest.approx(5.0)
+
+
+def test_windows_of_ssim_that_touch_a_missing_cell_are_left_out() -> None:
+    pred, target = pair(1, 1, 1, 12, 24)
+    known = torch.ones_like(target)
+    known[..., 11] = 0  # 5 x 5 windows: those of columns 7 to 11 hold it, so columns 0 to 10 and 12 to 23 stay
+    left, right = (
+        ssim_map(pred[..., half], target[..., half], torch.ones(1)) for half in (slice(0, 11), slice(12, 24))
+    )
+    assert window_size(12, 11) == window_size(12, 24) == 5
+    expected = torch.cat([left.flatten(), right.flatten()]).mean().item()
+    loss = build_loss("ssim", l1_weight=0.0, data_range=torch.ones(1))(pred, target, known)[0]
+    assert 1 - loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_ssim_goes_round_a_periodic_frame() -> None:
+    pred, target = pair(1, 1, 1, 24, 26)
+    here, there = (
+        build_loss("ssim", l1_weight=0.0, data_range=torch.ones(1), periodic=True)(*frames)[0].item()
+        for frames in ((pred, target), (pred.roll(7, -1), target.roll(7, -1)))
+    )
+    assert here == pytest.approx(there, abs=1e-6)
+    plain = build_loss("ssim", l1_weight=0.0, data_range=torch.ones(1))
+    assert plain(pred, target)[0].item() != pytest.approx(
+        plain(pred.roll(7, -1), target.roll(7, -1))[0].item(), abs=1e-4
+    )

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pdr_cli.data.area import area_weights
 from pdr_cli.errors import UsageError
 from pdr_cli.verification import scores, tally
 from pdr_cli.verification.scores import Sample, Setting
@@ -56,7 +57,7 @@ def test_errors_equal_those_of_an_independent_library() -> None:
 
     forecast, truth = random_pair(5, 3, 2, 6, 7)
     latitudes = np.linspace(70, 40, 6)
-    area = scores.area_weights(latitudes, 7)
+    area = area_weights(latitudes, 7)
     names = ("mse", "rmse", "mae", "bias", "mse_lat", "rmse_lat", "mae_lat", "bias_lat")
     found = scored(forecast, truth, *names, known=setting(2, area=area))
     said, was, weights = (
@@ -67,17 +68,6 @@ def test_errors_equal_those_of_an_independent_library() -> None:
         assert found[name]["overall"] == pytest.approx(float(score(said, was)), rel=1e-12)
         by_lead = score(said, was, preserve_dims=["t"], weights=weights)
         assert found[f"{name}_lat"]["lead"] == pytest.approx(by_lead.values.tolist(), rel=1e-12)
-
-
-def test_area_weights_are_the_shares_of_a_sphere() -> None:
-    # Rows of 60 degrees around -60, 0 and 60: between latitudes 30 and 90 lies (1 - sin 30°) / 2 = a quarter of the sphere.
-    weights = scores.area_weights(np.array([60.0, 0.0, -60.0]), 4)
-    assert weights.shape == (3, 4)
-    assert weights[:, 0] / weights[:, 0].sum() == pytest.approx([0.25, 0.5, 0.25])
-    # A grid that has its poles as rows gives them the small caps beyond the last half-way line: not nothing.
-    caps = scores.area_weights(np.linspace(90, -90, 7), 1)[:, 0]
-    assert caps[0] / caps.sum() == pytest.approx((1 - np.sin(np.deg2rad(75))) / 2)
-    assert scores.area_weights(np.linspace(-90, 90, 7), 1)[:, 0] == pytest.approx(caps)
 
 
 def test_anomaly_correlation_by_hand() -> None:
@@ -192,7 +182,7 @@ def test_a_perfect_forecast_scores_perfectly_on_every_metric(convention: str) ->
 def test_missing_cells_count_in_no_score() -> None:
     forecast, truth = random_pair(2, 2, 1, 30, 30)
     climate = np.full_like(truth, 0.5)
-    area = scores.area_weights(np.linspace(60, 30, 30), 30)
+    area = area_weights(np.linspace(60, 30, 30), 30)
     names = ["mse", "mae", "bias", "acc", "rmse_lat", "psnr"]
     west = scored(
         forecast[..., :20], truth[..., :20], *names, known=setting(area=area[:, :20]), climate=climate[..., :20]

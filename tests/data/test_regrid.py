@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+
+from pdr_cli.data import regrid
+from pdr_cli.data.series import Series, make_series, orient, read_frames, reordered, wraps
+from pdr_cli.errors import GridError
+
+LON = {"units": "degrees_east"}
+
+
+def plane(lat: np.ndarray, lon: np.ndarray, steps: int = 2) -> Series:
+    """A field 2·lat + 3·lon + 100·step, which bilinear interpolation gives back exactly."""
+    frames = 2 * lat[:, None] + 3 * lon[None, :] + 100 * np.arange(steps)[:, None, None]
+    coords = {"lat": ("y", lat, {}), "lon": ("x", lon, LON)}
+    return make_series(
+        frames[:, None].astype(np.float32), np.arange(float(steps)), {"v": {}}, coords, format="netcdf", files=["v.nc"]
+    )
+
+
+@pytest.mark.parametrize("turned", [slice(None), slice(None, None, -1)])
+def test_bilinear_gives_back_a_plane_whatever_the_order(turned: slice) -> None:
+    given = plane(np.arange(0.0, 11)[turned], np.arange(20.0, 41))
+    lat, lon = np.array([7.25, 3.5, 1.0]), np.array([20.5, 30.25, 40.0])
+    out = regrid.to_grid(given, ("lat", lat, {}), ("lon", lon, LON), "bilinear")
+    assert out.shape == (2, 1, 3, 3)
+    assert read_frames(out, 1, 2)[0, 0] == pytest.approx(2 * lat[:, None] + 3 * lon + 100, rel=1e-6)
+    assert out.lat.values.tolist() == lat.tolist()
+
+
+def test_longitudes_are_the_same_a_turn_on() -> None:
+    out = regrid.to_grid(
+        plane(np.arange(4.0), np.arange(-20.0, 1)),
+        ("lat", np.array([1.5]), {}),
+        ("lon", np.array([345.0, 350.5]), LON),
+        "bilinear",
+    )
+    assert read_frames(out, 0, 1).flatten() == pytest.approx([3 - 45, 3 - 28.5], rel=1e-6)
+
+
+def test_poles_may_lie_half_a_row_beyond_the_last_row_and_nothing_else() -> None:
+    lat = np.arange(-87.5, 90, 5.0)
+    given = plane(lat, np.arange(0.0, 360, 5))
+    out = regrid.to_grid(given, ("lat", np.array([90.0]), {}), ("lon", np.array([5.0]), LON), "bilinear")
+    assert read_frames(out, 0, 1).item() == 2 * 87.5 + 15, "the last row's"
+    region = plane(lat[lat > 0], np.arange(0.0, 360, 5))
+    with pytest.raises(GridError, match=r"from 1 to 90 in y, the input from 2\.5 to 87\.5; give data that cover"):
+        regrid.to_grid(region, ("lat", np.array([1.0, 90.0]), {}), ("lon", np.array([5.0]), LON), "bilinear")
+
+
+def test_a_grid_without_coordinates_cannot_be_interpolated() -> None:
+    bare = make_series(
+        np.zeros((1, 1, 3, 3), np.float32), np.arange(1.0), {"v": {}}, {}, format="netcdf", files=["v.nc"]
+    )
+    with pytest.raises(GridError, match="no coordinates to regrid by"):
+        regrid.to_grid(bare, ("lat", np.arange(2.0), {}), ("lon", np.arange(2.0), LON), "bilinear")
+
+
+def test_conservative_keeps_the_mean() -> None:
+    pytest.importorskip("xarray_regrid")
+    given = plane(np.arange(-9.0, 10, 2), np.arange(21.0, 40, 2))
+    lat, lon = np.arange(-5.0, 6, 10), np.arange(25.0, 40, 10)
+    out = regrid.to_grid(given, ("lat", lat, {}), ("lon", lon, LON), "conservative")
+    # Cells of 10 degrees hold 5 x 5 of 2 degrees; of a plane symmetric about the equator the area weights hardly matter.
+    assert read_frames(out, 0, 1)[0, 0] == pytest.approx(2 * lat[:, None] + 3 * lon, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("values", "round_the_globe"),
+    [
+        (np.arange(0.0, 360, 2.5), True),
+        (np.arange(-180.0, 180, 5.625), True),
+        (np.arange(0.0, 360, 0.1, dtype=np.float32), True),
+        (np.arange(0.0, 361, 2.5), False),
+        (np.arange(0.0, 355, 2.5), False),
+        (np.arange(200.0, 331, 2.5), False),
+    ],
+)
+def test_a_circle_is_its_span_and_one_step(values: np.ndarray, round_the_globe: bool) -> None:
+    assert wraps(values) == round_the_globe
+
+
+def test_a_column_that_comes_twice_is_cut_and_comes_back() -> None:
+    lon = np.arange(0.0, 361, 45)
+    turn = orient(np.arange(3.0), lon, np.arange(3.0), np.arange(0.0, 360, 45))
+    frames = np.random.default_rng(0).random((2, 3, 9))
+    frames[..., -1] = frames[..., 0]
+    assert turn.apply(frames).shape == (2, 3, 8)
+    assert np.array_equal(turn.invert(turn.apply(frames)), frames)
+
+
+@pytest.mark.parametrize("width", [0.1, 0.25, 5.0])
+def test_longitudes_agree_within_a_thousandth_of_their_own_cell(width: float) -> None:
+    lon = np.arange(0, 360, width)
+    west = np.sort((lon + 180) % 360 - 180) + 0.9e-3 * width
+    assert orient(None, west, None, lon).roll_x != 0
+    with pytest.raises(GridError):
+        orient(None, west + 0.2e-3 * width, None, lon)
+
+
+def test_frames_in_another_order_are_read_by_that_order() -> None:
+    given = plane(np.arange(2.0), np.arange(3.0), steps=6)
+    order = np.array([3, 4, 5, 2, 0, 1])
+    turned = reordered(given, order)
+    assert turned.time.values.tolist() == order.tolist()
+    assert read_frames(turned, 1, 5)[:, 0, 0, 0].tolist() == [400, 500, 200, 0]

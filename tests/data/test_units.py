@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pdr_cli.data import units
+from pdr_cli.data.series import Series, make_series, read_frames
+from pdr_cli.data.units import UnitsError
+
+SPELLINGS = [(quantity, text) for quantity, rows in units.TABLE.items() for texts, _, _ in rows for text in texts]
+
+
+def series_in(*of: str, value: float = 15.0) -> Series:
+    frames = np.full((3, len(of), 2, 2), value, np.float32)
+    names = {f"v{i}": {"units": u} for i, u in enumerate(of)}
+    return make_series(frames, np.arange(3.0), names, {}, format="netcdf", files=["v.nc"])
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "value", "expected"),
+    [
+        ("degC", "K", 15, 288.15),
+        ("degF", "degC", 212, 100),
+        ("hPa", "Pa", 1013.25, 101325),
+        ("Pa", "millibars", 101325, 1013.25),
+        ("km/h", "m s-1", 36, 10),
+        ("knots", "m s**-1", 3600 / 1852, 1),
+        ("mm", "m", 2, 0.002),
+        ("mm/day", "kg m-2 s-1", 86400, 1),
+        ("g/kg", "kg kg-1", 5, 0.005),
+        ("%", "1", 40, 0.4),
+    ],
+)
+def test_common_units_are_converted(given: str, wanted: str, value: float, expected: float) -> None:
+    how = units.conversion(given, wanted)
+    assert how is not None
+    assert how.apply(np.float64(value)) == pytest.approx(expected, rel=1e-6)
+    assert how.invert(np.float64(expected)) == pytest.approx(value, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("K", "degK"), ("m s-1", "m/s"), ("m s**-1", "m s^-1"), ("hPa", "mb"), ("", "K")]
+)
+def test_spellings_of_one_unit_need_no_conversion(one: str, other: str) -> None:
+    assert units.conversion(one, other) is None
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("K", "Pa"), ("mm", "mm h-1"), ("counts of cars", "K")])
+def test_what_is_not_the_same_quantity_is_refused(given: str, wanted: str) -> None:
+    with pytest.raises(UnitsError, match="cannot be converted"):
+        units.conversion(given, wanted)
+
+
+@given(st.sampled_from(SPELLINGS), st.floats(-100, 100))
+def test_every_conversion_comes_back(one: tuple[str, str], value: float) -> None:
+    for quantity, text in SPELLINGS:
+        if quantity == one[0] and (how := units.conversion(one[1], text)) is not None:
+            back = how.invert(how.apply(np.float64(value)).astype(np.float64))
+            # Both ways are rounded to float32; an offset of 273.15 leaves 3e-5, a factor of 100 carries it on.
+            assert back == pytest.approx(value, rel=1e-5, abs=1e-4)
+
+
+def test_a_series_is_read_in_the_models_units_and_written_in_its_own() -> None:
+    series = series_in("degC", "m s-1")
+    inside = units.to_model(series, {"v0": {"units": "K"}, "v1": {"units": "m/s"}})
+    assert read_frames(inside, 0, 3)[:, 0] == pytest.approx(288.15)
+    assert read_frames(inside, 0, 3)[:, 1] == pytest.approx(15)
+    assert inside.attrs["variables"]["v0"]["units"] == "K"
+    back = units.as_given(inside)
+    assert np.allclose(back.values, series.values, atol=1e-4)
+    assert back.attrs["variables"] == series.attrs["variables"]
+
+
+def test_units_that_cannot_be_converted_name_the_variable_and_the_way_out() -> None:
+    with pytest.raises(
+        UnitsError, match=r"v\.nc: v0: units 'Pa' cannot be .* 'K'; .* ncatted -a units,v0,o,c,'K' FILE"
+    ):
+        units.to_model(series_in("Pa"), {"v0": {"units": "K"}})
