@@ -11,11 +11,11 @@ import numpy as np
 from pdr_cli.data import climatology
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import WEEKLY_FORMATS, Climatology, Fit
-from pdr_cli.data.series import Series, bytes_per_frame, names, read_frames, size
+from pdr_cli.data.series import Series, bytes_per_frame, frames_at_once, names, read_frames, size
 from pdr_cli.data.times import Step
 from pdr_cli.errors import MissingValuesError
 
-BLOCK = 64  # frames read at once
+BLOCK = 64  # frames read at once, fewer of large ones
 SAMPLES = 4_000_000  # values of each channel kept for the quantiles, at most
 
 
@@ -47,7 +47,7 @@ def measure(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int)
     times = np.concatenate([series.time.values[start:stop] for series, start, stop in blocks])
     step = _calendar_step(parts[0][0])
     design = climatology.choose(times, step, parts[0][0].attrs["format"] in WEEKLY_FORMATS, math.prod(frame))
-    sums, fit = _Sums(frame, BLOCK * len(blocks)), Fit(design, frame)
+    sums, fit = _Sums(frame, frames_at_once(parts[0][0], BLOCK) * len(blocks)), Fit(design, frame)
     for series, start, stop in blocks:
         frames = read_frames(series, start, stop)
         check_finite(frames, series, start)
@@ -86,8 +86,9 @@ def check_finite(frames: np.ndarray, series: Series, start: int) -> None:
 
 
 def _blocks(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int) -> list[tuple[Series, int, int]]:
-    blocks = [(s, low, min(low + BLOCK, stop)) for s, start, stop in parts for low in range(start, stop, BLOCK)]
-    affordable = max(1, int(budget_mb * 1e6 / (BLOCK * bytes_per_frame(parts[0][0]))))
+    length = frames_at_once(parts[0][0], BLOCK)
+    blocks = [(s, low, min(low + length, stop)) for s, start, stop in parts for low in range(start, stop, length)]
+    affordable = max(1, int(budget_mb * 1e6 / (length * bytes_per_frame(parts[0][0]))))
     if len(blocks) <= affordable:
         return blocks
     chosen = np.random.default_rng(seed).choice(len(blocks), affordable, replace=False)

@@ -9,12 +9,13 @@ from typing import Literal
 import numpy as np
 
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.series import Series, bytes_per_frame, read_frames
+from pdr_cli.data.series import Series, bytes_per_frame, frames_at_once, read_frames
 from pdr_cli.data.statistics import check_finite
 from pdr_cli.data.times import Step
 from pdr_cli.errors import TimeError
 
-BLOCK = 32  # frames read at once and dropped at once, unless the series is windows that were cut beforehand
+# Frames read at once and dropped at once, fewer of large ones, unless the series is windows that were cut beforehand.
+BLOCK = 32
 
 
 class FrameCache:
@@ -23,7 +24,7 @@ class FrameCache:
     def __init__(self, series: Sequence[Series], limit_mb: int) -> None:
         self._series = series
         self._blocks: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
-        self._size = int(series[0].attrs.get("window", BLOCK))
+        self._size = int(series[0].attrs.get("window", frames_at_once(series[0], BLOCK)))
         self._limit = max(2, int(limit_mb * 1e6 / (self._size * bytes_per_frame(series[0]))))
 
     def frames(self, series: int, start: int, stop: int) -> np.ndarray:
