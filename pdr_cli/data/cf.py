@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,8 +79,7 @@ def single(series: Series, provenance: Mapping[str, str]) -> Layout:
     if "forecast_reference_time" in series.coords:
         coordinates.append(Coordinate("forecast_reference_time", (), _seconds([init_of(series)])[0], _init_of(times)))
         coordinates.append(_period(series, "time"))
-    auxiliary = [c.name for c in coordinates[1:]]
-    return _layout(series, coordinates, {"time": len(times)}, (1,), auxiliary, provenance, unlimited="time")
+    return replace(_layout(series, coordinates, (1,), provenance), unlimited="time")
 
 
 def many(one: Series, inits: np.ndarray, provenance: Mapping[str, str], time_layout: str = "cf") -> Layout:
@@ -94,21 +93,15 @@ def many(one: Series, inits: np.ndarray, provenance: Mapping[str, str], time_lay
             names of WeatherBench2, (time, prediction_timedelta, latitude, longitude), where `time` is the init.
     """
     leads = time_axis.seconds(one.time.values) - _seconds([init_of(one)])[0]
-    shape = (len(inits), len(leads))
+    frame = 4 * len(leads) * one.sizes["y"] * one.sizes["x"]
+    chunks = (min(len(inits), max(1, CHUNK_BYTES // frame)), len(leads))
     if time_layout == "wb2":
-        one = _renamed(one)
         began = Coordinate("time", ("time",), _seconds(inits), _init_of(inits) | {"axis": "T"})
-        coordinates, auxiliary = [began, _timedelta(leads)], []
-    else:
-        name, period = "forecast_reference_time", _period(one, "forecast_period")
-        began = Coordinate(name, (name,), _seconds(inits), _init_of(inits))
-        valid = _seconds(inits)[:, None] + leads
-        coordinates = [began, period, Coordinate("time", (name, "forecast_period"), valid, _time_attributes(inits))]
-        auxiliary = ["time"]
-    sizes = {c.name: n for c, n in zip(coordinates, shape, strict=False)}
-    frame = 4 * int(np.prod([len(leads), one.sizes["y"], one.sizes["x"]]))
-    together = min(len(inits), max(1, CHUNK_BYTES // frame))
-    return _layout(one, coordinates, sizes, (together, len(leads)), auxiliary, provenance)
+        return _layout(_renamed(one), [began, _timedelta(leads)], chunks, provenance, cells=False)
+    name, lead = "forecast_reference_time", "forecast_period"
+    began = Coordinate(name, (name,), _seconds(inits), _init_of(inits))
+    valid = Coordinate("time", (name, lead), _seconds(inits)[:, None] + leads, _time_attributes(inits))
+    return replace(_layout(one, [began, _period(one, lead), valid], chunks, provenance), unlimited=name)
 
 
 def legal_name(name: str) -> str:
@@ -128,30 +121,26 @@ def _seconds(times: Any) -> np.ndarray:
 
 
 def _layout(
-    series: Series,
-    coordinates: list[Coordinate],
-    sizes: dict[str, int],
-    chunks: tuple[int, ...],
-    auxiliary: list[str],
-    provenance: Mapping[str, str],
-    unlimited: str = "",
+    series: Series, times: list[Coordinate], chunks: tuple[int, ...], provenance: Mapping[str, str], cells: bool = True
 ) -> Layout:
-    """Along `sizes` and then the grid."""
+    """Along the time coordinates that are dimensions, and then the grid; `cells`: with the bounds of its cells."""
     sides = [_side(series, dim) for dim in ("y", "x")]
-    scalars = _scalars(series)
-    mapping = _grid_mapping(series)
-    bounds = [b for s in sides if (b := _bounds(series, s)) is not None]
-    sides = [_bounded(s, bounds) for s in sides]
-    sizes = sizes | {s.name: series.sizes[d] for d, s in zip(("y", "x"), sides, strict=True)}
-    dims = tuple(sizes)
-    named = {"time", "area", *dims, *(c.name for c in scalars)}
-    shared = {"coordinates": " ".join([*auxiliary, *(s.name for s in scalars)])}
-    shared["grid_mapping"] = mapping[0].name if mapping else ""
-    fields = {legal_name(n): _field(series, n, named) | {k: v for k, v in shared.items() if v} for n in names(series)}
-    every = [*coordinates, *(s for s in sides if s.values.size), *bounds, *scalars, *mapping]
-    frame = tuple(series.sizes[d] for d in ("y", "x"))
-    sizes = sizes | ({"bnds": 2} if bounds else {})
-    return Layout(sizes, every, dims, (*chunks, *frame), fields, {k: v for k, v in provenance.items() if v}, unlimited)
+    bounds = [b for s in sides if cells and (b := _bounds(series, s)) is not None]
+    scalars, mapping = _scalars(series), _grid_mapping(series)
+    sizes = {c.name: len(c.values) for c in times if c.dims == (c.name,)}
+    auxiliary = [c.name for c in (*times, *scalars) if c.name not in sizes]
+    sizes |= {s.name: series.sizes[d] for d, s in zip(("y", "x"), sides, strict=True)}
+    shared = {"coordinates": " ".join(auxiliary), "grid_mapping": " ".join(m.name for m in mapping)}
+    shared = {k: v for k, v in shared.items() if v}
+    named = {"time", "area", *sizes, *auxiliary}
+    return Layout(
+        sizes=sizes | ({"bnds": 2} if bounds else {}),
+        coordinates=[*times, *_bounded(sides, bounds), *bounds, *scalars, *mapping],
+        dims=tuple(sizes),
+        chunks=(*chunks, series.sizes["y"], series.sizes["x"]),
+        fields={legal_name(n): _field(series, n, named) | shared for n in names(series)},
+        attrs={k: v for k, v in provenance.items() if v},
+    )
 
 
 def _field(series: Series, name: str, named: set[str]) -> dict[str, Any]:
@@ -211,10 +200,10 @@ def _bounds(series: Series, along: Coordinate) -> Coordinate | None:
     return Coordinate(f"{along.name}_bnds", (along.name, "bnds"), cells, {})
 
 
-def _bounded(along: Coordinate, bounds: list[Coordinate]) -> Coordinate:
-    found = next((b.name for b in bounds if b.dims[0] == along.name), None)
-    attrs = along.attrs | ({"bounds": found} if found else {})
-    return Coordinate(along.name, along.dims, along.values, attrs)
+def _bounded(sides: list[Coordinate], bounds: list[Coordinate]) -> list[Coordinate]:
+    """The coordinates along y and x that have numbers, each with the name of its bounds."""
+    found = {b.dims[0]: {"bounds": b.name} for b in bounds}
+    return [replace(s, attrs=s.attrs | found.get(s.name, {})) for s in sides if s.values.size]
 
 
 def _scalars(series: Series) -> list[Coordinate]:
@@ -242,8 +231,7 @@ def _renamed(one: Series) -> Series:
         marks = set() if coordinate is None else {coordinate.attrs.get("standard_name"), str(coordinate.name).lower()}
         if coordinate is not None and coordinate.name != wanted and marks & {wanted, wanted[:3]}:
             found[str(coordinate.name)] = wanted
-    bounds = {found.get(name, name): own for name, own in one.attrs.get("bounds", {}).items()}
-    return one.rename(found).assign_attrs(bounds=bounds)
+    return one.rename(found)
 
 
 def _time_attributes(times: np.ndarray) -> dict[str, str]:

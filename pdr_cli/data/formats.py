@@ -66,11 +66,11 @@ def inside(folder: Path) -> list[Path]:
 
 
 def _under(folder: Path) -> Iterator[Path]:
-    """Files and Zarr stores at any depth; what a store is made of is not looked at."""
+    """Files and Zarr stores at any depth, without hidden ones; what a store is made of is not looked at."""
     for root, folders, plain in os.walk(folder):
         stores = [f for f in folders if zarr.is_store(Path(root, f))]
-        folders[:] = [f for f in folders if f not in stores]
-        yield from (Path(root, name) for name in (*plain, *stores))
+        folders[:] = [f for f in folders if f not in stores and not f.startswith(".")]
+        yield from (Path(root, name) for name in (*plain, *stores) if not name.startswith("."))
 
 
 def known_suffixes() -> tuple[str, ...]:
@@ -188,6 +188,18 @@ def check_output(path: Path, inputs: Sequence[Path] = ()) -> None:
     files.check_output(path, inputs, folder=store)
     if store and path.is_dir() and not zarr.is_store(path) and any(path.iterdir()):
         raise OutputError(f"output {path} is a folder of other things than a Zarr store, which is not replaced")
+
+
+def check_time_layout(path: Path, time_layout: str) -> None:
+    """Refuse an unknown time layout, or one that a format has no place for.
+
+    Raises:
+        UsageError: either of these.
+    """
+    if time_layout not in cf.TIME_LAYOUTS:
+        raise UsageError(f"--time-layout {time_layout}: use {' or '.join(cf.TIME_LAYOUTS)}")
+    if time_layout != "cf" and path.suffix.lower() not in FIELD_SUFFIXES:
+        raise UsageError(f"--time-layout {time_layout} is for {', '.join(FIELD_SUFFIXES)}, not {path.suffix}")
 
 
 def check_suffix(path: Path) -> None:

@@ -20,6 +20,7 @@ from pdr_cli.data.series import LazyFrames, Series, end_to_end, make_series, nam
 from pdr_cli.errors import DataError, GridError, TimeError, VariableError, did_you_mean
 from pdr_cli.logs import log
 
+LONGEST_CHUNK = 4096  # places of a coordinate
 Y_NAMES = ("latitude", "lat", "nav_lat", "y", "rlat", "northing", "row")
 X_NAMES = ("longitude", "lon", "nav_lon", "x", "rlon", "easting", "column", "col")
 
@@ -117,9 +118,12 @@ def create(path: Path, layout: Layout, compress: int) -> None:
         for name, size in layout.sizes.items():
             out.createDimension(name, None if name == layout.unlimited else size)
         for coordinate in layout.coordinates:
-            variable = out.createVariable(coordinate.name, coordinate.values.dtype, coordinate.dims)
+            values = coordinate.values
+            # Along an unlimited dimension the library's own chunks hold one place each.
+            chunks = (min(values.shape[0], LONGEST_CHUNK), *values.shape[1:]) if values.ndim else None
+            variable = out.createVariable(coordinate.name, values.dtype, coordinate.dims, chunksizes=chunks)
             variable.setncatts(coordinate.attrs)
-            variable[...] = coordinate.values
+            variable[...] = values
         for name, attrs in layout.fields.items():
             variable = out.createVariable(name, "f4", layout.dims, chunksizes=layout.chunks, fill_value=cf.FILL, **how)
             variable.setncatts(attrs)

@@ -100,6 +100,12 @@ def make_series(
     )
 
 
+def rebuilt(series: Series, frames: LazyFrames) -> Series:
+    """A series with its frames read another way: same times, coordinates and attributes."""
+    variable = xr.Variable(DIMS, indexing.LazilyIndexedArray(frames))
+    return xr.DataArray(variable, coords=series.coords, attrs=series.attrs)
+
+
 def precut_times(count: int, length: int, step: float) -> np.ndarray:
     """Seconds of `count` windows of `length` frames, one step left out between windows so that none crosses: [count * length]."""
     return np.asarray((np.arange(count)[:, None] * (length + 1) + np.arange(length)).ravel() * step)

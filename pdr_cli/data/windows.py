@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.series import Series, bytes_per_frame, frames_at_once, read_frames
+from pdr_cli.data.series import LazyFrames, Series, bytes_per_frame, frames_at_once, read_frames, rebuilt, size
 from pdr_cli.data.statistics import check_finite
 from pdr_cli.data.times import Step
 from pdr_cli.errors import TimeError
@@ -19,13 +20,13 @@ BLOCK = 32
 
 
 class FrameCache:
-    """Decoded frames of several series, least recently used blocks dropped beyond `limit_mb`."""
+    """Decoded frames of several series, least recently used blocks dropped beyond `limit_mb`; `at_least` so many blocks stay."""
 
-    def __init__(self, series: Sequence[Series], limit_mb: int) -> None:
+    def __init__(self, series: Sequence[Series], limit_mb: int, at_least: int = 2) -> None:
         self._series = series
         self._blocks: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._size = int(series[0].attrs.get("window", frames_at_once(series[0], BLOCK)))
-        self._limit = max(2, int(limit_mb * 1e6 / (self._size * bytes_per_frame(series[0]))))
+        self._limit = max(at_least, int(limit_mb * 1e6 / (self._size * bytes_per_frame(series[0]))))
 
     def frames(self, series: int, start: int, stop: int) -> np.ndarray:
         """Frames [start, stop) of one series: [stop - start, C, H, W]."""
@@ -169,6 +170,20 @@ def last_window(series: Series, in_steps: int, step: Step, init: int | None = No
             f"{in_steps} steps: {some}; fill the gap or choose an earlier --init"
         )
     return stop - in_steps, stop
+
+
+def ends(series: Series, in_steps: int, step: Step) -> np.ndarray:
+    """The frames that end an unbroken run of `in_steps`: [n]."""
+    runs = time_axis.segments(series.time.values, step)
+    return np.concatenate([np.arange(low + in_steps - 1, high) for low, high in runs] or [np.empty(0, np.int64)])
+
+
+def remembered(series: Series, length: int) -> Series:
+    """The same series for reading runs of `length` frames one after another: what a run has read, the next one keeps."""
+    at_once = frames_at_once(series, BLOCK)
+    cache = FrameCache([series], 0, at_least=2 + length // at_once)
+    shape = (series.shape[0], series.shape[1], *size(series))
+    return rebuilt(series, LazyFrames(shape, np.float32, partial(cache.frames, 0)))
 
 
 def check_step(times: np.ndarray, step: Step, where: str) -> None:
