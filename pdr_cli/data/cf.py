@@ -96,8 +96,9 @@ def many(one: Series, inits: np.ndarray, provenance: Mapping[str, str], time_lay
     frame = 4 * len(leads) * one.sizes["y"] * one.sizes["x"]
     chunks = (min(len(inits), max(1, CHUNK_BYTES // frame)), len(leads))
     if time_layout == "wb2":
-        began = Coordinate("time", ("time",), _seconds(inits), _init_of(inits) | {"axis": "T"})
-        return _layout(_renamed(one), [began, _timedelta(leads)], chunks, provenance, cells=False)
+        began = Coordinate("time", ("time",), _seconds(inits), _init_of(inits))
+        made = _layout(_renamed(one), [began, _timedelta(leads)], chunks, provenance, cells=False)
+        return replace(made, unlimited="time")
     name, lead = "forecast_reference_time", "forecast_period"
     began = Coordinate(name, (name,), _seconds(inits), _init_of(inits))
     valid = Coordinate("time", (name, lead), _seconds(inits)[:, None] + leads, _time_attributes(inits))
