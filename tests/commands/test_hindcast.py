@@ -95,6 +95,29 @@ def test_a_hindcast_is_scored_as_the_model_that_made_it(weather: Path, weather_r
         assert of_file == pytest.approx(of_model, rel=1e-4), "other windows share a batch, which rounds otherwise"
 
 
+def test_one_forecast_in_weatherbenchs_names_is_scored(weather: Path, weather_run: Path) -> None:
+    made = ["predict", weather, "-m", weather_run, "--init", "2020-02-07T18:00", "--time-layout", "wb2"]
+    for name in ("f.nc", "f.zarr"):
+        assert pdr(*made, "-o", name).code == 0
+        result = pdr("evaluate", weather, "-m", name, "--json")
+        assert (result.code, json.loads(result.out)["n_windows"]) == (0, 1), result.err
+
+
+def test_packed_input_gives_unpacked_forecasts_with_the_inputs_attributes(
+    weather: Path, weather_run: Path, tmp_path: Path
+) -> None:
+    with xr.open_dataset(weather) as data:
+        packing = {"dtype": "int16", "scale_factor": 0.01, "add_offset": 280.0, "_FillValue": -32768, "zlib": False}
+        data.t2m.attrs["remark"] = "ünïcode"
+        data.to_netcdf(tmp_path / "packed.nc", encoding={"t2m": packing})
+        given = dict(data.t2m.attrs)
+    for name in ("h.nc", "h.zarr"):
+        made = make(name, Path("packed.nc"), weather_run)
+        assert made.t2m.encoding["dtype"] == np.float32
+        assert "scale_factor" not in made.t2m.encoding
+        assert {k: made.t2m.attrs[k] for k in given} == given
+
+
 def test_traffic_has_hindcasts_too(traffic: Path, traffic_run: Path) -> None:
     made = make("h.zarr", traffic, traffic_run)
     assert made.inflow.dims == ("forecast_reference_time", "forecast_period", "y", "x")

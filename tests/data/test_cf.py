@@ -66,7 +66,14 @@ def findings(path: Path) -> str:
     return "" if passed and not errors and "All tests passed!" in said.getvalue() else said.getvalue()
 
 
+def with_crs() -> Series:
+    """A forecast whose input said which earth its latitudes are of."""
+    radius = {"grid_mapping_name": "latitude_longitude", "earth_radius": 6371229.0}
+    return forecast().assign_attrs(grid_mapping=("crs", radius))
+
+
 CASES = {
+    "the input's grid mapping": with_crs,
     "descending latitude": forecast,
     "two variables": lambda: forecast(variables={"t2m": T2M, "u10": WIND}),
     "360_day calendar": lambda: forecast("360_day"),
