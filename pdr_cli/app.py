@@ -146,11 +146,14 @@ def train(
 @app.command(rich_help_panel="Forecasting")
 def predict(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Files, a folder or a glob: NetCDF, HDF5 or video.")
+        list[str], typer.Argument(metavar="INPUT...", help="Files, a folder or a glob: NetCDF, Zarr, HDF5 or video.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Forecast file: .nc, .h5, .mp4, .gif or .npz.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Forecast file: .nc, .zarr, .h5, .mp4, .gif or .npz.")],
     model: ModelOption = None,
     init: Annotated[str | None, typer.Option(help="Forecast from this time of the input; default: its last.")] = None,
+    every_init: Annotated[
+        bool, typer.Option("--every-init", help="A hindcast: one forecast from each possible init; .nc or .zarr.")
+    ] = False,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Frames to forecast; more than trained are rolled out.")
     ] = None,
@@ -172,6 +175,10 @@ def predict(
     allow_out_of_range: Annotated[
         bool, typer.Option("--allow-out-of-range", help="Take values far outside of what the model was trained on.")
     ] = False,
+    time_layout: Annotated[
+        str, typer.Option(help="Names of the times in .nc and .zarr: cf, or wb2 as WeatherBench2 has them.")
+    ] = "cf",
+    compress: Annotated[int, typer.Option(min=0, max=9, help="Of .nc and .zarr: 0 (fast) to 9 (small).")] = 4,
     preview: Annotated[Path | None, typer.Option(help="Draw the forecast to this PNG or GIF.")] = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -185,6 +192,8 @@ def predict(
         pdr predict air.nc -o forecast.nc
 
         pdr predict clip.mp4 -o future.mp4 -m runs/clips --steps 20
+
+        torchrun --nproc-per-node 4 -m pdr_cli predict air.zarr --every-init -o hindcast.zarr
     """
     _logs(quiet, verbose, log_json)
     from pdr_cli.commands import predict as command
@@ -194,8 +203,11 @@ def predict(
         output,
         model=model,
         init=init,
+        every_init=every_init,
         steps=steps,
         rename=var or [],
+        time_layout=time_layout,
+        compress=compress,
         preview=preview,
         device=device,
         repairs={

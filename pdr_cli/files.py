@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,21 +22,26 @@ HASHED_WHOLE = 256 * 2**20
 PIECE = 2**20
 
 
-def check_output(path: Path, inputs: Iterable[Path] = ()) -> Path:
+def check_output(path: Path, inputs: Iterable[Path] = (), *, folder: bool = False) -> Path:
     """Refuse an output that could not be created, before any work is done for it.
 
     Args:
         path: the file to be written; a symbolic link is followed.
         inputs: files that the output must not replace.
+        folder: whether the output is to be a folder.
 
     Raises:
         UsageError: the output is one of the inputs.
-        OutputError: no folder, no permission, or a directory in its place.
+        OutputError: no folder, no permission, or a directory in a file's place, or a file in a folder's.
     """
     target = Path(os.path.realpath(path))
     if any(target == Path(os.path.realpath(p)) for p in inputs):
         raise UsageError(f"output {path} is also an input; name another file with -o")
-    if target.is_dir():
+    if folder and target.exists() and not target.is_dir():
+        raise OutputError(
+            f"output {path} is to be a folder, but a file is in its place; remove it or choose another name"
+        )
+    if target.is_dir() and not folder:
         raise OutputError(f"output {path} is a directory; name a file in it, for example {path / 'forecast.nc'}")
     if not target.parent.is_dir():
         raise OutputError(f"no folder {target.parent} for the output; create it with: mkdir -p '{target.parent}'")
@@ -80,6 +86,52 @@ def atomic_output(path: Path | str, verify: Callable[[Path], None] | None = None
 
 
 @contextlib.contextmanager
+def atomic_folder(path: Path | str, verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`; on success sync it, verify it and swap it for `path`.
+
+    On any exception the temporary folder is removed and the old one stays. A folder cannot be renamed over another
+    that holds files, so an old one is moved aside first and removed last.
+
+    Args:
+        path: the folder to create or replace.
+        verify: looks through the finished temporary folder and raises if it is not what was meant.
+
+    Raises:
+        OutputError: see `check_output`.
+        StorageError: the file system refused, for example because it is full.
+    """
+    target = check_output(Path(path), folder=True)
+    name = tempfile.mkdtemp(prefix=f".{target.stem[:64]}.", suffix=f".tmp{target.suffix}", dir=target.parent)
+    temporary = Path(name)
+    try:
+        with storage_errors(target):
+            yield temporary
+            for found in (temporary, *temporary.rglob("*")):
+                _sync(found)
+            if verify is not None:
+                verify(temporary)
+            os.chmod(temporary, 0o777 & ~_umask())
+            _swap(temporary, target)
+            _sync(target.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _swap(temporary: Path, target: Path) -> None:
+    aside = temporary.with_name(f"{temporary.name}.old")
+    if target.exists():
+        os.rename(target, aside)
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        if aside.exists():
+            os.rename(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def storage_errors(target: Path) -> Iterator[None]:
     """Turn the operating system's refusals while writing `target` into a StorageError that says what is free."""
     try:
@@ -105,9 +157,21 @@ def write_text(path: Path, content: str) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex; of a file above 256 MB, of its size and evenly spaced pieces of it."""
-    size = path.stat().st_size
+    """SHA-256 of a file's bytes, in hex; of a file above 256 MB, of its size and evenly spaced pieces of it.
+
+    Of a folder: of the names and sizes of its files, and of what those hold that come first, up to 256 MB.
+    """
     digest = hashlib.sha256()
+    if path.is_dir():
+        left = HASHED_WHOLE
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            size = file.stat().st_size
+            digest.update(f"{file.relative_to(path)} {size}\n".encode())
+            left -= size
+            if left >= 0:
+                digest.update(file.read_bytes())
+        return digest.hexdigest()
+    size = path.stat().st_size
     with path.open("rb") as stream:
         if size <= HASHED_WHOLE:
             for block in iter(lambda: stream.read(PIECE), b""):

@@ -17,7 +17,7 @@ import numpy as np
 
 from pdr_cli import __version__, files, forecast, runs
 from pdr_cli.commands import inputs, score_table
-from pdr_cli.data import forecasts, formats
+from pdr_cli.data import forecasts, formats, zarr
 from pdr_cli.data.series import Series, names
 from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.forecast import Model
@@ -115,8 +115,10 @@ def _forecast_files(argument: str | None) -> list[Path]:
     if argument is None or argument.endswith(".safetensors"):
         return []
     path = Path(argument)
+    if zarr.is_store(path):
+        return [path]
     if path.is_dir():
-        return [] if (path / "model.safetensors").exists() else sorted(path.glob("*.nc"))
+        return [] if (path / "model.safetensors").exists() else sorted((*path.glob("*.nc"), *path.glob("*.zarr")))
     return [path] if path.is_file() else sorted(Path(p) for p in glob.glob(argument))
 
 

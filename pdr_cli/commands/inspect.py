@@ -78,23 +78,25 @@ def _data(path: Path, variables: list[str]) -> dict[str, Any]:
     paths = formats.find_inputs([path])
     kind = formats.detect(paths[0])
     report: dict[str, Any] = {"file": str(path), "format": kind, "bytes": sum(map(_bytes, paths))}
-    if kind == "netcdf" and not variables:
-        report["variables"] = {k: v for p in reversed(paths) for k, v in netcdf.summary(p).items()}
+    fields = kind in ("netcdf", "zarr")
+    if fields and not variables:
+        found = [netcdf.summary(formats.open_fields(p)) for p in reversed(paths)]
+        report["variables"] = {k: v for one in found for k, v in one.items()}
         variables = [n for n, v in report["variables"].items() if v["gridded"] == "yes"]
     # Variables of different grids cannot be one series; each is described by itself.
-    described = [[v] for v in variables] if kind == "netcdf" and variables else [variables]
+    described = [[v] for v in variables] if fields and variables else [variables]
     try:
         report["series"] = [entry for chosen in described for entry in _series(paths, chosen)]
     except DataError as error:
-        if kind not in ("netcdf", "npz", "windows"):
+        if kind not in ("netcdf", "zarr", "npz", "windows"):
             raise
         report["finding"] = str(error)
     return report
 
 
 def _bytes(path: Path) -> int:
-    inside = path.iterdir() if path.is_dir() else [path]
-    return sum(p.stat().st_size for p in inside)
+    inside = path.rglob("*") if path.is_dir() else [path]
+    return sum(p.stat().st_size for p in inside if p.is_file())
 
 
 def _series(paths: list[Path], variables: list[str]) -> list[dict[str, Any]]:

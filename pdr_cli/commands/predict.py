@@ -1,7 +1,8 @@
-"""`pdr predict`: open, forecast the last window, write, say so in one line."""
+"""`pdr predict`: open, forecast the last window, or from each possible init, write, say so in one line."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shlex
@@ -11,14 +12,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pdr_cli import __version__, files, forecast, runs
+from pdr_cli import __version__, distributed, files, forecast, hindcast, runs
 from pdr_cli.commands import inputs
-from pdr_cli.data import formats, units
+from pdr_cli.data import formats, units, zarr
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names
+from pdr_cli.distributed import Processes
 from pdr_cli.errors import UsageError
 from pdr_cli.forecast import Model, Observed, Repairs
-from pdr_cli.logs import log
+from pdr_cli.hindcast import Hindcast
+from pdr_cli.logs import Progress, Silence, log, progress
 
 
 def run(
@@ -27,8 +30,11 @@ def run(
     *,
     model: str | None,
     init: str | None,
+    every_init: bool,
     steps: int | None,
     rename: Sequence[str],
+    time_layout: str,
+    compress: int,
     preview: Path | None,
     device: str,
     repairs: Mapping[str, Any],
@@ -38,10 +44,16 @@ def run(
     mending = Repairs(**repairs)
     paths = formats.find_inputs(arguments)
     formats.check_suffix(output)
+    formats.check_time_layout(output, time_layout)
     if preview is not None and preview.suffix.lower() not in (".png", ".gif"):
         raise UsageError(f"--preview draws a .png or an animated .gif, not {preview}")
-    for target in (output, *([preview] if preview else [])):
-        files.check_output(target, paths)
+    formats.check_output(output, paths)
+    if preview is not None:
+        files.check_output(preview, paths)
+    _check_shared_out(output, every_init, init, preview)
+    if every_init:
+        _hindcast(paths, output, model, steps, rename, time_layout, compress, device, mending)
+        return
     trained = forecast.load(runs.find_model(model), device, mending)
     series = only_series(trained.open(paths, inputs.renames(rename, list(trained.card.variables))))
     formats.check_output_format(output, series)
@@ -51,10 +63,83 @@ def run(
         log.info("%d steps asked, %d trained: the forecast is fed back for the rest", steps, trained_for)
     window = trained.observe(series, at)
     predicted = trained.dress(trained.run(window.frames, steps).fused, series, window)
-    formats.write(predicted, output, provenance(trained, series, window, steps))
+    made_of = provenance(trained, series, window, steps)
+    formats.write(predicted, output, made_of, time_layout=time_layout, compress=compress)
     if preview:
         draw(preview, trained, series, predicted, window)
     print(_summary(output, predicted, trained, time.monotonic() - began))
+
+
+def _check_shared_out(output: Path, every_init: bool, init: str | None, preview: Path | None) -> None:
+    """Refuse options that contradict --every-init, and several processes for what they cannot share.
+
+    Raises:
+        UsageError: either of these.
+    """
+    alone = not distributed.started_by_torchrun()
+    if not every_init:
+        if not alone:
+            raise UsageError("torchrun shares out the forecasts of --every-init; without it run pdr predict alone")
+        return
+    for name, value in (("--init", init), ("--preview", preview)):
+        if value is not None:
+            raise UsageError(
+                f"{name} is for one forecast, --every-init makes one from each init; leave out one of the two"
+            )
+    suffix = output.suffix.lower()
+    if suffix not in formats.FIELD_SUFFIXES:
+        raise UsageError(f"--every-init writes {', '.join(formats.FIELD_SUFFIXES)}, not {suffix}")
+    if not alone and suffix != zarr.SUFFIX:
+        raise UsageError(f"several processes cannot write one {suffix} file at once; name the output .zarr")
+
+
+def _hindcast(
+    paths: Sequence[Path],
+    output: Path,
+    model: str | None,
+    steps: int | None,
+    rename: Sequence[str],
+    time_layout: str,
+    compress: int,
+    device: str,
+    mending: Repairs,
+) -> None:
+    """One forecast from each possible init, shared out over the processes that torchrun started."""
+    began = time.monotonic()
+    with distributed.processes() as processes, _bar(processes) as bar:
+        with processes.together():
+            trained = forecast.load(runs.find_model(model), distributed.own_device(device), mending)
+            series = only_series(trained.open(paths, inputs.renames(rename, list(trained.card.variables))))
+            job = hindcast.plan(trained, series, steps)
+            made_of = provenance(trained, series, trained.observe(series, int(job.inits[0])), job.steps)
+        made_of |= _of_many(job, made_of, time_layout)
+        log.info("%d forecasts of %d steps", len(job.inits), job.steps)
+        hindcast.write(
+            job, output, made_of, time_layout=time_layout, compress=compress, processes=processes, progress=bar
+        )
+        if processes.first:
+            ends = f"init {time_axis.label(job.times[0])} to {time_axis.label(job.times[-1])}"
+            what = f"{len(job.inits)} forecasts of {job.steps} steps"
+            print(f"{output}  {ends}  {what}  model {_name(trained.path)}  {time.monotonic() - began:.1f} s")
+
+
+def _bar(processes: Processes) -> contextlib.AbstractContextManager[Progress]:
+    """Progress of the first process, which stands for the others'."""
+    return progress("hindcast") if processes.first else contextlib.nullcontext(Silence())
+
+
+def _of_many(job: Hindcast, of_one: dict[str, str], time_layout: str) -> dict[str, str]:
+    """What the provenance of many forecasts says otherwise than that of the first of them."""
+    read = [files.sha256(Path(f)) for f in job.series.attrs["files"]]
+    input_hash = hashlib.sha256("".join(read).encode()).hexdigest()
+    options = {"steps": job.steps, "model": of_one["pdr_checkpoint_sha256"], "files": input_hash, "layout": time_layout}
+    times = job.series.time.values
+    return {
+        "title": f"Forecasts of {', '.join(names(job.series))} by pdr from {len(job.inits)} init times",
+        "pdr_input_sha256": input_hash,
+        "pdr_input_window": f"{time_axis.label(times[0])}/{time_axis.label(times[job.inits[-1]])}",
+        "pdr_request_id": hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest(),
+    }
 
 
 def only_series(opened: list[Series]) -> Series:

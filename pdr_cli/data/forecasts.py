@@ -1,4 +1,4 @@
-"""Forecasts of any producer in NetCDF: which axis is which, and frames by init time and valid time.
+"""Forecasts of any producer in NetCDF or Zarr: which axis is which, and frames by init time and valid time.
 
 Files say when a forecast began and what it is valid for in many ways. Axes are found by what CF attributes say they
 are, then by name; a frame is found by its two times alone, so all layouts are read by the same few lines:
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data import formats, netcdf
+from pdr_cli.data import cf, formats, netcdf
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Orientation, Series
@@ -184,11 +184,9 @@ class ForecastFile:
 
 
 def is_forecast(path: Path) -> bool:
-    """True if a file holds forecasts: NetCDF in which an init time can be told from the valid times."""
+    """True if a file holds forecasts: fields of which an init time can be told from the valid times."""
     try:
-        if not path.is_file() or formats.detect(path) != "netcdf":
-            return False
-        return len(_times(netcdf.open_dataset(path), path).init) > 0
+        return path.exists() and len(_times(formats.open_fields(path), path).init) > 0
     except PdrError:
         return False
 
@@ -202,7 +200,7 @@ def read(paths: Sequence[Path], variables: Sequence[str], rename: Mapping[str, s
         rename: {channel: name in these files}.
 
     Raises:
-        DataError: not NetCDF, or the same forecast twice.
+        DataError: neither NetCDF nor Zarr, or the same forecast twice.
         TimeError: no init time can be found, or nothing lies ahead of it.
         VariableError: a variable is missing, has a further dimension, or other units in another file.
         GridError: no grid, or different grids.
@@ -214,9 +212,7 @@ def read(paths: Sequence[Path], variables: Sequence[str], rename: Mapping[str, s
 
 
 def _open(path: Path, variables: Sequence[str], rename: dict[str, str]) -> _File:
-    if (kind := formats.detect(path)) != "netcdf":
-        raise DataError(f"{path} is {kind}; forecasts are read from NetCDF")
-    dataset = netcdf.open_dataset(path)
+    dataset = formats.open_fields(path)
     times = _times(dataset, path)
     if not len(times.init):
         raise TimeError(f"{path} is no forecast: none of its frames is valid after its init time ({times.layout})")
@@ -357,7 +353,7 @@ def _source(dataset: xr.Dataset, path: Path, name: str, rename: dict[str, str], 
     there = [str(n) for n, v in dataset.data_vars.items() if dims <= set(v.dims) and v.ndim > len(dims)]
     there = [n for n in there if dataset[n].dtype.kind in "fiu"]
     marked = [n for n in there if dataset[n].attrs.get("standard_name") == name]
-    for candidate in (rename.get(name, name), name, netcdf.legal_name(name), *(marked if len(marked) == 1 else ())):
+    for candidate in (rename.get(name, name), name, cf.legal_name(name), *(marked if len(marked) == 1 else ())):
         if candidate in there:
             return candidate
     hint = did_you_mean(name, there) or f" It has {', '.join(there) or 'none on its forecast axes'}."

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
-from pdr_cli.data import frames, hdf5, human36m, netcdf, npz, video
+from pdr_cli import files
+from pdr_cli.data import cf, frames, hdf5, human36m, netcdf, npz, video, zarr
 from pdr_cli.data.series import Series, names
-from pdr_cli.errors import DataError, InputNotFoundError, UsageError
-from pdr_cli.files import atomic_output
+from pdr_cli.errors import DataError, InputNotFoundError, OutputError, StorageError, UsageError
+from pdr_cli.files import atomic_folder, atomic_output
 
 NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf")
 HDF5_SUFFIXES = (".h5", ".hdf5")
-OUTPUTS = (*NETCDF_SUFFIXES, *HDF5_SUFFIXES, ".mp4", ".gif", ".npz")
+FIELD_SUFFIXES = (*NETCDF_SUFFIXES, zarr.SUFFIX)  # formats that hold fields with their coordinates
+OUTPUTS = (*FIELD_SUFFIXES, *HDF5_SUFFIXES, ".mp4", ".gif", ".npz")
+COMPRESSION = 4
 
 
 def find_inputs(arguments: Sequence[str | Path]) -> list[Path]:
@@ -29,16 +36,18 @@ def find_inputs(arguments: Sequence[str | Path]) -> list[Path]:
     found: list[Path] = []
     for argument in arguments:
         path = Path(argument)
-        if path.is_dir():
-            found += inside(path)
-        elif path.exists():
-            found.append(path)
+        if path.exists():
+            found += _named(path)
         else:
             matches = sorted(Path(p) for p in glob.glob(str(argument), recursive=True))
             if not matches:
                 raise InputNotFoundError(f"no file {argument}{_neighbours(path)}")
-            found += [p for m in matches for p in (inside(m) if m.is_dir() else [m])]
+            found += [p for m in matches for p in _named(m)]
     return list(dict.fromkeys(found))
+
+
+def _named(path: Path) -> list[Path]:
+    return inside(path) if path.is_dir() and not zarr.is_store(path) else [path]
 
 
 def inside(folder: Path) -> list[Path]:
@@ -47,7 +56,7 @@ def inside(folder: Path) -> list[Path]:
     Raises:
         InputNotFoundError: nothing of these.
     """
-    every = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (*known_suffixes(), ".npz") and p.is_file())
+    every = sorted(p for p in _under(folder) if p.suffix.lower() in (*known_suffixes(), ".npz"))
     found = [p for p in every if p.suffix.lower() in known_suffixes()] or human36m.lists(folder) or every
     found = found or frames.folders(folder)
     if not found:
@@ -56,19 +65,30 @@ def inside(folder: Path) -> list[Path]:
     return found
 
 
+def _under(folder: Path) -> Iterator[Path]:
+    """Files and Zarr stores at any depth, without hidden ones; what a store is made of is not looked at."""
+    for root, folders, plain in os.walk(folder):
+        stores = [f for f in folders if zarr.is_store(Path(root, f))]
+        folders[:] = [f for f in folders if f not in stores and not f.startswith(".")]
+        yield from (Path(root, name) for name in (*plain, *stores) if not name.startswith("."))
+
+
 def known_suffixes() -> tuple[str, ...]:
     """Suffixes that a folder is searched for."""
-    return (*NETCDF_SUFFIXES, *HDF5_SUFFIXES, *video.SUFFIXES)
+    return (*FIELD_SUFFIXES, *HDF5_SUFFIXES, *video.SUFFIXES)
 
 
 def detect(path: Path) -> str:
     """The format of a file by its first bytes: "netcdf", "hdf5", "npz", "video", or the name of a plugged-in reader.
 
-    Of what is no single file of data: "frames" for a folder of pictures, "windows" for a list of windows.
+    Of what is no single file of data: "zarr" for a store, "frames" for a folder of pictures, "windows" for a list of
+    windows.
 
     Raises:
         DataError: empty, or of no known format.
     """
+    if zarr.is_store(path):
+        return "zarr"
     if path.is_dir():
         if frames.is_folder(path):
             return "frames"
@@ -93,7 +113,7 @@ def detect(path: Path) -> str:
     if path.suffix.lower() in video.SUFFIXES:
         return "video"
     raise DataError(
-        f"{path} ({path.stat().st_size} bytes) is neither NetCDF, HDF5 nor video; "
+        f"{path} ({path.stat().st_size} bytes) is neither NetCDF, Zarr, HDF5 nor video; "
         f"it begins with {head[:8]!r} and may be damaged or of another kind"
     )
 
@@ -129,6 +149,8 @@ def open_series(
     kind = kinds[paths[0]]
     if kind == "netcdf":
         return [netcdf.read(paths, variables, rename)]
+    if kind == "zarr":
+        return [zarr.read(paths, variables, rename)]
     if kind == "hdf5":
         return [hdf5.read(paths, variables)]
     if kind == "video":
@@ -140,6 +162,44 @@ def open_series(
     if kind == "npz":
         return [part for p in paths for part in npz.read(p, variables)]
     return [readers()[kind].read(paths, variables)]  # type: ignore[attr-defined]
+
+
+def open_fields(path: Path) -> xr.Dataset:
+    """A NetCDF file or a Zarr store as a dataset, times decoded, nothing read yet.
+
+    Raises:
+        DataError: damaged, or of another format.
+    """
+    kind = detect(path)
+    if kind not in ("netcdf", "zarr"):
+        raise DataError(f"{path} is {kind}; fields with their coordinates are read from NetCDF and Zarr")
+    return zarr.open_dataset(path) if kind == "zarr" else netcdf.open_dataset(path)
+
+
+def check_output(path: Path, inputs: Sequence[Path] = ()) -> None:
+    """Refuse an output that could not be created, before any work is done for it; see `files.check_output`.
+
+    Raises:
+        UsageError: unknown suffix, or the output is one of the inputs.
+        OutputError: no place for it, or a folder in its place that is no Zarr store.
+    """
+    check_suffix(path)
+    store = path.suffix.lower() == zarr.SUFFIX
+    files.check_output(path, inputs, folder=store)
+    if store and path.is_dir() and not zarr.is_store(path) and any(path.iterdir()):
+        raise OutputError(f"output {path} is a folder of other things than a Zarr store, which is not replaced")
+
+
+def check_time_layout(path: Path, time_layout: str) -> None:
+    """Refuse an unknown time layout, or one that a format has no place for.
+
+    Raises:
+        UsageError: either of these.
+    """
+    if time_layout not in cf.TIME_LAYOUTS:
+        raise UsageError(f"--time-layout {time_layout}: use {' or '.join(cf.TIME_LAYOUTS)}")
+    if time_layout != "cf" and path.suffix.lower() not in FIELD_SUFFIXES:
+        raise UsageError(f"--time-layout {time_layout} is for {', '.join(FIELD_SUFFIXES)}, not {path.suffix}")
 
 
 def check_suffix(path: Path) -> None:
@@ -168,18 +228,64 @@ def check_output_format(path: Path, series: Series) -> None:
         raise UsageError(f"{suffix} is for traffic grids in the layout data/date; write this forecast to .nc")
 
 
-def write(series: Series, path: Path, provenance: Mapping[str, str]) -> None:
-    """Write a Series to `path`, atomically and verified, in the format its suffix names."""
+def write(
+    series: Series,
+    path: Path,
+    provenance: Mapping[str, str],
+    *,
+    time_layout: str = "cf",
+    compress: int = COMPRESSION,
+) -> None:
+    """Write a Series to `path`, atomically and verified, in the format its suffix names.
+
+    Args:
+        series: a forecast, or any other.
+        path: file or store to create or replace.
+        provenance: global attributes.
+        time_layout: "cf", or "wb2" for a forecast as WeatherBench2 has them; see `cf.many`.
+        compress: 0 (fast) to 9 (small), NetCDF and Zarr only.
+    """
     check_output_format(path, series)
     suffix = path.suffix.lower()
-    if suffix == ".npz":
+    if suffix in FIELD_SUFFIXES:
+        _write_fields(series, path, provenance, time_layout, compress)
+    elif suffix == ".npz":
         with atomic_output(path) as temporary, temporary.open("wb") as stream:
             arrays: dict[str, Any] = {"data": series.values, "time": series.time.values.astype(str), **provenance}
             np.savez_compressed(stream, **arrays)
-        return
-    module = netcdf if suffix in NETCDF_SUFFIXES else hdf5 if suffix in HDF5_SUFFIXES else video
-    with atomic_output(path, verify=lambda p: module.verify(p, series)) as temporary:
-        module.write(series, temporary, provenance)
+    else:
+        module = hdf5 if suffix in HDF5_SUFFIXES else video
+        with atomic_output(path, verify=lambda p: module.verify(p, series)) as temporary:
+            module.write(series, temporary, provenance)
+
+
+def _write_fields(series: Series, path: Path, provenance: Mapping[str, str], time_layout: str, compress: int) -> None:
+    frames = np.asarray(series.values, np.float32)
+    if time_layout == "cf":
+        layout = cf.single(series, provenance)
+    else:
+        layout, frames = cf.many(series, np.array([cf.init_of(series)]), provenance, time_layout), frames[None]
+    store = field_store(path)
+
+    def verify(written: Path) -> None:
+        with store.reading_back(written, layout) as stored:
+            if not np.array_equal(stored(0, len(frames)), frames, equal_nan=True):
+                raise StorageError(f"{path} reads back differently from what was written")
+
+    with atomically(path, verify) as temporary:
+        store.create(temporary, layout, compress)
+        with store.writing(temporary, layout) as put:
+            put(0, frames)
+
+
+def field_store(path: Path) -> ModuleType:
+    """The module that lays out, fills and reads back fields in the format that a suffix names."""
+    return zarr if path.suffix.lower() == zarr.SUFFIX else netcdf
+
+
+def atomically(path: Path, verify: Callable[[Path], None] | None = None) -> contextlib.AbstractContextManager[Path]:
+    """`files.atomic_output`, or `files.atomic_folder` for a Zarr store."""
+    return (atomic_folder if path.suffix.lower() == zarr.SUFFIX else atomic_output)(path, verify)
 
 
 def _looks_like_netcdf(path: Path) -> bool:

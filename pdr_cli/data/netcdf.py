@@ -1,10 +1,10 @@
-"""NetCDF: gridded fields in, CF-1.11 forecasts out."""
+"""NetCDF: gridded fields in, CF-1.11 forecasts out. Reading begins with an open dataset, whatever store it comes from."""
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,18 +13,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pdr_cli.data import cf
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.cf import Layout
 from pdr_cli.data.series import LazyFrames, Series, end_to_end, make_series, names, read_frames, reordered
-from pdr_cli.errors import DataError, GridError, StorageError, TimeError, VariableError, did_you_mean
+from pdr_cli.errors import DataError, GridError, TimeError, VariableError, did_you_mean
 from pdr_cli.logs import log
 
-FILL = np.float32(9.96921e36)  # NetCDF's default fill value for floats, written out so that no reader has to know it
-TIME_UNITS = "seconds since 1970-01-01 00:00:00"
+LONGEST_CHUNK = 4096  # places of a coordinate
 Y_NAMES = ("latitude", "lat", "nav_lat", "y", "rlat", "northing", "row")
 X_NAMES = ("longitude", "lon", "nav_lon", "x", "rlon", "easting", "column", "col")
-# Attributes that describe how the input's numbers were stored, not what they mean.
-STORAGE_ATTRS = {"actual_range", "valid_range", "valid_min", "valid_max", "scale_factor", "add_offset", "missing_value",
-                 "_FillValue", "precision", "least_significant_digit", "coordinates", "grid_mapping", "cell_methods"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,9 +89,8 @@ def gridded(dataset: xr.Dataset) -> list[str]:
     ]
 
 
-def summary(path: Path) -> dict[str, dict[str, Any]]:
+def summary(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     """Every data variable of a file: its dimensions, units, and whether it can be a channel."""
-    dataset = open_dataset(path)
     usable = gridded(dataset)
     return {
         str(name): {
@@ -105,38 +102,55 @@ def summary(path: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def write(series: Series, path: Path, provenance: Mapping[str, str]) -> None:
-    """Write a Series as CF-1.11 NetCDF-4: one forecast, time is valid time (CF 1.11, example 5.14).
+def create(path: Path, layout: Layout, compress: int) -> None:
+    """Lay out a NetCDF-4 file: everything but the numbers of its fields, which are missing until written.
 
     Args:
-        series: dims (time, channel, y, x); scalar coordinate `forecast_reference_time` and `forecast_period`(time)
-            in hours if it is a forecast.
-        path: file to write; the caller makes it atomic.
-        provenance: global attributes: title, source, history and the pdr_* hashes.
+        path: file to create; the caller makes it atomic.
+        layout: what it is to hold.
+        compress: level of zlib from 1 to 9 behind a byte shuffle; 0 for speed, with a checksum (Fletcher-32) instead.
     """
     import netCDF4
 
+    how = {"zlib": True, "complevel": compress, "shuffle": True} if compress else {"fletcher32": True}
     with netCDF4.Dataset(path, "w", format="NETCDF4") as out:
-        out.setncatts({k: v for k, v in provenance.items() if v})
-        y, x = _write_grid(out, series)
-        extra = _write_times(out, series)
-        extra += _write_scalars(out, series)
-        mapping = _write_grid_mapping(out, series)
-        for index, name in enumerate(names(series)):
-            _write_variable(out, series, index, legal_name(name), (y, x), extra, mapping)
+        out.setncatts(layout.attrs)
+        for name, size in layout.sizes.items():
+            out.createDimension(name, None if name == layout.unlimited else size)
+        for coordinate in layout.coordinates:
+            values = coordinate.values
+            # Along an unlimited dimension the library's own chunks hold one place each.
+            chunks = (min(values.shape[0], LONGEST_CHUNK), *values.shape[1:]) if values.ndim else None
+            variable = out.createVariable(coordinate.name, values.dtype, coordinate.dims, chunksizes=chunks)
+            variable.setncatts(coordinate.attrs)
+            variable[...] = values
+        for name, attrs in layout.fields.items():
+            variable = out.createVariable(name, "f4", layout.dims, chunksizes=layout.chunks, fill_value=cf.FILL, **how)
+            variable.setncatts(attrs)
 
 
-def verify(path: Path, series: Series) -> None:
-    """Re-open a written file and compare it with what was meant to be in it.
+@contextmanager
+def writing(path: Path, layout: Layout) -> Iterator[Callable[[int, np.ndarray], None]]:
+    """A function that writes frames [n, ..., C, H, W] from a place of the first dimension on, in a file laid out before."""
+    import netCDF4
 
-    Raises:
-        StorageError: a step or a value is missing or differs.
-    """
-    with xr.open_dataset(path, engine="netcdf4", decode_times=False) as back:
-        for index, name in enumerate(names(series)):
-            meant = series.values[:, index].astype(np.float32)
-            if not np.array_equal(back[legal_name(name)].values, meant, equal_nan=True):
-                raise StorageError(f"{path.name}: {name} reads back differently from what was written")
+    with netCDF4.Dataset(path, "a") as out:
+
+        def put(start: int, frames: np.ndarray) -> None:
+            for index, name in enumerate(layout.fields):
+                out[name][start : start + len(frames)] = cf.filled(frames[..., index, :, :])
+
+        yield put
+
+
+@contextmanager
+def reading_back(path: Path, layout: Layout) -> Iterator[Callable[[int, int], np.ndarray]]:
+    """A function that reads what was written in [start, stop) of the first dimension: [n, ..., C, H, W]."""
+    import netCDF4
+
+    with netCDF4.Dataset(path) as back:
+        back.set_auto_maskandscale(False)
+        yield lambda start, stop: np.stack([cf.unfilled(back[n][start:stop]) for n in layout.fields], axis=-3)
 
 
 def open_dataset(path: Path) -> xr.Dataset:
@@ -155,18 +169,19 @@ def open_dataset(path: Path) -> xr.Dataset:
             return xr.open_dataset(path, engine="netcdf4", decode_timedelta=False)
     except ValueError as error:
         if "decode" not in str(error) and "calendar" not in str(error) and "units" not in str(error):
-            raise DataError(f"{path} cannot be read as NetCDF: {_first_line(error)}") from error
+            raise DataError(f"{path} cannot be read as NetCDF: {first_line(error)}") from error
         raise TimeError(
-            f"{path}: the time axis cannot be decoded: {_first_line(error)}. Units such as 'days since 2000-01-01' are "
+            f"{path}: the time axis cannot be decoded: {first_line(error)}. Units such as 'days since 2000-01-01' are "
             "wanted, a month or a year has no fixed length (cdo -settaxis,2000-01-01,00:00,1mon sets dates)"
         ) from error
     except OSError as error:
         raise DataError(
-            f"{path} ({size} bytes) is damaged, truncated or still being written: {_first_line(error)}"
+            f"{path} ({size} bytes) is damaged, truncated or still being written: {first_line(error)}"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a library says, without its advice to programmers."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
@@ -265,7 +280,11 @@ def _part(dataset: xr.Dataset, path: Path, wanted: dict[str, _Source]) -> Series
     ranges = [_valid_range(a) for a in arrays]
 
     def frames(start: int, stop: int) -> np.ndarray:
-        planes = [a.isel({axes.time: slice(start, stop)}).values for a in arrays]
+        try:
+            planes = [a.isel({axes.time: slice(start, stop)}).values for a in arrays]
+        except (OSError, RuntimeError, ValueError) as error:
+            what = f"steps {start} to {stop - 1} cannot be read, the file is damaged: {first_line(error)}"
+            raise DataError(f"{path}: {what}") from error
         planes = [
             p if r is None else np.where((p >= r[0]) & (p <= r[1]), p, np.nan)
             for p, r in zip(planes, ranges, strict=True)
@@ -293,6 +312,8 @@ def _part(dataset: xr.Dataset, path: Path, wanted: dict[str, _Source]) -> Series
     mapping = dataset[first].encoding.get("grid_mapping") or dataset[first].attrs.get("grid_mapping")
     if mapping in dataset:
         series.attrs["grid_mapping"] = (mapping, dict(dataset[mapping].attrs))
+    if bounds := _bounds(dataset, (axes.y, axes.x)):
+        series.attrs["bounds"] = bounds
     return series
 
 
@@ -336,6 +357,17 @@ def _in_order(series: Series) -> Series:
         )
     log.info("times   %s is not in order of time; sorted", series.attrs["files"][0])
     return reordered(series, order)
+
+
+def _bounds(dataset: xr.Dataset, sides: Sequence[str]) -> dict[str, tuple[str, np.ndarray]]:
+    """Name and numbers [n, 2] of the bounds that a file gives its axes, by the axis."""
+    named = {side: str(dataset[side].attrs.get("bounds", "")) for side in sides if side in dataset.coords}
+    there = {side: name for side, name in named.items() if name in dataset.variables}
+    return {
+        side: (name, dataset[name].values)
+        for side, name in there.items()
+        if dataset[name].dims[:1] == (side,) and dataset[name].shape[1:] == (2,)
+    }
 
 
 def _attributes(variable: xr.DataArray, level: str = "") -> dict[str, Any]:
@@ -417,9 +449,12 @@ def _join(parts: list[Series]) -> Series:
         files=[f for p in parts for f in p.attrs["files"]],
         file_attrs=first.attrs["file_attrs"],
     )
-    if "grid_mapping" in first.attrs:
-        joined.attrs["grid_mapping"] = first.attrs["grid_mapping"]
-    return joined
+    return _on_the_grid_of(first, joined)
+
+
+def _on_the_grid_of(first: Series, made: Series) -> Series:
+    """What a series brings beside its coordinates, for one that was made of it."""
+    return made.assign_attrs({k: first.attrs[k] for k in ("grid_mapping", "bounds") if k in first.attrs})
 
 
 def _check_grids(parts: list[Series]) -> None:
@@ -461,9 +496,7 @@ def _stack(parts: list[Series], channels: list[str]) -> Series:
         files=list(dict.fromkeys(f for p in parts for f in p.attrs["files"])),
         file_attrs=first.attrs["file_attrs"],
     )
-    if "grid_mapping" in first.attrs:
-        stacked.attrs["grid_mapping"] = first.attrs["grid_mapping"]
-    return stacked
+    return _on_the_grid_of(first, stacked)
 
 
 def _check_times(one: Series, other: Series) -> None:
@@ -479,108 +512,3 @@ def _check_times(one: Series, other: Series) -> None:
                 "Give files of the same times for all variables"
             )
     raise TimeError(f"{', '.join(names(other))}: its times are those of {', '.join(names(one))} in another order")
-
-
-def legal_name(name: str) -> str:
-    """A variable name of letters, digits and underscores that begins with a letter, as CF asks: 2t becomes var_2t."""
-    name = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return name if name[:1].isalpha() else f"var_{name}"
-
-
-def _write_grid(out: Any, series: Series) -> tuple[str, str]:
-    dims = []
-    for dim in ("y", "x"):
-        coordinate = next((c for c in series.coords.values() if c.dims == (dim,)), None)
-        name = str(coordinate.name) if coordinate is not None else dim
-        out.createDimension(name, series.sizes[dim])
-        dims.append(name)
-        if coordinate is None:
-            continue
-        variable = out.createVariable(name, coordinate.dtype, (name,))
-        attrs = {k: v for k, v in coordinate.attrs.items() if k not in STORAGE_ATTRS | {"bounds"}}
-        variable.setncatts(_axis_attributes(name, dim, attrs))
-        variable[:] = coordinate.values
-    return dims[0], dims[1]
-
-
-def _axis_attributes(name: str, dim: str, attrs: dict[str, Any]) -> dict[str, Any]:
-    """The input's attributes, with what CF needs and a name makes certain added."""
-    attrs = {"axis": dim.upper()} | attrs
-    geographic = {"lat": ("latitude", "degrees_north"), "lon": ("longitude", "degrees_east")}.get(name.lower()[:3])
-    if geographic and name.lower() in ("lat", "lon", "latitude", "longitude"):
-        attrs = {"standard_name": geographic[0], "units": geographic[1]} | attrs
-    elif "units" not in attrs and "standard_name" not in attrs:
-        attrs = {"long_name": f"{dim} index of the grid", "units": "1"} | attrs
-    return attrs
-
-
-def _write_times(out: Any, series: Series) -> list[str]:
-    times = series.time.values
-    out.createDimension("time", None)
-    variable = out.createVariable("time", "f8", ("time",))
-    variable.setncatts(_time_attributes(times))
-    variable[:] = time_axis.seconds(times)
-    extra = []
-    if "forecast_reference_time" in series.coords:
-        init = out.createVariable("forecast_reference_time", "f8", ())
-        value = series.coords["forecast_reference_time"].values
-        attrs = _time_attributes(times)
-        attrs.pop("axis", None)
-        if "calendar" in attrs:
-            attrs |= {"standard_name": "forecast_reference_time"}
-        init.setncatts(attrs | {"long_name": "time of the last observation used"})
-        init[...] = time_axis.seconds(np.array([value.item() if value.dtype == object else value]).reshape(1))[0]
-        period = out.createVariable("forecast_period", "f8", ("time",))
-        period.setncatts({"standard_name": "forecast_period", "long_name": "lead time", "units": "hours"})
-        period[:] = series.coords["forecast_period"].values
-        extra = ["forecast_reference_time", "forecast_period"]
-    return extra
-
-
-def _time_attributes(times: np.ndarray) -> dict[str, str]:
-    if np.issubdtype(times.dtype, np.floating):
-        return {"long_name": "seconds since the first frame of the clip", "units": "s"}
-    calendar = "standard" if np.issubdtype(times.dtype, np.datetime64) else times[0].calendar
-    attrs = {"axis": "T", "standard_name": "time", "long_name": "valid time", "units": TIME_UNITS, "calendar": calendar}
-    return attrs | ({"units_metadata": "leap_seconds: none"} if calendar == "standard" else {})
-
-
-def _write_scalars(out: Any, series: Series) -> list[str]:
-    written = []
-    for name, coordinate in series.coords.items():
-        if coordinate.ndim == 0 and name != "forecast_reference_time" and coordinate.dtype.kind in "fiu":
-            variable = out.createVariable(str(name), coordinate.dtype, ())
-            variable.setncatts({k: v for k, v in coordinate.attrs.items() if k not in STORAGE_ATTRS})
-            variable[...] = coordinate.values
-            written.append(str(name))
-    return written
-
-
-def _write_grid_mapping(out: Any, series: Series) -> str:
-    if "grid_mapping" not in series.attrs:
-        return ""
-    name, attrs = series.attrs["grid_mapping"]
-    out.createVariable(name, "i4", ()).setncatts(attrs)
-    return str(name)
-
-
-def _write_variable(
-    out: Any, series: Series, index: int, name: str, sides: tuple[str, str], extra: list[str], mapping: str
-) -> None:
-    chunks = (1, series.sizes["y"], series.sizes["x"])
-    variable = out.createVariable(
-        name, "f4", ("time", *sides), zlib=True, complevel=4, shuffle=True, chunksizes=chunks, fill_value=FILL
-    )
-    attrs = dict(series.attrs["variables"].get(names(series)[index], {}))
-    attrs = {k: v for k, v in attrs.items() if k not in STORAGE_ATTRS}
-    attrs.setdefault("long_name", name)
-    attrs.setdefault("units", "1")
-    # CF-1.11 asks whether a temperature is a point on the scale or a difference.
-    if attrs["units"] in ("K", "degK", "kelvin", "degC", "Celsius", "celsius"):
-        attrs.setdefault("units_metadata", "temperature: on_scale")
-    if extra:
-        attrs["coordinates"] = " ".join(extra)
-    if mapping:
-        attrs["grid_mapping"] = mapping
-    variable.setncatts(attrs)
-    variable[:] = series.values[:, index].astype(np.float32)

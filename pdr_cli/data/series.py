@@ -4,9 +4,14 @@ A Series is an `xarray.DataArray` with dims (time, channel, y, x), read lazily. 
 and keep their names: a latitude called `lat` is a coordinate `lat` on dim y. `attrs` hold
 
 * `variables`: {channel name: attributes of that variable},
-* `format`: "netcdf", "hdf5", "npz" or "video",
+* `format`: "netcdf" (fields with their coordinates, in NetCDF or Zarr), "hdf5", "npz" or "video",
 * `files`: the paths it came from,
 * `file_attrs`: global attributes of the first file;
+
+where the file gives them,
+
+* `grid_mapping`: name and attributes of the variable that describes the projection,
+* `bounds`: {coordinate name: (name of its bounds, their values [n, 2])};
 
 and, where a benchmark defines them,
 
@@ -34,6 +39,7 @@ from pdr_cli.errors import GridError
 
 Series = xr.DataArray
 DIMS = ("time", "channel", "y", "x")
+BLOCK_BYTES = 64 * 10**6
 
 
 class LazyFrames(BackendArray):
@@ -186,6 +192,11 @@ def shape(series: Series) -> tuple[int, int, int, int]:
 def bytes_per_frame(series: Series) -> int:
     """Size of one decoded float32 frame."""
     return 4 * int(np.prod([series.sizes[d] for d in DIMS[1:]]))
+
+
+def frames_at_once(series: Series, at_most: int) -> int:
+    """How many frames are read together: as many as fit in 64 MB, one at least, `at_most` of small ones."""
+    return max(1, min(at_most, BLOCK_BYTES // bytes_per_frame(series)))
 
 
 def describe(series: Series) -> str:

@@ -12,11 +12,11 @@ from pdr_cli.data import climatology, missing
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import WEEKLY_FORMATS, Climatology, Fit
 from pdr_cli.data.limits import Limits
-from pdr_cli.data.series import Series, bytes_per_frame, names, read_frames, size
+from pdr_cli.data.series import Series, bytes_per_frame, frames_at_once, names, read_frames, size
 from pdr_cli.data.times import Step
 from pdr_cli.errors import MissingValuesError
 
-BLOCK = 64  # frames read at once
+BLOCK = 64  # frames read at once, fewer of large ones
 SAMPLES = 4_000_000  # values of each channel kept for the quantiles, at most
 TRAIN_WAY_OUT = "fill them first, for example with: cdo setmisstonn IN OUT"
 Part = tuple[int, int, int]  # number of a series, first frame, one past the last
@@ -126,7 +126,7 @@ def measure(
     times = np.concatenate([series.time.values[start:stop] for series, start, stop in blocks])
     step = _calendar_step(parts[0][0])
     design = climatology.choose(times, step, parts[0][0].attrs["format"] in WEEKLY_FORMATS, math.prod(frame))
-    sums, fit = _Sums(frame, BLOCK * len(blocks)), Fit(design, frame)
+    sums, fit = _Sums(frame, frames_at_once(parts[0][0], BLOCK) * len(blocks)), Fit(design, frame)
     for series, start, stop in blocks:
         frames = read_frames(series, start, stop)
         if land is None:
@@ -154,10 +154,11 @@ def _completed(frames: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 
 def _blocks(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int) -> list[tuple[Series, int, int]]:
-    blocks = [(s, low, min(low + BLOCK, stop)) for s, start, stop in parts for low in range(start, stop, BLOCK)]
+    length = frames_at_once(parts[0][0], BLOCK)
+    blocks = [(s, low, min(low + length, stop)) for s, start, stop in parts for low in range(start, stop, length)]
     if not blocks:
         return []
-    affordable = max(1, int(budget_mb * 1e6 / (BLOCK * bytes_per_frame(parts[0][0]))))
+    affordable = max(1, int(budget_mb * 1e6 / (length * bytes_per_frame(parts[0][0]))))
     if len(blocks) <= affordable:
         return blocks
     chosen = np.random.default_rng(seed).choice(len(blocks), affordable, replace=False)

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from pdr_cli.data import missing as gaps
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.series import Series, bytes_per_frame, read_frames
+from pdr_cli.data.series import LazyFrames, Series, bytes_per_frame, frames_at_once, make_like, read_frames, size
 from pdr_cli.data.times import Step
 from pdr_cli.errors import TimeError
 
 WAY_OUT = "a model trained with --set data.fill_missing=persist, mean or interp fills them"
-BLOCK = 32  # frames read at once and dropped at once, unless the series is windows that were cut beforehand
+# Frames read at once and dropped at once, fewer of large ones, unless the series is windows that were cut beforehand.
+BLOCK = 32
 
 
 class FrameCache:
-    """Decoded frames of several series, least recently used blocks dropped beyond `limit_mb`."""
+    """Decoded frames of several series, least recently used blocks dropped beyond `limit_mb`; `at_least` so many blocks stay."""
 
-    def __init__(self, series: Sequence[Series], limit_mb: int) -> None:
+    def __init__(self, series: Sequence[Series], limit_mb: int, at_least: int = 2) -> None:
         self._series = series
         self._blocks: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
-        self._size = int(series[0].attrs.get("window", BLOCK))
-        self._limit = max(2, int(limit_mb * 1e6 / (self._size * bytes_per_frame(series[0]))))
+        self._size = int(series[0].attrs.get("window", frames_at_once(series[0], BLOCK)))
+        self._limit = max(at_least, int(limit_mb * 1e6 / (self._size * bytes_per_frame(series[0]))))
 
     def frames(self, series: int, start: int, stop: int) -> np.ndarray:
         """Frames [start, stop) of one series: [stop - start, C, H, W]."""
@@ -219,6 +221,20 @@ def close_gaps(frames: np.ndarray, times: np.ndarray, step: Step) -> tuple[np.nd
     between = (frames[at - 1] + frames[at]) / 2
     lacking = np.array([time_axis.shift(times[i - 1], step, 1) for i in at], dtype=times.dtype)
     return np.insert(frames, at, between, axis=0), np.insert(times, at, lacking)
+
+
+def ends(series: Series, in_steps: int, step: Step) -> np.ndarray:
+    """The frames that end an unbroken run of `in_steps`: [n]."""
+    runs = time_axis.segments(series.time.values, step)
+    return np.concatenate([np.arange(low + in_steps - 1, high) for low, high in runs] or [np.empty(0, np.int64)])
+
+
+def remembered(series: Series, length: int) -> Series:
+    """The same series for reading runs of `length` frames one after another: what a run has read, the next one keeps."""
+    at_once = frames_at_once(series, BLOCK)
+    cache = FrameCache([series], 0, at_least=2 + length // at_once)
+    shape = (series.shape[0], series.shape[1], *size(series))
+    return make_like(series, LazyFrames(shape, np.float32, partial(cache.frames, 0)))
 
 
 def check_step(times: np.ndarray, step: Step, where: str) -> None:

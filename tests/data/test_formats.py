@@ -42,7 +42,7 @@ def test_files_of_two_formats_are_not_mixed(tmp_path: Path) -> None:
 
 def test_foreign_files_are_refused_by_what_they_begin_with(tmp_path: Path) -> None:
     (tmp_path / "a.nc").write_bytes(b"PK\x03\x04 no netcdf at all")
-    with pytest.raises(DataError, match="neither NetCDF, HDF5 nor video"):
+    with pytest.raises(DataError, match="neither NetCDF, Zarr, HDF5 nor video"):
         formats.open_series([tmp_path / "a.nc"])
 
 

@@ -1,0 +1,274 @@
+"""What a file of forecasts holds by CF-1.11: dimensions, coordinates, variables and attributes, for NetCDF and Zarr alike.
+
+A `Layout` describes a file without its numbers, so that a file larger than memory can be laid out first and filled
+later, piece by piece and by several processes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pdr_cli.data import times as time_axis
+from pdr_cli.data.series import Series, names, side
+
+FILL = np.float32(9.96921e36)  # NetCDF's default fill value for floats, written out so that no reader has to know it
+TIME_UNITS = "seconds since 1970-01-01 00:00:00"
+TIME_LAYOUTS = ("cf", "wb2")
+CHUNK_BYTES = 4 * 2**20  # of a variable; a chunk holds whole forecasts, one of them at least
+# Attributes that describe how the input's numbers were stored, or that name variables which a forecast does not have.
+STORAGE_ATTRS = {"actual_range", "valid_range", "valid_min", "valid_max", "scale_factor", "add_offset", "missing_value",
+                 "precision", "least_significant_digit", "coordinates", "grid_mapping", "cell_methods", "bounds",
+                 "ancillary_variables", "cell_measures", "formula_terms", "climatology", "compress"}  # fmt: skip
+TEMPERATURES = ("k", "degk", "kelvin", "degc", "celsius", "degree_celsius", "degrees_celsius")
+LEAD_UNITS = {"hours": 3600.0, "minutes": 60.0, "seconds": 1.0, "milliseconds": 1e-3, "microseconds": 1e-6}
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """A variable that is written with its numbers when a file is laid out."""
+
+    name: str
+    dims: tuple[str, ...]
+    values: np.ndarray
+    attrs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A file without the numbers of its fields.
+
+    Attributes:
+        sizes: of every dimension, by name.
+        coordinates: with their numbers.
+        dims: of every field; frames are written along the first.
+        chunks: of every field, along `dims`.
+        fields: attributes of each float32 field by its name in the file, in the order of the channels.
+        attrs: global attributes.
+        unlimited: the dimension that other programs may append to, or "".
+    """
+
+    sizes: dict[str, int]
+    coordinates: list[Coordinate]
+    dims: tuple[str, ...]
+    chunks: tuple[int, ...]
+    fields: dict[str, dict[str, Any]]
+    attrs: dict[str, str]
+    unlimited: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of every field."""
+        return tuple(self.sizes[d] for d in self.dims)
+
+
+def single(series: Series, provenance: Mapping[str, str]) -> Layout:
+    """One forecast, or any other series: `time` is the valid time (CF 1.11, example 5.14).
+
+    Args:
+        series: dims (time, channel, y, x); with scalar coordinate `forecast_reference_time` and `forecast_period`(time)
+            in hours if it is a forecast.
+        provenance: global attributes: title, source, history and the pdr_* hashes.
+    """
+    times = series.time.values
+    coordinates = [Coordinate("time", ("time",), time_axis.seconds(times), _time_attributes(times) | {"axis": "T"})]
+    if "forecast_reference_time" in series.coords:
+        coordinates.append(Coordinate("forecast_reference_time", (), _seconds([init_of(series)])[0], _init_of(times)))
+        coordinates.append(_period(series, "time"))
+    return replace(_layout(series, coordinates, (1,), provenance), unlimited="time")
+
+
+def many(one: Series, inits: np.ndarray, provenance: Mapping[str, str], time_layout: str = "cf") -> Layout:
+    """Forecasts from many init times.
+
+    Args:
+        one: the forecast from the first of them, whose lead times and grid are those of all.
+        inits: [n] of the type of the series' times.
+        provenance: as for `single`.
+        time_layout: "cf": dims (forecast_reference_time, forecast_period, y, x) and the valid `time` of both; "wb2": the
+            names of WeatherBench2, (time, prediction_timedelta, latitude, longitude), where `time` is the init.
+    """
+    leads = time_axis.seconds(one.time.values) - _seconds([init_of(one)])[0]
+    frame = 4 * len(leads) * one.sizes["y"] * one.sizes["x"]
+    chunks = (min(len(inits), max(1, CHUNK_BYTES // frame)), len(leads))
+    if time_layout == "wb2":
+        began = Coordinate("time", ("time",), _seconds(inits), _init_of(inits))
+        made = _layout(_renamed(one), [began, _timedelta(leads)], chunks, provenance, cells=False)
+        return replace(made, unlimited="time")
+    name, lead = "forecast_reference_time", "forecast_period"
+    began = Coordinate(name, (name,), _seconds(inits), _init_of(inits))
+    valid = Coordinate("time", (name, lead), _seconds(inits)[:, None] + leads, _time_attributes(inits))
+    return replace(_layout(one, [began, _period(one, lead), valid], chunks, provenance), unlimited=name)
+
+
+def legal_name(name: str) -> str:
+    """A variable name of letters, digits and underscores that begins with a letter, as CF asks: 2t becomes var_2t."""
+    name = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return name if name[:1].isalpha() else f"var_{name}"
+
+
+def init_of(forecast: Series) -> Any:
+    """The init time of a forecast, of the type of its times."""
+    value = forecast.coords["forecast_reference_time"].values
+    return value.item() if value.dtype == object else value[()]
+
+
+def _seconds(times: Any) -> np.ndarray:
+    return time_axis.seconds(np.asarray(times))
+
+
+def _layout(
+    series: Series, times: list[Coordinate], chunks: tuple[int, ...], provenance: Mapping[str, str], cells: bool = True
+) -> Layout:
+    """Along the time coordinates that are dimensions, and then the grid; `cells`: with the bounds of its cells."""
+    sides = [_side(series, dim) for dim in ("y", "x")]
+    bounds = [b for s in sides if cells and (b := _bounds(series, s)) is not None]
+    scalars, mapping = _scalars(series), _grid_mapping(series)
+    sizes = {c.name: len(c.values) for c in times if c.dims == (c.name,)}
+    auxiliary = [c.name for c in (*times, *scalars) if c.name not in sizes]
+    sizes |= {s.name: series.sizes[d] for d, s in zip(("y", "x"), sides, strict=True)}
+    shared = {"coordinates": " ".join(auxiliary), "grid_mapping": " ".join(m.name for m in mapping)}
+    shared = {k: v for k, v in shared.items() if v}
+    named = {"time", "area", *sizes, *auxiliary}
+    return Layout(
+        sizes=sizes | ({"bnds": 2} if bounds else {}),
+        coordinates=[*times, *_bounded(sides, bounds), *bounds, *scalars, *mapping],
+        dims=tuple(sizes),
+        chunks=(*chunks, series.sizes["y"], series.sizes["x"]),
+        fields={legal_name(n): _field(series, n, named) | shared for n in names(series)},
+        attrs={k: v for k, v in provenance.items() if v},
+    )
+
+
+def _field(series: Series, name: str, named: set[str]) -> dict[str, Any]:
+    """What the input says of a channel, with what CF-1.11 needs beside it."""
+    given = series.attrs["variables"].get(name, {})
+    attrs = _lasting(given)
+    attrs.setdefault("long_name", legal_name(name))
+    attrs.setdefault("units", "1")
+    # CF-1.11 asks whether a temperature is a point on the scale or a difference.
+    if str(attrs["units"]).lower() in TEMPERATURES:
+        attrs.setdefault("units_metadata", "temperature: on_scale")
+    methods = str(given.get("cell_methods", ""))
+    if methods and set(re.findall(r"(\w+):", re.sub(r"\(.*?\)", "", methods))) <= named:
+        attrs["cell_methods"] = methods
+    return attrs
+
+
+def _lasting(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes without those of storage; names with a leading underscore belong to libraries."""
+    return {k: v for k, v in attrs.items() if k not in STORAGE_ATTRS and not k.startswith("_")}
+
+
+def _side(series: Series, dim: str) -> Coordinate:
+    """The coordinate along y or x, without numbers where the input has none."""
+    coordinate = side(series, dim)
+    if coordinate is None:
+        return Coordinate(dim, (dim,), np.empty(0), {})
+    name = str(coordinate.name)
+    return Coordinate(name, (name,), coordinate.values, _axis_attributes(name, dim, _lasting(coordinate.attrs)))
+
+
+def _axis_attributes(name: str, dim: str, attrs: dict[str, Any]) -> dict[str, Any]:
+    """The input's attributes, with what CF needs and a name makes certain added."""
+    attrs = {"axis": dim.upper()} | attrs
+    geographic = {"lat": ("latitude", "degrees_north"), "lon": ("longitude", "degrees_east")}.get(name.lower()[:3])
+    if geographic and name.lower() in ("lat", "lon", "latitude", "longitude"):
+        attrs = {"standard_name": geographic[0], "units": geographic[1]} | attrs
+    elif "units" not in attrs and "standard_name" not in attrs:
+        attrs = {"long_name": f"{dim} index of the grid", "units": "1"} | attrs
+    return attrs
+
+
+def _bounds(series: Series, along: Coordinate) -> Coordinate | None:
+    """The cells' edges [n, 2]: the input's own, or for latitudes and longitudes halfway between the centres."""
+    own = series.attrs.get("bounds", {}).get(along.name)
+    if own is not None:
+        return Coordinate(own[0], (along.name, "bnds"), own[1], {})
+    degrees = str(along.attrs.get("units", "")).startswith("degree")
+    if not degrees or along.attrs.get("standard_name") not in ("latitude", "longitude") or along.values.size < 2:
+        return None
+    centres = along.values.astype(np.float64)
+    inner = (centres[1:] + centres[:-1]) / 2
+    edges = np.concatenate([[2 * centres[0] - inner[0]], inner, [2 * centres[-1] - inner[-1]]])
+    if along.attrs["standard_name"] == "latitude":
+        edges = edges.clip(-90, 90)
+    cells = np.stack([edges[:-1], edges[1:]], axis=1).astype(along.values.dtype)
+    return Coordinate(f"{along.name}_bnds", (along.name, "bnds"), cells, {})
+
+
+def _bounded(sides: list[Coordinate], bounds: list[Coordinate]) -> list[Coordinate]:
+    """The coordinates along y and x that have numbers, each with the name of its bounds."""
+    found = {b.dims[0]: {"bounds": b.name} for b in bounds}
+    return [replace(s, attrs=s.attrs | found.get(s.name, {})) for s in sides if s.values.size]
+
+
+def _scalars(series: Series) -> list[Coordinate]:
+    """Scalar coordinates of the input, such as a height of 2 m."""
+    return [
+        Coordinate(str(name), (), c.values, _lasting(c.attrs))
+        for name, c in series.coords.items()
+        if c.ndim == 0 and name != "forecast_reference_time" and c.dtype.kind in "fiu"
+    ]
+
+
+def _grid_mapping(series: Series) -> list[Coordinate]:
+    """The input's own; a radius of the earth is not made up."""
+    if "grid_mapping" not in series.attrs:
+        return []
+    name, attrs = series.attrs["grid_mapping"]
+    return [Coordinate(str(name), (), np.asarray(0, np.int32), _lasting(attrs))]
+
+
+def _renamed(one: Series) -> Series:
+    """Latitude and longitude by the names that WeatherBench2 has for them, whatever they are called."""
+    found = {}
+    for dim, wanted in (("y", "latitude"), ("x", "longitude")):
+        coordinate = side(one, dim)
+        marks = set() if coordinate is None else {coordinate.attrs.get("standard_name"), str(coordinate.name).lower()}
+        if coordinate is not None and coordinate.name != wanted and marks & {wanted, wanted[:3]}:
+            found[str(coordinate.name)] = wanted
+    return one.rename(found)
+
+
+def _time_attributes(times: np.ndarray) -> dict[str, str]:
+    if np.issubdtype(times.dtype, np.floating):
+        return {"long_name": "seconds since the first frame of the clip", "units": "s"}
+    calendar = "standard" if np.issubdtype(times.dtype, np.datetime64) else times[0].calendar
+    attrs = {"standard_name": "time", "long_name": "valid time", "units": TIME_UNITS, "calendar": calendar}
+    return attrs | ({"units_metadata": "leap_seconds: none"} if calendar == "standard" else {})
+
+
+def _init_of(times: np.ndarray) -> dict[str, str]:
+    """Attributes of an init time that is counted as these times are."""
+    attrs = _time_attributes(times)
+    named = {"standard_name": "forecast_reference_time"} if "calendar" in attrs else {}
+    return attrs | named | {"long_name": "time of the last observation used"}
+
+
+def _period(series: Series, dim: str) -> Coordinate:
+    attrs = {"standard_name": "forecast_period", "long_name": "lead time", "units": "hours"}
+    return Coordinate("forecast_period", (dim,), np.asarray(series.coords["forecast_period"].values), attrs)
+
+
+def _timedelta(leads: np.ndarray) -> Coordinate:
+    """Whole numbers of the largest unit that they are whole in; `dtype` makes xarray read them as timedelta64."""
+    whole = (u for u, s in LEAD_UNITS.items() if np.allclose(leads / s, np.round(leads / s), rtol=0, atol=1e-6))
+    unit = next(whole, "microseconds")
+    attrs = {"standard_name": "forecast_period", "long_name": "lead time", "units": unit, "dtype": "timedelta64[ns]"}
+    counts = np.round(leads / LEAD_UNITS[unit]).astype(np.int32)
+    return Coordinate("prediction_timedelta", ("prediction_timedelta",), counts, attrs)
+
+
+def filled(frames: np.ndarray) -> np.ndarray:
+    """Frames as they are stored: float32, and the fill value where values are missing."""
+    return np.where(np.isnan(frames), FILL, frames).astype(np.float32)
+
+
+def unfilled(stored: np.ndarray) -> np.ndarray:
+    """Stored frames with NaN where values are missing."""
+    return np.where(stored == FILL, np.float32(np.nan), stored)
