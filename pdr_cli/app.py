@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -424,28 +428,95 @@ def spread(arguments: list[str]) -> list[str]:
 
 
 def main() -> NoReturn:
-    """Run the app; every known failure becomes one line on stderr and its exit code."""
+    """Run the app; every failure becomes one line on stderr, its stable name and its exit code."""
     # OpenMP threads that spin while they wait take the cores from other jobs. Two trainings at once on two cores: 0.6 s
     # a step with libgomp's default, 0.5 s with this; a training alone takes the same 0.14 s with either.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    _logs(False, False, "--log-json" in sys.argv)
     try:
-        try:
-            app(spread(sys.argv[1:]))
-        finally:
-            sys.stdout.flush()
+        with _signals():
+            code = app(spread(sys.argv[1:]), standalone_mode=False)
+            _flush()
     except PdrError as error:
         _exit(error.code, error.name, str(error))
-    except KeyboardInterrupt:
+    except _Stopped as stopped:
+        _exit(128 + stopped.number, "E_INTERRUPTED", f"{signal.Signals(stopped.number).name}: stopped")
+    except (KeyboardInterrupt, typer.Abort):
         _exit(130, "E_INTERRUPTED", "interrupted")
     except BrokenPipeError:
-        # The reader of stdout has gone (`| head`): nothing to tell it, and no flush at exit to fail again.
+        _discard_stdout()
+        code = 0
+    except OSError as error:
+        _discard_stdout()
+        _exit(74, "E_IO", str(error))
+    except Exception as error:
+        _exit_of_usage(error)
+        import traceback
+
+        trace = traceback.format_exc()
+        _exit(1, "E_BUG", f"this is a bug, please report it: {type(error).__name__}: {error}", trace)
+    if code == 130:
+        _exit(130, "E_INTERRUPTED", "interrupted")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+class _Stopped(BaseException):
+    """A signal asked to stop. Not an Exception, so that nothing on the way takes it for a failure of its own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGINT and SIGTERM unwind the command, so that it removes its temporary files; a second one acts at once."""
+
+    def stop(number: int, _: object) -> None:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        raise _Stopped(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _flush() -> None:
+    """Send what was printed, while a failure to do so can still be told. A closed stdout is None."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _discard_stdout() -> None:
+    """Nobody reads stdout any more (`| head`), or it cannot be written: no flush at exit shall fail again."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(0)
 
 
-def _exit(code: int, name: str, message: str) -> NoReturn:
+def _exit_of_usage(error: Exception) -> None:
+    """Leave with 2 if options were wrong: an exception of click, which typer carries under names of its own."""
+    if not hasattr(error, "format_message") or not hasattr(error, "show"):
+        return
+    context = getattr(error, "ctx", None)
+    message = error.format_message()
+    if not message:  # `pdr` alone
+        error.show()
+    elif context is not None and "--log-json" not in sys.argv:
+        typer.echo(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.", err=True)
+    _exit(2, "E_USAGE", message or "name a command")
+
+
+def _exit(code: int, name: str, message: str, trace: str = "") -> NoReturn:
     from pdr_cli.logs import log
 
+    if trace:
+        log.error("%s", trace.rstrip(), extra={"fields": {"traceback": True}})
     log.error("%s [%s, exit %d]", " ".join(message.split()), name, code, extra={"fields": {"code": code, "name": name}})
     sys.exit(code)
