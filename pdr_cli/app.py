@@ -103,6 +103,12 @@ def train(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant of an --ablation.")] = 3,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in -o from its last saved state.")] = False,
+    state: Annotated[
+        str,
+        typer.Option(
+            metavar="last|last-1", help="Saved state that --resume goes on from: the last, or the one before."
+        ),
+    ] = "last",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -142,6 +148,7 @@ def train(
         seeds=seeds,
         device=device,
         resume=resume,
+        state=state,
         dry_run=dry_run,
     )
 
