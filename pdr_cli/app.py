@@ -166,6 +166,16 @@ def predict(
     ] = None,
     var: Rename = None,
     preview: Annotated[Path | None, typer.Option(help="Draw the forecast to this PNG or GIF.")] = None,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Do nothing if the output is the answer to this request already.")
+    ] = False,
+    no_clobber: Annotated[bool, typer.Option("--no-clobber", help="Refuse an output that is there already.")] = False,
+    wait_input: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Wait so long for an input that is still being written.")
+    ] = 0,
+    fallback: Annotated[
+        str | None, typer.Option(metavar="last-1", help="Take the model before, if that of the run is damaged.")
+    ] = None,
     device: Device = "auto",
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -182,7 +192,20 @@ def predict(
     _logs(quiet, verbose, log_json)
     from pdr_cli.commands import predict as command
 
-    command.run(inputs, output, model=model, init=init, steps=steps, rename=var or [], preview=preview, device=device)
+    command.run(
+        inputs,
+        output,
+        model=model,
+        init=init,
+        steps=steps,
+        rename=var or [],
+        preview=preview,
+        device=device,
+        skip_existing=skip_existing,
+        no_clobber=no_clobber,
+        wait=wait_input,
+        fallback=fallback,
+    )
 
 
 @app.command(rich_help_panel="Forecasting")
@@ -393,6 +416,21 @@ def sample(
     from pdr_cli.commands import sample as command
 
     command.run(kind, output, seed)
+
+
+@app.command(rich_help_panel="Tools")
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A forecast, a model.safetensors, or a run folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_json: LogJson = False,
+) -> None:
+    """Check that a forecast or a model is complete, finite, in range, and as it was written."""
+    _logs(quiet, verbose, log_json)
+    from pdr_cli.commands import verify as command
+
+    command.run(path, as_json)
 
 
 @app.command(rich_help_panel="Tools")

@@ -19,10 +19,11 @@ from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.series import Orientation, Series
 from pdr_cli.data.statistics import check_finite
 from pdr_cli.errors import GridError, VariableError
-from pdr_cli.models.pdr import PDR, build_pdr
 
 if TYPE_CHECKING:
     import torch
+
+    from pdr_cli.models.pdr import PDR
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,25 @@ class Model:
         return out.assign_attrs({k: v for k, v in series.attrs.items() if k not in out.attrs})
 
 
+class Deferred(Model):
+    """A model of which only the header has been read; the rest follows, with torch, when it is first asked for.
+
+    Args:
+        path: its file.
+        device: see `devices.pick`.
+    """
+
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        self.card, self.path, self._wanted = checkpoint.load_card(path), path, device
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("network", "climatology", "device"):
+            raise AttributeError(name)
+        loaded = load(self.path, self._wanted)
+        self.network, self.climatology, self.device = loaded.network, loaded.climatology, loaded.device
+        return getattr(self, name)
+
+
 def load(path: Path, device: str = "auto") -> Model:
     """Load a model file.
 
@@ -184,6 +204,8 @@ def load(path: Path, device: str = "auto") -> Model:
 
 def build(config: Any, channels: int, size: tuple[int, int]) -> PDR:
     """The network that a configuration describes, for data of this many channels and this size (H, W)."""
+    from pdr_cli.models.pdr import build_pdr
+
     model = config.model
     return build_pdr(
         in_steps=config.data.in_steps,

@@ -63,7 +63,8 @@ def run(
     where = devices.pick(device)
     folder = _folder(resolved, out, resume, dry_run)
     paths = inputs.for_training(resolved)
-    prepared = prepare(resolved, paths)
+    with files.inputs_in_use(paths):
+        prepared = prepare(resolved, paths)
     log.info("data    %s", describe(prepared.series[0]) + _more(len(prepared.series)))
     log.info("split   %s", _split_line(prepared))
     network = build(resolved, prepared)
