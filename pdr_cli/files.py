@@ -36,6 +36,7 @@ PIECE = 2**20
 MARGIN = 1.2  # of an estimate of space: compression and the file system's own blocks are not known beforehand
 LONGEST_NAME = 255  # bytes, of Linux's file systems
 UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # a file system without locks
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PATIENCE = 0.1  # seconds: another's lock file may be in the middle of its removal
 HDF5_HINT = "set HDF5_USE_FILE_LOCKING=FALSE if this file system has no locks and nobody else writes there"
@@ -112,7 +113,7 @@ def locked(path: Path | str) -> Iterator[None]:
         yield
     finally:
         # Before the release: a process that opened this file before sees that it has no name any more, and starts over.
-        place.unlink(missing_ok=True)
+        _remove(place)
         lock.release()
 
 
@@ -143,14 +144,13 @@ def atomic_output(path: Path | str, verify: Callable[[Path], None] | None = None
         try:
             yield temporary
             _sync(temporary)
-            if verify is not None:
-                verify(temporary)
+            _check(verify, temporary, target)
             os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, target)
             _sync(target.parent)
         except BaseException as error:
             _explain_refused_lock(temporary, error)
-            temporary.unlink(missing_ok=True)
+            _remove(temporary)
             raise
 
 
@@ -188,8 +188,7 @@ def atomic_folder(
         try:
             yield temporary
             _sync_all(temporary)
-            if verify is not None:
-                verify(temporary)
+            _check(verify, temporary, target)
             os.chmod(temporary, 0o777 & ~_umask())
             old = _put_in_place(temporary, target)
             _sync(target.parent)
@@ -214,7 +213,7 @@ def recover(target: Path) -> None:
         elif path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            _remove(path)
 
 
 @contextlib.contextmanager
@@ -278,9 +277,8 @@ def check_unlocked(path: Path) -> None:
         except BlockingIOError as error:
             raise LockedError(f"{path} is in use: another process is writing it; try later, or wait for it") from error
         except OSError as error:
-            if error.errno not in UNSUPPORTED:
-                raise
-            raise LockedError(f"{path} cannot be locked ({error.strerror}), as HDF5 wants; {HDF5_HINT}") from error
+            if error.errno in UNSUPPORTED:
+                raise LockedError(f"{path} cannot be locked ({error.strerror}), as HDF5 wants; {HDF5_HINT}") from error
 
 
 @contextlib.contextmanager
@@ -293,9 +291,11 @@ def inputs_in_use(paths: Iterable[Path]) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        for path in paths:
-            if path.is_file():
-                _chained(check_unlocked, path, error)
+        for path in filter(Path.is_file, paths):
+            try:
+                check_unlocked(path)
+            except LockedError as locked:
+                raise locked from error
         raise
 
 
@@ -339,14 +339,14 @@ def _acquire(lock: BaseFileLock, target: Path) -> bool:
         if not Path(lock.lock_file).exists():
             raise OutputError(f"nothing can be created in {target.parent}") from error
         raise LockedError(f"{target} is being written by {_holder(Path(lock.lock_file))}; try later") from error
-    except (OSError, NotImplementedError) as error:
-        number = getattr(error, "errno", errno.ENOSYS)
+    except OSError as error:
+        number = error.errno
         if number in UNSUPPORTED:
             log.warning("%s: this file system has no locks, so another job writing it would not be noticed", target)
             return False
-        if number in FULL:
-            raise StorageError(f"cannot write {target}: {error}{_free_space(target, None)}") from error
-        raise OutputError(f"nothing can be created in {target.parent}: {error}") from error
+        if number in FORBIDDEN:
+            raise OutputError(f"nothing can be created in {target.parent}: {error}") from error
+        raise StorageError(f"cannot write {target}: {error}{_free_space(target, error)}") from error
     return True
 
 
@@ -417,6 +417,12 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _remove(path: Path) -> None:
+    """Remove a temporary file if that can be done; else the next writer does."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
@@ -429,15 +435,22 @@ def _explain_refused_lock(temporary: Path, error: BaseException) -> None:
     Raises:
         LockedError: that is the reason.
     """
-    if isinstance(error, (OSError, RuntimeError)) and temporary.is_file():
-        _chained(check_unlocked, temporary, error)
-
-
-def _chained(check: Callable[[Path], None], path: Path, cause: BaseException) -> None:
+    if not isinstance(error, (OSError, RuntimeError)) or not temporary.is_file():
+        return
     try:
-        check(path)
-    except LockedError as error:
-        raise error from cause
+        check_unlocked(temporary)
+    except LockedError as locked:
+        # A lock held by somebody is this process's own: its library has not closed the file.
+        if HDF5_HINT in str(locked):
+            raise locked from error
+
+
+def _check(verify: Callable[[Path], None] | None, temporary: Path, target: Path) -> None:
+    try:
+        if verify is not None:
+            verify(temporary)
+    except DataError as error:
+        raise StorageError(f"cannot write {target}: what was written cannot be read again: {error}") from error
 
 
 def _free_space(target: Path, error: OSError | None) -> str:

@@ -6,6 +6,7 @@ imageio writes GIFs; MP4 needs exact time stamps and odd sizes, which only its e
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -130,7 +131,7 @@ def _write_mp4(frames: np.ndarray, path: Path, rate: Fraction, provenance: Mappi
     import av
 
     even = frames.shape[1] % 2 == 0 and frames.shape[2] % 2 == 0
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as out:
+    with av.open(os.path.abspath(path), "w", format="mp4", options={"movflags": "+faststart"}) as out:
         out.metadata["title"] = provenance.get("title", "")
         out.metadata["comment"] = provenance.get("source", "")
         out.metadata["description"] = _description(provenance)
@@ -146,7 +147,7 @@ def _open(path: Path):  # type: ignore[no-untyped-def]
     import av
 
     try:
-        container = av.open(str(path))
+        container = av.open(os.path.abspath(path))
     except (av.error.FFmpegError, OSError) as error:
         raise DataError(f"{path} ({path.stat().st_size} bytes) cannot be read as video: {error}") from error
     if not container.streams.video:
