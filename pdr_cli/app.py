@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -100,6 +104,12 @@ def train(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant of an --ablation.")] = 3,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in -o from its last saved state.")] = False,
+    state: Annotated[
+        str,
+        typer.Option(
+            metavar="last|last-1", help="Saved state that --resume goes on from: the last, or the one before."
+        ),
+    ] = "last",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -139,6 +149,7 @@ def train(
         seeds=seeds,
         device=device,
         resume=resume,
+        state=state,
         dry_run=dry_run,
     )
 
@@ -180,6 +191,16 @@ def predict(
     ] = "cf",
     compress: Annotated[int, typer.Option(min=0, max=9, help="Of .nc and .zarr: 0 (fast) to 9 (small).")] = 4,
     preview: Annotated[Path | None, typer.Option(help="Draw the forecast to this PNG or GIF.")] = None,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Do nothing if the output is the answer to this request already.")
+    ] = False,
+    no_clobber: Annotated[bool, typer.Option("--no-clobber", help="Refuse an output that is there already.")] = False,
+    wait_input: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Wait so long for an input that is still being written.")
+    ] = 0,
+    fallback: Annotated[
+        str | None, typer.Option(metavar="last-1", help="Take the model before, if that of the run is damaged.")
+    ] = None,
     device: Device = "auto",
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -197,25 +218,27 @@ def predict(
     """
     _logs(quiet, verbose, log_json)
     from pdr_cli.commands import predict as command
+    from pdr_cli.forecast import Repairs
 
     command.run(
-        inputs,
-        output,
-        model=model,
-        init=init,
-        every_init=every_init,
-        steps=steps,
-        rename=var or [],
-        time_layout=time_layout,
-        compress=compress,
-        preview=preview,
-        device=device,
-        repairs={
-            "fill_missing": fill_missing,
-            "fill_gap": fill_gap,
-            "regrid": regrid,
-            "allow_out_of_range": allow_out_of_range,
-        },
+        command.Request(
+            inputs,
+            output,
+            model=model,
+            init=init,
+            every_init=every_init,
+            steps=steps,
+            rename=var or [],
+            repairs=Repairs(fill_missing, fill_gap, regrid, allow_out_of_range),
+            time_layout=time_layout,
+            compress=compress,
+            preview=preview,
+            skip_existing=skip_existing,
+            no_clobber=no_clobber,
+            wait=wait_input,
+            fallback=fallback,
+            device=device,
+        )
     )
 
 
@@ -487,6 +510,21 @@ def sample(
 
 
 @app.command(rich_help_panel="Tools")
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A forecast, a model.safetensors, or a run folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_json: LogJson = False,
+) -> None:
+    """Check that a forecast or a model is complete, finite, in range, and as it was written."""
+    _logs(quiet, verbose, log_json)
+    from pdr_cli.commands import verify as command
+
+    command.run(path, as_json)
+
+
+@app.command(rich_help_panel="Tools")
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -527,28 +565,95 @@ def spread(arguments: list[str]) -> list[str]:
 
 
 def main() -> NoReturn:
-    """Run the app; every known failure becomes one line on stderr and its exit code."""
+    """Run the app; every failure becomes one line on stderr, its stable name and its exit code."""
     # OpenMP threads that spin while they wait take the cores from other jobs. Two trainings at once on two cores: 0.6 s
     # a step with libgomp's default, 0.5 s with this; a training alone takes the same 0.14 s with either.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    _logs(False, False, "--log-json" in sys.argv)
     try:
-        try:
-            app(spread(sys.argv[1:]))
-        finally:
-            sys.stdout.flush()
+        with _signals():
+            code = app(spread(sys.argv[1:]), standalone_mode=False)
+            _flush()
     except PdrError as error:
         _exit(error.code, error.name, str(error))
-    except KeyboardInterrupt:
+    except _Stopped as stopped:
+        _exit(128 + stopped.number, "E_INTERRUPTED", f"{signal.Signals(stopped.number).name}: stopped")
+    except (KeyboardInterrupt, typer.Abort):
         _exit(130, "E_INTERRUPTED", "interrupted")
     except BrokenPipeError:
-        # The reader of stdout has gone (`| head`): nothing to tell it, and no flush at exit to fail again.
+        _discard_stdout()
+        code = 0
+    except OSError as error:
+        _discard_stdout()
+        _exit(74, "E_IO", str(error))
+    except Exception as error:
+        _exit_of_usage(error)
+        import traceback
+
+        trace = traceback.format_exc()
+        _exit(1, "E_BUG", f"this is a bug, please report it: {type(error).__name__}: {error}", trace)
+    if code == 130:
+        _exit(130, "E_INTERRUPTED", "interrupted")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+class _Stopped(BaseException):
+    """A signal asked to stop. Not an Exception, so that nothing on the way takes it for a failure of its own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGINT and SIGTERM unwind the command, so that it removes its temporary files; a second one acts at once."""
+
+    def stop(number: int, _: object) -> None:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        raise _Stopped(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _flush() -> None:
+    """Send what was printed, while a failure to do so can still be told. A closed stdout is None."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _discard_stdout() -> None:
+    """Nobody reads stdout any more (`| head`), or it cannot be written: no flush at exit shall fail again."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(0)
 
 
-def _exit(code: int, name: str, message: str) -> NoReturn:
+def _exit_of_usage(error: Exception) -> None:
+    """Leave with 2 if options were wrong: an exception of click, which typer carries under names of its own."""
+    if not hasattr(error, "format_message") or not hasattr(error, "show"):
+        return
+    context = getattr(error, "ctx", None)
+    message = error.format_message()
+    if not message:  # `pdr` alone
+        error.show()
+    elif context is not None and "--log-json" not in sys.argv:
+        typer.echo(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.", err=True)
+    _exit(2, "E_USAGE", message or "name a command")
+
+
+def _exit(code: int, name: str, message: str, trace: str = "") -> NoReturn:
     from pdr_cli.logs import log
 
+    if trace:
+        log.error("%s", trace.rstrip(), extra={"fields": {"traceback": True}})
     log.error("%s [%s, exit %d]", " ".join(message.split()), name, code, extra={"fields": {"code": code, "name": name}})
     sys.exit(code)

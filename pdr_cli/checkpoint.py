@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,8 @@ from pdr_cli.errors import CheckpointError, ConfigError
 if TYPE_CHECKING:
     import torch
 
-FORMAT_VERSION = 2  # 2: the climatology has a kind
+# 2: the climatology has a kind. 3: the SHA-256 is of the header too.
+FORMAT_VERSION = 3
 CLIMATOLOGY = "climatology"
 NETWORK = "network."
 
@@ -76,14 +78,9 @@ class ModelCard:
         """Read a card back.
 
         Raises:
-            CheckpointError: written by a newer version, or incomplete.
+            CheckpointError: incomplete, or of another version.
         """
         values = json.loads(text)
-        version = values.pop("format_version", 0)
-        if version > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{where} has format {version}, this pdr reads up to {FORMAT_VERSION}; upgrade pdr-cli"
-            )
         try:
             entries = tuple((p, i, float(a), float(b)) for p, i, a, b in values["seen"]["entries"])
             return cls(
@@ -126,9 +123,9 @@ def save(path: Path, network: torch.nn.Module, card: ModelCard, climatology: Cli
 
     tensors = {NETWORK + k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     tensors[CLIMATOLOGY] = torch.from_numpy(climatology.coefficients)
-    header = {"pdr": card.to_json(), "sha256": _digest(tensors)}
-    header[CLIMATOLOGY] = json.dumps({"kind": climatology.kind, "covered": climatology.covered})
-    files.write_bytes(path, serialise(tensors, header))
+    kind = {"kind": climatology.kind, "covered": climatology.covered}
+    header = {"pdr": card.to_json(), CLIMATOLOGY: json.dumps(kind)}
+    files.write_bytes(path, serialise(tensors, header | {"sha256": digest(tensors, header)}))
 
 
 def load(path: Path) -> tuple[ModelCard, dict[str, torch.Tensor], Climatology]:
@@ -137,40 +134,95 @@ def load(path: Path) -> tuple[ModelCard, dict[str, torch.Tensor], Climatology]:
     Raises:
         CheckpointError: truncated, altered, foreign or too new.
     """
+    header, tensors = _read(path, "pt", everything=True)
+    if CLIMATOLOGY not in tensors:
+        raise CheckpointError(f"{path} is a safetensors file, but not a pdr model: it has no climatology")
+    for version in range(_version(header, path), FORMAT_VERSION):
+        header = MIGRATIONS[version](header, tensors, path)
+    _check_digest(header, digest(tensors, header), path)
+    card = ModelCard.from_json(header["pdr"], path)
+    about = json.loads(header[CLIMATOLOGY])
+    climatology = Climatology(about["kind"], tensors.pop(CLIMATOLOGY).numpy(), float(about["covered"]))
+    return card, {k.removeprefix(NETWORK): v for k, v in tensors.items()}, climatology
+
+
+def load_card(path: Path) -> ModelCard:
+    """Read the card of a model file alone, without torch and without a look at the weights or their hash.
+
+    Raises:
+        CheckpointError: truncated, foreign or too new.
+    """
+    header, _ = _read(path, "np", everything=False)
+    _version(header, path)
+    return ModelCard.from_json(header["pdr"], path)
+
+
+def digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> str:
+    """SHA-256 of tensors, their names, types and shapes, and of a header but for its own hash."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name].numpy())
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(array.tobytes())
+    for key in sorted(header.keys() - {"sha256"}):
+        found.update(f"{key} {header[key]}".encode())
+    return found.hexdigest()
+
+
+def _read(path: Path, framework: str, everything: bool) -> tuple[dict[str, str], dict[str, Any]]:
+    """The header, and the tensors if they are wanted."""
     import safetensors
     from safetensors import safe_open
 
     try:
-        with safe_open(path, framework="pt") as handle:
+        with safe_open(path, framework=framework) as handle:
             header = handle.metadata() or {}
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no mapping
+            names = handle.keys() if everything else ()
+            tensors = {name: handle.get_tensor(name) for name in names}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         size = path.stat().st_size if path.exists() else 0
         raise CheckpointError(f"{path} ({size} bytes) is no model file, or is truncated: {error}") from error
-    if "pdr" not in header or CLIMATOLOGY not in tensors:
+    if "pdr" not in header:
         raise CheckpointError(f"{path} is a safetensors file, but not a pdr model: its header has no model card")
-    if header.get("sha256") != _digest(tensors):
+    return header, tensors
+
+
+def _version(header: dict[str, str], path: Path) -> int:
+    """The format of a file, as its card says.
+
+    Raises:
+        CheckpointError: newer than this pdr, or no format at all.
+    """
+    try:
+        version = int(json.loads(header["pdr"])["format_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: the header names no format; the file is damaged or not of pdr") from error
+    if not 1 <= version <= FORMAT_VERSION:
+        raise CheckpointError(f"{path} has format {version}, this pdr reads up to {FORMAT_VERSION}; upgrade pdr-cli")
+    return version
+
+
+def _check_digest(header: Mapping[str, str], found: str, path: Path) -> None:
+    if header.get("sha256") != found:
         raise CheckpointError(
-            f"{path}: the weights differ from the SHA-256 in the header; the file was altered or damaged"
+            f"{path}: the contents differ from the SHA-256 in the header; the file was altered or damaged"
         )
-    card = ModelCard.from_json(header["pdr"], path)
-    climatology = _climatology(tensors.pop(CLIMATOLOGY).numpy(), header)
-    return card, {k.removeprefix(NETWORK): v for k, v in tensors.items()}, climatology
 
 
-def _climatology(coefficients: np.ndarray, header: dict[str, str]) -> Climatology:
-    """Files of format 1 know no kind: theirs is a mean of each time of day, or one mean."""
-    known = {"kind": "day" if len(coefficients) > 1 else "mean"} | json.loads(header.get(CLIMATOLOGY, "{}"))
-    return Climatology(known["kind"], coefficients, float(known.get("covered", 0)))
+def _give_climatology_a_kind(header: dict[str, str], tensors: dict[str, Any], path: Path) -> dict[str, str]:
+    """Format 1 to 2: theirs is a mean of each time of day, or one mean."""
+    kind = "day" if len(tensors[CLIMATOLOGY]) > 1 else "mean"
+    return {CLIMATOLOGY: json.dumps({"kind": kind, "covered": 0})} | header
 
 
-def _digest(tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name].numpy())
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+def _hash_the_header(header: dict[str, str], tensors: dict[str, Any], path: Path) -> dict[str, str]:
+    """Format 2 to 3: until then the hash was of the tensors alone."""
+    _check_digest(header, digest(tensors, {}), path)
+    return header | {"sha256": digest(tensors, header)}
+
+
+# What makes a file of one format one of the next.
+MIGRATIONS = {1: _give_climatology_a_kind, 2: _hash_the_header}
 
 
 def _side(values: dict[str, Any] | None) -> Side | None:

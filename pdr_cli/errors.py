@@ -82,6 +82,12 @@ class StorageError(PdrError):
     code, name = 74, "E_IO"
 
 
+class LockedError(PdrError):
+    """A file that another process is writing."""
+
+    code, name = 75, "E_LOCKED"
+
+
 class ConfigError(PdrError):
     """A preset or option value that the schema does not accept."""
 

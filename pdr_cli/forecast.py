@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -21,10 +21,11 @@ from pdr_cli.data.missing import Filling
 from pdr_cli.data.series import Orientation, Series
 from pdr_cli.errors import GridError, UsageError, VariableError
 from pdr_cli.logs import log
-from pdr_cli.models.pdr import PDR, build_pdr
 
 if TYPE_CHECKING:
     import torch
+
+    from pdr_cli.models.pdr import PDR
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Observed:
         start: first frame in the series.
         stop: one past the last.
         unknown: cells of which the window holds no value, [C, H, W] on the model's grid; their forecast is not told.
-        notes: what was mended, for the history of the forecast.
+        notes: what was mended in it, for the history of the forecast; `notes` says what was in the whole series.
     """
 
     frames: np.ndarray
@@ -194,7 +195,7 @@ class Model:
         frames = frames if land is None else np.where(land, np.float32(np.nan), frames)
         if self.card.limits is not None and not self.repairs.allow_out_of_range and self.card.format != "video":
             limits.check(frames, series, start, self.card.limits)
-        notes = _notes(series)
+        notes = []
         frames, times = windows.close_gaps(frames, series.time.values[start:stop], step)
         if len(frames) > len(given):
             inserted = len(frames) - len(given)
@@ -203,8 +204,6 @@ class Model:
         absent = ~np.isfinite(frames) if self.card.land is None else ~np.isfinite(frames) & ~self.card.land.cells
         if absent.any():
             notes.append(f"{int(absent.sum())} of {absent.size} values missing, filled by {filling.method}")
-        for note in notes[len(_notes(series)) :]:
-            log.info("mended  %s", note)
         return Observed(filling.apply(frames[None], [times]), turn, start, stop, absent.all(axis=0), tuple(notes))
 
     def filling(self) -> Filling:
@@ -290,11 +289,32 @@ class Model:
         return units.as_given(out.assign_attrs({k: v for k, v in series.attrs.items() if k not in out.attrs}))
 
 
-def _notes(series: Series) -> list[str]:
+def notes(series: Series) -> list[str]:
     """What was done to a series when it was opened, in words."""
     units_of = dict(zip(fields.names(series), fields.units(series), strict=True))
-    notes = [f"{n} converted from {g} to {units_of[n]} and back" for n, g in series.attrs.get(units.GIVEN, {}).items()]
-    return notes + ([f"regridded ({series.attrs['regridded']})"] if "regridded" in series.attrs else [])
+    found = [f"{n} converted from {g} to {units_of[n]} and back" for n, g in series.attrs.get(units.GIVEN, {}).items()]
+    return found + ([f"regridded ({series.attrs['regridded']})"] if "regridded" in series.attrs else [])
+
+
+class Deferred(Model):
+    """A model of which only the header has been read; the rest follows, with torch, when it is first asked for.
+
+    Args:
+        path: its file.
+        device: see `devices.pick`.
+        repairs: what may be mended in its inputs.
+    """
+
+    def __init__(self, path: Path, device: str = "auto", repairs: Repairs | None = None) -> None:
+        self.card, self.path, self._wanted = checkpoint.load_card(path), path, device
+        self.repairs = repairs or Repairs()
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("network", "climatology", "device"):
+            raise AttributeError(name)
+        loaded = load(self.path, self._wanted)
+        self.network, self.climatology, self.device = loaded.network, loaded.climatology, loaded.device
+        return getattr(self, name)
 
 
 def load(path: Path, device: str = "auto", repairs: Repairs | None = None) -> Model:
@@ -326,6 +346,8 @@ def is_longitude(x: Side) -> bool:
 
 def build(config: Config, channels: int, size: tuple[int, int], periodic: bool = False) -> PDR:
     """The network that a configuration describes, for data of this many channels and this size (H, W)."""
+    from pdr_cli.models.pdr import build_pdr
+
     return build_pdr(
         in_steps=config.data.in_steps,
         channels=channels,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -40,7 +41,8 @@ def setup(quiet: bool, verbose: bool, as_json: bool) -> None:
 def plain_output() -> bool:
     """True where a live display would only leave debris: no terminal, JSON lines, or quiet."""
     json_lines = any(isinstance(h.formatter, _JsonLine) for h in log.handlers)
-    return json_lines or not sys.stderr.isatty() or not log.isEnabledFor(logging.INFO)
+    dumb = os.environ.get("TERM") == "dumb"
+    return json_lines or dumb or sys.stderr is None or not sys.stderr.isatty() or not log.isEnabledFor(logging.INFO)
 
 
 SHORTEST, LONGEST = 1.0, 30.0  # seconds between two lines of progress

@@ -35,6 +35,16 @@ class RunFolder:
         return self.path / "state" / "last.safetensors"
 
     @property
+    def previous_state(self) -> Path:
+        """What `state` was before it was last replaced."""
+        return self.state.with_name("last-1.safetensors")
+
+    @property
+    def previous_model(self) -> Path:
+        """What `model` was before it was last replaced."""
+        return self.state.with_name("model-1.safetensors")
+
+    @property
     def metrics(self) -> Path:
         """One JSON object a line."""
         return self.path / "metrics.jsonl"

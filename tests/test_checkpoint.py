@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 
 from pdr_cli import checkpoint
 from tests.cli import pdr
@@ -32,9 +33,7 @@ def test_a_truncated_model_is_refused(weather: Path, model: Path, keep: float) -
 
 
 def test_one_flipped_bit_is_found(weather: Path, model: Path) -> None:
-    content = bytearray(model.read_bytes())
-    content[-1000] ^= 4
-    model.write_bytes(content)
+    flip_a_bit(model, -1000)
     code, message = code_and_message(weather, model)
     assert (code, "SHA-256" in message) == (65, True)
 
@@ -86,8 +85,40 @@ def test_a_model_of_format_1_is_read_as_it_was_meant(model: Path) -> None:
     assert (old.kind, old.covered) == ("day", 0)
     when = np.array(["2020-02-03T06:00"], "datetime64[ns]")
     assert np.array_equal(old.at(when), mornings)
-    # A mean frame, as of clips, was one group.
-    assert checkpoint._climatology(mornings, {}).kind == "mean"
+
+
+def test_the_one_mean_frame_of_format_1_was_of_clips(model: Path) -> None:
+    header = checkpoint.MIGRATIONS[1]({}, {"climatology": np.zeros((1, 1, 2, 2))}, model)
+    assert json.loads(header["climatology"]) == {"kind": "mean", "covered": 0}
+
+
+def test_a_model_of_format_2_is_checked_by_the_hash_of_its_tensors(
+    weather: Path, weather_run: Path, model: Path
+) -> None:
+    _, weights, usual = checkpoint.load(weather_run / "model.safetensors")
+    rewrite_card(model, lambda card: card | {"format_version": 2})
+    _, old, climatology = checkpoint.load(model)
+    assert all(weights[k].equal(old[k]) for k in weights)
+    assert climatology.kind == usual.kind
+    flip_a_bit(model, -1000)
+    assert "SHA-256" in code_and_message(weather, model)[1]
+
+
+def test_there_is_a_step_from_every_older_format() -> None:
+    assert list(checkpoint.MIGRATIONS) == list(range(1, checkpoint.FORMAT_VERSION))
+
+
+def test_a_number_changed_in_the_card_is_found(weather: Path, model: Path) -> None:
+    # The name of the preset, which no other check looks at.
+    flip_a_bit(model, model.read_bytes().index(b'preset\\": \\"demo') + len(b'preset\\": \\"d'))
+    code, message = code_and_message(weather, model)
+    assert (code, "SHA-256" in message) == (65, True), message
+
+
+def flip_a_bit(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
 
 
 def rewrite_card(model: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -99,6 +130,9 @@ def rewrite_header(model: Path, change: Callable[[dict[str, str]], dict[str, str
     content = model.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = change(header["__metadata__"])
+    changed = change(header["__metadata__"])
+    tensors = safetensors.torch.load(content)
+    covered = changed if json.loads(changed["pdr"])["format_version"] > 2 else {}
+    header["__metadata__"] = changed | {"sha256": checkpoint.digest(tensors, covered)}
     changed = json.dumps(header).encode()
     model.write_bytes(struct.pack("<Q", len(changed)) + changed + content[8 + length :])

@@ -59,7 +59,8 @@ def run(arguments: Sequence[str], asked: Request) -> None:
     paths = formats.find_inputs(arguments)
     _check(asked, paths)
     loaded, foreign = _load(asked)
-    series = _truth(paths, asked, next(iter(loaded.values()), None))
+    with files.inputs_in_use(paths):
+        series = _truth(paths, asked, next(iter(loaded.values()), None))
     given = {name: forecasts.read(found, names(series[0])) for name, found in foreign.items()}
     job = evaluation.task(loaded, given, series, asked.split, asked.steps, asked.protocol)
     options = _options(job, asked, series[0])

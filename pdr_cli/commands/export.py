@@ -7,7 +7,9 @@ from pathlib import Path
 
 from pdr_cli import files, forecast, runs
 from pdr_cli.commands import inputs as arguments
-from pdr_cli.commands.predict import only_series, provenance, truth_of
+from pdr_cli.commands.predict import truth_of
+from pdr_cli.commands.provenance import provenance
+from pdr_cli.commands.request import only_series
 from pdr_cli.data import formats, units
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series
@@ -64,7 +66,7 @@ def _show(trained: Model, series: Series, init: int | None, output: Path) -> str
     if output.suffix == ".nc":
         from pdr_cli.export import gaussians
 
-        count = gaussians.write(trained, series, window, output, provenance(trained, series, window, None))
+        count = gaussians.write(trained, series, window, output, provenance(trained, series, window))
         return f"{count} Gaussians a frame"
     _draw_layers(trained, series, window, output)
     return "input, coarse forecast, Gaussians and fused forecast"

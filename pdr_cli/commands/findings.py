@@ -39,6 +39,14 @@ class Finding:
         return asdict(self)
 
 
+def show(rows: Sequence[dict[str, str]]) -> None:
+    """Print findings, each with its fix."""
+    for row in rows:
+        print(f"  {row['level']:<8} {row['what']}")
+        if row["fix"]:
+            print(f"  {'':<8} → {row['fix']}")
+
+
 def of(resolved: Config, paths: Sequence[Path]) -> list[Finding]:
     """Everything to say about data for a preset: its benchmark's layout first, then split, windows and values."""
     found: list[Finding] = []

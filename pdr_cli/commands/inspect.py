@@ -189,7 +189,8 @@ def _print(report: dict[str, Any], indent: int = 0) -> None:
     for key, value in report.items():
         pad = "  " * indent
         if key == "findings":
-            _print_findings(value)
+            print(key)
+            findings.show(value)
         elif isinstance(value, dict):
             print(f"{pad}{key}")
             _print(value, indent + 1)
@@ -203,11 +204,3 @@ def _print(report: dict[str, Any], indent: int = 0) -> None:
                 _print(entry, indent + 1)
         else:
             print(f"{pad}{key:<12} {value}")
-
-
-def _print_findings(rows: list[dict[str, str]]) -> None:
-    print("findings")
-    for row in rows:
-        print(f"  {row['level']:<8} {row['what']}")
-        if row["fix"]:
-            print(f"  {'':<8} → {row['fix']}")

@@ -42,6 +42,7 @@ def run(
     device: str,
     resume: bool,
     dry_run: bool,
+    state: str = "last",
     init_from: Path | None = None,
     freeze_backbone: bool = False,
     ablation: str | None = None,
@@ -58,11 +59,14 @@ def run(
         base = None if resume else _resolve(_source(preset, out, resume), data, variables, settings, flags)
         ablate.run(name=ablation, base=base, out=out, seeds=seeds, device=device, resume=resume, dry_run=dry_run)
         return
+    if state not in ("last", "last-1") or (state != "last" and not resume):
+        raise UsageError(f"--state {state}: use last or last-1, together with --resume")
     resolved = _resolve(_source(preset, out, resume), data, variables, settings, flags)
     where = devices.pick(device)
     folder = _folder(resolved, out, resume, dry_run)
     paths = inputs.for_training(resolved)
-    prepared = prepare(resolved, paths)
+    with files.inputs_in_use(paths):
+        prepared = prepare(resolved, paths)
     log.info("data    %s", describe(prepared.series[0]) + _more(len(prepared.series)))
     log.info("split   %s", _split_line(prepared))
     network = build(resolved, prepared)
@@ -73,7 +77,7 @@ def run(
     if dry_run:
         _dry_run(resolved, prepared, network)
         return
-    fit(resolved, prepared, network, folder, where, resume, start)
+    fit(resolved, prepared, network, folder, where, resume, start, state)
     print(folder.path)
 
 
@@ -150,20 +154,26 @@ def fit(
     where: torch.device,
     resume: bool,
     start: WarmStart,
+    state: str = "last",
 ) -> Position:
-    """Train a network to its end and leave everything in the run folder."""
-    folder.path.mkdir(parents=True, exist_ok=True)
-    start.save(folder)
-    loop = trainer(resolved, prepared, network, folder, where, start)
-    if resume:
-        loop.resume()
-        log.info("resume  %s at step %d", folder.path, loop.position.step)
-    files.write_text(folder.config, config.dump(resolved))
-    with progress("training") as bar:
-        position = loop.fit(bar)
+    """Train a network to its end and leave everything in the run folder.
+
+    Raises:
+        LockedError: another process is training in this folder.
+    """
     from pdr_cli.export import pictures
 
-    pictures.curves(folder.curves, folder.metrics)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with files.locked(folder.path):
+        start.save(folder)
+        loop = trainer(resolved, prepared, network, folder, where, start)
+        if resume:
+            loop.resume("last-1" if state == "last-1" else "last")
+            log.info("resume  %s at step %d", folder.path, loop.position.step)
+        files.write_text(folder.config, config.dump(resolved))
+        with progress("training") as bar:
+            position = loop.fit(bar)
+        pictures.curves(folder.curves, folder.metrics)
     log.info(
         "done    %d steps in %.0f s, best validation loss %.4f at step %d",
         position.step, position.elapsed, position.best_loss, position.best_step,
@@ -186,6 +196,8 @@ def trainer(
     def save_best(position: Position) -> None:
         done = {"step": position.step, "loss": position.best_loss, "seconds": round(position.elapsed, 1)}
         training = card.training | {f"best_{k}": v for k, v in done.items()} | {"device": _device_name(where)}
+        folder.state.parent.mkdir(exist_ok=True)
+        files.keep_previous(folder.model, folder.previous_model)
         checkpoint.save(folder.model, network, _with(card, training), measured.climatology)
 
     loss = losses.build_loss(

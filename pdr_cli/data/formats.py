@@ -285,7 +285,9 @@ def field_store(path: Path) -> ModuleType:
 
 def atomically(path: Path, verify: Callable[[Path], None] | None = None) -> contextlib.AbstractContextManager[Path]:
     """`files.atomic_output`, or `files.atomic_folder` for a Zarr store."""
-    return (atomic_folder if path.suffix.lower() == zarr.SUFFIX else atomic_output)(path, verify)
+    if path.suffix.lower() == zarr.SUFFIX:
+        return atomic_folder(path, verify, replaces=zarr.is_store)
+    return atomic_output(path, verify)
 
 
 def _looks_like_netcdf(path: Path) -> bool:

@@ -83,7 +83,11 @@ def verify(path: Path, series: Series) -> None:
     import h5py
 
     with h5py.File(path) as back:
-        if not np.array_equal(back["data"][:], series.values.astype(np.float32), equal_nan=True):
+        try:
+            data = back["data"][:]
+        except KeyError as error:  # so h5py says that the disk could not be read
+            raise StorageError(f"{path.name} cannot be read again: {error}") from error
+        if not np.array_equal(data, series.values.astype(np.float32), equal_nan=True):
             raise StorageError(f"{path.name}: data reads back differently from what was written")
 
 

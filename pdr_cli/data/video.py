@@ -5,6 +5,8 @@ imageio writes GIFs; MP4 needs exact time stamps and odd sizes, which only its e
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -81,9 +83,28 @@ def write(series: Series, path: Path, provenance: Mapping[str, str]) -> None:
         import imageio.v3 as iio
 
         # Repeated frames must stay frames: the GIF writer would otherwise merge them and shorten the clip.
-        iio.imwrite(path, frames, plugin="pillow", extension=".gif", duration=1000 * step, loop=0, optimize=False)
+        iio.imwrite(
+            path, frames, plugin="pillow", extension=".gif", duration=1000 * step, loop=0, optimize=False,
+            comment=_description(provenance),
+        )  # fmt: skip
     else:
         _write_mp4(frames, path, rate, provenance)
+
+
+def description(path: Path) -> str:
+    """What a clip says about itself: the `pdr_` part of its provenance as JSON, if `write` made it."""
+    if path.suffix.lower() == ".gif":
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            comment = picture.info.get("comment", b"")
+        return comment.decode(errors="replace") if isinstance(comment, bytes) else str(comment)
+    with _open(path) as container:
+        return str(container.metadata.get("description", ""))
+
+
+def _description(provenance: Mapping[str, str]) -> str:
+    return json.dumps({k: v for k, v in provenance.items() if k.startswith("pdr_")})
 
 
 def verify(path: Path, series: Series) -> None:
@@ -110,9 +131,10 @@ def _write_mp4(frames: np.ndarray, path: Path, rate: Fraction, provenance: Mappi
     import av
 
     even = frames.shape[1] % 2 == 0 and frames.shape[2] % 2 == 0
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as out:
+    with av.open(os.path.abspath(path), "w", format="mp4", options={"movflags": "+faststart"}) as out:
         out.metadata["title"] = provenance.get("title", "")
         out.metadata["comment"] = provenance.get("source", "")
+        out.metadata["description"] = _description(provenance)
         stream = out.add_stream("libx264", rate=rate, options={"crf": CRF})
         stream.width, stream.height = frames.shape[2], frames.shape[1]
         stream.pix_fmt = "yuv420p" if even else "yuv444p"
@@ -125,7 +147,7 @@ def _open(path: Path):  # type: ignore[no-untyped-def]
     import av
 
     try:
-        container = av.open(str(path))
+        container = av.open(os.path.abspath(path))
     except (av.error.FFmpegError, OSError) as error:
         raise DataError(f"{path} ({path.stat().st_size} bytes) cannot be read as video: {error}") from error
     if not container.streams.video:

@@ -151,7 +151,7 @@ def _save(path: Path, frames: list[np.ndarray]) -> None:
     palette.putpalette(_with_white(palette.getpalette() or []))
     made = [Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
     pace = int(np.clip(WHOLE / max(len(made) - 1, 1), FASTEST, SLOWEST))
-    with atomic_output(path) as temporary:
+    with atomic_output(path, verify=panels.check_picture) as temporary:
         made[0].save(
             temporary, "GIF", save_all=True, append_images=made[1:], loop=0, optimize=False,
             duration=[pace] * (len(made) - 1) + [LAST],

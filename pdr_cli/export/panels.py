@@ -13,6 +13,7 @@ import numpy as np
 
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names, side, size
+from pdr_cli.errors import StorageError
 from pdr_cli.files import atomic_output
 
 INK, FAINT, MISSING = "#1f2430", "#6b7280", "#d9dce1"
@@ -266,9 +267,24 @@ def save(figure: Any, path: Path, tight: bool = False) -> None:
     """Write a figure as PNG, atomically; `tight` fits the sheet to what is drawn, beyond its edges too."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    with atomic_output(path) as temporary:
+    with atomic_output(path, verify=check_picture) as temporary:
         fit: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.15} if tight else {}
         FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=DPI, **fit)
+
+
+def check_picture(path: Path) -> None:
+    """Re-open a written picture.
+
+    Raises:
+        StorageError: it is not whole.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.verify()
+    except (OSError, SyntaxError) as error:  # as Pillow says that a chunk's checksum is wrong
+        raise StorageError(f"{path.name} cannot be read again: {error}") from error
 
 
 def draw(axes: Any, grid: Grid, frame: np.ndarray, cmap: str, limits: Limits, how: str = "nearest") -> Any:

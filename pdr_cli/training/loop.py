@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 
 from pdr_cli import files
 from pdr_cli.config import TrainConfig, parse_duration
+from pdr_cli.data import times as time_axis
 from pdr_cli.data.missing import Filling
 from pdr_cli.data.scaling import Scaling
 from pdr_cli.data.series import size
@@ -29,6 +31,7 @@ from pdr_cli.training.losses import Loss
 from pdr_cli.training.setup import set_up
 from pdr_cli.training.state import Position
 
+SHOWN = 4  # windows of a batch that a message names
 SAVE_SECONDS = 600.0  # a state this old is renewed within an epoch, so that kill -9 costs at most this much
 
 
@@ -77,9 +80,9 @@ class Trainer:
         self.position = Position()
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
-    def resume(self) -> None:
+    def resume(self, which: Literal["last", "last-1"] = "last") -> None:
         """Go on from the run's saved state."""
-        self.position = state.load(self.run.state, self.network, self.optimizer)
+        self.position = state.load(self.run, self.network, self.optimizer, which)
         _keep_metrics_until(self.run, self.position.step)
 
     def fit(self, progress: Progress) -> Position:
@@ -126,7 +129,7 @@ class Trainer:
 
     def save(self) -> None:
         """Replace the run's state."""
-        state.save(self.run.state, self.position, self.network, self.optimizer)
+        state.save(self.run, self.position, self.network, self.optimizer)
 
     def _fraction(self, began: float) -> float:
         """How much of the run is done, by steps or by time, whichever is further."""
@@ -135,7 +138,8 @@ class Trainer:
     def _step(self, began: float) -> None:
         rate = self._set_rate(began)
         self.network.train()
-        x, y, weight = self._tensors(self.train, self._batch())
+        which = self._batch()
+        x, y, weight = self._tensors(self.train, which)
         with self._autocast:
             out, taught = self.network.rehearse(x, y, self._fraction(began))
             loss, terms = self.loss(out.fused, y, weight)
@@ -147,8 +151,8 @@ class Trainer:
                 total = total + self.config.coarse_weight * coarse_loss
         if not torch.isfinite(total):
             raise NonFiniteLossError(
-                f"the loss is {float(total.detach()):g} at step {self.position.step + 1}; try a smaller --set train.lr "
-                f"(now {self.config.lr:g}) or --set train.clip_norm=1"
+                f"the loss is {float(total.detach()):g} at step {self.position.step + 1}, {self._where(which)}; what was "
+                f"saved stays. Try a smaller --set train.lr (now {self.config.lr:g}) or --set train.clip_norm=1"
             )
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -197,6 +201,16 @@ class Trainer:
         weight = known.astype(np.float32) * (1 if self.area is None else self.area.astype(np.float32))
         return torch.from_numpy(weight).to(self.device)
 
+    def _where(self, which: np.ndarray) -> str:
+        """Which batch of which epoch a step was, and where its windows begin in the data."""
+        epoch, place = divmod(self.position.step, self.per_epoch)
+        starts = []
+        for number, start in self.train.places[which[:SHOWN]]:
+            series = self.train.series[number]
+            starts.append(f"{Path(series.attrs['files'][0]).name} {time_axis.label(series.time.values[start])}")
+        more = f" and {len(which) - SHOWN} more" if len(which) > SHOWN else ""
+        return f"batch {place + 1} of epoch {epoch + 1} (windows from {', '.join(starts)}{more})"
+
     def _validate(self, progress: Progress) -> None:
         total = 0.0
         self.network.eval()
@@ -216,7 +230,7 @@ class Trainer:
 
     def _record(self, event: str, **values: Any) -> None:
         line = {"event": event, "step": self.position.step, "seconds": round(self.position.elapsed, 2), **values}
-        with self.run.metrics.open("a") as stream:
+        with files.storage_errors(self.run.metrics), self.run.metrics.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
 
 

@@ -1,0 +1,212 @@
+"""Fails one input or output call after the other while something is replaced, and looks at what is left.
+
+    LD_PRELOAD=faults.so python -m tests.reliability.fault_loop netcdf/kill model/EIO ...
+
+For n = 1, 2, 3 ... a child replaces the old target by the new one and is killed at its n-th call, or has that call fail,
+until a child comes through untouched. After each, the target is read, and replaced once more without help.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import json
+import mmap
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pdr_cli import checkpoint, files
+from pdr_cli.data import formats, samples, stored, video
+from pdr_cli.data.series import Series
+from pdr_cli.errors import PdrError
+
+FAULTS = {"kill": (0, False, False), "EIO": (errno.EIO, False, False), "ENOSPC": (errno.ENOSPC, True, True)}
+LIMIT = 5000  # calls; a loop that gets here does not end
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something that is replaced: `write(path, number)` gives version `number` the name `path`, `read` tells which it is."""
+
+    name: str
+    write: Callable[[Path, int], None]
+    read: Callable[[Path], int]
+    left: tuple[str, ...] = ()  # files beside the target that belong there
+
+
+@functools.cache
+def series_of(kind: str, number: int) -> Series:
+    """Version 1 or 2 of a small sample."""
+    whole = samples.make(kind, 0).isel(time=slice(0, 5), y=slice(0, 16), x=slice(0, 16)).load()
+    return whole.isel(time=slice(0, 3 + number))
+
+
+def write_series(kind: str) -> Callable[[Path, int], None]:
+    def write(path: Path, number: int) -> None:
+        formats.write(series_of(kind, number), path, {"title": "a fault loop"})
+
+    return write
+
+
+def steps_of(path: Path) -> int:
+    """Version by the number of steps, after every value was read."""
+    if path.suffix == ".mp4":
+        return int(video.read(path).load().sizes["time"]) - 3
+    return len(next(iter(stored.fields(path).values()))) - 3
+
+
+def write_state(path: Path, number: int) -> None:
+    import torch
+
+    from pdr_cli.runs import RunFolder
+    from pdr_cli.training import state
+
+    network = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(network.parameters())
+    (path.parent / "run").mkdir(exist_ok=True)
+    state.save(RunFolder(path.parents[1]), state.Position(step=number), network, optimizer)
+
+
+def read_state(path: Path) -> int:
+    from pdr_cli.training import state
+
+    return state.read(path)[0].step
+
+
+def write_model(path: Path, number: int) -> None:
+    import torch
+    from safetensors.torch import save
+
+    tensors = {"network.a": torch.full((3,), float(number)), "climatology": torch.zeros(1, 1, 2, 2)}
+    header = {"pdr": json.dumps({"format_version": checkpoint.FORMAT_VERSION})}
+    files.write_bytes(path, save(tensors, header | {"sha256": checkpoint.digest(tensors, header)}))
+
+
+def read_model(path: Path) -> int:
+    header, tensors = checkpoint._read(path, "pt", everything=True)
+    checkpoint._check_digest(header, checkpoint.digest(tensors, header), path)
+    return int(tensors["network.a"][0])
+
+
+def write_folder(path: Path, number: int) -> None:
+    with files.atomic_folder(path, replaces=lambda p: (p / "mark").is_file()) as made:
+        (made / "mark").write_text(str(number))
+        (made / "inside").mkdir()
+        (made / "inside" / "field").write_bytes(bytes([number]) * 1000)
+
+
+def read_folder(path: Path) -> int:
+    number = int((path / "mark").read_text())
+    assert (path / "inside" / "field").read_bytes() == bytes([number]) * 1000
+    return number
+
+
+def write_folder_by_two_renames(path: Path, number: int) -> None:
+    files._exchange = lambda one, other: False
+    write_folder(path, number)
+
+
+def read_recovered(path: Path) -> int:
+    """What the next writer finds: between two renames there is no folder until it is moved back."""
+    files.recover(path)
+    return read_folder(path)
+
+
+SUBJECTS = {
+    "text": Subject("a.txt", lambda p, n: files.write_text(p, str(n)), lambda p: int(p.read_text())),
+    "netcdf": Subject("a.nc", write_series("weather"), steps_of),
+    "hdf5": Subject("a.h5", write_series("traffic"), steps_of),
+    "npz": Subject("a.npz", write_series("weather"), steps_of),
+    "mp4": Subject("a.mp4", write_series("video"), steps_of),
+    "model": Subject("model.safetensors", write_model, read_model),
+    "state": Subject("state/last.safetensors", write_state, read_state, ("last-1.safetensors",)),
+    "folder": Subject("a.zarr", write_folder, read_folder),
+    "renames": Subject("b.zarr", write_folder_by_two_renames, read_recovered),
+}
+
+
+def loop(subject: Subject, fault: str, root: Path) -> dict[str, Any]:
+    """How often each outcome came, and every case in which the target was neither old nor new, or was not replaced next."""
+    library = ctypes.CDLL(None)
+    library.faults_seen.restype = ctypes.c_long
+    seen = mmap.mmap(-1, 8)
+    outcomes: Counter[str] = Counter()
+    wrong: list[str] = []
+    error, lasting, writes = FAULTS[fault]
+    target = root / subject.name
+    for n in range(1, LIMIT):
+        shutil.rmtree(root, ignore_errors=True)
+        target.parent.mkdir(parents=True)
+        subject.write(target, 1)
+        child = os.fork()
+        if child == 0:
+            library.faults_arm(os.fsencode(root), ctypes.c_long(n), error, int(lasting), int(writes))
+            code = attempt(lambda: subject.write(target, 2))
+            library.faults_disarm()
+            seen[:8] = int(library.faults_seen()).to_bytes(8, "little")
+            os._exit(code)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status >= 0 and int.from_bytes(seen[:8], "little") < n:
+            return {"calls": n - 1, "outcomes": dict(outcomes), "wrong": wrong}
+        outcomes[str(status)] += 1
+        wrong += [f"{fault} at call {n}: {what}" for what in after(subject, target, status)]
+    raise SystemExit(f"no end after {LIMIT} calls")
+
+
+def attempt(write: Callable[[], None]) -> int:
+    """Exit code of a command that does this."""
+    try:
+        write()
+    except PdrError as error:
+        return error.code
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def after(subject: Subject, target: Path, status: int) -> list[str]:
+    """What is wrong after a fault: a target that is not whole, a lie about it, or a next run that needs help."""
+    found = []
+    try:
+        number = subject.read(target)
+        if number not in (1, 2) or (status == 0 and number != 2):
+            found.append(f"exit {status}, but the target is version {number}")
+    except Exception as error:
+        found.append(f"exit {status}, and the target is not whole: {error!r}")
+    try:
+        subject.write(target, 2)
+        if subject.read(target) != 2:
+            found.append("the next run did not replace the target")
+    except Exception as error:
+        found.append(f"the next run failed: {error!r}")
+    debris = sorted({p.name for p in target.parent.iterdir()} - {target.name, *subject.left, "run"})
+    return found + ([f"left behind: {', '.join(debris)}"] if debris else [])
+
+
+def main() -> None:
+    np.seterr(all="ignore")
+    # In memory if that can be had, where thousands of syncs take no time.
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = Path(os.path.realpath(tempfile.mkdtemp(dir=memory)))
+    results = {}
+    for argument in sys.argv[1:]:
+        name, fault = argument.split("/")
+        results[argument] = loop(SUBJECTS[name], fault, folder / "work")
+    shutil.rmtree(folder)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
