@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -66,6 +66,10 @@ class Filling:
         if self.method == "none" or np.isfinite(frames).all():
             return frames
         return np.stack([self._fill(window, when) for window, when in zip(frames, times, strict=True)])
+
+    def land_only(self) -> Filling:
+        """The same for frames whose other missing values stay missing."""
+        return replace(self, method="none")
 
     def _fill(self, frames: np.ndarray, times: np.ndarray) -> np.ndarray:
         how: dict[str, Callable[[np.ndarray], np.ndarray]] = {"persist": persisted, "interp": interpolated}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError
 
-from .simvp import pad_to_multiple
+from .simvp import pad_to_multiple, where_known
 
 # From the coarsest to the finest: how much smaller the grid is, and the width of a block over hid_t (160, 80 and 44).
 SCALES, WIDTHS = (4, 2, 1), (1.0, 0.5, 0.275)
@@ -67,7 +67,7 @@ class DMVFN(nn.Module):
         return torch.stack(frames, dim=1)
 
     def training_forecast(
-        self, x: Tensor, target: Tensor, progress: float, anchored: bool = False
+        self, x: Tensor, target: Tensor, progress: float, anchored: bool = False, known: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Each frame from the two true ones before it, and the pyramid loss of all of them, observed ones too.
 
@@ -77,7 +77,8 @@ class DMVFN(nn.Module):
         following, (H, W) = true[:, 2:].flatten(0, 1), x.shape[-2:]
         before, last = (pad_to_multiple(two.flatten(0, 1), MULTIPLE) for two in (true[:, :-2], true[:, 1:-1]))
         made = [frames[..., :H, :W] for frames in self.advance(before, last)]
-        loss = torch.stack([pyramid_distance(frames, following) for frames in made])
+        there = None if known is None else known[:, 2:].flatten(0, 1)
+        loss = torch.stack([pyramid_distance(where_known(frames, following, there), following) for frames in made])
         weights = DECAY ** torch.arange(len(made) - 1, -1, -1, device=loss.device)
         frames = made[-1].unflatten(0, (len(x), -1))[:, x.shape[1] - 2 :]
         return frames, {"pyramid_loss": (weights * loss).sum()}

@@ -56,16 +56,19 @@ class PDR(nn.Module):
         """x: [B, T, C, H, W], the observed frames; `out_steps` is τ, shorter or longer than T."""
         return self.paint(self.coarse_forecast(x, out_steps), x[:, -1])
 
-    def rehearse(self, x: Tensor, target: Tensor, progress: float) -> tuple[Forecast, dict[str, Tensor]]:
+    def rehearse(
+        self, x: Tensor, target: Tensor, progress: float, known: Tensor | None = None
+    ) -> tuple[Forecast, dict[str, Tensor]]:
         """A forecast as training makes it, and what it minimises beside its loss.
 
         Predictors with a `training_forecast` are taught with the target [B, τ, C, H, W]; others, and one that is frozen,
-        do as always. `progress` is the share of the training that is done.
+        do as always. `progress` is the share of the training that is done; where x and target are not `known`,
+        [B, T + τ, C, H, W], they are filled, and nothing is minimised there.
         """
         lesson: Any = getattr(self.predictor, "training_forecast", None)
         if lesson is None or self.frozen:
             return self(x, target.shape[1]), {}
-        coarse, terms = lesson(x, target, progress, self.anchor == "last")
+        coarse, terms = lesson(x, target, progress, self.anchor == "last", known)
         return self.paint(coarse, x[:, -1]), terms
 
     def coarse_forecast(self, x: Tensor, out_steps: int) -> Tensor:

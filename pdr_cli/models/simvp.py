@@ -174,3 +174,8 @@ def extend(frames: Tensor, dim: int, extra: int) -> Tensor:
     else:
         tail = frames.narrow(dim, length - 1, 1).repeat_interleave(extra, dim)
     return torch.cat([frames, tail], dim)
+
+
+def where_known(pred: Tensor, target: Tensor, known: Tensor | None) -> Tensor:
+    """`pred`, with `target` in its place where nothing is known: a difference from it there is 0 and teaches nothing."""
+    return pred if known is None else torch.where(known, pred, target)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pdr_cli.errors import DataError
 
-from .simvp import pad_to_multiple, rollout
+from .simvp import pad_to_multiple, rollout, where_known
 
 OUTER_KERNEL, INNER_KERNEL = 51, 21
 FREQUENCY_WEIGHT = 0.001
@@ -68,11 +68,12 @@ class WaST(nn.Module):
         return self.readout(latent).transpose(1, 2)[:, :T, :, :H, :W]
 
     def training_forecast(
-        self, x: Tensor, target: Tensor, progress: float, anchored: bool = False
+        self, x: Tensor, target: Tensor, progress: float, anchored: bool = False, known: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """A forecast as ever, and the frequency loss; arguments as for `Recurrent.training_forecast`."""
         frames = rollout(lambda seen: self(seen) + (seen[:, -1:] if anchored else 0), x, target.shape[1])
-        return frames, {"frequency_loss": FREQUENCY_WEIGHT * frequency_loss(frames, target)}
+        made = where_known(frames, target, None if known is None else known[:, x.shape[1] :])
+        return frames, {"frequency_loss": FREQUENCY_WEIGHT * frequency_loss(made, target)}
 
 
 class Decompose(nn.Module):

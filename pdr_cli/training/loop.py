@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +39,22 @@ class NonFiniteLossError(DataError):
     """Training diverged: the loss is NaN or infinite."""
 
     name = "E_NON_FINITE_LOSS"
+
+
+class Batch(NamedTuple):
+    """Windows in network units, everywhere finite.
+
+    Args:
+        x: observed, [B, T, C, H, W].
+        y: following, [B, τ, C, H, W].
+        weight: how much each value of y counts, [B, τ, C, H, W] or what broadcasts to it; None: all alike.
+        known: where x and y are what the data say, [B, T + τ, C, H, W]; None: everywhere.
+    """
+
+    x: torch.Tensor
+    y: torch.Tensor
+    weight: torch.Tensor | None
+    known: torch.Tensor | None
 
 
 @dataclass
@@ -139,9 +155,9 @@ class Trainer:
         rate = self._set_rate(began)
         self.network.train()
         which = self._batch()
-        x, y, weight = self._tensors(self.train, which)
+        x, y, weight, known = self._tensors(self.train, which)
         with self._autocast:
-            out, taught = self.network.rehearse(x, y, self._fraction(began))
+            out, taught = self.network.rehearse(x, y, self._fraction(began), known)
             loss, terms = self.loss(out.fused, y, weight)
             total = loss + sum(taught.values())
             terms |= taught
@@ -182,20 +198,19 @@ class Trainer:
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.train))
         return order[place * self.config.batch : (place + 1) * self.config.batch]
 
-    def _tensors(self, windows: Windows, which: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Observed and following frames in network units, [B, T, C, H, W] and [B, τ, C, H, W], and the latter's weights.
-
-        Observed frames are filled; in the following ones a missing value is 0 and has no weight. No weights: all alike.
-        """
+    def _tensors(self, windows: Windows, which: np.ndarray) -> Batch:
+        """Windows in network units. Land is filled in all frames, other missing values in observed ones."""
         may_lack: Literal["none", "following", "all"] = "none" if windows.land is None else "following"
-        observed, following = windows.batch(which, missing="all" if self.filling.method != "none" else may_lack)
-        observed = self.filling.apply(observed, [windows.times(int(i))[: windows.in_steps] for i in which])
-        x, y = (torch.from_numpy(self.scaling.apply(a)) for a in (observed, np.nan_to_num(following)))
-        return x.to(self.device), y.to(self.device), self._weight(following)
+        frames = windows.batch(which, missing="all" if self.filling.method != "none" else may_lack)
+        known = np.isfinite(np.concatenate(frames, axis=1))
+        observed = self.filling.apply(frames[0], [windows.times(int(i))[: windows.in_steps] for i in which])
+        following = self.scaling.apply(self.filling.land_only().apply(frames[1], []))
+        following = np.where(np.isfinite(following), following, np.float32(0))
+        x, y, there = (torch.from_numpy(f).to(self.device) for f in (self.scaling.apply(observed), following, known))
+        return Batch(x, y, self._weight(known[:, windows.in_steps :]), None if known.all() else there)
 
-    def _weight(self, following: np.ndarray) -> torch.Tensor | None:
+    def _weight(self, known: np.ndarray) -> torch.Tensor | None:
         """How much each value of [B, τ, C, H, W] counts, or None where all count alike."""
-        known = np.isfinite(following)
         if known.all() and self.area is None:
             return None
         weight = known.astype(np.float32) * (1 if self.area is None else self.area.astype(np.float32))
@@ -217,7 +232,7 @@ class Trainer:
         with torch.inference_mode():
             for start in range(0, len(self.val), self.config.batch):
                 which = np.arange(start, min(start + self.config.batch, len(self.val)))
-                x, y, weight = self._tensors(self.val, which)
+                x, y, weight, _ = self._tensors(self.val, which)
                 with self._autocast:
                     loss, _ = self.loss(self.network(x, y.shape[1]).fused, y, weight)
                 total += float(loss) * len(which)

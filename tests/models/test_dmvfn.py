@@ -177,6 +177,20 @@ def test_every_parameter_learns() -> None:
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+def test_the_pyramid_loss_does_not_see_what_is_unknown() -> None:
+    model, frames = small(2).train(), torch.rand(2, 5, 2, 16, 16)
+    known = torch.ones_like(frames, dtype=torch.bool)
+    known[..., :5] = False
+    losses = []
+    for columns in (slice(0), slice(5), slice(6)):
+        other = frames.clone()
+        other[:, -1, :, :, columns] += 1  # of the last frame, which is compared but not fed in
+        torch.manual_seed(0)  # blocks are taken by chance
+        _, terms = model.training_forecast(frames[:, :3], other[:, 3:], 0.5, known=known)
+        losses.append(float(terms["pyramid_loss"].detach()))
+    assert losses[0] == losses[1] != losses[2]
+
+
 def test_motion_is_learnt() -> None:
     model, frames = small(hid_t=16).train(), moving(6)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)

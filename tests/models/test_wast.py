@@ -130,6 +130,16 @@ def test_frequency_loss_is_minimised_beside_the_frames() -> None:
     assert model.readout[2].weight.grad.any()
 
 
+def test_frequency_loss_does_not_see_what_is_unknown() -> None:
+    model, x, target = small().train(), torch.rand(2, 4, 2, 8, 8), torch.rand(2, 5, 2, 8, 8)
+    known = torch.ones(2, 9, 2, 8, 8, dtype=torch.bool)
+    known[..., :3] = False
+    forecast, terms = model.training_forecast(x, target, 0.5, known=known)
+    (gradient,) = torch.autograd.grad(terms["frequency_loss"], forecast)
+    assert not gradient[..., :3].any()
+    assert gradient[..., 3:].any()
+
+
 @pytest.mark.parametrize("anchor", ["none", "last"])
 def test_training_makes_the_same_forecast(anchor: str) -> None:
     model = PDR(small(), None, build_fusion("none", 2), anchor)

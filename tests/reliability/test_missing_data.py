@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from pdr_cli import checkpoint
+from pdr_cli.models.pdr import PDR
 from tests.builders import field, weather_file
 from tests.cli import pdr
 from tests.conftest import tiny_settings
@@ -58,6 +61,25 @@ def test_land_comes_back_as_land_and_nothing_else_does(coast: Path, coast_run: P
     made = forecast(coast, coast_run)
     assert np.isnan(made[:, :4, :5]).all()
     assert np.isfinite(made).sum() == 4 * (13 * 15 - 20)
+
+
+@pytest.mark.parametrize("name", ["f.nc", "f.zarr", "h.zarr"])
+def test_land_in_a_forecast_is_no_fault_of_it(coast: Path, coast_run: Path, name: str) -> None:
+    many = ["--every-init"] if name.startswith("h") else []
+    assert pdr("predict", coast, "-o", name, "-m", coast_run, *many).code == 0
+    result = pdr("verify", name)
+    assert (result.code, "up to 20 cells of each missing" in result.out) == (0, True), result.out
+
+
+def test_a_cell_that_one_frame_alone_lacks_is_a_fault(coast: Path, coast_run: Path) -> None:
+    forecast(coast, coast_run)
+
+    def lose(values: np.ndarray) -> None:
+        values[2, 9, 9] = np.nan
+
+    changed(Path("forecast.nc"), Path("g.nc"), lose)
+    result = pdr("verify", "g.nc")
+    assert (result.code, "1 of 4 frames of t2m lack other cells" in result.out) == (65, True), result.out
 
 
 def test_the_model_knows_its_land(coast_run: Path) -> None:
@@ -150,6 +172,24 @@ def test_persisted_values_are_those_of_the_frame_before(coast: Path, coast_run: 
     lost, repeated = changed(coast, tmp_path / "lost.nc", lose), changed(coast, tmp_path / "repeated.nc", repeat)
     filled = forecast(lost, coast_run, "--fill-missing", "persist")
     assert np.array_equal(filled, forecast(repeated, coast_run), equal_nan=True)
+
+
+@pytest.mark.parametrize("backbone", ["convlstm", "dmvfn", "wast"])
+def test_predictors_that_are_shown_the_truth_learn_beside_land(make_run: MakeRun, coast: Path, backbone: str) -> None:
+    made = forecast(coast, make_run(coast, "--backbone", backbone))
+    assert np.isnan(made[:, :4, :5]).all()
+    assert np.isfinite(made).sum() == 4 * (13 * 15 - 20)
+
+
+def test_true_frames_show_land_as_observed_ones_do(make_run: MakeRun, coast: Path, monkeypatch: Any) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    usual = PDR.rehearse
+    monkeypatch.setattr(PDR, "rehearse", lambda self, x, y, *more: seen.append((x, y)) or usual(self, x, y, *more))
+    make_run(coast, "--set", "data.scaling=minmax")
+    for x, y in seen:
+        land = x[0, 0, :, 0, 0]
+        assert float(land.abs().max()) > 0, "the mean is not 0 on this scale"
+        assert (y[..., :4, :5] == land[:, None, None]).all()
 
 
 def test_latitude_weights_need_latitudes(traffic: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError
-from pdr_cli.models.simvp import pad_to_multiple
+from pdr_cli.models.simvp import pad_to_multiple, where_known
 
 # OpenSTL stops showing true frames after 50,000 of the 63,900 steps that TaxiBJ's 50 epochs have.
 SAMPLING_SPAN = 0.78
@@ -61,7 +61,7 @@ class Recurrent(nn.Module, ABC):
         return self.unfold(frames[:, T - 1 :], H, W)
 
     def training_forecast(
-        self, x: Tensor, target: Tensor, progress: float, anchored: bool = False
+        self, x: Tensor, target: Tensor, progress: float, anchored: bool = False, known: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The forecast as it is made in training, and what is minimised beside its loss.
 
@@ -73,6 +73,7 @@ class Recurrent(nn.Module, ABC):
             target: [B, τ, C, H, W].
             progress: share of the training that is done.
             anchored: as in `forward`.
+            known: [B, T + τ, C, H, W], True where the data have values, which are filled elsewhere; None: everywhere.
 
         Returns:
             [B, τ, C, H, W], and terms by name.
@@ -83,7 +84,8 @@ class Recurrent(nn.Module, ABC):
         frames = self.unfold(folded, H, W)
         terms = self.training_terms(memory)
         if T > 1:
-            terms["observed_loss"] = (T - 1) / steps * nn.functional.mse_loss(frames[:, : T - 1], x[:, 1:])
+            made = where_known(frames[:, : T - 1], x[:, 1:], None if known is None else known[:, 1:T])
+            terms["observed_loss"] = (T - 1) / steps * nn.functional.mse_loss(made, x[:, 1:])
         return frames[:, T - 1 :], terms
 
     def unroll(

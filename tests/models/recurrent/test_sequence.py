@@ -58,6 +58,14 @@ def test_what_it_makes_of_observed_frames_counts_as_much_per_frame() -> None:
     assert float(terms["seen"]) == 6, "3 observed and 3 of 4 forecast frames are fed in"
 
 
+def test_observed_frames_count_where_they_are_known() -> None:
+    # As above, but of the second and third frame only the upper half is known: half of the squared errors is left.
+    known = torch.ones(1, 7, 1, 4, 4, dtype=torch.bool)
+    known[:, 1:3, :, 2:] = False
+    _, terms = Counts(1).training_forecast(torch.zeros(1, 3, 1, 4, 4), torch.zeros(1, 4, 1, 4, 4), 0.0, known=known)
+    assert float(terms["observed_loss"]) == pytest.approx(1 / 4)
+
+
 def test_one_observed_frame_has_nothing_before_it() -> None:
     _, terms = Counts(1).training_forecast(torch.zeros(1, 1, 1, 4, 4), torch.zeros(1, 2, 1, 4, 4), 0.0)
     assert set(terms) == {"seen"}
