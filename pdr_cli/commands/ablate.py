@@ -140,7 +140,7 @@ def run(
         _show_plan(grid)
         return
     paths = inputs.for_training(grid.base)
-    with _resumable(grid):
+    with files.locked(grid.path), _resumable(grid):
         _train_all(grid, paths, where)
         _score_all(grid, paths, device)
     document = summary(grid)

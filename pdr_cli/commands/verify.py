@@ -142,9 +142,13 @@ def _times(path: Path, fields: dict[str, np.ndarray]) -> Iterator[Finding]:
 
 
 def _values(name: str, field: np.ndarray, low: float, high: float) -> Iterator[Finding]:
-    """Numbers of one variable, [..., y, x]. What is missing in every frame alike is land, or was missing in the input."""
-    frames = field.reshape(-1, *field.shape[-2:])
-    absent = np.isnan(frames)
+    """Numbers of one variable, [..., lead, y, x].
+
+    What all lead times of a forecast lack alike is land, or was missing in the whole window that it begins from.
+    """
+    frames, lacking = field.reshape(-1, *field.shape[-2:]), np.isnan(field)
+    absent = lacking.reshape(frames.shape)
+    uneven = int((lacking != lacking[..., :1, :, :]).any(axis=(-2, -1)).sum())
     infinite = int(np.isinf(frames).sum())
     empty = int(absent.all(axis=(1, 2)).sum())
     with np.errstate(invalid="ignore"):
@@ -152,13 +156,13 @@ def _values(name: str, field: np.ndarray, low: float, high: float) -> Iterator[F
     problems = [
         (infinite, f"{infinite} values of {name} are infinite"),
         (empty, f"{empty} of {len(frames)} frames of {name} hold no value"),
+        (uneven, f"{uneven} of {len(frames)} frames of {name} lack other cells than the first of their forecast"),
         (outside, f"{outside} values of {name} are not between {low:g} and {high:g}"),
     ]
     for count, what in problems:
         if count > 0:
             yield Finding("problem", what, AGAIN)
     if not any(count > 0 for count, _ in problems):
-        missing = f", {int(absent[0].sum())} cells of each missing" if absent.any() else ""
+        cells = absent.sum(axis=(1, 2))
+        missing = f", up to {cells.max()} cells of each missing" if absent.any() else ""
         yield Finding("ok", f"{name}: {len(frames)} frames, {np.nanmin(field):.4g} to {np.nanmax(field):.4g}{missing}")
-    if absent.any() and not (absent == absent[0]).all():
-        yield Finding("warning", f"missing values of {name} differ between frames", "see what the input lacked")

@@ -25,6 +25,8 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 FIELD_SUFFIXES = (*NETCDF_SUFFIXES, zarr.SUFFIX)  # formats that hold fields with their coordinates
 OUTPUTS = (*FIELD_SUFFIXES, *HDF5_SUFFIXES, ".mp4", ".gif", ".npz")
 COMPRESSION = 4
+NAMES = {"netcdf": "NetCDF", "zarr": "Zarr", "hdf5": "HDF5", "npz": "NPZ", "frames": "a folder of pictures",
+         "windows": "a list of windows"}  # fmt: skip
 
 
 def find_inputs(arguments: Sequence[str | Path]) -> list[Path]:
@@ -145,7 +147,8 @@ def open_series(
     kinds = {p: detect(p) for p in paths}
     if len(set(kinds.values())) > 1:
         one, other = (next(p for p, k in kinds.items() if k == kind) for kind in sorted(set(kinds.values()))[:2])
-        raise DataError(f"files of one format are wanted, but {one} is {kinds[one]} and {other} is {kinds[other]}")
+        names_of = [NAMES.get(kinds[p], kinds[p]) for p in (one, other)]
+        raise DataError(f"files of one format are wanted, but {one} is {names_of[0]} and {other} is {names_of[1]}")
     kind = kinds[paths[0]]
     if kind == "netcdf":
         return [netcdf.read(paths, variables, rename)]

@@ -12,7 +12,7 @@ import numpy as np
 
 from pdr_cli import files
 from pdr_cli.config import Config
-from pdr_cli.data import formats, scaling, splits, statistics, windows
+from pdr_cli.data import formats, scaling, splits, statistics, windows, zarr
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.missing import Filling
@@ -171,8 +171,10 @@ def what_was_seen(prepared: Prepared) -> Seen:
 def _check_kind(config: Config, series: Series) -> None:
     kind = KIND_OF_FORMAT.get(series.attrs["format"], config.data.kind)
     if config.data.kind not in ("any", kind):
+        file = Path(series.attrs["files"][0])
+        found = "zarr" if zarr.is_store(file) else series.attrs["format"]
         raise DataError(
-            f"{series.attrs['files'][0]} is {series.attrs['format']}, but preset {config.preset} is for {config.data.kind}; "
+            f"{file} is {formats.NAMES.get(found, found)}, but preset {config.preset} is for {config.data.kind}; "
             f"take {kind}-small, or see `pdr presets`"
         )
 
