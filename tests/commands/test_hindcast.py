@@ -19,6 +19,7 @@ from pdr_cli.data import cf
 from pdr_cli.errors import StorageError
 from tests.builders import field, weather_file
 from tests.cli import pdr
+from tests.reliability.processes import LOCKS, another_process
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -130,6 +131,7 @@ def test_traffic_has_hindcasts_too(traffic: Path, traffic_run: Path) -> None:
     [
         (["-o", "h.nc", "--init", "2020-01-03"], "--init is for one forecast"),
         (["-o", "h.nc", "--preview", "a.png"], "--preview is for one forecast"),
+        (["-o", "h.nc", "--fill-gap", "interp"], "--fill-gap is for one forecast"),
         (["-o", "h.npz"], "--every-init writes .nc"),
         (["-o", "h.nc", "--time-layout", "grib"], "use cf or wb2"),
         (["-o", "h.npz", "--time-layout", "wb2"], "--time-layout wb2 is for .nc"),
@@ -182,6 +184,53 @@ def test_numbers_that_read_back_differently_are_noticed(
     assert not Path("h.nc").exists()
 
 
+@pytest.mark.parametrize("name", ["h.nc", "h.zarr"])
+def test_a_rerun_is_up_to_date_until_something_it_depends_on_changes(
+    holed: Path, weather_run: Path, tmp_path: Path, name: str
+) -> None:
+    def outcome(data: Path, *more: str) -> str:
+        result = pdr("predict", data, "--every-init", "-o", name, "-m", weather_run, "--skip-existing", *more)
+        assert result.code == 0, result.err
+        return result.out
+
+    assert "22 forecasts of 4 steps" in outcome(holed)
+    assert outcome(holed) == f"{name}  up to date\n"
+    with xr.open_dataset(holed) as data:
+        changed = data.load().copy(deep=True)
+    changed.t2m[15, 3, 4] += 0.5
+    changed.to_netcdf(tmp_path / "changed.nc")
+    for data, more in (
+        (tmp_path / "changed.nc", []),
+        (holed, []),
+        (holed, ["--compress", "1"]),
+        (holed, ["--steps=5"]),
+    ):
+        assert "22 forecasts" in outcome(data, *more), "each differs from the one before"
+
+
+def test_an_existing_hindcast_is_left_on_request(holed: Path, weather_run: Path) -> None:
+    make("h.zarr", holed, weather_run)
+    before = {p: p.stat().st_mtime_ns for p in Path("h.zarr").rglob("*")}
+    result = pdr("predict", holed, "--every-init", "-o", "h.zarr", "-m", weather_run, "--no-clobber")
+    assert (result.code, "--no-clobber leaves it" in result.last) == (73, True)
+    assert {p: p.stat().st_mtime_ns for p in Path("h.zarr").rglob("*")} == before
+
+
+def test_of_two_hindcasts_at_once_the_second_leaves_with_75(holed: Path, weather_run: Path) -> None:
+    with another_process(LOCKS, "h.zarr") as other:
+        result = pdr("predict", holed, "--every-init", "-o", "h.zarr", "-m", weather_run)
+    assert (result.code, f"process {other.pid} on " in result.last) == (75, True), result.last
+    assert not Path("h.zarr").exists()
+
+
+def test_a_folder_of_other_things_is_not_replaced(holed: Path, weather_run: Path) -> None:
+    Path("h.zarr").mkdir()
+    Path("h.zarr", "letter.txt").write_text("mine")
+    result = pdr("predict", holed, "--every-init", "-o", "h.zarr", "-m", weather_run)
+    assert (result.code, "not replaced" in result.last) == (73, True)
+    assert Path("h.zarr", "letter.txt").read_text() == "mine"
+
+
 def started(arguments: list[str | Path], processes: int = 0) -> subprocess.Popen:
     """`pdr arguments...` in a process of its own, or by torchrun in several."""
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes else []
@@ -195,11 +244,11 @@ def test_a_killed_hindcast_leaves_no_file_of_that_name(
     weather: Path, weather_run: Path, tmp_path: Path, name: str
 ) -> None:
     process = started(["predict", weather, "--every-init", "-o", name, "-m", weather_run, "--steps", "400"])
-    while process.poll() is None and not list(tmp_path.glob(".h.*")):
+    while process.poll() is None and not list(tmp_path.glob(".h.*.tmp.*")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert list(tmp_path.glob(".h.*")), "it was killed while it wrote"
+    assert list(tmp_path.glob(".h.*.tmp.*")), "it was killed while it wrote"
     assert not (tmp_path / name).exists()
     make(name, weather, weather_run)
 
