@@ -211,7 +211,8 @@ class Model:
         land, known, method = self.card.land, self.card.limits, self.repairs.fill_missing
         mean = self.card.scaling.offset if known is None else known.mean
         method = self.card.config.data.fill_missing if method == "none" else method
-        return Filling(np.asarray(mean), None if land is None else land.cells, method, self.climatology)
+        climatology = None if method == "none" else self.climatology  # which takes torch to read
+        return Filling(np.asarray(mean), None if land is None else land.cells, method, climatology)
 
     def land_on(self, series: Series) -> np.ndarray:
         """Cells that training never knew, on the grid of a series: [C, H, W]."""

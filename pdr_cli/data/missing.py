@@ -51,30 +51,31 @@ class Filling:
         method: "none", or for other missing cells "persist" (the last known value of the cell in the window, before it
             the first), "mean" (the training climatology at that time) or "interp" (between the known frames before and
             after, or else between the known cells around). A cell that the window never knows gets the climatology.
-        climatology: of the training data.
+        climatology: of the training data; None with "none".
     """
 
     mean: np.ndarray
     land: np.ndarray | None
     method: str
-    climatology: Climatology
+    climatology: Climatology | None
 
     def apply(self, frames: np.ndarray, times: Sequence[np.ndarray]) -> np.ndarray:
         """Windows [B, T, C, H, W] in data units, NaN where missing, at `times`, [T] of each; filled."""
         if self.land is not None:
             frames = np.where(self.land, np.asarray(self.mean, np.float32)[:, None, None], frames)
-        if self.method == "none" or np.isfinite(frames).all():
+        if self.climatology is None or self.method == "none" or np.isfinite(frames).all():
             return frames
-        return np.stack([self._fill(window, when) for window, when in zip(frames, times, strict=True)])
+        usual = self.climatology
+        return np.stack([self._fill(window, usual.at(when)) for window, when in zip(frames, times, strict=True)])
 
     def land_only(self) -> Filling:
         """The same for frames whose other missing values stay missing."""
         return replace(self, method="none")
 
-    def _fill(self, frames: np.ndarray, times: np.ndarray) -> np.ndarray:
+    def _fill(self, frames: np.ndarray, usual: np.ndarray) -> np.ndarray:
         how: dict[str, Callable[[np.ndarray], np.ndarray]] = {"persist": persisted, "interp": interpolated}
         filled = how.get(self.method, lambda x: x)(frames)
-        return np.where(np.isfinite(filled), filled, self.climatology.at(times)).astype(np.float32)
+        return np.where(np.isfinite(filled), filled, usual).astype(np.float32)
 
 
 def check_method(method: str) -> None:

@@ -154,10 +154,10 @@ def _completed(frames: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 
 def _blocks(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int) -> list[tuple[Series, int, int]]:
+    if not parts:
+        return []
     length = frames_at_once(parts[0][0], BLOCK)
     blocks = [(s, low, min(low + length, stop)) for s, start, stop in parts for low in range(start, stop, length)]
-    if not blocks:
-        return []
     affordable = max(1, int(budget_mb * 1e6 / (length * bytes_per_frame(parts[0][0]))))
     if len(blocks) <= affordable:
         return blocks

@@ -83,7 +83,6 @@ def active_backend(device: torch.device | str) -> tuple[str, str]:
     return _select("auto", torch.device(device).type)
 
 
-@torch.compiler.assume_constant_result
 def _select(backend: str, device: str) -> tuple[str, str]:
     """The name of the backend to use on a type of device, and the reason for it."""
     asked = f"backend={backend!r}"
@@ -107,6 +106,10 @@ def _select(backend: str, device: str) -> tuple[str, str]:
     if reason := native.unavailable(backend):
         raise RendererUnavailable(f"{asked}, but {reason}; backend='reference' or 'auto' works everywhere")
     return backend, f"asked for by {asked}"
+
+
+# What torch.compiler.assume_constant_result does, which imports the compiler too: half of a forecast's start.
+_select._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache

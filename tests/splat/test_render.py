@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -94,3 +97,16 @@ def test_says_what_does_not_fit(gaussians, change, message):
     options = {"size": (20, 22), "kernel_size": 9}
     with pytest.raises(ValueError, match=message):
         splat.render(**{**inputs, **options, **change})
+
+
+def test_the_choice_of_a_backend_is_marked_as_torch_marks_it():
+    def same():
+        pass
+
+    torch.compiler.assume_constant_result(same)
+    assert vars(splat._select) == vars(same)
+
+
+def test_torchs_compiler_is_not_imported():
+    code = "import sys, pdr_cli.models.pdr; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, "it takes 2 s"
