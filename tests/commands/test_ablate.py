@@ -19,6 +19,7 @@ from pdr_cli.training.ablations import Ablation, Variant
 from pdr_cli.training.loop import NonFiniteLossError, Trainer
 from tests.cli import Result, pdr
 from tests.conftest import tiny_settings
+from tests.reliability.processes import LOCKS, another_process
 
 SMALL = Ablation(
     "how much of L1",
@@ -98,6 +99,12 @@ def test_resumed_grid_trains_only_what_is_missing(done: tuple[Path, Result]) -> 
     assert (out / "ablation.md").read_text() == table, "the same seed gives the same scores"
     steps = [json.loads(line)["step"] for line in (out / "half-43" / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps), "the log of the lost run is gone"
+
+
+def test_one_process_at_a_time_works_on_a_grid(done: tuple[Path, Result]) -> None:
+    with another_process(LOCKS, done[0]) as other:
+        result = pdr("train", "--resume", "-o", done[0])
+    assert (result.code, f"process {other.pid} on " in result.last) == (75, True), result.last
 
 
 def test_interruption_names_the_grid_and_the_grid_goes_on(

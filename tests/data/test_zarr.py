@@ -101,7 +101,7 @@ def test_an_old_store_is_replaced_whole_or_left_whole(tmp_path: Path) -> None:
     def stop(_: Path) -> None:
         raise RuntimeError("stop")
 
-    with pytest.raises(RuntimeError, match="stop"), files.atomic_folder(target, verify=stop) as temporary:
+    with pytest.raises(RuntimeError, match="stop"), files.atomic_folder(target, stop, zarr.is_store) as temporary:
         (temporary / "half").write_text("")
     assert zarr.read([target]).sizes["time"] == 10
     formats.write(series, target, {})
@@ -157,6 +157,12 @@ def test_a_model_is_trained_on_a_store(tmp_path: Path, weather: Path, weather_ru
         assert pdr("predict", weather, "-o", name, "-m", model).code == 0
     with xr.open_dataset("a.nc") as a, xr.open_dataset("b.nc") as b:
         assert np.array_equal(a.t2m.values, b.t2m.values), "the same data and seed give the same weights"
+
+
+def test_a_store_of_another_kind_than_the_presets_is_called_zarr(tmp_path: Path) -> None:
+    zarr_file(tmp_path / "a.zarr")
+    result = pdr("train", "--preset", "traffic-small", "--data", "a.zarr", "--dry-run")
+    assert (result.code, "a.zarr is Zarr, but preset traffic-small is for traffic" in result.last) == (65, True)
 
 
 def test_the_output_may_not_be_the_input(tmp_path: Path, weather_run: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_signal_while_the_file_is_written_changes_no_output(
     from pdr_cli.data import netcdf
 
     Path("f.nc").write_bytes(b"old")
-    monkeypatch.setattr(netcdf, "verify", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(netcdf, "reading_back", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     assert pdr("predict", weather, "-o", "f.nc", "-m", weather_run).code == 143
     assert [(p.name, p.read_bytes()) for p in Path().iterdir()] == [("f.nc", b"old")]
 
