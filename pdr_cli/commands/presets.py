@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 from pdr_cli import config
 
 
 def run(name: str | None) -> None:
     """Print one preset as it is on disk, or a table of all."""
     if name is not None:
-        sys.stdout.write(config.preset_path(name).read_text())
+        print(config.preset_path(name).read_text(), end="")
         return
     from rich.console import Console
     from rich.table import Table

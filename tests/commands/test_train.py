@@ -12,7 +12,7 @@ import pytest
 
 from pdr_cli import checkpoint, config
 from tests.builders import field, traffic_file, weather_file
-from tests.cli import pdr
+from tests.cli import Result, pdr
 from tests.conftest import tiny_settings
 
 
@@ -113,12 +113,28 @@ def test_too_few_steps_are_refused(tmp_path: Path) -> None:
     assert (result.code, "20 steps are too few" in result.last) == (65, True)
 
 
-@pytest.mark.parametrize("step", [30, 130])
-def test_missing_values_are_refused_in_training_and_in_validation(tmp_path: Path, step: int) -> None:
+def train_with(tmp_path: Path, step: int, value: float) -> Result:
+    """Train for a step on 160 frames, of which one has `value` in one cell; so few validate that all their windows share some."""
     values = field(160)
-    values[step, 2, 3] = np.nan
+    values[step, 2, 3] = value
     holed = weather_file(tmp_path / "holed.nc", values=values)
-    result = pdr("train", "--preset", "demo", "--data", holed, "--steps", "1", "-q", *tiny_settings())
+    return pdr("train", "--preset", "demo", "--data", holed, "--steps", "1", "-o", "run", *tiny_settings())
+
+
+def test_a_missing_value_in_training_costs_the_windows_that_observe_it(tmp_path: Path) -> None:
+    result = train_with(tmp_path, 30, np.nan)
+    assert (result.code, "1 of 160 frames lack more" in result.err) == (0, True), result.err
+
+
+def test_a_missing_value_that_leaves_no_window_to_validate_is_refused(tmp_path: Path) -> None:
+    result = train_with(tmp_path, 130, np.nan)
+    assert (result.code, "E_MISSING_VALUES" in result.last) == (65, True), result.last
+    assert "every window for validation lacks more values than land" in result.last
+
+
+@pytest.mark.parametrize("step", [30, 130])
+def test_a_value_that_cannot_be_is_refused_in_training_and_in_validation(tmp_path: Path, step: int) -> None:
+    result = train_with(tmp_path, step, np.inf)
     assert (result.code, "E_MISSING_VALUES" in result.last, " 1 of " in result.last) == (65, True, True), result.last
 
 

@@ -128,6 +128,7 @@ SUBJECTS = {
     "netcdf": Subject("a.nc", write_series("weather"), steps_of),
     "hdf5": Subject("a.h5", write_series("traffic"), steps_of),
     "npz": Subject("a.npz", write_series("weather"), steps_of),
+    "zarr": Subject("c.zarr", write_series("weather"), steps_of),
     "mp4": Subject("a.mp4", write_series("video"), steps_of),
     "model": Subject("model.safetensors", write_model, read_model),
     "state": Subject("state/last.safetensors", write_state, read_state, ("last-1.safetensors",)),

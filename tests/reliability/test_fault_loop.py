@@ -17,6 +17,7 @@ FAST = [
 ]
 SLOW = [
     *("netcdf/kill", "netcdf/EIO", "npz/kill", "npz/EIO", "npz/ENOSPC", "mp4/EIO", "mp4/ENOSPC"),
+    *("zarr/kill", "zarr/EIO", "zarr/ENOSPC"),
     *("state/ENOSPC", "model/EIO", "model/ENOSPC", "folder/ENOSPC", "renames/ENOSPC"),
 ]
 # What a command may end with; the C library of NetCDF sometimes dies itself when its disk is full.
