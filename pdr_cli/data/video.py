@@ -143,9 +143,27 @@ def _write_mp4(frames: np.ndarray, path: Path, rate: Fraction, provenance: Mappi
         out.mux(stream.encode())
 
 
+def _check_whole(path: Path) -> None:
+    """Refuse an MP4 whose pictures or their index go on behind the end of the file, which decoders may pass over."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        place = 0
+        while place + 8 <= size:
+            stream.seek(place)
+            header = stream.read(16)
+            if place == 0 and header[4:8] != b"ftyp":
+                return
+            length = int.from_bytes(header[:4])
+            length = {0: size - place, 1: int.from_bytes(header[8:])}.get(length, length)
+            if header[4:8] in (b"moov", b"mdat") and place + length > size:
+                raise DataError(f"{path} ({size} bytes) is cut short: {place + length - size} bytes are missing")
+            place += max(length, 8)
+
+
 def _open(path: Path):  # type: ignore[no-untyped-def]
     import av
 
+    _check_whole(path)
     try:
         container = av.open(os.path.abspath(path))
     except (av.error.FFmpegError, OSError) as error:
