@@ -216,7 +216,10 @@ def test_an_existing_hindcast_is_left_on_request(holed: Path, weather_run: Path)
     assert {p: p.stat().st_mtime_ns for p in Path("h.zarr").rglob("*")} == before
 
 
-def test_of_two_hindcasts_at_once_the_second_leaves_with_75(holed: Path, weather_run: Path) -> None:
+def test_of_two_hindcasts_at_once_the_second_leaves_with_75(
+    holed: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hindcast, "plan", lambda *_: pytest.fail("it began to work"))
     with another_process(LOCKS, "h.zarr") as other:
         result = pdr("predict", holed, "--every-init", "-o", "h.zarr", "-m", weather_run)
     assert (result.code, f"process {other.pid} on " in result.last) == (75, True), result.last
