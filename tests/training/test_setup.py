@@ -12,7 +12,7 @@ FAULTS = """
 import resource, torch
 from pdr_cli.training.setup import keep_freed_memory
 kept = {keep} and keep_freed_memory()
-for _ in range(4):  # the alignment of the first ones leaves gaps
+for _ in range(20):  # the alignment of the first ones leaves gaps: up to 8 where two threads share the work
     torch.ones(2**24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 torch.ones(2**24)
