@@ -18,6 +18,7 @@ from pdr_cli import files
 from pdr_cli.data import cf, formats, windows
 from pdr_cli.data.cf import Layout
 from pdr_cli.data.series import Series
+from pdr_cli.data.stored import sha256_of
 from pdr_cli.distributed import Processes
 from pdr_cli.errors import StorageError, TimeError, UsageError
 from pdr_cli.forecast import Model
@@ -108,6 +109,9 @@ def write(
                 sums = {block: _fill(job, block, put, progress, done) for block, done in blocks}
             with store.reading_back(temporary, layout) as stored:
                 _compare(sums, stored, path)
+        if processes.first:
+            with files.storage_errors(path):
+                store.note(temporary, {"pdr_data_sha256": sha256_of(temporary)})
 
 
 def _blocks(layout: Layout, processes: Processes) -> Iterator[tuple[tuple[int, int], float]]:

@@ -50,7 +50,7 @@ def contents(predicted: Series, trained: Model) -> dict[str, str]:
     """Attributes by which `pdr verify` knows the numbers again: their hash, and between what they have to be."""
     frames = predicted.values
     return {
-        "pdr_data_sha256": stored.data_sha256(frames[:, i] for i in range(frames.shape[1])),
+        "pdr_data_sha256": stored.data_sha256([frames[:, i]] for i in range(frames.shape[1])),
         "pdr_plausible": json.dumps(plausible(predicted, trained)),
     }
 

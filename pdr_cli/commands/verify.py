@@ -12,6 +12,7 @@ from pdr_cli import runs
 from pdr_cli.commands import findings
 from pdr_cli.commands.findings import Finding
 from pdr_cli.data import forecasts, formats, stored, video
+from pdr_cli.data.stored import Field
 from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrError
 from pdr_cli.runs import RunFolder
 
@@ -102,11 +103,15 @@ def _forecast(path: Path) -> Iterator[Finding]:
             frames = video.read(path).sizes["time"]
             yield Finding("ok", f"{frames} frames, all of which decode; pictures are compressed and hold no hash")
             return
-        about, fields = stored.provenance(path), stored.fields(path)
+        with stored.fields(path) as fields:
+            yield from _fields(path, kind, fields)
     except PdrError as error:
         yield Finding("problem", str(error), AGAIN)
-        return
-    yield from _hash(about, fields)
+
+
+def _fields(path: Path, kind: str, fields: dict[str, Field]) -> Iterator[Finding]:
+    about = stored.provenance(path)
+    yield from _hash(path, about, fields)
     if kind in ("netcdf", "zarr"):
         yield from _times(path, fields)
     bounds = json.loads(about.get("pdr_plausible", "{}"))
@@ -114,18 +119,18 @@ def _forecast(path: Path) -> Iterator[Finding]:
         yield from _values(name, field, *bounds.get(name, (-ABSURD, ABSURD)))
 
 
-def _hash(about: dict[str, str], fields: dict[str, np.ndarray]) -> Iterator[Finding]:
+def _hash(path: Path, about: dict[str, str], fields: dict[str, Field]) -> Iterator[Finding]:
     if not fields:
         yield Finding("problem", "it holds no field on a grid", AGAIN)
     elif "pdr_data_sha256" not in about:
         yield Finding("warning", "it holds no hash of its numbers", "write it with this version of pdr")
-    elif stored.data_sha256(fields.values()) != about["pdr_data_sha256"]:
+    elif stored.sha256_of(path) != about["pdr_data_sha256"]:
         yield Finding("problem", "its numbers differ from the SHA-256 written with them: altered or damaged", AGAIN)
     else:
         yield Finding("ok", "its numbers are those that were written (SHA-256)")
 
 
-def _times(path: Path, fields: dict[str, np.ndarray]) -> Iterator[Finding]:
+def _times(path: Path, fields: dict[str, Field]) -> Iterator[Finding]:
     """Init times and lead times, which have to be there, in order and evenly spaced."""
     try:
         found = forecasts.read([path], list(fields)[:1])
@@ -141,28 +146,30 @@ def _times(path: Path, fields: dict[str, np.ndarray]) -> Iterator[Finding]:
         yield Finding("ok", f"{len(found.inits)} init times, {len(leads)} lead times up to {leads[-1]:g} {unit}")
 
 
-def _values(name: str, field: np.ndarray, low: float, high: float) -> Iterator[Finding]:
+def _values(name: str, field: Field, low: float, high: float) -> Iterator[Finding]:
     """Numbers of one variable, [..., lead, y, x].
 
     What all lead times of a forecast lack alike is land, or was missing in the whole window that it begins from.
     """
-    frames, lacking = field.reshape(-1, *field.shape[-2:]), np.isnan(field)
-    absent = lacking.reshape(frames.shape)
-    uneven = int((lacking != lacking[..., :1, :, :]).any(axis=(-2, -1)).sum())
-    infinite = int(np.isinf(frames).sum())
-    empty = int(absent.all(axis=(1, 2)).sum())
-    with np.errstate(invalid="ignore"):
-        outside = int(((frames < low) | (frames > high)).sum()) - infinite
-    problems = [
-        (infinite, f"{infinite} values of {name} are infinite"),
-        (empty, f"{empty} of {len(frames)} frames of {name} hold no value"),
-        (uneven, f"{uneven} of {len(frames)} frames of {name} lack other cells than the first of their forecast"),
-        (outside, f"{outside} values of {name} are not between {low:g} and {high:g}"),
-    ]
-    for count, what in problems:
-        if count > 0:
+    counts, least, most, lacking = np.zeros(4, int), np.inf, -np.inf, 0
+    # A block of many forecasts holds whole ones; one alone is small.
+    for block in field.blocks() if len(field.shape) > 3 else [field.read(0, field.shape[0])]:
+        absent, known = np.isnan(block), block[np.isfinite(block)]
+        uneven = (absent != absent[..., :1, :, :]).any(axis=(-2, -1))
+        outside = (known < low) | (known > high)
+        counts += [np.isinf(block).sum(), absent.all(axis=(-2, -1)).sum(), uneven.sum(), outside.sum()]
+        least, most = min(least, known.min(initial=np.inf)), max(most, known.max(initial=-np.inf))
+        lacking = max(lacking, int(absent.sum(axis=(-2, -1)).max(initial=0)))
+    frames = int(np.prod(field.shape[:-2]))
+    said = (
+        f"{counts[0]} values of {name} are infinite",
+        f"{counts[1]} of {frames} frames of {name} hold no value",
+        f"{counts[2]} of {frames} frames of {name} lack other cells than the first of their forecast",
+        f"{counts[3]} values of {name} are not between {low:g} and {high:g}",
+    )
+    for count, what in zip(counts, said, strict=True):
+        if count:
             yield Finding("problem", what, AGAIN)
-    if not any(count > 0 for count, _ in problems):
-        cells = absent.sum(axis=(1, 2))
-        missing = f", up to {cells.max()} cells of each missing" if absent.any() else ""
-        yield Finding("ok", f"{name}: {len(frames)} frames, {np.nanmin(field):.4g} to {np.nanmax(field):.4g}{missing}")
+    if not counts.any():
+        missing = f", up to {lacking} cells of each missing" if lacking else ""
+        yield Finding("ok", f"{name}: {frames} frames, {least:.4g} to {most:.4g}{missing}")

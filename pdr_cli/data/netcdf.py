@@ -129,6 +129,14 @@ def create(path: Path, layout: Layout, compress: int) -> None:
             variable.setncatts(attrs)
 
 
+def note(path: Path, attrs: Mapping[str, str]) -> None:
+    """Add global attributes to a file that is otherwise finished."""
+    import netCDF4
+
+    with netCDF4.Dataset(path, "a") as out:
+        out.setncatts(attrs)
+
+
 @contextmanager
 def writing(path: Path, layout: Layout) -> Iterator[Callable[[int, np.ndarray], None]]:
     """A function that writes frames [n, ..., C, H, W] from a place of the first dimension on, in a file laid out before."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,46 @@ from pdr_cli.data import formats
 from pdr_cli.errors import DataError
 
 PREFIX = "pdr_"
+BLOCK_BYTES = 64 * 2**20
 
 
-def data_sha256(fields: Iterable[np.ndarray]) -> str:
-    """SHA-256 of the hashes of fields as float32, in order of these: the same in any format and order of variables."""
-    found = sorted(hashlib.sha256(_plain(f).tobytes()).hexdigest() for f in fields)
-    return hashlib.sha256("".join(found).encode()).hexdigest()
+@dataclass(frozen=True)
+class Field:
+    """One variable of an output, [time, y, x] or with more dimensions before these; missing values are NaN.
+
+    Args:
+        shape: of all of it.
+        read: what stands in [start, stop) of the first dimension.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[int, int], np.ndarray]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All of it in turn, of which little is in memory at once."""
+        length = max(1, BLOCK_BYTES // (4 * int(np.prod(self.shape[1:], dtype=np.int64)) or 1))
+        for start in range(0, self.shape[0], length):
+            yield self.read(start, min(start + length, self.shape[0]))
+
+
+def data_sha256(fields: Iterable[Iterable[np.ndarray]]) -> str:
+    """SHA-256 of the hashes of fields as float32, in order of these: the same in any format and order of variables.
+
+    Each field comes in blocks along its first dimension; how it is divided does not matter.
+    """
+    found = []
+    for blocks in fields:
+        digest = hashlib.sha256()
+        for block in blocks:
+            digest.update(_plain(block).tobytes())
+        found.append(digest.hexdigest())
+    return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """`data_sha256` of the fields that an output holds."""
+    with fields(path) as found:
+        return data_sha256(f.blocks() for f in found.values())
 
 
 def provenance(path: Path) -> dict[str, str]:
@@ -30,17 +66,19 @@ def provenance(path: Path) -> dict[str, str]:
     return {str(k): str(v) for k, v in every.items() if str(k).startswith(PREFIX)}
 
 
-def fields(path: Path) -> dict[str, np.ndarray]:
-    """The fields of an output, each [time, y, x] or with more dimensions before these; missing values are NaN.
+@contextlib.contextmanager
+def fields(path: Path) -> Iterator[dict[str, Field]]:
+    """The fields of an output by name, which can be read inside of the block.
 
     Raises:
-        DataError: damaged, or a format whose numbers are not those that were written, such as video.
+        DataError: damaged, there too, or a format whose numbers are not those that were written, such as video.
     """
     kind = formats.detect(path)
     if kind not in _BY_FORMAT or kind == "video":
         raise DataError(f"{path} is {kind}, which does not hold the numbers of a forecast as they were")
     try:
-        return _BY_FORMAT[kind][1](path)
+        with _BY_FORMAT[kind][1](path) as found:
+            yield found
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise DataError(f"{path} ({path.stat().st_size} bytes) is damaged: {error}") from error
 
@@ -57,11 +95,14 @@ def _netcdf_attributes(path: Path) -> dict[str, str]:
         return dict(dataset.attrs)
 
 
-def _netcdf_fields(path: Path) -> dict[str, np.ndarray]:
+@contextlib.contextmanager
+def _netcdf_fields(path: Path) -> Iterator[dict[str, Field]]:
     import xarray as xr
 
-    with xr.open_dataset(path, decode_times=False, engine="zarr" if path.is_dir() else "netcdf4") as dataset:
-        return {str(n): v.values for n, v in dataset.data_vars.items() if v.ndim >= 3 and v.dtype.kind == "f"}
+    engine = "zarr" if path.is_dir() else "netcdf4"
+    with xr.open_dataset(path, decode_times=False, engine=engine, cache=False) as dataset:
+        every = {str(n): v for n, v in dataset.data_vars.items() if v.ndim >= 3 and v.dtype.kind == "f"}
+        yield {n: Field(v.shape, lambda a, b, v=v: v[a:b].values) for n, v in every.items()}  # type: ignore[misc]
 
 
 def _hdf5_attributes(path: Path) -> dict[str, str]:
@@ -71,12 +112,14 @@ def _hdf5_attributes(path: Path) -> dict[str, str]:
         return dict(handle.attrs)
 
 
-def _hdf5_fields(path: Path) -> dict[str, np.ndarray]:
+@contextlib.contextmanager
+def _hdf5_fields(path: Path) -> Iterator[dict[str, Field]]:
     import h5py
 
     with h5py.File(path) as handle:
-        names = [str(n) for n in handle.attrs.get("channels", [])]
-        return {n: handle["data"][:, i] for i, n in enumerate(names)}
+        names, data = [str(n) for n in handle.attrs.get("channels", [])], handle["data"]
+        shape = (data.shape[0], *data.shape[2:])
+        yield {n: Field(shape, lambda a, b, i=i: data[a:b, i]) for i, n in enumerate(names)}  # type: ignore[misc]
 
 
 def _npz_attributes(path: Path) -> dict[str, str]:
@@ -84,10 +127,11 @@ def _npz_attributes(path: Path) -> dict[str, str]:
         return {name: str(arrays[name]) for name in arrays.files if name.startswith(PREFIX)}
 
 
-def _npz_fields(path: Path) -> dict[str, np.ndarray]:
+@contextlib.contextmanager
+def _npz_fields(path: Path) -> Iterator[dict[str, Field]]:
     with np.load(path) as arrays:
-        data = arrays["data"]
-    return {f"channel {i}": data[:, i] for i in range(data.shape[1])}
+        every = arrays["data"].swapaxes(0, 1)
+    yield {f"channel {i}": Field(v.shape, lambda a, b, v=v: v[a:b]) for i, v in enumerate(every)}  # type: ignore[misc]
 
 
 def _video_attributes(path: Path) -> dict[str, str]:
@@ -96,11 +140,13 @@ def _video_attributes(path: Path) -> dict[str, str]:
     return dict(json.loads(video.description(path) or "{}"))
 
 
-_Readers = tuple[Callable[[Path], dict[str, str]], Callable[[Path], dict[str, np.ndarray]]]
+_Readers = tuple[
+    Callable[[Path], dict[str, str]], Callable[[Path], contextlib.AbstractContextManager[dict[str, Field]]]
+]
 _BY_FORMAT: dict[str, _Readers] = {
     "netcdf": (_netcdf_attributes, _netcdf_fields),
     "zarr": (_netcdf_attributes, _netcdf_fields),
     "hdf5": (_hdf5_attributes, _hdf5_fields),
     "npz": (_npz_attributes, _npz_fields),
-    "video": (_video_attributes, lambda path: {}),
+    "video": (_video_attributes, lambda path: contextlib.nullcontext({})),
 }

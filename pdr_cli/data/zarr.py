@@ -73,6 +73,18 @@ def create(path: Path, layout: Layout, compress: int) -> None:
             name, shape=layout.shape, dtype="f4", chunks=layout.chunks, dimension_names=layout.dims,
             compressors=_codecs(compress), fill_value=cf.FILL, attributes=_plain(attrs) | _fill_attribute(),
         )  # fmt: skip
+    _consolidate(path)
+
+
+def note(path: Path, attrs: Mapping[str, str]) -> None:
+    """Add global attributes to a store that is otherwise finished."""
+    _open(path, "r+").attrs.update(attrs)
+    _consolidate(path)
+
+
+def _consolidate(path: Path) -> None:
+    import zarr
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that format 3 does not specify where all metadata stand together
         zarr.consolidate_metadata(path)

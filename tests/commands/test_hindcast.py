@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import xarray as xr
 
 from pdr_cli import distributed, forecast, hindcast
-from pdr_cli.data import cf
+from pdr_cli.data import cf, stored
 from pdr_cli.errors import StorageError
 from tests.builders import field, weather_file
 from tests.cli import pdr
@@ -206,6 +207,22 @@ def test_a_rerun_is_up_to_date_until_something_it_depends_on_changes(
         (holed, ["--steps=5"]),
     ):
         assert "22 forecasts" in outcome(data, *more), "each differs from the one before"
+
+
+@pytest.mark.parametrize("name", ["h.nc", "h.zarr"])
+def test_a_hindcast_that_was_altered_is_found(
+    holed: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    made = make(name, holed, weather_run)
+    for divided in (stored.BLOCK_BYTES, 5 * 4 * 4 * 13 * 15):  # 5 of the 22 forecasts of 4 steps of 13 x 15
+        monkeypatch.setattr(stored, "BLOCK_BYTES", divided)
+        result = pdr("verify", name)
+        assert (result.code, "those that were written (SHA-256)" in result.out) == (0, True), result.out
+    made.t2m[20, 2, 5, 5] += 0.25
+    shutil.rmtree(name) if name.endswith("zarr") else Path(name).unlink()
+    made.to_zarr(name, consolidated=False) if name.endswith("zarr") else made.to_netcdf(name)
+    result = pdr("verify", name)
+    assert (result.code, "differ from the SHA-256" in result.out) == (65, True), result.out
 
 
 def test_an_existing_hindcast_is_left_on_request(holed: Path, weather_run: Path) -> None:

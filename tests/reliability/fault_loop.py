@@ -63,7 +63,8 @@ def steps_of(path: Path) -> int:
     """Version by the number of steps, after every value was read."""
     if path.suffix == ".mp4":
         return int(video.read(path).load().sizes["time"]) - 3
-    return len(next(iter(stored.fields(path).values()))) - 3
+    with stored.fields(path) as fields:
+        return len(np.concatenate([*next(iter(fields.values())).blocks()])) - 3
 
 
 def write_state(path: Path, number: int) -> None:
