@@ -24,8 +24,9 @@ $(VENV)/.dev: $(VENV)/.base
 demo: $(VENV)/.base
 	PATH="$(abspath $(BIN)):$$PATH" sh docs/demo.sh $(DEMO)
 
+# A file at a time on each core; a test that is about threads starts its own.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def check_method(method: str) -> None:
         raise UsageError(f"--regrid {method}: use {METHODS[0]} or {METHODS[1]}")
     if method == "conservative" and importlib.util.find_spec("xarray_regrid") is None:
         raise UsageError(
-            "--regrid conservative needs xarray-regrid, which is not installed: pip install xarray-regrid; "
+            "--regrid conservative needs xarray-regrid, which is not installed: pip install 'pdr-cli[regrid]'; "
             "or take --regrid bilinear"
         )
 
@@ -61,8 +62,9 @@ def to_grid(series: Series, y: Coordinate, x: Coordinate, method: str) -> Series
             east = np.concatenate([[east[-1] - 360], east, [east[0] + 360]])
         north = given_y.values[rows].astype(float)
         field = xr.DataArray(values, {"y": north, "x": east}, ("t", "c", "y", "x"))
-        return _interpolate(field, np.asarray(y[1], float), wanted_x, method)
+        return interpolate(field, np.asarray(y[1], float), wanted_x)
 
+    interpolate = _linearly if method == "bilinear" else partial(_by_area, sphere=_is_latitude(y))
     channels = series.sizes["channel"]
     shape = (series.sizes["time"], channels, len(y[1]), len(x[1]))
     coords = {y[0]: ("y", y[1], dict(y[2])), x[0]: ("x", x[1], dict(x[2]))}
@@ -81,17 +83,25 @@ def _check_cover(dim: str, wanted: np.ndarray, have: np.ndarray, where: str, pol
         )
 
 
-def _interpolate(field: xr.DataArray, y: np.ndarray, x: np.ndarray, method: str) -> np.ndarray:
-    if method == "conservative":
-        import xarray_regrid  # noqa: F401 - registers the accessor
+def _by_area(field: xr.DataArray, y: np.ndarray, x: np.ndarray, sphere: bool) -> np.ndarray:
+    """The mean of the given cells that each wanted cell covers, by area: of the sphere, or of the plane."""
+    import xarray_regrid  # noqa: F401 - registers the accessor
 
-        target = xr.Dataset(coords={"y": np.sort(y), "x": np.sort(x)})
-        done = field.to_dataset(name="v").regrid.conservative(target, latitude_coord="y")["v"].sel(y=y, x=x)
-        return np.asarray(done.transpose("t", "c", "y", "x").values, np.float32)
+    target = xr.Dataset(coords={"y": np.sort(y), "x": np.sort(x)})
+    done = field.to_dataset(name="v").regrid.conservative(target, latitude_coord="y" if sphere else None)
+    return np.asarray(done["v"].sel(y=y, x=x).transpose("t", "c", "y", "x").values, np.float32)
+
+
+def _linearly(field: xr.DataArray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     # Rows beyond the last one of a globe, by half a cell at most, take its values.
     y = np.clip(y, field.y.values[0], field.y.values[-1])
     x = np.clip(x, field.x.values[0], field.x.values[-1])
     return np.asarray(field.interp(y=y, x=x, method="linear").values, np.float32)
+
+
+def _is_latitude(coordinate: Coordinate) -> bool:
+    name, _, attrs = coordinate
+    return attrs.get("standard_name") == "latitude" or name.lower() in ("lat", "latitude")
 
 
 def _ascending(values: np.ndarray) -> np.ndarray:

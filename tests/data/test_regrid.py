@@ -55,13 +55,24 @@ def test_a_grid_without_coordinates_cannot_be_interpolated() -> None:
         regrid.to_grid(bare, ("lat", np.arange(2.0), {}), ("lon", np.arange(2.0), LON), "bilinear")
 
 
-def test_conservative_keeps_the_mean() -> None:
-    pytest.importorskip("xarray_regrid")
-    given = plane(np.arange(-9.0, 10, 2), np.arange(21.0, 40, 2))
-    lat, lon = np.arange(-5.0, 6, 10), np.arange(25.0, 40, 10)
+@pytest.mark.parametrize("turned", [slice(None), slice(None, None, -1)])
+def test_conservative_takes_the_mean_over_the_sphere(turned: slice) -> None:
+    given = plane(np.arange(-35.0, 80, 10), np.arange(20.0, 60, 10))
+    lat, lon = np.array([60.0, 0.0])[turned], np.array([25.0, 45.0])  # of 80 to 40, 20 to -20 ... by halfway points
     out = regrid.to_grid(given, ("lat", lat, {}), ("lon", lon, LON), "conservative")
-    # Cells of 10 degrees hold 5 x 5 of 2 degrees; of a plane symmetric about the equator the area weights hardly matter.
-    assert read_frames(out, 0, 1)[0, 0] == pytest.approx(2 * lat[:, None] + 3 * lon, abs=0.1)
+    # Cells 60 degrees high: of 30 to 90 the given rows cover 30 to 80, of -30 to 30 all. A row counts by the sine of its
+    # edges, and columns 20, 30 and 40, 50 (15 to 35 and 35 to 55) alike.
+    edges = {60.0: np.arange(30.0, 90, 10), 0.0: np.arange(-30.0, 40, 10)}
+    rows = [2 * np.average(e[:-1] + 5, weights=np.diff(np.sin(np.deg2rad(e)))) for e in (edges[v] for v in lat)]
+    assert read_frames(out, 0, 1)[0, 0] == pytest.approx(np.array(rows)[:, None] + 3 * lon, abs=0.02)
+
+
+def test_conservative_takes_the_mean_over_the_plane() -> None:
+    given = plane(np.arange(0.5, 80), np.arange(20.5, 60)).rename(lat="north", lon="east")
+    out = regrid.to_grid(
+        given, ("north", np.array([60.0, 20.0]), {}), ("east", np.array([30.0, 50.0]), {}), "conservative"
+    )
+    assert read_frames(out, 0, 1)[0, 0] == pytest.approx(np.array([[120 + 90, 120 + 150], [40 + 90, 40 + 150]]))
 
 
 @pytest.mark.parametrize(

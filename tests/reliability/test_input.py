@@ -249,11 +249,12 @@ def test_a_grid_that_does_not_cover_the_models_is_not_stretched(given: Given, we
     assert "the model's grid reaches from 200 to 235 in x, the input from 202.5 to 235" in said
 
 
-def test_conservative_regridding_says_what_it_needs(weather: Path, weather_run: Path) -> None:
-    if importlib.util.find_spec("xarray_regrid") is not None:
-        pytest.skip("xarray-regrid is installed")
+def test_conservative_regridding_says_what_it_needs(
+    weather: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     result = predict(weather, weather_run, "--regrid", "conservative")
-    assert (result.code, "pip install xarray-regrid" in result.last) == (2, True)
+    assert (result.code, "pip install 'pdr-cli[regrid]'" in result.last) == (2, True)
 
 
 @pytest.mark.parametrize(
