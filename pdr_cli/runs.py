@@ -87,7 +87,8 @@ def find_model(argument: str | None) -> Path:
                 )
             return model
     known = [p.name for p in RUNS.iterdir()] if RUNS.is_dir() else []
-    raise InputNotFoundError(f"no model {argument}.{did_you_mean(argument, known)}")
+    meant = did_you_mean(argument, known)
+    raise InputNotFoundError(f"no model {argument}" + (f".{meant}" if meant else f"; {TRAIN_HINT}"))
 
 
 def _newest() -> Path:

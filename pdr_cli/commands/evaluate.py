@@ -60,7 +60,7 @@ def run(arguments: Sequence[str], asked: Request) -> None:
     _check(asked, paths)
     loaded, foreign = _load(asked)
     with files.inputs_in_use(paths):
-        series = _truth(paths, asked, next(iter(loaded.values()), None))
+        series = _truth(paths, asked, next(iter(loaded.values()), None), [f for many in foreign.values() for f in many])
     given = {name: forecasts.read(found, names(series[0])) for name, found in foreign.items()}
     job = evaluation.task(loaded, given, series, asked.split, asked.steps, asked.protocol)
     options = _options(job, asked, series[0])
@@ -130,12 +130,14 @@ def _name(name: str, *taken: dict[str, Any]) -> str:
     return name
 
 
-def _truth(paths: Sequence[Path], asked: Request, first: Model | None) -> list[Series]:
-    """What happened: a model's variables, or else those that --var names, or the only one there is."""
+def _truth(paths: Sequence[Path], asked: Request, first: Model | None, foreign: Sequence[Path] = ()) -> list[Series]:
+    """What happened: a model's variables, or else those that --var names, or those of the first forecast file."""
     if first is not None:
         return first.open(paths, inputs.renames(asked.rename, list(first.card.variables)))
     pairs = [argument.partition("=") for argument in asked.rename]
     wanted = [name for name, _, _ in pairs]
+    if not wanted and foreign and formats.detect(paths[0]) in ("netcdf", "zarr"):
+        wanted = forecasts.fields_in_both(foreign[0], paths[0])
     return formats.open_series(paths, variables=wanted, rename={name: source or name for name, _, source in pairs})
 
 

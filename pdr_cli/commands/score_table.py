@@ -31,9 +31,15 @@ def headline(document: Mapping[str, Any]) -> str:
     """What was scored, in one line."""
     period = document["period"] if isinstance(document["period"], str) else " to ".join(document["period"])
     return (
-        f"{', '.join(document['variables'])}: {document['n_windows']} {document['split']} windows, {period}; "
+        f"{', '.join(document['variables'])}: {_windows(document)}, {period}; "
         f"{document['convention']} convention, {document['protocol']} protocol"
     )
+
+
+def _windows(document: Mapping[str, Any]) -> str:
+    """`1 test window`, or `359 windows` of all there are."""
+    count, split = document["n_windows"], document["split"]
+    return f"{count} {'' if split == 'all' else f'{split} '}window{'' if count == 1 else 's'}"
 
 
 def as_csv(document: Mapping[str, Any]) -> str:

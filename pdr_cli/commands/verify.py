@@ -143,7 +143,14 @@ def _times(path: Path, fields: dict[str, Field]) -> Iterator[Finding]:
     elif len(leads) > 2 and np.ptp(np.diff(leads)) > UNEVEN * np.diff(leads).mean():
         yield Finding("problem", f"its lead times are uneven: {', '.join(f'{v:g}' for v in leads[:6])} {unit}", AGAIN)
     else:
-        yield Finding("ok", f"{len(found.inits)} init times, {len(leads)} lead times up to {leads[-1]:g} {unit}")
+        yield Finding(
+            "ok",
+            f"{_count(len(found.inits), 'init time')}, {_count(len(leads), 'lead time')} up to {leads[-1]:g} {unit}",
+        )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("s" if number != 1 else "")
 
 
 def _values(name: str, field: Field, low: float, high: float) -> Iterator[Finding]:

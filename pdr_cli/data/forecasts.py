@@ -211,6 +211,14 @@ def read(paths: Sequence[Path], variables: Sequence[str], rename: Mapping[str, s
     return ForecastFile(files, variables)
 
 
+def fields_in_both(path: Path, truth: Path) -> list[str]:
+    """The fields of a forecast file, by the names that they have in `truth`, a NetCDF file or Zarr store."""
+    dataset = formats.open_fields(path)
+    times = _times(dataset, path)
+    told = _fields(dataset, {times.init_dim, times.lead_dim} - {None})
+    return [n for n in netcdf.gridded(formats.open_fields(truth)) if {n, cf.legal_name(n)} & set(told)]
+
+
 def _open(path: Path, variables: Sequence[str], rename: dict[str, str]) -> _File:
     dataset = formats.open_fields(path)
     times = _times(dataset, path)
@@ -345,13 +353,17 @@ def _no_init(dataset: xr.Dataset, path: Path, init: xr.DataArray | None) -> str:
     )
 
 
+def _fields(dataset: xr.Dataset, dims: set[Any]) -> list[str]:
+    found = [str(n) for n, v in dataset.data_vars.items() if dims <= set(v.dims) and v.ndim > len(dims)]
+    return [n for n in found if dataset[n].dtype.kind in "fiu"]
+
+
 def _source(dataset: xr.Dataset, path: Path, name: str, rename: dict[str, str], dims: set[Any]) -> str:
     """The variable of the file that is channel `name`: as renamed, of that name, or of that standard name.
 
     A name given for the data to compare with need not be one of this file.
     """
-    there = [str(n) for n, v in dataset.data_vars.items() if dims <= set(v.dims) and v.ndim > len(dims)]
-    there = [n for n in there if dataset[n].dtype.kind in "fiu"]
+    there = _fields(dataset, dims)
     marked = [n for n in there if dataset[n].attrs.get("standard_name") == name]
     for candidate in (rename.get(name, name), name, cf.legal_name(name), *(marked if len(marked) == 1 else ())):
         if candidate in there:

@@ -71,7 +71,7 @@ def skill(path: Path, document: Mapping[str, Any]) -> None:
     Args:
         path: PNG to write.
         document: `units`, `lead` and `scores`: {name: {score: {"overall": x, "lead": [...]}}}; where there,
-            `metrics`, of which the first is drawn (else "rmse"), `lead_units`, "hours" or "seconds", `kinds`, and
+            `metrics`, of which the first is drawn (else "rmse"), `lead_units`, "hours", "months" or "seconds", `kinds`, and
             beside each "lead" its interval "low" and "high".
     """
     from matplotlib.figure import Figure
@@ -100,7 +100,7 @@ def score_lines(axes: Any, document: Mapping[str, Any], score: str) -> tuple[np.
     for name, values in lines.items():
         interval(axes, lead, rows[name], looks_of[name]["color"])
         axes.plot(lead, values, **looks_of[name])
-    _lead_ticks(axes, lead, unit)
+    lead_ticks(axes, lead, unit)
     ends = [v for row in rows.values() for key in ("lead", "high") for v in numbers(row.get(key, ())) if np.isfinite(v)]
     if ends and min(ends) >= 0 and score.split(":")[0] not in (*IDEALS, *HIGHER_IS_BETTER):
         axes.set_ylim(0, 1.08 * max(ends) or 1)
@@ -143,12 +143,15 @@ def with_units(name: str, units: str) -> str:
     return f"{name} [{units}]" if units not in ("", "1") else name
 
 
-def _lead_ticks(axes: Any, lead: np.ndarray, unit: str) -> None:
-    from matplotlib.ticker import MultipleLocator
+def lead_ticks(axes: Any, lead: np.ndarray, unit: str) -> None:
+    """Ticks at whole lead times, and their name."""
+    from matplotlib.ticker import MaxNLocator, MultipleLocator
 
     plain(axes)
     if unit == "hours":
         axes.xaxis.set_major_locator(MultipleLocator(hour_ticks(float(lead.max()))))
+    if unit == "months":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(f"lead time [{unit}]", fontsize=9, color=INK)
 
 

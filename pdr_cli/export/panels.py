@@ -5,6 +5,7 @@ Sizes are in inches and placed by hand: fixed aspects and shared colour bars def
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ DPI = 150
 # A few wild cells must not take the contrast from all others; the colour bar's arrows tell of them.
 CLIPPED = 0.002
 FONT = "DejaVu Sans"  # ships with matplotlib
+NO_BREAK = "\u00a0"
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,16 @@ class Sheet:
         left, bottom, width, height = self.box(row, column)
         middle = left + width / 2
         return (
-            self._text(middle, bottom + height + 0.21, text, 10, color, weight="bold", ha="center"),
+            self._text(
+                middle,
+                bottom + height + 0.175,
+                fitted(text, width, 10),
+                10,
+                color,
+                weight="bold",
+                ha="center",
+                va="bottom",
+            ),
             self._text(middle, bottom + height + 0.06, detail, 8, FAINT, ha="center"),
         )
 
@@ -243,7 +254,7 @@ class Sheet:
         bar = self.figure.colorbar(image, cax=axes, extend=limits.extend)
         bar.outline.set_visible(False)
         axes.tick_params(labelsize=8, length=2, color=FAINT, labelcolor=INK)
-        axes.set_ylabel(label, fontsize=9, color=INK, fontfamily=FONT)
+        axes.set_ylabel(fitted(label, top - last[1] + 2 * GAP, 9), fontsize=9, color=INK, fontfamily=FONT)
 
     def save(self, path: Path) -> None:
         """Write the PNG."""
@@ -252,6 +263,16 @@ class Sheet:
     def _text(self, x: float, y: float, text: str, points: float, color: str, **options: Any) -> Any:
         w, h = self.inches
         return self.figure.text(x / w, y / h, text, fontsize=points, color=color, fontfamily=FONT, **options)
+
+
+def fitted(text: str, room: float, points: float) -> str:
+    """Text in as many lines as let it fit into `room` inches: names break at their underscores, `[units]` nowhere."""
+    letters = int(room / (0.55 * points / 72))
+    if len(text) <= letters:
+        return text
+    name, bracket, units = text.replace("_", " ").partition("[")
+    kept = name + (bracket + units).replace(" ", NO_BREAK)
+    return textwrap.fill(kept, max(letters, 8), break_long_words=False, break_on_hyphens=False)
 
 
 def plain(axes: Any) -> None:

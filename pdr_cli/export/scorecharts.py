@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from pdr_cli.export.charts import (
-    hour_ticks,
     interval,
     lead_axis,
+    lead_ticks,
     looks,
     metric_name,
     metric_units,
@@ -49,12 +49,7 @@ def skill(document: Mapping[str, Any], rival: str) -> Any:
         if rival in row:
             interval(axes, lead, row[rival], looks_of[model]["color"])
             axes.plot(lead, numbers(row[rival]["lead"]), **looks_of[model])
-    plain(axes)
-    if unit == "hours":
-        from matplotlib.ticker import MultipleLocator
-
-        axes.xaxis.set_major_locator(MultipleLocator(hour_ticks(float(lead.max()))))
-    axes.set_xlabel(f"lead time [{unit}]", fontsize=9, color=INK)
+    lead_ticks(axes, lead, unit)
     return _small(figure)
 
 

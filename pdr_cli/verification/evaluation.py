@@ -560,6 +560,7 @@ def _document(
 ) -> dict[str, Any]:
     channels = names(job.series[0])
     clips = job.series[0].attrs["format"] == "video"
+    lead_units = "seconds" if clips else "months" if job.step.unit == "month" else "hours"
     wanted = [*options.metrics]
     kinds = scores.kinds(options.convention)
     results = {name: one.result(channels) for name, one in tallies.items()}
@@ -574,8 +575,11 @@ def _document(
         "split": job.split,
         "n_windows": len(job.windows),
         "period": [time_axis.label(t) for t in span] if dated else f"{len(np.unique(job.windows.places[:, 0]))} clips",
-        "lead": [(i + 1) * (job.step.count if clips else job.step.hours) for i in range(job.windows.out_steps)],
-        "lead_units": "seconds" if clips else "hours",
+        "lead": [
+            (i + 1) * (job.step.hours if lead_units == "hours" else job.step.count)
+            for i in range(job.windows.out_steps)
+        ],
+        "lead_units": lead_units,
         "metrics": wanted,
         "metric_units": {name: kinds[name].units(setting) for name in dict.fromkeys([*wanted, "mse"])},
         "higher_is_better": [name for name in wanted if kinds[name].higher],

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pdr_cli.data.times import Step
 from pdr_cli.export.charts import BASELINES, HIGHER_IS_BETTER, IDEALS, metric_name, metric_units
 
 NOTHING = "–"  # no such number, or none that is finite
@@ -215,9 +216,11 @@ def efficiency_table(document: Mapping[str, Any]) -> Table | None:
 
 
 def lead_label(lead: float, units: str) -> str:
-    """`6 h`, `3 d` or `0.33 s`."""
+    """`6 h`, `3 d`, `2 months` or `0.33 s`."""
     if units == "seconds":
         return f"{lead:.2f} s"
+    if units == "months":
+        return str(Step(lead, "month"))
     return f"{lead:g} h" if lead < 72 or lead % 24 else f"{lead / 24:g} d"
 
 

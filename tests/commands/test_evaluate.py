@@ -189,6 +189,15 @@ def test_a_forecast_file_stands_where_a_model_would(weather: Path, weather_run: 
     assert (refused.code, "name a model with -m" in refused.last) == (2, True)
 
 
+def test_a_forecast_file_says_which_variables_are_meant(weather: Path, weather_run: Path, tmp_path: Path) -> None:
+    with xr.open_dataset(weather) as data:
+        data.assign(other=data.t2m + 1).to_netcdf("two.nc")
+        init = str(data.time.values[-5])
+    assert pdr("predict", weather, "-m", weather_run, "--init", init, "-o", "ours.nc").code == 0
+    document = json.loads(pdr("evaluate", "two.nc", "-m", "ours.nc", "--json").out)
+    assert document["variables"] == ["t2m"]
+
+
 def test_analyses_stand_in_tables_of_their_own(clip: Path, video_run: Path) -> None:
     wanted = "psnr,spectra,calibration,concentration,warping"
     named = pdr("evaluate", clip, "-m", video_run, "--metrics", "warping", "--against", "flow", "--report", "r.html")

@@ -332,3 +332,15 @@ def test_a_picture_that_cannot_be_written_is_refused(tmp_path):
 def test_importing_pictures_does_not_import_matplotlib():
     code = "import sys, pdr_cli.export.pictures; print('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("RMSE [K]", ["RMSE [K]"]),
+        ("eastward_current_velocity [m s-1]", ["eastward current", "velocity [m\u00a0s-1]"]),
+    ],
+)
+def test_names_are_broken_at_their_words_and_units_are_not(text: str, lines: list[str]) -> None:
+    # 1.3 inches hold 1.3 / (0.55 * 9 / 72) = 18 letters of 9 points.
+    assert panels.fitted(text, 1.3, 9).split("\n") == lines
