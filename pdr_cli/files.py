@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 HASHED_WHOLE = 256 * 2**20
 PIECE = 2**20
 MARGIN = 1.2  # of an estimate of space: compression and the file system's own blocks are not known beforehand
+LARGEST_RESERVED = 2**30  # bytes; where a file system cannot reserve, each block of it is written
 LONGEST_NAME = 255  # bytes, of Linux's file systems
 UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # a file system without locks
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
@@ -144,9 +145,10 @@ def atomic_output(path: Path | str, verify: Callable[[Path], None] | None = None
         check_space(target, need)
         recover(target)
         handle, name = tempfile.mkstemp(prefix=f".{_key(target)}.", suffix=_ending(target), dir=target.parent)
-        os.close(handle)
         temporary = Path(name)
         try:
+            with os.fdopen(handle, "wb") as stream:
+                _reserve(stream.fileno(), need)
             yield temporary
             _sync(temporary)
             _check(verify, temporary, target)
@@ -390,6 +392,19 @@ def _key(target: Path) -> str:
 
 def _ending(target: Path) -> str:
     return f".tmp{target.suffix}" if len(os.fsencode(target.suffix)) <= 16 else ".tmp"
+
+
+def _reserve(handle: int, need: int) -> None:
+    """Have the system find room for a file, and give it back: a quota or limit is met here, not within a C library,
+    some of which do not survive it.
+    """
+    if need and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(handle, 0, min(need, LARGEST_RESERVED))
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+        os.ftruncate(handle, 0)
 
 
 def _put_in_place(new: Path, target: Path) -> Path | None:

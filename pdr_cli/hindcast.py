@@ -98,7 +98,7 @@ def write(
     """
     layout = cf.many(job.example, job.times, provenance, time_layout)
     store = formats.field_store(path)
-    with formats.atomically(path) if processes.first else contextlib.nullcontext(path) as temporary:
+    with formats.atomically(path, need=layout.nbytes) if processes.first else contextlib.nullcontext(path) as temporary:
         with processes.together(), files.storage_errors(path):
             if processes.first:
                 store.create(temporary, layout, compress)

@@ -6,6 +6,7 @@ later, piece by piece and by several processes.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -64,6 +65,11 @@ class Layout:
     def shape(self) -> tuple[int, ...]:
         """Of every field."""
         return tuple(self.sizes[d] for d in self.dims)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all fields, uncompressed."""
+        return 4 * len(self.fields) * math.prod(self.shape)
 
 
 def single(series: Series, provenance: Mapping[str, str]) -> Layout:

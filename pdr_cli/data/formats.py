@@ -25,6 +25,7 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 FIELD_SUFFIXES = (*NETCDF_SUFFIXES, zarr.SUFFIX)  # formats that hold fields with their coordinates
 OUTPUTS = (*FIELD_SUFFIXES, *HDF5_SUFFIXES, ".mp4", ".gif", ".npz")
 COMPRESSION = 4
+OVERHEAD = 2**16  # bytes of coordinates, attributes and the tables of a format
 NAMES = {"netcdf": "NetCDF", "zarr": "Zarr", "hdf5": "HDF5", "npz": "NPZ", "frames": "a folder of pictures",
          "windows": "a list of windows"}  # fmt: skip
 
@@ -275,7 +276,7 @@ def _write_fields(series: Series, path: Path, provenance: Mapping[str, str], tim
             if not np.array_equal(stored(0, len(frames)), frames, equal_nan=True):
                 raise StorageError(f"{path} reads back differently from what was written")
 
-    with atomically(path, verify) as temporary:
+    with atomically(path, verify, need=layout.nbytes) as temporary:
         store.create(temporary, layout, compress)
         with store.writing(temporary, layout) as put:
             put(0, frames)
@@ -286,11 +287,14 @@ def field_store(path: Path) -> ModuleType:
     return zarr if path.suffix.lower() == zarr.SUFFIX else netcdf
 
 
-def atomically(path: Path, verify: Callable[[Path], None] | None = None) -> contextlib.AbstractContextManager[Path]:
-    """`files.atomic_output`, or `files.atomic_folder` for a Zarr store."""
+def atomically(
+    path: Path, verify: Callable[[Path], None] | None = None, need: int = 0
+) -> contextlib.AbstractContextManager[Path]:
+    """`files.atomic_output`, or `files.atomic_folder` for a Zarr store; `need`: bytes of its fields, where known."""
+    need += OVERHEAD if need else 0
     if path.suffix.lower() == zarr.SUFFIX:
-        return atomic_folder(path, verify, replaces=zarr.is_store)
-    return atomic_output(path, verify)
+        return atomic_folder(path, verify, replaces=zarr.is_store, need=need)
+    return atomic_output(path, verify, need=need)
 
 
 def _looks_like_netcdf(path: Path) -> bool:

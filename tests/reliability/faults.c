@@ -78,6 +78,11 @@ BY_FD(int, fsync, WRITES, (int fd), (fd))
 BY_FD(int, fdatasync, WRITES, (int fd), (fd))
 BY_FD(int, ftruncate, WRITES, (int fd, off_t size), (fd, size))
 BY_FD(int, ftruncate64, WRITES, (int fd, off64_t size), (fd, size))
+// These two say what was wrong instead of setting errno.
+int posix_fallocate(int fd, off_t place, off_t size) {
+  return fails(at_fd(fd), WRITES) ? fault : REAL(posix_fallocate)(fd, place, size); }
+int posix_fallocate64(int fd, off64_t place, off64_t size) {
+  return fails(at_fd(fd), WRITES) ? fault : REAL(posix_fallocate64)(fd, place, size); }
 BY_PATH(mkdir, WRITES, (const char* path, mode_t mode), (path, mode))
 BY_PATH(chmod, WRITES, (const char* path, mode_t mode), (path, mode))
 BY_PATH(link, WRITES, (const char* path, const char* other), (path, other))
