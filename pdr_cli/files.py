@@ -40,6 +40,7 @@ UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # a file system wi
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PATIENCE = 0.1  # seconds: another's lock file may be in the middle of its removal
+TRY_LATER = "; try later, or wait for it"
 HDF5_HINT = "set HDF5_USE_FILE_LOCKING=FALSE if this file system has no locks and nobody else writes there"
 
 
@@ -282,7 +283,7 @@ def check_unlocked(path: Path) -> None:
         try:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LockedError(f"{path} is in use: another process is writing it; try later, or wait for it") from error
+            raise LockedError(f"{path} is in use: another process is writing it{TRY_LATER}") from error
         except OSError as error:
             if error.errno in UNSUPPORTED:
                 raise LockedError(f"{path} cannot be locked ({error.strerror}), as HDF5 wants; {HDF5_HINT}") from error

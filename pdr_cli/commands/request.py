@@ -176,9 +176,9 @@ def settled(ask: Callable[[], Answer], paths: Sequence[Path], wait: float) -> An
         except UNREADY as error:
             if not wait or type(error) not in UNREADY:
                 raise
-            problem = str(error)
+            problem = str(error).removesuffix(files.TRY_LATER)
         if time.monotonic() >= until:
-            raise LockedError(f"{problem}; waited {wait:g} s for it to be written. Try later, or wait longer")
+            raise LockedError(f"{problem}; waited {wait:g} s for it. Try later, or wait longer")
         log.debug("waiting %s", problem)
         time.sleep(max(0.0, min(POLL, until - time.monotonic())))
 
