@@ -277,9 +277,7 @@ def _write_fields(series: Series, path: Path, provenance: Mapping[str, str], tim
                 raise StorageError(f"{path} reads back differently from what was written")
 
     with atomically(path, verify, need=layout.nbytes) as temporary:
-        store.create(temporary, layout, compress)
-        with store.writing(temporary, layout) as put:
-            put(0, frames)
+        store.write(temporary, layout, frames, compress)
 
 
 def field_store(path: Path) -> ModuleType:

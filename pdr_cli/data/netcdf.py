@@ -102,6 +102,25 @@ def summary(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     }
 
 
+def write(path: Path, layout: Layout, frames: np.ndarray, compress: int) -> None:
+    """Write a NetCDF-4 file with all that it is to hold: frames [n, ..., C, H, W].
+
+    It is made in memory and written at once, because the C library of NetCDF may die of a disk that is full.
+
+    Args:
+        path: file to create; the caller makes it atomic.
+        layout: what it is to hold.
+        frames: the numbers of its fields.
+        compress: see `create`.
+    """
+    import netCDF4
+
+    out = netCDF4.Dataset(path.name, "w", format="NETCDF4", memory=layout.nbytes)
+    _lay_out(out, layout, compress)
+    _put(out, layout, 0, frames)
+    path.write_bytes(out.close())
+
+
 def create(path: Path, layout: Layout, compress: int) -> None:
     """Lay out a NetCDF-4 file: everything but the numbers of its fields, which are missing until written.
 
@@ -112,21 +131,30 @@ def create(path: Path, layout: Layout, compress: int) -> None:
     """
     import netCDF4
 
-    how = {"zlib": True, "complevel": compress, "shuffle": True} if compress else {"fletcher32": True}
     with netCDF4.Dataset(path, "w", format="NETCDF4") as out:
-        out.setncatts(layout.attrs)
-        for name, size in layout.sizes.items():
-            out.createDimension(name, None if name == layout.unlimited else size)
-        for coordinate in layout.coordinates:
-            values = coordinate.values
-            # Along an unlimited dimension the library's own chunks hold one place each.
-            chunks = (min(values.shape[0], LONGEST_CHUNK), *values.shape[1:]) if values.ndim else None
-            variable = out.createVariable(coordinate.name, values.dtype, coordinate.dims, chunksizes=chunks)
-            variable.setncatts(coordinate.attrs)
-            variable[...] = values
-        for name, attrs in layout.fields.items():
-            variable = out.createVariable(name, "f4", layout.dims, chunksizes=layout.chunks, fill_value=cf.FILL, **how)
-            variable.setncatts(attrs)
+        _lay_out(out, layout, compress)
+
+
+def _lay_out(out: Any, layout: Layout, compress: int) -> None:
+    how = {"zlib": True, "complevel": compress, "shuffle": True} if compress else {"fletcher32": True}
+    out.setncatts(layout.attrs)
+    for name, size in layout.sizes.items():
+        out.createDimension(name, None if name == layout.unlimited else size)
+    for coordinate in layout.coordinates:
+        values = coordinate.values
+        # Along an unlimited dimension the library's own chunks hold one place each.
+        chunks = (min(values.shape[0], LONGEST_CHUNK), *values.shape[1:]) if values.ndim else None
+        variable = out.createVariable(coordinate.name, values.dtype, coordinate.dims, chunksizes=chunks)
+        variable.setncatts(coordinate.attrs)
+        variable[...] = values
+    for name, attrs in layout.fields.items():
+        variable = out.createVariable(name, "f4", layout.dims, chunksizes=layout.chunks, fill_value=cf.FILL, **how)
+        variable.setncatts(attrs)
+
+
+def _put(out: Any, layout: Layout, start: int, frames: np.ndarray) -> None:
+    for index, name in enumerate(layout.fields):
+        out[name][start : start + len(frames)] = cf.filled(frames[..., index, :, :])
 
 
 def note(path: Path, attrs: Mapping[str, str]) -> None:
@@ -143,12 +171,7 @@ def writing(path: Path, layout: Layout) -> Iterator[Callable[[int, np.ndarray], 
     import netCDF4
 
     with netCDF4.Dataset(path, "a") as out:
-
-        def put(start: int, frames: np.ndarray) -> None:
-            for index, name in enumerate(layout.fields):
-                out[name][start : start + len(frames)] = cf.filled(frames[..., index, :, :])
-
-        yield put
+        yield lambda start, frames: _put(out, layout, start, frames)
 
 
 @contextmanager

@@ -48,6 +48,13 @@ def open_dataset(path: Path) -> xr.Dataset:
         raise DataError(f"{path} is damaged, incomplete, or no Zarr store of fields: {what}") from error
 
 
+def write(path: Path, layout: Layout, frames: np.ndarray, compress: int) -> None:
+    """Write a store with all that it is to hold: frames [n, ..., C, H, W]; see `create`."""
+    create(path, layout, compress)
+    with writing(path, layout) as put:
+        put(0, frames)
+
+
 def create(path: Path, layout: Layout, compress: int) -> None:
     """Lay out a store of format 3: everything but the numbers of its fields, which are missing until written.
 

@@ -3,7 +3,8 @@
     LD_PRELOAD=faults.so python -m tests.reliability.fault_loop netcdf/kill model/EIO ...
 
 For n = 1, 2, 3 ... a child replaces the old target by the new one and is killed at its n-th call, or has that call fail,
-until a child comes through untouched. After each, the target is read, and replaced once more without help.
+until a child comes through untouched. After each, the target is read, and replaced once more without help. `netcdf/kill/10`
+takes every tenth call.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ SUBJECTS = {
 }
 
 
-def loop(subject: Subject, fault: str, root: Path) -> dict[str, Any]:
+def loop(subject: Subject, fault: str, root: Path, stride: int = 1) -> dict[str, Any]:
     """How often each outcome came, and every case in which the target was neither old nor new, or was not replaced next."""
     library = ctypes.CDLL(None)
     library.faults_seen.restype = ctypes.c_long
@@ -147,7 +148,7 @@ def loop(subject: Subject, fault: str, root: Path) -> dict[str, Any]:
     wrong: list[str] = []
     error, lasting, writes = FAULTS[fault]
     target = root / subject.name
-    for n in range(1, LIMIT):
+    for n in range(1, LIMIT, stride):
         shutil.rmtree(root, ignore_errors=True)
         target.parent.mkdir(parents=True)
         subject.write(target, 1)
@@ -204,8 +205,8 @@ def main() -> None:
     folder = Path(os.path.realpath(tempfile.mkdtemp(dir=memory)))
     results = {}
     for argument in sys.argv[1:]:
-        name, fault = argument.split("/")
-        results[argument] = loop(SUBJECTS[name], fault, folder / "work")
+        name, fault, *stride = argument.split("/")
+        results[argument] = loop(SUBJECTS[name], fault, folder / "work", *map(int, stride))
     shutil.rmtree(folder)
     print(json.dumps(results))
 
