@@ -616,7 +616,7 @@ class _Stopped(BaseException):
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """SIGINT and SIGTERM unwind the command, so that it removes its temporary files; a second one acts at once."""
+    """SIGINT, SIGTERM and SIGUSR1 unwind the command, so that it removes its temporary files; a second one acts at once."""
 
     def stop(number: int, _: object) -> None:
         for each, handler in before.items():
@@ -626,7 +626,7 @@ def _signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:
