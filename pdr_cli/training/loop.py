@@ -168,7 +168,7 @@ class Trainer:
         Raises:
             NonFiniteLossError: the loss is no number.
         """
-        y, weight = batch.y, batch.weight
+        _, y, weight, _ = batch
         with self._autocast:
             out, taught = halves.rehearse(self.network, batch, done, at_once)
             loss, terms = self.loss(out.fused, y, weight)
