@@ -120,6 +120,12 @@ def test_the_crontab_makes_a_forecast_once_and_mails_what_fails(site: Site, weat
     assert (mailed["code"], mailed["name"]) == (66, "E_NOT_FOUND")
 
 
+@pytest.mark.parametrize(("shell", "text"), [(name, text) for name, text in BLOCKS if name in ("sh", "bash")])
+def test_every_script_is_one(shell: str, text: str) -> None:
+    done = subprocess.run([needs(shell), "-n"], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_link_turns_production_over_to_another_model(site: Site) -> None:
     shutil.copytree(site.folder / "runs" / "air-2025-12", site.folder / "runs" / "air-2026-01")
     done = site.shell(block("sh", "# swap"))
