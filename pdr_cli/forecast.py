@@ -19,7 +19,7 @@ from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.missing import Filling
 from pdr_cli.data.series import Orientation, Series
-from pdr_cli.errors import GridError, UsageError, VariableError
+from pdr_cli.errors import CheckpointError, GridError, UsageError, VariableError
 from pdr_cli.logs import log
 from pdr_cli.memory import Batches
 
@@ -348,7 +348,10 @@ def load(path: Path, device: str = "auto", repairs: Repairs | None = None, batch
     where = devices.pick(device)
     card, weights, climatology = checkpoint.load(path)
     network = build(card.config, len(card.variables), card.size, is_periodic(card.config, card.x))
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: its weights are not those of the network it describes: {error}") from error
     return Model(network.eval().to(where), card, climatology, where, path, repairs, batch)
 
 
