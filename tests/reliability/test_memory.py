@@ -1,6 +1,7 @@
 """A batch that does not fit into memory is halved once, and the results are those of the whole batch."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,14 +145,15 @@ def test_a_failed_try_leaves_no_trace(weather: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_does_not_fit_after_a_halving_ends_the_training(
-    weather: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch
+    weather_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = saved(str(weather_run), "")
+    shutil.copytree(weather_run, "run")
+    before = saved("run", "")
     holds(monkeypatch, 2)
-    result = pdr("train", "--resume", "-o", weather_run, "--steps", "6")
+    result = pdr("train", "--resume", "-o", "run", "--steps", "6")
     assert (result.code, "E_MEMORY" in result.last) == (69, True), result.err
     assert "--set train.batch=2 or fewer" in result.last
-    after = saved(str(weather_run), "")
+    after = saved("run", "")
     assert all(before[name].equal(after[name]) for name in before)
 
 
