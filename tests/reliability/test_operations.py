@@ -86,6 +86,12 @@ class Site:
         return [line.split()[0] for line in (self.folder / "made.log").read_text().splitlines()]
 
 
+def stop(watch: subprocess.Popen[bytes]) -> None:
+    """The loop and the forecast that it is at, killed."""
+    os.killpg(watch.pid, signal.SIGKILL)
+    watch.wait()
+
+
 def until(true: Callable[[], object]) -> None:
     for _ in range(2400):
         if true():
@@ -133,6 +139,38 @@ def test_a_link_turns_production_over_to_another_model(site: Site) -> None:
     assert (site.folder / "runs" / "air").readlink() == Path("air-2026-01")
 
 
+def test_the_loop_goes_by_exit_codes(site: Site) -> None:
+    # Stands in for pdr: `predict NEW -o MADE ...`
+    script(
+        site.folder / "bin" / "pdr",
+        """#!/bin/sh
+echo "$2 $*" >> calls
+case $2 in
+    */damaged.nc) exit 65 ;;
+    */late.nc) test -e ready || exit 75 ;;
+esac
+: > "$4"
+""",
+    )
+    for name in ("damaged", "late", "whole"):
+        (site.folder / "incoming" / f"{name}.nc").touch()
+    os.utime(site.folder / "incoming" / "damaged.nc", (0, 0))
+    watch = site.watch()
+    try:
+        until((site.folder / "out" / "whole.nc").exists)
+        assert (site.folder / "refused" / "damaged.nc").exists(), "its turn was before"
+        assert not (site.folder / "out" / "late.nc").exists()
+        (site.folder / "ready").touch()
+        until((site.folder / "out" / "late.nc").exists)
+    finally:
+        stop(watch)
+    calls = [line.split() for line in (site.folder / "calls").read_text().splitlines()]
+    assert [words[0] for words in calls] == [f"incoming/{n}.nc" for n in ("damaged", "late", "whole", "late")]
+    waits = {words[0]: words[words.index("--wait-input") + 1] for words in calls}
+    assert (waits["incoming/damaged.nc"], waits["incoming/late.nc"]) == ("0", "20")
+
+
+@pytest.mark.slow
 def test_each_new_file_has_its_turn_and_a_damaged_one_is_put_aside(site: Site, weather: Path) -> None:
     damaged = site.folder / "incoming" / "damaged.nc"
     damaged.write_bytes(weather.read_bytes()[:5000])
@@ -145,8 +183,7 @@ def test_each_new_file_has_its_turn_and_a_damaged_one_is_put_aside(site: Site, w
         until((site.folder / "out" / "whole.nc").exists)
         until(lambda: site.made() == ["out/whole.nc"])
     finally:
-        os.killpg(watch.pid, signal.SIGKILL)
-        watch.wait()
+        stop(watch)
     assert site.failures() == [65]
 
 
@@ -160,21 +197,21 @@ def test_a_file_that_comes_slowly_and_a_kill_leave_one_whole_forecast(site: Site
     content, coming = weather.read_bytes(), site.folder / "incoming" / "a.nc"
     watch = site.watch()
     with coming.open("wb") as stream:
-        for part in range(8):
-            stream.write(content[len(content) * part // 8 : len(content) * (part + 1) // 8])
-            stream.flush()
-            time.sleep(0.5)
-    until(lambda: list((site.folder / "out").glob(".a.nc.*")))
-    os.killpg(watch.pid, signal.SIGKILL)
-    watch.wait()
-    assert not (site.folder / "out" / "a.nc").exists(), "killed on the way"
-    for _ in range(2):  # the second finds nothing to do
+        stream.write(content[: len(content) // 2])
+        stream.flush()
+        until(lambda: list((site.folder / "out").glob(".a.nc.*")))
+        stop(watch)
         watch = site.watch()
-        until((site.folder / "out" / "a.nc").exists)
-        until(lambda: "out/a.nc" in site.made())
-        time.sleep(2)
-        os.killpg(watch.pid, signal.SIGKILL)
-        watch.wait()
+        for byte in range(len(content) // 2, len(content), len(content) // 8):
+            time.sleep(0.5)
+            assert not (site.folder / "out" / "a.nc").exists()
+            stream.write(content[byte : byte + len(content) // 8])
+            stream.flush()
+    until(lambda: (site.folder / "made.log").exists() and site.made())
+    stop(watch)
+    watch = site.watch()
+    time.sleep(3)  # for a pass that finds nothing to do
+    stop(watch)
     assert site.made() == ["out/a.nc"]
     assert [p.name for p in (site.folder / "out").iterdir()] == ["a.nc"], "what the kill left is gone"
     assert pdr("verify", site.folder / "out" / "a.nc").code == 0
@@ -185,6 +222,11 @@ def test_anything_that_is_not_a_files_fault_ends_the_loop(site: Site, weather: P
     (site.folder / "runs" / "air").unlink()
     assert site.watch().wait(timeout=120) == 66
     assert (site.folder / "incoming" / "a.nc").is_file()
+
+
+def test_the_loop_ends_with_its_folder(site: Site) -> None:
+    (site.folder / "incoming").rmdir()
+    assert site.watch().wait(timeout=120) == 66
 
 
 @pytest.mark.parametrize("kind", ["[Service]", "[Timer]"])
