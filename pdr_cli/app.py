@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pdr_cli import __version__
-from pdr_cli.errors import PdrError, UsageError
+from pdr_cli.errors import MemoryShortageError, PdrError, UsageError
 
 app = typer.Typer(
     name="pdr",
@@ -33,6 +33,10 @@ ModelOption = Annotated[
     typer.Option(
         "-m", "--model", help="Run folder, model.safetensors or run name. Default: $PDR_MODEL, else the newest run."
     ),
+]
+Batch = Annotated[
+    int | None,
+    typer.Option(min=1, help="Windows that the network sees at once, at most; default: 16, or what memory holds."),
 ]
 Rename = Annotated[
     list[str] | None,
@@ -168,6 +172,7 @@ def predict(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Frames to forecast; more than trained are rolled out.")
     ] = None,
+    batch: Batch = None,
     var: Rename = None,
     fill_missing: Annotated[
         str,
@@ -228,6 +233,7 @@ def predict(
             init=init,
             every_init=every_init,
             steps=steps,
+            batch=batch,
             rename=var or [],
             repairs=Repairs(fill_missing, fill_gap, regrid, allow_out_of_range),
             time_layout=time_layout,
@@ -275,6 +281,7 @@ def evaluate(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Lead times to score; more than trained are rolled out.")
     ] = None,
+    batch: Batch = None,
     var: Rename = None,
     lpips_weights: Annotated[
         Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
@@ -315,6 +322,7 @@ def evaluate(
             convention=convention,
             protocol=protocol,
             steps=steps,
+            batch=batch,
             rename=var or [],
             lpips=lpips_weights,
             raft=raft_weights,
@@ -588,6 +596,7 @@ def main() -> NoReturn:
         _exit(74, "E_IO", str(error))
     except Exception as error:
         _exit_of_usage(error)
+        _exit_of_shortage(error)
         import traceback
 
         trace = traceback.format_exc()
@@ -607,7 +616,7 @@ class _Stopped(BaseException):
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """SIGINT and SIGTERM unwind the command, so that it removes its temporary files; a second one acts at once."""
+    """SIGINT, SIGTERM and SIGUSR1 unwind the command, so that it removes its temporary files; a second one acts at once."""
 
     def stop(number: int, _: object) -> None:
         for each, handler in before.items():
@@ -617,7 +626,7 @@ def _signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:
@@ -648,6 +657,16 @@ def _exit_of_usage(error: Exception) -> None:
     elif context is not None and "--log-json" not in sys.argv:
         typer.echo(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.", err=True)
     _exit(2, "E_USAGE", message or "name a command")
+
+
+def _exit_of_shortage(error: Exception) -> None:
+    """Leave as `MemoryShortageError` says if memory ran short where nothing can be halved."""
+    from pdr_cli import memory
+
+    if memory.is_shortage(error):
+        found = str(error).partition("\n")[0] or "out of memory"
+        short = MemoryShortageError(f"{found}; close what else uses memory, or take a machine with more of it")
+        _exit(short.code, short.name, str(short))
 
 
 def _exit(code: int, name: str, message: str, trace: str = "") -> NoReturn:

@@ -181,7 +181,9 @@ def _read(path: Path, framework: str, everything: bool) -> tuple[dict[str, str],
             tensors = {name: handle.get_tensor(name) for name in names}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         size = path.stat().st_size if path.exists() else 0
-        raise CheckpointError(f"{path} ({size} bytes) is no model file, or is truncated: {error}") from error
+        other = path.suffix.lower() in (".pt", ".pth", ".ckpt")
+        way_out = ". Weights of OpenSTL are for pdr train --init-from" if other else ""
+        raise CheckpointError(f"{path} ({size} bytes) is no model file, or is truncated: {error}{way_out}") from error
     if "pdr" not in header:
         raise CheckpointError(f"{path} is a safetensors file, but not a pdr model: its header has no model card")
     return header, tensors

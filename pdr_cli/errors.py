@@ -70,6 +70,14 @@ class DeviceError(PdrError):
     code, name = 69, "E_DEVICE"
 
 
+class MemoryShortageError(DeviceError):
+    """A batch, halved, that still does not fit into memory. As with a device that is not there, another must be taken
+    or less be asked of it (EX_UNAVAILABLE of sysexits.h); no file is at fault.
+    """
+
+    name = "E_MEMORY"
+
+
 class OutputError(PdrError):
     """An output that cannot be created: no folder, no permission, a directory in its place."""
 

@@ -19,13 +19,16 @@ from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.missing import Filling
 from pdr_cli.data.series import Orientation, Series
-from pdr_cli.errors import GridError, UsageError, VariableError
+from pdr_cli.errors import CheckpointError, GridError, UsageError, VariableError
 from pdr_cli.logs import log
+from pdr_cli.memory import Batches
 
 if TYPE_CHECKING:
     import torch
 
     from pdr_cli.models.pdr import PDR
+
+BATCH_OPTION = "--batch {}"  # of predict and evaluate
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Model:
         device: where it computes.
         path: its file.
         repairs: what may be mended in its inputs.
+        batch: windows that the network sees at once, at most; None: as many as it is given.
     """
 
     def __init__(
@@ -105,10 +109,12 @@ class Model:
         device: torch.device,
         path: Path,
         repairs: Repairs | None = None,
+        batch: int | None = None,
     ) -> None:
         self.network, self.card, self.climatology = network, card, climatology
         self.device, self.path = device, path
         self.repairs = repairs or Repairs()
+        self.batches = Batches(BATCH_OPTION, batch)
 
     def predict(
         self,
@@ -250,16 +256,26 @@ class Model:
         return turn
 
     def run(self, observed: np.ndarray, steps: int | None = None) -> Layers:
-        """Forecast arrays: observed [B, T, C, H, W] in data units on the model's grid, filled. On land they are NaN."""
+        """Forecast arrays: observed [B, T, C, H, W] in data units on the model's grid, filled. On land they are NaN.
+
+        Raises:
+            MemoryShortageError: the network has no room for them, nor for half of them at once.
+        """
+        steps = steps or self.card.config.data.out_steps
+        x = self.card.scaling.apply(observed)
+        parts = self.batches.attempt(lambda n: [self._layers(x[i : i + n], steps) for i in range(0, len(x), n)], len(x))
+        fused, coarse, painted = (None if p[0] is None else np.concatenate(p) for p in zip(*parts, strict=True))
+        assert fused is not None
+        assert coarse is not None
+        return Layers(self._hide_land(fused), self._hide_land(coarse), painted)
+
+    def _layers(self, x: np.ndarray, steps: int) -> tuple[np.ndarray | None, ...]:
+        """Fused, coarse and painted frames, each [B, τ, C, H, W] in network units, of as many as the network sees at once."""
         import torch
 
-        steps = steps or self.card.config.data.out_steps
         with torch.inference_mode():
-            x = torch.from_numpy(self.card.scaling.apply(observed)).to(self.device)
-            out = self.network(x, steps)
-        scale = self._hide_land
-        painted = None if out.gaussians_image is None else out.gaussians_image.float().cpu().numpy()
-        return Layers(scale(out.fused.float().cpu().numpy()), scale(out.coarse.float().cpu().numpy()), painted)
+            out = self.network(torch.from_numpy(x).to(self.device), steps)
+        return tuple(None if frames is None else frames.float().cpu().numpy() for frames in out)
 
     def _hide_land(self, frames: np.ndarray) -> np.ndarray:
         """Network units [B, τ, C, H, W] to data units, NaN where training never knew a value."""
@@ -304,11 +320,15 @@ class Deferred(Model):
         path: its file.
         device: see `devices.pick`.
         repairs: what may be mended in its inputs.
+        batch: see `Model`.
     """
 
-    def __init__(self, path: Path, device: str = "auto", repairs: Repairs | None = None) -> None:
+    def __init__(
+        self, path: Path, device: str = "auto", repairs: Repairs | None = None, batch: int | None = None
+    ) -> None:
         self.card, self.path, self._wanted = checkpoint.load_card(path), path, device
         self.repairs = repairs or Repairs()
+        self.batches = Batches(BATCH_OPTION, batch)
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("network", "climatology", "device"):
@@ -318,8 +338,8 @@ class Deferred(Model):
         return getattr(self, name)
 
 
-def load(path: Path, device: str = "auto", repairs: Repairs | None = None) -> Model:
-    """Load a model file.
+def load(path: Path, device: str = "auto", repairs: Repairs | None = None, batch: int | None = None) -> Model:
+    """Load a model file; arguments as for `Model`.
 
     Raises:
         CheckpointError: truncated, altered, foreign or too new.
@@ -328,8 +348,11 @@ def load(path: Path, device: str = "auto", repairs: Repairs | None = None) -> Mo
     where = devices.pick(device)
     card, weights, climatology = checkpoint.load(path)
     network = build(card.config, len(card.variables), card.size, is_periodic(card.config, card.x))
-    network.load_state_dict(weights)
-    return Model(network.eval().to(where), card, climatology, where, path, repairs)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: its weights are not those of the network it describes: {error}") from error
+    return Model(network.eval().to(where), card, climatology, where, path, repairs, batch)
 
 
 def is_periodic(config: Config, x: Side | None) -> bool:

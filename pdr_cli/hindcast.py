@@ -24,7 +24,7 @@ from pdr_cli.errors import StorageError, TimeError, UsageError
 from pdr_cli.forecast import Model
 from pdr_cli.logs import Progress
 
-AT_ONCE = 16  # windows that the network sees together
+AT_ONCE = 16  # windows that the network sees together, where the user has not said
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Hindcast:
 
     def frames(self, low: int, high: int) -> np.ndarray:
         """The forecasts from inits [low, high) on the input's grid, in its units: [n, τ, C, H, W]."""
-        parts = [self._together(a, min(a + AT_ONCE, high)) for a in range(low, high, AT_ONCE)]
+        at_once = self.model.batches.at_once or AT_ONCE
+        parts = [self._together(a, min(a + at_once, high)) for a in range(low, high, at_once)]
         return np.concatenate(parts)
 
     def _together(self, low: int, high: int) -> np.ndarray:

@@ -45,8 +45,9 @@ def test_a_pickle_is_never_unpickled(weather: Path, tmp_path: Path) -> None:
         def __reduce__(self):  # type: ignore[no-untyped-def]
             return (open, (str(tmp_path / "exploded"), "w"))
 
-    (tmp_path / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
-    assert code_and_message(weather, tmp_path / "model.safetensors")[0] == 65
+    (tmp_path / "bomb.pt").write_bytes(pickle.dumps(Bomb()))
+    code, message = code_and_message(weather, tmp_path / "bomb.pt")
+    assert (code, "--init-from" in message) == (65, True), message
     assert not (tmp_path / "exploded").exists()
 
 
@@ -69,6 +70,16 @@ def test_a_card_of_another_version_says_what_it_lacks(weather: Path, model: Path
     rewrite_card(model, without_batch)
     code, message = code_and_message(weather, model)
     assert (code, "another version" in message, "train.batch is missing" in message) == (65, True, True)
+
+
+def test_weights_of_another_network_are_refused(weather: Path, model: Path) -> None:
+    def wider(card: dict[str, Any]) -> dict[str, Any]:
+        card["config"]["model"]["hid_t"] *= 2
+        return card
+
+    rewrite_card(model, wider)
+    code, message = code_and_message(weather, model)
+    assert (code, "not those of the network it describes" in message) == (65, True), message
 
 
 def test_the_climatology_comes_back_with_its_kind(weather_run: Path) -> None:

@@ -43,6 +43,7 @@ class Request:
     convention: str
     protocol: str
     steps: int | None
+    batch: int | None
     rename: Sequence[str]
     lpips: Path | None
     raft: Path | None
@@ -107,7 +108,7 @@ def _load(asked: Request) -> tuple[dict[str, Model], dict[str, list[Path]]]:
             continue
         path = runs.find_model(argument)
         name = path.parent.name if path.name == "model.safetensors" else path.stem
-        loaded[_name(name, loaded, foreign)] = forecast.load(path, asked.device)
+        loaded[_name(name, loaded, foreign)] = forecast.load(path, asked.device, batch=asked.batch)
     return loaded, foreign
 
 

@@ -73,6 +73,8 @@ def _check_every_init(asked: Request) -> None:
     if not asked.every_init:
         if not alone:
             raise UsageError("torchrun shares out the forecasts of --every-init; without it run pdr predict alone")
+        if asked.batch is not None:
+            raise UsageError("--batch is for the windows of --every-init; without it there is one")
         return
     gap = None if asked.repairs.fill_gap == "none" else asked.repairs.fill_gap
     for name, value in (("--init", asked.init), ("--preview", asked.preview), ("--fill-gap", gap)):

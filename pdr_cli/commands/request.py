@@ -41,6 +41,7 @@ class Request:
     init: str | None = None
     every_init: bool = False
     steps: int | None = None
+    batch: int | None = None
     rename: Sequence[str] = ()
     repairs: Repairs = field(default_factory=Repairs)
     time_layout: str = "cf"
@@ -62,7 +63,7 @@ class Request:
         """What is to be written."""
         return [self.output, *([self.preview] if self.preview else [])]
 
-    def load(self, how: Callable[[Path, str, Repairs], Model], device: str) -> Model:
+    def load(self, how: Callable[[Path, str, Repairs, int | None], Model], device: str) -> Model:
         """The model, or the one before it if that is damaged and `fallback` says so.
 
         Args:
@@ -74,9 +75,9 @@ class Request:
         """
         source = runs.find_model(self.model)
         try:
-            return how(source, device, self.repairs)
+            return how(source, device, self.repairs, self.batch)
         except CheckpointError as error:
-            return how(model_before(source, self.fallback, error), device, self.repairs)
+            return how(model_before(source, self.fallback, error), device, self.repairs, self.batch)
 
     def open(self, trained: Model) -> Series:
         """The input, as the model wants it.

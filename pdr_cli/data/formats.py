@@ -314,4 +314,4 @@ def _neighbours(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f": there is no folder {folder}"
-    return did_you_mean(path.name, [p.name for p in folder.iterdir()])
+    return "." + did_you_mean(path.name, [p.name for p in folder.iterdir()])

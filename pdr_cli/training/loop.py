@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,9 +25,11 @@ from pdr_cli.data.series import size
 from pdr_cli.data.windows import Windows
 from pdr_cli.errors import DataError, InterruptedRun
 from pdr_cli.logs import Progress, log
+from pdr_cli.memory import SAME, Batches
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import RunFolder
-from pdr_cli.training import schedule, state
+from pdr_cli.training import halves, schedule, state
+from pdr_cli.training.halves import Batch
 from pdr_cli.training.losses import Loss
 from pdr_cli.training.setup import set_up
 from pdr_cli.training.state import Position
@@ -39,22 +42,6 @@ class NonFiniteLossError(DataError):
     """Training diverged: the loss is NaN or infinite."""
 
     name = "E_NON_FINITE_LOSS"
-
-
-class Batch(NamedTuple):
-    """Windows in network units, everywhere finite.
-
-    Args:
-        x: observed, [B, T, C, H, W].
-        y: following, [B, τ, C, H, W].
-        weight: how much each value of y counts, [B, τ, C, H, W] or what broadcasts to it; None: all alike.
-        known: where x and y are what the data say, [B, T + τ, C, H, W]; None: everywhere.
-    """
-
-    x: torch.Tensor
-    y: torch.Tensor
-    weight: torch.Tensor | None
-    known: torch.Tensor | None
 
 
 @dataclass
@@ -94,6 +81,9 @@ class Trainer:
         self.budget = parse_duration(self.config.budget) or math.inf
         self.val = self.val.spread(self.config.val_windows)
         self.position = Position()
+        self.network.train()
+        means = "batch norms take their means over these" if halves.batch_norms(self.network) else SAME
+        self.batches = Batches("--set train.batch={}", outcome=means)
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def resume(self, which: Literal["last", "last-1"] = "last") -> None:
@@ -155,9 +145,32 @@ class Trainer:
         rate = self._set_rate(began)
         self.network.train()
         which = self._batch()
-        x, y, weight, known = self._tensors(self.train, which)
+        batch, done = self._tensors(self.train, which), self._fraction(began)
+        take_back = halves.remember(self.network, self.device)
+
+        def undo() -> None:
+            self.optimizer.zero_grad(set_to_none=True)
+            take_back()
+
+        loss, terms = self.batches.attempt(partial(self._gradients, batch, which, done), len(which), undo)
+        if self.config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        self.position.step += 1
+        if self.position.step % self.config.log_every == 0:
+            self._record("step", lr=rate, loss=float(loss), **{k: float(v) for k, v in terms.items()})
+
+    def _gradients(
+        self, batch: Batch, which: np.ndarray, done: float, at_once: int
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Give the parameters the gradients of a batch; returns its loss, and its terms to log.
+
+        Raises:
+            NonFiniteLossError: the loss is no number.
+        """
+        _, y, weight, _ = batch
         with self._autocast:
-            out, taught = self.network.rehearse(x, y, self._fraction(began), known)
+            out, taught = halves.rehearse(self.network, batch, done, at_once)
             loss, terms = self.loss(out.fused, y, weight)
             total = loss + sum(taught.values())
             terms |= taught
@@ -172,12 +185,7 @@ class Trainer:
             )
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        if self.config.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
-        self.optimizer.step()
-        self.position.step += 1
-        if self.position.step % self.config.log_every == 0:
-            self._record("step", lr=rate, loss=float(loss.detach()), **{k: float(v.detach()) for k, v in terms.items()})
+        return loss.detach(), {k: v.detach() for k, v in terms.items()}
 
     def _set_rate(self, began: float) -> float:
         """Give the optimiser the rate of this step, by steps or by time, whichever is further; returns it."""
@@ -234,7 +242,8 @@ class Trainer:
                 which = np.arange(start, min(start + self.config.batch, len(self.val)))
                 x, y, weight, _ = self._tensors(self.val, which)
                 with self._autocast:
-                    loss, _ = self.loss(self.network(x, y.shape[1]).fused, y, weight)
+                    fused = self.batches.attempt(partial(self._forecast, x, y.shape[1]), len(which))
+                    loss, _ = self.loss(fused, y, weight)
                 total += float(loss) * len(which)
         value = total / len(self.val)
         self._record("validation", epoch=self.position.step / self.per_epoch, loss=value)
@@ -242,6 +251,10 @@ class Trainer:
         if value < self.position.best_loss:
             self.position.best_loss, self.position.best_step = value, self.position.step
             self.save_best(self.position)
+
+    def _forecast(self, x: torch.Tensor, steps: int, at_once: int) -> torch.Tensor:
+        """[B, T, C, H, W] → [B, τ, C, H, W]."""
+        return torch.cat([self.network(x[i : i + at_once], steps).fused for i in range(0, len(x), at_once)])
 
     def _record(self, event: str, **values: Any) -> None:
         line = {"event": event, "step": self.position.step, "seconds": round(self.position.elapsed, 2), **values}

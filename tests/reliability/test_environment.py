@@ -8,24 +8,27 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 
 from pdr_cli import app, forecast, logs
+from tests.builders import weather_file
 from tests.cli import pdr
 from tests.reliability.processes import environment, run
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
 def test_a_signal_in_predict_changes_no_output(
     weather: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
     Path("f.nc").write_bytes(b"old")
+    before = signal.getsignal(number)
     monkeypatch.setattr(forecast.Model, "run", lambda *_: os.kill(os.getpid(), number))
     result = pdr("predict", weather, "-o", "f.nc", "-m", weather_run)
     assert (result.code, "E_INTERRUPTED" in result.last) == (code, True)
     assert [(p.name, p.read_bytes()) for p in Path().iterdir()] == [("f.nc", b"old")], "no lock, no temporary"
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "what was there before is restored"
+    assert signal.getsignal(number) is before
 
 
 def test_a_signal_while_the_file_is_written_changes_no_output(
@@ -49,6 +52,21 @@ def test_times_come_from_the_data_whatever_the_clock_says(
         assert made.forecast_reference_time.values == given.time.values[-1]
         assert made.attrs["date_created"] == "1970-01-01T00:00:00Z"
     assert pdr("predict", weather, "-o", "f.nc", "-m", weather_run, "--skip-existing").out == "f.nc  up to date\n"
+
+
+def test_the_night_of_a_clock_change_is_as_long_as_any(
+    tmp_path: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In Berlin, 29 March 2020 had no hour from 2 to 3.
+    data = weather_file(tmp_path / "a.nc", 40, start="2020-03-22", size=(13, 15))
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        assert pdr("predict", data, "-o", "f.nc", "-m", weather_run, "--init", "2020-03-28 18:00").code == 0
+    time.tzset()
+    with xr.open_dataset("f.nc") as made:
+        assert made.time.values[0] == np.datetime64("2020-03-29T00:00")
+        assert set(np.diff(made.time.values)) == {np.timedelta64(6, "h")}
 
 
 def test_a_cron_jobs_bare_environment_is_enough(weather: Path, weather_run: Path) -> None:

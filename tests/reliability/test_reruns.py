@@ -1,5 +1,6 @@
 """Jobs that run twice, at once, again, or before their input is ready."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -175,11 +176,12 @@ def test_a_file_that_grows_while_it_is_read_is_read_again(tmp_path: Path, monkey
     assert request.settled(ask, [path], wait=60) == 2  # bytes, after two changes
 
 
-def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADFD, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     (tmp_path / "a.nc").touch()
 
     def refuse(*_: object) -> None:
-        raise OSError(37, "No locks available")
+        raise OSError(number, "No locks available")
 
     monkeypatch.setattr(files.fcntl, "flock", refuse)
     with pytest.raises(LockedError, match="HDF5_USE_FILE_LOCKING=FALSE"), files.inputs_in_use([tmp_path / "a.nc"]):

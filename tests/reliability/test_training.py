@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -126,6 +128,23 @@ def test_a_loss_that_is_no_number_names_its_batch_and_keeps_the_last_good(
     assert "nan at step 8, batch " in result.last
     assert "(windows from air.nc 2020-" in result.last
     assert {p: p.read_bytes() for p in before} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_lets_the_step_end_and_saves_it(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    usual = Trainer._batch
+
+    def disturbed(self: Trainer) -> np.ndarray:
+        if self.position.step == 7:
+            os.kill(os.getpid(), number)
+        return usual(self)
+
+    monkeypatch.setattr(Trainer, "_batch", disturbed)
+    result = pdr("train", "--resume", "-o", "run", "--steps", "12", "-q")
+    assert (result.code, f"{number.name} at step 8; state saved" in result.last) == (128 + number, True), result.last
+    assert state.read(run.state)[0].step == 8
 
 
 def test_training_starts_no_process_that_could_die(

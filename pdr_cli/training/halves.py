@@ -1,0 +1,84 @@
+"""A training step in parts, for batches that do not fit into memory at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pdr_cli.models.pdr import PDR, Forecast
+
+
+class Batch(NamedTuple):
+    """Windows in network units, everywhere finite.
+
+    Args:
+        x: observed, [B, T, C, H, W].
+        y: following, [B, τ, C, H, W].
+        weight: how much each value of y counts, [B, τ, C, H, W] or what broadcasts to it; None: all alike.
+        known: where x and y are what the data say, [B, T + τ, C, H, W]; None: everywhere.
+    """
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor | None
+    known: Tensor | None
+
+
+def rehearse(network: PDR, batch: Batch, progress: float, at_once: int) -> tuple[Forecast, dict[str, Tensor]]:
+    """`PDR.rehearse` of a batch, `at_once` windows after the other.
+
+    Of each part no more than the forecast is kept, which is made again on the way back (Chen et al. 2016, "Training Deep
+    Nets with Sublinear Memory Cost"). A loss is therefore that of the whole batch, however its windows are weighted, and so
+    are the gradients; but batch norms take their means over a part.
+    """
+    x, y, _, known = batch
+    if at_once >= len(x):
+        return network.rehearse(x, y, progress, known)
+    made, taught = [], []
+    for i in range(0, len(x), at_once):
+        part = slice(i, i + at_once)
+        there = None if known is None else known[part]
+        out, terms = checkpoint(
+            network.rehearse, x[part], y[part], progress, there, use_reentrant=False,
+            context_fn=lambda: (nullcontext(), _norms_at_rest(network)),
+        )  # fmt: skip
+        made.append(out)
+        taught.append({name: term * (len(x[part]) / len(x)) for name, term in terms.items()})
+    fused, coarse = torch.cat([out.fused for out in made]), torch.cat([out.coarse for out in made])
+    return Forecast(fused, coarse, None), {name: torch.stack([t[name] for t in taught]).sum() for name in taught[0]}
+
+
+def batch_norms(network: nn.Module) -> list[nn.Module]:
+    """The layers that normalise each window by the others of its batch."""
+    return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+
+
+def remember(network: nn.Module, device: torch.device) -> Callable[[], None]:
+    """What takes back all that a pass in training changes: random numbers drawn, and the running means of batch norms."""
+    means = [(buffer, buffer.clone()) for norm in batch_norms(network) for buffer in norm.buffers()]
+    here, there = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def take_back() -> None:
+        for buffer, before in means:
+            buffer.copy_(before)
+        torch.set_rng_state(here)
+        if there is not None:
+            torch.cuda.set_rng_state(there, device)
+
+    return take_back
+
+
+@contextmanager
+def _norms_at_rest(network: nn.Module) -> Iterator[None]:
+    """The second pass over the same windows must not count as a second batch."""
+    means = [(buffer, buffer.clone()) for norm in batch_norms(network) for buffer in norm.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, before in means:
+            buffer.copy_(before)
