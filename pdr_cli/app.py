@@ -34,6 +34,13 @@ ModelOption = Annotated[
         "-m", "--model", help="Run folder, model.safetensors or run name. Default: $PDR_MODEL, else the newest run."
     ),
 ]
+ResampleFps = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1000, metavar="N", help="Bring clips to N frames a second, each the one shown at that time."
+    ),
+]
+GrayToRgb = Annotated[bool, typer.Option("--gray-to-rgb", help="Read gray clips as red, green and blue alike.")]
 Rename = Annotated[
     list[str] | None,
     typer.Option("--var", metavar="NAME[=INPUTNAME]", help="Variable, or another name for it in the input."),
@@ -88,6 +95,8 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order of windows.")] = None,
     device: Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
+    resample_fps: ResampleFps = 0,
+    gray_to_rgb: GrayToRgb = False,
     init_from: Annotated[
         Path | None,
         typer.Option(help="Start from trained weights: a run, a model.safetensors, or OpenSTL's .pth or .ckpt."),
@@ -142,6 +151,8 @@ def train(
             "train.budget": budget,
             "train.seed": seed,
             "train.precision": precision,
+            "data.resample_fps": resample_fps or None,
+            "data.gray_to_rgb": "true" if gray_to_rgb else None,
         },
         init_from=init_from,
         freeze_backbone=freeze_backbone,
@@ -186,6 +197,8 @@ def predict(
     allow_out_of_range: Annotated[
         bool, typer.Option("--allow-out-of-range", help="Take values far outside of what the model was trained on.")
     ] = False,
+    resample_fps: ResampleFps = 0,
+    gray_to_rgb: GrayToRgb = False,
     time_layout: Annotated[
         str, typer.Option(help="Names of the times in .nc and .zarr: cf, or wb2 as WeatherBench2 has them.")
     ] = "cf",
@@ -229,7 +242,7 @@ def predict(
             every_init=every_init,
             steps=steps,
             rename=var or [],
-            repairs=Repairs(fill_missing, fill_gap, regrid, allow_out_of_range),
+            repairs=Repairs(fill_missing, fill_gap, regrid, allow_out_of_range, resample_fps, gray_to_rgb),
             time_layout=time_layout,
             compress=compress,
             preview=preview,
@@ -276,6 +289,8 @@ def evaluate(
         int | None, typer.Option(min=1, help="Lead times to score; more than trained are rolled out.")
     ] = None,
     var: Rename = None,
+    resample_fps: ResampleFps = 0,
+    gray_to_rgb: GrayToRgb = False,
     lpips_weights: Annotated[
         Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
     ] = None,
@@ -324,6 +339,8 @@ def evaluate(
             report=report,
             as_json=as_json,
             device=device,
+            resample_fps=resample_fps,
+            gray_to_rgb=gray_to_rgb,
         ),
     )
 

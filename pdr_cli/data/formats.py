@@ -132,6 +132,8 @@ def open_series(
     rename: Mapping[str, str] | None = None,
     size: Sequence[int] = (),
     color: str = "gray",
+    resample_fps: float = 0,
+    gray_to_rgb: bool = False,
 ) -> list[Series]:
     """Open files of one format as Series: fields and grids joined along time into one, clips each on its own.
 
@@ -143,6 +145,8 @@ def open_series(
         rename: {channel: name in the file}, NetCDF only.
         size: (H, W) that video frames are resized to.
         color: "gray" or "rgb", video only.
+        resample_fps: frames a second that clips are brought to, video files only; 0: as they are.
+        gray_to_rgb: whether a gray clip may be read as rgb.
     """
     kinds = {p: detect(p) for p in paths}
     if len(set(kinds.values())) > 1:
@@ -150,6 +154,8 @@ def open_series(
         names_of = [NAMES.get(kinds[p], kinds[p]) for p in (one, other)]
         raise DataError(f"files of one format are wanted, but {one} is {names_of[0]} and {other} is {names_of[1]}")
     kind = kinds[paths[0]]
+    if resample_fps and kind != "video":
+        raise UsageError(f"--resample-fps is for video files, but {paths[0]} is {NAMES.get(kind, kind)}")
     if kind == "netcdf":
         return [netcdf.read(paths, variables, rename)]
     if kind == "zarr":
@@ -157,11 +163,11 @@ def open_series(
     if kind == "hdf5":
         return [hdf5.read(paths, variables)]
     if kind == "video":
-        return video.read_all(paths, size, color)
+        return video.read_all(paths, size, color, resample_fps=resample_fps, gray_to_rgb=gray_to_rgb)
     if kind == "frames":
-        return [frames.read(p, size, color) for p in paths]
+        return [frames.read(p, size, color, gray_to_rgb=gray_to_rgb) for p in paths]
     if kind == "windows":
-        return [human36m.read(p, size, color) for p in paths]
+        return [human36m.read(p, size, color, gray_to_rgb=gray_to_rgb) for p in paths]
     if kind == "npz":
         return [part for p in paths for part in npz.read(p, variables)]
     return [readers()[kind].read(paths, variables)]  # type: ignore[attr-defined]
