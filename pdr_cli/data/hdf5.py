@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pdr_cli import damage
 from pdr_cli.data.series import LazyFrames, Series, end_to_end, make_series, names
 from pdr_cli.errors import DataError, GridError, StorageError, TimeError, VariableError
 
@@ -72,8 +73,9 @@ def write(series: Series, path: Path, provenance: Mapping[str, str]) -> None:
             "data", data=series.values.astype(np.float32), compression="gzip", shuffle=True, fletcher32=True
         )
         out.create_dataset("date", data=np.array(stamps, dtype="S"))
-        out.attrs.update({k: v for k, v in provenance.items() if v})
-        out.attrs["channels"] = names(series)
+        # Of fixed length where pdr reads them: damage to the heap that others stand in hangs the library for ever.
+        out.attrs.update({k: np.bytes_(v.encode()) if k.startswith("pdr_") else v for k, v in provenance.items() if v})
+        out.attrs["channels"] = np.array([name.encode() for name in names(series)])
         # A short file may lack the late slots of a day, from which readers would tell how many there are.
         out.attrs["slots_per_day"], out.attrs["first_slot"] = per_day or 24, base
 
@@ -98,7 +100,7 @@ def is_traffic(path: Path) -> bool:
     try:
         with h5py.File(path) as handle:
             return "data" in handle and "date" in handle
-    except OSError:
+    except damage.FAILURES:
         return False
 
 
@@ -129,7 +131,7 @@ def _open(path: Path) -> tuple:
 
 def _dates(handle, path: Path) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[no-untyped-def]
     """Days [T] as datetime64[D] and slots [T]."""
-    stamps = [s.decode() if isinstance(s, bytes) else str(s) for s in handle["date"][:]]
+    stamps = [s.decode(errors="replace") if isinstance(s, bytes) else str(s) for s in handle["date"][:]]
     try:
         days = np.array([f"{s[:4]}-{s[4:6]}-{s[6:8]}" for s in stamps], dtype="datetime64[D]")
         slots = np.array([int(s[8:]) for s in stamps])

@@ -32,6 +32,7 @@ from pdr_cli.logs import log
 if TYPE_CHECKING:
     from av import Packet, VideoCodecContext, VideoFrame
     from av.container import InputContainer
+    from av.video.reformatter import VideoReformatter
 
 SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".gif")
 OURS = ("yuv420p", "yuv444p")  # pixel formats of MP4s of ours: sides that are even, and others
@@ -84,6 +85,8 @@ def read(
         DataError: not a video, damaged, without frames, transparent, mirrored, or gray where colours are wanted.
         TimeError: frames at irregular times (variable frame rate), or not in order.
     """
+    import av
+
     clip = _scan(path)
     if color == "rgb" and clip.gray and not gray_to_rgb:
         raise gray_error(path, f"pixel format {clip.format}")
@@ -98,7 +101,8 @@ def read(
         first, count = int(wanted[0]), int(wanted[-1] - wanted[0]) + 1
         needed = set(wanted.tolist())
         decoded = enumerate(_decode(path, clip.times[first], count), first)
-        pixels = {n: _pixels(f, out, color) for n, f in decoded if n in needed}
+        reformatter = av.video.reformatter.VideoReformatter()  # a frame's own keeps threads until both are garbage
+        pixels = {n: _pixels(f, out, color, reformatter) for n, f in decoded if n in needed}
         if len(pixels) < len(needed):
             raise DataError(
                 f"{path}: {len(pixels)} of frames {first} to {first + count - 1} could be decoded; the file is damaged"
@@ -279,7 +283,9 @@ def _scan(path: Path) -> Clip:
         DataError: damaged, without frames, transparent, mirrored, or of frames of several sizes.
         TimeError: a frame without a time, or not after the one before.
     """
-    claimed, digest = _claims(path), hashlib.sha256()
+    import av
+
+    claimed, digest, reformatter = _claims(path), hashlib.sha256(), av.video.reformatter.VideoReformatter()
     stamps: list[float] = []
     seen: set[tuple[tuple[int, int], str]] = set()
     for frame in _frames(path):
@@ -287,7 +293,7 @@ def _scan(path: Path) -> Clip:
             raise TimeError(f"{path}: frame {len(stamps)} has no time stamp")
         if stamps and frame.time <= stamps[-1]:
             raise TimeError(f"{path}: frame {len(stamps)} is shown at {frame.time:.3f} s, not after the one before it")
-        _refuse_transparent(path, frame)
+        _refuse_transparent(path, frame, reformatter)
         stamps.append(float(frame.time))
         seen.add((_displayed(path, frame), frame.format.name))
         format = frame.format
@@ -326,11 +332,11 @@ def _json(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _refuse_transparent(path: Path, frame: VideoFrame) -> None:
+def _refuse_transparent(path: Path, frame: VideoFrame, reformatter: VideoReformatter) -> None:
     """Refuse a frame of which not every pixel is opaque: what is behind it is not known."""
     if not (frame.format.has_palette or any(c.is_alpha for c in frame.format.components)):
         return
-    if (frame.reformat(format="rgba").to_ndarray()[..., 3] < 255).any():
+    if (reformatter.reformat(frame, format="rgba").to_ndarray()[..., 3] < 255).any():
         raise _transparent(path, f": the frame at {frame.time:.2f} s has pixels that are not opaque")
 
 
@@ -388,13 +394,13 @@ def _decode(path: Path, start: float, count: int) -> Iterator[VideoFrame]:
     return itertools.islice(wanted, count)
 
 
-def _pixels(frame: VideoFrame, size: tuple[int, int], color: str) -> np.ndarray:
+def _pixels(frame: VideoFrame, size: tuple[int, int], color: str, reformatter: VideoReformatter) -> np.ndarray:
     """[C, H, W] float32, 0..255, as displayed."""
     format = "gray" if color == "gray" else "rgb24"
     turns = _quarter_turns(frame) or 0
     height, width = size[::-1] if turns % 2 else size
-    stored = frame.reformat(width=width, height=height, format=format, interpolation="BILINEAR").to_ndarray()
-    pixels = np.rot90(stored, turns)
+    brought = reformatter.reformat(frame, width, height, format, interpolation="BILINEAR")
+    pixels = np.rot90(brought.to_ndarray(), turns)
     return np.asarray(pixels[None] if color == "gray" else pixels.transpose(2, 0, 1), dtype=np.float32)
 
 
