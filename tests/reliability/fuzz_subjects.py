@@ -36,6 +36,7 @@ def read_input(path: Path, color: str = "gray") -> Parts:
     found: Parts = []
     for series in formats.open_series(formats.find_inputs([path]), color=color):
         frames = read_frames(series, 0, series.sizes["time"])
+        assert series.time.dtype.kind != "M" or not np.isnat(series.time.values).any()
         times = time_axis.seconds(series.time.values)
         assert frames.shape == fields.shape(series) == (len(times), len(fields.names(series)), *fields.size(series))
         assert (len(times) > 0, bool(np.isfinite(times).all())) == (True, True)

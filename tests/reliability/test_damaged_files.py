@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 import zipfile
@@ -17,7 +18,7 @@ import xarray as xr
 
 from pdr_cli.data import formats, frames, kth, stored, video
 from pdr_cli.data.series import make_series, read_frames
-from pdr_cli.errors import CheckpointError, DataError, VariableError
+from pdr_cli.errors import CheckpointError, DataError, TimeError, VariableError
 from pdr_cli.models.openstl import load_openstl
 from tests.builders import moving_square, picture, taxibj_npz, traffic_file, video_file, weather_file
 
@@ -53,6 +54,15 @@ def test_netcdf_whose_metadata_fail_their_checksum(tmp_path: Path) -> None:
 def test_traffic_dates_that_are_no_text(tmp_path: Path) -> None:
     path = overwritten(traffic_file(tmp_path / "a.h5", 2), b"20140101", b"\xff\xfe")
     with pytest.raises(DataError, match="is no YYYYMMDDSS"):
+        read(path)
+
+
+def test_a_time_that_is_missing(tmp_path: Path) -> None:
+    path = weather_file(tmp_path / "a.nc", 5)
+    with netCDF4.Dataset(path, "a") as out:
+        out["time"].units = "seconds since 2000-01-01"
+        out["time"][:] = np.array([0, 1, 2, np.iinfo(np.int64).min, 4])
+    with pytest.raises(TimeError, match=r"1 of 5 times are missing \(NaT\), first that of step 3"):
         read(path)
 
 
@@ -183,7 +193,7 @@ def test_a_clip_whose_title_is_no_text(tmp_path: Path) -> None:
 
 def test_reading_a_clip_leaves_no_threads(tmp_path: Path) -> None:
     path = video_file(tmp_path / "a.mp4", 20)
-    read(path)
+    gc.collect()
     before = _threads()
     kept = [read_frames(video.read(path), 0, 20) for _ in range(3)]
     assert len(kept) == 3
