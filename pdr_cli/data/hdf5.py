@@ -120,7 +120,7 @@ def _open(path: Path) -> tuple:
             "wanted are `data` [T, C, H, W] and `date` [T] (YYYYMMDDSS)"
         )
     data = handle["data"]
-    if data.ndim != 4 or data.dtype.kind not in "fiu" or len(data) != len(handle["date"]):
+    if data.ndim != 4 or 0 in data.shape[1:] or data.dtype.kind not in "fiu" or len(data) != len(handle["date"]):
         raise DataError(
             f"{path}: data has shape {data.shape} and date {handle['date'].shape}; wanted are [T, C, H, W] numbers and [T]"
         )
@@ -144,10 +144,17 @@ def _dates(handle, path: Path) -> tuple[np.ndarray, np.ndarray]:  # type: ignore
 def _slots_of_a_day(slots: np.ndarray, attrs: Mapping[str, int]) -> tuple[int, int]:
     """First slot and slots of a day, as the file states them, or else from the slots that occur."""
     if "slots_per_day" in attrs:
-        return int(attrs.get("first_slot", 1)), int(attrs["slots_per_day"])
+        base, stated = int(attrs.get("first_slot", 1)), int(attrs["slots_per_day"])
+        if not (1 <= stated <= 24 * 60 and base <= slots.min() and slots.max() < base + stated):
+            raise TimeError(
+                f"slots {int(slots.min())} to {int(slots.max())} do not lie in a day of {stated} slots from {base} on"
+            )
+        return base, stated
     base = 0 if slots.min() == 0 else 1
     highest = int(slots.max()) - base + 1
     per_day = next((n for n in (24, 48, 96, 144, 288) if highest <= n), None)
+    if slots.min() < 0:
+        raise TimeError(f"slot {int(slots.min())} is before the first of a day")
     if per_day is None:
         raise TimeError(f"slot {int(slots.max())} is past the end of a day of 288 five-minute slots")
     return base, per_day

@@ -297,7 +297,9 @@ def _part(dataset: xr.Dataset, path: Path, wanted: dict[str, _Source]) -> Series
         raise TimeError(f"{path} has no time steps; it may still be being written")
     if times.dtype.kind == "M" and np.isnat(times).any():
         absent = np.flatnonzero(np.isnat(times))
-        raise TimeError(f"{path}: {len(absent)} of {len(times)} times are missing (NaT), first that of step {absent[0]}")
+        raise TimeError(
+            f"{path}: {len(absent)} of {len(times)} times are missing (NaT), first that of step {absent[0]}"
+        )
     height, width = dataset.sizes[axes.y], dataset.sizes[axes.x]
 
     ranges = [_valid_range(a) for a in arrays]

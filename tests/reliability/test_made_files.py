@@ -230,7 +230,11 @@ def traffic(draw: st.DrawFn) -> dict[str, Any]:
     usual = draw(st.booleans())
     stamps = [
         (DATES[0] if usual else draw(st.sampled_from(DATES)))
-        + (f"{n + 1:02d}".encode() if usual else draw(st.sampled_from([b"00", b"01", b"24", b"48", b"49", b"xx", b""])))
+        + (
+            f"{n + 1:02d}".encode()
+            if usual
+            else draw(st.sampled_from([b"00", b"01", b"24", b"48", b"49", b"-1", b"xx", b""]))
+        )
         for n in range(count)
     ]
     shape = (
