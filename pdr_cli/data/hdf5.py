@@ -30,7 +30,7 @@ def read(paths: Sequence[Path], variables: Sequence[str] = ()) -> Series:
     opened = [_open(p) for p in paths]
     dates = [_dates(handle, path) for handle, path in opened]
     slots = np.concatenate([s for _, s in dates])
-    base, per_day = _slots_of_a_day(slots, opened[0][0].attrs)
+    base, per_day = _slots_of_a_day(slots, opened[0][0].attrs, paths[0])
     parts = sorted(
         (
             (_times(days, s, base, per_day), handle["data"], path)
@@ -141,22 +141,22 @@ def _dates(handle, path: Path) -> tuple[np.ndarray, np.ndarray]:  # type: ignore
     return days, slots
 
 
-def _slots_of_a_day(slots: np.ndarray, attrs: Mapping[str, int]) -> tuple[int, int]:
-    """First slot and slots of a day, as the file states them, or else from the slots that occur."""
+def _slots_of_a_day(slots: np.ndarray, attrs: Mapping[str, int], path: Path) -> tuple[int, int]:
+    """First slot and slots of a day, as the first file, `path`, states them, or else from the slots that occur."""
     if "slots_per_day" in attrs:
         base, stated = int(attrs.get("first_slot", 1)), int(attrs["slots_per_day"])
         if not (1 <= stated <= 24 * 60 and base <= slots.min() and slots.max() < base + stated):
             raise TimeError(
-                f"slots {int(slots.min())} to {int(slots.max())} do not lie in a day of {stated} slots from {base} on"
+                f"{path}: slots {int(slots.min())} to {int(slots.max())} do not lie in a day of {stated} slots from {base} on"
             )
         return base, stated
     base = 0 if slots.min() == 0 else 1
     highest = int(slots.max()) - base + 1
     per_day = next((n for n in (24, 48, 96, 144, 288) if highest <= n), None)
     if slots.min() < 0:
-        raise TimeError(f"slot {int(slots.min())} is before the first of a day")
+        raise TimeError(f"{path}: slot {int(slots.min())} is before the first of a day")
     if per_day is None:
-        raise TimeError(f"slot {int(slots.max())} is past the end of a day of 288 five-minute slots")
+        raise TimeError(f"{path}: slot {int(slots.max())} is past the end of a day of 288 five-minute slots")
     return base, per_day
 
 
