@@ -1,5 +1,6 @@
 # make demo   from nothing to a forecast: environment, sample data, training, forecast, scores, picture
 # make test   from nothing to a tested checkout
+# make fuzz   changes files at random for FUZZ_SECONDS and reads them as the commands do
 # make check  what a change must pass: format, lint, types, tests
 # make wheel  dist/*.whl with the renderer compiled for every level of this kind of processor
 # make gpu-check  on a machine with a GPU and torch: GPU tests, renderer benchmark, a short training
@@ -7,10 +8,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+FUZZ_SECONDS ?= 600
+FUZZ_SEED ?= $(shell date +%s)
+FUZZ_KEPT ?= fuzz-failures
 SANITIZED := test_channels or test_leading_dimensions or test_centres or not_finite or misaligned
 
 # make wheel  dist/*.whl with the renderer compiled for every level of this processor's kind
-.PHONY: demo test check lint types wheel gpu-check gpu-sanitize clean
+.PHONY: demo test fuzz check lint types wheel gpu-check gpu-sanitize clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,7 +30,13 @@ demo: $(VENV)/.base
 
 # A file at a time on each core; a test that is about threads starts its own.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu and not fuzz" -n auto --maxprocesses 4 --dist loadfile
+
+# The same seed makes the same files; those that something is wrong with stay in FUZZ_KEPT.
+fuzz: $(VENV)/.dev
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) FUZZ_KEPT="$(abspath $(FUZZ_KEPT))" \
+	  $(BIN)/python -m pytest -s -m fuzz tests/reliability/test_fuzz.py
+	$(BIN)/python -m pytest --hypothesis-profile fuzz tests/reliability/test_made_files.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -38,6 +38,13 @@ Batch = Annotated[
     int | None,
     typer.Option(min=1, help="Windows that the network sees at once, at most; default: 16, or what memory holds."),
 ]
+ResampleFps = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1000, metavar="N", help="Bring clips to N frames a second, each the one shown at that time."
+    ),
+]
+GrayToRgb = Annotated[bool, typer.Option("--gray-to-rgb", help="Read gray clips as red, green and blue alike.")]
 Rename = Annotated[
     list[str] | None,
     typer.Option("--var", metavar="NAME[=INPUTNAME]", help="Variable, or another name for it in the input."),
@@ -92,6 +99,8 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order of windows.")] = None,
     device: Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
+    resample_fps: ResampleFps = 0,
+    gray_to_rgb: GrayToRgb = False,
     init_from: Annotated[
         Path | None,
         typer.Option(help="Start from trained weights: a run, a model.safetensors, or OpenSTL's .pth or .ckpt."),
@@ -146,6 +155,8 @@ def train(
             "train.budget": budget,
             "train.seed": seed,
             "train.precision": precision,
+            "data.resample_fps": resample_fps or None,
+            "data.gray_to_rgb": "true" if gray_to_rgb else None,
         },
         init_from=init_from,
         freeze_backbone=freeze_backbone,
@@ -191,6 +202,8 @@ def predict(
     allow_out_of_range: Annotated[
         bool, typer.Option("--allow-out-of-range", help="Take values far outside of what the model was trained on.")
     ] = False,
+    resample_fps: ResampleFps = 0,
+    gray_to_rgb: GrayToRgb = False,
     time_layout: Annotated[
         str, typer.Option(help="Names of the times in .nc and .zarr: cf, or wb2 as WeatherBench2 has them.")
     ] = "cf",
@@ -235,7 +248,7 @@ def predict(
             steps=steps,
             batch=batch,
             rename=var or [],
-            repairs=Repairs(fill_missing, fill_gap, regrid, allow_out_of_range),
+            repairs=Repairs(fill_missing, fill_gap, regrid, allow_out_of_range, resample_fps, gray_to_rgb),
             time_layout=time_layout,
             compress=compress,
             preview=preview,
@@ -283,6 +296,8 @@ def evaluate(
     ] = None,
     batch: Batch = None,
     var: Rename = None,
+    resample_fps: ResampleFps = 0,
+    gray_to_rgb: GrayToRgb = False,
     lpips_weights: Annotated[
         Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
     ] = None,
@@ -332,6 +347,8 @@ def evaluate(
             report=report,
             as_json=as_json,
             device=device,
+            resample_fps=resample_fps,
+            gray_to_rgb=gray_to_rgb,
         ),
     )
 

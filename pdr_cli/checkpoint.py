@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli import config as configuration
-from pdr_cli import files
+from pdr_cli import damage, files
 from pdr_cli.config import Config
 from pdr_cli.data import series as fields
 from pdr_cli.data.climatology import Climatology
@@ -134,6 +134,11 @@ def load(path: Path) -> tuple[ModelCard, dict[str, torch.Tensor], Climatology]:
     Raises:
         CheckpointError: truncated, altered, foreign or too new.
     """
+    with damage.named(path, CheckpointError):
+        return _load(path)
+
+
+def _load(path: Path) -> tuple[ModelCard, dict[str, torch.Tensor], Climatology]:
     header, tensors = _read(path, "pt", everything=True)
     if CLIMATOLOGY not in tensors:
         raise CheckpointError(f"{path} is a safetensors file, but not a pdr model: it has no climatology")
@@ -152,9 +157,10 @@ def load_card(path: Path) -> ModelCard:
     Raises:
         CheckpointError: truncated, foreign or too new.
     """
-    header, _ = _read(path, "np", everything=False)
-    _version(header, path)
-    return ModelCard.from_json(header["pdr"], path)
+    with damage.named(path, CheckpointError):
+        header, _ = _read(path, "np", everything=False)
+        _version(header, path)
+        return ModelCard.from_json(header["pdr"], path)
 
 
 def digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> str:

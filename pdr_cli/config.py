@@ -20,7 +20,15 @@ Kind = Literal["weather", "traffic", "video", "any"]
 
 # What files written before these keys existed meant: models and presets of then are read as they were.
 BEFORE: dict[str, dict[str, Any]] = {
-    "data": {"train_period": "", "val_period": "", "test_period": "", "protocol": "honest", "fill_missing": "none"},
+    "data": {
+        "train_period": "",
+        "val_period": "",
+        "test_period": "",
+        "protocol": "honest",
+        "fill_missing": "none",
+        "resample_fps": 0.0,
+        "gray_to_rgb": False,
+    },
     "train": {"latitude_weights": False},
     "model": {
         "periodic": "none",
@@ -54,6 +62,15 @@ class DataConfig(_Table):
     out_steps: int = Field(ge=1, description="forecast frames, tau")
     size: list[int] = Field(description="[H, W] that video frames are resized to; empty: as they are")
     color: Literal["gray", "rgb"] = Field(description="how video frames are read")
+    resample_fps: float = Field(
+        ge=0,
+        le=1000,
+        description="frames a second that clips are brought to, each the one shown at that time; 0: as they are, a "
+        "variable rate is refused",
+    )
+    gray_to_rgb: bool = Field(
+        description="true: a gray clip is read as red, green and blue alike where color is rgb; false: it is refused"
+    )
     scaling: Literal["auto", "standard", "minmax", "unit"] = Field(
         description="standard: mean 0, sd 1; minmax: [0, 1] by training extremes; unit: bytes over 255; "
         "auto: by the kind of file"

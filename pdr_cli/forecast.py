@@ -49,6 +49,8 @@ class Repairs:
         fill_gap: "none", or "interp": a single missing step is the mean of its neighbours.
         regrid: "none", or how another grid is brought to the model's: "bilinear" or "conservative".
         allow_out_of_range: take values that are far outside of what the model was trained on.
+        resample_fps: frames a second that a clip is brought to; 0: as in the model's training.
+        gray_to_rgb: read a gray clip as red, green and blue alike.
 
     Raises:
         UsageError: no such way.
@@ -58,6 +60,8 @@ class Repairs:
     fill_gap: str = "none"
     regrid: str = "none"
     allow_out_of_range: bool = False
+    resample_fps: float = 0
+    gray_to_rgb: bool = False
 
     def __post_init__(self) -> None:
         missing.check_method(self.fill_missing)
@@ -151,7 +155,15 @@ class Model:
         size = self.card.size if data.size else ()
         color = "rgb" if self.card.format == "video" and len(self.card.variables) == 3 else "gray"
         wanted = list(self.card.variables) if self.card.format != "video" else []
-        opened = formats.open_series(paths, variables=wanted, rename=rename, size=size, color=color)
+        opened = formats.open_series(
+            paths,
+            variables=wanted,
+            rename=rename,
+            size=size,
+            color=color,
+            resample_fps=self.repairs.resample_fps or data.resample_fps,
+            gray_to_rgb=self.repairs.gray_to_rgb or data.gray_to_rgb,
+        )
         return [self.fit(series) for series in opened]
 
     def fit(self, series: Series) -> Series:
@@ -310,7 +322,8 @@ def notes(series: Series) -> list[str]:
     """What was done to a series when it was opened, in words."""
     units_of = dict(zip(fields.names(series), fields.units(series), strict=True))
     found = [f"{n} converted from {g} to {units_of[n]} and back" for n, g in series.attrs.get(units.GIVEN, {}).items()]
-    return found + ([f"regridded ({series.attrs['regridded']})"] if "regridded" in series.attrs else [])
+    found += [f"regridded ({series.attrs['regridded']})"] if "regridded" in series.attrs else []
+    return found + ([f"resampled to {series.attrs['resampled']}"] if "resampled" in series.attrs else [])
 
 
 class Deferred(Model):

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.builders import traffic_file, video_file, weather_file
 from tests.cli import pdr
+
+settings.register_profile("fuzz", max_examples=1000, deadline=None)  # of `make fuzz`
 
 # The smallest network that still has every part.
 TINY = ["hid_s=4", "hid_t=8", "n_t=2", "mlp_ratio=2", "gaussians=9", "hidden=8", "log_every=1", "val_windows=8"]

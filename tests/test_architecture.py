@@ -16,7 +16,8 @@ LAYERS = {
     "training": 3, "forecast": 3, "hindcast": 3, "verification": 3, "export": 3, "checkpoint": 3, "": 4,
     "models": 2, "data": 2,
     "splat": 1,
-    "errors": 0, "files": 0, "logs": 0, "config": 0, "devices": 0, "distributed": 0, "runs": 0, "memory": 0,
+    "errors": 0, "damage": 0, "files": 0, "logs": 0, "config": 0, "devices": 0, "distributed": 0, "runs": 0,
+    "memory": 0,
 }  # fmt: skip
 SUPPORT = {name for name, layer in LAYERS.items() if layer == 0}
 

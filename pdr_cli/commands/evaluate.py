@@ -20,7 +20,7 @@ from pdr_cli.commands import inputs, score_table
 from pdr_cli.data import forecasts, formats, zarr
 from pdr_cli.data.series import Series, names
 from pdr_cli.errors import InputNotFoundError, UsageError
-from pdr_cli.forecast import Model
+from pdr_cli.forecast import Model, Repairs
 from pdr_cli.logs import log, progress
 from pdr_cli.verification import baselines, evaluation, scores
 from pdr_cli.verification.evaluation import ANALYSES, Options, Result, Task
@@ -53,6 +53,8 @@ class Request:
     report: Path | None
     as_json: bool
     device: str
+    resample_fps: float = 0
+    gray_to_rgb: bool = False
 
 
 def run(arguments: Sequence[str], asked: Request) -> None:
@@ -108,7 +110,8 @@ def _load(asked: Request) -> tuple[dict[str, Model], dict[str, list[Path]]]:
             continue
         path = runs.find_model(argument)
         name = path.parent.name if path.name == "model.safetensors" else path.stem
-        loaded[_name(name, loaded, foreign)] = forecast.load(path, asked.device, batch=asked.batch)
+        repairs = Repairs(resample_fps=asked.resample_fps, gray_to_rgb=asked.gray_to_rgb)
+        loaded[_name(name, loaded, foreign)] = forecast.load(path, asked.device, repairs, batch=asked.batch)
     return loaded, foreign
 
 
@@ -139,7 +142,13 @@ def _truth(paths: Sequence[Path], asked: Request, first: Model | None, foreign: 
     wanted = [name for name, _, _ in pairs]
     if not wanted and foreign and formats.detect(paths[0]) in ("netcdf", "zarr"):
         wanted = forecasts.fields_in_both(foreign[0], paths[0])
-    return formats.open_series(paths, variables=wanted, rename={name: source or name for name, _, source in pairs})
+    return formats.open_series(
+        paths,
+        variables=wanted,
+        rename={name: source or name for name, _, source in pairs},
+        resample_fps=asked.resample_fps,
+        gray_to_rgb=asked.gray_to_rgb,
+    )
 
 
 def _options(job: Task, asked: Request, series: Series) -> Options:

@@ -101,12 +101,18 @@ def _forecast(path: Path) -> Iterator[Finding]:
         kind = formats.detect(path)
         if kind == "video":
             frames = video.read(path).sizes["time"]
-            yield Finding("ok", f"{frames} frames, all of which decode; pictures are compressed and hold no hash")
+            yield Finding("ok", f"{frames} frames, all of which decode{_checked_by(path)}")
             return
         with stored.fields(path) as fields:
             yield from _fields(path, kind, fields)
     except PdrError as error:
         yield Finding("problem", str(error), AGAIN)
+
+
+def _checked_by(path: Path) -> str:
+    if video.PICTURES in stored.provenance(path):
+        return "; pictures are those that were written (SHA-256)"
+    return "; pictures are compressed and hold no hash"
 
 
 def _fields(path: Path, kind: str, fields: dict[str, Field]) -> Iterator[Finding]:

@@ -181,13 +181,13 @@ def _side(series: Series, dim: str) -> Coordinate:
 
 def _axis_attributes(name: str, dim: str, attrs: dict[str, Any]) -> dict[str, Any]:
     """The input's attributes, with what CF needs and a name makes certain added."""
-    attrs = {"axis": dim.upper()} | attrs
     geographic = {"lat": ("latitude", "degrees_north"), "lon": ("longitude", "degrees_east")}.get(name.lower()[:3])
     if geographic and name.lower() in ("lat", "lon", "latitude", "longitude"):
         attrs = {"standard_name": geographic[0], "units": geographic[1]} | attrs
     elif "units" not in attrs and "standard_name" not in attrs:
-        attrs = {"long_name": f"{dim} index of the grid", "units": "1"} | attrs
-    return attrs
+        # No axis: CF wants one to come with true latitudes and longitudes.
+        return {"long_name": f"{dim} index of the grid", "units": "1"} | attrs
+    return {"axis": dim.upper()} | attrs
 
 
 def _bounds(series: Series, along: Coordinate) -> Coordinate | None:

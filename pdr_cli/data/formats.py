@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pdr_cli import files
+from pdr_cli import damage, files
 from pdr_cli.data import cf, frames, hdf5, human36m, netcdf, npz, video, zarr
 from pdr_cli.data.series import Series, names
 from pdr_cli.errors import DataError, InputNotFoundError, OutputError, StorageError, UsageError
@@ -90,6 +90,11 @@ def detect(path: Path) -> str:
     Raises:
         DataError: empty, or of no known format.
     """
+    with damage.named(path):
+        return _detect(path)
+
+
+def _detect(path: Path) -> str:
     if zarr.is_store(path):
         return "zarr"
     if path.is_dir():
@@ -133,6 +138,8 @@ def open_series(
     rename: Mapping[str, str] | None = None,
     size: Sequence[int] = (),
     color: str = "gray",
+    resample_fps: float = 0,
+    gray_to_rgb: bool = False,
 ) -> list[Series]:
     """Open files of one format as Series: fields and grids joined along time into one, clips each on its own.
 
@@ -144,28 +151,42 @@ def open_series(
         rename: {channel: name in the file}, NetCDF only.
         size: (H, W) that video frames are resized to.
         color: "gray" or "rgb", video only.
+        resample_fps: frames a second that clips are brought to, video files only; 0: as they are.
+        gray_to_rgb: whether a gray clip may be read as rgb.
+    """
+    kind = _kind_of(paths)
+    if resample_fps and kind != "video":
+        raise UsageError(f"--resample-fps is for video files, but {paths[0]} is {NAMES.get(kind, kind)}")
+    with damage.named(paths[0]):
+        if kind == "netcdf":
+            return [netcdf.read(paths, variables, rename)]
+        if kind == "zarr":
+            return [zarr.read(paths, variables, rename)]
+        if kind == "hdf5":
+            return [hdf5.read(paths, variables)]
+        if kind == "video":
+            return video.read_all(paths, size, color, resample_fps=resample_fps, gray_to_rgb=gray_to_rgb)
+        if kind == "frames":
+            return [frames.read(p, size, color, gray_to_rgb=gray_to_rgb) for p in paths]
+        if kind == "windows":
+            return [human36m.read(p, size, color, gray_to_rgb=gray_to_rgb) for p in paths]
+        if kind == "npz":
+            return [part for p in paths for part in npz.read(p, variables)]
+    return [readers()[kind].read(paths, variables)]  # type: ignore[attr-defined]
+
+
+def _kind_of(paths: Sequence[Path]) -> str:
+    """The one format of all files.
+
+    Raises:
+        DataError: they have several.
     """
     kinds = {p: detect(p) for p in paths}
     if len(set(kinds.values())) > 1:
         one, other = (next(p for p, k in kinds.items() if k == kind) for kind in sorted(set(kinds.values()))[:2])
         names_of = [NAMES.get(kinds[p], kinds[p]) for p in (one, other)]
         raise DataError(f"files of one format are wanted, but {one} is {names_of[0]} and {other} is {names_of[1]}")
-    kind = kinds[paths[0]]
-    if kind == "netcdf":
-        return [netcdf.read(paths, variables, rename)]
-    if kind == "zarr":
-        return [zarr.read(paths, variables, rename)]
-    if kind == "hdf5":
-        return [hdf5.read(paths, variables)]
-    if kind == "video":
-        return video.read_all(paths, size, color)
-    if kind == "frames":
-        return [frames.read(p, size, color) for p in paths]
-    if kind == "windows":
-        return [human36m.read(p, size, color) for p in paths]
-    if kind == "npz":
-        return [part for p in paths for part in npz.read(p, variables)]
-    return [readers()[kind].read(paths, variables)]  # type: ignore[attr-defined]
+    return kinds[paths[0]]
 
 
 def open_fields(path: Path) -> xr.Dataset:
@@ -177,7 +198,8 @@ def open_fields(path: Path) -> xr.Dataset:
     kind = detect(path)
     if kind not in ("netcdf", "zarr"):
         raise DataError(f"{path} is {kind}; fields with their coordinates are read from NetCDF and Zarr")
-    return zarr.open_dataset(path) if kind == "zarr" else netcdf.open_dataset(path)
+    with damage.named(path):
+        return zarr.open_dataset(path) if kind == "zarr" else netcdf.open_dataset(path)
 
 
 def check_output(path: Path, inputs: Sequence[Path] = ()) -> None:
@@ -304,7 +326,7 @@ def _looks_like_netcdf(path: Path) -> bool:
             if "_NCProperties" in handle.attrs:
                 return True
             return any(item.attrs.get("CLASS") == b"DIMENSION_SCALE" for item in handle.values())
-    except OSError:
+    except damage.FAILURES:
         return path.suffix.lower() in NETCDF_SUFFIXES
 
 

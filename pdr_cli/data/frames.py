@@ -12,11 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from pdr_cli import damage
 from pdr_cli.data import kth
 from pdr_cli.data.series import LazyFrames, Series, make_series
+from pdr_cli.data.video import gray_error
 from pdr_cli.errors import DataError, GridError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+GRAY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")  # modes of pictures without colours
+ORIENTATION = 0x0112  # the EXIF tag
 
 
 def is_folder(path: Path) -> bool:
@@ -29,7 +33,7 @@ def folders(root: Path) -> list[Path]:
     return sorted(Path(top) for top, _, names in os.walk(root) if any(_number(n) is not None for n in names))
 
 
-def read(folder: Path, size: Sequence[int] = (), color: str = "gray") -> Series:
+def read(folder: Path, size: Sequence[int] = (), color: str = "gray", *, gray_to_rgb: bool = False) -> Series:
     """Open one folder as a clip of values 0..255, lazily.
 
     Times are the numbers in the files' names over 25 frames a second, so that a number left out is a gap. Gray is the
@@ -39,9 +43,10 @@ def read(folder: Path, size: Sequence[int] = (), color: str = "gray") -> Series:
         folder: holds the pictures.
         size: (H, W) to resize frames to, bilinear without smoothing, as published; empty: as they are.
         color: "gray" (one channel) or "rgb" (three).
+        gray_to_rgb: whether gray pictures may be read as rgb, their channels alike.
 
     Raises:
-        DataError: a picture that cannot be read, or two of one number.
+        DataError: a picture that cannot be read or would have to be guessed at, or two of one number.
     """
     files = _numbered(folder)
     if not files:
@@ -52,7 +57,8 @@ def read(folder: Path, size: Sequence[int] = (), color: str = "gray") -> Series:
         raise DataError(f"{folder} holds two pictures numbered {twice}; keep one of each")
     paths = [folder / name for _, name in files]
     source = picture_size(paths[0])
-    series = pictures_series(paths.__getitem__, numbers / kth.FRAME_RATE, source, size, color, red=kth.is_clip(folder))
+    times, red = numbers / kth.FRAME_RATE, kth.is_clip(folder)
+    series = pictures_series(paths.__getitem__, times, source, size, color, red=red, gray_to_rgb=gray_to_rgb)
     return kth.label(series.assign_attrs(identity=_identity(folder), folder=folder.name), folder)
 
 
@@ -65,8 +71,12 @@ def pictures_series(
     *,
     red: bool = False,
     resample: str = "bilinear",
+    gray_to_rgb: bool = False,
 ) -> Series:
     """A Series whose frames are these picture files, opened when they are asked for.
+
+    Pictures of 16 bits are brought to 8. Refused are transparent ones, those that a viewer would turn, and gray ones
+    where colours are wanted.
 
     Args:
         path_of: the file of frame k.
@@ -76,10 +86,11 @@ def pictures_series(
         color: "gray" or "rgb".
         red: gray is the red channel, not the luminance.
         resample: "bilinear" or "bicubic".
+        gray_to_rgb: whether gray pictures may be read as rgb.
     """
     out = (int(size[0]), int(size[1])) if len(size) else source
     channels = ["gray"] if color == "gray" else ["red", "green", "blue"]
-    bands = "red" if red and color == "gray" else color
+    bands = "red" if red and color == "gray" else "any" if gray_to_rgb and color == "rgb" else color
     one = partial(_pixels, source=source if not len(size) else None, out=out, bands=bands, resample=resample)
 
     def frames(start: int, stop: int) -> np.ndarray:
@@ -124,27 +135,51 @@ def _open(path: Path) -> Any:
         return Image.open(path)
     except FileNotFoundError:
         raise DataError(f"{path} is not there any more") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} ({path.stat().st_size} bytes) is no picture or damaged: {error}") from error
 
 
 def _pixels(path: Path, source: tuple[int, int] | None, out: tuple[int, int], bands: str, resample: str) -> np.ndarray:
     """[C, H, W] float32, 0..255."""
+    _check_sums(path)
     with _open(path) as picture:
         if source is not None and (picture.height, picture.width) != source:
             raise GridError(
                 f"{path} is {picture.height} x {picture.width}, others are {source[0]} x {source[1]}; "
                 "--set data.size=[128,128] brings all to one size"
             )
-        try:
+        with damage.named(path):
+            _refuse_guesses(path, picture, bands)
             planes = _planes(picture, bands)
-        except OSError as error:
-            raise DataError(f"{path} is damaged: {error}") from error
         return np.stack([_resized(p, out, resample) for p in planes])
 
 
+def _check_sums(path: Path) -> None:
+    """Refuse a PNG whose checksums are wrong, which reading its pixels passes over."""
+    with _open(path) as picture:
+        if picture.format == "PNG":
+            with damage.named(path):
+                picture.verify()
+
+
+def _refuse_guesses(path: Path, picture: Any, bands: str) -> None:
+    """Refuse a picture whose pixels are not all that is to be seen.
+
+    Raises:
+        DataError: transparent, to be turned, or gray where red, green and blue are wanted.
+    """
+    if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        raise DataError(f"{path} is transparent; put it on a background first, of the colour that is meant")
+    if picture.getexif().get(ORIENTATION, 1) != 1:
+        raise DataError(f"{path} is to be shown turned (EXIF orientation); write it as it is shown first")
+    if bands == "rgb" and picture.mode in GRAY:
+        raise gray_error(path, f"mode {picture.mode}")
+
+
 def _planes(picture: Any, bands: str) -> list[Any]:
-    if bands == "rgb":
+    if picture.mode.startswith("I"):  # 16 bits, which `convert` would cut off at 255
+        picture = picture.point(lambda v: v * (1 / 257)).convert("L")
+    if bands in ("rgb", "any"):
         return list(picture.convert("RGB").split())
     return [picture.convert("RGB").getchannel("R") if bands == "red" else picture.convert("L")]
 

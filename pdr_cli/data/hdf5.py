@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pdr_cli import damage
 from pdr_cli.data.series import LazyFrames, Series, end_to_end, make_series, names
 from pdr_cli.errors import DataError, GridError, StorageError, TimeError, VariableError
 
@@ -29,7 +30,7 @@ def read(paths: Sequence[Path], variables: Sequence[str] = ()) -> Series:
     opened = [_open(p) for p in paths]
     dates = [_dates(handle, path) for handle, path in opened]
     slots = np.concatenate([s for _, s in dates])
-    base, per_day = _slots_of_a_day(slots, opened[0][0].attrs)
+    base, per_day = _slots_of_a_day(slots, opened[0][0].attrs, paths[0])
     parts = sorted(
         (
             (_times(days, s, base, per_day), handle["data"], path)
@@ -72,8 +73,9 @@ def write(series: Series, path: Path, provenance: Mapping[str, str]) -> None:
             "data", data=series.values.astype(np.float32), compression="gzip", shuffle=True, fletcher32=True
         )
         out.create_dataset("date", data=np.array(stamps, dtype="S"))
-        out.attrs.update({k: v for k, v in provenance.items() if v})
-        out.attrs["channels"] = names(series)
+        # Of fixed length where pdr reads them: damage to the heap that others stand in hangs the library for ever.
+        out.attrs.update({k: np.bytes_(v.encode()) if k.startswith("pdr_") else v for k, v in provenance.items() if v})
+        out.attrs["channels"] = np.array([name.encode() for name in names(series)])
         # A short file may lack the late slots of a day, from which readers would tell how many there are.
         out.attrs["slots_per_day"], out.attrs["first_slot"] = per_day or 24, base
 
@@ -98,7 +100,7 @@ def is_traffic(path: Path) -> bool:
     try:
         with h5py.File(path) as handle:
             return "data" in handle and "date" in handle
-    except OSError:
+    except damage.FAILURES:
         return False
 
 
@@ -118,7 +120,7 @@ def _open(path: Path) -> tuple:
             "wanted are `data` [T, C, H, W] and `date` [T] (YYYYMMDDSS)"
         )
     data = handle["data"]
-    if data.ndim != 4 or data.dtype.kind not in "fiu" or len(data) != len(handle["date"]):
+    if data.ndim != 4 or 0 in data.shape[1:] or data.dtype.kind not in "fiu" or len(data) != len(handle["date"]):
         raise DataError(
             f"{path}: data has shape {data.shape} and date {handle['date'].shape}; wanted are [T, C, H, W] numbers and [T]"
         )
@@ -129,7 +131,7 @@ def _open(path: Path) -> tuple:
 
 def _dates(handle, path: Path) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[no-untyped-def]
     """Days [T] as datetime64[D] and slots [T]."""
-    stamps = [s.decode() if isinstance(s, bytes) else str(s) for s in handle["date"][:]]
+    stamps = [s.decode(errors="replace") if isinstance(s, bytes) else str(s) for s in handle["date"][:]]
     try:
         days = np.array([f"{s[:4]}-{s[4:6]}-{s[6:8]}" for s in stamps], dtype="datetime64[D]")
         slots = np.array([int(s[8:]) for s in stamps])
@@ -139,15 +141,22 @@ def _dates(handle, path: Path) -> tuple[np.ndarray, np.ndarray]:  # type: ignore
     return days, slots
 
 
-def _slots_of_a_day(slots: np.ndarray, attrs: Mapping[str, int]) -> tuple[int, int]:
-    """First slot and slots of a day, as the file states them, or else from the slots that occur."""
+def _slots_of_a_day(slots: np.ndarray, attrs: Mapping[str, int], path: Path) -> tuple[int, int]:
+    """First slot and slots of a day, as the first file, `path`, states them, or else from the slots that occur."""
     if "slots_per_day" in attrs:
-        return int(attrs.get("first_slot", 1)), int(attrs["slots_per_day"])
+        base, stated = int(attrs.get("first_slot", 1)), int(attrs["slots_per_day"])
+        if not (1 <= stated <= 24 * 60 and base <= slots.min() and slots.max() < base + stated):
+            raise TimeError(
+                f"{path}: slots {int(slots.min())} to {int(slots.max())} do not lie in a day of {stated} slots from {base} on"
+            )
+        return base, stated
     base = 0 if slots.min() == 0 else 1
     highest = int(slots.max()) - base + 1
     per_day = next((n for n in (24, 48, 96, 144, 288) if highest <= n), None)
+    if slots.min() < 0:
+        raise TimeError(f"{path}: slot {int(slots.min())} is before the first of a day")
     if per_day is None:
-        raise TimeError(f"slot {int(slots.max())} is past the end of a day of 288 five-minute slots")
+        raise TimeError(f"{path}: slot {int(slots.max())} is past the end of a day of 288 five-minute slots")
     return base, per_day
 
 

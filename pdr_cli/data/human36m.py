@@ -36,7 +36,7 @@ def lists(folder: Path) -> list[Path]:
     return [folder / name for name in LISTS if is_list(folder / name)]
 
 
-def read(path: Path, size: Sequence[int] = (), color: str = "rgb") -> Series:
+def read(path: Path, size: Sequence[int] = (), color: str = "rgb", *, gray_to_rgb: bool = False) -> Series:
     """Open a list as one Series of windows end to end, 0.1 s between frames and one step left out between windows.
 
     Windows are sorted by clip and number. Channels are red, green, blue, where the published loader leaves them in the
@@ -53,7 +53,7 @@ def read(path: Path, size: Sequence[int] = (), color: str = "rgb") -> Series:
 
     times = precut_times(len(entries), WINDOW, STEP)
     source = frames.picture_size(path_of(0))
-    series = frames.pictures_series(path_of, times, source, size, color, resample="bicubic")
+    series = frames.pictures_series(path_of, times, source, size, color, resample="bicubic", gray_to_rgb=gray_to_rgb)
     clips = np.flatnonzero([i == 0 or entries[i][0] != entries[i - 1][0] for i in range(len(entries))])
     series = series.assign_attrs(
         files=[str(path)],

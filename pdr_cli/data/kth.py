@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pdr_cli.data.series import Series
+from pdr_cli.errors import DataError
 from pdr_cli.logs import log
 
 ACTIONS = ("boxing", "handclapping", "handwaving", "walking", "jogging", "running")
@@ -48,11 +49,18 @@ def find_list(path: Path) -> Path | None:
 
 
 def read_list(path: Path) -> dict[str, list[tuple[int, int]]]:
-    """{`person01_boxing_d1`: [(first, last), ...]} of the official list; header and missing clips are passed over."""
+    """{`person01_boxing_d1`: [(first, last), ...]} of the official list; header and missing clips are passed over.
+
+    Raises:
+        DataError: a sequence that ends before it begins, or begins before frame 1.
+    """
     found = {}
     for line in path.read_text(errors="replace").splitlines():
         name, rest = [*line.split(maxsplit=1), "", ""][:2]
         ranges = [(int(a), int(b)) for a, b in re.findall(r"(\d+)\s*-\s*(\d+)", rest)]
+        wrong = next((r for r in ranges if not 1 <= r[0] <= r[1]), None)
+        if NAME.fullmatch(name) and wrong:
+            raise DataError(f"{path}: {name} has a sequence from frame {wrong[0]} to {wrong[1]}, counted from 1")
         if NAME.fullmatch(name) and ranges:
             found[name] = ranges
     return found

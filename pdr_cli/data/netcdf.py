@@ -22,6 +22,10 @@ from pdr_cli.logs import log
 
 LONGEST_CHUNK = 4096  # places of a coordinate
 Y_NAMES = ("latitude", "lat", "nav_lat", "y", "rlat", "northing", "row")
+OTHER_NAMES = (
+    *("z", "lev", "level", "levels", "plev", "pressure", "isobaricinhpa", "height", "altitude", "depth"),
+    *("member", "number", "realization", "ensemble", "ensemble_member", "sample", "step", "band", "channel"),
+)
 X_NAMES = ("longitude", "lon", "nav_lon", "x", "rlon", "easting", "column", "col")
 
 
@@ -230,7 +234,7 @@ def _axes(dataset: xr.Dataset, name: str) -> _Axes | None:
     y = axis_along(dataset, space, ("latitude", "Y"), Y_NAMES)
     x = axis_along(dataset, [d for d in space if d != y], ("longitude", "X"), X_NAMES)
     large = [d for d in space if dataset.sizes[d] > 1]
-    if (y is None or x is None) and len(large) == 2:
+    if (y is None or x is None) and len(large) == 2 and not set(large) & set(_others(dataset, large)):
         y, x = large
     if time is None or y is None or x is None or y == x:
         return None
@@ -244,6 +248,14 @@ def axis_along(dataset: xr.Dataset, dims: list[str], keys: tuple[str, str], know
     found = [*dataset.cf.coordinates.get(keys[0], []), *dataset.cf.axes.get(keys[1], [])]
     marked = next((d for d in dims if d in found), None)
     return marked or next((d for d in dims if d.lower() in known), None)
+
+
+def _others(dataset: xr.Dataset, dims: list[str]) -> list[str]:
+    """Dimensions that CF attributes, or else their names, mark as levels or members."""
+    import cf_xarray  # noqa: F401 - registers the accessor
+
+    marked = [*dataset.cf.coordinates.get("vertical", []), *dataset.cf.axes.get("Z", [])]
+    return [d for d in dims if d in marked or d.lower() in OTHER_NAMES]
 
 
 def _check_time(dataset: xr.Dataset, path: Path) -> None:
@@ -306,6 +318,11 @@ def _part(dataset: xr.Dataset, path: Path, wanted: dict[str, _Source]) -> Series
     times = dataset[axes.time].values
     if len(times) == 0:
         raise TimeError(f"{path} has no time steps; it may still be being written")
+    if times.dtype.kind == "M" and np.isnat(times).any():
+        absent = np.flatnonzero(np.isnat(times))
+        raise TimeError(
+            f"{path}: {len(absent)} of {len(times)} times are missing (NaT), first that of step {absent[0]}"
+        )
     height, width = dataset.sizes[axes.y], dataset.sizes[axes.x]
 
     ranges = [_valid_range(a) for a in arrays]

@@ -34,6 +34,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from pdr_cli import damage
 from pdr_cli.data import times as time_axis
 from pdr_cli.errors import GridError
 
@@ -49,11 +50,16 @@ class LazyFrames(BackendArray):
         self.shape = shape
         self.dtype = np.dtype(dtype)
         self._read = read
+        self.file = ""  # which a failure to read is put down to
 
     def __getitem__(self, key: Any) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._get)
 
     def _get(self, key: tuple[Any, ...]) -> np.ndarray:
+        with damage.named(self.file):
+            return self._frames(key)
+
+    def _frames(self, key: tuple[Any, ...]) -> np.ndarray:
         when, *rest = key
         if isinstance(when, slice):
             wanted = range(*when.indices(self.shape[0]))
@@ -86,7 +92,10 @@ def make_series(
         files: the paths read.
         file_attrs: global attributes of the file.
     """
-    data = indexing.LazilyIndexedArray(frames) if isinstance(frames, LazyFrames) else frames
+    data: Any = frames
+    if isinstance(frames, LazyFrames):
+        frames.file = str(next(iter(files), "the data"))
+        data = indexing.LazilyIndexedArray(frames)
     attrs = {
         "variables": {name: dict(a) for name, a in variables.items()},
         "format": format,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pdr_cli import damage
 from pdr_cli.data import formats
 from pdr_cli.errors import DataError
 
@@ -61,7 +62,7 @@ def provenance(path: Path) -> dict[str, str]:
     """The `pdr_` attributes of an output; none, where the file holds no such or cannot be read."""
     try:
         every = _BY_FORMAT[formats.detect(path)][0](path)
-    except (OSError, ValueError, KeyError, DataError):
+    except (*damage.FAILURES, DataError):
         return {}
     return {str(k): str(v) for k, v in every.items() if str(k).startswith(PREFIX)}
 
@@ -76,11 +77,8 @@ def fields(path: Path) -> Iterator[dict[str, Field]]:
     kind = formats.detect(path)
     if kind not in _BY_FORMAT or kind == "video":
         raise DataError(f"{path} is {kind}, which does not hold the numbers of a forecast as they were")
-    try:
-        with _BY_FORMAT[kind][1](path) as found:
-            yield found
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise DataError(f"{path} ({path.stat().st_size} bytes) is damaged: {error}") from error
+    with damage.named(path), _BY_FORMAT[kind][1](path) as found:
+        yield found
 
 
 def _plain(field: np.ndarray) -> np.ndarray:
@@ -109,7 +107,11 @@ def _hdf5_attributes(path: Path) -> dict[str, str]:
     import h5py
 
     with h5py.File(path) as handle:
-        return dict(handle.attrs)
+        return {name: _text(handle.attrs[name]) for name in handle.attrs if name.startswith(PREFIX)}
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 @contextlib.contextmanager
@@ -117,7 +119,7 @@ def _hdf5_fields(path: Path) -> Iterator[dict[str, Field]]:
     import h5py
 
     with h5py.File(path) as handle:
-        names, data = [str(n) for n in handle.attrs.get("channels", [])], handle["data"]
+        names, data = [_text(n) for n in handle.attrs.get("channels", [])], handle["data"]
         shape = (data.shape[0], *data.shape[2:])
         yield {n: Field(shape, lambda a, b, i=i: data[a:b, i]) for i, n in enumerate(names)}  # type: ignore[misc]
 

@@ -117,6 +117,8 @@ def check(series: Series, variables: Mapping[str, Mapping[str, Any]]) -> None:
 def to_model(series: Series, variables: Mapping[str, Mapping[str, Any]]) -> Series:
     """A series in the units of a model's `variables` (in the order of its channels), converted as it is read.
 
+    Where it says no units, those of the model are meant, and its forecast says so.
+
     Raises:
         UnitsError: units that are others and cannot be converted.
     """
@@ -133,6 +135,12 @@ def to_model(series: Series, variables: Mapping[str, Mapping[str, Any]]) -> Seri
         if how is not None:
             found[name] = how
             log.info("units   %s from %s to the model's %s, and the forecast back", name, given, want)
+    silent = {n: w for n, g, w in zip(names(series), units(series), wanted, strict=True) if w and not g}
+    if silent:
+        said = {
+            n: dict(a) | ({"units": silent[n]} if n in silent else {}) for n, a in series.attrs["variables"].items()
+        }
+        series = series.assign_attrs(variables=said)
     if not found:
         return series
     new = dict(zip(names(series), wanted, strict=True))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pdr_cli import damage
 from pdr_cli.errors import CheckpointError, InputNotFoundError, did_you_mean
 
 from .registry import TRANSLATORS
@@ -129,7 +130,7 @@ def load_openstl(path: Path | str) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path} {_why_refused(str(error))}") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except damage.FAILURES as error:
         raise CheckpointError(f"{path} is no PyTorch file, or is damaged: {_first_line(error)}") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}; a state dict, names to tensors, is needed")

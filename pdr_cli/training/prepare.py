@@ -64,7 +64,14 @@ def prepare(config: Config, paths: Sequence[Path]) -> Prepared:
         GridError, TimeError: files that do not belong together, or are too short.
     """
     data = config.data
-    series = formats.open_series(paths, variables=data.variables, size=data.size, color=data.color)
+    series = formats.open_series(
+        paths,
+        variables=data.variables,
+        size=data.size,
+        color=data.color,
+        resample_fps=data.resample_fps,
+        gray_to_rgb=data.gray_to_rgb,
+    )
     _check_kind(config, series[0])
     step = time_axis.find_step(series[0].time.values, str(series[0].attrs["files"][0]))
     for one in series:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import nn
 
-from pdr_cli import checkpoint, files
+from pdr_cli import checkpoint, damage, files
 from pdr_cli.errors import CheckpointError, InputNotFoundError
 from pdr_cli.logs import log
 from pdr_cli.runs import RunFolder
@@ -73,6 +73,11 @@ def read(path: Path) -> tuple[Position, dict[str, torch.Tensor]]:
     Raises:
         CheckpointError: truncated, altered or too new.
     """
+    with damage.named(path, CheckpointError):
+        return _read(path)
+
+
+def _read(path: Path) -> tuple[Position, dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as handle:
             header = handle.metadata() or {}

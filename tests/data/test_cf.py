@@ -30,7 +30,7 @@ def times(count: int, calendar: str = "standard") -> np.ndarray:
 
 
 def forecast(calendar: str = "standard", variables: dict | None = None, grid: str = "latlon") -> Series:
-    """A forecast of 3 steps; `grid`: latlon (descending latitude) or none."""
+    """A forecast of 3 steps; `grid`: latlon (descending latitude), plain (numbers without attributes) or none."""
     when = times(4, calendar)
     lead = {"units": "hours"}
     coords = {"forecast_reference_time": ((), when[0], {}), "forecast_period": ("time", [6.0, 12.0, 18.0], lead)}
@@ -38,6 +38,8 @@ def forecast(calendar: str = "standard", variables: dict | None = None, grid: st
         coords["lat"] = ("y", np.linspace(60, 45, 7, dtype=np.float32), {"units": "degrees_north"})
         coords["lon"] = ("x", np.linspace(-10, 10, 9, dtype=np.float32), {"units": "degrees_east"})
         coords["height"] = ((), np.float64(2), {"units": "m", "positive": "up", "standard_name": "height", "axis": "Z"})
+    if grid == "plain":
+        coords["y"], coords["x"] = ("y", np.arange(7.0), {}), ("x", np.arange(9.0), {})
     variables = variables or {"t2m": T2M}
     values = np.stack([field(3, *SIZE) + i for i in range(len(variables))], axis=1)
     return make_series(values, when[1:], variables, coords, format="netcdf", files=["input.nc"])
@@ -77,6 +79,7 @@ CASES = {
     "descending latitude": forecast,
     "two variables": lambda: forecast(variables={"t2m": T2M, "u10": WIND}),
     "360_day calendar": lambda: forecast("360_day"),
+    "coordinates of which nothing is said": lambda: forecast(grid="plain"),
     "traffic, without latitude and longitude": lambda: forecast(
         variables={n: {"units": "count", "long_name": f"{n} per cell"} for n in ("inflow", "outflow")}, grid="none"
     ),

@@ -69,3 +69,27 @@ def test_dates_that_are_none_are_refused(tmp_path: Path) -> None:
 def test_unknown_channel_lists_those_there(tmp_path: Path) -> None:
     with pytest.raises(VariableError, match="inflow, outflow"):
         hdf5.read([traffic_file(tmp_path / "a.h5", 1)], ["speed"])
+
+
+@pytest.mark.parametrize("per_day", [-1, 0, 12, 100_000])
+def test_slots_that_do_not_lie_in_the_day_that_is_stated_are_refused(tmp_path: Path, per_day: int) -> None:
+    path = traffic_file(tmp_path / "a.h5", 1)
+    with h5py.File(path, "a") as out:
+        out.attrs["slots_per_day"] = per_day
+    with pytest.raises(TimeError, match=f"slots 1 to 24 do not lie in a day of {per_day} slots from 1 on"):
+        hdf5.read([path])
+
+
+def test_slots_before_the_first_are_refused(tmp_path: Path) -> None:
+    path = traffic_file(tmp_path / "a.h5", 1)
+    with h5py.File(path, "a") as out:
+        out["date"][0] = b"20140101-1"
+    with pytest.raises(TimeError, match="slot -1 is before the first of a day"):
+        hdf5.read([path])
+
+
+def test_grids_without_cells_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as out:
+        out["data"], out["date"] = np.zeros((2, 0, 8, 8)), np.array([b"2014010101", b"2014010102"])
+    with pytest.raises(DataError, match="wanted are"):
+        hdf5.read([tmp_path / "a.h5"])

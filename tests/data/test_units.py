@@ -71,6 +71,12 @@ def test_a_series_is_read_in_the_models_units_and_written_in_its_own() -> None:
     assert back.attrs["variables"] == series.attrs["variables"]
 
 
+def test_a_series_that_says_no_units_is_in_the_models() -> None:
+    series = units.to_model(series_in(""), {"v0": {"units": "K"}})
+    assert series.attrs["variables"]["v0"]["units"] == "K"
+    assert (series.values == 15).all()
+
+
 def test_units_that_cannot_be_converted_name_the_variable_and_the_way_out() -> None:
     with pytest.raises(
         UnitsError, match=r"v\.nc: v0: units 'Pa' cannot be .* 'K'; .* ncatted -a units,v0,o,c,'K' FILE"

@@ -1,12 +1,13 @@
+"""Clips in and out. What is wrong with a clip, and what is done about it, is in tests/reliability/test_video_faults.py."""
+
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
-from pdr_cli.data import formats, video
+from pdr_cli.data import formats, stored, video
 from pdr_cli.data.series import make_series, read_frames
-from pdr_cli.errors import DataError, TimeError, UsageError
+from pdr_cli.errors import DataError, UsageError
 from tests.builders import video_file, weather_file
 
 
@@ -59,20 +60,6 @@ def test_truncated_video_is_refused(tmp_path: Path) -> None:
         formats.open_series([tmp_path / "cut.mp4"])
 
 
-def test_variable_frame_rate_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "vfr.mp4"), "w") as out:
-        stream = out.add_stream("libx264", rate=25)
-        stream.width = stream.height = 32
-        stream.pix_fmt = "yuv420p"
-        for i, at in enumerate([0, 1, 2, 7, 8, 20]):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 30 * i, np.uint8), format="rgb24")
-            frame.pts = at
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode())
-    with pytest.raises(TimeError, match="variable frame rate"):
-        video.read(tmp_path / "vfr.mp4")
-
-
 def test_physical_fields_are_not_written_as_video(tmp_path: Path) -> None:
     series = formats.open_series([weather_file(tmp_path / "a.nc", 5)])[0].load()
     with pytest.raises(UsageError, match="8-bit"):
@@ -84,3 +71,12 @@ def test_gif_of_still_frames_is_accepted(tmp_path: Path) -> None:
     clip = make_series(np.full((5, 1, 16, 16), 90, np.float32), np.arange(5) / 10, {"gray": {}}, {}, format="video")
     formats.write(clip, tmp_path / "still.gif", {})
     assert (tmp_path / "still.gif").stat().st_size > 0
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_a_clip_says_where_it_comes_from(tmp_path: Path, suffix: str) -> None:
+    clip = make_series(np.zeros((3, 1, 16, 16), np.float32), np.arange(3) / 10, {"gray": {}}, {}, format="video")
+    formats.write(clip, tmp_path / f"a{suffix}", {"title": "kept apart", "pdr_version": "7"})
+    about = stored.provenance(tmp_path / f"a{suffix}")
+    assert about["pdr_version"] == "7"
+    assert about.keys() <= {"pdr_version", "pdr_pictures_sha256"}
