@@ -122,7 +122,8 @@ def write(path: Path, layout: Layout, frames: np.ndarray, compress: int) -> None
     out = netCDF4.Dataset(path.name, "w", format="NETCDF4", memory=layout.nbytes)
     _lay_out(out, layout, compress)
     _put(out, layout, 0, frames)
-    path.write_bytes(out.close())
+    content = out.close()
+    path.write_bytes(content[: _end(content)])
 
 
 def create(path: Path, layout: Layout, compress: int) -> None:
@@ -154,6 +155,11 @@ def _lay_out(out: Any, layout: Layout, compress: int) -> None:
     for name, attrs in layout.fields.items():
         variable = out.createVariable(name, "f4", layout.dims, chunksizes=layout.chunks, fill_value=cf.FILL, **how)
         variable.setncatts(attrs)
+
+
+def _end(content: memoryview) -> int:
+    """Length of a file in memory, after which the library has room to spare: superblock version 2 or 3 of HDF5."""
+    return int.from_bytes(content[28:36], "little") if content[8] in (2, 3) else len(content)
 
 
 def _put(out: Any, layout: Layout, start: int, frames: np.ndarray) -> None:

@@ -160,6 +160,14 @@ def test_compression_is_zlib_with_shuffle_or_else_a_checksum(tmp_path: Path, com
         assert back["t2m"].chunking() == [1, *SIZE]
 
 
+def test_a_file_that_lacks_its_last_byte_is_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "f.nc"
+    formats.write(forecast(), path, ABOUT)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(OSError, match="HDF error"):
+        netCDF4.Dataset(path)
+
+
 @pytest.mark.parametrize("compress", [0, 4])
 def test_a_damaged_chunk_of_zarr_is_found_by_its_checksum(tmp_path: Path, compress: int) -> None:
     from pdr_cli.errors import DataError
