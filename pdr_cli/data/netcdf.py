@@ -149,7 +149,9 @@ def _lay_out(out: Any, layout: Layout, compress: int) -> None:
         values = coordinate.values
         # Along an unlimited dimension the library's own chunks hold one place each.
         chunks = (min(values.shape[0], LONGEST_CHUNK), *values.shape[1:]) if values.ndim else None
-        variable = out.createVariable(coordinate.name, values.dtype, coordinate.dims, chunksizes=chunks)
+        # NetCDF-3 has its numbers the other way round.
+        kind = values.dtype.newbyteorder("=")
+        variable = out.createVariable(coordinate.name, kind, coordinate.dims, chunksizes=chunks)
         variable.setncatts(coordinate.attrs)
         variable[...] = values
     for name, attrs in layout.fields.items():

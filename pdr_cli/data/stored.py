@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pdr_cli import damage
 from pdr_cli.data import formats
 from pdr_cli.errors import DataError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 PREFIX = "pdr_"
 BLOCK_BYTES = 64 * 2**20
@@ -86,19 +91,22 @@ def _plain(field: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(field), np.float32(np.nan), field)  # of all the NaN there are, one
 
 
-def _netcdf_attributes(path: Path) -> dict[str, str]:
+def _open(path: Path) -> xr.Dataset:
     import xarray as xr
 
-    with xr.open_dataset(path, decode_times=False, engine="zarr" if path.is_dir() else "netcdf4") as dataset:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of stores whose metadata do not stand together
+        return xr.open_dataset(path, decode_times=False, engine="zarr" if path.is_dir() else "netcdf4", cache=False)
+
+
+def _netcdf_attributes(path: Path) -> dict[str, str]:
+    with _open(path) as dataset:
         return dict(dataset.attrs)
 
 
 @contextlib.contextmanager
 def _netcdf_fields(path: Path) -> Iterator[dict[str, Field]]:
-    import xarray as xr
-
-    engine = "zarr" if path.is_dir() else "netcdf4"
-    with xr.open_dataset(path, decode_times=False, engine=engine, cache=False) as dataset:
+    with _open(path) as dataset:
         every = {str(n): v for n, v in dataset.data_vars.items() if v.ndim >= 3 and v.dtype.kind == "f"}
         yield {n: Field(v.shape, lambda a, b, v=v: v[a:b].values) for n, v in every.items()}  # type: ignore[misc]
 
