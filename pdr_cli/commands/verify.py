@@ -11,7 +11,7 @@ import numpy as np
 from pdr_cli import runs
 from pdr_cli.commands import findings
 from pdr_cli.commands.findings import Finding
-from pdr_cli.data import forecasts, formats, stored, video
+from pdr_cli.data import cf, forecasts, formats, stored, video
 from pdr_cli.data.stored import Field
 from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrError
 from pdr_cli.runs import RunFolder
@@ -132,6 +132,8 @@ def _hash(path: Path, about: dict[str, str], fields: dict[str, Field]) -> Iterat
         yield Finding("warning", "it holds no hash of its numbers", "write it with this version of pdr")
     elif stored.sha256_of(path) != about["pdr_data_sha256"]:
         yield Finding("problem", "its numbers differ from the SHA-256 written with them: altered or damaged", AGAIN)
+    elif cf.COORDINATES in about and stored.coordinates_sha256(path) != about[cf.COORDINATES]:
+        yield Finding("problem", "its coordinates differ from the SHA-256 written with them: altered or damaged", AGAIN)
     else:
         yield Finding("ok", "its numbers are those that were written (SHA-256)")
 

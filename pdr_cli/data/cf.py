@@ -6,6 +6,7 @@ later, piece by piece and by several processes.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from pdr_cli.data.series import Series, names, side
 
 FILL = np.float32(9.96921e36)  # NetCDF's default fill value for floats, written out so that no reader has to know it
 TIME_UNITS = "seconds since 1970-01-01 00:00:00"
+COORDINATES = "pdr_coordinates_sha256"
 TIME_LAYOUTS = ("cf", "wb2")
 CHUNK_BYTES = 4 * 2**20  # of a variable; a chunk holds whole forecasts, one of them at least
 # Attributes that describe how the input's numbers were stored, or that name variables which a forecast does not have.
@@ -111,6 +113,15 @@ def many(one: Series, inits: np.ndarray, provenance: Mapping[str, str], time_lay
     return replace(_layout(one, [began, _period(one, lead), valid], chunks, provenance), unlimited=name)
 
 
+def coordinates_sha256(values: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of the numbers of coordinates by name, whatever their type and order."""
+    digest = hashlib.sha256()
+    for name in sorted(values):
+        digest.update(f"{name} {values[name].shape} ".encode())
+        digest.update(np.ascontiguousarray(values[name], np.float64).tobytes())
+    return digest.hexdigest()
+
+
 def legal_name(name: str) -> str:
     """A variable name of letters, digits and underscores that begins with a letter, as CF asks: 2t becomes var_2t."""
     name = re.sub(r"\W", "_", name, flags=re.ASCII)
@@ -139,14 +150,18 @@ def _layout(
     sizes |= {s.name: series.sizes[d] for d, s in zip(("y", "x"), sides, strict=True)}
     shared = {"coordinates": " ".join(auxiliary), "grid_mapping": " ".join(m.name for m in mapping)}
     shared = {k: v for k, v in shared.items() if v}
+    coordinates = [*times, *_bounded(sides, bounds), *bounds, *scalars, *mapping]
+    attrs = {k: v for k, v in provenance.items() if v}
+    if "pdr_version" in attrs:
+        attrs[COORDINATES] = coordinates_sha256({c.name: c.values for c in coordinates})
     named = {"time", "area", *sizes, *auxiliary}
     return Layout(
         sizes=sizes | ({"bnds": 2} if bounds else {}),
-        coordinates=[*times, *_bounded(sides, bounds), *bounds, *scalars, *mapping],
+        coordinates=coordinates,
         dims=tuple(sizes),
         chunks=(*chunks, series.sizes["y"], series.sizes["x"]),
         fields={legal_name(n): _field(series, n, named) | shared for n in names(series)},
-        attrs={k: v for k, v in provenance.items() if v},
+        attrs=attrs,
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pdr_cli import damage
-from pdr_cli.data import formats
+from pdr_cli.data import cf, formats
 from pdr_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -63,6 +63,17 @@ def sha256_of(path: Path) -> str:
         return data_sha256(f.blocks() for f in found.values())
 
 
+def coordinates_sha256(path: Path) -> str:
+    """`cf.coordinates_sha256` of all that is no field in a NetCDF file or Zarr store.
+
+    Raises:
+        DataError: damaged.
+    """
+    with damage.named(path), _open(path) as dataset:
+        told = _fields_of(dataset)
+        return cf.coordinates_sha256({str(n): v.values for n, v in dataset.variables.items() if n not in told})
+
+
 def provenance(path: Path) -> dict[str, str]:
     """The `pdr_` attributes of an output; none, where the file holds no such or cannot be read."""
     try:
@@ -107,8 +118,12 @@ def _netcdf_attributes(path: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def _netcdf_fields(path: Path) -> Iterator[dict[str, Field]]:
     with _open(path) as dataset:
-        every = {str(n): v for n, v in dataset.data_vars.items() if v.ndim >= 3 and v.dtype.kind == "f"}
+        every = _fields_of(dataset)
         yield {n: Field(v.shape, lambda a, b, v=v: v[a:b].values) for n, v in every.items()}  # type: ignore[misc]
+
+
+def _fields_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    return {str(n): v for n, v in dataset.data_vars.items() if v.ndim >= 3 and v.dtype.kind == "f"}
 
 
 def _hdf5_attributes(path: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -231,6 +232,22 @@ def test_a_forecast_that_is_not_as_it_was_written_is_found(
     result = pdr("verify", "f.nc")
     assert (result.code, says in result.out) == (65, True), result.out
     assert "make it again" in result.out
+
+
+@pytest.mark.parametrize("name", ["f.nc", "f.zarr"])
+@pytest.mark.parametrize("many", [False, True])
+def test_coordinates_that_are_not_as_they_were_written_are_found(
+    weather: Path, weather_run: Path, name: str, many: bool
+) -> None:
+    assert pdr("predict", weather, "-m", weather_run, "-o", name, *(["--every-init"] if many else [])).code == 0
+    assert pdr("verify", name).code == 0
+    store = name.endswith("zarr")
+    with xr.open_dataset(name, decode_times=False, engine="zarr" if store else "netcdf4") as made:
+        altered = made.load().assign_coords(lat=made.lat + 0.5)
+    shutil.rmtree(name) if store else Path(name).unlink()
+    altered.to_zarr(name) if store else altered.to_netcdf(name)
+    result = pdr("verify", name)
+    assert (result.code, "its coordinates differ from the SHA-256" in result.out) == (65, True), result.out
 
 
 def test_uneven_lead_times_are_found(predict: Callable[..., tuple[int, str, str]]) -> None:
