@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli import damage, files
-from pdr_cli.data import cf, frames, hdf5, human36m, netcdf, npz, video, zarr
+from pdr_cli.data import cf, frames, hdf5, heaps, human36m, netcdf, npz, video, zarr
 from pdr_cli.data.series import Series, names
 from pdr_cli.errors import DataError, InputNotFoundError, OutputError, StorageError, UsageError
 from pdr_cli.files import atomic_folder, atomic_output
@@ -108,6 +108,7 @@ def _detect(path: Path) -> str:
     if head[:3] == b"CDF":
         return "netcdf"
     if head[:8] == b"\x89HDF\r\n\x1a\n":
+        heaps.check(path)
         return "hdf5" if hdf5.is_traffic(path) or not _looks_like_netcdf(path) else "netcdf"
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free") or head[:4] in (b"RIFF", b"\x1aE\xdf\xa3", b"GIF8"):
         return "video"

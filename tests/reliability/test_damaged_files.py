@@ -45,6 +45,23 @@ def test_hdf5_whose_list_of_names_is_broken(tmp_path: Path, mark: bytes) -> None
         read(path)
 
 
+@pytest.mark.parametrize("kind", ["h5", "nc"])
+@pytest.mark.parametrize(("index", "length"), [(0, 0), (1, 2**64 - 16)])
+def test_a_list_of_strings_in_which_the_library_would_never_end(
+    tmp_path: Path, kind: str, index: int, length: int
+) -> None:
+    path = (traffic_file if kind == "h5" else weather_file)(tmp_path / f"a.{kind}", 5)
+    with h5py.File(path, "a") as out:
+        out.attrs["names"] = ["of", "any", "length"]
+    assert len(formats.open_series([path])) == 1
+    # The first object of the heap begins 16 bytes behind its mark, and says its length 8 bytes on. 2**64 - 16 and the 16
+    # of its header are 0 in 64 bits.
+    overwritten(path, b"GCOL", index.to_bytes(2, "little"), behind=16)
+    overwritten(path, b"GCOL", length.to_bytes(8, "little"), behind=24)
+    with pytest.raises(DataError, match=r"the list of strings at byte \d+ has no end; get it again"):
+        read(path)
+
+
 def test_netcdf_whose_metadata_fail_their_checksum(tmp_path: Path) -> None:
     path = overwritten(weather_file(tmp_path / "a.nc", 5), b"OHDR", b"\xff", behind=9)
     with pytest.raises(DataError, match=r"a\.nc"):
