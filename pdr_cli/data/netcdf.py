@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +23,8 @@ from pdr_cli.data.series import LazyFrames, Series, end_to_end, make_series, nam
 from pdr_cli.errors import DataError, GridError, TimeError, VariableError, did_you_mean
 from pdr_cli.logs import log
 
+MEMORY = Path("/dev/shm")  # Linux's file system in memory
+SPARE = 2**24  # bytes that a file needs there besides its numbers, and others do
 LONGEST_CHUNK = 4096  # places of a coordinate
 Y_NAMES = ("latitude", "lat", "nav_lat", "y", "rlat", "northing", "row")
 OTHER_NAMES = (
@@ -109,7 +114,8 @@ def summary(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
 def write(path: Path, layout: Layout, frames: np.ndarray, compress: int) -> None:
     """Write a NetCDF-4 file with all that it is to hold: frames [n, ..., C, H, W].
 
-    It is made in memory and written at once, because the C library of NetCDF may die of a disk that is full.
+    It is made in memory and copied from there, because the C library may die of a disk that fails or is full. (Its own
+    files in memory lose the order of variables and attributes.) Where there is no room in memory, it is made in place.
 
     Args:
         path: file to create; the caller makes it atomic.
@@ -119,11 +125,29 @@ def write(path: Path, layout: Layout, frames: np.ndarray, compress: int) -> None
     """
     import netCDF4
 
-    out = netCDF4.Dataset(path.name, "w", format="NETCDF4", memory=layout.nbytes)
-    _lay_out(out, layout, compress)
-    _put(out, layout, 0, frames)
-    content = out.close()
-    path.write_bytes(content[: _end(content)])
+    if not _room_in_memory(2 * layout.nbytes):
+        create(path, layout, compress)
+        with writing(path, layout) as put:
+            put(0, frames)
+        return
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        made = Path(folder, "made.nc")
+        out = netCDF4.Dataset(made, "w", format="NETCDF4")
+        content = made.open("rb")
+    # From here on it has no name any more: a process that is killed leaves nothing there.
+    with content:
+        with out:
+            _lay_out(out, layout, compress)
+            _put(out, layout, 0, frames)
+        with path.open("wb") as target:
+            shutil.copyfileobj(content, target, 2**20)
+
+
+def _room_in_memory(need: int) -> bool:
+    if not os.access(MEMORY, os.W_OK):
+        return False
+    status = os.statvfs(MEMORY)
+    return status.f_bavail * status.f_frsize > need + SPARE
 
 
 def create(path: Path, layout: Layout, compress: int) -> None:
@@ -157,11 +181,6 @@ def _lay_out(out: Any, layout: Layout, compress: int) -> None:
     for name, attrs in layout.fields.items():
         variable = out.createVariable(name, "f4", layout.dims, chunksizes=layout.chunks, fill_value=cf.FILL, **how)
         variable.setncatts(attrs)
-
-
-def _end(content: memoryview) -> int:
-    """Length of a file in memory, after which the library has room to spare: superblock version 2 or 3 of HDF5."""
-    return int.from_bytes(content[28:36], "little") if content[8] in (2, 3) else len(content)
 
 
 def _put(out: Any, layout: Layout, start: int, frames: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pdr_cli.data import cf, formats
+from pdr_cli.data import cf, formats, netcdf
 from pdr_cli.data.series import Series, make_series
 from tests.builders import field, weather_file
 
@@ -158,6 +158,22 @@ def test_compression_is_zlib_with_shuffle_or_else_a_checksum(tmp_path: Path, com
         assert {n for n in ("zlib", "shuffle", "fletcher32") if found[n]} == filters
         assert found["complevel"] == compress
         assert back["t2m"].chunking() == [1, *SIZE]
+
+
+def test_variables_and_attributes_stand_in_the_order_of_the_layout(tmp_path: Path) -> None:
+    formats.write(forecast(), tmp_path / "f.nc", ABOUT)
+    layout = cf.single(forecast(), ABOUT)
+    with netCDF4.Dataset(tmp_path / "f.nc") as back:
+        assert list(back.variables) == [*(c.name for c in layout.coordinates), *layout.fields]
+        assert back.ncattrs() == list(layout.attrs)
+
+
+def test_without_room_in_memory_the_same_file_is_made_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    formats.write(forecast(), tmp_path / "a.nc", ABOUT)
+    monkeypatch.setattr(netcdf, "MEMORY", tmp_path / "none")
+    formats.write(forecast(), tmp_path / "b.nc", ABOUT)
+    one, other = (xr.open_dataset(tmp_path / name) for name in ("a.nc", "b.nc"))
+    assert one.identical(other)
 
 
 def test_a_file_that_lacks_its_last_byte_is_no_file(tmp_path: Path) -> None:
