@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from pdr_cli import checkpoint, devices
+from pdr_cli import checkpoint, devices, files
 from pdr_cli.checkpoint import ModelCard, Side
 from pdr_cli.config import Config
 from pdr_cli.data import formats, limits, missing, netcdf, regrid, units, windows
@@ -101,6 +101,7 @@ class Model:
         climatology: of its training data.
         device: where it computes.
         path: its file.
+        sha256: of that file, as it was when the model was read: training may replace it meanwhile.
         repairs: what may be mended in its inputs.
         batch: windows that the network sees at once, at most; None: as many as it is given.
     """
@@ -112,11 +113,12 @@ class Model:
         climatology: Climatology,
         device: torch.device,
         path: Path,
+        sha256: str,
         repairs: Repairs | None = None,
         batch: int | None = None,
     ) -> None:
         self.network, self.card, self.climatology = network, card, climatology
-        self.device, self.path = device, path
+        self.device, self.path, self.sha256 = device, path, sha256
         self.repairs = repairs or Repairs()
         self.batches = Batches(BATCH_OPTION, batch)
 
@@ -340,6 +342,7 @@ class Deferred(Model):
         self, path: Path, device: str = "auto", repairs: Repairs | None = None, batch: int | None = None
     ) -> None:
         self.card, self.path, self._wanted = checkpoint.load_card(path), path, device
+        self.sha256 = files.sha256(path)
         self.repairs = repairs or Repairs()
         self.batches = Batches(BATCH_OPTION, batch)
 
@@ -360,12 +363,13 @@ def load(path: Path, device: str = "auto", repairs: Repairs | None = None, batch
     """
     where = devices.pick(device)
     card, weights, climatology = checkpoint.load(path)
+    sha256 = files.sha256(path)
     network = build(card.config, len(card.variables), card.size, is_periodic(card.config, card.x))
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights are not those of the network it describes: {error}") from error
-    return Model(network.eval().to(where), card, climatology, where, path, repairs, batch)
+    return Model(network.eval().to(where), card, climatology, where, path, sha256, repairs, batch)
 
 
 def is_periodic(config: Config, x: Side | None) -> bool:

@@ -205,7 +205,7 @@ def _model_card(model: Model) -> dict[str, Any]:
     config = model.card.config
     return {
         "file": str(model.path),
-        "sha256": files.sha256(model.path),
+        "sha256": model.sha256,
         "preset": config.preset,
         "backbone": config.model.backbone,
         "fusion": config.model.fusion,

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from pdr_cli import __version__, files, forecast
+from pdr_cli import __version__, forecast
 from pdr_cli.commands import request
 from pdr_cli.data import cf, stored
 from pdr_cli.data import times as time_axis
@@ -20,7 +20,6 @@ from pdr_cli.forecast import Model, Observed
 def provenance(trained: Model, series: Series, window: Observed) -> dict[str, str]:
     """Global attributes of a forecast file: who made it, from what, and what it takes to make it again."""
     card = trained.card
-    model_hash = files.sha256(trained.path)
     settings = json.dumps(card.config.model_dump(), sort_keys=True).encode()
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     command = "pdr " + shlex.join(sys.argv[1:])
@@ -31,14 +30,14 @@ def provenance(trained: Model, series: Series, window: Observed) -> dict[str, st
         "Conventions": "CF-1.11",
         "title": f"Forecast of {', '.join(names(series))} by pdr",
         "institution": str(series.attrs["file_attrs"].get("institution", "not given")),
-        "source": f"pdr {__version__} (preset {preset}, {card.config.model.backbone}, model sha256:{model_hash[:16]})",
+        "source": f"pdr {__version__} (preset {preset}, {card.config.model.backbone}, model sha256:{trained.sha256[:16]})",
         "references": "Learning Video Dynamics with Predictive Differentiable Rendering, arXiv:2606.31050",
         "comment": f"from {', '.join(Path(f).name for f in series.attrs['files'])}",
         "history": "; ".join([f"{now} pdr {__version__}: {command}", *forecast.notes(series), *window.notes])
         + (f"\n{before}" if before else ""),
         "date_created": now,
         "pdr_version": __version__,
-        "pdr_checkpoint_sha256": model_hash,
+        "pdr_checkpoint_sha256": trained.sha256,
         "pdr_config_sha256": hashlib.sha256(settings).hexdigest(),
         "pdr_input_sha256": request.window_sha256(window),
         "pdr_input_window": f"{time_axis.label(times[window.start])}/{time_axis.label(times[window.stop - 1])}",

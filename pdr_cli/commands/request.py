@@ -110,7 +110,7 @@ class Request:
         asked = {
             "steps": self.steps or trained.card.config.data.out_steps,
             "every_init": self.every_init,
-            "model": files.sha256(trained.path),
+            "model": trained.sha256,
             "model_format": checkpoint.FORMAT_VERSION,
             "output": [self.output.suffix.lower(), self.time_layout, self.compress],
             "repairs": dataclasses.asdict(self.repairs),

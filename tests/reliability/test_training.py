@@ -7,12 +7,14 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from pdr_cli import checkpoint
+from pdr_cli import checkpoint, files, forecast
+from pdr_cli.data import stored
 from pdr_cli.runs import RunFolder
 from pdr_cli.training import state
 from pdr_cli.training.loop import Trainer
@@ -95,6 +97,21 @@ def test_a_damaged_model_is_replaced_by_the_one_before_only_if_asked(run: RunFol
     run.previous_model.unlink()
     assert pdr(*arguments, "--fallback", "last-1").code == 65
     assert pdr(*arguments, "--fallback", "last-2").code == 2
+
+
+def test_a_forecast_names_the_model_it_was_made_with_though_training_replaces_it(
+    run: RunFolder, weather: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, compute = files.sha256(run.model), forecast.Model.run
+
+    def replaced(model: forecast.Model, *arguments: Any) -> forecast.Layers:
+        run.model.write_bytes(run.model.read_bytes() + b" ")
+        return compute(model, *arguments)
+
+    monkeypatch.setattr(forecast.Model, "run", replaced)
+    assert pdr("predict", weather, "-o", "f.nc", "-m", "run").code == 0
+    assert files.sha256(run.model) != before
+    assert stored.provenance(Path("f.nc"))["pdr_checkpoint_sha256"] == before
 
 
 def test_the_model_before_the_best_is_kept(make_run: Callable[..., Path], weather: Path) -> None:
