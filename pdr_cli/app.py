@@ -38,6 +38,10 @@ Batch = Annotated[
     int | None,
     typer.Option(min=1, help="Windows that the network sees at once, at most; default: 16, or what memory holds."),
 ]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of every variant.")]
+Results = Annotated[Path | None, typer.Option("-o", "--output", help="Results as JSON.")]
+NoTable = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ResampleFps = Annotated[
     float,
     typer.Option(
@@ -310,7 +314,7 @@ def evaluate(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Scores as .json or .csv.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw error against lead time to this PNG.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with everything to this .html.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: NoTable = False,
     device: Device = "auto",
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -366,10 +370,10 @@ def bench_render(
         bool, typer.Option("--paper", help="The paper's four settings, with its A800 numbers beside.")
     ] = False,
     device: Device = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of every variant.")] = None,
+    threads: Threads = None,
     repeats: Annotated[int, typer.Option(min=5, help="Runs of each variant, at most.")] = 100,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Results as JSON.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    output: Results = None,
+    as_json: NoTable = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_json: LogJson = False,
@@ -420,10 +424,10 @@ def bench_train(
         str | None, typer.Option(help="Comma-separated: plain, plain+predgs, pdr; default: all.")
     ] = None,
     device: Device = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of every variant.")] = None,
+    threads: Threads = None,
     repeats: Annotated[int, typer.Option(min=2, help="Steps of each variant.")] = 10,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Results as JSON.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    output: Results = None,
+    as_json: NoTable = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_json: LogJson = False,
@@ -495,7 +499,7 @@ def inspect(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="A data file, forecast, folder of clips, or model.")],
     preset: Annotated[str | None, typer.Option("--for", help="Say whether this preset or model can use it.")] = None,
     var: Annotated[list[str] | None, typer.Option("--var", help="Variable to look at; repeatable.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_json: LogJson = False,
@@ -537,7 +541,7 @@ def sample(
 @app.command(rich_help_panel="Tools")
 def verify(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="A forecast, a model.safetensors, or a run folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_json: LogJson = False,
@@ -551,7 +555,7 @@ def verify(
 
 @app.command(rich_help_panel="Tools")
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show versions, devices and which renderer is active."""
     _logs(False, False, False)

@@ -37,6 +37,12 @@ def named(path: Path | str, error: type[DataError] = DataError) -> Iterator[None
         raise error(f"{path}{_size(Path(path))} is damaged or still being written: {_says(failure)}") from failure
 
 
+def first_line(failure: BaseException) -> str:
+    """What a library says, without its advice to programmers, or else the kind of failure."""
+    text = str(failure).strip()
+    return text.splitlines()[0] if text else type(failure).__name__
+
+
 def _size(path: Path) -> str:
     try:
         return f" ({path.stat().st_size} bytes)" if path.is_file() else ""
@@ -45,7 +51,5 @@ def _size(path: Path) -> str:
 
 
 def _says(failure: BaseException) -> str:
-    """The first line of what a library says, without its advice to programmers, or else the kind of failure."""
-    text = str(failure).strip()
-    name = type(failure).__name__
-    return f"{name}: {text.splitlines()[0]}" if text else name
+    name, line = type(failure).__name__, first_line(failure)
+    return line if line == name else f"{name}: {line}"

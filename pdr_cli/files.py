@@ -189,7 +189,7 @@ def atomic_folder(
     _check_place(target)
     with locked(target), storage_errors(target):
         recover(target)
-        if target.exists() and not _may_replace(target, replaces):
+        if target.exists() and not may_replace(target, replaces):
             raise OutputError(f"{path} is there and was not made by this command; name another, or remove it")
         check_space(target, need)
         temporary = Path(tempfile.mkdtemp(prefix=f".{_key(target)}.", suffix=_ending(target), dir=target.parent))
@@ -206,6 +206,13 @@ def atomic_folder(
             raise
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def may_replace(target: Path, replaces: Callable[[Path], bool] | None) -> bool:
+    """True if a folder may take the place of `target`: an empty folder, or one that `replaces` knows."""
+    if not target.is_dir():
+        return False
+    return next(target.iterdir(), None) is None or (replaces is not None and replaces(target))
 
 
 def recover(target: Path) -> None:
@@ -341,12 +348,6 @@ def _check_place(target: Path) -> None:
         raise OutputError(f"no folder {target.parent} for the output; create it with: mkdir -p '{target.parent}'")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise OutputError(f"no permission to write in {target.parent}")
-
-
-def _may_replace(target: Path, replaces: Callable[[Path], bool] | None) -> bool:
-    if not target.is_dir():
-        return False
-    return next(target.iterdir(), None) is None or (replaces is not None and replaces(target))
 
 
 def _acquire(lock: BaseFileLock, target: Path) -> bool:

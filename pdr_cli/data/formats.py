@@ -213,7 +213,7 @@ def check_output(path: Path, inputs: Sequence[Path] = ()) -> None:
     check_suffix(path)
     store = path.suffix.lower() == zarr.SUFFIX
     files.check_output(path, inputs, folder=store)
-    if store and path.is_dir() and not zarr.is_store(path) and any(path.iterdir()):
+    if store and path.exists() and not files.may_replace(path, zarr.is_store):
         raise OutputError(f"output {path} is a folder of other things than a Zarr store, which is not replaced")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pdr_cli.damage import first_line
 from pdr_cli.data import cf
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.cf import Layout
@@ -240,11 +241,6 @@ def open_dataset(path: Path) -> xr.Dataset:
         raise DataError(
             f"{path} ({size} bytes) is damaged, truncated or still being written: {first_line(error)}"
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """What a library says, without its advice to programmers."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def is_time(variable: xr.DataArray) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pdr_cli.damage import first_line
 from pdr_cli.data import cf, netcdf
 from pdr_cli.data.cf import Layout
 from pdr_cli.data.series import Series
@@ -42,7 +43,7 @@ def open_dataset(path: Path) -> xr.Dataset:
             warnings.simplefilter("ignore")
             return xr.open_zarr(path, chunks=None, decode_timedelta=False)
     except (ValueError, KeyError, OSError, TypeError, RuntimeError) as error:
-        what = netcdf.first_line(error)
+        what = first_line(error)
         if any(word in str(error) for word in ("decode", "calendar", "time units")):
             raise TimeError(f"{path}: the time axis cannot be decoded: {what}") from error
         raise DataError(f"{path} is damaged, incomplete, or no Zarr store of fields: {what}") from error

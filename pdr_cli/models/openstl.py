@@ -131,7 +131,7 @@ def load_openstl(path: Path | str) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path} {_why_refused(str(error))}") from error
     except damage.FAILURES as error:
-        raise CheckpointError(f"{path} is no PyTorch file, or is damaged: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} is no PyTorch file, or is damaged: {damage.first_line(error)}") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}; a state dict, names to tensors, is needed")
     return tensors_of(content)
@@ -145,10 +145,6 @@ def _why_refused(message: str) -> str:
         f"needs {needed[1]}, which is more than weights, and a file that can name code is not read; "
         "where it was written, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def tensors_of(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from pdr_cli.models.fusion import build_fusion
 from pdr_cli.models.pdr import PDR
 from pdr_cli.models.registry import build_predictor
 from pdr_cli.models.wast import Block, WaST, bands, frequency_loss, from_bands
+from tests.models.learning import losses_of
 
 
 def small(in_steps: int = 4, **changes: Any) -> WaST:
@@ -61,14 +62,7 @@ def test_every_parameter_learns() -> None:
 def test_two_sequences_are_learnt_in_a_few_steps() -> None:
     model = small().train()
     x, y = torch.rand(2, 4, 2, 8, 8), torch.rand(2, 4, 2, 8, 8)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(25):
-        forecast, terms = model.training_forecast(x, y, 0.5)
-        losses.append(torch.nn.functional.mse_loss(forecast, y))
-        optimizer.zero_grad()
-        (losses[-1] + sum(terms.values())).backward()
-        optimizer.step()
+    losses = losses_of(model, x, y, steps=25, rate=1e-2, progress=0.5)
     assert losses[-1] < losses[0] / 2
 
 

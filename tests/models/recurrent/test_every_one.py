@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pdr_cli.models.recurrent import RECURRENT
 from pdr_cli.models.registry import build_predictor
+from tests.models.learning import losses_of
 from tests.models.recurrent.builders import small, travelling_waves
 
 ALL = sorted(RECURRENT)
@@ -54,15 +55,7 @@ def test_every_parameter_learns(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_two_sequences_are_learnt_in_a_few_steps(name: str) -> None:
     model, frames = small(name).train(), travelling_waves(4)
-    x, y = frames[:, :2], frames[:, 2:]
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
-    losses = []
-    for _ in range(12):
-        forecast, terms = model.training_forecast(x, y, 1.0)
-        losses.append(torch.nn.functional.mse_loss(forecast, y))
-        optimizer.zero_grad()
-        (losses[-1] + sum(terms.values())).backward()
-        optimizer.step()
+    losses = losses_of(model, frames[:, :2], frames[:, 2:], steps=12, rate=2e-2, progress=1.0)
     assert losses[-1] < losses[0] / 2
 
 
