@@ -12,13 +12,13 @@ from pdr_cli import runs
 from pdr_cli.commands import findings
 from pdr_cli.commands.findings import Finding
 from pdr_cli.data import cf, forecasts, formats, stored, video
+from pdr_cli.data.missing import ABSURD
 from pdr_cli.data.stored import Field
 from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrError
 from pdr_cli.runs import RunFolder
 
 AGAIN = "make it again with pdr predict"
 UNEVEN = 0.15  # of a step: months are 28 to 31 days long
-ABSURD = 1e30  # beyond this only fill values that were not marked as such
 
 
 def run(path: Path, as_json: bool) -> None:
@@ -130,7 +130,7 @@ def _hash(path: Path, about: dict[str, str], fields: dict[str, Field]) -> Iterat
         yield Finding("problem", "it holds no field on a grid", AGAIN)
     elif "pdr_data_sha256" not in about:
         yield Finding("warning", "it holds no hash of its numbers", "write it with this version of pdr")
-    elif stored.sha256_of(path) != about["pdr_data_sha256"]:
+    elif stored.data_sha256(f.blocks() for f in fields.values()) != about["pdr_data_sha256"]:
         yield Finding("problem", "its numbers differ from the SHA-256 written with them: altered or damaged", AGAIN)
     elif cf.COORDINATES in about and stored.coordinates_sha256(path) != about[cf.COORDINATES]:
         yield Finding("problem", "its coordinates differ from the SHA-256 written with them: altered or damaged", AGAIN)
