@@ -9,7 +9,7 @@ from pathlib import Path as _Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pdr_cli.forecast import Model
+    from pdr_cli.inference.model import Model
 
 
 def load(model: str | _Path | None = None, device: str = "auto") -> "Model":
@@ -18,6 +18,7 @@ def load(model: str | _Path | None = None, device: str = "auto") -> "Model":
     Raises:
         InputNotFoundError, CheckpointError, DeviceError: as `pdr predict` does, all of them `pdr_cli.errors.PdrError`.
     """
-    from pdr_cli import forecast, runs
+    from pdr_cli.inference import model as inference
+    from pdr_cli.runs import folder as runs
 
-    return forecast.load(runs.find_model(None if model is None else str(model)), device)
+    return inference.load(runs.find_model(None if model is None else str(model)), device)

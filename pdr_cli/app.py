@@ -240,7 +240,7 @@ def predict(
     """
     _logs(quiet, verbose, log_json)
     from pdr_cli.commands import predict as command
-    from pdr_cli.forecast import Repairs
+    from pdr_cli.inference.model import Repairs
 
     command.run(
         command.Request(
@@ -387,7 +387,7 @@ def bench_render(
         pdr bench-render --res 128 --channels 1 3 8 --batch 1 16
     """
     _logs(quiet, verbose, log_json)
-    from pdr_cli.commands import bench_render as command
+    from pdr_cli.bench import render as command
 
     code = command.run(
         res=res or None,
@@ -443,7 +443,7 @@ def bench_train(
         pdr bench-train --preset weather-small --size 32 64 --channels 1
     """
     _logs(quiet, verbose, log_json)
-    from pdr_cli.commands import bench_train as command
+    from pdr_cli.bench import step as command
 
     if size is not None and len(size) not in (0, 2):
         raise UsageError(f"--size {' '.join(map(str, size))}: expected two numbers, H W")
@@ -565,7 +565,7 @@ def doctor(
 
 
 def _logs(quiet: bool, verbose: bool, as_json: bool) -> None:
-    from pdr_cli import logs
+    from pdr_cli.system import logs
 
     logs.setup(quiet, verbose, as_json)
 
@@ -682,7 +682,7 @@ def _exit_of_usage(error: Exception) -> None:
 
 def _exit_of_shortage(error: Exception) -> None:
     """Leave as `MemoryShortageError` says if memory ran short where nothing can be halved."""
-    from pdr_cli import memory
+    from pdr_cli.system import memory
 
     if memory.is_shortage(error):
         found = str(error).partition("\n")[0] or "out of memory"
@@ -691,7 +691,7 @@ def _exit_of_shortage(error: Exception) -> None:
 
 
 def _exit(code: int, name: str, message: str, trace: str = "") -> NoReturn:
-    from pdr_cli.logs import log
+    from pdr_cli.system.logs import log
 
     if trace:
         log.error("%s", trace.rstrip(), extra={"fields": {"traceback": True}})

@@ -1,19 +1,46 @@
-"""Every failure a user can cause, with its exit code and stable name.
-
-The message says what was found, what was expected and the way out; it is one line and never a traceback.
-"""
+"""Every failure that a user can cause, with its exit code and stable name."""
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 
 class PdrError(Exception):
-    """A failure that the user can mend. `code` is the exit code, `name` is stable and greppable."""
+    """A failure that the user can mend. `code` is the exit code, `name` is stable and greppable.
+
+    `str()` joins the three parts to one line: "FOUND; expected EXPECTED; WAY OUT". Code reads the parts, never the line.
+
+    Args:
+        found: what is wrong, with the file, option or value that is.
+        expected: a noun phrase for what would be right; "" where `found` implies it.
+        way_out: what the user can do, such as an option or a command; "" where there is nothing to do.
+    """
 
     code = 1
     name = "E_BUG"
+
+    def __init__(self, found: str, expected: str = "", way_out: str = "") -> None:
+        super().__init__(found, expected, way_out)
+        self.found, self.expected, self.way_out = found, expected, way_out
+
+    def __str__(self) -> str:
+        expected = f"expected {self.expected}" if self.expected else ""
+        return "; ".join(part for part in (self.found, expected, self.way_out) if part)
+
+    def at(self, where: object) -> Self:
+        """The same failure, with the file, channel or step `where` it was met put before what was found."""
+        return self.replace(found=f"{where}: {self.found}")
+
+    def replace(self, *, found: str | None = None, way_out: str | None = None) -> Self:
+        """The same failure with another `found` or `way_out`."""
+        changed = copy.copy(self)
+        changed.found = self.found if found is None else found
+        changed.way_out = self.way_out if way_out is None else way_out
+        changed.args = (changed.found, changed.expected, changed.way_out)
+        return changed
 
 
 class UsageError(PdrError):
@@ -107,9 +134,12 @@ class InterruptedRun(PdrError):  # noqa: N818 - an interruption is not an error 
 
     name = "E_INTERRUPTED"
 
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
+    def __init__(self, found: str, signal_number: int, way_out: str = "") -> None:
+        super().__init__(found, way_out=way_out)
         self.code = 128 + signal_number
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, int, str]]:
+        return type(self), (self.found, self.code - 128, self.way_out)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

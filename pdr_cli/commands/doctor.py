@@ -9,8 +9,9 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from pdr_cli import __version__, config, runs
+from pdr_cli import __version__, config
 from pdr_cli.errors import InputNotFoundError
+from pdr_cli.runs import folder as runs
 
 PACKAGES = ("torch", "numpy", "xarray", "netCDF4", "h5py", "av", "imageio", "ninja", "onnx", "onnxruntime")
 

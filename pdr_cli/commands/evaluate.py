@@ -1,4 +1,4 @@
-"""`pdr evaluate`: score models, files and baselines on the same windows; a table, the numbers, a report."""
+"""`pdr evaluate`: score models, files and baselines on the same windows; a table, the numbers, a page."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from pdr_cli import __version__, files, forecast, runs
-from pdr_cli.commands import inputs, score_table
-from pdr_cli.data import forecasts, formats, zarr
+from pdr_cli import __version__
+from pdr_cli.commands import inputs, tables
+from pdr_cli.data import formats
+from pdr_cli.data.formats import forecasts, zarr
 from pdr_cli.data.series import Series, names
 from pdr_cli.errors import InputNotFoundError, UsageError
-from pdr_cli.forecast import Model, Repairs
-from pdr_cli.logs import log, progress
+from pdr_cli.inference import model as inference
+from pdr_cli.inference.model import Model, Repairs
+from pdr_cli.runs import folder as runs
+from pdr_cli.system import atomic, hashes, locks
+from pdr_cli.system.logs import log, progress
 from pdr_cli.verification import baselines, evaluation, scores
 from pdr_cli.verification.evaluation import ANALYSES, Options, Result, Task
 
@@ -62,7 +66,7 @@ def run(arguments: Sequence[str], asked: Request) -> None:
     paths = formats.find_inputs(arguments)
     _check(asked, paths)
     loaded, foreign = _load(asked)
-    with files.inputs_in_use(paths):
+    with locks.inputs_in_use(paths):
         series = _truth(paths, asked, next(iter(loaded.values()), None), [f for many in foreign.values() for f in many])
     given = {name: forecasts.read(found, names(series[0])) for name, found in foreign.items()}
     job = evaluation.task(loaded, given, series, asked.split, asked.steps, asked.protocol)
@@ -79,14 +83,14 @@ def run(arguments: Sequence[str], asked: Request) -> None:
     if asked.as_json:
         print(json.dumps(_plain(document)))
     else:
-        score_table.show(document)
+        tables.show(document)
 
 
 def _check(asked: Request, paths: Sequence[Path]) -> None:
     """Refuse what cannot be written, or read, before anything is computed."""
     for target in (asked.output, asked.plot, asked.report):
         if target is not None:
-            files.check_output(target, paths)
+            atomic.check_output(target, paths)
     if asked.output is not None and asked.output.suffix.lower() not in (".json", ".csv"):
         raise UsageError(f"scores go to .json or .csv, not {asked.output.suffix or 'a name without suffix'!r}")
     if asked.report is not None and asked.report.suffix.lower() not in (".html", ".htm"):
@@ -111,7 +115,7 @@ def _load(asked: Request) -> tuple[dict[str, Model], dict[str, list[Path]]]:
         path = runs.find_model(argument)
         name = path.parent.name if path.name == "model.safetensors" else path.stem
         repairs = Repairs(resample_fps=asked.resample_fps, gray_to_rgb=asked.gray_to_rgb)
-        loaded[_name(name, loaded, foreign)] = forecast.load(path, asked.device, repairs, batch=asked.batch)
+        loaded[_name(name, loaded, foreign)] = inference.load(path, asked.device, repairs, batch=asked.batch)
     return loaded, foreign
 
 
@@ -187,7 +191,7 @@ def _card(job: Task, asked: Request, paths: Sequence[Path]) -> dict[str, Any]:
         "data": [p.name for p in paths[:20]] + ([f"and {len(paths) - 20} more"] if len(paths) > 20 else []),
         "models": {name: _model_card(model) for name, model in job.models.items()},
         "files": {
-            name: {"file": str(f.paths[0]), "layout": f.layout, "sha256": files.sha256(f.paths[0])}
+            name: {"file": str(f.paths[0]), "layout": f.layout, "sha256": hashes.sha256(f.paths[0])}
             for name, f in job.files.items()
         },
     }
@@ -216,22 +220,22 @@ def _model_card(model: Model) -> dict[str, Any]:
 def _write(document: dict[str, Any], result: Result, job: Task, asked: Request) -> None:
     if asked.output is not None:
         as_csv = asked.output.suffix.lower() == ".csv"
-        text = score_table.as_csv(document) if as_csv else json.dumps(_plain(document), indent=1) + "\n"
-        files.write_text(asked.output, text)
+        text = tables.as_csv(document) if as_csv else json.dumps(_plain(document), indent=1) + "\n"
+        atomic.write_text(asked.output, text)
     if asked.plot is not None:
-        from pdr_cli.export import pictures
+        from pdr_cli.drawing import pictures
 
         pictures.skill(asked.plot, document)
     if asked.report is not None:
-        from pdr_cli.verification import report
+        from pdr_cli.drawing import page
 
-        written = report.write(asked.report, document, _cases(result, job))
+        written = page.write(asked.report, document, _cases(result, job))
         log.info("report: %s and %d pictures beside it", written[0], len(written) - 1)
 
 
 def _cases(result: Result, job: Task) -> list[Any]:
     """The best, the median and the worst window of the first model."""
-    from pdr_cli.verification import report
+    from pdr_cli.drawing import page
 
     if job.first is None:
         return []
@@ -240,7 +244,7 @@ def _cases(result: Result, job: Task) -> list[Any]:
         number, start = (int(v) for v in job.windows.places[index])
         start += job.windows.in_steps - job.first.card.config.data.in_steps
         score, steps = float(result.by_window[index]), job.windows.out_steps
-        out.append(report.case_of(job.first, job.series[number], start, label, score, name=name, steps=steps))
+        out.append(page.case_of(job.first, job.series[number], start, label, score, name=name, steps=steps))
     return out
 
 

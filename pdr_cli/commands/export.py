@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pdr_cli import files, forecast, runs
 from pdr_cli.commands import inputs as arguments
 from pdr_cli.commands.predict import truth_of
-from pdr_cli.commands.provenance import provenance
-from pdr_cli.commands.request import only_series
 from pdr_cli.data import formats, units
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series
 from pdr_cli.errors import UsageError
-from pdr_cli.forecast import Model, Observed
+from pdr_cli.inference import model as inference
+from pdr_cli.inference.model import Model, Observed
+from pdr_cli.inference.provenance import provenance
+from pdr_cli.inference.request import only_series
+from pdr_cli.runs import folder as runs
+from pdr_cli.system import atomic
 
 NEEDS_INPUT = (".nc", ".png")
 OUTPUTS = (".onnx", ".pt2", ".safetensors", *NEEDS_INPUT)
@@ -37,8 +39,8 @@ def run(
         raise UsageError(f"{suffix} shows a forecast: name the data with --input FILE")
     paths = formats.find_inputs(inputs) if inputs else []
     source = runs.find_model(model)
-    files.check_output(output, [source, *paths])
-    trained = forecast.load(source, "cpu")
+    atomic.check_output(output, [source, *paths])
+    trained = inference.load(source, "cpu")
     if suffix in NEEDS_INPUT:
         series = only_series(trained.open(paths, arguments.renames(rename, list(trained.card.variables))))
         at = None if init is None else time_axis.parse(init, series.time.values)
@@ -57,7 +59,7 @@ def _artefact(trained: Model, output: Path, verify: bool) -> str:
     from safetensors.torch import save
 
     weights = {k: v.contiguous() for k, v in trained.network.state_dict().items()}
-    files.write_bytes(output, save(weights))
+    atomic.write_bytes(output, save(weights))
     return f"weights only, {sum(w.numel() for w in weights.values()):,} numbers"
 
 
@@ -74,7 +76,8 @@ def _show(trained: Model, series: Series, init: int | None, output: Path) -> str
 
 def _draw_layers(trained: Model, series: Series, window: Observed, output: Path) -> None:
     """Panels of the last lead time, with the Gaussians as ellipses."""
-    from pdr_cli.export import gaussians, pictures
+    from pdr_cli.drawing import pictures
+    from pdr_cli.export import gaussians
 
     drawn = gaussians.of_forecast(trained, series, window).isel(time=-1)
     layers = trained.run(window.frames)

@@ -8,16 +8,18 @@ import json
 import time
 from collections.abc import Iterator
 
-from pdr_cli import distributed, files, forecast, hindcast
-from pdr_cli.commands import request
-from pdr_cli.commands.provenance import model_name, plausible, provenance
-from pdr_cli.commands.request import Request
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import names
-from pdr_cli.distributed import Processes
-from pdr_cli.forecast import Model
-from pdr_cli.hindcast import Hindcast
-from pdr_cli.logs import Progress, Silence, log, progress
+from pdr_cli.inference import hindcast, request
+from pdr_cli.inference import model as inference
+from pdr_cli.inference.hindcast import Hindcast
+from pdr_cli.inference.model import Model
+from pdr_cli.inference.provenance import model_name, plausible, provenance
+from pdr_cli.inference.request import Request
+from pdr_cli.system import locks, space
+from pdr_cli.system import processes as distributed
+from pdr_cli.system.logs import Progress, Silence, log, progress
+from pdr_cli.system.processes import Processes
 
 
 def run(asked: Request) -> None:
@@ -29,7 +31,7 @@ def run(asked: Request) -> None:
         if processes.from_first(done):
             return
         with processes.together():
-            trained = asked.load(forecast.load, distributed.own_device(asked.device))
+            trained = asked.load(inference.load, distributed.own_device(asked.device))
             job = _plan(asked, trained)
             about = _about(asked, job) if processes.first else {}
             log.info("%d forecasts of %d steps", len(job.inits), asked.lead_steps(trained))
@@ -56,7 +58,7 @@ def _lock(asked: Request, processes: Processes) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         with processes.together():
             if processes.first:
-                held.enter_context(files.locked(asked.output))
+                held.enter_context(locks.locked(asked.output))
         yield
 
 
@@ -69,12 +71,12 @@ def _plan(asked: Request, trained: Model) -> Hindcast:
     """The forecasts to be made, once nobody is writing the input any more, and room for them."""
     job = request.settled(lambda: hindcast.plan(trained, asked.open(trained), asked.steps), asked.paths, asked.wait)
     channels, y, x = (job.series.sizes[d] for d in ("channel", "y", "x"))
-    files.check_space(asked.output, 4 * len(job.inits) * job.steps * channels * y * x)
+    space.check_space(asked.output, 4 * len(job.inits) * job.steps * channels * y * x)
     return job
 
 
 def _is_answered(asked: Request) -> bool:
-    job = _plan(asked, asked.load(forecast.Deferred, asked.device))
+    job = _plan(asked, asked.load(inference.Deferred, asked.device))
     if not request.is_answered(asked.output, _identity(asked, job, request.series_sha256(job.series))):
         return False
     print(f"{asked.output}  up to date")

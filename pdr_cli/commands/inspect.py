@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from pdr_cli import checkpoint, config, runs
-from pdr_cli.checkpoint import ModelCard
-from pdr_cli.commands import findings
-from pdr_cli.commands.findings import Finding
-from pdr_cli.data import formats, netcdf
+from pdr_cli import config
+from pdr_cli.data import formats
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.formats import netcdf
 from pdr_cli.data.series import Series, names, read_frames, side, size, units
 from pdr_cli.errors import ConfigError, DataError
+from pdr_cli.inspection import findings
+from pdr_cli.inspection.findings import Finding
+from pdr_cli.runs import folder as runs
+from pdr_cli.runs import modelfile
+from pdr_cli.runs.modelfile import ModelCard
 
 LOOKED_AT = 64  # frames that are read for the range of values, evenly spaced
 
@@ -44,7 +47,7 @@ def _is_model(path: Path) -> bool:
 
 def _model(path: Path) -> dict[str, Any]:
     file = runs.find_model(str(path))
-    card, weights, _ = checkpoint.load(file)
+    card, weights, _ = modelfile.load(file)
     return {
         "model": str(file),
         "preset": card.config.preset,
@@ -170,10 +173,10 @@ def _by_preset(path: Path, preset: str, variables: list[str]) -> list[Finding]:
 
 
 def _by_model(path: Path, model: str) -> str:
-    from pdr_cli import forecast
     from pdr_cli.data import windows
+    from pdr_cli.inference import model as inference
 
-    trained = forecast.load(runs.find_model(model), "cpu")
+    trained = inference.load(runs.find_model(model), "cpu")
     series = trained.open(formats.find_inputs([path]))
     for one in series:
         trained.check(one)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from pdr_cli import distributed, files, forecast
-from pdr_cli.commands import hindcast, request
-from pdr_cli.commands.provenance import contents, model_name, provenance
-from pdr_cli.commands.request import Request
-from pdr_cli.data import formats, units, zarr
+from pdr_cli.commands import hindcast
+from pdr_cli.data import formats, units
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.formats import zarr
 from pdr_cli.data.series import Series
 from pdr_cli.errors import OutputError, UsageError
-from pdr_cli.forecast import Model, Observed
-from pdr_cli.logs import log
+from pdr_cli.inference import model as inference
+from pdr_cli.inference import request
+from pdr_cli.inference.model import Model, Observed
+from pdr_cli.inference.provenance import contents, model_name, provenance
+from pdr_cli.inference.request import Request
+from pdr_cli.system import atomic, locks, space
+from pdr_cli.system import processes as distributed
+from pdr_cli.system.logs import log
 
 
 def run(asked: Request) -> None:
@@ -24,13 +28,13 @@ def run(asked: Request) -> None:
     if asked.every_init:
         hindcast.run(asked)
         return
-    with files.locked(asked.output):
+    with locks.locked(asked.output):
         if asked.skip_existing and all(t.exists() for t in asked.targets):
-            known = asked.load(forecast.Deferred, asked.device)
+            known = asked.load(inference.Deferred, asked.device)
             if request.is_answered(asked.output, _identity(asked, known, *_begin(asked, known))):
                 print(f"{asked.output}  up to date")
                 return
-        trained = asked.load(forecast.load, asked.device)
+        trained = asked.load(inference.load, asked.device)
         predicted = _forecast(asked, trained)
     print(_summary(asked.output, predicted, trained, time.monotonic() - began))
 
@@ -55,7 +59,7 @@ def _check(asked: Request) -> None:
     _check_every_init(asked)
     formats.check_output(asked.output, paths)
     if asked.preview is not None:
-        files.check_output(asked.preview, paths)
+        atomic.check_output(asked.preview, paths)
     for target in asked.targets:
         if asked.no_clobber and target.exists():
             raise OutputError(
@@ -111,7 +115,7 @@ def _forecast(asked: Request, trained: Model) -> Series:
     for note in window.notes:
         log.info("mended  %s", note)
     steps = asked.lead_steps(trained)
-    files.check_space(asked.output, 4 * steps * window.frames[0, 0].size)
+    space.check_space(asked.output, 4 * steps * window.frames[0, 0].size)
     predicted = trained.dress(trained.run(window.frames, steps).fused, series, window)
     about = provenance(trained, series, window) | contents(predicted, trained)
     about["pdr_request_id"] = _identity(asked, trained, series, window)
@@ -123,7 +127,7 @@ def _forecast(asked: Request, trained: Model) -> Series:
 
 def draw(path: Path, trained: Model, series: Series, predicted: Series, window: Observed) -> None:
     """Draw a forecast after what was observed, and beside what happened where the input goes on: PNG, or animated GIF."""
-    from pdr_cli.export import animation, pictures
+    from pdr_cli.drawing import animation, pictures
 
     name = trained.path.parent.name if trained.path.name == "model.safetensors" else trained.path.stem
     observed = units.as_given(series.isel(time=slice(window.start, window.stop))).load()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pdr_cli.data import formats, samples
 from pdr_cli.errors import UsageError
-from pdr_cli.files import check_output
+from pdr_cli.system.atomic import check_output
 
 SUFFIXES = {
     "weather": formats.NETCDF_SUFFIXES,

@@ -12,18 +12,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdr_cli import __version__, checkpoint, config, devices, files, forecast, runs
-from pdr_cli.checkpoint import ModelCard
+from pdr_cli import __version__, config
 from pdr_cli.commands import inputs
 from pdr_cli.config import Config
-from pdr_cli.data import area
+from pdr_cli.data import grid
 from pdr_cli.data.missing import Land
 from pdr_cli.data.series import describe
 from pdr_cli.errors import ConfigError, InputNotFoundError, OutputError, UsageError
-from pdr_cli.logs import log, progress
-from pdr_cli.models.gaussians import GaussianAdapter
+from pdr_cli.inference import model as inference
+from pdr_cli.models.gaussians.base import GaussianAdapter
 from pdr_cli.models.pdr import PDR
-from pdr_cli.runs import RunFolder
+from pdr_cli.runs import folder as runs
+from pdr_cli.runs import modelfile
+from pdr_cli.runs.folder import RunFolder
+from pdr_cli.runs.modelfile import ModelCard
+from pdr_cli.system import atomic, devices, locks
+from pdr_cli.system.logs import log, progress
 from pdr_cli.training import losses, warm_start
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.prepare import Measured, Prepared, first_frame, measure, prepare, what_was_read, what_was_seen
@@ -49,7 +53,7 @@ def run(
     seeds: int = 3,
 ) -> None:
     """Train; see `pdr train --help` for the options."""
-    from pdr_cli.commands import ablate
+    from pdr_cli.ablation import grid as ablate
 
     if ablation is not None or (resume and out is not None and ablate.is_grid(out)):
         if init_from is not None or freeze_backbone:
@@ -65,7 +69,7 @@ def run(
     where = devices.pick(device)
     folder = _folder(resolved, out, resume, dry_run)
     paths = inputs.for_training(resolved)
-    with files.inputs_in_use(paths):
+    with locks.inputs_in_use(paths):
         prepared = prepare(resolved, paths)
     log.info("data    %s", describe(prepared.series[0]) + _more(len(prepared.series)))
     log.info("split   %s", _split_line(prepared))
@@ -136,14 +140,14 @@ def _folder(resolved: Config, out: Path | None, resume: bool, dry_run: bool) -> 
 def build(resolved: Config, prepared: Prepared) -> PDR:
     """A new network, by the preset's seed."""
     torch.manual_seed(resolved.train.seed)
-    network = forecast.build(resolved, prepared.channels, prepared.size, periodic(resolved, prepared))
+    network = inference.build(resolved, prepared.channels, prepared.size, periodic(resolved, prepared))
     log.info("model   %s", _model_line(network, resolved, prepared.size))
     return network
 
 
 def periodic(resolved: Config, prepared: Prepared) -> bool:
     """True if the network takes the last column for a neighbour of the first."""
-    return forecast.is_periodic(resolved, checkpoint.side_of(prepared.series[0], "x"))
+    return inference.is_periodic(resolved, modelfile.side_of(prepared.series[0], "x"))
 
 
 def fit(
@@ -161,16 +165,16 @@ def fit(
     Raises:
         LockedError: another process is training in this folder.
     """
-    from pdr_cli.export import pictures
+    from pdr_cli.drawing import pictures
 
     folder.path.mkdir(parents=True, exist_ok=True)
-    with files.locked(folder.path):
+    with locks.locked(folder.path):
         start.save(folder)
         loop = trainer(resolved, prepared, network, folder, where, start)
         if resume:
             loop.resume("last-1" if state == "last-1" else "last")
             log.info("resume  %s at step %d", folder.path, loop.position.step)
-        files.write_text(folder.config, config.dump(resolved))
+        atomic.write_text(folder.config, config.dump(resolved))
         with progress("training") as bar:
             position = loop.fit(bar)
         pictures.curves(folder.curves, folder.metrics)
@@ -197,8 +201,8 @@ def trainer(
         done = {"step": position.step, "loss": position.best_loss, "seconds": round(position.elapsed, 1)}
         training = card.training | {f"best_{k}": v for k, v in done.items()} | {"device": _device_name(where)}
         folder.state.parent.mkdir(exist_ok=True)
-        files.keep_previous(folder.model, folder.previous_model)
-        checkpoint.save(folder.model, network, _with(card, training), measured.climatology)
+        atomic.keep_previous(folder.model, folder.previous_model)
+        modelfile.save(folder.model, network, _with(card, training), measured.climatology)
 
     loss = losses.build_loss(
         resolved.train.loss,
@@ -227,7 +231,7 @@ def _area(prepared: Prepared) -> np.ndarray:
     Raises:
         ConfigError: no latitudes.
     """
-    weights = area.of(prepared.series[0])
+    weights = grid.of(prepared.series[0])
     if weights is None:
         raise ConfigError(
             f"train.latitude_weights: {prepared.series[0].attrs['files'][0]} has no latitudes; "
@@ -245,8 +249,8 @@ def _card(
         format=series.attrs["format"],
         variables=series.attrs["variables"],
         size=prepared.size,
-        y=checkpoint.side_of(series, "y"),
-        x=checkpoint.side_of(series, "x"),
+        y=modelfile.side_of(series, "y"),
+        x=modelfile.side_of(series, "x"),
         step=prepared.step,
         scaling=measured.scaling,
         limits=measured.limits,

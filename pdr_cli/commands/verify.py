@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pdr_cli import runs
-from pdr_cli.commands import findings
-from pdr_cli.commands.findings import Finding
-from pdr_cli.data import cf, forecasts, formats, stored, video
+from pdr_cli.data import formats
+from pdr_cli.data.formats import cf, forecasts, stored, video
+from pdr_cli.data.formats.stored import Field
 from pdr_cli.data.missing import ABSURD
-from pdr_cli.data.stored import Field
 from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrError
-from pdr_cli.runs import RunFolder
+from pdr_cli.inspection import findings
+from pdr_cli.inspection.findings import Finding
+from pdr_cli.runs import folder as runs
+from pdr_cli.runs.folder import RunFolder
 
 AGAIN = "make it again with pdr predict"
 UNEVEN = 0.15  # of a step: months are 28 to 31 days long
@@ -69,11 +70,11 @@ def _run(model: Path) -> Iterator[Finding]:
 
 def _model(path: Path) -> Iterator[Finding]:
     """Hash, structure and numbers of a model file."""
-    from pdr_cli import forecast
+    from pdr_cli.inference import model as inference
 
     fix = "pdr predict --fallback last-1 takes the model before it, or train again"
-    loaded: list[forecast.Model] = []
-    yield from _checked(path, fix, lambda: loaded.append(forecast.load(path, "cpu")) or "hash and structure are right")  # type: ignore[func-returns-value]
+    loaded: list[inference.Model] = []
+    yield from _checked(path, fix, lambda: loaded.append(inference.load(path, "cpu")) or "hash and structure are right")  # type: ignore[func-returns-value]
     for model in loaded:
         weights = {k: v.numpy() for k, v in model.network.state_dict().items() if v.is_floating_point()}
         bad = [name for name, values in weights.items() if not np.isfinite(values).all()]

@@ -34,9 +34,9 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from pdr_cli import damage
 from pdr_cli.data import times as time_axis
 from pdr_cli.errors import GridError
+from pdr_cli.system import damage
 
 Series = xr.DataArray
 DIMS = ("time", "channel", "y", "x")

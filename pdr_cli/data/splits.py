@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pdr_cli.config import DataConfig, parse_days, parse_interval
-from pdr_cli.data import kth, windows
 from pdr_cli.data import times as time_axis
+from pdr_cli.data import windows
+from pdr_cli.data.formats import kth
 from pdr_cli.data.series import Series
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import TimeError
-from pdr_cli.logs import log
+from pdr_cli.system.logs import log
 
 CLIPS_TO_SPLIT = 3  # with fewer clips than this, each is split in time
 DAY = 86400.0

@@ -10,7 +10,7 @@ import numpy as np
 
 from pdr_cli.data.series import LazyFrames, Series, make_like, names, read_frames, shape, units
 from pdr_cli.errors import DataError
-from pdr_cli.logs import log
+from pdr_cli.system.logs import log
 
 GIVEN = "given_units"  # attribute of a converted Series: {channel: the units it came in}
 

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from pdr_cli.errors import PdrError, UsageError
-from pdr_cli.files import atomic_output
-from pdr_cli.forecast import Model
+from pdr_cli.inference.model import Model
+from pdr_cli.system.atomic import atomic_output
 
 # float32 arithmetic in another order; measured below 1e-5 for the shipped presets.
 TOLERANCE = 1e-4

@@ -12,10 +12,10 @@ import xarray as xr
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names
 from pdr_cli.errors import UsageError
-from pdr_cli.files import atomic_output
-from pdr_cli.forecast import Model, Observed
-from pdr_cli.models.gaussians import GaussianAdapter
+from pdr_cli.inference.model import Model, Observed
+from pdr_cli.models.gaussians.base import GaussianAdapter
 from pdr_cli.splat.reference import density
+from pdr_cli.system.atomic import atomic_output
 
 
 def drawn_by(model: Model) -> bool:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .openstl import from_openstl, load_openstl
+    from pdr_cli.models.openstl import from_openstl, load_openstl
 
 __all__ = ["from_openstl", "load_openstl"]
 
@@ -12,6 +12,6 @@ def __getattr__(name: str) -> Any:
     """Import torch only when one of these is asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import openstl
+    from pdr_cli.models import openstl
 
     return getattr(openstl, name)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from pdr_cli.errors import ConfigError, did_you_mean
-
-from .control import ConvControl, MLPControl, on_meta, parameters_of
-from .gaussians import Adapter, check_choice
-from .local import LocalGS
-from .predgs import PredGS
+from pdr_cli.models.gaussians.base import Adapter, check_choice
+from pdr_cli.models.gaussians.control import ConvControl, MLPControl, on_meta, parameters_of
+from pdr_cli.models.gaussians.local import LocalGS
+from pdr_cli.models.gaussians.predgs import PredGS
 
 ADAPTERS = ("flatten", "local", "mlp", "conv")
 INPUTS = ("auto", "coarse", "coarse+last")

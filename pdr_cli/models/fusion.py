@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError, did_you_mean
-
-from .gaussians import check_choice
+from pdr_cli.models.gaussians.base import check_choice
 
 INITS = ("residual", "random")
 SHARE = 0.1  # of Y in the first forecast, where a fusion learns it

@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pdr_cli import damage
 from pdr_cli.errors import CheckpointError, InputNotFoundError, did_you_mean
-
-from .registry import TRANSLATORS
-from .simvp import SimVP
-from .translators.options import Grid, TranslatorOptions
+from pdr_cli.models.predictors.simvp import SimVP
+from pdr_cli.models.predictors.translators.options import Grid, TranslatorOptions
+from pdr_cli.models.registry import TRANSLATORS
+from pdr_cli.system import damage
 
 # Its names of the translators, in lower case, and ours.
 MODEL_TYPES = {

@@ -11,11 +11,11 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from .adapters import build_adapter
-from .fusion import Fusion, build_fusion
-from .gaussians import Adapter
-from .registry import build_predictor
-from .simvp import rollout
+from pdr_cli.models.adapters import build_adapter
+from pdr_cli.models.fusion import Fusion, build_fusion
+from pdr_cli.models.gaussians.base import Adapter
+from pdr_cli.models.predictors.simvp import rollout
+from pdr_cli.models.registry import build_predictor
 
 
 class Forecast(NamedTuple):

@@ -11,26 +11,25 @@ from typing import Any
 from torch import nn
 
 from pdr_cli.errors import ConfigError, did_you_mean
-
-from .dmvfn import DMVFN
-from .predformer import PredFormer
-from .recurrent import RECURRENT
-from .simvp import SimVP
-from .translators.convmixer import convmixer_translator
-from .translators.convnext import convnext_translator
-from .translators.gsta import gsta_translator
-from .translators.hornet import hornet_translator
-from .translators.incepu import incepu_translator
-from .translators.mlpmixer import mlpmixer_translator
-from .translators.moganet import moganet_translator
-from .translators.options import Grid, TranslatorOptions
-from .translators.poolformer import poolformer_translator
-from .translators.swin import swin_translator
-from .translators.tau import tau_translator
-from .translators.uniformer import uniformer_translator
-from .translators.van import van_translator
-from .translators.vit import vit_translator
-from .wast import WaST
+from pdr_cli.models.predictors.dmvfn import DMVFN
+from pdr_cli.models.predictors.predformer import PredFormer
+from pdr_cli.models.predictors.recurrent import RECURRENT
+from pdr_cli.models.predictors.simvp import SimVP
+from pdr_cli.models.predictors.translators.convmixer import convmixer_translator
+from pdr_cli.models.predictors.translators.convnext import convnext_translator
+from pdr_cli.models.predictors.translators.gsta import gsta_translator
+from pdr_cli.models.predictors.translators.hornet import hornet_translator
+from pdr_cli.models.predictors.translators.incepu import incepu_translator
+from pdr_cli.models.predictors.translators.mlpmixer import mlpmixer_translator
+from pdr_cli.models.predictors.translators.moganet import moganet_translator
+from pdr_cli.models.predictors.translators.options import Grid, TranslatorOptions
+from pdr_cli.models.predictors.translators.poolformer import poolformer_translator
+from pdr_cli.models.predictors.translators.swin import swin_translator
+from pdr_cli.models.predictors.translators.tau import tau_translator
+from pdr_cli.models.predictors.translators.uniformer import uniformer_translator
+from pdr_cli.models.predictors.translators.van import van_translator
+from pdr_cli.models.predictors.translators.vit import vit_translator
+from pdr_cli.models.predictors.wast import WaST
 
 ENTRY_POINTS = "pdr.predictors"
 TRANSLATORS: dict[str, Callable[[TranslatorOptions], nn.Module]] = {

@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from . import native, reference
+from pdr_cli.splat import native, reference
 
 log = logging.getLogger("pdr.splat")
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import build
+from pdr_cli.splat import build
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pdr_cli import files
 from pdr_cli.config import TrainConfig, parse_duration
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.missing import Filling
@@ -24,15 +23,16 @@ from pdr_cli.data.scaling import Scaling
 from pdr_cli.data.series import size
 from pdr_cli.data.windows import Windows
 from pdr_cli.errors import DataError, InterruptedRun
-from pdr_cli.logs import Progress, log
-from pdr_cli.memory import SAME, Batches
 from pdr_cli.models.pdr import PDR
-from pdr_cli.runs import RunFolder
-from pdr_cli.training import halves, schedule, state
-from pdr_cli.training.halves import Batch
+from pdr_cli.runs.folder import RunFolder
+from pdr_cli.system import atomic, space
+from pdr_cli.system.logs import Progress, log
+from pdr_cli.system.memory import SAME, Batches
+from pdr_cli.training import schedule, state, step
 from pdr_cli.training.losses import Loss
 from pdr_cli.training.setup import set_up
 from pdr_cli.training.state import Position
+from pdr_cli.training.step import Batch
 
 SHOWN = 4  # windows of a batch that a message names
 SAVE_SECONDS = 600.0  # a state this old is renewed within an epoch, so that kill -9 costs at most this much
@@ -82,7 +82,7 @@ class Trainer:
         self.val = self.val.spread(self.config.val_windows)
         self.position = Position()
         self.network.train()
-        means = "batch norms take their means over these" if halves.batch_norms(self.network) else SAME
+        means = "batch norms take their means over these" if step.batch_norms(self.network) else SAME
         self.batches = Batches("--set train.batch={}", outcome=means)
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
@@ -146,7 +146,7 @@ class Trainer:
         self.network.train()
         which = self._batch()
         batch, done = self._tensors(self.train, which), self._fraction(began)
-        take_back = halves.remember(self.network, self.device)
+        take_back = step.remember(self.network, self.device)
 
         def undo() -> None:
             self.optimizer.zero_grad(set_to_none=True)
@@ -170,7 +170,7 @@ class Trainer:
         """
         _, y, weight, _ = batch
         with self._autocast:
-            out, taught = halves.rehearse(self.network, batch, done, at_once)
+            out, taught = step.rehearse(self.network, batch, done, at_once)
             loss, terms = self.loss(out.fused, y, weight)
             total = loss + sum(taught.values())
             terms |= taught
@@ -258,7 +258,7 @@ class Trainer:
 
     def _record(self, event: str, **values: Any) -> None:
         line = {"event": event, "step": self.position.step, "seconds": round(self.position.elapsed, 2), **values}
-        with files.storage_errors(self.run.metrics), self.run.metrics.open("a") as stream:
+        with space.storage_errors(self.run.metrics), self.run.metrics.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
 
 
@@ -291,4 +291,4 @@ def _keep_metrics_until(run: RunFolder, step: int) -> None:
             continue
         if entry["step"] <= step and entry["event"] != "finished":
             kept.append(line)
-    files.write_text(run.metrics, "".join(line + "\n" for line in kept))
+    atomic.write_text(run.metrics, "".join(line + "\n" for line in kept))

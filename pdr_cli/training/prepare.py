@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pdr_cli import files
 from pdr_cli.config import Config
-from pdr_cli.data import formats, scaling, splits, statistics, windows, zarr
+from pdr_cli.data import formats, scaling, splits, statistics, windows
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.formats import zarr
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.missing import Filling
 from pdr_cli.data.scaling import Scaling
@@ -23,7 +23,8 @@ from pdr_cli.data.statistics import Climatology, Survey
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import DataError, GridError, MissingValuesError
-from pdr_cli.logs import log
+from pdr_cli.system import hashes
+from pdr_cli.system.logs import log
 
 KIND_OF_FORMAT = {"netcdf": "weather", "hdf5": "traffic", "npz": "traffic", "video": "video"}
 
@@ -146,7 +147,7 @@ def identities(series: Sequence[Series]) -> list[str]:
 
     Several sequences of one clip share its hash; their times tell them apart.
     """
-    hashed = functools.cache(files.sha256)
+    hashed = functools.cache(hashes.sha256)
     return [
         s.attrs["identity"]
         if "identity" in s.attrs
@@ -166,7 +167,7 @@ def what_was_read(prepared: Prepared) -> tuple[dict[str, str], ...]:
             continue
         for file in one.attrs["files"]:
             if file not in found:
-                found[file] = {"name": Path(file).name, "sha256": files.sha256(Path(file))}
+                found[file] = {"name": Path(file).name, "sha256": hashes.sha256(Path(file))}
     return tuple(found.values())
 
 

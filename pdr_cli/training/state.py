@@ -12,10 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import nn
 
-from pdr_cli import checkpoint, damage, files
 from pdr_cli.errors import CheckpointError, InputNotFoundError
-from pdr_cli.logs import log
-from pdr_cli.runs import RunFolder
+from pdr_cli.runs import modelfile
+from pdr_cli.runs.folder import RunFolder
+from pdr_cli.system import atomic, damage
+from pdr_cli.system.logs import log
 
 FORMAT_VERSION = 2  # 2: with a SHA-256
 
@@ -40,8 +41,8 @@ def save(run: RunFolder, position: Position, network: nn.Module, optimizer: torc
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     header = {"position": json.dumps(asdict(position)), "format_version": str(FORMAT_VERSION)}
     run.state.parent.mkdir(exist_ok=True)
-    files.keep_previous(run.state, run.previous_state)
-    files.write_bytes(run.state, serialise(tensors, header | {"sha256": checkpoint.digest(tensors, header)}))
+    atomic.keep_previous(run.state, run.previous_state)
+    atomic.write_bytes(run.state, serialise(tensors, header | {"sha256": modelfile.digest(tensors, header)}))
 
 
 def load(
@@ -90,7 +91,7 @@ def _read(path: Path) -> tuple[Position, dict[str, torch.Tensor]]:
         raise CheckpointError(f"{path} has format {version}, this pdr reads up to {FORMAT_VERSION}; upgrade pdr-cli")
     for older in range(version, FORMAT_VERSION):
         header = MIGRATIONS[older](header, tensors)
-    if header["sha256"] != checkpoint.digest(tensors, header):
+    if header["sha256"] != modelfile.digest(tensors, header):
         raise CheckpointError(f"{path} cannot be resumed from: its contents differ from its SHA-256; it is damaged")
     return position, tensors
 
@@ -115,7 +116,7 @@ def _restore(
 
 def _give_a_hash(header: dict[str, str], tensors: dict[str, torch.Tensor]) -> dict[str, str]:
     """Format 1 to 2: theirs is taken as it is."""
-    return header | {"sha256": checkpoint.digest(tensors, header)}
+    return header | {"sha256": modelfile.digest(tensors, header)}
 
 
 # What makes a state of one format one of the next.

@@ -10,13 +10,15 @@ from typing import Any
 
 from torch import Tensor
 
-from pdr_cli import checkpoint, files, runs
 from pdr_cli.config import Config
 from pdr_cli.errors import CheckpointError, ConfigError, UsageError
-from pdr_cli.logs import log
 from pdr_cli.models import openstl
 from pdr_cli.models.pdr import PDR
-from pdr_cli.runs import RunFolder
+from pdr_cli.runs import folder as runs
+from pdr_cli.runs import modelfile
+from pdr_cli.runs.folder import RunFolder
+from pdr_cli.system import atomic, hashes
+from pdr_cli.system.logs import log
 
 FOREIGN = (".pth", ".pt", ".ckpt")
 PREDICTOR, ADAPTER = "predictor.", "adapter."
@@ -54,7 +56,7 @@ class WarmStart:
         """Write it beside the run's state, if there is anything to say."""
         if self.as_training():
             _place(folder).parent.mkdir(parents=True, exist_ok=True)
-            files.write_text(_place(folder), json.dumps(self.as_training()))
+            atomic.write_text(_place(folder), json.dumps(self.as_training()))
 
 
 def begin(
@@ -116,7 +118,7 @@ def load(network: PDR, config: Config, channels: int, size: tuple[int, int], pat
     else:
         path = runs.find_model(str(path))
         kind, adapter = "pdr", load_ours(network, config, channels, size, path)
-    return {"name": path.name, "sha256": files.sha256(path), "kind": kind, "adapter": adapter}
+    return {"name": path.name, "sha256": hashes.sha256(path), "kind": kind, "adapter": adapter}
 
 
 def load_foreign(network: PDR, config: Config, channels: int, size: tuple[int, int], path: Path) -> None:
@@ -143,7 +145,7 @@ def load_ours(network: PDR, config: Config, channels: int, size: tuple[int, int]
 
     True if those are all of the adapter's.
     """
-    card, weights, _ = checkpoint.load(path)
+    card, weights, _ = modelfile.load(path)
     tables = card.config.model_dump()
     compare({key: tables[key.split(".")[0]][key.split(".")[1]] for key in OURS}, config, path)
     check_channels(len(card.variables), channels, path)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pdr_cli.errors import GridError, UsageError
-from pdr_cli.verification.flow import Flow, consistent, warp
+from pdr_cli.verification.networks.flow import Flow, consistent, warp
 
 LEVELS = 256  # of an 8-bit picture
 FINE = 4.0  # wavelength in cells below which a scale is fine: a network that halves the resolution cannot hold these

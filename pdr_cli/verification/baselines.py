@@ -109,7 +109,7 @@ def trend(request: Request) -> np.ndarray:
 
 def flow(request: Request) -> np.ndarray:
     """The last observed frame, moved on along the motion between the last two."""
-    extrapolate = importlib.import_module("pdr_cli.verification.flow").extrapolate
+    extrapolate = importlib.import_module("pdr_cli.verification.networks.flow").extrapolate
     return extrapolate(request.observed, request.steps)
 
 

@@ -12,7 +12,7 @@ import resource
 import time
 from typing import TYPE_CHECKING, Any
 
-from pdr_cli.forecast import Model
+from pdr_cli.inference.model import Model
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ def _seconds(model: Model, x: torch.Tensor, steps: int) -> tuple[float, float]:
 
 
 def _renderer_flops(model: Model, steps: int) -> int:
-    from pdr_cli.models.gaussians import GaussianAdapter
+    from pdr_cli.models.gaussians.base import GaussianAdapter
 
     adapter = model.network.adapter
     if not isinstance(adapter, GaussianAdapter):

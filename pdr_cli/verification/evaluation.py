@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from pdr_cli.data import area, splits, windows
+from pdr_cli.data import grid, splits, windows
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import Climatology
-from pdr_cli.data.forecasts import ForecastFile
+from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.series import Series, names, read_frames, size, units
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import MissingValuesError, TimeError, UsageError, VariableError
-from pdr_cli.forecast import Model
-from pdr_cli.logs import Progress, log
+from pdr_cli.inference.model import Model
+from pdr_cli.system.logs import Progress, log
 from pdr_cli.training.prepare import identities
 from pdr_cli.verification import baselines, forecasters, scores, tally
 from pdr_cli.verification.analysis import Calibration, Concentration, Sharpness, Spectra, WarpingError, ratio
@@ -296,7 +296,7 @@ def _setting(job: Task, options: Options) -> Setting:
     video = series.attrs["format"] == "video"
     return Setting(
         data_range=_range(job),
-        area=area.of(series),
+        area=grid.of(series),
         unit=_unit(job) if options.convention == "openstl" or video else None,
         units=_units(job, options),
         lpips=options.lpips,
@@ -522,10 +522,10 @@ class _Studies:
 
 def _warping(options: Options) -> tuple[WarpingError, str]:
     if options.raft is not None:
-        from pdr_cli.verification.raft import RAFT
+        from pdr_cli.verification.networks.raft import RAFT
 
         return WarpingError(RAFT.load(options.raft).flow), "RAFT-small"
-    from pdr_cli.verification import flow
+    from pdr_cli.verification.networks import flow
 
     return WarpingError(flow.classical), "iterative Lucas-Kanade"
 

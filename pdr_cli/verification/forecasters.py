@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pdr_cli.data.forecasts import ForecastFile
+from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.series import Series
 from pdr_cli.data.windows import Windows
-from pdr_cli.forecast import Model
+from pdr_cli.inference.model import Model
 from pdr_cli.verification.baselines import Baseline, Request
 
 

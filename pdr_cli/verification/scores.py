@@ -385,7 +385,7 @@ def _bounded(setting: Setting, score: Score) -> Score:
 
 
 def _lpips(setting: Setting) -> LPIPS:
-    from pdr_cli.verification import lpips
+    from pdr_cli.verification.networks import lpips
 
     if not setting.video or setting.unit is None:
         raise UsageError("--metrics lpips: a distance between pictures; it is for video alone")

@@ -10,11 +10,13 @@ import pytest
 import xarray as xr
 
 import pdr_cli
-from pdr_cli import checkpoint, config, forecast, splat
-from pdr_cli.models.control import ConvControl, MLPControl
-from pdr_cli.models.gaussians import GaussianAdapter
-from pdr_cli.models.local import LocalGS
-from pdr_cli.models.predgs import PredGS
+from pdr_cli import config, splat
+from pdr_cli.inference import model as inference
+from pdr_cli.models.gaussians.base import GaussianAdapter
+from pdr_cli.models.gaussians.control import ConvControl, MLPControl
+from pdr_cli.models.gaussians.local import LocalGS
+from pdr_cli.models.gaussians.predgs import PredGS
+from pdr_cli.runs import modelfile
 from tests.cli import pdr
 from tests.conftest import tiny_settings
 
@@ -100,11 +102,11 @@ def test_every_adapter_leaves_as_a_graph(runs: Callable[[str], Path], name: str,
 
 @pytest.mark.parametrize("name", KINDS)
 def test_report_shows_gaussians_where_there_are_some(runs: Callable[[str], Path], weather: Path, name: str) -> None:
-    from pdr_cli.verification import report
+    from pdr_cli.drawing import page
 
-    model = forecast.load(runs(name) / "model.safetensors", "cpu")
+    model = inference.load(runs(name) / "model.safetensors", "cpu")
     (series,) = model.open([weather])
-    case = report.case_of(model, series, 10, "best", 1.5)
+    case = page.case_of(model, series, 10, "best", 1.5)
     if not DRAWS[name]:
         assert case.gaussians is case.painted is case.coarse is None
         return
@@ -118,7 +120,7 @@ def test_report_shows_gaussians_where_there_are_some(runs: Callable[[str], Path]
 def test_renderers_operations_are_counted_where_it_renders(runs: Callable[[str], Path], name: str) -> None:
     from pdr_cli.verification import efficiency
 
-    model = forecast.load(runs(name) / "model.safetensors", "cpu")
+    model = inference.load(runs(name) / "model.safetensors", "cpu")
     adapter = model.network.adapter
     K = adapter.kernel_size if isinstance(adapter, GaussianAdapter) else 0
     # 20 operations for each value of a lattice and 2 for the one channel, in 4 frames.
@@ -157,7 +159,7 @@ def test_a_resumed_run_keeps_the_places_it_started_with(weather: Path, tmp_path:
     assert pdr(*base, "--preset", "demo", "-o", "whole", "--steps", "4").code == 0
     assert pdr(*base, "--preset", "demo", "-o", "cut", "--steps", "2").code == 0
     assert pdr(*base, "--preset", "demo", "-o", "cut", "--steps", "4", "--resume").code == 0
-    (_, whole, _), (_, cut, _) = (checkpoint.load(tmp_path / run / "model.safetensors") for run in ("whole", "cut"))
+    (_, whole, _), (_, cut, _) = (modelfile.load(tmp_path / run / "model.safetensors") for run in ("whole", "cut"))
     assert whole["adapter.anchors"].equal(cut["adapter.anchors"])
 
 

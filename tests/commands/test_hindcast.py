@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pdr_cli import distributed, forecast, hindcast
-from pdr_cli.data import cf, stored
+from pdr_cli.data.formats import cf, stored
 from pdr_cli.errors import StorageError
+from pdr_cli.inference import hindcast
+from pdr_cli.inference import model as inference
+from pdr_cli.system import processes as distributed
 from tests.builders import field, weather_file
 from tests.cli import pdr
 from tests.reliability.processes import LOCKS, another_process
@@ -329,7 +331,7 @@ def test_a_failure_elsewhere_keeps_its_code_and_name(monkeypatch: pytest.MonkeyP
 
 
 def test_windows_are_read_once_and_few_are_kept(weather: Path, weather_run: Path) -> None:
-    trained = forecast.load(weather_run / "model.safetensors", "cpu")
+    trained = inference.load(weather_run / "model.safetensors", "cpu")
     series = trained.open([weather])[0]
     job = hindcast.plan(trained, series, None)
     reads: list[tuple[int, int]] = []

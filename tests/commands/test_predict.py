@@ -10,7 +10,7 @@ import xarray as xr
 from PIL import Image
 
 import pdr_cli
-from pdr_cli.data import video
+from pdr_cli.data.formats import video
 from tests.builders import field, traffic_file, weather_file
 from tests.cli import pdr
 

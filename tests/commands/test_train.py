@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pdr_cli import checkpoint, config
+from pdr_cli import config
+from pdr_cli.runs import modelfile
 from tests.builders import field, traffic_file, weather_file
 from tests.cli import Result, pdr
 from tests.conftest import tiny_settings
@@ -31,7 +32,7 @@ def test_a_run_folder_holds_what_the_contract_says(weather_run: Path) -> None:
     assert config.load(str(weather_run / "config.toml")).train.steps == 3
     events = [line["event"] for line in lines_of(weather_run)]
     assert events == ["step", "step", "step", "validation", "finished"]
-    card, _, _ = checkpoint.load(weather_run / "model.safetensors")
+    card, _, _ = modelfile.load(weather_run / "model.safetensors")
     assert (list(card.variables), card.size, str(card.step)) == (["t2m"], (13, 15), "6 h")
     assert card.training["best_step"] == 3
 
@@ -175,8 +176,8 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     assert "--resume" in err
     assert 0 < lines_of(tmp_path / "cut")[-1]["step"] < 60, "the signal came too late for this test to mean anything"
     assert pdr("train", "--resume", "-o", "cut", "-q").code == 0, "the run knows how it was started"
-    _, whole, _ = checkpoint.load(Path("whole/model.safetensors"))
-    _, cut, _ = checkpoint.load(Path("cut/model.safetensors"))
+    _, whole, _ = modelfile.load(Path("whole/model.safetensors"))
+    _, cut, _ = modelfile.load(Path("cut/model.safetensors"))
     assert all(whole[k].equal(cut[k]) for k in whole)
     steps = [line["step"] for line in lines_of(tmp_path / "cut") if line["event"] == "step"]
     assert steps == list(range(1, 61)), "each step is logged once"
@@ -185,7 +186,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
 def test_a_saved_configuration_trains_the_same_again(weather_run: Path, tmp_path: Path) -> None:
     assert pdr("train", "--preset", weather_run / "config.toml", "-o", "again", "-q").code == 0
     (_, first, _), (card, again, _) = (
-        checkpoint.load(p / "model.safetensors") for p in (weather_run, tmp_path / "again")
+        modelfile.load(p / "model.safetensors") for p in (weather_run, tmp_path / "again")
     )
     assert all(first[k].equal(again[k]) for k in first)
     assert card.config.preset == "demo"

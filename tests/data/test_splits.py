@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from pdr_cli import config
-from pdr_cli.data import hdf5, splits, times, windows
+from pdr_cli.data import splits, times, windows
+from pdr_cli.data.formats import hdf5
 from pdr_cli.data.series import LazyFrames, Series, make_series
 from pdr_cli.data.splits import Rules
 from pdr_cli.data.times import Step

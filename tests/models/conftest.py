@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from pdr_cli.models.predgs import PredGS
+from pdr_cli.models.gaussians.predgs import PredGS
 from pdr_cli.models.registry import build_predictor
 
 

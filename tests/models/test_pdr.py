@@ -9,9 +9,9 @@ import torch
 
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.fusion import build_fusion
-from pdr_cli.models.initialization import centres_in
+from pdr_cli.models.gaussians.initialization import centres_in
 from pdr_cli.models.pdr import PDR, build_pdr
-from pdr_cli.models.simvp import rollout
+from pdr_cli.models.predictors.simvp import rollout
 
 OPTIONS: dict[str, Any] = {
     "backbone": "tau",

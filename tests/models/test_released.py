@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from pdr_cli.models.predictors.simvp import SimVP
+from pdr_cli.models.predictors.translators.metaformer import MetaFormer, StochasticDepth
 from pdr_cli.models.registry import build_predictor
-from pdr_cli.models.simvp import SimVP
-from pdr_cli.models.translators.metaformer import MetaFormer, StochasticDepth
 from tests.models.published import LISTED, NAMES, build_published
 
 pytestmark = pytest.mark.shared

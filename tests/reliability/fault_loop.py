@@ -27,10 +27,12 @@ from typing import Any
 
 import numpy as np
 
-from pdr_cli import checkpoint, files
-from pdr_cli.data import formats, samples, stored, video
+from pdr_cli.data import formats, samples
+from pdr_cli.data.formats import stored, video
 from pdr_cli.data.series import Series
 from pdr_cli.errors import PdrError
+from pdr_cli.runs import modelfile
+from pdr_cli.system import atomic
 
 FAULTS = {"kill": (0, False, False), "EIO": (errno.EIO, False, False), "ENOSPC": (errno.ENOSPC, True, True)}
 LIMIT = 5000  # calls; a loop that gets here does not end
@@ -71,7 +73,7 @@ def steps_of(path: Path) -> int:
 def write_state(path: Path, number: int) -> None:
     import torch
 
-    from pdr_cli.runs import RunFolder
+    from pdr_cli.runs.folder import RunFolder
     from pdr_cli.training import state
 
     network = torch.nn.Linear(3, 2)
@@ -91,18 +93,18 @@ def write_model(path: Path, number: int) -> None:
     from safetensors.torch import save
 
     tensors = {"network.a": torch.full((3,), float(number)), "climatology": torch.zeros(1, 1, 2, 2)}
-    header = {"pdr": json.dumps({"format_version": checkpoint.FORMAT_VERSION})}
-    files.write_bytes(path, save(tensors, header | {"sha256": checkpoint.digest(tensors, header)}))
+    header = {"pdr": json.dumps({"format_version": modelfile.FORMAT_VERSION})}
+    atomic.write_bytes(path, save(tensors, header | {"sha256": modelfile.digest(tensors, header)}))
 
 
 def read_model(path: Path) -> int:
-    header, tensors = checkpoint._read(path, "pt", everything=True)
-    checkpoint._check_digest(header, checkpoint.digest(tensors, header), path)
+    header, tensors = modelfile._read(path, "pt", everything=True)
+    modelfile._check_digest(header, modelfile.digest(tensors, header), path)
     return int(tensors["network.a"][0])
 
 
 def write_folder(path: Path, number: int) -> None:
-    with files.atomic_folder(path, replaces=lambda p: (p / "mark").is_file()) as made:
+    with atomic.atomic_folder(path, replaces=lambda p: (p / "mark").is_file()) as made:
         (made / "mark").write_text(str(number))
         (made / "inside").mkdir()
         (made / "inside" / "field").write_bytes(bytes([number]) * 1000)
@@ -115,18 +117,18 @@ def read_folder(path: Path) -> int:
 
 
 def write_folder_by_two_renames(path: Path, number: int) -> None:
-    files._exchange = lambda one, other: False
+    atomic._exchange = lambda one, other: False
     write_folder(path, number)
 
 
 def read_recovered(path: Path) -> int:
     """What the next writer finds: between two renames there is no folder until it is moved back."""
-    files.recover(path)
+    atomic.recover(path)
     return read_folder(path)
 
 
 SUBJECTS = {
-    "text": Subject("a.txt", lambda p, n: files.write_text(p, str(n)), lambda p: int(p.read_text())),
+    "text": Subject("a.txt", lambda p, n: atomic.write_text(p, str(n)), lambda p: int(p.read_text())),
     "netcdf": Subject("a.nc", write_series("weather"), steps_of),
     "hdf5": Subject("a.h5", write_series("traffic"), steps_of),
     "npz": Subject("a.npz", write_series("weather"), steps_of),

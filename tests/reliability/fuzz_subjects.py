@@ -10,18 +10,21 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from pdr_cli import checkpoint, config, forecast
+from pdr_cli import config
 from pdr_cli.commands import inspect, verify
-from pdr_cli.data import forecasts, formats, stored
+from pdr_cli.data import formats
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.formats import forecasts, stored
 from pdr_cli.data.series import make_series, read_frames
+from pdr_cli.inference import model as inference
 from pdr_cli.models import openstl
 from pdr_cli.models.registry import build_predictor
+from pdr_cli.runs import modelfile
 from pdr_cli.training import state
 from tests import builders
-from tests.data.test_cf import ABOUT
-from tests.data.test_cf import forecast as forecast_series
+from tests.data.formats.test_cf import ABOUT
+from tests.data.formats.test_cf import forecast as forecast_series
 from tests.reliability.fuzz import Subject
 
 Parts = list[np.ndarray | str]
@@ -71,9 +74,9 @@ def read_forecast(path: Path) -> Parts:
 
 
 def read_model(path: Path) -> Parts:
-    card, weights, climatology = checkpoint.load(path)
-    checkpoint.load_card(path)
-    forecast.load(path, "cpu")
+    card, weights, climatology = modelfile.load(path)
+    modelfile.load_card(path)
+    inference.load(path, "cpu")
     return [card.to_json(), *(w.numpy() for w in weights.values()), climatology.coefficients]
 
 

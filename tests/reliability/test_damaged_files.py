@@ -16,7 +16,8 @@ import pytest
 import torch
 import xarray as xr
 
-from pdr_cli.data import formats, frames, kth, stored, video
+from pdr_cli.data import formats
+from pdr_cli.data.formats import frames, kth, stored, video
 from pdr_cli.data.series import make_series, read_frames
 from pdr_cli.errors import CheckpointError, DataError, TimeError, VariableError
 from pdr_cli.models.openstl import load_openstl

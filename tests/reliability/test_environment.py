@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pdr_cli import app, forecast, logs
+from pdr_cli import app
+from pdr_cli.inference import model as inference
+from pdr_cli.system import logs
 from tests.builders import weather_file
 from tests.cli import pdr
 from tests.reliability.processes import environment, run
@@ -24,7 +26,7 @@ def test_a_signal_in_predict_changes_no_output(
 ) -> None:
     Path("f.nc").write_bytes(b"old")
     before = signal.getsignal(number)
-    monkeypatch.setattr(forecast.Model, "run", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(inference.Model, "run", lambda *_: os.kill(os.getpid(), number))
     result = pdr("predict", weather, "-o", "f.nc", "-m", weather_run)
     assert (result.code, "E_INTERRUPTED" in result.last) == (code, True)
     assert [(p.name, p.read_bytes()) for p in Path().iterdir()] == [("f.nc", b"old")], "no lock, no temporary"
@@ -34,7 +36,7 @@ def test_a_signal_in_predict_changes_no_output(
 def test_a_signal_while_the_file_is_written_changes_no_output(
     weather: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pdr_cli.data import netcdf
+    from pdr_cli.data.formats import netcdf
 
     Path("f.nc").write_bytes(b"old")
     monkeypatch.setattr(netcdf, "reading_back", lambda *_: os.kill(os.getpid(), signal.SIGTERM))

@@ -24,7 +24,7 @@ from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names, read_frames, side, units
 from pdr_cli.errors import DataError
 from tests.cli import pdr
-from tests.data.test_cf import findings
+from tests.data.formats.test_cf import findings
 
 LONG = settings.get_current_profile_name() == "fuzz"
 TYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")

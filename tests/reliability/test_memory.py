@@ -11,9 +11,9 @@ import pytest
 import torch
 import xarray as xr
 
-from pdr_cli import memory
 from pdr_cli.models.pdr import PDR
-from pdr_cli.runs import RunFolder
+from pdr_cli.runs.folder import RunFolder
+from pdr_cli.system import memory
 from pdr_cli.training import state
 from tests.builders import field, weather_file
 from tests.cli import Result, pdr
@@ -168,6 +168,6 @@ def test_batch_norms_count_each_half_once(weather: Path, monkeypatch: pytest.Mon
 def test_a_shortage_where_nothing_can_be_halved_is_no_bug(
     weather: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pdr_cli.forecast.Model.observe", lambda *_: np.empty(MORE_THAN_THERE_IS))
+    monkeypatch.setattr("pdr_cli.inference.model.Model.observe", lambda *_: np.empty(MORE_THAN_THERE_IS))
     result = pdr("predict", weather, "-o", "f.nc", "-m", weather_run)
     assert (result.code, "Unable to allocate" in result.last, "E_MEMORY" in result.last) == (69, True, True)

@@ -12,8 +12,8 @@ import pytest
 import torch
 import xarray as xr
 
-from pdr_cli import checkpoint
 from pdr_cli.models.pdr import PDR
+from pdr_cli.runs import modelfile
 from tests.builders import field, weather_file
 from tests.cli import pdr
 from tests.conftest import tiny_settings
@@ -84,7 +84,7 @@ def test_a_cell_that_one_frame_alone_lacks_is_a_fault(coast: Path, coast_run: Pa
 
 
 def test_the_model_knows_its_land(coast_run: Path) -> None:
-    card, _, _ = checkpoint.load(coast_run / "model.safetensors")
+    card, _, _ = modelfile.load(coast_run / "model.safetensors")
     assert card.land is not None
     assert np.argwhere(card.land.cells[0]).tolist() == [[y, x] for y in range(4) for x in range(5)]
 

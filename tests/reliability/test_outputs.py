@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from pdr_cli import files, forecast
 from pdr_cli.errors import OutputError, StorageError
+from pdr_cli.inference import model as inference
+from pdr_cli.system import atomic, space
 from tests.builders import video_file
 from tests.cli import pdr
 from tests.reliability.processes import run
@@ -21,7 +22,7 @@ def nothing_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("a model was loaded for an output that cannot be written")
 
-    monkeypatch.setattr(forecast, "load", fail)
+    monkeypatch.setattr(inference, "load", fail)
 
 
 @pytest.mark.usefixtures("nothing_computed")
@@ -48,8 +49,8 @@ def test_a_folder_without_permission_is_refused(
     weather: Path, weather_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Permissions do not bind root, as whom tests may run, so the question is answered for the system.
-    asked = files.os.access
-    monkeypatch.setattr(files.os, "access", lambda p, mode: Path(p) != tmp_path and asked(p, mode))
+    asked = space.os.access
+    monkeypatch.setattr(space.os, "access", lambda p, mode: Path(p) != tmp_path and asked(p, mode))
     result = pdr("predict", weather, "-o", "f.nc", "-m", weather_run)
     assert (result.code, "no permission to write" in result.last) == (73, True)
 
@@ -64,9 +65,9 @@ def test_an_input_is_never_an_output(weather: Path, weather_run: Path) -> None:
 def test_a_disk_without_room_is_named_before_any_compute(
     weather: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = files.os.statvfs_result((4096, 4096, 100, 0, 0, 0, 0, 0, 0, 255))  # 100 blocks, none of them free
-    monkeypatch.setattr(files.os, "statvfs", lambda _: small)
-    monkeypatch.setattr(forecast.Model, "run", lambda *_: pytest.fail("computed for a full disk"))
+    small = space.os.statvfs_result((4096, 4096, 100, 0, 0, 0, 0, 0, 0, 255))  # 100 blocks, none of them free
+    monkeypatch.setattr(space.os, "statvfs", lambda _: small)
+    monkeypatch.setattr(inference.Model, "run", lambda *_: pytest.fail("computed for a full disk"))
     result = pdr("predict", weather, "-o", "f.nc", "-m", weather_run)
     # 4 steps of 13 x 15 float32 are 3120 bytes, and a fifth more to be safe.
     assert (result.code, "E_IO" in result.last, "needs about 0.0 MB" in result.last) == (74, True, True)
@@ -74,11 +75,11 @@ def test_a_disk_without_room_is_named_before_any_compute(
 
 
 def test_space_is_estimated_with_a_fifth_to_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    free = files.os.statvfs_result((2**20, 2**20, 1000, 12, 12, 0, 0, 0, 0, 255))  # 12 blocks of 1 MB are free
-    monkeypatch.setattr(files.os, "statvfs", lambda _: free)
-    files.check_space(tmp_path / "a", 10 * 2**20)
+    free = space.os.statvfs_result((2**20, 2**20, 1000, 12, 12, 0, 0, 0, 0, 255))  # 12 blocks of 1 MB are free
+    monkeypatch.setattr(space.os, "statvfs", lambda _: free)
+    space.check_space(tmp_path / "a", 10 * 2**20)
     with pytest.raises(StorageError, match=r"needs about 12\.1 MB, but 12\.0 MB are free"):
-        files.check_space(tmp_path / "a", int(10.1 * 2**20))
+        space.check_space(tmp_path / "a", int(10.1 * 2**20))
 
 
 @pytest.mark.parametrize("name", ["f.nc", "f.npz"])
@@ -147,15 +148,15 @@ def test_odd_names_of_clips_are_names(video_run: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["é" * 127, "x." + "y" * 200])
 def test_the_longest_names_have_room_for_what_lies_beside_them(tmp_path: Path, name: str) -> None:
-    files.write_text(tmp_path / name, "a")
-    files.write_text(tmp_path / name, "b")
+    atomic.write_text(tmp_path / name, "a")
+    atomic.write_text(tmp_path / name, "b")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(name, "b")]
 
 
 def test_a_folder_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "thesis.tex").touch()
-    with pytest.raises(OutputError, match="not made by this command"), files.atomic_folder(tmp_path / "a"):
+    with pytest.raises(OutputError, match="not made by this command"), atomic.atomic_folder(tmp_path / "a"):
         pytest.fail("the body ran")
     assert (tmp_path / "a" / "thesis.tex").exists()
 

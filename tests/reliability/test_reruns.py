@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pdr_cli import files
-from pdr_cli.commands import request
 from pdr_cli.errors import DataError, GridError, LockedError
+from pdr_cli.inference import request
+from pdr_cli.system import atomic, locks
 from tests.builders import weather_file
 from tests.cli import pdr
 from tests.reliability.processes import LOCKS, WRITES, another_process
@@ -51,13 +51,13 @@ def test_the_lock_of_a_dead_process_is_no_lock(predict: Callable[..., tuple[int,
 def test_what_a_dead_writer_left_is_swept_by_the_next(tmp_path: Path) -> None:
     (tmp_path / ".a.nc.abcdefgh.tmp.nc").touch()
     (tmp_path / ".other.nc.abcdefgh.tmp.nc").touch()
-    files.write_text(tmp_path / "a.nc", "x")
+    atomic.write_text(tmp_path / "a.nc", "x")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".other.nc.abcdefgh.tmp.nc", "a.nc"]
 
 
 def test_a_process_may_take_its_own_lock_again(tmp_path: Path) -> None:
-    with files.locked(tmp_path / "a"):
-        files.write_text(tmp_path / "a", "x")
+    with locks.locked(tmp_path / "a"):
+        atomic.write_text(tmp_path / "a", "x")
         assert (tmp_path / ".a.lock").is_file(), "the inner writer does not end the outer lock"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
@@ -184,12 +184,12 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytes
     def refuse(*_: object) -> None:
         raise OSError(number, "No locks available")
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
-    with pytest.raises(LockedError, match="HDF5_USE_FILE_LOCKING=FALSE"), files.inputs_in_use([tmp_path / "a.nc"]):
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    with pytest.raises(LockedError, match="HDF5_USE_FILE_LOCKING=FALSE"), locks.inputs_in_use([tmp_path / "a.nc"]):
         raise DataError("NetCDF: HDF error")
 
     def write_as_hdf5_does() -> None:
-        with files.atomic_output(tmp_path / "b.nc"):
+        with atomic.atomic_output(tmp_path / "b.nc"):
             raise OSError(13, "Permission denied")
 
     with pytest.raises(LockedError, match="HDF5_USE_FILE_LOCKING=FALSE"):
@@ -200,8 +200,8 @@ def test_without_locks_files_are_written_all_the_same(tmp_path: Path, monkeypatc
     def refuse(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
-    files.write_text(tmp_path / "a", "x")
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    atomic.write_text(tmp_path / "a", "x")
     assert (tmp_path / "a").read_text() == "x"
 
 

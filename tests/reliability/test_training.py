@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from pdr_cli import checkpoint, files, forecast
-from pdr_cli.data import stored
-from pdr_cli.runs import RunFolder
+from pdr_cli.data.formats import stored
+from pdr_cli.inference import model as inference
+from pdr_cli.runs import modelfile
+from pdr_cli.runs.folder import RunFolder
+from pdr_cli.system import hashes
 from pdr_cli.training import state
 from pdr_cli.training.loop import Trainer
 from tests.cli import pdr
@@ -102,22 +104,22 @@ def test_a_damaged_model_is_replaced_by_the_one_before_only_if_asked(run: RunFol
 def test_a_forecast_names_the_model_it_was_made_with_though_training_replaces_it(
     run: RunFolder, weather: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, compute = files.sha256(run.model), forecast.Model.run
+    before, compute = hashes.sha256(run.model), inference.Model.run
 
-    def replaced(model: forecast.Model, *arguments: Any) -> forecast.Layers:
+    def replaced(model: inference.Model, *arguments: Any) -> inference.Layers:
         run.model.write_bytes(run.model.read_bytes() + b" ")
         return compute(model, *arguments)
 
-    monkeypatch.setattr(forecast.Model, "run", replaced)
+    monkeypatch.setattr(inference.Model, "run", replaced)
     assert pdr("predict", weather, "-o", "f.nc", "-m", "run").code == 0
-    assert files.sha256(run.model) != before
+    assert hashes.sha256(run.model) != before
     assert stored.provenance(Path("f.nc"))["pdr_checkpoint_sha256"] == before
 
 
 def test_the_model_before_the_best_is_kept(make_run: Callable[..., Path], weather: Path) -> None:
     # At the usual rate, the validation of every other step is better than the one before.
     folder = RunFolder(make_run(weather, "--steps", "40", "--set", "train.batch=64"))
-    steps = [checkpoint.load_card(p).training["best_step"] for p in (folder.previous_model, folder.model)]
+    steps = [modelfile.load_card(p).training["best_step"] for p in (folder.previous_model, folder.model)]
     assert steps[0] < steps[1]
 
 

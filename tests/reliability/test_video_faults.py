@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pdr_cli import config
-from pdr_cli.data import formats, frames, video
+from pdr_cli.data import formats
+from pdr_cli.data.formats import frames, video
 from pdr_cli.data.series import Series, make_series, read_frames
 from pdr_cli.errors import DataError, TimeError, UsageError
 from pdr_cli.training.prepare import prepare

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pdr_cli import checkpoint, files
-from pdr_cli.checkpoint import ModelCard
 from pdr_cli.models.registry import build_predictor
+from pdr_cli.runs import modelfile
+from pdr_cli.runs.modelfile import ModelCard
+from pdr_cli.system import hashes
 from tests.builders import traffic_file
 from tests.cli import Result, pdr
 from tests.conftest import tiny_settings
@@ -22,7 +23,7 @@ STILL = ("--set", "train.lr=1e-12")  # a step this small moves no weight that ca
 
 
 def load(run: Path) -> tuple[ModelCard, dict[str, Tensor]]:
-    card, weights, _ = checkpoint.load(run / "model.safetensors")
+    card, weights, _ = modelfile.load(run / "model.safetensors")
     return card, weights
 
 
@@ -57,7 +58,7 @@ def test_run_starts_from_another(make_run: MakeRun, weather: Path, weather_run: 
     for name, tensor in parameters(load(weather_run)[1]).items():
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-9)
     model = weather_run / "model.safetensors"
-    origin = {"name": model.name, "sha256": files.sha256(model), "kind": "pdr", "adapter": True}
+    origin = {"name": model.name, "sha256": hashes.sha256(model), "kind": "pdr", "adapter": True}
     assert card.training["init_from"] == origin
     assert "freeze_backbone" not in card.training
 

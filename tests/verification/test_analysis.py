@@ -8,9 +8,10 @@ from scipy.stats import kurtosis
 from torch import Tensor
 
 from pdr_cli.errors import GridError, UsageError
-from pdr_cli.verification import analysis, flow
+from pdr_cli.verification import analysis
 from pdr_cli.verification.analysis import Calibration, Concentration, Sharpness, Spectra, WarpingError
-from tests.verification.pictures import cells, texture
+from pdr_cli.verification.networks import flow
+from tests.drawing.scenes import cells, texture
 
 
 def concentration(frames: np.ndarray) -> dict[str, float | None]:

@@ -121,7 +121,7 @@ def test_flow_asks_for_as_many_steps_as_are_wanted(monkeypatch: pytest.MonkeyPat
     def extrapolate(observed: np.ndarray, steps: int) -> np.ndarray:
         return np.repeat(observed[:, -1:] + 1, steps, axis=1)
 
-    monkeypatch.setitem(sys.modules, "pdr_cli.verification.flow", SimpleNamespace(extrapolate=extrapolate))
+    monkeypatch.setitem(sys.modules, "pdr_cli.verification.networks.flow", SimpleNamespace(extrapolate=extrapolate))
     request, _ = request_of(daily, 1)
     assert np.array_equal(forecast("flow", request), forecast("persistence", request) + 1)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pdr_cli.data.area import area_weights
+from pdr_cli.data.grid import area_weights
 from pdr_cli.errors import UsageError
 from pdr_cli.verification import scores, tally
 from pdr_cli.verification.scores import Sample, Setting

@@ -1,0 +1,436 @@
+"""`pdr bench-train`: how long a training step takes on this machine, after proof that each way computes the same."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from pdr_cli import config
+from pdr_cli.bench.render import at_least, describe, number, publish, synchronize, title_of
+from pdr_cli.config import Config
+from pdr_cli.errors import PdrError, UsageError, did_you_mean
+from pdr_cli.inference import model as inference
+from pdr_cli.models.pdr import PDR, Forecast
+from pdr_cli.system import devices
+from pdr_cli.system.logs import log
+from pdr_cli.training import losses, optimizer
+from pdr_cli.training.setup import set_up
+
+# What the published data sets hold, which a preset leaves to its files: channels and (H, W).
+PUBLISHED = {
+    "taxibj": (2, (32, 32)),
+    "weatherbench": (1, (32, 64)),
+    "kth": (1, (128, 128)),
+    "human36m": (3, (256, 256)),
+}
+VARIANTS = ("plain", "plain+predgs", "pdr")
+REFERENCE = "plain+predgs"
+# Of the largest entry. A gradient in float32 is a sum of up to 10^5 products that cancel, and their order is not the same.
+VALUE_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
+WARM_UP = 2  # steps until allocations and the optimiser's moments are there
+PARTS = ("predictor", "adapter", "loss", "backward", "optimizer")
+
+
+class Taken(NamedTuple):
+    """Seconds of a step: by part, and of the processor on all threads, which other programs change less."""
+
+    parts: dict[str, float]
+    cpu: float
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a step is taken on: the configuration, and frames of `channels` and `size` (H, W)."""
+
+    config: Config
+    channels: int
+    size: tuple[int, int]
+    device: torch.device
+
+    def windows(self) -> tuple[Tensor, Tensor]:
+        """A batch of random frames in [0, 1], observed and following: [B, T, C, H, W], [B, τ, C, H, W]."""
+        random = torch.Generator().manual_seed(0)
+        data, batch = self.config.data, self.config.train.batch
+        x, y = (
+            torch.rand(batch, steps, self.channels, *self.size, generator=random)
+            for steps in (data.in_steps, data.out_steps)
+        )
+        return x.to(self.device), y.to(self.device)
+
+
+class Outcome(NamedTuple):
+    """What a step computes: both forecasts, and the gradients by the parameters' names; none of a predictor alone."""
+
+    coarse: Tensor
+    fused: Tensor | None
+    gradients: dict[str, Tensor]
+
+
+class Step:
+    """A training step of one variant, on a network of its own that starts from the same weights as the others'."""
+
+    def __init__(self, variant: str, setting: Setting) -> None:
+        self.setting = setting
+        train = setting.config.train
+        self.x, self.y = setting.windows()
+        torch.manual_seed(train.seed)
+        self.network = build(variant, setting).to(setting.device).train()
+        if variant == "pdr":
+            self.optimizer = set_up(self.network, train, setting.size, setting.device)
+        else:
+            groups = optimizer.parameter_groups(self.network, train.weight_decay)
+            self.optimizer = torch.optim.AdamW(groups, lr=train.lr)
+        span = torch.ones(setting.channels, device=setting.device)
+        self.loss = losses.build_loss(train.loss, l1_weight=train.l1_weight, data_range=span)
+        self.clock = Clock(setting.device)
+        self.network.predictor.register_forward_hook(lambda *_: self.clock.note("predictor"))
+
+    def __call__(self) -> Taken:
+        """Take a step."""
+        cpu = time.process_time()
+        self.clock = Clock(self.setting.device)
+        out = self.network(self.x, self.y.shape[1])
+        self.clock.note("adapter")
+        total = self.total(out)
+        self.clock.note("loss")
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        self.clock.note("backward")
+        self.optimizer.step()
+        self.clock.note("optimizer")
+        return Taken(self.clock.parts, time.process_time() - cpu)
+
+    def total(self, out: Forecast) -> Tensor:
+        """What is minimised."""
+        total = self.loss(out.fused, self.y)[0]
+        if weight := self.setting.config.train.coarse_weight:
+            total = total + weight * self.loss(out.coarse, self.y)[0]
+        return total
+
+    def outcome(self) -> Outcome:
+        """What the first step computes; stochastic depth is drawn the same for every variant.
+
+        A predictor alone is trained by another loss: of it, only the forecast can be compared.
+        """
+        torch.manual_seed(0)
+        out = self.network(self.x, self.y.shape[1])
+        if self.network.adapter is None:
+            return Outcome(out.coarse.detach(), None, {})
+        self.optimizer.zero_grad(set_to_none=True)
+        self.total(out).backward()
+        gradients = {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
+        self.optimizer.zero_grad(set_to_none=True)
+        return Outcome(out.coarse.detach(), out.fused.detach(), gradients)
+
+
+class Worker:
+    """A `Step` in a process of its own, because what a training asks of the memory allocator holds for its process.
+
+    Args:
+        threads: of torch in that process.
+    """
+
+    def __init__(self, variant: str, setting: Setting, threads: int) -> None:
+        # A forked process may not use the threads that torch has started.
+        context = multiprocessing.get_context("spawn")
+        self.pipe, there = context.Pipe()
+        self.process = context.Process(target=serve, args=(there, variant, setting, threads), daemon=True)
+        self.process.start()
+        there.close()  # so that a process that dies ends what waits for it
+
+    def outcome(self) -> Outcome:
+        """See `Step.outcome`."""
+        coarse, fused, gradients = self.ask("outcome")
+        found = {name: torch.from_numpy(gradient) for name, gradient in gradients.items()}
+        return Outcome(torch.from_numpy(coarse), None if fused is None else torch.from_numpy(fused), found)
+
+    def __call__(self) -> Taken:
+        """See `Step.__call__`."""
+        return self.ask("step")
+
+    def ask(self, request: str) -> Any:
+        """The answer to a request.
+
+        Raises:
+            PdrError: the process has ended; it has said why on stderr.
+        """
+        try:
+            self.pipe.send(request)
+            return self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise PdrError("the process that takes the steps has ended; is there enough memory?") from error
+
+    def close(self) -> None:
+        """End the process."""
+        self.pipe.close()
+        self.process.join()
+
+
+def serve(pipe: Connection, variant: str, setting: Setting, threads: int) -> None:
+    """Answer a `Worker` until it closes its end."""
+    torch.set_num_threads(threads)
+    step = Step(variant, setting)
+    while True:
+        try:
+            request = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(step() if request == "step" else as_arrays(step.outcome()))
+
+
+def as_arrays(outcome: Outcome) -> tuple[Any, ...]:
+    """For another process: a tensor would be sent as shared memory, which may be short."""
+    fused = None if outcome.fused is None else outcome.fused.numpy(force=True)
+    gradients = {name: gradient.numpy(force=True) for name, gradient in outcome.gradients.items()}
+    return outcome.coarse.numpy(force=True), fused, gradients
+
+
+@dataclass
+class Clock:
+    """Seconds of each part since the one before it was over; a part that comes again adds up."""
+
+    device: torch.device
+    parts: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        synchronize(self.device)
+        self.last = time.perf_counter()
+
+    def note(self, part: str) -> None:
+        """`part` is over."""
+        synchronize(self.device)
+        now = time.perf_counter()
+        self.parts[part] = self.parts.get(part, 0.0) + now - self.last
+        self.last = now
+
+
+def run(
+    *,
+    preset: str = "taxibj",
+    backbone: str | None = None,
+    batch: int | None = None,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    settings: list[str] | None = None,
+    variants: list[str] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    repeats: int = 10,
+    output: Path | None = None,
+    as_json: bool = False,
+) -> int:
+    """Hold each variant against `plain+predgs`, time those that agree, and print the table.
+
+    Returns:
+        0, or 1 if a variant failed its check.
+    """
+    at_least("repeats", repeats, 2)  # fewer have no spread
+    at_least("threads", 1 if threads is None else threads)
+    chosen = find_variants(variants)
+    setting = find_setting(preset, backbone, batch, size, channels, settings or [], devices.pick(device))
+    threads = threads or torch.get_num_threads()
+    report = describe(setting.device) | {"threads": threads}
+    report["rows"] = measure(setting, chosen, threads, repeats)
+    publish(report, table(report), output, as_json)
+    return 0 if all(row["ok"] for row in report["rows"]) else 1
+
+
+def find_variants(names: list[str] | None) -> list[str]:
+    """The variants by name, each once; all of them without names."""
+    for name in names or []:
+        if name not in VARIANTS:
+            hint = did_you_mean(name, VARIANTS)
+            raise UsageError(f"--variants {name!r} is not known; expected some of {', '.join(VARIANTS)}.{hint}")
+    return list(dict.fromkeys(names or VARIANTS))
+
+
+def find_setting(
+    preset: str,
+    backbone: str | None,
+    batch: int | None,
+    size: tuple[int, int] | None,
+    channels: int | None,
+    settings: list[str],
+    device: torch.device,
+) -> Setting:
+    """The preset with its changes, on frames as published unless both `size` and `channels` are given."""
+    changes = {"model.backbone": backbone, "train.batch": batch}
+    overrides = [f"{key}={value}" for key, value in changes.items() if value is not None]
+    resolved = config.load(preset, [*overrides, *settings])
+    known = PUBLISHED.get(resolved.preset.removesuffix("-paper"))
+    if known is None and (size is None or channels is None):
+        raise UsageError(
+            f"the frames of preset {resolved.preset} are not known; add --size H W --channels C, "
+            f"or take one of {', '.join(PUBLISHED)}"
+        )
+    published_channels, published_size = known or (1, (1, 1))
+    return Setting(resolved, channels or published_channels, size or published_size, device)
+
+
+def build(variant: str, setting: Setting) -> PDR:
+    """The preset's network; of `plain` its predictor alone."""
+    resolved = setting.config
+    if variant == "plain":
+        resolved = resolved.model_copy(update={"model": resolved.model.model_copy(update={"fusion": "none"})})
+    return inference.build(resolved, setting.channels, setting.size)
+
+
+def measure(
+    setting: Setting, variants: list[str], threads: int, repeats: int, start: Callable[..., Any] = Worker
+) -> list[dict[str, Any]]:
+    """One row per variant; `start` starts one."""
+    workers = {name: start(name, setting, threads) for name in dict.fromkeys([REFERENCE, *variants])}
+    try:
+        log.debug("checking %s", ", ".join(variants))
+        truth = workers[REFERENCE].outcome()
+        errors = {name: compare(workers[name].outcome(), truth) for name in variants}
+        sound = {name: workers[name] for name in variants if passes(*errors[name])}
+        log.debug("timing %s", ", ".join(sound))
+        samples = interleave(sound, repeats)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return [
+        {
+            **describe_setting(setting),
+            "variant": name,
+            "ok": name in sound,
+            # JSON has no infinity.
+            "max_rel_err": errors[name][0] if math.isfinite(errors[name][0]) else None,
+            "max_rel_err_gradients": errors[name][1] if math.isfinite(errors[name][1]) else None,
+            **statistics_of(samples, name),
+        }
+        for name in variants
+    ]
+
+
+def passes(value_error: float, gradient_error: float) -> bool:
+    return value_error <= VALUE_TOLERANCE and gradient_error <= GRADIENT_TOLERANCE
+
+
+def compare(found: Outcome, truth: Outcome) -> tuple[float, float]:
+    """Largest errors of forecasts and of gradients, relative to the largest entry of each; infinite for a NaN."""
+    if found.fused is None or truth.fused is None:
+        return worst([(found.coarse, truth.coarse)]), 0.0
+    if found.gradients.keys() != truth.gradients.keys():
+        return math.inf, math.inf
+    forecasts = [(found.coarse, truth.coarse), (found.fused, truth.fused)]
+    return worst(forecasts), worst([(found.gradients[name], truth.gradients[name]) for name in truth.gradients])
+
+
+def worst(pairs: list[tuple[Tensor, Tensor]]) -> float:
+    errors = [relative_error(a, b) for a, b in pairs]
+    return math.inf if any(map(math.isnan, errors)) else max(errors)
+
+
+def relative_error(found: Tensor, truth: Tensor) -> float:
+    difference, largest = (found - truth).abs().max().item(), truth.abs().max().item()
+    return 0.0 if difference == 0 else difference / largest if largest else math.inf  # gradients may be 0 throughout
+
+
+def interleave(steps: dict[str, Callable[[], Taken]], repeats: int) -> dict[str, list[Taken]]:
+    """Times of the steps, the variants taking turns, so that a busy machine is busy for all."""
+    for _ in range(WARM_UP):
+        for step in steps.values():
+            step()
+    samples: dict[str, list[Taken]] = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, step in steps.items():
+            samples[name].append(step())
+    return samples
+
+
+def describe_setting(setting: Setting) -> dict[str, Any]:
+    """What every row repeats."""
+    resolved = setting.config
+    return {
+        "preset": resolved.preset,
+        "backbone": resolved.model.backbone,
+        "batch": resolved.train.batch,
+        "in_steps": resolved.data.in_steps,
+        "out_steps": resolved.data.out_steps,
+        "channels": setting.channels,
+        "size": list(setting.size),
+    }
+
+
+def statistics_of(samples: dict[str, list[Taken]], name: str) -> dict[str, Any]:
+    """Milliseconds a step, the ratio to `plain` and the parts' shares; nothing for a variant that failed."""
+    taken = samples.get(name)
+    if not taken:
+        numbers = (
+            "ms_p50",
+            "ms_p10",
+            "ms_p90",
+            "repeats",
+            "ratio_to_plain",
+            "cpu_ms_p50",
+            "cpu_ratio_to_plain",
+            "shares",
+        )
+        return dict.fromkeys(numbers)
+    seconds = [step.total for step in taken]
+    tenths = statistics.quantiles(seconds, n=10, method="inclusive")
+    cpu = statistics.median(step.cpu for step in taken)
+    plain = samples.get("plain")
+    return {
+        "ms_p50": 1e3 * statistics.median(seconds),
+        "ms_p10": 1e3 * tenths[0],
+        "ms_p90": 1e3 * tenths[-1],
+        "repeats": len(seconds),
+        "ratio_to_plain": statistics.median(seconds) / statistics.median(s.total for s in plain) if plain else None,
+        "cpu_ms_p50": 1e3 * cpu,
+        "cpu_ratio_to_plain": cpu / statistics.median(s.cpu for s in plain) if plain else None,
+        "shares": {part: sum(step.parts[part] for step in taken) / sum(seconds) for part in PARTS},
+    }
+
+
+def table(report: dict[str, Any]) -> Table:
+    """All rows, with what they depend on in the title."""
+    first = report["rows"][0]
+    frames = f"{first['in_steps']} to {first['out_steps']} frames of {first['channels']} x "
+    frames += " x ".join(map(str, first["size"]))
+    subject = f"{first['preset']}, {first['backbone']}, {first['batch']} windows of {frames}"
+    result = Table(title=f"{subject}\n{title_of(report)}", caption=f"parts: {', '.join(PARTS)}")
+    headings = (
+        "variant",
+        "ms/step",
+        "p10-p90",
+        "of plain",
+        "CPU ms",
+        "of plain",
+        "parts %",
+        "error",
+        "of gradients",
+        "steps",
+    )
+    for heading in headings:
+        result.add_column(heading, justify="left" if heading == "variant" else "right")
+    for row in report["rows"]:
+        result.add_row(*cells(row))
+    return result
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """One row as text."""
+    spread = f"{number(row['ms_p10'])}-{number(row['ms_p90'])}" if row["ok"] else ""
+    time_per_step = number(row["ms_p50"]) if row["ok"] else "failed"
+    shares = "/".join(f"{100 * row['shares'][part]:.1f}" for part in PARTS) if row["ok"] else ""
+    errors = ["nan" if e is None else f"{e:.1e}" for e in (row["max_rel_err"], row["max_rel_err_gradients"])]
+    ratio, cpu, cpu_ratio = (number(row[name]) for name in ("ratio_to_plain", "cpu_ms_p50", "cpu_ratio_to_plain"))
+    return [row["variant"], time_per_step, spread, ratio, cpu, cpu_ratio, shares, *errors, str(row["repeats"] or "")]

@@ -1,0 +1,200 @@
+"""Clips as folders of numbered pictures, such as `walking/person01_walking_d1_uncomp/image_0001.jpg`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pdr_cli.data.formats import kth
+from pdr_cli.data.formats.video import gray_error
+from pdr_cli.data.series import LazyFrames, Series, make_series
+from pdr_cli.errors import DataError, GridError
+from pdr_cli.system import damage
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+GRAY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")  # modes of pictures without colours
+ORIENTATION = 0x0112  # the EXIF tag
+
+
+def is_folder(path: Path) -> bool:
+    """True for a folder that holds numbered pictures itself, not in folders below it."""
+    return path.is_dir() and any(_number(p.name) is not None for p in os.scandir(path))
+
+
+def folders(root: Path) -> list[Path]:
+    """Every folder of numbered pictures at or below `root`, sorted."""
+    return sorted(Path(top) for top, _, names in os.walk(root) if any(_number(n) is not None for n in names))
+
+
+def read(folder: Path, size: Sequence[int] = (), color: str = "gray", *, gray_to_rgb: bool = False) -> Series:
+    """Open one folder as a clip of values 0..255, lazily.
+
+    Times are the numbers in the files' names over 25 frames a second, so that a number left out is a gap. Gray is the
+    red channel of a KTH clip, as published, and the luminance of any other.
+
+    Args:
+        folder: holds the pictures.
+        size: (H, W) to resize frames to, bilinear without smoothing, as published; empty: as they are.
+        color: "gray" (one channel) or "rgb" (three).
+        gray_to_rgb: whether gray pictures may be read as rgb, their channels alike.
+
+    Raises:
+        DataError: a picture that cannot be read or would have to be guessed at, or two of one number.
+    """
+    files = _numbered(folder)
+    if not files:
+        raise DataError(f"{folder} holds no numbered pictures ({', '.join(SUFFIXES)})")
+    numbers = np.array([n for n, _ in files])
+    if len(np.unique(numbers)) < len(numbers):
+        twice = int(numbers[np.flatnonzero(np.diff(numbers) == 0)[0]])
+        raise DataError(f"{folder} holds two pictures numbered {twice}; keep one of each")
+    paths = [folder / name for _, name in files]
+    source = picture_size(paths[0])
+    times, red = numbers / kth.FRAME_RATE, kth.is_clip(folder)
+    series = pictures_series(paths.__getitem__, times, source, size, color, red=red, gray_to_rgb=gray_to_rgb)
+    return kth.label(series.assign_attrs(identity=_identity(folder), folder=folder.name), folder)
+
+
+def pictures_series(
+    path_of: Callable[[int], Path],
+    times: np.ndarray,
+    source: tuple[int, int],
+    size: Sequence[int],
+    color: str,
+    *,
+    red: bool = False,
+    resample: str = "bilinear",
+    gray_to_rgb: bool = False,
+) -> Series:
+    """A Series whose frames are these picture files, opened when they are asked for.
+
+    Pictures of 16 bits are brought to 8. Refused are transparent ones, those that a viewer would turn, and gray ones
+    where colours are wanted.
+
+    Args:
+        path_of: the file of frame k.
+        times: [T] seconds.
+        source: (H, W) that all of them have.
+        size: (H, W) wanted; empty: as they are.
+        color: "gray" or "rgb".
+        red: gray is the red channel, not the luminance.
+        resample: "bilinear" or "bicubic".
+        gray_to_rgb: whether gray pictures may be read as rgb.
+    """
+    out = (int(size[0]), int(size[1])) if len(size) else source
+    channels = ["gray"] if color == "gray" else ["red", "green", "blue"]
+    bands = "red" if red and color == "gray" else "any" if gray_to_rgb and color == "rgb" else color
+    one = partial(_pixels, source=source if not len(size) else None, out=out, bands=bands, resample=resample)
+
+    def frames(start: int, stop: int) -> np.ndarray:
+        return np.stack([one(path_of(k)) for k in range(start, stop)])
+
+    series = make_series(
+        LazyFrames((len(times), len(channels), *out), np.float32, frames),
+        times,
+        {name: {"units": "1", "long_name": f"{name} level, 0 to 255"} for name in channels},
+        {},
+        format="video",
+        files=[path_of(0)],
+    )
+    return series.assign_attrs(source_size=source)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(H, W) of a picture, by its header."""
+    with _open(path) as picture:
+        return int(picture.height), int(picture.width)
+
+
+def _number(name: str) -> int | None:
+    match = re.search(r"(\d+)\.\w+$", name)
+    return int(match[1]) if match and name.lower().endswith(SUFFIXES) and not name.startswith(".") else None
+
+
+def _numbered(folder: Path) -> list[tuple[int, str]]:
+    return sorted((n, p.name) for p in os.scandir(folder) if (n := _number(p.name)) is not None)
+
+
+def _identity(folder: Path) -> str:
+    """A hash of the pictures' names and sizes: stable where the folder is copied, and quick."""
+    entries = sorted((p.name, p.stat().st_size) for p in os.scandir(folder) if _number(p.name) is not None)
+    return hashlib.sha256(repr((folder.name, entries)).encode()).hexdigest()
+
+
+def _open(path: Path) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} is not there any more") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} ({path.stat().st_size} bytes) is no picture or damaged: {error}") from error
+
+
+def _pixels(path: Path, source: tuple[int, int] | None, out: tuple[int, int], bands: str, resample: str) -> np.ndarray:
+    """[C, H, W] float32, 0..255."""
+    _check_sums(path)
+    with _open(path) as picture:
+        if source is not None and (picture.height, picture.width) != source:
+            raise GridError(
+                f"{path} is {picture.height} x {picture.width}, others are {source[0]} x {source[1]}; "
+                "--set data.size=[128,128] brings all to one size"
+            )
+        with damage.named(path):
+            _refuse_guesses(path, picture, bands)
+            planes = _planes(picture, bands)
+        return np.stack([_resized(p, out, resample) for p in planes])
+
+
+def _check_sums(path: Path) -> None:
+    """Refuse a PNG whose checksums are wrong, which reading its pixels passes over."""
+    with _open(path) as picture:
+        if picture.format == "PNG":
+            with damage.named(path):
+                picture.verify()
+
+
+def _refuse_guesses(path: Path, picture: Any, bands: str) -> None:
+    """Refuse a picture whose pixels are not all that is to be seen.
+
+    Raises:
+        DataError: transparent, to be turned, or gray where red, green and blue are wanted.
+    """
+    if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        raise DataError(f"{path} is transparent; put it on a background first, of the colour that is meant")
+    if picture.getexif().get(ORIENTATION, 1) != 1:
+        raise DataError(f"{path} is to be shown turned (EXIF orientation); write it as it is shown first")
+    if bands == "rgb" and picture.mode in GRAY:
+        raise gray_error(path, f"mode {picture.mode}")
+
+
+def _planes(picture: Any, bands: str) -> list[Any]:
+    if picture.mode.startswith("I"):  # 16 bits, which `convert` would cut off at 255
+        picture = picture.point(lambda v: v * (1 / 257)).convert("L")
+    if bands in ("rgb", "any"):
+        return list(picture.convert("RGB").split())
+    return [picture.convert("RGB").getchannel("R") if bands == "red" else picture.convert("L")]
+
+
+def _resized(plane: Any, out: tuple[int, int], resample: str) -> np.ndarray:
+    """[H, W] float32 of one 8-bit plane; in floats, so that resizing does not round."""
+    from PIL import Image
+
+    if (plane.height, plane.width) == out:
+        return np.asarray(plane, dtype=np.float32)
+    plane = plane.convert("F")
+    if resample == "bicubic":
+        # A bicubic kernel overshoots; 8-bit readers clip it.
+        return np.clip(np.asarray(plane.resize(out[::-1], Image.Resampling.BICUBIC), dtype=np.float32), 0, 255)
+    box = (0, 0, plane.width, plane.height)
+    # Sampled at the new pixels' centres without smoothing, which is what published frames were made with.
+    turned = plane.transform(out[::-1], Image.Transform.EXTENT, box, Image.Resampling.BILINEAR)
+    return np.asarray(turned, dtype=np.float32)

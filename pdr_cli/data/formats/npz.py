@@ -1,0 +1,159 @@
+"""OpenSTL's `dataset.npz` of TaxiBJ: windows cut already, X_train, Y_train, X_test and Y_test [n, T, 2, H, W] in [-1, 1]."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pdr_cli.data.formats.hdf5 import channel_names
+from pdr_cli.data.series import LazyFrames, Series, make_series, names, precut_times
+from pdr_cli.errors import DataError, VariableError
+
+STEP = 1800.0  # seconds between frames
+PARTS = ("train", "test")
+BLOCK = 256  # windows decompressed at once
+
+
+@dataclass(frozen=True)
+class Member:
+    """One array of the file: its shape, its type, and how to get at its numbers."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    load: Callable[[], np.ndarray]
+
+
+def is_npz(path: Path) -> bool:
+    """True for a zip file of NumPy arrays."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(n.endswith(".npy") for n in archive.namelist())
+
+
+def read(path: Path, variables: Sequence[str] = ()) -> list[Series]:
+    """Open the file as one Series for each part, its windows end to end, values as (v + 1) / 2 in [0, 1].
+
+    Times are seconds in steps of half an hour, with one step left out between windows: the real times are not in the
+    file. An array that is stored uncompressed is mapped, another is decompressed to float32 when first asked for.
+
+    Raises:
+        DataError: other arrays than these four, or of other shapes; names those there.
+        VariableError: a channel name that such files do not have.
+    """
+    arrays = members(path)
+    _check(path, arrays)
+    identity = _identity(path)
+    return [_part(path, part, arrays, identity, variables) for part in PARTS]
+
+
+def members(path: Path) -> dict[str, Member]:
+    """Every array of an .npz by name, none of them read."""
+    found = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.filename.endswith(".npy"):
+                    found[info.filename.removesuffix(".npy")] = _member(path, archive, info)
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise DataError(f"{path} ({path.stat().st_size} bytes) is damaged: {error}") from error
+    return found
+
+
+def describe(arrays: dict[str, Member]) -> str:
+    """The arrays' names and shapes, for messages."""
+    return ", ".join(f"{name} {list(m.shape)}" for name, m in arrays.items()) or "none"
+
+
+def _check(path: Path, arrays: dict[str, Member]) -> None:
+    wanted = [f"{side}_{part}" for part in PARTS for side in "XY"]
+    shapes = [arrays[n].shape for n in wanted if n in arrays]
+    good = len(shapes) == 4 and all(len(s) == 5 and s[2:] == shapes[0][2:] and s[0] > 0 for s in shapes)
+    good = good and all(arrays[n].dtype.kind == "f" for n in wanted)
+    good = good and all(arrays[f"X_{p}"].shape[0] == arrays[f"Y_{p}"].shape[0] for p in PARTS)
+    good = good and len({arrays[f"X_{p}"].shape[1] + arrays[f"Y_{p}"].shape[1] for p in PARTS}) == 1
+    if not good:
+        raise DataError(
+            f"{path} holds the arrays {describe(arrays)}; wanted are X_train, Y_train, X_test and Y_test of floats "
+            "[windows, steps, channels, rows, columns], as in OpenSTL's dataset.npz of TaxiBJ"
+        )
+
+
+def _part(path: Path, part: str, arrays: dict[str, Member], identity: str, variables: Sequence[str]) -> Series:
+    before, after = arrays[f"X_{part}"], arrays[f"Y_{part}"]
+    count, (channels, height, width) = before.shape[0], before.shape[2:]
+    length = before.shape[1] + after.shape[1]
+
+    def frames(start: int, stop: int) -> np.ndarray:
+        first, last = start // length, (stop - 1) // length + 1
+        whole = np.concatenate([before.load()[first:last], after.load()[first:last]], axis=1, dtype=np.float32)
+        flat = whole.reshape(-1, channels, height, width)[start - first * length : stop - first * length]
+        return (flat + 1) / 2
+
+    series = make_series(
+        LazyFrames((count * length, channels, height, width), np.float32, frames),
+        precut_times(count, length, STEP),
+        {name: {"units": "1", "long_name": f"{name}, scaled to 0 to 1"} for name in channel_names(channels)},
+        {},
+        format="npz",
+        files=[path],
+    ).assign_attrs(part=part, identity=f"{identity}:{part}", window=length)
+    unknown = [v for v in variables if v not in names(series)]
+    if unknown:
+        raise VariableError(f"{path} has no channel {unknown[0]!r}; it has {', '.join(names(series))}")
+    return series.sel(channel=list(variables)) if variables else series
+
+
+def _identity(path: Path) -> str:
+    """A hash of the arrays' names, sizes and checksums, all of which stand in the zip file's directory."""
+    with zipfile.ZipFile(path) as archive:
+        entries = sorted((i.filename, i.file_size, i.CRC) for i in archive.infolist())
+    return hashlib.sha256(repr(entries).encode()).hexdigest()
+
+
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+    with archive.open(info) as stream:
+        shape, fortran, dtype = _header(stream)
+        head = stream.tell()
+    if info.compress_type == zipfile.ZIP_STORED and not fortran and not dtype.hasobject:
+        return Member(shape, dtype, cache(lambda: _mapped(path, info, head, shape, dtype)))
+    return Member(shape, dtype, cache(lambda: _decompressed(path, info.filename, shape, fortran)))
+
+
+def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read_header(stream)
+
+
+def _mapped(path: Path, info: zipfile.ZipInfo, head: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    with path.open("rb") as stream:
+        stream.seek(info.header_offset + 26)
+        # A zip entry's local header: 30 bytes, the file's name and extra fields, then the data.
+        name, extra = np.frombuffer(stream.read(4), "<u2")
+    return np.memmap(path, dtype, "r", info.header_offset + 30 + int(name) + int(extra) + head, shape)
+
+
+def _decompressed(path: Path, name: str, shape: tuple[int, ...], fortran: bool) -> np.ndarray:
+    """The array as float32, converted piece by piece, so that no float64 copy is ever whole."""
+    with zipfile.ZipFile(path) as archive, archive.open(name) as stream:
+        _, _, dtype = _header(stream)
+        if fortran:
+            flat = np.frombuffer(stream.read(), dtype)
+            return flat.reshape(shape, order="F").astype(np.float32)
+        out = np.empty(shape, np.float32)
+        each = int(np.prod(shape[1:]))
+        try:
+            for low in range(0, shape[0], BLOCK):
+                piece = out[low : low + BLOCK]
+                piece[...] = np.frombuffer(stream.read(len(piece) * each * dtype.itemsize), dtype).reshape(piece.shape)
+        except (zipfile.BadZipFile, ValueError, EOFError) as error:
+            raise DataError(f"{path}: {name} is damaged: {error}") from error
+    return out

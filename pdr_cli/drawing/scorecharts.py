@@ -1,0 +1,179 @@
+"""Charts of an evaluation, small enough for a phone: scores, skill, spectra and calibration.
+
+Each takes the document of `pdr evaluate -o` and returns a figure without a title; the page says what it shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pdr_cli.drawing.charts import (
+    interval,
+    lead_axis,
+    lead_ticks,
+    looks,
+    metric_name,
+    metric_units,
+    numbers,
+    score_lines,
+    with_units,
+)
+from pdr_cli.drawing.panels import DPI, FAINT, FONT, INK, MISSING, plain
+
+INCHES = (4.2, 2.75)
+BOX = (0.105, 0.155, 0.875, 0.735)  # left, bottom, width, height of the axes, as shares
+TRUTH: dict[str, Any] = {"color": INK, "linewidth": 1.3, "zorder": 4}
+PAD = 0.005  # between the left edge and the widest label, as a share
+SMALL, LARGE = 1e-3, 1e5  # ticks beyond are written with an exponent
+NYQUIST = 2  # cells: the shortest wave a grid can carry
+
+
+def against_lead(document: Mapping[str, Any], metric: str) -> Any:
+    """One score of all forecasters against lead time, intervals as bands."""
+    figure, axes = _chart(with_units(metric_name(metric), metric_units(document, metric)))
+    score_lines(axes, document, metric)
+    return _small(figure)
+
+
+def skill(document: Mapping[str, Any], rival: str) -> Any:
+    """Skill of every model against one rival, by lead time, intervals as bands; 0 is as good as the rival."""
+    figure, axes = _chart(f"skill against {rival}")
+    lead, unit = lead_axis(document["lead"], document.get("lead_units", "hours"))
+    looks_of = looks(list(document["scores"]), document.get("kinds", {}))
+    axes.axhline(0, color=looks_of.get(rival, {}).get("color", FAINT), linewidth=1.2, zorder=1)
+    for model, row in document["skill"].items():
+        if rival in row:
+            interval(axes, lead, row[rival], looks_of[model]["color"])
+            axes.plot(lead, numbers(row[rival]["lead"]), **looks_of[model])
+    lead_ticks(axes, lead, unit)
+    return _small(figure)
+
+
+def spectra(document: Mapping[str, Any]) -> Any:
+    """Power against wavelength, both logarithmic, long waves at the left; the truth in ink."""
+    entry = document["spectra"]
+    units = str(document.get("units") or "")
+    figure, axes = _chart(with_units("power", f"{units}²" if units not in ("", "1") else ""))
+    length = numbers(entry["wavelength"])
+    for name, look in _with_truth(document, entry["power"]).items():
+        power = numbers(entry["power"][name])
+        axes.plot(length, np.where(power > 0, power, np.nan), label=name, **look | {"marker": None})
+    axes.set(xscale="log", yscale="log")
+    axes.set_xlim(np.nanmax(length) * 1.05, np.nanmin(length) / 1.05)
+    _power_axes(axes)
+    axes.set_xlabel(f"wavelength [{entry.get('wavelength_units', 'cells')}]", fontsize=9, color=INK)
+    return _small(figure)
+
+
+def calibration(document: Mapping[str, Any]) -> Any:
+    """How far forecasts are off on average where they forecast this much; bars show how often they do."""
+    entry = document["calibration"]
+    units = str(document.get("units") or "")
+    figure, axes = _chart(with_units("forecast − truth", units))
+    looks_of = looks(list(document["scores"]), document.get("kinds", {}))
+    axes.axhline(0, color=INK, linewidth=0.8, zorder=1)
+    counts = axes.twinx()
+    for name, bins in entry.items():
+        value, observed = numbers(bins["forecast"]), numbers(bins["observed"])
+        axes.plot(value, value - observed, **looks_of[name])
+    _counts(counts, next(iter(entry.values())))
+    axes.set_zorder(counts.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    plain(axes)
+    axes.set_xlabel(with_units("forecast value", units), fontsize=9, color=INK)
+    return _small(figure)
+
+
+def captioned(figure: Any, document: Mapping[str, Any], title: str, note: str = "") -> Any:
+    """The same figure for use by itself: a title above it, and below it who is who."""
+    from matplotlib.lines import Line2D
+
+    truth = {"truth": TRUTH} if any(line.get_label() == "truth" for line in figure.axes[0].lines) else {}
+    looks_of = looks(list(document["scores"]), document.get("kinds", {})) | truth
+    handles = [Line2D([], [], label=name, **look) for name, look in looks_of.items()]
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.01, 0), ncols=2, frameon=False, fontsize=8.5)
+    figure.text(0, 1.14, title, fontsize=11, weight="bold", color=INK, va="top", fontfamily=FONT)
+    figure.text(0, 1.06, note, fontsize=8, color=FAINT, va="top", fontfamily=FONT)
+    return figure
+
+
+def _chart(label: str) -> tuple[Any, Any]:
+    """An empty figure; the name of its vertical axis stands above it, where it costs no width."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=INCHES, dpi=DPI, facecolor="white")
+    axes = figure.add_axes(BOX)
+    axes.set_facecolor("none")
+    figure.text(0, 0.985, label, fontsize=9, color=INK, va="top", fontfamily=FONT)
+    return figure, axes
+
+
+def _small(figure: Any) -> Any:
+    """The type sizes of a small chart."""
+    for axes in figure.axes:
+        axes.tick_params(which="both", labelsize=8.5)
+        axes.xaxis.label.set_size(9)
+        axes.xaxis.labelpad = 3
+    axes = figure.axes[0]
+    if axes.get_yscale() == "linear" and not SMALL <= max(map(abs, axes.get_ylim())) < LARGE:
+        axes.yaxis.set_major_formatter(lambda value, _: _short(value))
+    _room_for_labels(figure, axes)
+    return figure
+
+
+def _short(value: float) -> str:
+    """`1.2e−5`, `3e8` or 0: a tick that needs no common factor above the axis, where its name stands."""
+    digits, _, exponent = f"{value:.3e}".partition("e")
+    digits = digits.rstrip("0").rstrip(".")
+    return "0" if digits in ("0", "-0") else f"{digits}e{int(exponent)}".replace("-", "−")
+
+
+def _room_for_labels(figure: Any, axes: Any) -> None:
+    """Move the left edge so that the widest tick label just fits, be it 2 or −0.00025."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    reach = axes.bbox.x0 - axes.yaxis.get_tightbbox().x0
+    left = reach / figure.bbox.width + PAD
+    for one in figure.axes:
+        one.set_position((left, BOX[1], BOX[0] + BOX[2] - left, BOX[3]))
+
+
+def _with_truth(document: Mapping[str, Any], power: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
+    """Looks of the truth, then of the forecasters drawn."""
+    looks_of = {"truth": TRUTH} | looks(list(document["scores"]), document.get("kinds", {}))
+    return {name: look for name, look in looks_of.items() if name in power}
+
+
+def _power_axes(axes: Any) -> None:
+    """Ticks at powers of two cells and of ten: 64, 32, …; 10⁻², 1, 10²."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    plain(axes)
+    axes.xaxis.set_major_locator(FixedLocator([float(NYQUIST**n) for n in range(1, 14)]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(numticks=6))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _power_of_ten(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _power_of_ten(value: float) -> str:
+    exponent = round(math.log10(value))
+    if -2 <= exponent <= 3:
+        return f"{value:g}"
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _counts(axes: Any, bins: Mapping[str, Any]) -> None:
+    """Faint bars along the bottom: how many cells each bin of the first forecaster has."""
+    value, count = numbers(bins["forecast"]), numbers(bins["count"])
+    width = 0.8 * float(np.nanmedian(np.diff(value))) if len(value) > 1 else 1.0
+    axes.bar(value, np.nan_to_num(count), width=width, color=MISSING, zorder=0)
+    axes.set_ylim(0, 5 * max(float(np.nanmax(count)), 1.0))
+    axes.set_axis_off()

@@ -1,0 +1,348 @@
+"""What an evaluation says, in words and tables: the headline, and every number as a reader wants it.
+
+Everything here takes the document of `pdr evaluate -o`; what it lacks is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pdr_cli.data.times import Step
+from pdr_cli.drawing.charts import BASELINES, HIGHER_IS_BETTER, IDEALS, metric_name, metric_units
+
+NOTHING = "–"  # no such number, or none that is finite
+SAME = 0.001  # scores nearer than this share the mark of the best
+FIGURES = 4  # significant figures of the largest number of a column
+LABELS = {
+    "macs": "multiply-adds a forecast", "flops": "floating-point operations", "memory_mb": "peak memory [MB]",
+    "p90": "90th percentile", "l1": "L1", "l2": "L2",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text of a cell, a quieter line under it, and `mark`: "best", "unsure" or none."""
+
+    text: str
+    detail: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with row names: `heads` are (name, units) of the columns after the first."""
+
+    caption: str
+    corner: str
+    heads: list[tuple[str, str]]
+    rows: list[tuple[str, list[Cell]]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The result in one number and one sentence: `figure` with `label` under it, `tone` "good", "bad" or "open"."""
+
+    model: str
+    rival: str | None
+    figure: str
+    label: str
+    sentence: str
+    tone: str
+
+
+def finite(value: Any) -> bool:
+    """True for a number that can be written down."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(value: Any, places: int) -> str:
+    """A number with its minus sign and thousands apart; a dash where there is none."""
+    if not finite(value):
+        return NOTHING
+    text = f"{value:,.{places}f}" if places <= 6 else f"{value:.{FIGURES - 1}e}"
+    return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("-")
+
+
+def decimals(values: Iterable[Any]) -> int:
+    """Decimals that give the largest of some numbers four figures, the same for all, so that points align."""
+    largest = max((abs(v) for v in values if finite(v)), default=0.0)
+    return max(0, FIGURES - 1 - math.floor(math.log10(largest))) if largest else 0
+
+
+def percent(value: Any) -> str:
+    """A share as whole percents, or to one decimal below 10 %."""
+    if not finite(value):
+        return NOTHING
+    return number(100 * value, 0 if abs(value) >= 0.0995 else 1)
+
+
+def span(found: tuple[float, float]) -> str:
+    """An interval in percent, both ends with the same decimals."""
+    places = 0 if max(map(abs, found)) >= 0.0995 else 1
+    return f"{number(100 * found[0], places)} to {number(100 * found[1], places)}"
+
+
+def bounds(entry: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The interval of a skill, where it has a finite one."""
+    found = entry.get("interval")
+    return (found[0], found[1]) if found and all(finite(v) for v in found) else None
+
+
+def unsure(entry: Mapping[str, Any]) -> bool:
+    """True if a skill was tested and is not significant."""
+    if "significant" in entry and entry["significant"] is not None:
+        return not entry["significant"]
+    found = bounds(entry)
+    return found is not None and found[0] <= 0 <= found[1]
+
+
+def is_baseline(document: Mapping[str, Any], name: str) -> bool:
+    """True for persistence, climatology and their like."""
+    return bool(document.get("kinds", {}).get(name, "baseline" if name in BASELINES else "model") == "baseline")
+
+
+def hardest(document: Mapping[str, Any], model: str) -> str | None:
+    """The baseline that `model` is least ahead of (any rival where there is no baseline), or None."""
+    row = {n: e for n, e in document.get("skill", {}).get(model, {}).items() if finite(e.get("overall"))}
+    baselines = {n: e for n, e in row.items() if is_baseline(document, n)} or row
+    return min(baselines, key=lambda n: baselines[n]["overall"], default=None)
+
+
+def champion(document: Mapping[str, Any]) -> str:
+    """The model with the most skill against its hardest baseline; the first where skill is not known."""
+
+    def merit(model: str) -> float:
+        rival = hardest(document, model)
+        return -math.inf if rival is None else float(document["skill"][model][rival]["overall"])
+
+    models = list(document.get("skill", {})) or [n for n in document["scores"] if not is_baseline(document, n)]
+    return max(models or list(document["scores"]), key=merit)
+
+
+def headline(document: Mapping[str, Any]) -> Headline:
+    """The best model against the best baseline, and whether the difference can be told from chance."""
+    model = champion(document)
+    rival = hardest(document, model)
+    if rival is None:
+        return _alone(document, model)
+    entry = document["skill"][model][rival]
+    overall, found = entry["overall"], bounds(entry)
+    baselines = sum(is_baseline(document, n) for n in document["skill"][model])
+    label = f"skill against {rival}" + (f", the best of {baselines} baselines" if baselines > 1 else "")
+    figure = f"{'+' if overall > 0 else ''}{percent(overall)}\u00a0%"
+    sentence, tone = _verdict(model, rival, overall, found, unsure(entry))
+    return Headline(model, rival, figure, label, sentence, tone)
+
+
+def _verdict(
+    model: str, rival: str, overall: float, found: tuple[float, float] | None, uncertain: bool
+) -> tuple[str, str]:
+    """The sentence under the number, and its tone."""
+    if uncertain:
+        way = "better" if overall > 0 else "worse"
+        less = "lower" if overall > 0 else "higher"
+        margin = _margin(abs(overall), found if overall > 0 else _turned(found), f" {less}")
+        return f"{model} is not significantly {way} than {rival}: its MSE is {margin}.", "open"
+    tested = "" if found else " No interval was computed, so chance is not ruled out."
+    if overall > 0:
+        margin = _margin(overall, found, " of its MSE")
+        return f"{model} beats {rival} by {margin}.{tested}", "good" if found else "open"
+    return f"{model} does not beat {rival}: its MSE is {_margin(-overall, _turned(found), ' higher')}.{tested}", "bad"
+
+
+def score_table(document: Mapping[str, Any]) -> Table:
+    """Every forecaster by every metric overall; the best of each marked."""
+    metrics = [m for m in document["metrics"] if any(m in row for row in document["scores"].values())]
+    columns = [_column(document, m) for m in metrics]
+    rows = [(name, [column[name] for column in columns]) for name in document["scores"]]
+    return Table("All lead times", "forecaster", [_head(document, m) for m in metrics], rows)
+
+
+def channel_table(document: Mapping[str, Any]) -> Table | None:
+    """The metrics of each channel by itself, where there are several."""
+    keys = list(dict.fromkeys(k for row in document["scores"].values() for k in row if ":" in k))
+    keys = [k for k in keys if k.partition(":")[0] in document["metrics"]]
+    if not keys:
+        return None
+    names = list(document["scores"])
+    columns = {k: _column(document, k) for k in keys}
+    rows = [(_named(document, k), [columns[k][n] for n in names]) for k in keys]
+    return Table("By variable", "score", [(n, "") for n in names], rows)
+
+
+def skill_table(document: Mapping[str, Any]) -> Table | None:
+    """Skill of every model against every rival; what chance may explain is marked "unsure"."""
+    row = document.get("skill", {})
+    rivals = list(dict.fromkeys(r for entries in row.values() for r in entries))
+    if not rivals:
+        return None
+    rows = [(model, [_skill(entries.get(r)) for r in rivals]) for model, entries in row.items()]
+    return Table("Skill against", "model", [(r, "%") for r in rivals], rows)
+
+
+def lead_tables(document: Mapping[str, Any]) -> list[Table]:
+    """Every number by lead time: one table a score, and one a model for its skill."""
+    keys = dict.fromkeys(k for row in document["scores"].values() for k in row)
+    tables = [_by_lead(document, with_bracket(*_head(document, k)), _entries(document, k)) for k in keys]
+    for model, row in document.get("skill", {}).items():
+        known = {rival: entry for rival, entry in row.items() if "lead" in entry}
+        if known:
+            tables.append(_by_lead(document, f"skill of {model} against", known))
+    return tables
+
+
+def concentration_table(document: Mapping[str, Any]) -> Table | None:
+    """Concentration of values, each beside how far it is from the truth's."""
+    return _beside_truth(document.get("concentration"), "Concentration of values")
+
+
+def warping_table(document: Mapping[str, Any]) -> Table | None:
+    """Warping error: how far frames are from their predecessor moved along the truth's flow."""
+    entry = document.get("warping") or {}
+    return _beside_truth(entry.get("errors"), f"Warping error; flow by {entry.get('flow', 'an optical flow')}")
+
+
+def efficiency_table(document: Mapping[str, Any]) -> Table | None:
+    """What each model costs."""
+    entry = document.get("efficiency") or {}
+    keys = list(dict.fromkeys(k for row in entry.values() for k in row))
+    if not keys:
+        return None
+    rows = [(label(k), [Cell(_amount(row.get(k))) for row in entry.values()]) for k in keys]
+    return Table("Cost of a forecast", "", [(name, "") for name in entry], rows)
+
+
+def lead_label(lead: float, units: str) -> str:
+    """`6 h`, `3 d`, `2 months` or `0.33 s`."""
+    if units == "seconds":
+        return f"{lead:.2f} s"
+    if units == "months":
+        return str(Step(lead, "month"))
+    return f"{lead:g} h" if lead < 72 or lead % 24 else f"{lead / 24:g} d"
+
+
+def label(key: str) -> str:
+    """A key of the document as words."""
+    return LABELS.get(key, key.replace("_", " "))
+
+
+def with_bracket(name: str, units: str) -> str:
+    """`RMSE [K]`, or the name alone."""
+    return f"{name} [{units}]" if units else name
+
+
+def _alone(document: Mapping[str, Any], model: str) -> Headline:
+    """A headline without a rival: the first score."""
+    metric = document["metrics"][0]
+    value = document["scores"][model].get(metric, {}).get("overall")
+    text = f"{number(value, decimals([value]))} {metric_units(document, metric)}".strip()
+    sentence = f"{model} was compared with no baseline, so nothing is known of its skill."
+    return Headline(model, None, text, f"{metric_name(metric)} over all lead times", sentence, "open")
+
+
+def _margin(share: float, found: tuple[float, float] | None, what: str = "") -> str:
+    interval = f"(95 %: {span(found)})".replace(" ", "\u00a0") if found else ""
+    return f"{percent(share)}\u00a0%{what} {interval}".rstrip()
+
+
+def _turned(found: tuple[float, float] | None) -> tuple[float, float] | None:
+    return (-found[1], -found[0]) if found else None
+
+
+def _named(document: Mapping[str, Any], key: str) -> str:
+    return with_bracket(*_head(document, key))
+
+
+def _head(document: Mapping[str, Any], key: str) -> tuple[str, str]:
+    return metric_name(key), metric_units(document, key)
+
+
+def _entries(document: Mapping[str, Any], key: str) -> dict[str, Mapping[str, Any]]:
+    return {name: row[key] for name, row in document["scores"].items() if key in row}
+
+
+def _column(document: Mapping[str, Any], key: str) -> dict[str, Cell]:
+    """Cells of one score by forecaster."""
+    values = {name: row.get(key, {}).get("overall") for name, row in document["scores"].items()}
+    places = decimals(values.values())
+    best = _best(document, key, values)
+    return {n: Cell(number(v, places), mark="best" if n in best else "") for n, v in values.items()}
+
+
+def _best(document: Mapping[str, Any], key: str, values: Mapping[str, Any]) -> set[str]:
+    """Who has the best value, and who is as good as equal; nobody where there is no choice."""
+    short = key.partition(":")[0]
+    up = short in document.get("higher_is_better", HIGHER_IS_BETTER)
+    known = {n: float(v) for n, v in values.items() if finite(v)}
+    if len(known) < 2:
+        return set()
+    losses = {n: abs(v - IDEALS[short]) if short in IDEALS else -v if up else v for n, v in known.items()}
+    least = min(losses.values())
+    return {n for n, loss in losses.items() if loss - least <= SAME * abs(least)}
+
+
+def _skill(entry: Mapping[str, Any] | None) -> Cell:
+    if entry is None or not finite(entry.get("overall")):
+        return Cell(NOTHING)
+    found, overall = bounds(entry), entry["overall"]
+    detail = span(found) if found else ""
+    text = f"{'+' if overall > 0 else ''}{percent(overall)}"
+    if unsure(entry):
+        return Cell(text, f"{detail}, n.s." if detail else "n.s.", "unsure")
+    return Cell(text, detail, "best" if overall > 0 and found else "")
+
+
+def _by_lead(document: Mapping[str, Any], caption: str, entries: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Rows of lead times, columns of entries, with intervals where they have some."""
+    places = decimals(v for e in entries.values() for v in e["lead"])
+    rows = []
+    for index, lead in enumerate(document["lead"]):
+        cells = [Cell(number(e["lead"][index], places), _between(e, index, places)) for e in entries.values()]
+        rows.append((lead_label(lead, document.get("lead_units", "hours")), cells))
+    rows.append(("all", [Cell(number(e.get("overall"), places)) for e in entries.values()]))
+    return Table(caption, "lead time", [(name, "") for name in entries], rows)
+
+
+def _between(entry: Mapping[str, Any], index: int, places: int) -> str:
+    if "low" not in entry or "high" not in entry:
+        return ""
+    return f"{number(entry['low'][index], places)} to {number(entry['high'][index], places)}"
+
+
+def _beside_truth(entry: Mapping[str, Mapping[str, Any]] | None, caption: str) -> Table | None:
+    """Rows of the truth and forecasters, columns of measures; relative distance from the truth under each."""
+    keys = list(dict.fromkeys(k for row in (entry or {}).values() for k in row))
+    if not entry or not keys:
+        return None
+    places = {k: decimals(row.get(k) for row in entry.values()) for k in keys}
+    truth = entry.get("truth", {})
+    rows = [
+        (
+            name,
+            [
+                Cell(number(row.get(k), places[k]), "" if row is truth else _apart(row.get(k), truth.get(k)))
+                for k in keys
+            ],
+        )
+        for name, row in entry.items()
+    ]
+    return Table(caption, "", [(label(k), "") for k in keys], rows)
+
+
+def _apart(value: Any, truth: Any) -> str:
+    if not (finite(value) and finite(truth)) or truth == 0:
+        return ""
+    share = value / truth - 1
+    return f"{'+' if share > 0 else ''}{percent(share)}\u00a0%"
+
+
+def _amount(value: Any) -> str:
+    """A count in full, a measured number to four figures, a text as it is."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return number(value, 0 if float(value).is_integer() else decimals([value])) if finite(value) else NOTHING
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_amount(v) for v in value)
+    return NOTHING if value is None else str(value)

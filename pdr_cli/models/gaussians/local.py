@@ -1,0 +1,138 @@
+"""LocalGS: Gaussians that belong to a place, moved and shaped by what the forecast shows there."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pdr_cli.errors import ConfigError
+from pdr_cli.models.gaussians.base import REACH, GaussianAdapter, Gaussians, kernel_size_for
+from pdr_cli.models.gaussians.initialization import even_grid
+from pdr_cli.models.predictors.simvp import pad_to_multiple
+
+
+class LocalGS(GaussianAdapter):
+    """One or more Gaussians per cell of a convolutional feature map, anchored there.
+
+    Each is moved by at most `REACH` spacings, stretched, turned and weighted by its own cell's features, so the layer
+    moves with the field (away from the borders, by whole cells) and frames of any size can be read.
+
+    Args:
+        channels: C.
+        uses_last: read the last observed frame beside the coarse forecast.
+        cell_stride: s, side of a cell in pixels, a power of 2.
+        per_cell: k, Gaussians in a cell.
+        conv_width: channels of the features.
+        conv_depth: 3×3 convolutions at the resolution of the cells.
+        kernel_size: K, odd; "auto" ≈ 8·s/√k.
+        sigma_min: see `GaussianAdapter`, as `normalize` and `amplitude`.
+        normalize: "peak" or "density".
+        amplitude: "auto", "tanh", "sigmoid" or "linear".
+
+    Raises:
+        ConfigError: values that leave nothing to render.
+    """
+
+    within: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        uses_last: bool,
+        cell_stride: int,
+        per_cell: int,
+        conv_width: int,
+        conv_depth: int,
+        kernel_size: int | Literal["auto"],
+        sigma_min: float,
+        normalize: Literal["peak", "density"],
+        amplitude: Literal["auto", "tanh", "sigmoid", "linear"],
+    ) -> None:
+        if per_cell < 1:
+            raise ConfigError(f'per_cell is {per_cell}; at least 1 is needed (adapter "conv" does without Gaussians).')
+        spacing = cell_stride / math.sqrt(per_cell)
+        if kernel_size == "auto":
+            kernel_size = kernel_size_for(spacing, sigma_min)
+        super().__init__(
+            channels, uses_last, kernel_size=kernel_size, sigma_min=sigma_min, normalize=normalize, amplitude=amplitude
+        )
+        self.per_cell, self.cell_stride, self.spacing = per_cell, cell_stride, spacing
+        self.features = Features(self.inputs, conv_width, cell_stride, conv_depth)
+        self.head = nn.Conv2d(conv_width, per_cell * (5 + channels), 1)
+        # Pixels from the first pixel of the cell: a cell of 2 has its middle at 0.5.
+        within = (even_grid(per_cell, (cell_stride, cell_stride)) + 1) * cell_stride / 2 - 0.5
+        self.register_buffer("within", within.float(), persistent=False)  # [k, 2]
+        self._shape_first_gaussians()
+
+    def count(self, size: tuple[int, int]) -> int:
+        """k for each cell, those that the frame's end cuts included."""
+        return self.per_cell * math.prod(math.ceil(side / self.cell_stride) for side in size)
+
+    def gaussians(self, coarse: Tensor, last: Tensor | None = None) -> Gaussians:
+        """The Gaussians of each frame, cell by cell. coarse: [B, T, C, H, W]; last: [B, C, H, W]."""
+        B, T, C, H, W = coarse.shape
+        features = self.features(self.read(coarse, last).flatten(0, 1))  # [B·T, width, h, w]
+        # Half precision would place a centre on a 256-pixel side no better than to the pixel.
+        with torch.autocast(coarse.device.type, enabled=False):
+            raw = self.head(features.to(self.head.weight.dtype))
+            h, w = raw.shape[-2:]
+            raw = raw.flatten(2).mT.unflatten(-1, (self.per_cell, 5 + C)).flatten(1, 2).unflatten(0, (B, T))
+            move, scale, rotation, amplitudes = raw.split([2, 2, 1, C], dim=-1)  # each [B, T, N, ...]
+            centre = self._anchors(h, w) + REACH * self.spacing * torch.tanh(move)  # pixels
+            return Gaussians(
+                coords=centre * centre.new_tensor([2 / max(W - 1, 1), 2 / max(H - 1, 1)]) - 1,
+                scale=self.scale_of(scale),
+                rotation=self.rotation_of(rotation[..., 0]),
+                amplitudes=self.amplitudes_of(amplitudes),
+            )
+
+    def _anchors(self, h: int, w: int) -> Tensor:
+        """Pixels (x, y) of all Gaussians, [h·w·k, 2]."""
+        rows, columns = (torch.arange(n, device=self.within.device) * self.cell_stride for n in (h, w))
+        corners = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)  # [h, w, 2]
+        return (corners[:, :, None] + self.within).flatten(0, 2)
+
+    @torch.no_grad()
+    def _shape_first_gaussians(self) -> None:
+        """Start them on their anchors; let them just overlap and hardly show."""
+        nn.init.normal_(self.head.weight, std=1e-3)
+        bias = self.head.weight.new_zeros(self.per_cell, 5 + self.channels)
+        bias[:, 2:4] = self.first_scale(self.spacing)
+        bias[:, 5:] = self.first_amplitude()
+        self.head.bias.copy_(bias.flatten())  # type: ignore[union-attr]  # there is a bias
+
+
+class Features(nn.Module):
+    """Strided 3×3 convolutions down to one feature vector per cell, then `depth` more. [P, inputs, H, W] → [P, width, h, w].
+
+    No normalisation over the frame: a cell's features depend on its surroundings alone.
+    """
+
+    def __init__(self, inputs: int, width: int, stride: int, depth: int) -> None:
+        super().__init__()
+        if stride < 2 or stride & (stride - 1):
+            raise ConfigError(f"cell_stride is {stride}; it must be 2, 4, 8 or another power of 2.")
+        self.stride = stride
+        halvings = stride.bit_length() - 1
+        self.down = nn.ModuleList(conv(width if i else inputs, width, 2) for i in range(halvings))
+        self.convs = nn.ModuleList(conv(width, width) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = pad_to_multiple(x, self.stride)
+        for layer in self.down:
+            x = nn.functional.gelu(layer(x))
+        for layer in self.convs:
+            x = x + nn.functional.gelu(layer(x))
+        return x
+
+
+def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """3×3, keeping or halving the grid; weights that keep a signal's size through GELU."""
+    layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # there is a bias
+    return layer

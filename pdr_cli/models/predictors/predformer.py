@@ -1,0 +1,110 @@
+"""PredFormer (Tang et al., 2024): gated transformers over time and over space in turn, without recurrence or convolution."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from pdr_cli.errors import ConfigError
+from pdr_cli.models.predictors.simvp import pad_to_multiple
+
+HEADS = 8
+DROPOUT = 0.1  # the authors', for TaxiBJ and WeatherBench
+BASE = 10000.0  # of the wavelengths of positions
+
+
+class PredFormer(nn.Module):
+    """n_t layers, each of attention over time, space, space and time: the authors' "Quadruplet-TSST".
+
+    Args:
+        channels: C.
+        hid_t: width of a token, a multiple of 8; authors: 256.
+        n_s: side of a patch, 2^(n_s/2) pixels; authors: n_s = 4.
+        n_t: layers; authors: 2.
+        mlp_ratio: width of the gated units over hid_t; authors: 4 for TaxiBJ, 2 for WeatherBench.
+        drop_path: stochastic depth of all blocks; authors: 0.1 and 0.25.
+    """
+
+    def __init__(
+        self, channels: int, *, hid_t: int, n_s: int, n_t: int, mlp_ratio: float, drop_path: float, **_: Any
+    ) -> None:
+        super().__init__()
+        if hid_t % HEADS or n_s % 2:
+            raise ConfigError(f"hid_t is {hid_t} and n_s {n_s}; {HEADS} heads must divide hid_t, and n_s must be even.")
+        self.patch: int = 2 ** (n_s // 2)
+        inside = channels * self.patch**2
+        self.embed = nn.Linear(inside, hid_t)
+        self.layers = nn.ModuleList(
+            nn.ModuleList(GatedTransformer(hid_t, int(hid_t * mlp_ratio), drop_path) for _ in range(4))
+            for _ in range(n_t)
+        )
+        self.readout = nn.Sequential(nn.LayerNorm(hid_t), nn.Linear(hid_t, inside))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, T, C, H, W] → [B, T, C, H, W], the T frames that follow."""
+        (B, T), (H, W) = x.shape[:2], x.shape[-2:]
+        patches = nn.functional.pixel_unshuffle(pad_to_multiple(x.flatten(0, 1), self.patch), self.patch)
+        rows, columns = patches.shape[-2:]
+        tokens = self.embed(patches.flatten(2).transpose(1, 2)).unflatten(0, (B, T))  # [B, T, N, hid_t]
+        tokens = tokens + positions(T * rows * columns, tokens.shape[-1]).to(tokens).view(T, -1, tokens.shape[-1])
+        for layer in self.layers:
+            before, *spatial, after = cast(nn.ModuleList, layer)
+            tokens = over_time(before, tokens).flatten(0, 1)
+            for block in spatial:
+                tokens = block(tokens)
+            tokens = over_time(after, tokens.unflatten(0, (B, T)))
+        patches = self.readout(tokens).flatten(0, 1).transpose(1, 2).unflatten(2, (rows, columns))
+        return nn.functional.pixel_shuffle(patches, self.patch)[..., :H, :W].unflatten(0, (B, T))
+
+
+class GatedTransformer(nn.Module):
+    """Attention, then a gated unit, both on normalised tokens and beside the identity; the result is normalised."""
+
+    def __init__(self, width: int, inside: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm_attention, self.norm_unit, self.norm = (nn.LayerNorm(width) for _ in range(3))
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.project = nn.Linear(width, width)
+        self.gate, self.value, self.out = nn.Linear(width, inside), nn.Linear(width, inside), nn.Linear(inside, width)
+        self.dropout = nn.Dropout(DROPOUT)
+        self.drop_path = drop_path
+        for linear in (self.qkv, self.project, self.gate, self.value, self.out):
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[P, tokens, width] → the same."""
+        tokens = tokens + self.dropped(self.attend(self.norm_attention(tokens)))
+        seen = self.norm_unit(tokens)
+        unit = self.out(self.dropout(nn.functional.silu(self.gate(seen)) * self.value(seen)))
+        return self.norm(tokens + self.dropped(self.dropout(unit)))
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        """Self-attention of 8 heads."""
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.dropout(self.project(mixed.transpose(1, 2).flatten(2)))
+
+    def dropped(self, branch: Tensor) -> Tensor:
+        """Stochastic depth, sample by sample, survivors scaled up."""
+        if not (self.training and self.drop_path):
+            return branch
+        keep = torch.rand(len(branch), 1, 1, device=branch.device) >= self.drop_path
+        return branch * keep / (1 - self.drop_path)
+
+
+def over_time(block: nn.Module, tokens: Tensor) -> Tensor:
+    """`block` along T at each place: [B, T, N, width] → the same."""
+    along = tokens.transpose(1, 2)
+    return block(along.flatten(0, 1)).unflatten(0, along.shape[:2]).transpose(1, 2)
+
+
+def positions(count: int, width: int) -> Tensor:
+    """Sine and cosine of the place in wavelengths from 2π up, in turn. [count, width]."""
+    rates = torch.exp(-math.log(BASE) / width * 2 * torch.arange((width + 1) // 2))
+    angles = torch.arange(count)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]

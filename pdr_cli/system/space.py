@@ -1,0 +1,76 @@
+"""Free space: checked before any work is done, reserved before a file is written, named in errors about a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pdr_cli.errors import StorageError
+
+# Of an estimate: compression and the file system's own blocks are not known beforehand.
+MARGIN = 1.2
+LARGEST_RESERVED = 2**30  # bytes; where a file system cannot reserve, each block of it is written
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def check_space(path: Path, need: int) -> None:
+    """Refuse an output that would not fit, before any work is done for it.
+
+    Args:
+        path: the file or folder to be written.
+        need: its estimated size in bytes.
+
+    Raises:
+        StorageError: less is free than the estimate and a margin.
+    """
+    folder = Path(os.path.realpath(path)).parent
+    status = os.statvfs(folder)
+    free = status.f_bavail * status.f_frsize
+    # A file system that does not know its size says 0 blocks.
+    if status.f_blocks and need * MARGIN > free:
+        raise StorageError(
+            f"{path} needs about {size_text(need * MARGIN)}, but {size_text(free)} are free in {folder}; "
+            "make room there, or write to another place"
+        )
+
+
+@contextlib.contextmanager
+def storage_errors(target: Path) -> Iterator[None]:
+    """Turn the operating system's refusals while writing `target` into a StorageError that says what is free."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write {target}: {error.strerror or error}{free_space(target, error)}") from error
+    except RuntimeError as error:
+        # netCDF4 reports a full disk as RuntimeError("NetCDF: HDF error"), h5py one as it closes as another.
+        if not re.search("NetCDF|HDF5|close file|flush|write", str(error)):
+            raise
+        raise StorageError(f"cannot write {target}: {error}{free_space(target, None)}") from error
+
+
+def reserve(handle: int, need: int) -> None:
+    """Have the system find room for a file, and give it back: a quota or limit is met here, not within a C library,
+    some of which do not survive it.
+    """
+    if need and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(handle, 0, min(need, LARGEST_RESERVED))
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+        os.ftruncate(handle, 0)
+
+
+def free_space(target: Path, error: OSError | None) -> str:
+    if error is not None and error.errno not in FULL:
+        return ""
+    status = os.statvfs(target.parent)
+    return f" ({size_text(status.f_bavail * status.f_frsize)} free in {target.parent})"
+
+
+def size_text(count: float) -> str:
+    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.1f} MB"

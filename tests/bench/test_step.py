@@ -1,0 +1,193 @@
+"""The training benchmark times only steps that compute the same, and says on what."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import pytest
+import torch
+
+from pdr_cli.bench import step as bench_train
+from pdr_cli.config import load
+from pdr_cli.errors import DeviceError, PdrError, UsageError
+from pdr_cli.training import setup
+from tests.cli import pdr
+from tests.conftest import TINY
+
+SETTINGS = [*TINY, "in_steps=2", "out_steps=3"]  # rolled out, two passes a step
+small = partial(bench_train.run, preset="taxibj", settings=SETTINGS, size=(12, 12), batch=2, repeats=2, device="cpu")
+find = partial(bench_train.find_setting, backbone=None, batch=None, settings=[], device=torch.device("cpu"))
+
+
+class InThisProcess:
+    """A worker that a test can spoil, and that starts at once."""
+
+    def __init__(self, variant, setting, threads):
+        self.step = bench_train.Step(variant, setting)
+
+    def outcome(self):
+        return self.step.outcome()
+
+    def __call__(self):
+        return self.step()
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(request, monkeypatch):
+    if "in processes" not in request.node.name:
+        monkeypatch.setattr(bench_train.measure, "__defaults__", (InThisProcess,))
+
+
+def report(capsys, **options):
+    """Exit code and parsed JSON."""
+    code = small(as_json=True, **options)
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_rows_follow_the_schema(capsys):
+    code, found = report(capsys, channels=3)
+    assert code == 0
+    assert {"device", "torch", "threads"} <= found.keys()
+    assert [row["variant"] for row in found["rows"]] == ["plain", "plain+predgs", "pdr"]
+    for row in found["rows"]:
+        assert (row["preset"], row["backbone"], row["batch"]) == ("taxibj", "tau", 2)
+        assert (row["in_steps"], row["out_steps"], row["channels"], row["size"]) == (2, 3, 3, [12, 12])
+        assert row["ok"]
+        assert row["repeats"] == 2
+        assert row["ms_p10"] <= row["ms_p50"] <= row["ms_p90"]
+        assert sum(row["shares"].values()) == pytest.approx(1)
+    plain, _, ours = found["rows"]
+    assert plain["ratio_to_plain"] == 1
+    assert ours["cpu_ratio_to_plain"] == pytest.approx(ours["cpu_ms_p50"] / plain["cpu_ms_p50"])
+    assert ours["ratio_to_plain"] == pytest.approx(ours["ms_p50"] / plain["ms_p50"])
+
+
+def test_plain_is_the_predictor_alone(capsys):
+    _, found = report(capsys, variants=["plain", "plain+predgs"])
+    alone, whole = (bench_train.build(v, find("taxibj", size=None, channels=None)) for v in ("plain", "plain+predgs"))
+    assert alone.adapter is None
+    assert whole.adapter is not None
+    assert found["rows"][0]["shares"]["adapter"] < found["rows"][1]["shares"]["adapter"]
+
+
+def test_the_step_is_set_up_as_training_does_it():
+    setting = find("taxibj", size=(32, 32), channels=2, settings=[*TINY, "batch=1"])
+    steps = {name: bench_train.Step(name, setting) for name in bench_train.VARIANTS}
+    layouts = {name: s.network.predictor.enc.enc[1].conv.conv.weight.stride(1) for name, s in steps.items()}
+    assert layouts == {"plain": 9, "plain+predgs": 9, "pdr": 1}  # 3 x 3 kernels; channels-last has channels adjacent
+    assert {name: s.optimizer.defaults["fused"] for name, s in steps.items()} == {
+        "plain": None, "plain+predgs": None, "pdr": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("_", ["in processes of their own"])
+def test_the_table_names_variants_parts_and_device(_):
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    result = pdr("bench-train", *settings, "--size", "12", "12", "--batch", "2", "--repeats", "2", "--device", "cpu")
+    assert result.code == 0, result.err
+    for text in ("plain+predgs", "pdr", "loss, backward", f"torch {torch.__version__}", "2 to 3 frames of 2 x 12 x 12"):
+        assert text in result.out
+
+
+def wrong_value(network):
+    for parameter in network.predictor.parameters():
+        parameter.data *= 1.001
+
+
+def wrong_gradient(network):
+    bias = network.predictor.dec.readout.bias
+    bias.register_hook(lambda gradient: 1.001 * gradient)
+
+
+def not_a_number(network):
+    network.predictor.dec.readout.bias.data[:] = float("nan")
+
+
+@pytest.mark.parametrize("spoil", [wrong_value, wrong_gradient, not_a_number])
+def test_a_variant_that_fails_is_not_timed(capsys, monkeypatch, spoil):
+    def set_up(network, *arguments):
+        spoil(network)
+        return setup.set_up(network, *arguments)
+
+    monkeypatch.setattr(bench_train, "set_up", set_up)
+    code, found = report(capsys)
+    assert code == 1
+    assert [row["ok"] for row in found["rows"]] == [True, True, False]
+    assert found["rows"][-1]["ms_p50"] is None
+    small()
+    assert "failed" in capsys.readouterr().out
+
+
+def test_a_gradient_that_is_missing_fails(capsys, monkeypatch):
+    def set_up(network, *arguments):
+        network.predictor.dec.readout.bias.requires_grad_(False)
+        return setup.set_up(network, *arguments)
+
+    monkeypatch.setattr(bench_train, "set_up", set_up)
+    assert report(capsys)[0] == 1
+
+
+def test_errors_are_relative_to_the_largest_entry():
+    truth = torch.tensor([0.5, -4.0])
+    assert bench_train.relative_error(torch.tensor([0.5, -3.0]), truth) == 0.25  # 1 of 4
+    assert bench_train.relative_error(torch.zeros(2), torch.zeros(2)) == 0
+    assert bench_train.relative_error(torch.ones(2), torch.zeros(2)) == float("inf")
+
+
+@pytest.mark.parametrize("preset", bench_train.PUBLISHED)
+def test_frames_are_those_of_the_preset(preset):
+    setting = find(preset, size=None, channels=None)
+    given = load(preset).data
+    assert setting.size == tuple(given.size) or not given.size
+    assert setting.channels == {"gray": 1, "rgb": 3}[given.color] or given.kind != "video"
+    assert find(f"{preset}-paper", size=None, channels=None).size == setting.size
+    assert find(preset, size=(8, 16), channels=None).size == (8, 16)
+
+
+@pytest.mark.parametrize("_", ["in processes of their own"])
+def test_a_worker_computes_what_its_step_does(_):
+    setting = find("taxibj", size=(12, 12), channels=2, settings=[*TINY, "batch=1"])
+    worker = bench_train.Worker("pdr", setting, 1)
+    found = worker.outcome()
+    assert set(worker().parts) == set(bench_train.PARTS)
+    assert max(bench_train.compare(found, bench_train.Step("pdr", setting).outcome())) < 1e-5
+    worker.process.terminate()
+    worker.process.join()
+    with pytest.raises(PdrError, match="has ended"):
+        worker()
+
+
+def test_writes_the_same_json_to_a_file(capsys, tmp_path):
+    code, found = report(capsys, output=tmp_path / "bench.json", variants=["pdr"])
+    assert code == 0
+    assert found["rows"][0]["ratio_to_plain"] is None
+    assert json.loads((tmp_path / "bench.json").read_text()) == found
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"variants": ["pdq"]}, "'pdq' is not known.*Did you mean 'pdr'"),
+        ({"repeats": 1}, "--repeats 1: expected at least 2"),
+        ({"threads": 0}, "--threads 0: expected at least 1"),
+        ({"preset": "demo"}, "frames of preset demo are not known; add --size H W --channels C"),
+    ],
+)
+def test_says_what_cannot_be_measured(options, message):
+    with pytest.raises(UsageError, match=message):
+        small(**options)
+
+
+def test_a_size_has_two_sides():
+    result = pdr("bench-train", "--size", "12")
+    assert (result.code, "--size 12: expected two numbers" in result.err) == (2, True)
+
+
+def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="--device cuda"):
+        small(device="cuda")

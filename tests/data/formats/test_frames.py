@@ -1,0 +1,83 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pdr_cli.data import formats, times
+from pdr_cli.data.formats import frames
+from pdr_cli.data.series import names, read_frames, size
+from pdr_cli.errors import DataError, GridError
+from pdr_cli.training.prepare import identities
+from tests.builders import kth_folder, moving_square, picture
+
+
+def test_a_number_left_out_is_a_gap(tmp_path: Path) -> None:
+    series = frames.read(kth_folder(tmp_path, "person01_walking_d1", [1, 2, 3, 7, 8, 9, 10]))
+    # 25 frames a second: number 7 is at 7 / 25 s.
+    assert np.allclose(series.time.values, np.array([1, 2, 3, 7, 8, 9, 10]) / 25)
+    assert times.segments(series.time.values, times.find_step(series.time.values)) == [(0, 3), (3, 7)]
+    assert (series.attrs["format"], size(series), names(series)) == ("video", (24, 32), ["gray"])
+    assert np.array_equal(read_frames(series, 3, 4)[0, 0], moving_square(7))
+
+
+def test_gray_is_the_red_of_kth_and_the_luminance_of_others(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[..., 0] = 200
+    for folder in ("person01_boxing_d1_uncomp", "own"):
+        for number in (1, 2):
+            picture(tmp_path / folder / f"image_{number:04d}.png", pixels)
+    assert read_frames(frames.read(tmp_path / "person01_boxing_d1_uncomp"), 0, 1).max() == 200
+    # ITU-R 601: 0.299 of red, 59.8.
+    assert read_frames(frames.read(tmp_path / "own"), 0, 1).max() == 60
+    assert read_frames(frames.read(tmp_path / "own", color="rgb"), 0, 1)[0, :, 0, 0].tolist() == [200, 0, 0]
+
+
+def test_resizing_samples_bilinearly_at_pixel_centres(tmp_path: Path) -> None:
+    columns = np.tile(np.arange(0, 160, 10, dtype=np.uint8), (16, 1))
+    for number in (1, 2):
+        picture(tmp_path / "clip" / f"{number}.png", columns)
+    series = frames.read(tmp_path / "clip", size=(8, 12))
+    # Column j of 12 lies at (j + 0.5) * 16 / 12 - 0.5 of 16, where the ramp is ten times that: 1.67, 15, 28.3, ...
+    expected = 10 * ((np.arange(12) + 0.5) * 16 / 12 - 0.5)
+    assert np.allclose(read_frames(series, 0, 1)[0, 0], expected, atol=1e-3)
+
+
+def test_pictures_of_two_sizes_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "clip" / "1.png", np.zeros((8, 8), np.uint8))
+    picture(tmp_path / "clip" / "2.png", np.zeros((8, 9), np.uint8))
+    with pytest.raises(GridError, match=r"2\.png is 8 x 9, others are 8 x 8"):
+        read_frames(frames.read(tmp_path / "clip"), 0, 2)
+
+
+def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
+    folder = kth_folder(tmp_path, "person01_walking_d1", range(1, 5))
+    whole = (folder / "image_0003.png").read_bytes()
+    (folder / "image_0003.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"image_0003\.png"):
+        read_frames(frames.read(folder), 0, 4)
+    (folder / "image_0001.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"image_0001\.png \(10 bytes\)"):
+        frames.read(folder)
+
+
+def test_two_pictures_of_one_number_are_refused(tmp_path: Path) -> None:
+    folder = kth_folder(tmp_path, "person01_walking_d1", range(1, 5))
+    kth_folder(tmp_path, "person01_walking_d1", [3], "jpg")
+    with pytest.raises(DataError, match="two pictures numbered 3"):
+        frames.read(folder)
+
+
+def test_a_copied_folder_keeps_its_identity_and_a_changed_one_does_not(tmp_path: Path) -> None:
+    folder = kth_folder(tmp_path / "a", "person01_walking_d1", range(1, 5))
+    shutil.copytree(folder, tmp_path / "b" / folder.name)
+    copy = frames.read(tmp_path / "b" / folder.name)
+    assert identities([copy]) == identities([frames.read(folder)])
+    (tmp_path / "b" / folder.name / "image_0004.png").unlink()
+    assert identities([frames.read(tmp_path / "b" / folder.name)]) != identities([copy])
+
+
+def test_a_folder_without_pictures_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="without numbered pictures"):
+        formats.open_series([tmp_path / "empty"])

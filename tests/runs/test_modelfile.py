@@ -1,0 +1,149 @@
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+
+from pdr_cli.runs import modelfile
+from tests.cli import pdr
+
+
+@pytest.fixture
+def model(weather_run: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "model.safetensors"
+    copy.write_bytes((weather_run / "model.safetensors").read_bytes())
+    return copy
+
+
+def code_and_message(weather: Path, model: Path) -> tuple[int, str]:
+    result = pdr("predict", weather, "-o", "f.nc", "-m", model)
+    return result.code, result.last
+
+
+@pytest.mark.parametrize("keep", [0, 8, 100, 0.5, 0.999])
+def test_a_truncated_model_is_refused(weather: Path, model: Path, keep: float) -> None:
+    content = model.read_bytes()
+    model.write_bytes(content[: int(len(content) * keep) if 0 < keep < 1 else int(keep)])
+    code, message = code_and_message(weather, model)
+    assert (code, "truncated" in message) == (65, True)
+
+
+def test_one_flipped_bit_is_found(weather: Path, model: Path) -> None:
+    flip_a_bit(model, -1000)
+    code, message = code_and_message(weather, model)
+    assert (code, "SHA-256" in message) == (65, True)
+
+
+def test_a_pickle_is_never_unpickled(weather: Path, tmp_path: Path) -> None:
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):  # type: ignore[no-untyped-def]
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    (tmp_path / "bomb.pt").write_bytes(pickle.dumps(Bomb()))
+    code, message = code_and_message(weather, tmp_path / "bomb.pt")
+    assert (code, "--init-from" in message) == (65, True), message
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_foreign_weights_and_newer_formats_are_told_apart(weather: Path, model: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    assert "not a pdr model" in code_and_message(weather, tmp_path / "foreign.safetensors")[1]
+    rewrite_card(model, lambda card: card | {"format_version": 99})
+    code, message = code_and_message(weather, model)
+    assert (code, "format 99" in message, "upgrade" in message) == (65, True, True)
+
+
+def test_a_card_of_another_version_says_what_it_lacks(weather: Path, model: Path) -> None:
+    def without_batch(card: dict[str, Any]) -> dict[str, Any]:
+        del card["config"]["train"]["batch"]
+        return card
+
+    rewrite_card(model, without_batch)
+    code, message = code_and_message(weather, model)
+    assert (code, "another version" in message, "train.batch is missing" in message) == (65, True, True)
+
+
+def test_weights_of_another_network_are_refused(weather: Path, model: Path) -> None:
+    def wider(card: dict[str, Any]) -> dict[str, Any]:
+        card["config"]["model"]["hid_t"] *= 2
+        return card
+
+    rewrite_card(model, wider)
+    code, message = code_and_message(weather, model)
+    assert (code, "not those of the network it describes" in message) == (65, True), message
+
+
+def test_the_climatology_comes_back_with_its_kind(weather_run: Path) -> None:
+    usual = modelfile.load(weather_run / "model.safetensors")[2]
+    # 160 steps of 6 hours, of which 70 % are for training: 28 days.
+    assert usual.description == "hour of day, 4 weeks of training"
+
+
+def test_a_model_of_format_1_is_read_as_it_was_meant(model: Path) -> None:
+    mornings = modelfile.load(model)[2].coefficients[[1]].copy()
+    rewrite_header(model, lambda header: {k: v for k, v in header.items() if k != "climatology"})
+    rewrite_card(model, lambda card: card | {"format_version": 1})
+    old = modelfile.load(model)[2]
+    assert (old.kind, old.covered) == ("day", 0)
+    when = np.array(["2020-02-03T06:00"], "datetime64[ns]")
+    assert np.array_equal(old.at(when), mornings)
+
+
+def test_the_one_mean_frame_of_format_1_was_of_clips(model: Path) -> None:
+    header = modelfile.MIGRATIONS[1]({}, {"climatology": np.zeros((1, 1, 2, 2))}, model)
+    assert json.loads(header["climatology"]) == {"kind": "mean", "covered": 0}
+
+
+def test_a_model_of_format_2_is_checked_by_the_hash_of_its_tensors(
+    weather: Path, weather_run: Path, model: Path
+) -> None:
+    _, weights, usual = modelfile.load(weather_run / "model.safetensors")
+    rewrite_card(model, lambda card: card | {"format_version": 2})
+    _, old, climatology = modelfile.load(model)
+    assert all(weights[k].equal(old[k]) for k in weights)
+    assert climatology.kind == usual.kind
+    flip_a_bit(model, -1000)
+    assert "SHA-256" in code_and_message(weather, model)[1]
+
+
+def test_there_is_a_step_from_every_older_format() -> None:
+    assert list(modelfile.MIGRATIONS) == list(range(1, modelfile.FORMAT_VERSION))
+
+
+def test_a_number_changed_in_the_card_is_found(weather: Path, model: Path) -> None:
+    # The name of the preset, which no other check looks at.
+    flip_a_bit(model, model.read_bytes().index(b'preset\\": \\"demo') + len(b'preset\\": \\"d'))
+    code, message = code_and_message(weather, model)
+    assert (code, "SHA-256" in message) == (65, True), message
+
+
+def flip_a_bit(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+
+
+def rewrite_card(model: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Replace the card in a model's header; the weights stay as they are."""
+    rewrite_header(model, lambda header: header | {"pdr": json.dumps(change(json.loads(header["pdr"])))})
+
+
+def rewrite_header(model: Path, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+    content = model.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    changed = change(header["__metadata__"])
+    tensors = safetensors.torch.load(content)
+    covered = changed if json.loads(changed["pdr"])["format_version"] > 2 else {}
+    header["__metadata__"] = changed | {"sha256": modelfile.digest(tensors, covered)}
+    changed = json.dumps(header).encode()
+    model.write_bytes(struct.pack("<Q", len(changed)) + changed + content[8 + length :])
