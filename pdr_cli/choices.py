@@ -1,0 +1,301 @@
+"""Everything that is chosen by name: one door for our own, for installed packages' and for `module:Name`.
+
+A family of choices lists ours by name, each with the place of its object, which is imported when it is first needed, and
+a phrase that help texts, tables of the docs and error messages are made from. Packages announce theirs as entry points
+of the group `pdr.<family>`; docs/extending.md shows one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pdr_cli.errors import ConfigError, PdrError, UsageError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of ours: where its object is, as `module:Name`, and what it is, in a phrase."""
+
+    place: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """Objects of one kind by name.
+
+    Args:
+        name: plural, as in the entry-point group `pdr.<name>`.
+        noun: singular, for messages.
+        option: what chooses one, such as "--backbone"; "" where a key of the preset does.
+        own: ours, in the order in which help texts list them.
+        error: raised for an unknown name.
+        open: whether entry points and `module:Name` are choices too.
+    """
+
+    name: str
+    noun: str
+    option: str
+    own: Mapping[str, Choice]
+    error: type[PdrError] = field(default=ConfigError)
+    open: bool = True
+
+    @property
+    def group(self) -> str:
+        """The entry-point group."""
+        return f"pdr.{self.name}"
+
+    def names(self) -> list[str]:
+        """Every name: ours, then those that installed packages announce."""
+        return [*self.own, *(n for n in sorted(self.announced()) if n not in self.own)]
+
+    def announced(self) -> dict[str, EntryPoint]:
+        """Entry points by name; none of a family that is not open."""
+        return {point.name: point for point in entry_points(group=self.group)} if self.open else {}
+
+    def help(self) -> str:
+        """Our names for an option's help text: "a, b or c"; of an open family "a, b, c or module:Name"."""
+        *most, last = [*self.own, *(["module:Name"] if self.open else [])]
+        return f"{', '.join(most)} or {last}" if most else last
+
+    def check(self, name: str) -> None:
+        """Refuse a name that nothing has.
+
+        Raises:
+            PdrError: of the family's type; lists the names and suggests the nearest.
+        """
+        if name not in self.own and name not in self.announced() and not (self.open and ":" in name):
+            raise self.unknown(name)
+
+    def find(self, name: str) -> Any:
+        """The object of a name: ours, an entry point's, or that of `module:Name`.
+
+        Raises:
+            PdrError: of the family's type: unknown name, or an object that cannot be imported.
+        """
+        self.check(name)
+        if name in self.own:
+            return imported(self.own[name].place)
+        point = self.announced().get(name)
+        try:
+            return imported(name) if point is None else point.load()
+        except (ImportError, AttributeError) as error:
+            found = f"{self._chosen(name)} cannot be imported: {error}"
+            raise self.error(found, way_out="the folder of its module must be on PYTHONPATH") from error
+
+    def unknown(self, name: str) -> PdrError:
+        """The error for a name that nothing has."""
+        yours = "; yours is named as module:Name" if self.open else ""
+        found = f"{self._chosen(name)} is not known.{did_you_mean(name, self.names())}"
+        return self.error(found, f"one of {', '.join(self.names())}{yours}")
+
+    def _chosen(self, name: str) -> str:
+        return f"{self.option} {name}" if self.option else f"{self.noun} {name!r}"
+
+
+@cache
+def imported(place: str) -> Any:
+    """The object at `module:Name`."""
+    module, _, name = place.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _in(module: str, **choices: tuple[str, str]) -> dict[str, Choice]:
+    """Choices by name, each a name within a module and what it is."""
+    return {
+        name.replace("__", "-"): Choice(f"pdr_cli.{module}:{what}", about) for name, (what, about) in choices.items()
+    }
+
+
+_TRANSLATORS = {
+    "simvp": ("incepu", "SimVP with inception units (Gao et al., 2022)"),
+    "simvp2": ("gsta", "SimVP-V2, gated spatio-temporal attention (Tan et al., 2022)"),
+    "tau": ("tau", "temporal attention unit (Tan et al., 2023)"),
+    "convnext": ("convnext", "ConvNeXt blocks (Liu et al., 2022)"),
+    "hornet": ("hornet", "HorNet, recursive gated convolutions (Rao et al., 2022)"),
+    "moganet": ("moganet", "MogaNet, multi-order gated aggregation (Li et al., 2022)"),
+    "vit": ("vit", "vision transformer (Dosovitskiy et al., 2020)"),
+    "swin": ("swin", "Swin transformer (Liu et al., 2021)"),
+    "uniformer": ("uniformer", "UniFormer (Li et al., 2022)"),
+    "poolformer": ("poolformer", "PoolFormer (Yu et al., 2022)"),
+    "van": ("van", "visual attention network (Guo et al., 2022)"),
+    "mlpmixer": ("mlpmixer", "MLP-Mixer (Tolstikhin et al., 2021)"),
+    "convmixer": ("convmixer", "ConvMixer (Trockman and Kolter, 2022)"),
+}
+TRANSLATORS = {
+    name: Choice(f"pdr_cli.models.predictors.translators.{module}:{module}_translator", about)
+    for name, (module, about) in _TRANSLATORS.items()
+}
+
+PREDICTORS = Family(
+    "predictors",
+    "predictor",
+    "--backbone",
+    TRANSLATORS
+    | _in("models.predictors.predformer", predformer=("PredFormer", "gated transformers (Tang et al., 2024)"))
+    | _in("models.predictors.wast", wast=("WaST", "wavelet spatio-temporal blocks (Nie et al., 2024)"))
+    | _in("models.predictors.recurrent.convlstm", convlstm=("ConvLSTM", "convolutional LSTM (Shi et al., 2015)"))
+    | _in("models.predictors.recurrent.predrnn", predrnn=("PredRNN", "spatio-temporal LSTM (Wang et al., 2017)"))
+    | _in("models.predictors.recurrent.predrnnpp", predrnnpp=("PredRNNpp", "causal LSTM (Wang et al., 2018)"))
+    | _in("models.predictors.recurrent.predrnn", predrnnv2=("PredRNNv2", "decoupled memories (Wang et al., 2022)"))
+    | _in("models.predictors.recurrent.mim", mim=("MIM", "memory in memory (Wang et al., 2019)"))
+    | _in("models.predictors.recurrent.e3dlstm", e3dlstm=("E3DLSTM", "eidetic 3D LSTM (Wang et al., 2019)"))
+    | _in("models.predictors.recurrent.phydnet", phydnet=("PhyDNet", "physics and residual (Le Guen and Thome, 2020)"))
+    | _in("models.predictors.recurrent.mau", mau=("MAU", "motion-aware unit (Chang et al., 2021)"))
+    | _in("models.predictors.recurrent.prednet", prednet=("PredNet", "predictive coding (Lotter et al., 2017)"))
+    | _in("models.predictors.dmvfn", dmvfn=("DMVFN", "dynamic multi-scale voxel flow (Hu et al., 2023)")),
+)
+
+ADAPTERS = Family(
+    "adapters",
+    "adapter",
+    "--adapter",
+    _in(
+        "models.gaussians.predgs", flatten=("PredGS", "PredGS, the paper's: Gaussians from the pooled, flattened frame")
+    )
+    | _in("models.gaussians.local", local=("LocalGS", "Gaussians anchored at the cells of a convolutional map"))
+    | _in(
+        "models.gaussians.control",
+        mlp=("MLPControl", "control without Gaussians, of the size of flatten"),
+        conv=("ConvControl", "control without Gaussians, of the size of local"),
+    ),
+)
+
+FUSIONS = Family(
+    "fusions",
+    "fusion",
+    "--fusion",
+    _in(
+        "models.fusion",
+        concat=("ConcatFusion", "1x1 convolution of both, the paper's"),
+        gated=("GatedFusion", "coarse forecast + gate x Gaussian layer"),
+        add=("AddFusion", "sum of both"),
+        gs=("RenderedFusion", "the Gaussian layer alone"),
+        none=("NoFusion", "the predictor alone"),
+    ),
+)
+
+INITIALIZATIONS = Family(
+    "initializations",
+    "initialisation",
+    "model.init",
+    _in(
+        "models.gaussians.initialization",
+        grid=("grid", "even grid"),
+        corner=("corner", "corners of a training frame"),
+        color=("color", "brightest pixels of a training frame"),
+        random=("random", "uniformly random"),
+        none=("none", "wherever the first weights of the network put them"),
+    ),
+    open=False,
+)
+
+LOSSES = Family(
+    "losses",
+    "loss",
+    "--loss",
+    _in(
+        "training.losses",
+        l1ssim=("l1ssim", "lambda L1 + (1 - lambda)(1 - SSIM), the paper's"),
+        l1=("l1", "mean absolute error"),
+        ssim=("ssim", "1 - SSIM"),
+        mse=("mse", "mean squared error"),
+        l2reg=("l2reg", "mean squared error and TAU's divergence of differences"),
+    ),
+)
+
+SCHEDULES = Family(
+    "schedules",
+    "schedule",
+    "train.schedule",
+    _in(
+        "training.schedule",
+        onecycle=("OneCycle", "rises for 30 % of the run, then falls"),
+        cosine=("Cosine", "falls as half a cosine, after a warm-up"),
+        constant=("Constant", "stays, after a warm-up"),
+    ),
+    open=False,
+)
+
+BASELINES = Family(
+    "baselines",
+    "baseline",
+    "--against",
+    _in(
+        "verification.baselines",
+        persistence=("persistence", "the last observed frame"),
+        climatology=("climatology", "mean of the training data at that hour, day and season"),
+        yesterday=("yesterday", "the frame of the same hour, a day or more before"),
+        last__week=("last_week", "the frame of the same hour and weekday, a week or more before"),
+        trend=("trend", "the line through the observed frames"),
+        flow=("flow", "the last frame moved along its optical flow"),
+    ),
+    error=UsageError,
+)
+
+ABLATIONS = Family(
+    "ablations",
+    "ablation",
+    "--ablation",
+    _in(
+        "ablation.catalogue",
+        loss=("loss", "loss by module (Table 5)"),
+        init=("init", "where Gaussians start (Table 8)"),
+        fusion=("fusion", "how forecast and Gaussians are combined (Table 8)"),
+        **{"lambda": ("l1_weight", "share of L1 in the loss (Table 8)")},
+        gaussians=("gaussians", "number of Gaussians (Table 6)"),
+        kernel=("kernel", "kernel size (Table 7)"),
+        downsample=("downsample", "pooling rate and width of the MLPs (Table 6)"),
+        adapter=("adapter", "adapters beside their controls without Gaussians"),
+        backbones=("backbones", "predictors, each alone and with PDR (Table 4)"),
+        choices=("choices", "what the paper leaves open"),
+    ),
+    error=UsageError,
+)
+
+SCORES = Family(
+    "scores",
+    "score",
+    "--metrics",
+    _in(
+        "verification.scores",
+        mse=("MSE_SCORE", "mean squared error"),
+        rmse=("RMSE_SCORE", "root mean squared error"),
+        mae=("MAE_SCORE", "mean absolute error"),
+        bias=("BIAS_SCORE", "mean error"),
+        acc=("ACC_SCORE", "anomaly correlation"),
+        mse_lat=("MSE_LAT_SCORE", "mean squared error, weighted by area"),
+        rmse_lat=("RMSE_LAT_SCORE", "root mean squared error, weighted by area"),
+        mae_lat=("MAE_LAT_SCORE", "mean absolute error, weighted by area"),
+        bias_lat=("BIAS_LAT_SCORE", "mean error, weighted by area"),
+        psnr=("PSNR_SCORE", "peak signal-to-noise ratio"),
+        ssim=("SSIM_SCORE", "structural similarity"),
+        lpips=("LPIPS_SCORE", "perceptual distance"),
+    ),
+    error=UsageError,
+)
+
+FORMATS = Family(
+    "formats",
+    "format",
+    "",
+    _in("data.formats.zarr", zarr=("Zarr", "Zarr stores of fields"))
+    | _in("data.formats.netcdf", netcdf=("NetCDF", "NetCDF files of fields"))
+    | _in("data.formats.hdf5", hdf5=("HDF5", "HDF5 files of traffic grids, in the layout of TaxiBJ"))
+    | _in("data.formats.npz", npz=("NPZ", "windows cut beforehand, as OpenSTL's dataset.npz"))
+    | _in("data.formats.video", video=("Video", "clips: MP4, AVI, MKV, MOV, WebM, MPEG, GIF"))
+    | _in("data.formats.frames", frames=("Frames", "folders of numbered pictures"))
+    | _in("data.formats.human36m", windows=("WindowLists", "lists of windows beside pictures, as Human3.6M")),
+)
+
+FAMILIES = (
+    *(PREDICTORS, ADAPTERS, FUSIONS, INITIALIZATIONS, LOSSES, SCHEDULES, SCORES, BASELINES, FORMATS, ABLATIONS),
+)
