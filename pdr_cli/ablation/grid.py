@@ -27,6 +27,7 @@ from pdr_cli.bench.render import describe
 from pdr_cli.commands import inputs
 from pdr_cli.commands import train as one_run
 from pdr_cli.config import Config, parse_duration
+from pdr_cli.data import kinds
 from pdr_cli.errors import ConfigError, DataError, InputNotFoundError, InterruptedRun, OutputError, UsageError
 from pdr_cli.inference import model as inference
 from pdr_cli.runs.folder import RunFolder
@@ -273,9 +274,8 @@ def _score(grid: Grid, variant: str, seed: int, paths: Sequence[Path], device: s
 
 def _scores(model: inference.Model, prepared: Prepared, split: str, against: Sequence[str]) -> dict[str, Any]:
     """Scores over all lead times, by forecaster; the model's name is "model"."""
-    video = prepared.series[0].attrs["format"] == "video"
     job = evaluation.task({"model": model}, {}, prepared.series, split)
-    options = Options(VIDEO_METRICS if video else FIELD_METRICS, against, analyses=("spectra",))
+    options = Options(kinds.of(prepared.series[0]).scores[:3], against, analyses=("spectra",))
     document = evaluation.evaluate(job, options, Silence()).document
     found: dict[str, Any] = {
         name: {metric: document["scores"][name][metric]["overall"] for metric in document["metrics"]}

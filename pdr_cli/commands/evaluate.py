@@ -17,7 +17,7 @@ import numpy as np
 
 from pdr_cli import __version__
 from pdr_cli.commands import inputs, tables
-from pdr_cli.data import formats
+from pdr_cli.data import formats, kinds
 from pdr_cli.data.formats import forecasts, zarr
 from pdr_cli.data.series import Series, names
 from pdr_cli.errors import InputNotFoundError, UsageError
@@ -29,10 +29,6 @@ from pdr_cli.system.logs import log, progress
 from pdr_cli.verification import baselines, evaluation, scores
 from pdr_cli.verification.evaluation import ANALYSES, Options, Result, Task
 
-VIDEO_METRICS = ["psnr", "ssim", "mae"]
-FIELD_METRICS = ["rmse", "mae", "bias"]
-PUBLISHED = {"netcdf": ["mse", "mae", "rmse"]}
-PUBLISHED_BOUNDED = ["mse", "mae", "ssim", "psnr"]
 AGAINST = "persistence,climatology"
 
 
@@ -167,13 +163,9 @@ def _options(job: Task, asked: Request, series: Series) -> Options:
 
 
 def _default_metrics(asked: Request, series: Series) -> list[str]:
-    kind = series.attrs["format"]
-    video = kind == "video"
-    if asked.convention == "openstl":
-        chosen = PUBLISHED.get(kind, PUBLISHED_BOUNDED)
-    else:
-        chosen = VIDEO_METRICS if video else FIELD_METRICS
-    return [*chosen, "lpips"] if video and asked.lpips is not None else list(chosen)
+    kind = kinds.of(series)
+    chosen = kind.published_scores if asked.convention == "openstl" else kind.scores
+    return [*chosen, "lpips"] if kind.pictures and asked.lpips is not None else list(chosen)
 
 
 def _card(job: Task, asked: Request, paths: Sequence[Path]) -> dict[str, Any]:

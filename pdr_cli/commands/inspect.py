@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pdr_cli import config
-from pdr_cli.data import formats
+from pdr_cli.data import formats, kinds
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import netcdf
 from pdr_cli.data.series import Series, names, read_frames, side, size, units
@@ -68,8 +68,8 @@ def _grid_of_card(card: ModelCard) -> str:
 
 
 def _seen(card: ModelCard) -> str:
-    if card.format in ("video", "npz"):
-        return f"{len(card.seen.entries)} {'clips' if card.format == 'video' else 'runs of windows'}"
+    if any(identity for _, identity, _, _ in card.seen.entries):  # times are not dates
+        return f"{len(card.seen.entries)} {'clips' if kinds.named(card.kind).pictures else 'runs of windows'}"
     parts = []
     for part, _, low, high in card.seen.entries:
         ends = (str(np.datetime64(int(t), "s"))[:16].replace("T", " ") for t in (low, high))

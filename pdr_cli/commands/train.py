@@ -231,7 +231,7 @@ def _area(prepared: Prepared) -> np.ndarray:
     Raises:
         ConfigError: no latitudes.
     """
-    weights = grid.of(prepared.series[0])
+    weights = grid.areas(prepared.series[0])
     if weights is None:
         raise ConfigError(
             f"train.latitude_weights: {prepared.series[0].attrs['files'][0]} has no latitudes; "
@@ -246,7 +246,7 @@ def _card(
     series = prepared.series[0]
     return ModelCard(
         config=resolved,
-        format=series.attrs["format"],
+        kind=series.attrs["kind"],
         variables=series.attrs["variables"],
         size=prepared.size,
         y=modelfile.side_of(series, "y"),

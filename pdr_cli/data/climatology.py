@@ -15,7 +15,6 @@ TIMES_OF_DAY = 48  # a finer daily cycle than half-hours is not resolved
 HARMONICS = 2  # of the annual cycle
 ANNUAL_TERMS = 1 + 2 * HARMONICS
 WEEKS_NEEDED, YEARS_NEEDED = 3, 2
-WEEKLY_FORMATS = ("hdf5", "npz")  # people keep weeks, the atmosphere does not
 SUMS_MB = 256  # sums of products kept while fitting, at most
 SHARE = 0.99  # of the weeks or years needed: the last step of a series may be missing
 # Condition of an annual cycle's normal matrix: 2 for evenly sampled years, thousands where a season is missing.

@@ -1,20 +1,48 @@
-"""How much of the globe a cell of a latitude-longitude grid covers."""
+"""Latitude-longitude grids: the one rule for what a latitude or longitude is, and the area of a cell."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 
 from pdr_cli.data.series import Series, side, size
 
+# CF-1.11, §4.1 and §4.2: a standard name or one of these units marks the axis. Names count where neither is given.
+UNITS = {
+    "latitude": ("degrees_north", "degree_north", "degree_N", "degrees_N", "degreeN", "degreesN"),
+    "longitude": ("degrees_east", "degree_east", "degree_E", "degrees_E", "degreeE", "degreesE"),
+}
+NAMES = {"latitude": ("lat", "latitude", "nav_lat"), "longitude": ("lon", "longitude", "nav_lon")}
+NO_DEGREES = ("degrees", "degree", "")  # units that leave it to the name
 
-def of(series: Series) -> np.ndarray | None:
-    """Cell areas of a grid with latitudes, known by their attributes or their name, mean 1: [H, W]; None without."""
+
+def is_latitude(name: str, attrs: Mapping[str, Any]) -> bool:
+    """True if a coordinate of this name and these attributes holds latitudes."""
+    return geographic(name, attrs) == "latitude"
+
+
+def is_longitude(name: str, attrs: Mapping[str, Any]) -> bool:
+    """True if a coordinate of this name and these attributes holds longitudes."""
+    return geographic(name, attrs) == "longitude"
+
+
+def geographic(name: str, attrs: Mapping[str, Any]) -> Literal["latitude", "longitude"] | None:
+    """What a coordinate holds: by its standard name, or else its units, or else its name; None: neither."""
+    marks = (str(attrs.get("standard_name", "")), str(attrs.get("units", "")).strip())
+    for axis in ("latitude", "longitude"):
+        if marks[0] == axis or (not marks[0] and marks[1] in UNITS[axis]):
+            return axis
+        if not marks[0] and marks[1] in NO_DEGREES and name.lower() in NAMES[axis]:
+            return axis
+    return None
+
+
+def areas(series: Series) -> np.ndarray | None:
+    """Cell areas of a grid with latitudes, mean 1: [H, W]; None on another grid."""
     y = side(series, "y")
-    if y is None or y.size < 2:
-        return None
-    marks = (y.attrs.get("standard_name"), y.attrs.get("units"), str(y.name).lower())
-    geographic = {"latitude", "lat", "degrees_north", "degree_north"} & set(marks)
-    if not geographic or np.abs(y.values).max() > 90:
+    if y is None or y.size < 2 or not is_latitude(str(y.name), y.attrs) or np.abs(y.values).max() > 90:
         return None
     return area_weights(np.asarray(y.values), size(series)[1])
 

@@ -117,7 +117,7 @@ def weather(rng: np.random.Generator) -> Series:
         "longitude": ("x", LONGITUDES, {"standard_name": "longitude", "units": "degrees_east"}),
         "height": ((), 2.0, {"standard_name": "height", "units": "m", "positive": "up"}),
     }
-    return make_series(kelvin[:, None], times, {"t2m": t2m}, coords, format="netcdf", file_attrs=_title("weather"))
+    return make_series(kelvin[:, None], times, {"t2m": t2m}, coords, kind="weather", file_attrs=_title("weather"))
 
 
 def traffic(rng: np.random.Generator) -> Series:
@@ -135,7 +135,7 @@ def traffic(rng: np.random.Generator) -> Series:
     }
     attrs = {"slots_per_day": SLOTS_PER_DAY, "first_slot": 1} | _title("traffic")
     times = (TRAFFIC_START + hours * np.timedelta64(1, "h"))[kept]
-    return make_series(counts[kept], times, variables, {}, format="hdf5", file_attrs=attrs)
+    return make_series(counts[kept], times, variables, {}, kind="traffic", file_attrs=attrs)
 
 
 def video(rng: np.random.Generator) -> Series:
@@ -149,7 +149,7 @@ def video(rng: np.random.Generator) -> Series:
     frames = frames.clip(0, 255).round()[:, None]
     times = np.arange(VIDEO_FRAMES) / FRAMES_PER_SECOND
     gray = {"gray": {"units": "1", "long_name": "gray level, 0 to 255 (synthetic)"}}
-    return make_series(frames, times, gray, {}, format="video", file_attrs=_title("video"))
+    return make_series(frames, times, gray, {}, kind="video", file_attrs=_title("video"))
 
 
 KINDS: dict[str, Callable[[np.random.Generator], Series]] = {"weather": weather, "traffic": traffic, "video": video}

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pdr_cli.data import kinds
 from pdr_cli.data.series import Series
 from pdr_cli.data.statistics import Statistics
 from pdr_cli.errors import DataError
-
-BY_FORMAT = {"netcdf": "standard", "hdf5": "minmax", "npz": "minmax", "video": "unit"}
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,12 @@ class Scaling:
 
 
 def fit(kind: str, series: Series, statistics: Statistics) -> Scaling:
-    """The scaling named `kind` ("auto" goes by the file's format) from the training statistics.
+    """The scaling named `kind` ("auto" goes by the kind of data) from the training statistics.
 
     Raises:
         DataError: the data never change.
     """
-    kind = BY_FORMAT.get(series.attrs["format"], "standard") if kind == "auto" else kind
+    kind = kinds.of(series).scaling if kind == "auto" else kind
     spread = np.maximum(statistics.spread, 1e-6 * np.maximum(np.abs(statistics.mean), 1e-12))
     if np.any(statistics.maximum <= statistics.minimum):
         channel = str(series.channel.values[int(np.argmax(statistics.maximum <= statistics.minimum))])

@@ -4,12 +4,14 @@ A Series is an `xarray.DataArray` with dims (time, channel, y, x), read lazily. 
 and keep their names: a latitude called `lat` is a coordinate `lat` on dim y. `attrs` hold
 
 * `variables`: {channel name: attributes of that variable},
-* `format`: "netcdf" (fields with their coordinates, in NetCDF or Zarr), "hdf5", "npz" or "video",
+* `kind`: name of the kind of data, see `data/kinds.py`,
 * `files`: the paths it came from,
 * `file_attrs`: global attributes of the first file;
 
 where the file gives them,
 
+* `value_range`: lowest and highest value that the format defines, such as 0 and 255 of pictures,
+* `may_lack`: True where frames may hold missing values (NaN),
 * `grid_mapping`: name and attributes of the variable that describes the projection,
 * `bounds`: {coordinate name: (name of its bounds, their values [n, 2])};
 
@@ -77,7 +79,7 @@ def make_series(
     variables: Mapping[str, Mapping[str, Any]],
     coords: Mapping[str, Any],
     *,
-    format: str,
+    kind: str,
     files: Sequence[Path | str] = (),
     file_attrs: Mapping[str, Any] | None = None,
 ) -> Series:
@@ -88,7 +90,7 @@ def make_series(
         times: [T] datetime64, cftime or float seconds.
         variables: attributes of each channel by name, in order.
         coords: further coordinates in xarray's form, such as {"lat": ("y", values, attrs)}.
-        format: "netcdf", "hdf5", "npz" or "video".
+        kind: "weather", "traffic" or "video".
         files: the paths read.
         file_attrs: global attributes of the file.
     """
@@ -98,7 +100,7 @@ def make_series(
         data = indexing.LazilyIndexedArray(frames)
     attrs = {
         "variables": {name: dict(a) for name, a in variables.items()},
-        "format": format,
+        "kind": kind,
         "files": [str(f) for f in files],
         "file_attrs": dict(file_attrs or {}),
     }
@@ -125,7 +127,7 @@ def make_like(
         series.time.values if times is None else times,
         series.attrs["variables"] if variables is None else variables,
         kept | dict(sides or {}),
-        format=series.attrs["format"],
+        kind=series.attrs["kind"],
         files=series.attrs["files"],
         file_attrs=series.attrs["file_attrs"],
     )

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pdr_cli.config import DataConfig, parse_days, parse_interval
+from pdr_cli.data import kinds, windows
 from pdr_cli.data import times as time_axis
-from pdr_cli.data import windows
 from pdr_cli.data.formats import kth
 from pdr_cli.data.series import Series
 from pdr_cli.data.times import Step
@@ -317,10 +317,12 @@ def _near(member: np.ndarray, reach: int) -> np.ndarray:
 def _whole_days(one: Series) -> np.ndarray:
     """Frames [T] of days with all their slots; published loaders of traffic grids drop the others."""
     times = one.time.values
-    if one.attrs["format"] != "hdf5":
+    if not kinds.of(one).weekly or np.issubdtype(times.dtype, np.floating):
         return np.ones(len(times), dtype=bool)
     _, which, counts = np.unique(times.astype("datetime64[D]"), return_inverse=True, return_counts=True)
-    return np.asarray((counts == int(one.attrs["file_attrs"]["slots_per_day"]))[which])
+    stated = one.attrs["file_attrs"].get("slots_per_day")
+    slots = int(stated or round(DAY / time_axis.find_step(times).count))
+    return np.asarray((counts == slots)[which])
 
 
 def _fewer(one: Series, member: np.ndarray) -> np.ndarray:
@@ -330,7 +332,7 @@ def _fewer(one: Series, member: np.ndarray) -> np.ndarray:
     12 + 12 from L = hours - 1.
     """
     kept = member.copy()
-    if one.attrs["format"] == "netcdf":
+    if kinds.of(one) is kinds.WEATHER:
         kept[np.flatnonzero(member)[-2:]] = False
     return kept
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pdr_cli.data import climatology, missing
+from pdr_cli.data import climatology, kinds, missing
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.climatology import WEEKLY_FORMATS, Climatology, Fit
+from pdr_cli.data.climatology import Climatology, Fit
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.series import Series, bytes_per_frame, frames_at_once, names, read_frames, size
 from pdr_cli.data.times import Step
@@ -125,7 +125,7 @@ def measure(
     frame = (parts[0][0].sizes["channel"], *size(parts[0][0]))
     times = np.concatenate([series.time.values[start:stop] for series, start, stop in blocks])
     step = _calendar_step(parts[0][0])
-    design = climatology.choose(times, step, parts[0][0].attrs["format"] in WEEKLY_FORMATS, math.prod(frame))
+    design = climatology.choose(times, step, kinds.of(parts[0][0]).weekly, math.prod(frame))
     sums, fit = _Sums(frame, frames_at_once(parts[0][0], BLOCK) * len(blocks)), Fit(design, frame)
     for series, start, stop in blocks:
         frames = read_frames(series, start, stop)

@@ -176,6 +176,12 @@ def _convert(series: Series, how: Mapping[str, Any], new_units: Mapping[str, str
     return make_like(series, LazyFrames(shape(series), np.float32, frames), variables=attrs)
 
 
+def quantity(text: str) -> str | None:
+    """What a unit measures, such as "temperature"; None for a unit that the table does not have."""
+    found = _find(text)
+    return None if found is None else found[0]
+
+
 def _find(text: str) -> tuple[str, float, float] | None:
     """Quantity, factor and offset of a unit."""
     for quantity, rows in TABLE.items():

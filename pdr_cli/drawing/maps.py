@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pdr_cli.data import kinds
 from pdr_cli.data.series import Series, names
 from pdr_cli.drawing import panels, pictures
 from pdr_cli.drawing.charts import with_units
@@ -46,7 +47,7 @@ class View:
 def views_of(series: Series) -> list[View]:
     """Both channels of two, all colours of a video at once, the first of many channels."""
     channels, cmap, ends = names(series), panels.colors(series), panels.fixed_ends(series)
-    if series.attrs["format"] == "video" and len(channels) == 3:
+    if kinds.of(series).pictures and len(channels) == 3:
         return [View("colour", "", None, cmap, ends)]
     shown = range(len(channels) if len(channels) <= pictures.BLOCKS else 1)
     return [View(*panels.quantity(series, c), c, cmap, ends) for c in shown]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pdr_cli.data import kinds
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names, side, size
 from pdr_cli.errors import StorageError
@@ -155,12 +156,12 @@ def degrees(value: float, axis: str) -> str:
 
 def fixed_ends(series: Series) -> tuple[float | None, float | None]:
     """Ends of the colour scale that the kind of data gives: counts begin at 0, video has 0 to 255."""
-    return {"video": (0.0, 255.0), "hdf5": (0.0, None)}.get(series.attrs["format"], (None, None))
+    return kinds.of(series).bounds
 
 
 def colors(series: Series) -> str:
     """The colour map of a series' values: gray for pictures, dark to bright for counts, viridis for fields."""
-    return {"video": "gray", "hdf5": "magma"}.get(series.attrs["format"], "viridis")
+    return kinds.of(series).palette
 
 
 def lead_labels(last: Any, valid: np.ndarray, step: time_axis.Step) -> list[str]:

@@ -11,11 +11,12 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli.config import Config
-from pdr_cli.data import formats, limits, missing, regrid, units, windows
+from pdr_cli.data import formats, kinds, limits, missing, regrid, units, windows
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.formats import netcdf
+from pdr_cli.data.kinds import Kind
 from pdr_cli.data.missing import Filling
 from pdr_cli.data.series import Orientation, Series
 from pdr_cli.errors import CheckpointError, GridError, UsageError, VariableError
@@ -157,8 +158,8 @@ class Model:
         """
         data = self.card.config.data
         size = self.card.size if data.size else ()
-        color = "rgb" if self.card.format == "video" and len(self.card.variables) == 3 else "gray"
-        wanted = list(self.card.variables) if self.card.format != "video" else []
+        color = "rgb" if self.kind.pictures and len(self.card.variables) == 3 else "gray"
+        wanted = list(self.card.variables) if not self.kind.pictures else []
         opened = formats.open_series(
             paths,
             variables=wanted,
@@ -168,7 +169,12 @@ class Model:
             resample_fps=self.repairs.resample_fps or data.resample_fps,
             gray_to_rgb=self.repairs.gray_to_rgb or data.gray_to_rgb,
         )
-        return [self.fit(series) for series in opened]
+        return [self.fit(kinds.with_kind(series, self.kind.name)) for series in opened]
+
+    @property
+    def kind(self) -> Kind:
+        """Of the data that the model was trained on."""
+        return kinds.named(self.card.kind)
 
     def fit(self, series: Series) -> Series:
         """A series in the model's units, and on its grid if `repairs` say so; converted as it is read."""
@@ -215,7 +221,7 @@ class Model:
             missing.check(given, series, start, land)
         frames = missing.without_absurd(given)
         frames = frames if land is None else np.where(land, np.float32(np.nan), frames)
-        if self.card.limits is not None and not self.repairs.allow_out_of_range and self.card.format != "video":
+        if self.card.limits is not None and not self.repairs.allow_out_of_range and self.kind.learned_range:
             limits.check(frames, series, start, self.card.limits)
         notes = []
         frames, times = windows.close_gaps(frames, series.time.values[start:stop], step)
@@ -315,7 +321,7 @@ class Model:
             valid,
             series.attrs["variables"],
             coords,
-            format=series.attrs["format"],
+            kind=series.attrs["kind"],
             files=series.attrs["files"],
             file_attrs=series.attrs["file_attrs"],
         )

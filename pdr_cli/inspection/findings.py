@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from pdr_cli.config import Config
-from pdr_cli.data import formats, missing, splits, statistics
+from pdr_cli.data import formats, kinds, missing, splits, statistics
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import human36m, kth, npz
 from pdr_cli.data.series import Series, names, read_frames, size
@@ -101,7 +101,7 @@ def _taxibj(paths: Sequence[Path], prepared: Prepared | None) -> Iterator[Findin
             f"{len(years)} of the four files BJ13 to BJ16",
             f"put {absent} beside them; scores on fewer years cannot be compared with published ones",
         )
-    if prepared is None or prepared.series[0].attrs["format"] != "hdf5":
+    if prepared is None or "slots_per_day" not in prepared.series[0].attrs["file_attrs"]:
         return
     one = prepared.series[0]
     slots = int(one.attrs["file_attrs"]["slots_per_day"])
@@ -269,7 +269,7 @@ def _grid(resolved: Config, prepared: Prepared) -> Iterator[Finding]:
         resized = f", resized from {source[0]} x {source[1]}" if source != here else ""
         yield Finding("ok", f"frames of {here[0]} x {here[1]}{resized}")
         return
-    video = prepared.series[0].attrs["format"] == "video"
+    video = kinds.of(prepared.series[0]).pictures
     yield Finding(
         "warning",
         f"frames of {here[0]} x {here[1]}, published are {wanted[0]} x {wanted[1]}",

@@ -14,7 +14,6 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli import config as configuration
-from pdr_cli.system import damage, atomic
 from pdr_cli.config import Config
 from pdr_cli.data import series as fields
 from pdr_cli.data.climatology import Climatology
@@ -25,12 +24,14 @@ from pdr_cli.data.series import Series
 from pdr_cli.data.splits import Seen
 from pdr_cli.data.times import Step
 from pdr_cli.errors import CheckpointError, ConfigError
+from pdr_cli.system import atomic, damage
 
 if TYPE_CHECKING:
     import torch
 
-# 2: the climatology has a kind. 3: the SHA-256 is of the header too.
-FORMAT_VERSION = 3
+# 2: the climatology has a kind. 3: the SHA-256 is of the header too. 4: the data have a kind, no format.
+FORMAT_VERSION = 4
+KINDS_OF_FORMATS = {"netcdf": "weather", "hdf5": "traffic", "npz": "traffic", "video": "video"}
 CLIMATOLOGY = "climatology"
 NETWORK = "network."
 
@@ -53,7 +54,7 @@ class ModelCard:
     """
 
     config: Config
-    format: str
+    kind: str
     variables: dict[str, dict[str, Any]]
     size: tuple[int, int]
     y: Side | None
@@ -82,10 +83,12 @@ class ModelCard:
         """
         values = json.loads(text)
         try:
+            if "format" in values:  # before format 4 the file format of the training data stood for their kind
+                values["kind"] = KINDS_OF_FORMATS.get(values["format"], "weather")
             entries = tuple((p, i, float(a), float(b)) for p, i, a, b in values["seen"]["entries"])
             return cls(
                 config=configuration.validate(values["config"], where="its configuration"),
-                format=values["format"],
+                kind=values["kind"],
                 variables=values["variables"],
                 size=(int(values["size"][0]), int(values["size"][1])),
                 y=_side(values["y"]),
@@ -142,7 +145,7 @@ def _load(path: Path) -> tuple[ModelCard, dict[str, torch.Tensor], Climatology]:
     header, tensors = _read(path, "pt", everything=True)
     if CLIMATOLOGY not in tensors:
         raise CheckpointError(f"{path} is a safetensors file, but not a pdr model: it has no climatology")
-    for version in range(_version(header, path), FORMAT_VERSION):
+    for version in range(_version(header, path), max(MIGRATIONS) + 1):
         header = MIGRATIONS[version](header, tensors, path)
     _check_digest(header, digest(tensors, header), path)
     card = ModelCard.from_json(header["pdr"], path)

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pdr_cli.config import Config
-from pdr_cli.data import formats, scaling, splits, statistics, windows
+from pdr_cli.data import formats, kinds, scaling, splits, statistics, windows
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.formats import zarr
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.missing import Filling
 from pdr_cli.data.scaling import Scaling
@@ -25,8 +24,6 @@ from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import DataError, GridError, MissingValuesError
 from pdr_cli.system import hashes
 from pdr_cli.system.logs import log
-
-KIND_OF_FORMAT = {"netcdf": "weather", "hdf5": "traffic", "npz": "traffic", "video": "video"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def prepare(config: Config, paths: Sequence[Path]) -> Prepared:
         resample_fps=data.resample_fps,
         gray_to_rgb=data.gray_to_rgb,
     )
-    _check_kind(config, series[0])
+    series = [kinds.with_kind(one, data.kind) for one in series]
     step = time_axis.find_step(series[0].time.values, str(series[0].attrs["files"][0]))
     for one in series:
         if names(one) != names(series[0]) or size(one) != size(series[0]):
@@ -96,7 +93,7 @@ def prepare(config: Config, paths: Sequence[Path]) -> Prepared:
 
 def _survey(config: Config, series: Sequence[Series], parts: Split) -> Survey | None:
     """Where values are missing, in files that know such values."""
-    if series[0].attrs["format"] != "netcdf":
+    if not series[0].attrs.get("may_lack"):
         return None
     found = statistics.survey(series, parts.train, parts.val + parts.test, config.data.statistics_mb, config.train.seed)
     if found is not None:
@@ -152,7 +149,7 @@ def identities(series: Sequence[Series]) -> list[str]:
         s.attrs["identity"]
         if "identity" in s.attrs
         else hashed(Path(s.attrs["files"][0]))
-        if s.attrs["format"] == "video"
+        if kinds.of(s).pictures
         else ""
         for s in series
     ]
@@ -174,17 +171,6 @@ def what_was_read(prepared: Prepared) -> tuple[dict[str, str], ...]:
 def what_was_seen(prepared: Prepared) -> Seen:
     """The periods and clips of training and validation, for the model's header."""
     return splits.seen(prepared.series, identities(prepared.series), prepared.split, prepared.step)
-
-
-def _check_kind(config: Config, series: Series) -> None:
-    kind = KIND_OF_FORMAT.get(series.attrs["format"], config.data.kind)
-    if config.data.kind not in ("any", kind):
-        file = Path(series.attrs["files"][0])
-        found = "zarr" if zarr.is_store(file) else series.attrs["format"]
-        raise DataError(
-            f"{file} is {formats.NAMES.get(found, found)}, but preset {config.preset} is for {config.data.kind}; "
-            f"take {kind}-small, or see `pdr presets`"
-        )
 
 
 def _check_windows(prepared: Prepared, in_steps: int, out_steps: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pdr_cli.data import grid, splits, windows
+from pdr_cli.data import grid, kinds, splits, windows
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.formats.forecasts import ForecastFile
@@ -293,10 +293,10 @@ def _inits(file: ForecastFile) -> str:
 
 def _setting(job: Task, options: Options) -> Setting:
     first, series = job.first, job.series[0]
-    video = series.attrs["format"] == "video"
+    video = kinds.of(series).pictures
     return Setting(
         data_range=_range(job),
-        area=grid.of(series),
+        area=grid.areas(series),
         unit=_unit(job) if options.convention == "openstl" or video else None,
         units=_units(job, options),
         lpips=options.lpips,
@@ -308,7 +308,7 @@ def _setting(job: Task, options: Options) -> Setting:
 def _range(job: Task) -> np.ndarray:
     """What SSIM and PSNR take for the full range, in data units: [C]."""
     series, first = job.series[0], job.first
-    if series.attrs["format"] == "video":
+    if kinds.of(series).pictures:
         return np.full(series.sizes["channel"], 255.0)
     if first is not None:
         return np.asarray(first.card.scaling.data_range) * np.asarray(first.card.scaling.scale)
@@ -322,10 +322,10 @@ def _unit(job: Task) -> tuple[np.ndarray, np.ndarray] | None:
     """Offset and scale that bring the data to [0, 1], as the published tables have them; None for fields."""
     series, first = job.series[0], job.first
     channels = int(series.sizes["channel"])
-    ends = {"video": (0.0, 255.0), "npz": (0.0, 1.0)}.get(series.attrs["format"])
-    if ends is not None:
-        return np.full(channels, ends[0]), np.full(channels, ends[1])
-    if series.attrs["format"] == "netcdf":
+    if "value_range" in series.attrs:
+        low, high = series.attrs["value_range"]
+        return np.full(channels, low), np.full(channels, high - low)
+    if kinds.of(series) is kinds.WEATHER:
         return None
     if first is None or first.card.config.data.scaling not in ("minmax", "auto"):
         raise UsageError(
@@ -336,7 +336,7 @@ def _unit(job: Task) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _units(job: Task, options: Options) -> str:
-    if options.convention == "openstl" and job.series[0].attrs["format"] != "netcdf":
+    if options.convention == "openstl" and kinds.of(job.series[0]) is not kinds.WEATHER:
         return "1"
     known = list(dict.fromkeys(units(job.series[0])))
     return known[0] if len(known) == 1 else "sd"
@@ -398,7 +398,7 @@ class _Rescale:
 
 def _own_normalisation(job: Task) -> _Rescale | None:
     """What the published protocol does to WeatherBench: each part standardised by itself, brought back by the training's."""
-    if job.series[0].attrs["format"] != "netcdf" or job.first is None:
+    if kinds.of(job.series[0]) is not kinds.WEATHER or job.first is None:
         return None
     if job.first.card.config.data.scaling not in ("standard", "auto"):
         return None
@@ -537,7 +537,7 @@ def _spread_unit(job: Task) -> tuple[np.ndarray, np.ndarray]:
     if first is None:
         return np.zeros_like(span), span
     scaling = first.card.scaling
-    if first.card.config.data.scaling == "minmax" or job.series[0].attrs["format"] == "hdf5":
+    if first.card.config.data.scaling == "minmax" or kinds.of(job.series[0]) is kinds.TRAFFIC:
         return np.asarray(scaling.offset), np.asarray(scaling.scale)
     middle = np.asarray(first.climatology.at(job.series[0].time.values[:1])).mean(axis=(0, 2, 3))
     return middle - span / 2, span
@@ -559,10 +559,9 @@ def _document(
     blocks: Blocks,
 ) -> dict[str, Any]:
     channels = names(job.series[0])
-    clips = job.series[0].attrs["format"] == "video"
-    lead_units = "seconds" if clips else "months" if job.step.unit == "month" else "hours"
+    lead_units = "months" if job.step.unit == "month" else kinds.of(job.series[0]).lead_unit
     wanted = [*options.metrics]
-    kinds = scores.kinds(options.convention)
+    known = scores.kinds(options.convention)
     results = {name: one.result(channels) for name, one in tallies.items()}
     dated = not np.issubdtype(job.series[0].time.values.dtype, np.floating)
     span = [job.windows.times(0)[0], job.windows.times(len(job.windows) - 1)[-1]]
@@ -581,8 +580,8 @@ def _document(
         ],
         "lead_units": lead_units,
         "metrics": wanted,
-        "metric_units": {name: kinds[name].units(setting) for name in dict.fromkeys([*wanted, "mse"])},
-        "higher_is_better": [name for name in wanted if kinds[name].higher],
+        "metric_units": {name: known[name].units(setting) for name in dict.fromkeys([*wanted, "mse"])},
+        "higher_is_better": [name for name in wanted if known[name].higher],
         "kinds": {name: entry.kind for name, entry in entries.items()},
         "scores": {
             name: {k: v for k, v in row.items() if k.split(":")[0] in {*wanted, "mse"}} for name, row in results.items()

@@ -14,13 +14,13 @@ def dates(n: int, hours: int, start: str = "2019-01-01") -> np.ndarray:
     return np.datetime64(start, "ns") + np.arange(n) * np.timedelta64(hours, "h")
 
 
-def series_of(values: np.ndarray, times: np.ndarray, kind: str = "netcdf") -> Series:
+def series_of(values: np.ndarray, times: np.ndarray, kind: str = "weather") -> Series:
     """A series whose every cell has `values` [T], plus its column number."""
     frames = values[:, None, None, None] + np.arange(3.0) * np.ones((1, 1, 2, 3))
-    return make_series(frames.astype(np.float32), times, {"v": {}}, {}, format=kind, files=["v.nc"])
+    return make_series(frames.astype(np.float32), times, {"v": {}}, {}, kind=kind, files=["v.nc"])
 
 
-def fitted(values: np.ndarray, times: np.ndarray, kind: str = "netcdf", stop: int | None = None) -> Climatology:
+def fitted(values: np.ndarray, times: np.ndarray, kind: str = "weather", stop: int | None = None) -> Climatology:
     return statistics.measure([(series_of(values, times, kind), 0, stop or len(times))], 1000, 0).climatology
 
 
@@ -40,15 +40,15 @@ def test_six_hourly_fields_have_a_mean_for_each_hour() -> None:
 def test_traffic_has_a_mean_for_each_hour_of_the_week_from_three_weeks_on() -> None:
     times = dates(24 * 7 * 4, 1)
     rhythm = np.random.default_rng(0).normal(100, 20, 168).round()
-    usual = fitted(np.tile(rhythm, 4), times, "hdf5", stop=24 * 21)
+    usual = fitted(np.tile(rhythm, 4), times, "traffic", stop=24 * 21)
     assert (usual.kind, len(usual.coefficients)) == ("week", 168)
     assert usual.description == "hour of day and day of week, 3 weeks of training"
     # The week that was not seen repeats those that were.
     assert np.allclose(first_cell(usual, times[-168:]), rhythm)
     # Group 0 is Monday at 0 h; training begins on Tuesday, 2019-01-01, at 0 h.
     assert np.allclose(usual.coefficients[24:48, 0, 0, 0], rhythm[:24])
-    assert fitted(np.tile(rhythm, 4), times, "hdf5", stop=24 * 20).kind == "day"
-    assert fitted(np.tile(rhythm, 4), times, "netcdf", stop=24 * 21).kind == "day"
+    assert fitted(np.tile(rhythm, 4), times, "traffic", stop=24 * 20).kind == "day"
+    assert fitted(np.tile(rhythm, 4), times, "weather", stop=24 * 21).kind == "day"
 
 
 def test_a_day_of_week_that_was_never_seen_gets_the_mean_of_its_hour() -> None:
@@ -56,7 +56,7 @@ def test_a_day_of_week_that_was_never_seen_gets_the_mean_of_its_hour() -> None:
     times = dates(24 * 35, 1)
     weekday = (np.arange(len(times)) // 24 + 1) % 7
     keep = weekday != 6
-    usual = fitted((np.arange(len(times)) % 24 + 100.0 * weekday)[keep], times[keep], "hdf5")
+    usual = fitted((np.arange(len(times)) % 24 + 100.0 * weekday)[keep], times[keep], "traffic")
     assert usual.kind == "week"
     # Monday to Saturday are days 0 to 5, of mean 2.5.
     sunday = np.array(["2019-02-10T05:00"], "datetime64[ns]")

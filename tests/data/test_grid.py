@@ -23,9 +23,9 @@ def test_area_weights_are_the_shares_of_a_sphere() -> None:
 def test_latitudes_are_known_by_name_or_attributes(name: str, attrs: dict[str, str]) -> None:
     rows = np.array([60.0, 0.0, -60.0])
     series = make_series(
-        np.zeros((1, 1, 3, 4), np.float32), np.arange(1.0), {"v": {}}, {name: ("y", rows, attrs)}, format="netcdf"
+        np.zeros((1, 1, 3, 4), np.float32), np.arange(1.0), {"v": {}}, {name: ("y", rows, attrs)}, kind="weather"
     )
-    found = grid.of(series)
+    found = grid.areas(series)
     assert found is not None
     assert np.array_equal(found, area_weights(rows, 4))
 
@@ -34,5 +34,5 @@ def test_latitudes_are_known_by_name_or_attributes(name: str, attrs: dict[str, s
     "coords", [{}, {"y": ("y", np.arange(3.0), {})}, {"lat": ("y", np.array([0.0, 500, 1000]), {})}]
 )
 def test_other_rows_have_no_area(coords: dict[str, object]) -> None:
-    series = make_series(np.zeros((1, 1, 3, 4), np.float32), np.arange(1.0), {"v": {}}, coords, format="netcdf")
-    assert grid.of(series) is None
+    series = make_series(np.zeros((1, 1, 3, 4), np.float32), np.arange(1.0), {"v": {}}, coords, kind="weather")
+    assert grid.areas(series) is None

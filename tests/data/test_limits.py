@@ -11,7 +11,7 @@ TEMPERATURE = Limits(mean=(280.0,), sd=(5.0,), minimum=(265.0,), maximum=(295.0,
 def check(values: list[float], known: Limits) -> None:
     frames = np.array(values, np.float32).reshape(-1, 1, 1, 1)
     series = make_series(
-        frames, np.arange(float(len(values))), {"t": {"units": "K"}}, {}, format="netcdf", files=["v.nc"]
+        frames, np.arange(float(len(values))), {"t": {"units": "K"}}, {}, kind="weather", files=["v.nc"]
     )
     limits.check(frames, series, 0, known)
 

@@ -24,7 +24,7 @@ def series_of(frames: np.ndarray) -> Series:
         times,
         {f"v{i}": {} for i in range(frames.shape[1])},
         {},
-        format="netcdf",
+        kind="weather",
         files=["v.nc"],
     )
 

@@ -13,7 +13,7 @@ def plane(lat: np.ndarray, lon: np.ndarray, steps: int = 2) -> Series:
     frames = 2 * lat[:, None] + 3 * lon[None, :] + 100 * np.arange(steps)[:, None, None]
     coords = {"lat": ("y", lat, {}), "lon": ("x", lon, LON)}
     return make_series(
-        frames[:, None].astype(np.float32), np.arange(float(steps)), {"v": {}}, coords, format="netcdf", files=["v.nc"]
+        frames[:, None].astype(np.float32), np.arange(float(steps)), {"v": {}}, coords, kind="weather", files=["v.nc"]
     )
 
 
@@ -49,7 +49,7 @@ def test_poles_may_lie_half_a_row_beyond_the_last_row_and_nothing_else() -> None
 
 def test_a_grid_without_coordinates_cannot_be_interpolated() -> None:
     bare = make_series(
-        np.zeros((1, 1, 3, 3), np.float32), np.arange(1.0), {"v": {}}, {}, format="netcdf", files=["v.nc"]
+        np.zeros((1, 1, 3, 3), np.float32), np.arange(1.0), {"v": {}}, {}, kind="weather", files=["v.nc"]
     )
     with pytest.raises(GridError, match="no coordinates to regrid by"):
         regrid.to_grid(bare, ("lat", np.arange(2.0), {}), ("lon", np.arange(2.0), LON), "bilinear")

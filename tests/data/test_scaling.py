@@ -6,10 +6,10 @@ from pdr_cli.data.series import make_series
 from pdr_cli.errors import DataError, MissingValuesError
 
 
-def series_of(frames: np.ndarray, hours: int = 6, kind: str = "netcdf"):  # type: ignore[no-untyped-def]
+def series_of(frames: np.ndarray, hours: int = 6, kind: str = "weather"):  # type: ignore[no-untyped-def]
     times = np.datetime64("2020-01-01", "ns") + np.arange(len(frames)) * np.timedelta64(hours, "h")
     names = {f"v{i}": {} for i in range(frames.shape[1])}
-    return make_series(frames.astype(np.float32), times, names, {}, format=kind, files=["v.nc"])
+    return make_series(frames.astype(np.float32), times, names, {}, kind=kind, files=["v.nc"])
 
 
 def test_streamed_moments_equal_those_of_the_whole() -> None:
@@ -49,7 +49,7 @@ def test_auto_goes_by_the_kind_of_file() -> None:
     frames = np.random.default_rng(1).uniform(0, 255, (60, 1, 5, 5))
     found = statistics.measure([(series_of(frames), 0, 60)], 100, 0)
     assert scaling.fit("auto", series_of(frames, kind="video"), found).scale == (255.0,)
-    assert scaling.fit("auto", series_of(frames, kind="netcdf"), found) == scaling.fit(
+    assert scaling.fit("auto", series_of(frames, kind="weather"), found) == scaling.fit(
         "standard", series_of(frames), found
     )
 

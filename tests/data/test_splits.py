@@ -87,7 +87,7 @@ def axis(first: str, last: str, minutes: int = 60) -> Series:
         raise AssertionError("a split reads no frames")
 
     lazy = LazyFrames((len(when), 1, 32, 64), np.float32, frames)
-    return make_series(lazy, when, {"t2m": {}}, {}, format="netcdf", files=["t2m.nc"])
+    return make_series(lazy, when, {"t2m": {}}, {}, kind="weather", files=["t2m.nc"])
 
 
 def span(series: Series, periods: list[splits.Period]) -> list[tuple[str, str]]:
@@ -166,7 +166,7 @@ def test_days_that_are_more_than_half_of_the_data_give_way_to_the_fractions() ->
 def test_periods_hold_in_calendars_without_leap_days() -> None:
     when = np.array(cftime.num2date(np.arange(4 * 365), "days since 2000-01-01", "noleap"))
     series = make_series(
-        np.zeros((len(when), 1, 4, 4), np.float32), when, {"t": {}}, {}, format="netcdf", files=["t.nc"]
+        np.zeros((len(when), 1, 4, 4), np.float32), when, {"t": {}}, {}, kind="weather", files=["t.nc"]
     )
     parts = splits.split([series], Rules(0.1, 0.1, 2, 2, "2000/2001-06", "2002-02/2002", "2003"))
     # 2000 and January to June 2001: 365 + 181 days; February to December 2002 from day 2 * 365 + 31, less the gap of 4.

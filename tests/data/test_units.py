@@ -13,7 +13,7 @@ SPELLINGS = [(quantity, text) for quantity, rows in units.TABLE.items() for text
 def series_in(*of: str, value: float = 15.0) -> Series:
     frames = np.full((3, len(of), 2, 2), value, np.float32)
     names = {f"v{i}": {"units": u} for i, u in enumerate(of)}
-    return make_series(frames, np.arange(3.0), names, {}, format="netcdf", files=["v.nc"])
+    return make_series(frames, np.arange(3.0), names, {}, kind="weather", files=["v.nc"])
 
 
 @pytest.mark.parametrize(

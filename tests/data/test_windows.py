@@ -16,7 +16,7 @@ def series_with(steps: list[int]) -> Series:
     """A series whose frame at hour h is filled with h."""
     times = np.datetime64("2020-01-01", "ns") + np.array(steps) * np.timedelta64(1, "h")
     frames = np.broadcast_to(np.array(steps, np.float32)[:, None, None, None], (len(steps), 1, 4, 4)).copy()
-    return make_series(frames, times, {"v": {}}, {}, format="netcdf", files=["v.nc"])
+    return make_series(frames, times, {"v": {}}, {}, kind="weather", files=["v.nc"])
 
 
 @given(st.sets(st.integers(0, 90), min_size=2), st.integers(1, 5), st.integers(1, 5))

@@ -58,7 +58,7 @@ def gray(frames: list[float], ascending: bool = False) -> Series:
     values = np.zeros((len(frames), 1, 8, 8), np.float32)
     values[:, 0, :4] = np.array(frames)[:, None, None]
     coords = {"lat": ("y", np.linspace(50, 43, 8), {}), "lon": ("x", np.linspace(0, 7, 8), {})}
-    series = make_series(values, np.arange(len(frames), dtype=float), {"a": {}}, coords, format="video")
+    series = make_series(values, np.arange(len(frames), dtype=float), {"a": {}}, coords, kind="video")
     return series.isel(y=slice(None, None, -1)) if ascending else series
 
 
@@ -89,7 +89,7 @@ def test_colour_video_is_shown_in_colour(tmp_path):
     red = [
         make_series(
             np.concatenate([np.full_like(s.values, 220), np.zeros_like(s.values), np.zeros_like(s.values)], axis=1),
-            s.time.values, {n: {} for n in ("red", "green", "blue")}, {}, format="video",
+            s.time.values, {n: {} for n in ("red", "green", "blue")}, {}, kind="video",
         )
         for s in (past, predicted)
     ]  # fmt: skip

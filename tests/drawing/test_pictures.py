@@ -62,7 +62,7 @@ def test_a_forecast_shows_the_coarse_one_where_it_is_given(tmp_path):
 def test_a_forecast_of_many_channels_draws_the_first(tmp_path):
     past, predicted, truth = windows("video")
     past, predicted, truth = (
-        make_series(np.repeat(s.values, 3, axis=1), s.time.values, {n: {} for n in "abc"}, {}, format="netcdf")
+        make_series(np.repeat(s.values, 3, axis=1), s.time.values, {n: {} for n in "abc"}, {}, kind="weather")
         for s in (past, predicted, truth)
     )
     pictures.forecast(tmp_path / "three.png", past, predicted, truth)
@@ -115,7 +115,7 @@ def test_an_outline_turns_from_right_towards_down():
 
 def test_cells_land_on_their_coordinates_whichever_way_latitude_runs():
     """Half a row below the first of 60, 57.5, 55 is 58.75; one column past the last of 200 ... 207.5 is 210."""
-    series = make_series(np.zeros((1, 1, 3, 4)), np.array([0.0]), {"a": {}}, MAP, format="netcdf")
+    series = make_series(np.zeros((1, 1, 3, 4)), np.array([0.0]), {"a": {}}, MAP, kind="weather")
     point = np.array([[4.0, 0.5], [1.0, -1.0]])
     assert panels.grid_of(series).place(point) == pytest.approx(np.array([[210.0, 58.75], [202.5, 62.5]]))
     flipped = panels.grid_of(series.isel(y=slice(None, None, -1)))
@@ -124,7 +124,7 @@ def test_cells_land_on_their_coordinates_whichever_way_latitude_runs():
 
 
 def test_pixels_stay_pixels_with_rows_downwards():
-    series = make_series(np.zeros((1, 1, 3, 4)), np.array([0.0]), {"a": {}}, {}, format="video")
+    series = make_series(np.zeros((1, 1, 3, 4)), np.array([0.0]), {"a": {}}, {}, kind="video")
     grid = panels.grid_of(series)
     assert grid.extent == (-0.5, 3.5, 2.5, -0.5)
     assert grid.ratio == pytest.approx(3 / 4)
@@ -133,7 +133,7 @@ def test_pixels_stay_pixels_with_rows_downwards():
 
 def test_a_map_is_as_wide_as_its_middle_latitude_says():
     """At 57.5° a degree of longitude is cos 57.5° = 0.537 of one of latitude."""
-    series = make_series(np.zeros((1, 1, 3, 4)), np.array([0.0]), {"a": {}}, MAP, format="netcdf")
+    series = make_series(np.zeros((1, 1, 3, 4)), np.array([0.0]), {"a": {}}, MAP, kind="weather")
     assert panels.grid_of(series).ratio == pytest.approx(3 / 4 / np.cos(np.deg2rad(57.5)))
 
 
@@ -143,7 +143,7 @@ def test_the_north_is_drawn_at_the_top(tmp_path, ascending):
     frame = np.zeros((1, 1, 8, 8), np.float32)
     frame[:, :, :4] = 1.0
     coords = {"lat": ("y", np.linspace(50, 43, 8), {}), "lon": ("x", np.linspace(0, 7, 8), {})}
-    series = make_series(frame, np.array([0.0]), {"a": {}}, coords, format="video")
+    series = make_series(frame, np.array([0.0]), {"a": {}}, coords, kind="video")
     series = series.isel(y=slice(None, None, -1)) if ascending else series
     sheet = panels.Sheet(1, 1, panels.grid_of(series), "", "")
     sheet.panel(0, 0, series.values[0, 0], "gray", panels.Limits(0, 1))

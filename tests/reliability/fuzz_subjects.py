@@ -125,7 +125,7 @@ def _forecast(suffix: str, **how: int) -> Callable[[Path], Path]:
         if suffix == ".h5":
             times = np.datetime64("2020-01-01", "ns") + np.arange(3) * np.timedelta64(1, "h")
             one = make_series(
-                one.values, times, {"t2m": {}}, {}, format="hdf5", file_attrs={"slots_per_day": 24, "first_slot": 1}
+                one.values, times, {"t2m": {}}, {}, kind="traffic", file_attrs={"slots_per_day": 24, "first_slot": 1}
             )
         about = ABOUT | {"pdr_data_sha256": stored.data_sha256([one.values[:, 0]]), "pdr_version": "1"}
         formats.write(one, base.with_suffix(suffix), about, **how)
@@ -137,7 +137,7 @@ def _forecast(suffix: str, **how: int) -> Callable[[Path], Path]:
 def _clip(suffix: str) -> Callable[[Path], Path]:
     def make(base: Path) -> Path:
         frames = np.stack([builders.moving_square(i, (24, 32)) for i in range(STEPS)])[:, None]
-        clip = make_series(frames.astype(np.float32), np.arange(STEPS) / 25, {"gray": {}}, {}, format="video")
+        clip = make_series(frames.astype(np.float32), np.arange(STEPS) / 25, {"gray": {}}, {}, kind="video")
         formats.write(clip, base.with_suffix(suffix), {"title": "a clip", "pdr_version": "1"})
         return base.with_suffix(suffix)
 

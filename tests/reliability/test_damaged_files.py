@@ -192,7 +192,7 @@ def test_weights_whose_pickle_is_broken(tmp_path: Path, opcode: bytes) -> None:
 def test_what_pdr_reads_of_its_own_hdf5_stands_in_no_heap(tmp_path: Path) -> None:
     """HDF5 2.0 reads the heap of strings of any length for ever if the length of one is damaged."""
     times = np.datetime64("2020-01-01", "ns") + np.arange(3) * np.timedelta64(1, "h")
-    series = make_series(np.zeros((3, 2, 4, 4), np.float32), times, {"inflow": {}, "outflow": {}}, {}, format="hdf5")
+    series = make_series(np.zeros((3, 2, 4, 4), np.float32), times, {"inflow": {}, "outflow": {}}, {}, kind="traffic")
     formats.write(series, tmp_path / "a.h5", {"title": "°", "pdr_version": "1", "pdr_note": "°"})
     with h5py.File(tmp_path / "a.h5") as handle:
         for name in ("channels", "pdr_version", "pdr_note"):
@@ -204,7 +204,7 @@ def test_what_pdr_reads_of_its_own_hdf5_stands_in_no_heap(tmp_path: Path) -> Non
 
 def test_a_clip_whose_title_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
-    series = make_series(np.zeros((3, 1, 16, 16), np.float32), np.arange(3) / 25, {"gray": {}}, {}, format="video")
+    series = make_series(np.zeros((3, 1, 16, 16), np.float32), np.arange(3) / 25, {"gray": {}}, {}, kind="video")
     formats.write(series, path, {"title": "kurz und knapp"})
     read(overwritten(path, b"kurz und", b"\xff\xfe"))
 

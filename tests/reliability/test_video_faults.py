@@ -92,7 +92,7 @@ def test_a_clip_of_sound_alone_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_clip_of_ours_never_gives_wrong_frames(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     noisy = np.clip(128 + 40 * rng.standard_normal((12, 1, 32, 32)), 0, 255).astype(np.float32)
-    formats.write(make_series(noisy, np.arange(12) / 25, {"gray": {}}, {}, format="video"), tmp_path / "ours.mp4", {})
+    formats.write(make_series(noisy, np.arange(12) / 25, {"gray": {}}, {}, kind="video"), tmp_path / "ours.mp4", {})
     whole = read_frames(video.read(tmp_path / "ours.mp4"), 0, 12)
     content = (tmp_path / "ours.mp4").read_bytes()
     refused = 0

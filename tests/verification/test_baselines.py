@@ -33,7 +33,7 @@ def request_of(
     times = np.datetime64("2024-01-01", "ns") + clock * np.timedelta64(1, "h")
     frames = np.repeat(np.repeat(value(clock.astype(float))[:, None, None, None], 2, axis=2), 3, axis=3)
     step = Step(hours * 3600.0)
-    series = make_series(frames.astype(np.float32), times, {"v": {}}, {}, format="netcdf", files=["v.nc"])
+    series = make_series(frames.astype(np.float32), times, {"v": {}}, {}, kind="weather", files=["v.nc"])
     cut = windows.cut([series], [(0, 0, len(clock))], T, steps, step, FrameCache([series], 10))
     which = [len(cut) - 1]
     observed, truth = cut.batch(which)

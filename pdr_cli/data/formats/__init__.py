@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pdr_cli.data import kinds
 from pdr_cli.data.formats import cf, frames, hdf5, heaps, human36m, netcdf, npz, video, zarr
 from pdr_cli.data.series import Series, names
 from pdr_cli.errors import DataError, InputNotFoundError, OutputError, StorageError, UsageError
@@ -249,9 +250,9 @@ def check_output_format(path: Path, series: Series) -> None:
     """
     check_suffix(path)
     suffix = path.suffix.lower()
-    if suffix in (".mp4", ".gif") and series.attrs["format"] != "video":
+    if suffix in (".mp4", ".gif") and not kinds.of(series).pictures:
         raise UsageError(f"{suffix} holds 8-bit pictures, not {', '.join(names(series))}; write the numbers to .nc")
-    if suffix in HDF5_SUFFIXES and series.attrs["format"] != "hdf5":
+    if suffix in HDF5_SUFFIXES and kinds.of(series) is not kinds.TRAFFIC:
         raise UsageError(f"{suffix} is for traffic grids in the layout data/date; write this forecast to .nc")
 
 

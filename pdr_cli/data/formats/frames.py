@@ -101,10 +101,10 @@ def pictures_series(
         times,
         {name: {"units": "1", "long_name": f"{name} level, 0 to 255"} for name in channels},
         {},
-        format="video",
+        kind="video",
         files=[path_of(0)],
     )
-    return series.assign_attrs(source_size=source)
+    return series.assign_attrs(source_size=source, value_range=(0.0, 255.0))
 
 
 def picture_size(path: Path) -> tuple[int, int]:

@@ -49,7 +49,7 @@ def read(paths: Sequence[Path], variables: Sequence[str] = ()) -> Series:
         times,
         {name: {"units": "count", "long_name": f"{name} per cell and interval"} for name in channel_names(shape[0])},
         {},
-        format="hdf5",
+        kind="traffic",
         files=[p for _, _, p in parts],
         file_attrs={"slots_per_day": per_day, "first_slot": base},
     )

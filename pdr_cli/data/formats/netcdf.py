@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pdr_cli.data import kinds
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import cf
 from pdr_cli.data.formats.cf import Layout
@@ -371,15 +372,17 @@ def _part(dataset: xr.Dataset, path: Path, wanted: dict[str, _Source]) -> Series
     for key, scalar in dataset[first].coords.items():
         if scalar.ndim == 0 and scalar.dtype.kind in "fiu":
             coords[str(key)] = ((), scalar.values, dict(scalar.attrs))
+    variables = {name: _attributes(dataset[source.name], source.level) for name, source in wanted.items()}
     series = make_series(
         LazyFrames((len(times), len(wanted), height, width), np.float32, frames),
         times,
-        {name: _attributes(dataset[source.name], source.level) for name, source in wanted.items()},
+        variables,
         coords,
-        format="netcdf",
+        kind=kinds.of_fields(str(a.get("units", "")) for a in variables.values()).name,
         files=[path],
         file_attrs=dict(dataset.attrs),
     )
+    series.attrs["may_lack"] = True
     mapping = dataset[first].encoding.get("grid_mapping") or dataset[first].attrs.get("grid_mapping")
     if mapping in dataset:
         series.attrs["grid_mapping"] = (mapping, dict(dataset[mapping].attrs))
@@ -516,7 +519,7 @@ def _join(parts: list[Series]) -> Series:
         times,
         first.attrs["variables"],
         {str(n): (c.dims, c.values, c.attrs) for n, c in first.coords.items() if n not in ("time", "channel")},
-        format="netcdf",
+        kind=first.attrs["kind"],
         files=[f for p in parts for f in p.attrs["files"]],
         file_attrs=first.attrs["file_attrs"],
     )
@@ -525,7 +528,7 @@ def _join(parts: list[Series]) -> Series:
 
 def _on_the_grid_of(first: Series, made: Series) -> Series:
     """What a series brings beside its coordinates, for one that was made of it."""
-    return made.assign_attrs({k: first.attrs[k] for k in ("grid_mapping", "bounds") if k in first.attrs})
+    return made.assign_attrs({k: first.attrs[k] for k in ("grid_mapping", "bounds", "may_lack") if k in first.attrs})
 
 
 def _check_grids(parts: list[Series]) -> None:
@@ -563,7 +566,7 @@ def _stack(parts: list[Series], channels: list[str]) -> Series:
         first.time.values,
         {name: attributes[name] for name in channels},
         {str(n): (c.dims, c.values, c.attrs) for n, c in first.coords.items() if n not in ("time", "channel")},
-        format="netcdf",
+        kind=first.attrs["kind"],
         files=list(dict.fromkeys(f for p in parts for f in p.attrs["files"])),
         file_attrs=first.attrs["file_attrs"],
     )

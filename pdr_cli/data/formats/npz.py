@@ -102,9 +102,9 @@ def _part(path: Path, part: str, arrays: dict[str, Member], identity: str, varia
         precut_times(count, length, STEP),
         {name: {"units": "1", "long_name": f"{name}, scaled to 0 to 1"} for name in channel_names(channels)},
         {},
-        format="npz",
+        kind="traffic",
         files=[path],
-    ).assign_attrs(part=part, identity=f"{identity}:{part}", window=length)
+    ).assign_attrs(part=part, identity=f"{identity}:{part}", window=length, value_range=(0.0, 1.0))
     unknown = [v for v in variables if v not in names(series)]
     if unknown:
         raise VariableError(f"{path} has no channel {unknown[0]!r}; it has {', '.join(names(series))}")

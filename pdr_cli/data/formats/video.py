@@ -114,10 +114,10 @@ def read(
         times,
         {name: {"units": "1", "long_name": f"{name} level, 0 to 255"} for name in channels},
         {},
-        format="video",
+        kind="video",
         files=[path],
     )
-    series.attrs["source_size"] = clip.size
+    series.attrs |= {"source_size": clip.size, "value_range": (0.0, 255.0)}
     if resample_fps:
         series.attrs["resampled"] = f"{resample_fps:g} frames a second"
     return series

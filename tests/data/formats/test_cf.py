@@ -43,7 +43,7 @@ def forecast(calendar: str = "standard", variables: dict | None = None, grid: st
         coords["y"], coords["x"] = ("y", np.arange(7.0), {}), ("x", np.arange(9.0), {})
     variables = variables or {"t2m": T2M}
     values = np.stack([field(3, *SIZE) + i for i in range(len(variables))], axis=1)
-    return make_series(values, when[1:], variables, coords, format="netcdf", files=["input.nc"])
+    return make_series(values, when[1:], variables, coords, kind="weather", files=["input.nc"])
 
 
 def hindcast(path: Path, one: Series, inits: np.ndarray, time_layout: str = "cf") -> Path:

@@ -17,7 +17,7 @@ def test_a_number_left_out_is_a_gap(tmp_path: Path) -> None:
     # 25 frames a second: number 7 is at 7 / 25 s.
     assert np.allclose(series.time.values, np.array([1, 2, 3, 7, 8, 9, 10]) / 25)
     assert times.segments(series.time.values, times.find_step(series.time.values)) == [(0, 3), (3, 7)]
-    assert (series.attrs["format"], size(series), names(series)) == ("video", (24, 32), ["gray"])
+    assert (series.attrs["kind"], size(series), names(series)) == ("video", (24, 32), ["gray"])
     assert np.array_equal(read_frames(series, 3, 4)[0, 0], moving_square(7))
 
 

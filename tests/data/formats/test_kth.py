@@ -28,7 +28,7 @@ person17_jogging_d4 \tframes\t5-40,41-60
 def clip(name: str, numbers: list[int]) -> Series:
     """A clip of 4 x 4 whose frames have these numbers."""
     frames = np.zeros((len(numbers), 1, 4, 4), np.float32)
-    series = make_series(frames, np.array(numbers) / 25, {"gray": {}}, {}, format="video", files=[f"{name}/a.png"])
+    series = make_series(frames, np.array(numbers) / 25, {"gray": {}}, {}, kind="video", files=[f"{name}/a.png"])
     return kth.label(series.assign_attrs(identity=name), Path(f"{name}_uncomp.avi"))
 
 

@@ -17,7 +17,7 @@ from tests.builders import taxibj_npz
 def test_parts_are_series_of_values_from_0_to_1(tmp_path: Path, compressed: bool, dtype: str) -> None:
     path = taxibj_npz(tmp_path / "dataset.npz", 30, 3, compressed=compressed, dtype=dtype)
     train, test = formats.open_series([path])
-    assert (train.attrs["part"], test.attrs["part"], train.attrs["format"]) == ("train", "test", "npz")
+    assert (train.attrs["part"], test.attrs["part"], train.attrs["kind"]) == ("train", "test", "traffic")
     assert (train.shape, test.shape) == ((240, 2, 8, 8), (24, 2, 8, 8))
     assert names(train) == ["inflow", "outflow"]
     # Frame j of window n holds v = (n mod 10 + j / 10) / 10 - 0.5; read is (v + 1) / 2 = 0.25 + (n mod 10 + j / 10) / 20.

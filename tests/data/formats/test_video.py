@@ -37,7 +37,7 @@ def test_frames_are_resized_only_when_asked(tmp_path: Path) -> None:
 def test_written_video_keeps_its_size_and_nearly_its_values(tmp_path: Path, size: tuple[int, int]) -> None:
     smooth = 128 + 60 * np.sin(np.linspace(0, 6, size[0]))[:, None] * np.cos(np.linspace(0, 6, size[1]))
     frames = np.repeat(smooth[None, None], 5, axis=0).astype(np.float32)
-    clip = make_series(frames, np.arange(5) / 25, {"gray": {}}, {}, format="video")
+    clip = make_series(frames, np.arange(5) / 25, {"gray": {}}, {}, kind="video")
     formats.write(clip, tmp_path / "out.mp4", {})
     back = video.read(tmp_path / "out.mp4")
     assert back.shape == (5, 1, *size)
@@ -69,14 +69,14 @@ def test_physical_fields_are_not_written_as_video(tmp_path: Path) -> None:
 
 
 def test_gif_of_still_frames_is_accepted(tmp_path: Path) -> None:
-    clip = make_series(np.full((5, 1, 16, 16), 90, np.float32), np.arange(5) / 10, {"gray": {}}, {}, format="video")
+    clip = make_series(np.full((5, 1, 16, 16), 90, np.float32), np.arange(5) / 10, {"gray": {}}, {}, kind="video")
     formats.write(clip, tmp_path / "still.gif", {})
     assert (tmp_path / "still.gif").stat().st_size > 0
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 def test_a_clip_says_where_it_comes_from(tmp_path: Path, suffix: str) -> None:
-    clip = make_series(np.zeros((3, 1, 16, 16), np.float32), np.arange(3) / 10, {"gray": {}}, {}, format="video")
+    clip = make_series(np.zeros((3, 1, 16, 16), np.float32), np.arange(3) / 10, {"gray": {}}, {}, kind="video")
     formats.write(clip, tmp_path / f"a{suffix}", {"title": "kept apart", "pdr_version": "7"})
     about = stored.provenance(tmp_path / f"a{suffix}")
     assert about["pdr_version"] == "7"
