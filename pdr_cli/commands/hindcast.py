@@ -25,7 +25,7 @@ from pdr_cli.system.processes import Processes
 def run(asked: Request) -> None:
     """Forecast from every init, unless the output is the answer to that already."""
     began = time.monotonic()
-    with distributed.processes() as processes, _lock(asked, processes), _bar(processes) as bar:
+    with distributed.joined() as processes, _lock(asked, processes), _bar(processes) as bar:
         with processes.together():
             done = processes.first and asked.skip_existing and asked.output.exists() and _is_answered(asked)
         if processes.from_first(done):

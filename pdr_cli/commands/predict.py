@@ -16,8 +16,7 @@ from pdr_cli.inference import request
 from pdr_cli.inference.model import Model, Observed
 from pdr_cli.inference.provenance import contents, model_name, provenance
 from pdr_cli.inference.request import Request
-from pdr_cli.system import atomic, locks, space
-from pdr_cli.system import processes as distributed
+from pdr_cli.system import atomic, locks, processes, space
 from pdr_cli.system.logs import log
 
 
@@ -73,7 +72,7 @@ def _check_every_init(asked: Request) -> None:
     Raises:
         UsageError: either of these.
     """
-    alone = not distributed.started_by_torchrun()
+    alone = not processes.started_by_torchrun()
     if not asked.every_init:
         if not alone:
             raise UsageError("torchrun shares out the forecasts of --every-init; without it run pdr predict alone")
