@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from pdr_cli import __version__
-from pdr_cli.commands import inputs, tables
+from pdr_cli.commands import tables
 from pdr_cli.data import formats, kinds
 from pdr_cli.data.formats import forecasts, zarr
 from pdr_cli.data.series import Series, names
 from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.inference import model as inference
-from pdr_cli.inference.model import Model, Repairs
+from pdr_cli.inference.intake import InputPolicy, Intake, renames
+from pdr_cli.inference.model import Model
 from pdr_cli.runs import folder as runs
 from pdr_cli.system import atomic, hashes, locks
 from pdr_cli.system.logs import log, progress
@@ -108,10 +109,8 @@ def _load(asked: Request) -> tuple[dict[str, Model], dict[str, list[Path]]]:
         if found:
             foreign[_name(Path(argument).stem, loaded, foreign)] = found
             continue
-        path = runs.find_model(argument)
-        name = path.parent.name if path.name == "model.safetensors" else path.stem
-        repairs = Repairs(resample_fps=asked.resample_fps, gray_to_rgb=asked.gray_to_rgb)
-        loaded[_name(name, loaded, foreign)] = inference.load(path, asked.device, repairs, batch=asked.batch)
+        model = inference.load(runs.find_model(argument), asked.device, asked.batch)
+        loaded[_name(model.name, loaded, foreign)] = model
     return loaded, foreign
 
 
@@ -137,7 +136,8 @@ def _name(name: str, *taken: dict[str, Any]) -> str:
 def _truth(paths: Sequence[Path], asked: Request, first: Model | None, foreign: Sequence[Path] = ()) -> list[Series]:
     """What happened: a model's variables, or else those that --var names, or those of the first forecast file."""
     if first is not None:
-        return first.open(paths, inputs.renames(asked.rename, list(first.card.variables)))
+        policy = InputPolicy(resample_fps=asked.resample_fps, gray_to_rgb=asked.gray_to_rgb)
+        return Intake(first, policy).open(paths, renames(asked.rename, list(first.card.variables)))
     pairs = [argument.partition("=") for argument in asked.rename]
     wanted = [name for name, _, _ in pairs]
     if not wanted and foreign and formats.detect(paths[0]) in ("netcdf", "zarr"):

@@ -47,7 +47,8 @@ def _is_model(path: Path) -> bool:
 
 def _model(path: Path) -> dict[str, Any]:
     file = runs.find_model(str(path))
-    card, weights, _ = modelfile.load(file)
+    read = modelfile.read(file)
+    card, weights = read.card, read.weights
     return {
         "model": str(file),
         "preset": card.config.preset,
@@ -175,11 +176,13 @@ def _by_preset(path: Path, preset: str, variables: list[str]) -> list[Finding]:
 def _by_model(path: Path, model: str) -> str:
     from pdr_cli.data import windows
     from pdr_cli.inference import model as inference
+    from pdr_cli.inference.intake import Intake
 
     trained = inference.load(runs.find_model(model), "cpu")
-    series = trained.open(formats.find_inputs([path]))
+    intake = Intake(trained)
+    series = intake.open(formats.find_inputs([path]))
     for one in series:
-        trained.check(one)
+        intake.orientation(one)
         windows.last_window(one, trained.card.config.data.in_steps, trained.card.step)
     return f"forecasts {trained.card.config.data.out_steps} steps of {trained.card.step} after {_last(series[0])}"
 

@@ -147,7 +147,7 @@ def build(resolved: Config, prepared: Prepared) -> PDR:
 
 def periodic(resolved: Config, prepared: Prepared) -> bool:
     """True if the network takes the last column for a neighbour of the first."""
-    return inference.is_periodic(resolved, modelfile.side_of(prepared.series[0], "x"))
+    return grid.is_periodic(resolved.model.periodic, modelfile.side_of(prepared.series[0], "x"))
 
 
 def fit(

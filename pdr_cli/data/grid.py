@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from pdr_cli.data.series import Series, side, size
+from pdr_cli.data.series import Series, side, size, wraps
 
 # CF-1.11, §4.1 and §4.2: a standard name or one of these units marks the axis. Names count where neither is given.
 UNITS = {
@@ -37,6 +37,24 @@ def geographic(name: str, attrs: Mapping[str, Any]) -> Literal["latitude", "long
         if not marks[0] and marks[1] in NO_DEGREES and name.lower() in NAMES[axis]:
             return axis
     return None
+
+
+class Axis(Protocol):
+    """A coordinate along y or x, of a series or of a model's header."""
+
+    @property
+    def name(self) -> Hashable: ...
+    @property
+    def values(self) -> Sequence[float] | np.ndarray: ...
+    @property
+    def attrs(self) -> Mapping[str, Any]: ...
+
+
+def is_periodic(periodic: str, x: Axis | None) -> bool:
+    """True if the last column is next to the first: by `model.periodic`, or if that is "auto", on a circle of longitudes."""
+    if periodic == "auto":
+        return x is not None and is_longitude(str(x.name), x.attrs) and wraps(np.asarray(x.values))
+    return periodic == "lon"
 
 
 def areas(series: Series) -> np.ndarray | None:

@@ -19,6 +19,7 @@ from pdr_cli.data.series import Series, names, read_frames, size, units
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import MissingValuesError, TimeError, UsageError, VariableError
+from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.model import Model
 from pdr_cli.system.logs import Progress, log
 from pdr_cli.training.prepare import identities
@@ -240,7 +241,7 @@ def _some(found: Windows, series: Sequence[Series], why: str) -> None:
 
 def _readable(found: Windows, models: Mapping[str, Model], series: Sequence[Series]) -> Windows:
     """Windows that every model can start from: with land missing where training lacked it, others filled or left out."""
-    lands = [m.land_on(series[0]) for m in models.values() if m.card.land is not None]
+    lands = [Intake(m).never_observed(series[0]) for m in models.values() if m.card.land is not None]
     if not lands or len(lands) < len(models):
         return found
     found = found.with_land(np.logical_and.reduce(lands))
@@ -356,7 +357,9 @@ def _common_scale(job: Task) -> np.ndarray:
 
 def _climatology(job: Task) -> Climatology | None:
     """That of the first model's training data, on the truth's grid."""
-    return None if job.first is None else job.first.climatology.turned(job.first.check(job.series[0]).invert)
+    return (
+        None if job.first is None else job.first.climatology.turned(Intake(job.first).orientation(job.series[0]).invert)
+    )
 
 
 def _entries(job: Task, options: Options, known: Climatology | None) -> dict[str, Forecaster]:

@@ -11,6 +11,7 @@ import numpy as np
 from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.series import Series
 from pdr_cli.data.windows import Windows
+from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.model import Model
 from pdr_cli.verification.baselines import Baseline, Request
 
@@ -43,12 +44,13 @@ def of_model(model: Model, series: list[Series]) -> Forecaster:
     Raises:
         GridError, VariableError: the series do not fit it.
     """
-    turns = [model.check(one) for one in series]
+    intake = Intake(model)
+    turns = [intake.orientation(one) for one in series]
 
     def make(request: Request, windows: Windows, which: np.ndarray) -> np.ndarray:
         turn, steps = turns[0], model.card.config.data.in_steps
         times = [windows.times(int(i))[windows.in_steps - steps : windows.in_steps] for i in which]
-        history = model.filling().apply(turn.apply(request.observed[:, -steps:]), times)
+        history = intake.encoding.filling.apply(turn.apply(request.observed[:, -steps:]), times)
         return turn.invert(model.run(history, request.steps).fused)
 
     return Forecaster("model", make)

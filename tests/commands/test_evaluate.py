@@ -51,7 +51,7 @@ def test_the_numbers_are_those_of_predict(weather: Path, weather_run: Path) -> N
         squares = []
         for first in range(144, 160 - 8 + 1):
             truth = data.t2m.values[first + 4 : first + 8]
-            forecast = model.predict(data, init=str(data.time.values[first + 3])).values[:, 0]
+            forecast = model.predict(data, init=data.time.values[first + 3]).t2m.values
             squares.append(((forecast - truth) ** 2).mean())
     assert document["n_windows"] == len(squares) == 9
     assert document["scores"]["run"]["mse"]["overall"] == pytest.approx(np.mean(squares), rel=1e-5)
@@ -301,7 +301,7 @@ def weatherbench2_file(path: Path, data: xr.Dataset, inits: list[int], frames: n
 def test_forecasts_of_others_are_aligned_by_valid_time(weather: Path, weather_run: Path, tmp_path: Path) -> None:
     model, inits = pdr_cli.load(weather_run), [150, 148, 155]
     with xr.open_dataset(weather) as data:
-        frames = [model.predict(data, init=str(data.time.values[i])).values[:, 0] for i in inits]
+        frames = [model.predict(data, init=data.time.values[i]).t2m.values for i in inits]
         weatherbench2_file(
             tmp_path / "theirs.nc", data.isel(lat=slice(None, None, -1)), inits, np.stack(frames)[:, :, ::-1]
         )

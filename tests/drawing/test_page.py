@@ -14,6 +14,8 @@ from PIL import Image
 from pdr_cli.drawing import page, summary
 from pdr_cli.errors import OutputError
 from pdr_cli.inference import model as inference
+from pdr_cli.inference.forecast import forecast
+from pdr_cli.inference.intake import Intake
 from tests.drawing.documents import case, cases, document, everything
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -284,11 +286,12 @@ def test_a_page_that_cannot_be_written_is_refused_before_any_work(tmp_path):
 
 @pytest.mark.parametrize("steps", [0, 6])
 def test_a_case_is_the_models_own_forecast(weather, weather_run, steps):
-    """The window of 4 frames that starts at 10 ends at 13; its forecast is `Model.forecast` from there, bit for bit."""
+    """The window of 4 frames that starts at 10 ends at 13; its forecast is `forecast` from there, bit for bit."""
     model = inference.load(weather_run / "model.safetensors", "cpu")
-    (series,) = model.open([weather])
+    intake = Intake(model)
+    (series,) = intake.open([weather])
     made = page.case_of(model, series, 10, "best", 1.5, steps=steps)
-    expected = model.forecast(series, 13, steps or None)
+    expected = forecast(model, intake, series, 13, steps or None).frames
     assert np.array_equal(made.forecast.values, expected.values)
     assert np.array_equal(made.forecast.time.values, made.truth.time.values)
     assert np.array_equal(made.observed.time.values, series.time.values[10:14])
@@ -302,8 +305,9 @@ def test_gaussians_are_those_of_the_last_frame_asked_for(weather, weather_run):
     from pdr_cli.export import gaussians
 
     model = inference.load(weather_run / "model.safetensors", "cpu")
-    (series,) = model.open([weather])
-    drawn = gaussians.of_forecast(model, series, model.observe(series, 13), 6)
+    intake = Intake(model)
+    (series,) = intake.open([weather])
+    drawn = gaussians.of_forecast(model, series, intake.observe(series, 13), 6)
     assert np.array_equal(drawn.time.values, series.time.values[14:20])
     made = page.case_of(model, series, 10, "best", 1.5, steps=6)
     assert np.array_equal(made.gaussians["amplitude"], drawn.amplitude.values[-1])
