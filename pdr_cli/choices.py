@@ -11,10 +11,12 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pdr_cli.errors import ConfigError, PdrError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Family:
 
     def announced(self) -> dict[str, EntryPoint]:
         """Entry points by name; none of a family that is not open."""
+        from importlib.metadata import entry_points  # slow to import, and help texts do without
+
         return {point.name: point for point in entry_points(group=self.group)} if self.open else {}
 
     def help(self) -> str:

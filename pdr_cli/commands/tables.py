@@ -1,14 +1,17 @@
-"""The tables of `pdr evaluate`: on the terminal, and as CSV."""
+"""Tables that commands print: scores, on the terminal and as CSV, and benchmarks."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdr_cli.drawing.summary import lead_label
+from pdr_cli.system import atomic
 from pdr_cli.verification.document import Document, Skill, Spectra
 
 if TYPE_CHECKING:
@@ -193,3 +196,44 @@ def _skill(entry: Skill, index: int | None) -> str:
     if not sure:
         return f"[dim]{value:+.3f} n.s.[/]"
     return f"[{'green' if value > 0 else 'red'}]{value:+.3f}[/]"
+
+
+def significant(x: float | None) -> str:
+    """Three significant digits without an exponent: 0.0213, 1.25, 48.1, 52100; nothing for None."""
+    if x is None:
+        return ""
+    return f"{x:.0f}" if x >= 100 else f"{x:#.3g}"
+
+
+def machine_of(report: Mapping[str, Any]) -> str:
+    """Device, torch, threads and commit of a benchmark's report, in a line."""
+    title = f"{report['device']}, torch {report['torch']}, {report['threads']} threads"
+    return title + (f", commit {report['commit']}" if "commit" in report else "")
+
+
+def publish(report: Mapping[str, Any], table: Any, output: Path | None, as_json: bool) -> int:
+    """Write a benchmark's report as JSON to `output`, and print its table, or JSON instead.
+
+    Returns:
+        The exit code: 0, or 1 if a variant failed its check.
+    """
+    from rich.console import Console
+
+    text = json.dumps(report, indent=2, allow_nan=False)
+    if output is not None:
+        atomic.write_text(output, text + "\n")
+    if as_json:
+        print(text)
+    else:
+        console = Console()
+        # Without a terminal there is no width to respect, and a squeezed table cannot be read by a script.
+        (console if console.is_terminal else Console(width=140)).print(table)
+    return 0 if all(row["ok"] for row in report["rows"]) else 1
+
+
+def show_findings(rows: Sequence[dict[str, str]]) -> None:
+    """Print findings, each with its fix."""
+    for row in rows:
+        print(f"  {row['level']:<8} {row['what']}")
+        if row["fix"]:
+            print(f"  {'':<8} → {row['fix']}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import pytest
 import torch
 
 from pdr_cli.bench import step as bench_train
+from pdr_cli.commands import bench_train as command
 from pdr_cli.config import load
 from pdr_cli.errors import DeviceError, PdrError, UsageError
 from pdr_cli.training import setup
@@ -16,8 +16,17 @@ from tests.cli import pdr
 from tests.conftest import TINY
 
 SETTINGS = [*TINY, "in_steps=2", "out_steps=3"]  # rolled out, two passes a step
-small = partial(bench_train.run, preset="taxibj", settings=SETTINGS, size=(12, 12), batch=2, repeats=2, device="cpu")
-find = partial(bench_train.find_setting, backbone=None, batch=None, settings=[], device=torch.device("cpu"))
+SMALL = {"settings": SETTINGS, "size": (12, 12), "batch": 2, "repeats": 2, "device": "cpu"}
+
+
+def small(*, as_json=False, **options):
+    """`pdr bench-train` on small frames; its exit code."""
+    return command.run(bench_train.Options(**SMALL | options), None, as_json)
+
+
+def find(preset, **options):
+    """The setting of a preset."""
+    return bench_train.Options(preset, device="cpu", **options).setting()
 
 
 class InThisProcess:

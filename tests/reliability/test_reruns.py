@@ -93,7 +93,7 @@ def test_being_up_to_date_needs_no_torch(
     predict: Callable[..., tuple[int, str, str]], weather: Path, weather_run: Path
 ) -> None:
     assert predict()[0] == 0
-    script = "import sys\nsys.modules['torch'] = None\nfrom pdr_cli.app import main\nmain()"
+    script = "import sys\nsys.modules['torch'] = None\nfrom pdr_cli.process import main\nmain()"
     arguments = ["predict", weather, "-o", "f.nc", "-m", weather_run, "--skip-existing"]
     done = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=False

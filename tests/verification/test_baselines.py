@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pdr_cli import choices
 from pdr_cli.data import windows
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.series import make_series
@@ -178,7 +177,7 @@ def test_baselines_of_others_plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(sys.modules, "theirs", SimpleNamespace(double=double, short=short))
     point = EntryPoint("double", "theirs:double", "pdr.baselines")
-    monkeypatch.setattr(choices, "entry_points", lambda **wanted: EntryPoints([point]).select(**wanted))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **wanted: EntryPoints([point]).select(**wanted))
     request, _ = request_of(daily, 1)
     for name in ("double", "theirs:double"):
         assert np.array_equal(forecast(name, request), 2 * forecast("persistence", request))

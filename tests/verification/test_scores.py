@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pdr_cli import choices
 from pdr_cli.data.grid import area_weights
 from pdr_cli.errors import UsageError
 from pdr_cli.verification import aggregation, scores
@@ -275,7 +274,7 @@ def test_scores_of_one_statistic_share_its_sums() -> None:
 def test_scores_of_other_packages_serve_both_conventions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "theirs", SimpleNamespace(ROOT=scores.Score(scores.absolute_error, "1")))
     point = EntryPoint("root", "theirs:ROOT", "pdr.scores")
-    monkeypatch.setattr(choices, "entry_points", lambda **wanted: EntryPoints([point]).select(**wanted))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **wanted: EntryPoints([point]).select(**wanted))
     forecast, truth = random_pair(1, 1, 1, 4, 4)
     for convention in scores.CONVENTIONS:
         for name in ("root", "theirs:ROOT"):
