@@ -107,7 +107,7 @@ def test_csv_plot_traffic_and_video(
     [
         (["--metrics", "rms"], 2, "Did you mean 'rmse'"),
         (["--against", "persistance"], 2, "Did you mean 'persistence'"),
-        (["--split", "tset"], 2, "use test, val, train or all"),
+        (["--split", "tset"], 2, "test, val, train or all"),
         (["-o", "scores.txt"], 2, ".json or .csv"),
         (["-o", "nowhere/scores.json"], 73, "mkdir -p"),
     ],
