@@ -58,7 +58,7 @@ class LazyFrames(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._get)
 
     def _get(self, key: tuple[Any, ...]) -> np.ndarray:
-        with damage.named(self.file):
+        with damage.reading(self.file):
             return self._frames(key)
 
     def _frames(self, key: tuple[Any, ...]) -> np.ndarray:

@@ -22,7 +22,7 @@ from pdr_cli.data.series import Orientation, Series
 from pdr_cli.errors import CheckpointError, GridError, UsageError, VariableError
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.modelfile import ModelCard, Side
-from pdr_cli.system import devices, hashes
+from pdr_cli.system import devices
 from pdr_cli.system.logs import log
 from pdr_cli.system.memory import Batches
 
@@ -349,8 +349,8 @@ class Deferred(Model):
     def __init__(
         self, path: Path, device: str = "auto", repairs: Repairs | None = None, batch: int | None = None
     ) -> None:
-        self.card, self.path, self._wanted = modelfile.load_card(path), path, device
-        self.sha256 = hashes.sha256(path)
+        header = modelfile.read_header(path)
+        self.card, self.path, self._wanted, self.sha256 = header.card, path, device, header.sha256
         self.repairs = repairs or Repairs()
         self.batches = Batches(BATCH_OPTION, batch)
 
@@ -370,14 +370,14 @@ def load(path: Path, device: str = "auto", repairs: Repairs | None = None, batch
         DeviceError: a GPU that is not there.
     """
     where = devices.pick(device)
-    card, weights, climatology = modelfile.load(path)
-    sha256 = hashes.sha256(path)
+    file = modelfile.read(path)
+    card = file.card
     network = build(card.config, len(card.variables), card.size, is_periodic(card.config, card.x))
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict(file.weights)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights are not those of the network it describes: {error}") from error
-    return Model(network.eval().to(where), card, climatology, where, path, sha256, repairs, batch)
+    return Model(network.eval().to(where), card, file.climatology, where, path, file.sha256, repairs, batch)
 
 
 def is_periodic(config: Config, x: Side | None) -> bool:
