@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pdr_cli.data import grid, kinds, splits, windows
+from pdr_cli.data import grid, kinds, seen, splits, windows
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.formats.forecasts import ForecastFile
@@ -20,8 +20,8 @@ from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import MissingValuesError, TimeError, UsageError, VariableError
 from pdr_cli.inference.model import Model
+from pdr_cli.system import hashes
 from pdr_cli.system.logs import Progress, log
-from pdr_cli.training.prepare import identities
 from pdr_cli.verification import baselines, forecasters, scores, tally
 from pdr_cli.verification.analysis import Calibration, Concentration, Sharpness, Spectra, WarpingError, ratio
 from pdr_cli.verification.baselines import Request
@@ -132,9 +132,9 @@ def task(
         whole = [(n, 0, int(s.sizes["time"])) for n, s in enumerate(series)]
         found = windows.cut(series, whole, history, horizon, step, cache)
         _some(found, series, f"a window needs {history + horizon} unbroken steps, found {_longest(series)} in all")
-        ids = identities(series)
+        ids = seen.identities(series, hashes.sha256)
         for card in cards.values():
-            found = splits.select(found, ids, card.seen, split)
+            found = seen.select(found, ids, card.seen, split)
         found = splits.apart(found) if split == "test" and cards else found
         found = _readable(found, models, series)
         _some(found, series, f"no window is {split} data for {', '.join(models)}" + _later(split))
@@ -243,7 +243,7 @@ def _readable(found: Windows, models: Mapping[str, Model], series: Sequence[Seri
     lands = [m.land_on(series[0]) for m in models.values() if m.card.land is not None]
     if not lands or len(lands) < len(models):
         return found
-    found = found.with_land(np.logical_and.reduce(lands))
+    found = found.with_never_observed(np.logical_and.reduce(lands))
     if all(m.card.config.data.fill_missing != "none" for m in models.values()):
         return found
     whole = found.observed_whole()
@@ -356,7 +356,7 @@ def _common_scale(job: Task) -> np.ndarray:
 
 def _climatology(job: Task) -> Climatology | None:
     """That of the first model's training data, on the truth's grid."""
-    return None if job.first is None else job.first.climatology.turned(job.first.check(job.series[0]).invert)
+    return None if job.first is None else job.first.climatology.reoriented(job.first.check(job.series[0]).invert)
 
 
 def _entries(job: Task, options: Options, known: Climatology | None) -> dict[str, Forecaster]:
