@@ -16,9 +16,10 @@ from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.formats import netcdf
+from pdr_cli.data.grid import Orientation, orient, wraps
 from pdr_cli.data.kinds import Kind
 from pdr_cli.data.missing import Filling
-from pdr_cli.data.series import Orientation, Series
+from pdr_cli.data.series import Series
 from pdr_cli.errors import CheckpointError, GridError, UsageError, VariableError
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.modelfile import ModelCard, Side
@@ -268,7 +269,7 @@ class Model:
         model_y, model_x = (None if s is None else np.asarray(s.values) for s in mine)
         turn = None
         if fields.size(series)[0] == self.card.size[0]:
-            turn = fields.orient(here_y, here_x, model_y, model_x)
+            turn = orient(here_y, here_x, model_y, model_x)
         if turn is None or fields.size(series)[1] - turn.repeats_x != self.card.size[1]:
             here, there = ("{} x {}".format(*s) for s in (fields.size(series), self.card.size))
             raise GridError(
@@ -383,7 +384,7 @@ def load(path: Path, device: str = "auto", repairs: Repairs | None = None, batch
 def is_periodic(config: Config, x: Side | None) -> bool:
     """True if the last column is a neighbour of the first: `model.periodic`, or by itself on a circle of longitudes."""
     if config.model.periodic == "auto":
-        return x is not None and is_longitude(x) and fields.wraps(np.asarray(x.values))
+        return x is not None and is_longitude(x) and wraps(np.asarray(x.values))
     return config.model.periodic == "lon"
 
 

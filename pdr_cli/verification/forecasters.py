@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pdr_cli.data.formats.forecasts import ForecastFile
-from pdr_cli.data.series import Orientation, Series
+from pdr_cli.data.grid import Orientation
+from pdr_cli.data.series import Series
 from pdr_cli.data.windows import Windows
 from pdr_cli.inference.model import Model
 from pdr_cli.verification.baselines import Baseline, Request
