@@ -16,7 +16,7 @@ from pdr_cli import __version__, config
 from pdr_cli.commands import inputs
 from pdr_cli.config import Config
 from pdr_cli.data import grid
-from pdr_cli.data.missing import Land
+from pdr_cli.data.missing import CellMask
 from pdr_cli.data.series import describe
 from pdr_cli.errors import ConfigError, InputNotFoundError, OutputError, UsageError
 from pdr_cli.inference import model as inference
@@ -270,7 +270,7 @@ def _card(
         step=prepared.step,
         scaling=measured.scaling,
         limits=measured.limits,
-        land=None if prepared.missing is None else Land.of(prepared.missing.land),
+        land=None if prepared.missing is None else CellMask.of(prepared.missing.never_observed),
         seen=what_was_seen(prepared),
         data=data_files,
         training={

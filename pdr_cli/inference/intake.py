@@ -16,7 +16,8 @@ from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.formats import netcdf
-from pdr_cli.data.series import Orientation, Series
+from pdr_cli.data.grid import Orientation, orient
+from pdr_cli.data.series import Series
 from pdr_cli.errors import GridError, UsageError, VariableError
 from pdr_cli.inference.model import ModelHeader
 from pdr_cli.runs.modelfile import ModelCard
@@ -175,7 +176,7 @@ class Intake:
         found = None
         if fields.size(series)[0] == card.size[0]:
             y, x = (fields.side(series, d) for d in ("y", "x"))
-            found = fields.orient(*(None if s is None else np.asarray(s.values, float) for s in (y, x, card.y, card.x)))
+            found = orient(*(None if s is None else np.asarray(s.values, float) for s in (y, x, card.y, card.x)))
         if found is None or fields.size(series)[1] - found.repeats_x != card.size[1]:
             raise GridError(
                 f"{file} is on a grid of {_by(fields.size(series))}",
@@ -186,8 +187,8 @@ class Intake:
 
     def never_observed(self, series: Series) -> np.ndarray:
         """Cells that training never observed, on the grid of a series: [C, H, W]."""
-        land = self.card.land
-        cells = np.zeros((len(self.card.variables), *self.card.size), bool) if land is None else land.cells
+        cells = self.model.never_observed
+        cells = np.zeros((len(self.card.variables), *self.card.size), bool) if cells is None else cells
         return self.orientation(series).invert(cells)
 
     def observe(self, series: Series, init: int | None = None) -> Observed:
@@ -207,19 +208,20 @@ class Intake:
         inserted = len(frames) - (stop - start)
         frames, times = orientation.apply(frames[-in_steps:]), times[-in_steps:]
         absent = ~np.isfinite(frames)
-        if self.card.land is not None:
-            absent &= ~self.card.land.cells
+        if self.model.never_observed is not None:
+            absent &= ~self.model.never_observed
         filled = self.encoding.filling.apply(frames[None], [times])
         notes = self._notes(inserted, absent)
         return Observed(filled, orientation, start, stop, absent.all(axis=0), notes)
 
     def _believable(self, frames: np.ndarray, series: Series, start: int, orientation: Orientation) -> np.ndarray:
         """Frames [T, C, H, W] of a series from step `start`: NaN for absurd values and where training observed nothing."""
-        land = None if self.card.land is None else orientation.invert(self.card.land.cells)
+        cells = self.model.never_observed
+        cells = None if cells is None else orientation.invert(cells)
         if self.encoding.filling.method == "none":
-            missing.check(frames, series, start, land)
+            missing.check(frames, series, start, cells)
         frames = missing.without_absurd(frames)
-        frames = frames if land is None else np.where(land, np.float32(np.nan), frames)
+        frames = frames if cells is None else np.where(cells, np.float32(np.nan), frames)
         if self.card.limits is not None and self.model.kind.learned_range and not self.policy.allow_out_of_range:
             limits.check(frames, series, start, self.card.limits)
         return frames

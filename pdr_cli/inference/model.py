@@ -79,6 +79,11 @@ class ModelHeader:
         return kinds.named(self.card.kind)
 
     @property
+    def never_observed(self) -> np.ndarray | None:
+        """Cells that were missing in every training frame: [C, H, W]; None if there are none."""
+        return None if self.card.land is None else self.card.land.cells
+
+    @property
     def label(self) -> str:
         """The run folder of the model, or its file."""
         return str(self.path.parent if self._is_of_a_run else self.path)
@@ -96,10 +101,9 @@ class ModelHeader:
         """Data units to network units; missing values are filled as in training, or by `fill_missing` if it is not "none"."""
         card = self.card
         mean = card.scaling.offset if card.limits is None else card.limits.mean
-        land = None if card.land is None else card.land.cells
         method = card.config.data.fill_missing if fill_missing == "none" else fill_missing
         climatology = None if method == "none" else self.climatology
-        return Encoding(card.scaling, Filling(np.asarray(mean), land, method, climatology))
+        return Encoding(card.scaling, Filling(np.asarray(mean), self.never_observed, method, climatology))
 
 
 class Model(ModelHeader):

@@ -65,7 +65,7 @@ def test_a_later_file_is_all_test_and_the_training_file_is_not(
     with xr.open_dataset(weather) as data:
         data.isel(time=slice(0, 100)).to_netcdf(tmp_path / "seen.nc")
     result = pdr("evaluate", "seen.nc", "-m", weather_run)
-    assert (result.code, "used in training" in result.last) == (65, True)
+    assert (result.code, "used to train" in result.last) == (65, True)
     assert pdr("evaluate", "seen.nc", "-m", weather_run, "--split", "all").code == 0
 
 
@@ -107,7 +107,7 @@ def test_csv_plot_traffic_and_video(
     [
         (["--metrics", "rms"], 2, "Did you mean 'rmse'"),
         (["--against", "persistance"], 2, "Did you mean 'persistence'"),
-        (["--split", "tset"], 2, "use test, val, train or all"),
+        (["--split", "tset"], 2, "test, val, train or all"),
         (["-o", "scores.txt"], 2, ".json or .csv"),
         (["-o", "nowhere/scores.json"], 73, "mkdir -p"),
     ],
