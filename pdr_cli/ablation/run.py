@@ -28,18 +28,17 @@ from pdr_cli.errors import ConfigError, DataError, InputNotFoundError, Interrupt
 from pdr_cli.inference import model as inference
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system import atomic, devices, locks
-from pdr_cli.system.logs import Silence, log, progress
+from pdr_cli.system.logs import log, progress
 from pdr_cli.training import ranks
 from pdr_cli.training import run as training
 from pdr_cli.training.loop import NonFiniteLossError
 from pdr_cli.training.prepare import Prepared, find_files, prepare
 from pdr_cli.training.run import Run
-from pdr_cli.verification import evaluation
+from pdr_cli.verification import evaluation, task
 from pdr_cli.verification.evaluation import Options
 
 PLAN = "ablation.json"
 FOR_TRAINING = 0.8  # of a budget; the rest is for validation, scoring and drawing
-SHARPNESS = {"detail": "ratio", "gradient": "gradient"}  # our columns, and their names among the spectra
 
 
 @dataclass
@@ -296,12 +295,13 @@ def _metrics(prepared: Prepared) -> Sequence[str]:
 
 def _scores(model: inference.Model, prepared: Prepared, split: str, against: Sequence[str]) -> dict[str, Any]:
     """Scores over all lead times, by forecaster; the model's name is "model"."""
-    job = evaluation.task({"model": model}, {}, prepared.series, split)
+    chosen = task.build({"model": model}, {}, prepared.series, split)
     options = Options(_metrics(prepared), against, analyses=("spectra",))
-    document = evaluation.evaluate(job, options, Silence()).document
+    document = evaluation.evaluate(chosen, options).document
+    sharpness = {"detail": document.spectra.ratio, "gradient": document.spectra.gradient} if document.spectra else {}
     found: dict[str, Any] = {
-        name: {metric: document["scores"][name][metric]["overall"] for metric in document["metrics"]}
-        | {column: document["spectra"][key][name] for column, key in SHARPNESS.items()}
-        for name in document["scores"]
+        name: {metric: document.scores[name][metric].overall for metric in document.metrics}
+        | {column: values[name] for column, values in sharpness.items()}
+        for name in document.scores
     }
-    return found | {"units": document["metric_units"], "windows": document["n_windows"]}
+    return found | {"units": document.metric_units, "windows": document.n_windows}

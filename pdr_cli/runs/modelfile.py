@@ -18,10 +18,10 @@ from pdr_cli.config import Config
 from pdr_cli.data import series as fields
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.limits import Limits
-from pdr_cli.data.missing import Land
+from pdr_cli.data.missing import CellMask
 from pdr_cli.data.scaling import Scaling
+from pdr_cli.data.seen import Seen
 from pdr_cli.data.series import Series
-from pdr_cli.data.splits import Seen
 from pdr_cli.data.times import Step
 from pdr_cli.errors import CheckpointError, ConfigError
 from pdr_cli.system import atomic, damage, hashes
@@ -66,7 +66,12 @@ class ModelCard:
     data: tuple[dict[str, str], ...]
     training: dict[str, Any]
     limits: Limits | None = None
-    land: Land | None = None
+    land: CellMask | None = None
+
+    @property
+    def never_observed(self) -> np.ndarray | None:
+        """Cells that were missing in every training frame, [C, H, W]; None if there are none."""
+        return None if self.land is None else self.land.cells
 
     def to_json(self) -> str:
         """The card as JSON."""
@@ -102,7 +107,7 @@ class ModelCard:
                 limits=None if values.get("limits") is None else Limits(*map(tuple, values["limits"].values())),
                 land=None
                 if values.get("land") is None
-                else Land(tuple(values["land"]["shape"]), values["land"]["packed"]),
+                else CellMask(tuple(values["land"]["shape"]), values["land"]["packed"]),
             )
         except ConfigError as error:
             raise CheckpointError(f"{where} was written by another version of pdr: {error}") from error

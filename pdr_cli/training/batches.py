@@ -44,8 +44,10 @@ class TrainingData:
         return replace(self, val=self.val.spread(most))
 
     def batch(self, windows: Windows, which: np.ndarray, device: torch.device) -> Batch:
-        """Windows in network units: land is filled in all frames, other missing values in the observed ones."""
-        may_lack: Literal["none", "following", "all"] = "none" if windows.land is None else "following"
+        """Windows in network units: cells that were never observed are filled in all frames,
+
+        other missing values in the observed frames alone."""
+        may_lack: Literal["none", "following", "all"] = "none" if windows.never_observed is None else "following"
         frames = windows.batch(which, missing="all" if self.encoding.filling.method != "none" else may_lack)
         known = np.isfinite(np.concatenate(frames, axis=1))
         times = [windows.times(int(i))[: windows.in_steps] for i in which]

@@ -9,7 +9,7 @@ import torch
 
 from pdr_cli import __version__
 from pdr_cli.config import Config
-from pdr_cli.data.missing import Land
+from pdr_cli.data.missing import CellMask
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.training.prepare import Measured, Prepared, what_was_read, what_was_seen
@@ -30,7 +30,7 @@ def card_of(config: Config, prepared: Prepared, measured: Measured, start: WarmS
         step=prepared.step,
         scaling=measured.scaling,
         limits=measured.limits,
-        land=None if prepared.missing is None else Land.of(prepared.missing.land),
+        land=None if prepared.missing is None else CellMask.of(prepared.missing.never_observed),
         seen=what_was_seen(prepared),
         data=what_was_read(prepared),
         training={

@@ -142,7 +142,7 @@ def build(config: Config, prepared: Prepared) -> PDR:
 
 def periodic(config: Config, prepared: Prepared) -> bool:
     """True if the last column is a neighbour of the first."""
-    return inference.is_periodic(config, modelfile.side_of(prepared.series[0], "x"))
+    return grid.is_periodic(config.model.periodic, modelfile.side_of(prepared.series[0], "x"))
 
 
 def fit(run: Run) -> Position:
