@@ -52,7 +52,7 @@ def test_a_damaged_state_is_replaced_by_the_one_before_and_training_ends_the_sam
     whole = {k: v.clone() for k, v in weights_of(run).items()}
     damage(run.state)
     result = pdr("train", "--resume", "-o", "run", "--steps", "6")
-    assert (result.code, "going on from the state before it, of step 3" in result.err) == (0, True), result.err
+    assert (result.code, "continuing from the previous state, of step 3" in result.err) == (0, True), result.err
     assert "SHA-256" in result.err
     again = weights_of(run)
     assert all(whole[k].equal(again[k]) for k in whole)
@@ -165,6 +165,19 @@ def test_a_signal_lets_the_step_end_and_saves_it(
     result = pdr("train", "--resume", "-o", "run", "--steps", "12", "-q")
     assert (result.code, f"{number.name} at step 8; state saved" in result.last) == (128 + number, True), result.last
     assert state.read(run.state)[0].step == 8
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_several_ranks_are_refused_with_one_line_of_the_first(
+    weather: Path, monkeypatch: pytest.MonkeyPatch, rank: str, lines: int
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun sets it
+    monkeypatch.setenv("RANK", rank)
+    for more in ([], ["--ablation", "loss"]):
+        result = pdr("train", "--preset", "demo", "--data", weather, "-o", "run", *tiny_settings(), *more)
+        assert (result.code, len(result.err.splitlines())) == (2, lines), result.err
+        assert not lines or "start `pdr train` without torchrun" in result.last
+    assert not Path("run").exists()
 
 
 def test_training_starts_no_process_that_could_die(
