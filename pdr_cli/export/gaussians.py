@@ -14,6 +14,7 @@ from pdr_cli.data.series import Series, names
 from pdr_cli.errors import UsageError
 from pdr_cli.inference.model import Model, Observed
 from pdr_cli.models.gaussians.base import GaussianAdapter
+from pdr_cli.models.interfaces import Batch
 from pdr_cli.splat.reference import density
 from pdr_cli.system.atomic import atomic_output
 
@@ -39,7 +40,7 @@ def of_forecast(model: Model, series: Series, window: Observed, steps: int | Non
     steps = steps or model.card.config.data.out_steps
     with torch.inference_mode():
         x = torch.from_numpy(model.card.scaling.apply(window.frames)).to(model.device)
-        drawn = adapter.gaussians(model.network(x, steps).coarse, x[:, -1])
+        drawn = adapter.gaussians(model.network(Batch(x, steps)).coarse, x)
     if adapter.normalize == "density":
         drawn = drawn._replace(amplitudes=drawn.amplitudes * density(drawn.scale))
     coords, scale, rotation, amplitudes = (t[0].float().cpu().numpy() for t in drawn)

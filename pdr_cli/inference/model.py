@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from pdr_cli.config import Config
 from pdr_cli.data import formats, kinds, limits, missing, regrid, units, windows
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
@@ -21,7 +20,7 @@ from pdr_cli.data.missing import Filling
 from pdr_cli.data.series import Orientation, Series
 from pdr_cli.errors import CheckpointError, GridError, UsageError, VariableError
 from pdr_cli.runs import modelfile
-from pdr_cli.runs.modelfile import ModelCard, Side
+from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.system import devices, hashes
 from pdr_cli.system.logs import log
 from pdr_cli.system.memory import Batches
@@ -295,9 +294,12 @@ class Model:
         """Fused, coarse and painted frames, each [B, τ, C, H, W] in network units, of as many as the network sees at once."""
         import torch
 
+        from pdr_cli.models.interfaces import Batch
+
         with torch.inference_mode():
-            out = self.network(torch.from_numpy(x).to(self.device), steps)
-        return tuple(None if frames is None else frames.float().cpu().numpy() for frames in out)
+            out = self.network(Batch(torch.from_numpy(x).to(self.device), steps))
+        layers = (out.fused, out.coarse, out.layer)
+        return tuple(None if frames is None else frames.float().cpu().numpy() for frames in layers)
 
     def _hide_land(self, frames: np.ndarray) -> np.ndarray:
         """Network units [B, τ, C, H, W] to data units, NaN where training never knew a value."""
@@ -369,37 +371,14 @@ def load(path: Path, device: str = "auto", repairs: Repairs | None = None, batch
         CheckpointError: truncated, altered, foreign or too new.
         DeviceError: a GPU that is not there.
     """
+    from pdr_cli.models import registry
+
     where = devices.pick(device)
     card, weights, climatology = modelfile.load(path)
     sha256 = hashes.sha256(path)
-    network = build(card.config, len(card.variables), card.size, is_periodic(card.config, card.x))
+    network = registry.build(card.config.model, card.frames)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights are not those of the network it describes: {error}") from error
     return Model(network.eval().to(where), card, climatology, where, path, sha256, repairs, batch)
-
-
-def is_periodic(config: Config, x: Side | None) -> bool:
-    """True if the last column is a neighbour of the first: `model.periodic`, or by itself on a circle of longitudes."""
-    if config.model.periodic == "auto":
-        return x is not None and is_longitude(x) and fields.wraps(np.asarray(x.values))
-    return config.model.periodic == "lon"
-
-
-def is_longitude(x: Side) -> bool:
-    """True if a coordinate's attributes or name say so."""
-    marks = {x.attrs.get("standard_name"), x.attrs.get("units"), x.name.lower()}
-    return bool(marks & {"longitude", "lon", "degrees_east", "degree_east"})
-
-
-def build(config: Config, channels: int, size: tuple[int, int], periodic: bool = False) -> PDR:
-    """The network that a configuration describes, for data of this many channels and this size (H, W)."""
-    from pdr_cli.models.pdr import build_pdr
-
-    return build_pdr(
-        in_steps=config.data.in_steps,
-        channels=channels,
-        size=size,
-        **config.model.model_dump() | {"periodic": periodic},
-    )

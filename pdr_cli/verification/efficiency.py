@@ -29,13 +29,15 @@ def measure(model: Model) -> dict[str, Any]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    from pdr_cli.models.interfaces import Batch
+
     card, network = model.card, model.network
     steps = card.config.data.out_steps
     x = torch.zeros(1, card.config.data.in_steps, len(card.variables), *card.size, device=model.device)
     counter = FlopCounterMode(display=False)
     # The counter does not know the fused attention of CPUs.
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
-        network(x, steps)
+        network(Batch(x, steps))
     alone, p90 = _seconds(model, x, steps)
     together, _ = _seconds(model, x.expand(BATCH, -1, -1, -1, -1).contiguous(), steps)
     flops = counter.get_total_flops()
@@ -60,12 +62,15 @@ def _seconds(model: Model, x: torch.Tensor, steps: int) -> tuple[float, float]:
     import numpy as np
     import torch
 
+    from pdr_cli.models.interfaces import Batch
+
+    batch = Batch(x, steps)
     times: list[float] = []
     began = time.perf_counter()
     with torch.inference_mode():
         for run in range(WARM_UP + RUNS):
             start = time.perf_counter()
-            model.network(x, steps)
+            model.network(batch)
             if model.device.type == "cuda":
                 torch.cuda.synchronize(model.device)
             times.append(time.perf_counter() - start)

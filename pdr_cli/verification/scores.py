@@ -150,7 +150,7 @@ class SSIM(_Mean):
     def per_frame(self, sample: Sample) -> Counted:
         import torch
 
-        from pdr_cli.training.losses import ssim_map, window_means
+        from pdr_cli.models.similarity import ssim_map, window_means
 
         given, wanted, span = (
             torch.from_numpy(np.ascontiguousarray(a, np.float64))
