@@ -19,8 +19,9 @@ from pdr_cli.data import grid
 from pdr_cli.data.missing import CellMask
 from pdr_cli.data.series import describe
 from pdr_cli.errors import ConfigError, InputNotFoundError, OutputError, UsageError
-from pdr_cli.inference import model as inference
+from pdr_cli.models import registry
 from pdr_cli.models.gaussians.base import GaussianAdapter
+from pdr_cli.models.interfaces import Batch, Frames
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
@@ -156,14 +157,15 @@ def _folder(resolved: Config, out: Path | None, resume: bool, dry_run: bool) -> 
 def build(resolved: Config, prepared: Prepared) -> PDR:
     """A new network, by the preset's seed."""
     torch.manual_seed(resolved.train.seed)
-    network = inference.build(resolved, prepared.channels, prepared.size, periodic(resolved, prepared))
+    network = registry.build(resolved.model, frames_of(resolved, prepared))
     log.info("model   %s", _model_line(network, resolved, prepared.size))
     return network
 
 
-def periodic(resolved: Config, prepared: Prepared) -> bool:
-    """True if the network takes the last column for a neighbour of the first."""
-    return grid.is_periodic(resolved.model.periodic, modelfile.side_of(prepared.series[0], "x"))
+def frames_of(resolved: Config, prepared: Prepared) -> Frames:
+    """The frames that the network is built for."""
+    x = modelfile.side_of(prepared.series[0], "x")
+    return modelfile.frames_of(resolved, prepared.channels, prepared.size, x)
 
 
 def fit(
@@ -224,7 +226,7 @@ def trainer(
         resolved.train.loss,
         l1_weight=resolved.train.l1_weight,
         data_range=torch.tensor(measured.scaling.data_range, device=where),
-        periodic=periodic(resolved, prepared),
+        periodic=frames_of(resolved, prepared).periodic,
     )
     return Trainer(
         network,
@@ -319,7 +321,7 @@ def _dry_run(resolved: Config, prepared: Prepared, network: PDR) -> None:
     counter = FlopCounterMode(display=False)
     # The counter does not know the fused attention of CPUs.
     with sdpa_kernel(SDPBackend.MATH), counter, torch.no_grad():
-        network(x, data.out_steps)
+        network(Batch(x, data.out_steps))
     weights = sum(p.numel() for p in network.parameters()) * 4
     print(config.dump(resolved))
     print(f"# data        {describe(prepared.series[0])}{_more(len(prepared.series))}")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pdr_cli.errors import CheckpointError, InputNotFoundError, did_you_mean
+from pdr_cli.choices import PREDICTORS
+from pdr_cli.errors import CheckpointError, did_you_mean
+from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.predictors.simvp import SimVP
 from pdr_cli.models.predictors.translators.options import Grid, TranslatorOptions
-from pdr_cli.models.registry import TRANSLATORS
-from pdr_cli.system import damage
 
 # Its names of the translators, in lower case, and ours.
 MODEL_TYPES = {
@@ -82,8 +79,9 @@ class Architecture:
             drop_path=drop_path,
             grid=Grid(size, 2 ** (self.n_s // 2)),
         )
-        translator = TRANSLATORS[self.backbone](options)
-        return SimVP(self.in_steps, self.channels, translator, self.hid_s, self.n_s, self.kernels)
+        translator = PREDICTORS.find(self.backbone)(options)
+        frames = Frames(self.in_steps, self.channels, size)
+        return SimVP(frames, translator, self.hid_s, self.n_s, self.kernels)
 
 
 def from_openstl(
@@ -113,37 +111,6 @@ def from_openstl(
     model = found.build((H, W), float(config.get("drop_path") or 0.0))
     load_strictly(model, weights, f"{found.backbone} for frames {T} x {C} x {H} x {W}")
     return model.eval()
-
-
-def load_openstl(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a .pth or .ckpt file, by the names that `from_openstl` takes. Nothing in the file is executed.
-
-    Raises:
-        InputNotFoundError: there is no such file.
-        CheckpointError: it holds more than weights, or is damaged.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputNotFoundError(f"no weights in {path}: there is no such file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} {_why_refused(str(error))}") from error
-    except damage.FAILURES as error:
-        raise CheckpointError(f"{path} is no PyTorch file, or is damaged: {damage.first_line(error)}") from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}; a state dict, names to tensors, is needed")
-    return tensors_of(content)
-
-
-def _why_refused(message: str) -> str:
-    needed = re.search(r"GLOBAL (\S+)", message)
-    if needed is None:
-        return f"is no PyTorch file, or is damaged: {message.splitlines()[-1]}"
-    return (
-        f"needs {needed[1]}, which is more than weights, and a file that can name code is not read; "
-        "where it was written, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
-    )
 
 
 def tensors_of(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from pdr_cli.data.scaling import Scaling
 from pdr_cli.data.series import size
 from pdr_cli.data.windows import Windows
 from pdr_cli.errors import DataError, InterruptedRun
+from pdr_cli.models import interfaces
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system import atomic, space
@@ -170,10 +171,10 @@ class Trainer:
         """
         _, y, weight, _ = batch
         with self._autocast:
-            out, taught = step.rehearse(self.network, batch, done, at_once)
+            out = step.forward_in_parts(self.network, batch, done, at_once)
             loss, terms = self.loss(out.fused, y, weight)
-            total = loss + sum(taught.values())
-            terms |= taught
+            total = loss + sum(out.terms.values())
+            terms |= out.terms
             if self.config.coarse_weight:
                 # Unsupervised, the coarse forecast becomes whatever suits the fusion, and feeding it back goes astray.
                 terms["coarse_loss"] = coarse_loss = self.loss(out.coarse, y, weight)[0]
@@ -254,7 +255,8 @@ class Trainer:
 
     def _forecast(self, x: torch.Tensor, steps: int, at_once: int) -> torch.Tensor:
         """[B, T, C, H, W] → [B, τ, C, H, W]."""
-        return torch.cat([self.network(x[i : i + at_once], steps).fused for i in range(0, len(x), at_once)])
+        parts = (x[i : i + at_once] for i in range(0, len(x), at_once))
+        return torch.cat([self.network(interfaces.Batch(part, steps)).fused for part in parts])
 
     def _record(self, event: str, **values: Any) -> None:
         line = {"event": event, "step": self.position.step, "seconds": round(self.position.elapsed, 2), **values}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor
 
 from pdr_cli import models
-from pdr_cli.errors import CheckpointError, InputNotFoundError
-from pdr_cli.models.openstl import architecture_of, from_openstl, load_openstl, tensors_of
-from pdr_cli.models.registry import build_predictor
+from pdr_cli.errors import CheckpointError
+from pdr_cli.models.openstl import architecture_of, from_openstl, tensors_of
+from pdr_cli.runs.openstl import load_openstl
+from tests.models.builders import build_predictor
 from tests.models.published import NAMES
 from tests.models.test_released import listed
 
@@ -175,39 +175,10 @@ def test_truncated_state_says_what_every_model_has() -> None:
         from_openstl(state, SHAPE)
 
 
-def test_file_of_weights_is_read(tmp_path: Path) -> None:
-    state = small_state("tau")
-    torch.save({"epoch": 1, "state_dict": {f"model.{k}": v for k, v in state.items()}}, tmp_path / "best.ckpt")
-    assert all(torch.equal(tensor, state[name]) for name, tensor in load_openstl(tmp_path / "best.ckpt").items())
-
-
-def test_file_that_names_code_is_not_read(tmp_path: Path) -> None:
-    torch.save({"hparams": argparse.Namespace(lr=1), "state_dict": small_state("tau")}, tmp_path / "a.ckpt")
-    with pytest.raises(CheckpointError, match=r"a.ckpt needs argparse.Namespace, which is more than weights"):
-        load_openstl(tmp_path / "a.ckpt")
-
-
-@pytest.mark.parametrize("content", [b"", b"no weights here", b"PK\x03\x04 cut"])
-def test_damaged_file_is_said_to_be(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"a.pth is no PyTorch file, or is damaged"):
-        load_openstl(tmp_path / "a.pth")
-
-
-def test_file_of_something_else_is_said_to_be(tmp_path: Path) -> None:
-    torch.save(torch.zeros(3), tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match="holds a Tensor; a state dict"):
-        load_openstl(tmp_path / "a.pth")
-
-
-def test_file_that_is_not_there_is_said_to_be() -> None:
-    with pytest.raises(InputNotFoundError, match=r"nowhere\.pth"):
-        load_openstl("nowhere.pth")
-
-
 def test_the_package_offers_it_and_imports_torch_only_then() -> None:
     script = "import sys, pdr_cli.models; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
     assert models.from_openstl is from_openstl
+    assert models.load_openstl is load_openstl
     with pytest.raises(AttributeError, match="no attribute 'from_opensl'"):
         models.from_opensl  # noqa: B018

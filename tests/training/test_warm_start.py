@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pdr_cli.models.registry import build_predictor
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.system import hashes
 from tests.builders import traffic_file
 from tests.cli import Result, pdr
 from tests.conftest import tiny_settings
+from tests.models.builders import build_predictor
 
 MakeRun = Callable[..., Path]
 STILL = ("--set", "train.lr=1e-12")  # a step this small moves no weight that can be seen

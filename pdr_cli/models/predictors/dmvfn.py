@@ -8,13 +8,17 @@ are computed all the same, so leaving them out saves no time.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError
-from pdr_cli.models.predictors.simvp import pad_to_multiple, where_known
+from pdr_cli.models.interfaces import Batch, Frames, Predictor, Terms, target_of
+from pdr_cli.models.layers import pad_to_multiple, where_known
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 # From the coarsest to the finest: how much smaller the grid is, and the width of a block over hid_t (160, 80 and 44).
 SCALES, WIDTHS = (4, 2, 1), (1.0, 0.5, 0.275)
@@ -26,37 +30,42 @@ LEVELS = 5  # of the Laplacian pyramids
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
-class DMVFN(nn.Module):
+class DMVFN(Predictor):
     """n_t blocks at a quarter of the grid, as many at half of it and on the whole.
 
-    A forecast frame joins the last observed one for the next. Moved frames need no anchor: `anchored` changes nothing.
+    The next frame is forecast from the last frame and the one before it.
 
     Args:
-        in_steps: T, at least 2.
-        channels: C.
-        hid_s: channels of the module that chooses; authors: 32.
-        hid_t: channels of the widest blocks; authors: 160.
-        n_t: blocks at each scale; authors: 3.
+        frames: T, at least 2, and C.
+        options: `hid_s` channels of the routing module (authors: 32), `hid_t` channels of the widest blocks (160), `n_t`
+            blocks at each scale (3).
 
     Raises:
         ConfigError: a single observed frame.
     """
 
-    any_horizon = True
-
-    def __init__(self, in_steps: int, channels: int, *, hid_s: int, hid_t: int, n_t: int, **_: Any) -> None:
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
         super().__init__()
-        if in_steps < 2:
-            raise ConfigError("in_steps is 1; dmvfn sees motion between two frames: --set data.in_steps=2 or more.")
+        if frames.in_steps < 2:
+            raise ConfigError(
+                "data.in_steps is 1", "2 or more, because dmvfn reads motion from two frames", "--set data.in_steps=2"
+            )
         self.blocks = nn.ModuleList(
-            VoxelFlowBlock(channels, multiple_of_4(hid_t * share), scale)
+            VoxelFlowBlock(frames.channels, multiple_of_4(options.hid_t * share), scale)
             for scale, share in zip(SCALES, WIDTHS, strict=True)
-            for _ in range(n_t)
+            for _ in range(options.n_t)
         )
-        self.routing = Routing(channels, hid_s, len(self.blocks))
+        self.routing = Routing(frames.channels, options.hid_s, len(self.blocks))
 
-    def forward(self, x: Tensor, steps: int | None = None, anchored: bool = False) -> Tensor:
-        """The frames that follow: x: [B, T, C, H, W] → [B, steps, C, H, W], default T of them."""
+    def forward(
+        self,
+        x: Tensor,
+        steps: int | None = None,
+        anchored: bool = False,
+        covariates: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """See `Predictor.forward`; moved frames need no anchor, so `anchored` changes nothing."""
         H, W = x.shape[-2:]
         before, last = (pad_to_multiple(x[:, t], MULTIPLE) for t in (-2, -1))
         frames = []
@@ -65,19 +74,15 @@ class DMVFN(nn.Module):
             frames.append(last[..., :H, :W])
         return torch.stack(frames, dim=1)
 
-    def training_forecast(
-        self, x: Tensor, target: Tensor, progress: float, anchored: bool = False, known: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Each frame from the two true ones before it, and the pyramid loss of all of them, observed ones too.
-
-        Arguments as for `Recurrent.training_forecast`.
-        """
-        true = torch.cat([x, target], dim=1)
+    def training_forward(self, batch: Batch, anchored: bool = False) -> tuple[Tensor, Terms]:
+        """Each frame, observed ones too, from the two true frames before it, and the pyramid loss of all of them."""
+        x = batch.observed
+        true = torch.cat([x, target_of(batch)], dim=1)
         following, (H, W) = true[:, 2:].flatten(0, 1), x.shape[-2:]
         before, last = (pad_to_multiple(two.flatten(0, 1), MULTIPLE) for two in (true[:, :-2], true[:, 1:-1]))
         made = [frames[..., :H, :W] for frames in self.advance(before, last)]
-        there = None if known is None else known[:, 2:].flatten(0, 1)
-        loss = torch.stack([pyramid_distance(where_known(frames, following, there), following) for frames in made])
+        known = None if batch.known is None else batch.known[:, 2:].flatten(0, 1)
+        loss = torch.stack([pyramid_distance(where_known(frames, following, known), following) for frames in made])
         weights = DECAY ** torch.arange(len(made) - 1, -1, -1, device=loss.device)
         frames = made[-1].unflatten(0, (len(x), -1))[:, x.shape[1] - 2 :]
         return frames, {"pyramid_loss": (weights * loss).sum()}

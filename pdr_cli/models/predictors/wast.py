@@ -8,41 +8,41 @@ authors begin after 20 of 50 epochs.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import DataError
-from pdr_cli.models.predictors.simvp import pad_to_multiple, rollout, where_known
+from pdr_cli.models.interfaces import Batch, Frames, Predictor, Terms, target_of
+from pdr_cli.models.layers import drop_branch, pad_to_multiple, rollout, where_known
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 OUTER_KERNEL, INNER_KERNEL = 51, 21
 FREQUENCY_WEIGHT = 0.001
 LOW_FREQUENCIES = 0.1  # the radius around a spectrum's corners that the frequency loss leaves out, over the longer side
 
 
-class WaST(nn.Module):
+class WaST(Predictor):
     """One level of wavelets: n_t/4 blocks before it, n_t at half the grid, n_t/4 after it.
 
     Args:
-        in_steps: T; an odd one is made even by repeating the last frame.
-        channels: C.
-        hid_s: channels of a frame; the authors' TaxiBJ: 20.
-        n_t: blocks at half the grid; authors: 8.
-        mlp_ratio: expansion in the temporal mixer; authors: 4.
-        drop_path: stochastic depth of the last block, from 0 in the first; authors: 0.25.
+        frames: T, of which an odd one is made even by repeating the last frame, and C.
+        options: `hid_s` channels of a frame (the authors' TaxiBJ: 20), `n_t` blocks at half the grid (8), `mlp_ratio`
+            expansion in the temporal mixer (4), `drop_path` stochastic depth of the last block, from 0 in the first (0.25).
     """
 
-    def __init__(
-        self, in_steps: int, channels: int, *, hid_s: int, n_t: int, mlp_ratio: float, drop_path: float, **_: Any
-    ) -> None:
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
         super().__init__()
-        self.in_steps = in_steps
-        T, outer = in_steps + in_steps % 2, max(1, n_t // 4)
-        drops = iter(drop_path * i / (2 * outer + n_t - 1) for i in range(2 * outer + n_t))
+        channels, hid_s, n_t = frames.channels, options.hid_s, options.n_t
+        self.in_steps = frames.in_steps
+        T, outer = frames.in_steps + frames.in_steps % 2, max(1, n_t // 4)
+        drops = iter(options.drop_path * i / (2 * outer + n_t - 1) for i in range(2 * outer + n_t))
 
         def blocks(count: int, width: int, kernel: int) -> nn.Sequential:
-            return nn.Sequential(*(Block(width, kernel, mlp_ratio, next(drops)) for _ in range(count)))
+            return nn.Sequential(*(Block(width, kernel, options.mlp_ratio, next(drops)) for _ in range(count)))
 
         self.enter = conv3d(channels, hid_s)
         self.before = blocks(outer, hid_s * T, OUTER_KERNEL)
@@ -53,11 +53,22 @@ class WaST(nn.Module):
         self.after = blocks(outer, hid_s * T, OUTER_KERNEL)
         self.readout = nn.Sequential(nn.BatchNorm3d(hid_s), nn.GELU(), nn.Conv3d(hid_s, channels, 3, padding=1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        steps: int | None = None,
+        anchored: bool = False,
+        covariates: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """See `Predictor.forward`; more than T frames by feeding the forecast back."""
+        return rollout(self.one_pass, x, steps or x.shape[1], anchored)
+
+    def one_pass(self, x: Tensor) -> Tensor:
         """x: [B, T, C, H, W] → [B, T, C, H, W], the T frames that follow."""
         (B, T), (H, W) = x.shape[:2], x.shape[-2:]
         if self.in_steps != T:
-            raise DataError(f"The input has {T} frames; this model takes {self.in_steps}.")
+            raise DataError(f"the input has {T} frames", f"{self.in_steps}, which the model takes")
         x = torch.cat([x, x[:, -1:]], dim=1) if T % 2 else x
         frames = pad_to_multiple(x.flatten(0, 1), 2).unflatten(0, (B, -1)).transpose(1, 2)  # [B, C, T, H, W]
         skip = in_2d(self.before, self.enter(frames))
@@ -66,12 +77,11 @@ class WaST(nn.Module):
         latent = in_2d(self.after, in_2d(self.join, torch.cat([latent, skip], dim=1), latent.shape[1]))
         return self.readout(latent).transpose(1, 2)[:, :T, :, :H, :W]
 
-    def training_forecast(
-        self, x: Tensor, target: Tensor, progress: float, anchored: bool = False, known: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """A forecast as ever, and the frequency loss; arguments as for `Recurrent.training_forecast`."""
-        frames = rollout(lambda seen: self(seen) + (seen[:, -1:] if anchored else 0), x, target.shape[1])
-        made = where_known(frames, target, None if known is None else known[:, x.shape[1] :])
+    def training_forward(self, batch: Batch, anchored: bool = False) -> tuple[Tensor, Terms]:
+        """The forecast, and the frequency loss."""
+        x, target = batch.observed, target_of(batch)
+        frames = self(x, batch.steps, anchored)
+        made = where_known(frames, target, None if batch.known is None else batch.known[:, x.shape[1] :])
         return frames, {"frequency_loss": FREQUENCY_WEIGHT * frequency_loss(made, target)}
 
 
@@ -121,17 +131,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, width, H, W] → the same."""
-        seen = self.norm1(x)
-        wide = self.attend_low(self.tall(seen) + self.broad(seen)) + self.attend_high(self.small(seen))
-        x = x + self.dropped(self.scale1 * wide)
-        return x + self.dropped(self.scale2 * self.mixer(self.norm2(x)))
-
-    def dropped(self, branch: Tensor) -> Tensor:
-        """Stochastic depth, sample by sample, survivors scaled up."""
-        if not (self.training and self.drop_path):
-            return branch
-        keep = torch.rand(len(branch), 1, 1, 1, device=branch.device) >= self.drop_path
-        return branch * keep / (1 - self.drop_path)
+        normed = self.norm1(x)
+        wide = self.attend_low(self.tall(normed) + self.broad(normed)) + self.attend_high(self.small(normed))
+        x = x + drop_branch(self.scale1 * wide, self.drop_path, self.training)
+        return x + drop_branch(self.scale2 * self.mixer(self.norm2(x)), self.drop_path, self.training)
 
 
 class AxisAttention(nn.Module):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.predictors.recurrent.predrnn import FILTER, FORGET_BIAS
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, patched_grid
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 WINDOW = 2  # D: frames that a cell sees at once, and the depth of its convolutions (OpenSTL)
 
@@ -29,13 +33,12 @@ class E3DLSTM(Recurrent):
     convolutions extend the window by zeros where OpenSTL repeats one result.
     """
 
-    def __init__(
-        self, channels: int, *, hid_t: int, n_s: int, n_t: int, size: tuple[int, int] | None, **_: Any
-    ) -> None:
-        super().__init__(patch_size(n_s))
-        inside, grid = channels * self.patch**2, patched_grid("e3dlstm", size, self.patch)
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        hid_t = options.hid_t
+        super().__init__(patch_size(options.n_s))
+        inside, grid = frames.channels * self.patch**2, patched_grid(frames.size, self.patch)
         self.hidden = hid_t
-        self.cells = nn.ModuleList(EideticCell(hid_t if i else inside, hid_t, grid) for i in range(n_t))
+        self.cells = nn.ModuleList(EideticCell(hid_t if i else inside, hid_t, grid) for i in range(options.n_t))
         self.readout = nn.Conv3d(hid_t, inside, (WINDOW, 1, 1), bias=False)
 
     def begin(self, frame: Tensor) -> Memory:

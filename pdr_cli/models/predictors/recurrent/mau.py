@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, patched_grid, same_conv
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 FILTER = 5
 REACH = 5  # τ of the paper, here of past steps (OpenSTL)
@@ -28,20 +32,19 @@ class MAU(Recurrent):
     OpenSTL: 4 units of 64 with n_s = 2. Its file also holds two 1×1 convolutions that nothing uses; they are left out.
     """
 
-    def __init__(
-        self, channels: int, *, hid_t: int, n_s: int, n_t: int, size: tuple[int, int] | None, **_: Any
-    ) -> None:
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        hid_t, n_s = options.hid_t, options.n_s
         super().__init__(1, patch_size(n_s))
-        grid, halvings = patched_grid("mau", size, self.multiple), n_s // 2
+        grid, halvings = patched_grid(frames.size, self.multiple), n_s // 2
         halves = [part for _ in range(halvings) for part in (nn.Conv2d(hid_t, hid_t, 3, 2, 1), nn.LeakyReLU(0.2))]
-        self.encoder = nn.Sequential(nn.Conv2d(channels, hid_t, 1), nn.LeakyReLU(0.2), *halves)
-        self.units = nn.ModuleList(MotionAwareUnit(hid_t, grid) for _ in range(n_t))
+        self.encoder = nn.Sequential(nn.Conv2d(frames.channels, hid_t, 1), nn.LeakyReLU(0.2), *halves)
+        self.units = nn.ModuleList(MotionAwareUnit(hid_t, grid) for _ in range(options.n_t))
         doubles = [
             part
             for _ in range(halvings)
             for part in (nn.ConvTranspose2d(hid_t, hid_t, 3, 2, 1, output_padding=1), nn.LeakyReLU(0.2))
         ]
-        self.decoder = nn.Sequential(*doubles[:-1], nn.Conv2d(hid_t, channels, 1))
+        self.decoder = nn.Sequential(*doubles[:-1], nn.Conv2d(hid_t, frames.channels, 1))
         self.hidden = hid_t
 
     def begin(self, frame: Tensor) -> Memory:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError
+from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.predictors.recurrent.predrnn import FILTER, FORGET_BIAS, SpatiotemporalLSTMCell
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, patched_grid, same_conv, zeros
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 
 class Memory(NamedTuple):
@@ -34,13 +38,12 @@ class MIM(Recurrent):
     and it cuts gradients between steps inside the blocks; neither is done here.
     """
 
-    def __init__(
-        self, channels: int, *, hid_t: int, n_s: int, n_t: int, size: tuple[int, int] | None, **_: Any
-    ) -> None:
-        super().__init__(patch_size(n_s))
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        hid_t, n_t = options.hid_t, options.n_t
+        super().__init__(patch_size(options.n_s))
         if n_t < 2:
-            raise ConfigError(f"n_t is {n_t}; the differences that MIM models need 2 layers.")
-        inside, grid = channels * self.patch**2, patched_grid("mim", size, self.patch)
+            raise ConfigError(f"model.n_t is {n_t}", "2 or more layers, whose differences mim models")
+        inside, grid = frames.channels * self.patch**2, patched_grid(frames.size, self.patch)
         self.hidden = hid_t
         self.first = SpatiotemporalLSTMCell(inside, hid_t)
         self.blocks = nn.ModuleList(MIMBlock(hid_t, grid) for _ in range(n_t - 1))

@@ -7,12 +7,16 @@ standardised.
 from __future__ import annotations
 
 import itertools
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, same_conv
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 
 class Memory(NamedTuple):
@@ -29,9 +33,10 @@ class PredNet(Recurrent):
     OpenSTL: hid_s = 32, n_t = 4. H and W are extended to multiples of 2^n_t.
     """
 
-    def __init__(self, channels: int, *, hid_s: int, n_t: int, **_: Any) -> None:
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        n_t = options.n_t
         super().__init__(1, 2**n_t)
-        self.widths = [channels, *(hid_s * 2**layer for layer in range(n_t))]
+        self.widths = [frames.channels, *(options.hid_s * 2**layer for layer in range(n_t))]
         above = [*self.widths[1:], 0]
         self.lstm = nn.ModuleList(
             same_conv(3 * a + b, 4 * a, 3, bias=True) for a, b in zip(self.widths, above, strict=True)
