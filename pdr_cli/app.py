@@ -205,7 +205,7 @@ def predict(
         torchrun --nproc-per-node 4 -m pdr_cli predict air.zarr --every-init -o hindcast.zarr
     """
     from pdr_cli.commands import predict as command
-    from pdr_cli.inference.model import Repairs
+    from pdr_cli.inference.intake import InputPolicy
 
     command.run(
         command.Request(
@@ -217,7 +217,7 @@ def predict(
             steps=steps,
             batch=batch,
             rename=var or [],
-            repairs=Repairs(fill_missing, fill_gap, regrid, allow_out_of_range, resample_fps, gray_to_rgb),
+            policy=InputPolicy(fill_missing, fill_gap, regrid, allow_out_of_range, resample_fps, gray_to_rgb),
             time_layout=time_layout,
             compress=compress,
             preview=preview,
@@ -342,24 +342,23 @@ def bench_render(
 
         pdr bench-render --res 128 --channels 1 3 8 --batch 1 16
     """
+    from pdr_cli.bench.render import Options
     from pdr_cli.commands import bench_render as command
 
-    code = command.run(
-        res=res or None,
+    options = Options(
+        res=res or (),
         gaussians=gaussians,
         kernel_size=kernel_size,
-        channels=channels or None,
-        batch=batch or None,
+        channels=channels or (),
+        batch=batch or (),
         backward=backward,
-        variants=listed(variants) or None,
+        variants=listed(variants),
         paper=paper,
         device=device,
         threads=threads,
         repeats=repeats,
-        output=output,
-        as_json=as_json,
     )
-    raise typer.Exit(code)
+    raise typer.Exit(command.run(options, output, as_json))
 
 
 @app.command("bench-train", rich_help_panel=TOOLS)
@@ -388,25 +387,24 @@ def bench_train(
 
         pdr bench-train --preset weather-small --size 32 64 --channels 1
     """
+    from pdr_cli.bench.step import Options
     from pdr_cli.commands import bench_train as command
 
     if size is not None and len(size) not in (0, 2):
         raise UsageError(f"--size {' '.join(map(str, size))}", "two numbers, H W")
-    code = command.run(
+    options = Options(
         preset=preset or "taxibj",
         backbone=backbone,
         batch=batch,
         size=(size[0], size[1]) if size else None,
         channels=channels,
-        settings=settings or [],
-        variants=listed(variants) or None,
+        settings=settings or (),
+        variants=listed(variants),
         device=device,
         threads=threads,
         repeats=repeats,
-        output=output,
-        as_json=as_json,
     )
-    raise typer.Exit(code)
+    raise typer.Exit(command.run(options, output, as_json))
 
 
 @app.command(rich_help_panel=TOOLS)

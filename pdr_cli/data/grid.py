@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -43,6 +43,24 @@ def geographic(name: str, attrs: Mapping[str, Any]) -> Literal["latitude", "long
         if standard_name == axis or (not standard_name and by_units):
             return axis
     return None
+
+
+class Axis(Protocol):
+    """A coordinate along y or x, of a series or of a model's header."""
+
+    @property
+    def name(self) -> Hashable: ...
+    @property
+    def values(self) -> Sequence[float] | np.ndarray: ...
+    @property
+    def attrs(self) -> Mapping[str, Any]: ...
+
+
+def is_periodic(periodic: str, x: Axis | None) -> bool:
+    """True if the last column is next to the first: by `model.periodic`, or if that is "auto", on a circle of longitudes."""
+    if periodic == "auto":
+        return x is not None and is_longitude(str(x.name), x.attrs) and wraps(np.asarray(x.values))
+    return periodic == "lon"
 
 
 def areas(series: Series) -> np.ndarray | None:

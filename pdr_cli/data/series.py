@@ -62,7 +62,7 @@ class LazyFrames(BackendArray):
 
     def _get(self, key: tuple[Any, ...]) -> np.ndarray:
         when, *rest = key
-        with damage.named(self.file):
+        with damage.reading(self.file):
             if isinstance(when, slice):
                 return self._slice(range(*when.indices(self.shape[0])))[(slice(None), *rest)]
             return self._read(int(when), int(when) + 1)[(0, *rest)]
