@@ -114,14 +114,14 @@ def test_larger_kernels_are_found_and_keep_the_size() -> None:
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"hid_S": 8}, "config says hid_S 8; the weights are of 4"),
-        ({"N_T": 8}, "config says N_T 8; the weights are of 3"),
-        ({"mlp_ratio": 8.0}, "config says mlp_ratio 8.0; the weights are of 3"),
+        ({"hid_S": 8}, "config has hid_S 8; expected 4"),
+        ({"N_T": 8}, "config has N_T 8; expected 3"),
+        ({"mlp_ratio": 8.0}, "config has mlp_ratio 8.0; expected 3"),
         (
             {"model_type": "gSTA"},
-            r"weights look like tau: hid.enc.0.block.attn.spatial_gating_unit.fc.0.weight \[4, 16\]",
+            r"expected tau, because the weights hold hid.enc.0.block.attn.spatial_gating_unit.fc.0.weight \[4, 16\]",
         ),
-        ({"model_type": None}, "model_type gSTA, which is simvp2; the weights look like tau"),
+        ({"model_type": None}, "model_type gSTA, which is simvp2; expected tau"),
         ({"model_type": "TUA"}, "Did you mean 'tau'"),
     ],
 )
@@ -131,12 +131,14 @@ def test_config_of_another_model_is_refused(config: dict[str, Any], says: str) -
 
 
 def test_other_frames_are_refused() -> None:
-    with pytest.raises(CheckpointError, match="of 4 frames of 2 channels; in_shape says 10 of 1"):
+    with pytest.raises(CheckpointError, match="of 4 frames of 2 channels; expected 10 of 1"):
         from_openstl(small_state("tau"), (10, 1, 16, 32))
 
 
 def test_another_grid_is_refused_where_the_weights_depend_on_it() -> None:
-    with pytest.raises(CheckpointError, match=r"mlp_tokens.fc1.weight is \[8, 32\] in the weights and \[8, 64\] in a"):
+    with pytest.raises(
+        CheckpointError, match=r"mlp_tokens.fc1.weight is \[8, 32\] in the weights; expected \[8, 64\], as in a"
+    ):
         from_openstl(small_state("mlpmixer"), (4, 2, 32, 32))
 
 
@@ -159,11 +161,11 @@ def test_unexpected_tensor_is_named() -> None:
             {"cell_list.0.conv_x.0.weight": torch.zeros(8, 3, 5, 5)},
             r"first tensor is cell_list.0.conv_x.0.weight \[8, 3",
         ),
-        ({}, "it holds no tensor"),
+        ({}, "they hold no tensor"),
         ({"epoch": 3, "optimizer": {}}, "'epoch' is a int"),
     ],
 )
-def test_what_is_no_simvp_is_said(state: dict[str, Any], says: str) -> None:
+def test_another_family_is_refused(state: dict[str, Any], says: str) -> None:
     with pytest.raises(CheckpointError, match=says):
         from_openstl(state, SHAPE)
 

@@ -1,4 +1,4 @@
-"""PredFormer (Tang et al., 2024): gated transformers over time and over space in turn, without recurrence or convolution."""
+"""PredFormer (Tang et al., 2024): gated transformers, alternately over time and space, without recurrence or convolution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HEADS = 8
 DROPOUT = 0.1  # the authors', for TaxiBJ and WeatherBench
-BASE = 10000.0  # of the wavelengths of positions
+BASE = 10000.0  # base of the wavelengths of the positional encoding
 
 
 class PredFormer(nn.Module):
@@ -64,7 +64,7 @@ class PredFormer(nn.Module):
 
 
 class GatedTransformer(nn.Module):
-    """Attention, then a gated unit, both on normalised tokens and beside the identity; the result is normalised."""
+    """Attention, then a gated unit, both residual and on normalised tokens; the result is normalised."""
 
     def __init__(self, width: int, inside: int, drop_path: float) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class GatedTransformer(nn.Module):
                 nn.init.zeros_(linear.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """[P, tokens, width] → the same."""
+        """[P, tokens, width] → the same shape."""
         attended = self.attend(self.norm_attention(tokens))
         tokens = tokens + drop_branch(attended, self.drop_path, self.training)
         normed = self.norm_unit(tokens)
@@ -95,13 +95,13 @@ class GatedTransformer(nn.Module):
 
 
 def over_time(block: nn.Module, tokens: Tensor) -> Tensor:
-    """`block` along T at each place: [B, T, N, width] → the same."""
+    """`block` along T at each patch: [B, T, N, width] → the same shape."""
     along = tokens.transpose(1, 2)
     return block(along.flatten(0, 1)).unflatten(0, along.shape[:2]).transpose(1, 2)
 
 
 def positions(count: int, width: int) -> Tensor:
-    """Sine and cosine of the place in wavelengths from 2π up, in turn. [count, width]."""
+    """Sine and cosine, alternately, of the position in wavelengths from 2π up. [count, width]."""
     rates = torch.exp(-math.log(BASE) / width * 2 * torch.arange((width + 1) // 2))
     angles = torch.arange(count)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]

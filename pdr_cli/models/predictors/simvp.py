@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class SimVP(nn.Module):
-    """Encoder over single frames, translator over all of them at once, decoder over single frames.
+    """Encoder for single frames, translator for all frames together, decoder for single frames.
 
     Args:
         frames: T, C, and whether the last column is a neighbour of the first for every convolution, the translator's too.

@@ -1,8 +1,8 @@
-"""WaST (Nie et al., AAAI 2024): 3-D wavelets in place of strided convolutions, around large-kernel blocks.
+"""WaST (Nie et al., AAAI 2024): 3-D wavelets instead of strided convolutions, around large-kernel blocks.
 
-As the paper has it, and unlike OpenSTL: the wavelets' third axis is time throughout (there it is the columns), and each
-residual branch has a scale of its own (there both have the first). Stochastic depth is at work from the first step; the
-authors begin after 20 of 50 epochs.
+As in the paper, and unlike OpenSTL, the third axis of the wavelets is time (in OpenSTL the columns), and each residual
+branch has its own scale (in OpenSTL both use the first). Stochastic depth is active from the first step; the authors begin
+after 20 of 50 epochs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OUTER_KERNEL, INNER_KERNEL = 51, 21
 FREQUENCY_WEIGHT = 0.001
-LOW_FREQUENCIES = 0.1  # the radius around a spectrum's corners that the frequency loss leaves out, over the longer side
+LOW_FREQUENCIES = 0.1  # radius around a spectrum's corners that the frequency loss excludes, over the longer side
 
 
 class WaST(Predictor):
@@ -86,7 +86,7 @@ class WaST(Predictor):
 
 
 class Decompose(nn.Module):
-    """To half the grid: the spatial averages of features go on, beside an embedding of all bands of the frames."""
+    """To half the grid: the spatial averages of the features, plus an embedding of all bands of the frames."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Decompose(nn.Module):
 
 
 class Recompose(nn.Module):
-    """Back to the whole grid, with the details that were put aside."""
+    """Back to the full grid, with the details that `Decompose` has set aside."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Recompose(nn.Module):
 
 
 class Block(nn.Module):
-    """Wide strips and a small square of depth-wise convolution, each attended to; then all times mixed at each place."""
+    """Depth-wise convolutions over long strips and a small square, each with attention; then all times mixed per cell."""
 
     def __init__(self, width: int, kernel: int, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, width, H, W] → the same."""
+        """[B, width, H, W] → the same shape."""
         normed = self.norm1(x)
         wide = self.attend_low(self.tall(normed) + self.broad(normed)) + self.attend_high(self.small(normed))
         x = x + drop_branch(self.scale1 * wide, self.drop_path, self.training)
@@ -138,7 +138,7 @@ class Block(nn.Module):
 
 
 class AxisAttention(nn.Module):
-    """Gates for rows and for columns from the means along the other axis."""
+    """Gates for rows and columns, from the means along the other axis."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class AxisAttention(nn.Module):
         self.rows, self.columns = nn.Conv2d(hidden, width, 1), nn.Conv2d(hidden, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, width, H, W] → the same."""
+        """[B, width, H, W] → the same shape."""
         H, W = x.shape[-2:]
         means = torch.cat([x.mean(dim=3, keepdim=True), x.mean(dim=2).unsqueeze(3)], dim=2)  # [B, width, H + W, 1]
         rows, columns = self.squeeze(means).split([H, W], dim=2)
@@ -162,7 +162,7 @@ class SqueezeExcite(nn.Module):
         self.gate = nn.Sequential(nn.Conv2d(width, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, width, 1), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, width, H, W] → the same."""
+        """[B, width, H, W] → the same shape."""
         return x * self.gate(x.mean(dim=(2, 3), keepdim=True))
 
 
@@ -177,7 +177,7 @@ def temporal_mixer(width: int, inside: int) -> nn.Sequential:
 
 
 def depthwise(width: int, kernel: tuple[int, int]) -> nn.Sequential:
-    """A convolution of each channel alone, normalised."""
+    """Depth-wise convolution, normalised."""
     padding = (kernel[0] // 2, kernel[1] // 2)
     return nn.Sequential(nn.Conv2d(width, width, kernel, padding=padding, groups=width), nn.BatchNorm2d(width))
 
@@ -188,20 +188,20 @@ def conv3d(inputs: int, outputs: int, groups: int = 1) -> nn.Sequential:
 
 
 def in_2d(module: nn.Module, x: Tensor, channels: int | None = None) -> Tensor:
-    """`module` on all times at once as channels: [B, C, T, H, W] → [B, C or `channels`, T, H, W]."""
+    """`module` with the times as further channels: [B, C, T, H, W] → [B, C or `channels`, T, H, W]."""
     return module(x.flatten(1, 2)).unflatten(1, (channels or x.shape[1], -1))
 
 
 def bands(x: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Haar wavelets of [B, C, T, H, W]: by rows and columns, averages first; each pair low and high in time.
+    """Haar wavelets of [B, C, T, H, W] along rows and columns, averages first; each pair is low and high in time.
 
-    All [B, C, T/2, H/2, W/2]; together they have the energy of x.
+    All are [B, C, T/2, H/2, W/2]; their energies add up to that of x.
     """
     return [haar(part, 2) for half in haar(x, 3) for part in haar(half, 4)]
 
 
 def from_bands(parts: list[tuple[Tensor, ...]]) -> Tensor:
-    """What `bands` was given."""
+    """The inverse of `bands`."""
     ll, lh, hl, hh = (unhaar(low, high, 2) for low, high in parts)
     return unhaar(unhaar(ll, lh, 4), unhaar(hl, hh, 4), 3)
 
@@ -220,7 +220,7 @@ def unhaar(low: Tensor, high: Tensor, dim: int) -> Tensor:
 def frequency_loss(pred: Tensor, target: Tensor) -> Tensor:
     """Squared difference of spectra, weighted by itself and without the lowest frequencies (focal frequency loss).
 
-    Both [B, T, C, H, W], of which the Haar averages of 2 × 2 pixels are compared.
+    The spectra are of Haar averages over 2 × 2 pixels; pred and target: [B, T, C, H, W].
     """
     average = (haar(haar(pad_to_multiple(f.flatten(0, 1).float(), 2), 2)[0], 3)[0] for f in (pred, target))
     p, q = (torch.fft.fft2(frames, norm="ortho") for frames in average)
@@ -231,7 +231,7 @@ def frequency_loss(pred: Tensor, target: Tensor) -> Tensor:
 
 
 def high_frequencies(H: int, W: int) -> Tensor:
-    """0 near the four corners of a spectrum, where its low frequencies are, and 1 elsewhere. [H, W]."""
+    """0 near the four corners of a spectrum, the low frequencies, and 1 elsewhere. [H, W]."""
     y, x = torch.arange(H)[:, None], torch.arange(W)
     to_row, to_column = torch.minimum(y, H - 1 - y), torch.minimum(x, W - 1 - x)
     return (torch.sqrt(to_row**2 + to_column**2) > LOW_FREQUENCIES * max(H, W)).float()

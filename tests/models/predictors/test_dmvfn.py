@@ -11,7 +11,7 @@ from pdr_cli.errors import ConfigError
 from pdr_cli.models.fusion import NoFusion
 from pdr_cli.models.interfaces import Batch
 from pdr_cli.models.pdr import PDR
-from pdr_cli.models.predictors.dmvfn import DMVFN, chances, mix, pyramid_distance, warp
+from pdr_cli.models.predictors.dmvfn import DMVFN, mix, probabilities, pyramid_distance, warp
 from tests.models.builders import build_predictor, training_forward
 
 
@@ -109,7 +109,7 @@ def test_blocks_half_of_which_are_taken() -> None:
     # Shares of 1/2 each: 4 * 0.5 / 4. Shares 0.9 and three of 0.1, 1.2 in all: 2 * 0.9 / 1.2 is cut to 1, 2 * 0.1 / 1.2.
     rates = torch.logit(torch.tensor([[0.5] * 4, [0.9, 0.1, 0.1, 0.1]]))
     expected = torch.tensor([[0.5] * 4, [1, 1 / 6, 1 / 6, 1 / 6]])
-    assert torch.allclose(chances(rates), expected, atol=1e-6)
+    assert torch.allclose(probabilities(rates), expected, atol=1e-6)
 
 
 def test_blocks_are_drawn_in_training_and_chosen_in_evaluation() -> None:
@@ -133,7 +133,7 @@ def test_gradient_of_a_draw_is_that_of_its_chance() -> None:
     routing.rate = torch.nn.Identity()
     weights = torch.arange(6.0)
     (drawn,) = torch.autograd.grad((routing(rates[..., None, None]) * weights).sum(), rates)
-    (meant,) = torch.autograd.grad((chances(rates) * weights).sum(), rates)
+    (meant,) = torch.autograd.grad((probabilities(rates) * weights).sum(), rates)
     assert torch.allclose(drawn, meant)
     assert meant.any()
 

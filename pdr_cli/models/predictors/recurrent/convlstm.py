@@ -1,4 +1,4 @@
-"""ConvLSTM (Shi et al., NeurIPS 2015): an LSTM whose products are convolutions, without peepholes, as OpenSTL has it."""
+"""ConvLSTM (Shi et al., NeurIPS 2015): an LSTM with convolutions for products; without peepholes, as in OpenSTL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""E3D-LSTM (Wang et al., ICLR 2019): 3-D convolutions inside the cell, and attention over all cells of the past."""
+"""E3D-LSTM (Wang et al., ICLR 2019): 3-D convolutions inside the cell, and attention over all past cells."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, 
 if TYPE_CHECKING:
     from pdr_cli.config import ModelConfig
 
-WINDOW = 2  # D: frames that a cell sees at once, and the depth of its convolutions (OpenSTL)
+WINDOW = 2  # D: frames in a cell's input, and the depth of its convolutions (OpenSTL)
 
 
 class Memory(NamedTuple):
-    """The frames before this one, [B, C·p², D − 1, H', W']; states [B, hid_t, D, H', W'] per layer, with all past cells."""
+    """Earlier frames, [B, C·p², D − 1, H', W'], and per layer the states [B, hid_t, D, H', W'] with all past cells."""
 
     frames: Tensor
     h: list[Tensor]
@@ -29,8 +29,8 @@ class Memory(NamedTuple):
 class E3DLSTM(Recurrent):
     """n_t eidetic cells of hid_t channels on patches of 2^(n_s/2) pixels; OpenSTL: 4 of 128 with n_s = 2.
 
-    As in the paper, and unlike OpenSTL: the memory m is passed on, attention compares places channel by channel, and
-    convolutions extend the window by zeros where OpenSTL repeats one result.
+    As in the paper, and unlike OpenSTL, the memory m is passed on, attention compares cells of the grid channel by channel,
+    and convolutions extend the window by zeros (OpenSTL repeats one result).
     """
 
     def __init__(self, frames: Frames, options: ModelConfig) -> None:
@@ -59,7 +59,7 @@ class E3DLSTM(Recurrent):
 
 
 class EideticCell(nn.Module):
-    """The cell adds to its last value what it recalls from all past ones; m is as in PredRNN."""
+    """The cell adds what it recalls from all past values to its last one; m is as in PredRNN."""
 
     def __init__(self, inputs: int, hidden: int, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -85,8 +85,8 @@ class EideticCell(nn.Module):
 
 
 def recall(gate: Tensor, past: list[Tensor]) -> Tensor:
-    """Every place of the gate [B, hidden, D, H', W'] attends to every place of all past cells (Eq. 2 of the paper)."""
-    # One head, which ONNX's attention must be told of.
+    """Attention of every place of the gate [B, hidden, D, H', W'] to every place of all past cells (Eq. 2 of the paper)."""
+    # An axis for one head, which ONNX's attention requires.
     query = gate.flatten(2).mT[:, None]  # [B, 1, D·H'·W', hidden]
     keys = torch.cat([c.flatten(2) for c in past], dim=2).mT[:, None]  # [B, 1, steps·D·H'·W', hidden]
     found = nn.functional.scaled_dot_product_attention(query, keys, keys, scale=1.0)
@@ -94,7 +94,7 @@ def recall(gate: Tensor, past: list[Tensor]) -> Tensor:
 
 
 class DeepConv(nn.Conv3d):
-    """A convolution over window and grid that keeps both; zeros follow the window where its depth is even."""
+    """A convolution over window and grid that keeps both sizes; zeros follow the window if its depth is even."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, (WINDOW, FILTER, FILTER), padding=(0, FILTER // 2, FILTER // 2), bias=False)

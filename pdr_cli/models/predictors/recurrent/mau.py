@@ -1,4 +1,4 @@
-"""MAU (Chang et al., NeurIPS 2021): motion-aware units, which attend to what they saw in the last τ steps."""
+"""MAU (Chang et al., NeurIPS 2021): motion-aware units with attention to their states of the last τ steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REACH = 5  # τ of the paper, here of past steps (OpenSTL)
 
 
 class Memory(NamedTuple):
-    """Per layer the temporal state, and the last temporal and spatial states, oldest first. [B, hid_t, H', W']."""
+    """Per layer the temporal state, and the last temporal and spatial states, oldest first. All [B, hid_t, H', W']."""
 
     temporal: list[Tensor]
     past_temporal: list[list[Tensor]]
@@ -29,7 +29,7 @@ class Memory(NamedTuple):
 class MAU(Recurrent):
     """n_t units of hid_t channels on a grid of 1/2^(n_s/2), between a small encoder and decoder.
 
-    OpenSTL: 4 units of 64 with n_s = 2. Its file also holds two 1×1 convolutions that nothing uses; they are left out.
+    OpenSTL: 4 units of 64 with n_s = 2, and two unused 1×1 convolutions, which are omitted.
     """
 
     def __init__(self, frames: Frames, options: ModelConfig) -> None:
@@ -66,7 +66,7 @@ class MAU(Recurrent):
 
 
 class MotionAwareUnit(nn.Module):
-    """Attention over past temporal states by the likeness of spatial ones, then both states exchange through gates."""
+    """Attention to past temporal states by the similarity of spatial ones, then a gated exchange of both states."""
 
     def __init__(self, hidden: int, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -92,5 +92,5 @@ class MotionAwareUnit(nn.Module):
 
 
 def normed_conv(inputs: int, outputs: int, grid: tuple[int, int]) -> nn.Sequential:
-    """Convolution, then normalisation of all channels and places together, weighted at each."""
+    """Convolution, then normalisation over channels and grid together, with weights for each place."""
     return nn.Sequential(same_conv(inputs, outputs, FILTER, bias=True), nn.LayerNorm([outputs, *grid]))

@@ -1,6 +1,6 @@
-"""PhyDNet (Le Guen and Thome, CVPR 2020): dynamics of a partial differential equation beside a ConvLSTM for the rest.
+"""PhyDNet (Le Guen and Thome, CVPR 2020): dynamics of a partial differential equation, and a ConvLSTM for the residual.
 
-The published model ends in a sigmoid, for pictures in [0, 1]; here the last layer is linear, because fields may be
+The published model ends in a sigmoid, for pictures in [0, 1]; this one ends in a linear layer, because fields may be
 standardised.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DERIVATIVES = 7  # q: orders of derivative below 7 along each axis, by filters of 7 × 7
 CONV_FILTER = 3
-TEACHING_SPAN = 1 / 3  # of the run, over which targets are fed in ever more rarely (the authors: 334 of 1001 epochs)
+TEACHING_SPAN = 1 / 3  # of the run, over which teacher forcing fades out (the authors: 334 of 1001 epochs)
 
 
 class Memory(NamedTuple):
@@ -97,7 +97,7 @@ class PhyDNet(Recurrent):
 
 
 class PhyCell(nn.Module):
-    """Prediction by a sum of derivatives, then correction by the frame: h ← h + Φ(h), h ← h + K·(x − h)."""
+    """Prediction from a sum of derivatives, then correction by the frame: h ← h + Φ(h), h ← h + K·(x − h)."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -139,15 +139,15 @@ def down(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 def up(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """The same with a transposed convolution."""
+    """3×3 transposed convolution, GroupNorm, leaky ReLU."""
     return nn.Sequential(transposed(inputs, outputs, stride), norm(outputs), nn.LeakyReLU(0.2))
 
 
 def transposed(inputs: int, outputs: int, stride: int) -> nn.ConvTranspose2d:
-    """3×3, the grid times `stride`."""
+    """3×3 transposed convolution to `stride` times the grid."""
     return nn.ConvTranspose2d(inputs, outputs, 3, stride, 1, output_padding=stride - 1)
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """16 groups, or as many as divide both 16 and the channels."""
+    """GroupNorm of 16 groups, or of the greatest common divisor of 16 and the channels."""
     return nn.GroupNorm(math.gcd(16, channels), channels)

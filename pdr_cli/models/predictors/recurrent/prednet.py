@@ -1,6 +1,6 @@
-"""PredNet (Lotter et al., ICLR 2017): each layer predicts the one below, and only the errors travel upward.
+"""PredNet (Lotter et al., ICLR 2017): each layer predicts the one below, and only the errors are passed upward.
 
-The published model clips the lowest prediction to [0, 1], for pictures; here it is linear, because fields may be
+The published model clips the lowest prediction to [0, 1], for pictures; this one does not, because fields may be
 standardised.
 """
 
@@ -28,7 +28,7 @@ class Memory(NamedTuple):
 
 
 class PredNet(Recurrent):
-    """n_t layers above the pixels, the lowest with hid_s channels and each with twice those below it, half the grid.
+    """n_t layers above the pixels, the lowest with hid_s channels, each with twice the channels and half the grid below it.
 
     OpenSTL: hid_s = 32, n_t = 4. H and W are extended to multiples of 2^n_t.
     """
@@ -56,7 +56,7 @@ class PredNet(Recurrent):
         return after.predicted[0], after
 
     def errors(self, frame: Tensor, predicted: list[Tensor]) -> list[Tensor]:
-        """Where each layer was too high and too low, [B, 2·A_l, H/2^l, W/2^l]; above the lowest, targets are made of them."""
+        """Positive and negative errors of each layer, [B, 2·A_l, H/2^l, W/2^l]; they make the targets of the layer above."""
         found, target = [], frame
         for layer, guess in enumerate(predicted):
             found.append(torch.cat([torch.relu(guess - target), torch.relu(target - guess)], dim=1))
@@ -65,7 +65,7 @@ class PredNet(Recurrent):
         return found
 
     def descend(self, errors: list[Tensor], rs: list[Tensor], cs: list[Tensor]) -> Memory:
-        """Renew representations from the top down by the errors, and predict from them."""
+        """Update the representations from the top down by the errors, and predict from them."""
         after = Memory([], [], [])
         for layer in reversed(range(len(self.widths))):
             seen = [rs[layer], errors[layer]]

@@ -20,7 +20,7 @@ DECOUPLING_WEIGHT = 0.1  # OpenSTL, for TaxiBJ
 
 
 class Memory(NamedTuple):
-    """Per layer the hidden state and the cell, [B, hid_t, H', W'], and the memory m that visits all layers in turn."""
+    """Per layer the hidden state and the cell, [B, hid_t, H', W'], and the memory m that passes through all layers."""
 
     h: list[Tensor]
     c: list[Tensor]
@@ -91,7 +91,7 @@ class PredRNNv2(PredRNN):
 
 
 class SpatiotemporalLSTMCell(nn.Module):
-    """ST-LSTM: an LSTM along time (c) and one along the layers (m), read out together."""
+    """ST-LSTM: an LSTM along time (c) and one along the layers (m) with a common output."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class SpatiotemporalLSTMCell(nn.Module):
         self.mix = nn.Conv2d(2 * hidden, hidden, 1, bias=False)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-        """x: [B, inputs, H', W'], the others [B, hidden, H', W'] → the new h, c, m, and what was added to c and to m."""
+        """x: [B, inputs, H', W'], the others [B, hidden, H', W'] → the new h, c, m, and the increments of c and m."""
         x_c, x_m, x_o = self.conv_x(x).split([3 * h.shape[1], 3 * h.shape[1], h.shape[1]], dim=1)
         h_c, h_o = self.conv_h(h).split([3 * h.shape[1], h.shape[1]], dim=1)
         c, added_c = remember(c, x_c + h_c)
@@ -113,7 +113,7 @@ class SpatiotemporalLSTMCell(nn.Module):
 
 
 def remember(memory: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
-    """f·memory + i·g from the gates before their activations, [B, 3·hidden, H', W'], and i·g alone."""
+    """f·memory + i·g and i·g, from the gates before their activations, [B, 3·hidden, H', W']."""
     i, f, g = gates.chunk(3, dim=1)
     added = torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(f + FORGET_BIAS) * memory + added, added

@@ -1,4 +1,4 @@
-"""PredRNN++ (Wang et al., ICML 2018): causal LSTMs, and a gradient highway from step to step."""
+"""PredRNN++ (Wang et al., ICML 2018): causal LSTMs, and a gradient highway between steps."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class CausalLSTMCell(nn.Module):
 
 
 class GradientHighway(nn.Module):
-    """z ← u·p + (1 − u)·z: a state that gradients pass through quickly."""
+    """z ← u·p + (1 − u)·z: a state with a short path for gradients."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
