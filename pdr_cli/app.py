@@ -205,7 +205,7 @@ def predict(
         torchrun --nproc-per-node 4 -m pdr_cli predict air.zarr --every-init -o hindcast.zarr
     """
     from pdr_cli.commands import predict as command
-    from pdr_cli.inference.model import Repairs
+    from pdr_cli.inference.intake import InputPolicy
 
     command.run(
         command.Request(
@@ -217,7 +217,7 @@ def predict(
             steps=steps,
             batch=batch,
             rename=var or [],
-            repairs=Repairs(fill_missing, fill_gap, regrid, allow_out_of_range, resample_fps, gray_to_rgb),
+            policy=InputPolicy(fill_missing, fill_gap, regrid, allow_out_of_range, resample_fps, gray_to_rgb),
             time_layout=time_layout,
             compress=compress,
             preview=preview,

@@ -237,3 +237,25 @@ def show_findings(rows: Sequence[dict[str, str]]) -> None:
         print(f"  {row['level']:<8} {row['what']}")
         if row["fix"]:
             print(f"  {'':<8} → {row['fix']}")
+
+
+def show_ablation(document: Mapping[str, Any]) -> None:
+    """Print the table of an ablation; the paper's columns are marked."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pdr_cli.ablation import catalogue, summary
+
+    headings, rows = summary.table_of(document)
+    table = Table(title="\n".join(summary.title(document)))
+    ours = len(headings) - len(document["paper_columns"])
+    for number, heading in enumerate(headings):
+        text = heading if number < ours else f"{heading}\n({catalogue.PAPER})"
+        table.add_column(text, justify="left" if number == 0 else "right", style="dim" if number >= ours else None)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console = console if console.is_terminal else Console(width=60 + 24 * len(headings))
+    console.print(table)
+    for note in summary.notes(document):
+        console.print(note, highlight=False)

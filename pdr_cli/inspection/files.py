@@ -35,7 +35,8 @@ def _is_model(path: Path) -> bool:
 
 def _model(path: Path) -> dict[str, Any]:
     file = runs.find_model(str(path))
-    card, weights, _ = modelfile.load(file)
+    read = modelfile.read(file)
+    card, weights = read.card, read.weights
     return {
         "model": str(file),
         "preset": card.config.preset,

@@ -299,8 +299,8 @@ def _values(prepared: Prepared) -> Iterator[Finding]:
     if found is not None:
         yield Finding(
             "ok",
-            f"{100 * found.share:.1f} % of the values are missing; {100 * found.land.mean():.1f} % of the cells are land, "
-            f"never known in training; {sum(int(b.sum()) for b in found.broken)} frames lack more",
+            f"{100 * found.share:.1f} % of the values are missing; {100 * found.never_observed.mean():.1f} % of the cells are "
+            f"land, never known in training; {sum(int(b.sum()) for b in found.broken)} frames lack more",
         )
         return
     for one in prepared.series[:1]:

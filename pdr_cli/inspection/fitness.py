@@ -43,14 +43,16 @@ def _by_preset(path: Path, preset: str, variables: list[str]) -> list[Finding]:
 
 def _by_model(path: Path, model: str) -> str:
     from pdr_cli.data import windows
-    from pdr_cli.inference import model as inference
+    from pdr_cli.inference import model as models
+    from pdr_cli.inference.intake import Intake
 
-    trained = inference.load(runs.find_model(model), "cpu")
-    series = trained.open(formats.find_inputs([path]))
+    intake = Intake(models.load(runs.find_model(model), "cpu"))
+    data, step = intake.card.config.data, intake.card.step
+    series = intake.open(formats.find_inputs([path]))
     for one in series:
-        trained.check(one)
-        windows.last_window(one, trained.card.config.data.in_steps, trained.card.step)
-    return f"forecasts {trained.card.config.data.out_steps} steps of {trained.card.step} after {_last(series[0])}"
+        intake.orientation(one)
+        windows.last_window(one, data.in_steps, step)
+    return f"forecasts {data.out_steps} steps of {step} after {_last(series[0])}"
 
 
 def _last(series: Series) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 from pdr_cli.data.series import Series
 from pdr_cli.data.units import as_given
 from pdr_cli.export import gaussians
+from pdr_cli.inference.forecast import forecast
+from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.model import Model
 from pdr_cli.verification.evaluation import Result
 from pdr_cli.verification.task import Task
@@ -69,19 +71,19 @@ def case_of(
         name: of the model in the document; default: its run folder or file.
         steps: τ; default: the horizon of the model's training.
     """
-    window = model.observe(series, start + model.card.config.data.in_steps - 1)
     steps = steps or model.card.config.data.out_steps
-    layers = model.run(window.frames, steps)
+    made = forecast(model, Intake(model), series, start + model.card.config.data.in_steps - 1, steps)
+    layers, window = made.layers, made.window
     painted = layers.gaussians if gaussians.drawn_by(model) else None
     drawn = None if painted is None else gaussians.of_forecast(model, series, window, steps).isel(time=-1)
     return Case(
         label,
-        as_given(series.isel(time=slice(window.start, window.stop))).load(),
+        made.observed(),
         as_given(series.isel(time=slice(window.stop, window.stop + steps))).load(),
-        model.dress(layers.fused, series, window),
-        None if painted is None else window.turn.invert(layers.coarse[0]),
-        None if painted is None else window.turn.invert(painted[0]),
+        made.frames,
+        None if painted is None else window.orientation.invert(layers.coarse[0]),
+        None if painted is None else window.orientation.invert(painted[0]),
         None if drawn is None else {str(n): values.values for n, values in drawn.data_vars.items()},
         score,
-        name or (model.path.parent.name if model.path.name == "model.safetensors" else model.path.stem),
+        name or model.name,
     )

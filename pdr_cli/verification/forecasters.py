@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pdr_cli.data.formats.forecasts import ForecastFile
-from pdr_cli.data.series import Orientation, Series
+from pdr_cli.data.grid import Orientation
+from pdr_cli.data.series import Series
 from pdr_cli.data.windows import Windows
+from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.model import Model
 from pdr_cli.verification.baselines import Baseline, Request
 from pdr_cli.verification.document import ForecasterKind
@@ -49,7 +51,7 @@ def of_model(model: Model, series: Sequence[Series]) -> Forecaster:
     def make(request: Request, windows: Windows, which: np.ndarray) -> np.ndarray:
         turn, steps = turns[0], model.card.config.data.in_steps
         times = [windows.times(int(i))[windows.in_steps - steps : windows.in_steps] for i in which]
-        history = model.filling().apply(turn.apply(request.observed[:, -steps:]), times)
+        history = model.encoding().filling.apply(turn.apply(request.observed[:, -steps:]), times)
         return turn.invert(model.run(history, request.steps).fused)
 
     return Forecaster("model", make)
@@ -84,7 +86,7 @@ def orientation(model: Model, series: Series) -> Orientation:
     Raises:
         GridError, VariableError: the series does not fit the model.
     """
-    return model.check(series)
+    return Intake(model).orientation(series)
 
 
 def never_observed(models: Iterable[Model], series: Series) -> np.ndarray | None:
@@ -92,4 +94,4 @@ def never_observed(models: Iterable[Model], series: Series) -> np.ndarray | None
     known = list(models)
     if not known or any(model.card.land is None for model in known):
         return None
-    return np.logical_and.reduce([model.land_on(series) for model in known])
+    return np.logical_and.reduce([Intake(model).never_observed(series) for model in known])

@@ -12,8 +12,9 @@ from pdr_cli.data import formats, kinds
 from pdr_cli.data.formats import forecasts, zarr
 from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.series import Series, names
-from pdr_cli.inference import model as inference
-from pdr_cli.inference.model import Model, Repairs
+from pdr_cli.inference import model as models
+from pdr_cli.inference.intake import InputPolicy, Intake, renames
+from pdr_cli.inference.model import Model
 from pdr_cli.runs import folder as runs
 from pdr_cli.verification.studies import TRUTH
 
@@ -68,20 +69,16 @@ def find(arguments: Sequence[str], reading: Reading) -> Forecasters:
         if paths:
             found.files[_free(Path(argument).stem, found.models, found.files)] = paths
             continue
-        path = runs.find_model(argument)
-        name = path.parent.name if path.name == "model.safetensors" else path.stem
-        repairs = Repairs(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb)
-        model = inference.load(path, reading.device, repairs, batch=reading.batch)
-        found.models[_free(name, found.models, found.files)] = model
+        model = models.load(runs.find_model(argument), reading.device, reading.batch)
+        found.models[_free(model.name, found.models, found.files)] = model
     return found
 
 
 def truth(paths: Sequence[Path], reading: Reading, found: Forecasters) -> list[Series]:
     """The truth: a model's variables, or else those that --var names, or those of the first forecast file."""
     if found.first is not None:
-        from pdr_cli.commands import inputs
-
-        return found.first.open(paths, inputs.renames(reading.rename, list(found.first.card.variables)))
+        policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb)
+        return Intake(found.first, policy).open(paths, renames(reading.rename, list(found.first.card.variables)))
     pairs = [argument.partition("=") for argument in reading.rename]
     wanted = [name for name, _, _ in pairs]
     files = next(iter(found.files.values()), [])

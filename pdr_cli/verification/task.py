@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pdr_cli.data import kinds, splits, windows
+from pdr_cli.data import kinds, seen, splits, windows
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.formats.forecasts import ForecastFile
@@ -18,8 +18,8 @@ from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import TimeError, UsageError
 from pdr_cli.inference.model import Model
 from pdr_cli.runs.modelfile import ModelCard
+from pdr_cli.system import hashes
 from pdr_cli.system.logs import log
-from pdr_cli.training.prepare import identities
 from pdr_cli.verification import forecasters
 from pdr_cli.verification.baselines import Request
 
@@ -66,7 +66,7 @@ class Task:
         """The climatology of the first model's training data, on the truth's grid."""
         if self.first is None:
             return None
-        return self.first.climatology.turned(forecasters.orientation(self.first, self.truth).invert)
+        return self.first.climatology.reoriented(forecasters.orientation(self.first, self.truth).invert)
 
     @cached_property
     def _fills(self) -> bool:
@@ -244,9 +244,9 @@ def _published(
 
 def _of_part(found: Windows, models: Mapping[str, Model], series: Sequence[Series], split: str) -> Windows:
     """Windows that belong to a part for every model, and that every model can start from."""
-    cards, ids = _cards(models), identities(series)
+    cards, ids = _cards(models), seen.identities(series, hashes.sha256)
     for card in cards.values():
-        found = splits.select(found, ids, card.seen, split)
+        found = seen.select(found, ids, card.seen, split)
     found = splits.apart(found) if split == "test" and cards else found
     found = _readable(found, models, series)
     later = "all data were used in training, or to choose the model: give later data, or --split all"
@@ -261,7 +261,7 @@ def _readable(found: Windows, models: Mapping[str, Model], series: Sequence[Seri
     land = forecasters.never_observed(models.values(), series[0])
     if land is None:
         return found
-    found = found.with_land(land)
+    found = found.with_never_observed(land)
     if all(card.config.data.fill_missing != "none" for card in _cards(models).values()):
         return found
     whole = found.observed_whole()
