@@ -35,6 +35,11 @@ class RunFolder:
         return self.path / "state" / "last.safetensors"
 
     @property
+    def start(self) -> Path:
+        """The origin of the weights, if they are not new."""
+        return self.state.with_name("start.json")
+
+    @property
     def previous_state(self) -> Path:
         """What `state` was before it was last replaced."""
         return self.state.with_name("last-1.safetensors")

@@ -122,7 +122,7 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
 def _start(request: TrainingRequest, folder: RunFolder, prepared: Prepared, network: PDR) -> WarmStart:
     if request.resume is None:
         init_from, freeze = request.init_from, request.freeze_backbone
-        return warm_start.begin(network, request.config, prepared.channels, prepared.size, init_from, freeze)
+        return warm_start.begin(network, request.config, frames_of(request.config, prepared), init_from, freeze)
     if request.init_from is not None or request.freeze_backbone:
         way_out = "leave out --init-from and --freeze-backbone"
         raise UsageError("--resume continues the run as it was started", way_out=way_out)

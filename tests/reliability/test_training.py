@@ -9,18 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from pdr_cli.data.formats import stored
 from pdr_cli.inference import model as inference
+from pdr_cli.models.interfaces import target_of
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system import hashes
 from pdr_cli.training import state
+from pdr_cli.training.batches import WeightedBatch
 from pdr_cli.training.loop import Trainer
-from pdr_cli.training.step import Batch
 from tests.cli import pdr
 from tests.conftest import tiny_settings
 from tests.reliability.processes import LOCKS, another_process
@@ -136,13 +136,15 @@ def test_a_loss_that_is_no_number_names_its_batch_and_keeps_the_last_good(
     run: RunFolder, weather: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {p: p.read_bytes() for p in (run.model, run.state)}
-    usual = Trainer._tensors
+    usual = Trainer._batch
 
-    def poisoned(self: Trainer, which: np.ndarray) -> Batch:
-        batch = usual(self, which)
-        return batch._replace(y=batch.y * float("nan")) if self.position.step == 7 else batch
+    def poisoned(self: Trainer) -> WeightedBatch:
+        batch = usual(self)
+        if self.position.step != 7:
+            return batch
+        return batch._replace(inputs=batch.inputs._replace(target=target_of(batch.inputs) * float("nan")))
 
-    monkeypatch.setattr(Trainer, "_tensors", poisoned)
+    monkeypatch.setattr(Trainer, "_batch", poisoned)
     result = pdr("train", "--resume", "-o", "run", "--steps", "9", "-q")
     assert (result.code, "E_NON_FINITE_LOSS" in result.last) == (65, True)
     assert "nan at step 8, batch " in result.last
@@ -156,7 +158,7 @@ def test_a_signal_lets_the_step_end_and_saves_it(
 ) -> None:
     usual = Trainer._batch
 
-    def disturbed(self: Trainer) -> np.ndarray:
+    def disturbed(self: Trainer) -> WeightedBatch:
         if self.position.step == 7:
             os.kill(os.getpid(), number)
         return usual(self)
