@@ -123,7 +123,8 @@ def cpu_recipe(level: str) -> Recipe:
     """Schema and CPU kernels, by the C++ compiler."""
     march = f" -march={level}" if level.startswith("x86-64") else ""
     cxx = f"{_cxx()} {CXX_FLAGS}{march} {_includes()}"
-    return Recipe("cpu", level, ("cpu.cpp", "ops.cpp"), cxx, "", f"{_cxx()} -shared {_torch_libraries('torch_cpu')}")
+    link = f"{_cxx()} -shared {_torch_libraries('torch_cpu')}"
+    return Recipe("cpu", level, ("cpu_forward.cpp", "cpu_backward.cpp", "ops.cpp"), cxx, "", link)
 
 
 def cuda_recipe(architectures: str) -> Recipe:
