@@ -131,9 +131,9 @@ def _write(result: Result, chosen: Task, request: Request) -> None:
     if request.plot is not None:
         from pdr_cli.drawing import pictures
 
-        pictures.skill(request.plot, document.to_json())
+        pictures.skill(request.plot, document)
     if request.report is not None:
         from pdr_cli.drawing import page
 
-        written = page.write(request.report, document.to_json(), cases.typical(result, chosen))
+        written = page.write(request.report, document, cases.typical(result, chosen))
         log.info("report: %s and %d pictures beside it", written[0], len(written) - 1)
