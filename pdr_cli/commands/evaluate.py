@@ -142,13 +142,13 @@ def _truth(paths: Sequence[Path], asked: Request, first: Model | None, foreign: 
     wanted = [name for name, _, _ in pairs]
     if not wanted and foreign and formats.detect(paths[0]) in ("netcdf", "zarr"):
         wanted = forecasts.fields_in_both(foreign[0], paths[0])
-    return formats.open_series(
-        paths,
+    options = formats.ReadOptions(
         variables=wanted,
         rename={name: source or name for name, _, source in pairs},
         resample_fps=asked.resample_fps,
         gray_to_rgb=asked.gray_to_rgb,
     )
+    return formats.open_series(paths, options)
 
 
 def _options(job: Task, asked: Request, series: Series) -> Options:

@@ -12,7 +12,7 @@ import numpy as np
 from pdr_cli import config
 from pdr_cli.data import formats, kinds
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.formats import netcdf
+from pdr_cli.data.formats import axes
 from pdr_cli.data.series import Series, names, read_frames, side, size, units
 from pdr_cli.errors import ConfigError, DataError
 from pdr_cli.inspection import findings
@@ -83,7 +83,7 @@ def _data(path: Path, variables: list[str]) -> dict[str, Any]:
     report: dict[str, Any] = {"file": str(path), "format": kind, "bytes": sum(map(_bytes, paths))}
     fields = kind in ("netcdf", "zarr")
     if fields and not variables:
-        found = [netcdf.summary(formats.open_fields(p)) for p in reversed(paths)]
+        found = [axes.summary(formats.open_fields(p)) for p in reversed(paths)]
         report["variables"] = {k: v for one in found for k, v in one.items()}
         variables = [n for n, v in report["variables"].items() if v["gridded"] == "yes"]
     # Variables of different grids cannot be one series; each is described by itself.
@@ -103,7 +103,7 @@ def _bytes(path: Path) -> int:
 
 
 def _series(paths: list[Path], variables: list[str]) -> list[dict[str, Any]]:
-    opened = formats.open_series(paths, variables=variables)
+    opened = formats.open_series(paths, formats.ReadOptions(variables))
     # Thousands of sequences are described by a frame or two each.
     looked_at = max(2, LOOKED_AT * 8 // max(len(opened), 8))
     return [_describe(s, looked_at) for s in opened]

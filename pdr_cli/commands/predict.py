@@ -48,7 +48,7 @@ def _check(asked: Request) -> None:
         OutputError: an output cannot be created, or is there and shall stay.
     """
     paths = asked.paths
-    formats.check_suffix(asked.output)
+    formats.of_output(asked.output)
     formats.check_time_layout(asked.output, asked.time_layout)
     if asked.preview is not None and asked.preview.suffix.lower() not in (".png", ".gif"):
         raise UsageError(f"--preview draws a .png or an animated .gif, not {asked.preview}")
@@ -87,8 +87,8 @@ def _check_every_init(asked: Request) -> None:
                 f"{name} is for one forecast, --every-init makes one from each init; leave out one of the two"
             )
     suffix = asked.output.suffix.lower()
-    if suffix not in formats.FIELD_SUFFIXES:
-        raise UsageError(f"--every-init writes {', '.join(formats.FIELD_SUFFIXES)}, not {suffix}")
+    if not formats.of_output(asked.output).gridded:
+        raise UsageError(f"--every-init writes {', '.join(formats.outputs(gridded=True))}, not {suffix}")
     if not alone and suffix != zarr.SUFFIX:
         raise UsageError(f"several processes cannot write one {suffix} file at once; name the output .zarr")
 

@@ -47,7 +47,7 @@ def run(path: Path, as_json: bool) -> None:
 def _is_model(path: Path) -> bool:
     if path.suffix == ".safetensors" or RunFolder(path).model.is_file():
         return True
-    return not path.exists() and path.suffix.lower() not in formats.OUTPUTS  # the bare name of a run
+    return not path.exists() and path.suffix.lower() not in formats.outputs()  # the bare name of a run
 
 
 def _run(model: Path) -> Iterator[Finding]:

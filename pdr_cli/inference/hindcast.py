@@ -98,7 +98,7 @@ def write(
     Raises:
         StorageError: the file system refused, or what was written reads back differently.
     """
-    layout = cf.many(job.example, job.times, provenance, time_layout)
+    layout = cf.hindcast_layout(job.example, job.times, provenance, time_layout)
     store = formats.field_store(path)
     with formats.atomically(path, need=layout.nbytes) if processes.first else contextlib.nullcontext(path) as temporary:
         with processes.together(), space.storage_errors(path):

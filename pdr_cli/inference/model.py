@@ -15,7 +15,7 @@ from pdr_cli.data import formats, kinds, limits, missing, regrid, units, windows
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import Climatology
-from pdr_cli.data.formats import netcdf
+from pdr_cli.data.formats import fields as fields_of_datasets
 from pdr_cli.data.kinds import Kind
 from pdr_cli.data.missing import Filling
 from pdr_cli.data.series import Orientation, Series
@@ -145,7 +145,7 @@ class Model:
         """
         if isinstance(data, xr.Dataset):
             wanted = list(self.card.variables)
-            data = netcdf.from_datasets([(data, Path("dataset"))], wanted, rename)
+            data = fields_of_datasets.from_datasets([(data, Path("dataset"))], wanted, rename)
         at = None if init is None else time_axis.parse(init, data.time.values)
         return self.forecast(data, at, steps)
 
@@ -160,15 +160,15 @@ class Model:
         size = self.card.size if data.size else ()
         color = "rgb" if self.kind.pictures and len(self.card.variables) == 3 else "gray"
         wanted = list(self.card.variables) if not self.kind.pictures else []
-        opened = formats.open_series(
-            paths,
+        options = formats.ReadOptions(
             variables=wanted,
-            rename=rename,
+            rename=dict(rename or {}),
             size=size,
             color=color,
             resample_fps=self.repairs.resample_fps or data.resample_fps,
             gray_to_rgb=self.repairs.gray_to_rgb or data.gray_to_rgb,
         )
+        opened = formats.open_series(paths, options)
         return [self.fit(kinds.with_kind(series, self.kind.name)) for series in opened]
 
     @property

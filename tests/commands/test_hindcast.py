@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pdr_cli.data.formats import cf, stored
+from pdr_cli.data.formats import base, cf
 from pdr_cli.errors import StorageError
 from pdr_cli.inference import hindcast
 from pdr_cli.inference import model as inference
@@ -216,8 +216,8 @@ def test_a_hindcast_that_was_altered_is_found(
     holed: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     made = make(name, holed, weather_run)
-    for divided in (stored.BLOCK_BYTES, 5 * 4 * 4 * 13 * 15):  # 5 of the 22 forecasts of 4 steps of 13 x 15
-        monkeypatch.setattr(stored, "BLOCK_BYTES", divided)
+    for divided in (base.BLOCK_BYTES, 5 * 4 * 4 * 13 * 15):  # 5 of the 22 forecasts of 4 steps of 13 x 15
+        monkeypatch.setattr(base, "BLOCK_BYTES", divided)
         result = pdr("verify", name)
         assert (result.code, "those that were written (SHA-256)" in result.out) == (0, True), result.out
     made.t2m[20, 2, 5, 5] += 0.25

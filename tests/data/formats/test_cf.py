@@ -48,7 +48,7 @@ def forecast(calendar: str = "standard", variables: dict | None = None, grid: st
 
 def hindcast(path: Path, one: Series, inits: np.ndarray, time_layout: str = "cf") -> Path:
     """A file with the same forecast from every init."""
-    layout = cf.many(one, inits, ABOUT, time_layout)
+    layout = cf.hindcast_layout(one, inits, ABOUT, time_layout)
     store = formats.field_store(path)
     store.create(path, layout, 4)
     with store.writing(path, layout) as put:
@@ -128,7 +128,7 @@ def test_weatherbench_names_are_read_by_xarray_as_dates_and_timedeltas(tmp_path:
 def test_leads_of_half_hours_are_whole_minutes() -> None:
     one = forecast()
     one = one.assign_coords(time=times(1)[0] + np.array([30, 60, 90], "timedelta64[m]"))
-    lead = next(c for c in cf.many(one, times(2), {}, "wb2").coordinates if c.name == "prediction_timedelta")
+    lead = next(c for c in cf.hindcast_layout(one, times(2), {}, "wb2").coordinates if c.name == "prediction_timedelta")
     assert (lead.values.tolist(), lead.attrs["units"]) == ([30, 60, 90], "minutes")
 
 
@@ -163,7 +163,7 @@ def test_compression_is_zlib_with_shuffle_or_else_a_checksum(tmp_path: Path, com
 
 def test_variables_and_attributes_stand_in_the_order_of_the_layout(tmp_path: Path) -> None:
     formats.write(forecast(), tmp_path / "f.nc", ABOUT)
-    layout = cf.single(forecast(), ABOUT)
+    layout = cf.forecast_layout(forecast(), ABOUT)
     with netCDF4.Dataset(tmp_path / "f.nc") as back:
         assert list(back.variables) == [*(c.name for c in layout.coordinates), *layout.fields]
         assert back.ncattrs() == list(layout.attrs)
@@ -209,7 +209,9 @@ def test_the_inputs_own_bounds_and_scalars_come_back_bit_for_bit(tmp_path: Path)
         given = data.load().assign(edges=(("lat", "nv"), cells)).assign_coords(height=height)
         given.lat.attrs["bounds"] = "edges"
         given.to_netcdf(tmp_path / "given.nc")
-    formats.write(formats.open_series([tmp_path / "given.nc"], variables=["t2m"])[0], tmp_path / "out.nc", ABOUT)
+    formats.write(
+        formats.open_series([tmp_path / "given.nc"], formats.ReadOptions(["t2m"]))[0], tmp_path / "out.nc", ABOUT
+    )
     with xr.open_dataset(tmp_path / "given.nc") as given, xr.open_dataset(tmp_path / "out.nc") as back:
         assert (back.lat.attrs["bounds"], back.edges.values.tobytes()) == ("edges", given.edges.values.tobytes())
         assert back.height.values.tobytes() == given.height.values.tobytes()
