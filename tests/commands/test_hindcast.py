@@ -136,7 +136,7 @@ def test_traffic_has_hindcasts_too(traffic: Path, traffic_run: Path) -> None:
         (["-o", "h.nc", "--preview", "a.png"], "--preview is for one forecast"),
         (["-o", "h.nc", "--fill-gap", "interp"], "--fill-gap is for one forecast"),
         (["-o", "h.npz"], "--every-init writes .nc"),
-        (["-o", "h.nc", "--time-layout", "grib"], "use cf or wb2"),
+        (["-o", "h.nc", "--time-layout", "grib"], "expected cf or wb2"),
         (["-o", "h.npz", "--time-layout", "wb2"], "--time-layout wb2 is for .nc"),
     ],
 )

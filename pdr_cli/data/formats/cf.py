@@ -173,14 +173,14 @@ def _layout(
 
 def _field(series: Series, name: str, named: set[str]) -> dict[str, Any]:
     """The input's attributes of a channel, with those that CF-1.11 needs."""
-    given = series.attrs["variables"].get(name, {})
-    attrs = _lasting(given)
+    own = series.attrs["variables"].get(name, {})
+    attrs = _lasting(own)
     attrs.setdefault("long_name", legal_name(name))
     attrs.setdefault("units", "1")
     # CF-1.11 asks whether a temperature is a point on the scale or a difference.
     if str(attrs["units"]).lower() in TEMPERATURES:
         attrs.setdefault("units_metadata", "temperature: on_scale")
-    methods = str(given.get("cell_methods", ""))
+    methods = str(own.get("cell_methods", ""))
     if methods and set(re.findall(r"(\w+):", re.sub(r"\(.*?\)", "", methods))) <= named:
         attrs["cell_methods"] = methods
     return attrs

@@ -202,8 +202,8 @@ def _frames(path: Path, seek: float = 0.0) -> Iterator[VideoFrame]:
 def decode(path: Path, start: float, count: int) -> Iterator[VideoFrame]:
     """`count` frames from the one at `start` seconds after the first."""
     origin = next(float(f.time) for f in _frames(path))
-    wanted = (f for f in _frames(path, start) if f.time - origin >= start - 1e-4)
-    return itertools.islice(wanted, count)
+    later = (f for f in _frames(path, start) if f.time - origin >= start - 1e-4)
+    return itertools.islice(later, count)
 
 
 def pixels(frame: VideoFrame, size: tuple[int, int], color: str, reformatter: VideoReformatter) -> np.ndarray:

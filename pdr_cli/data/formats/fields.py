@@ -64,21 +64,21 @@ def from_datasets(opened: Opened, variables: Sequence[str] = (), rename: Mapping
     return parts[0] if len(parts) == 1 else _stack(parts, list(sources))
 
 
-def _choose(opened: Opened, wanted: list[str], rename: dict[str, str]) -> dict[str, _Source]:
+def _choose(opened: Opened, channels: list[str], rename: dict[str, str]) -> dict[str, _Source]:
     """The source of each channel, over all files together.
 
     Raises:
         VariableError, TimeError: no file has a gridded variable of that name.
     """
     for dataset, path in opened:
-        if not wanted or any(_Source.parse(rename.get(n, n)).name in dataset for n in wanted) or len(opened) == 1:
+        if not channels or any(_Source.parse(rename.get(n, n)).name in dataset for n in channels) or len(opened) == 1:
             _check_time(dataset, path)
     found = list(dict.fromkeys(n for dataset, _ in opened for n in gridded(dataset)))
     if not found:
         every = dict.fromkeys(str(n) for dataset, _ in opened for n in dataset.data_vars)
         raise VariableError(f"{_where(opened)} has no variable on (time, y, x); it has {', '.join(every) or 'none'}")
-    if wanted:
-        return {name: _source(opened, found, name, rename.get(name, name)) for name in wanted}
+    if channels:
+        return {name: _source(opened, found, name, rename.get(name, name)) for name in channels}
     if len(found) > 1:
         what = f"{_where(opened)} has {len(found)} gridded variables: {', '.join(found)}"
         raise VariableError(what, way_out="name those to use with --var")
@@ -201,7 +201,7 @@ def _grid_attributes(dataset: xr.Dataset, name: str, axes: Axes) -> dict[str, An
 
 
 def _valid_range(variable: xr.DataArray) -> tuple[float, float] | None:
-    """Lowest and highest valid value, by valid_range, valid_min and valid_max (CF-1.11, §2.5.1); None: not given.
+    """Lowest and highest valid value, by valid_range, valid_min and valid_max (CF-1.11, §2.5.1); None: no such attributes.
 
     They are packed as the data are, unless they have the unpacked type.
     """
@@ -305,18 +305,18 @@ def _level(dataset: xr.Dataset, path: Path, source: _Source, dim: str) -> int:
     """
     values = _level_values(dataset, dim)
     try:
-        wanted = float(source.level)
+        level = float(source.level)
         numbers = values.astype(np.float64)
     except ValueError:
         raise VariableError(
             f"{path}: {source.level!r} is not a level of {source.name}", "a number", f"write {source.name}@850"
         ) from None
     factor = 100.0 if dim in dataset.coords and dataset[dim].attrs.get("units") == "Pa" else 1.0
-    for candidate in (wanted, wanted * factor):
+    for candidate in (level, level * factor):
         found = np.flatnonzero(np.isclose(numbers, candidate, rtol=1e-6))
         if len(found):
             return int(found[0])
-    near = sorted(values.tolist(), key=lambda v: abs(float(v) - wanted * factor))[:3]
+    near = sorted(values.tolist(), key=lambda v: abs(float(v) - level * factor))[:3]
     raise VariableError(
         f"{path}: {source.name} has no level {source.level} on {dim} ({len(values)} levels); "
         f"the nearest are {', '.join(f'{v:g}' for v in near)}"

@@ -163,13 +163,13 @@ def _seconds(lead: xr.DataArray) -> np.ndarray:
 
 
 def _spread(
-    values: np.ndarray, dims: Sequence[Any], wanted: tuple[str | None, str | None], shape: tuple[int, int]
+    values: np.ndarray, dims: Sequence[Any], target: tuple[str | None, str | None], shape: tuple[int, int]
 ) -> np.ndarray:
     """Values along one or both of two dimensions, broadcast to both: [n, L]."""
-    if len(dims) == 2 and tuple(dims) != wanted:
+    if len(dims) == 2 and tuple(dims) != target:
         values = values.T
     elif len(dims) == 1:
-        values = values[:, None] if dims[0] == wanted[0] else values[None, :]
+        values = values[:, None] if dims[0] == target[0] else values[None, :]
     return np.broadcast_to(values, shape)
 
 

@@ -15,11 +15,12 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli.data import grid as grids
-from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import axes, cf, registry
 from pdr_cli.data.formats.forecast_times import INSTANT, Times, times_of
-from pdr_cli.data.series import Orientation, Series
+from pdr_cli.data.series import Orientation, Series, orient, side
+from pdr_cli.data.series import size as size_of
+from pdr_cli.data.series import units as units_of
 from pdr_cli.data.units import UnitsError, conversion
 from pdr_cli.errors import DataError, GridError, TimeError, VariableError, did_you_mean
 
@@ -91,10 +92,10 @@ class ForecastFile:
         NaN where the file does not hold that init or valid time.
         """
         began = time_axis.seconds(np.array([init]))[0]
-        wanted = time_axis.seconds(valid_times)
-        out = np.full((len(wanted), len(self.variables), *self.size), np.nan, np.float32)
+        ends = time_axis.seconds(valid_times)
+        out = np.full((len(ends), len(self.variables), *self.size), np.nan, np.float32)
         rows = np.flatnonzero(np.abs(self._init - began) < self._tolerance)
-        near = np.abs(self._valid[rows] - wanted[:, None]) < self._tolerance
+        near = np.abs(self._valid[rows] - ends[:, None]) < self._tolerance
         for file in np.unique(self._file[rows]):
             step, found = np.nonzero(near & (self._file[rows] == file))
             if len(step):
@@ -110,18 +111,18 @@ class ForecastFile:
             TimeError: another calendar.
         """
         path = self._files[0].path
-        for name, mine, theirs in zip(self.variables, self.units, fields.units(series), strict=True):
+        for name, mine, theirs in zip(self.variables, self.units, units_of(series), strict=True):
             _check_units(f"{path}: {name}", mine, theirs)
-        if self.size != fields.size(series):
-            own, others = ("{} x {}".format(*s) for s in (self.size, fields.size(series)))
+        if self.size != size_of(series):
+            own, others = ("{} x {}".format(*s) for s in (self.size, size_of(series)))
             what = f"{path} is on a grid of {own}, the data to compare with on one of {others}"
             raise GridError(what, way_out="regrid it first")
         own, others = _calendar(self.inits), _calendar(series.time.values)
         if own != others:
             raise TimeError(f"{path} has times in {own}, the data to compare with in {others}")
-        y, x = (None if s is None else np.asarray(s.values, float) for s in (fields.side(series, d) for d in "yx"))
+        y, x = (None if s is None else np.asarray(s.values, float) for s in (side(series, d) for d in "yx"))
         try:
-            return fields.orient(self.y, self.x, y, x)
+            return orient(self.y, self.x, y, x)
         except GridError as error:
             raise error.at(f"{path} is not on the grid of the data to compare with") from error
 
@@ -277,8 +278,8 @@ def _check_alike(first: _File, other: _File) -> None:
     Raises:
         GridError, VariableError: names both files.
     """
-    one, two = first.grid, other.grid
-    if one.size != two.size or not _same(one.y, two.y) or not _same(one.x, two.x):
+    a, b = first.grid, other.grid
+    if a.size != b.size or not _same(a.y, b.y) or not _same(a.x, b.x):
         raise GridError(f"{other.path} is on another grid than {first.path}")
     for mine, theirs in zip(other.arrays, first.arrays, strict=True):
         if _units(mine) != _units(theirs):

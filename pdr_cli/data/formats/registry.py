@@ -1,4 +1,4 @@
-"""The list of formats: ours and those of installed packages, and the one that a file, or an output's suffix, has."""
+"""The list of formats, ours and those of installed packages, and the format of a file or of an output's suffix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GRIB_SUFFIXES = (".grib", ".grib2", ".grb", ".grb2")
 
 
 def members() -> Iterator[Format]:
-    """Every format, in the order in which files are compared with them; other packages are searched last, if at all."""
+    """Every format, in the order in which they are tried. Other packages are looked up last, and only if ours do not match."""
     yield from (_member(name) for name in FORMATS.own)
     yield from (_member(name) for name in sorted(FORMATS.announced()) if name not in FORMATS.own)
 
