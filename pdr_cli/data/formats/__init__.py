@@ -55,7 +55,7 @@ def open_series(paths: Sequence[Path], options: ReadOptions = DEFAULTS) -> list[
     form = registry.of_all(paths)
     if options.resample_fps and "resample_fps" not in form.takes:
         raise UsageError(f"--resample-fps is for video files, but {paths[0]} is {form.title}")
-    with damage.named(paths[0]):
+    with damage.reading(paths[0]):
         return form.open(paths, options.only(form.takes))
 
 

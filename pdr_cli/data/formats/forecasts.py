@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data import grid as grids
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import axes, cf, registry
 from pdr_cli.data.formats.forecast_times import INSTANT, Times, times_of
-from pdr_cli.data.series import Orientation, Series, orient, side
+from pdr_cli.data.grid import Orientation, geographic, orient
+from pdr_cli.data.series import Series, side
 from pdr_cli.data.series import size as size_of
 from pdr_cli.data.series import units as units_of
 from pdr_cli.data.units import UnitsError, conversion
@@ -56,7 +56,7 @@ class ForecastFile:
         paths: the files.
         variables: channels, by the names passed to `read`.
         units: of each channel; empty where the file gives none.
-        y, x: coordinates of the grid as the file has them, or None; for `series.orient`.
+        y, x: coordinates of the grid as the file has them, or None; for `grid.orient`.
         layout: the variables that hold the times, in words.
     """
 
@@ -242,7 +242,7 @@ def _grid_of_points(dataset: xr.Dataset, path: Path, name: str, large: list[str]
 def _of_points(dataset: xr.Dataset, dim: str, axis: str) -> np.ndarray | None:
     """The latitude or longitude of each point along `dim`."""
     for name, variable in dataset.variables.items():
-        if variable.dims == (dim,) and grids.geographic(str(name), variable.attrs) == axis:
+        if variable.dims == (dim,) and geographic(str(name), variable.attrs) == axis:
             return variable.values.astype(float)
     return None
 

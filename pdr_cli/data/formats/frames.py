@@ -150,7 +150,7 @@ def _pixels(path: Path, source: tuple[int, int] | None, out: tuple[int, int], ba
                 f"{path} is {picture.height} x {picture.width}, others are {source[0]} x {source[1]}",
                 way_out="--set data.size=[128,128] resizes all to one size",
             )
-        with damage.named(path):
+        with damage.reading(path):
             _refuse_guesses(path, picture, bands)
             planes = _planes(picture, bands)
         return np.stack([_resized(p, out, resample) for p in planes])
@@ -160,7 +160,7 @@ def _check_sums(path: Path) -> None:
     """Refuse a PNG whose checksums are wrong; reading its pixels does not check them."""
     with _open(path) as picture:
         if picture.format == "PNG":
-            with damage.named(path):
+            with damage.reading(path):
                 picture.verify()
 
 

@@ -12,9 +12,10 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data.formats import cf, fields
+from pdr_cli.data.formats import cf
 from pdr_cli.data.formats.base import Field, Format, ReadOptions, WriteOptions
 from pdr_cli.data.formats.cf import Layout
+from pdr_cli.data.formats.datasets import from_datasets
 from pdr_cli.data.series import Series
 from pdr_cli.errors import StorageError
 
@@ -67,9 +68,9 @@ class GriddedFormat(Format):
             put(0, frames)
 
     def open(self, paths: Sequence[Path], options: ReadOptions) -> list[Series]:
-        """One Series; see `fields.from_datasets`."""
+        """One Series; see `datasets.from_datasets`."""
         opened = [(self.open_dataset(path), path) for path in paths]
-        return [fields.from_datasets(opened, options.variables, options.rename)]
+        return [from_datasets(opened, options.variables, options.rename)]
 
     def need(self, series: Series) -> int:
         """Bytes of its fields, uncompressed."""

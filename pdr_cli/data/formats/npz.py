@@ -74,7 +74,7 @@ class NPZ(Format):
 
     def verify(self, path: Path, series: Series, options: WriteOptions) -> None:
         """Compare all frames."""
-        with damage.named(path), np.load(path) as arrays:
+        with damage.reading(path), np.load(path) as arrays:
             if not np.array_equal(arrays["data"], series.values, equal_nan=True):
                 raise StorageError("data read back differently from what was written")
 

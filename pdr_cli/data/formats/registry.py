@@ -38,7 +38,7 @@ def of(path: Path) -> Format:
     Raises:
         DataError: empty, or of no format in the list.
     """
-    with damage.named(path):
+    with damage.reading(path):
         if path.is_file() and path.stat().st_size == 0:
             raise DataError(f"{path} is empty (0 bytes)", way_out="wait until it is written, or get it again")
         found = next((member for member in members() if member.matches(path)), None)
@@ -104,7 +104,7 @@ def open_fields(path: Path) -> xr.Dataset:
         TimeError: a time axis that cannot be decoded.
     """
     form = gridded(path)
-    with damage.named(path):
+    with damage.reading(path):
         return form.open_dataset(path)
 
 

@@ -45,7 +45,7 @@ def coordinates_sha256(path: Path) -> str:
         DataError: damaged, or of another format.
     """
     form = registry.gridded(path)
-    with damage.named(path), form.undecoded(path) as dataset:
+    with damage.reading(path), form.undecoded(path) as dataset:
         names = fields_of(dataset)
         return cf.coordinates_sha256({str(n): v.values for n, v in dataset.variables.items() if n not in names})
 
@@ -67,7 +67,7 @@ def fields(path: Path) -> Iterator[dict[str, Field]]:
         DataError: damaged, also while reading, or a format that does not hold numbers as they were, such as video.
     """
     form = registry.of(path)
-    with damage.named(path), form.stored(path) as found:
+    with damage.reading(path), form.stored(path) as found:
         yield found
 
 

@@ -234,3 +234,34 @@ def test_the_method_of_an_average_is_kept_and_one_of_absent_axes_is_not(tmp_path
     with xr.open_dataset(tmp_path / "f.nc") as back:
         kept = {name: back[name].attrs.get("cell_methods") for name in ways}
     assert kept == {"a": ways["a"], "b": None, "c": ways["c"]}
+
+
+def with_sides(y: tuple[str, dict], x: tuple[str, dict]) -> Series:
+    """The forecast on a grid whose coordinates have these names and attributes."""
+    one = forecast().rename(lat=y[0], lon=x[0])
+    one[y[0]].attrs, one[x[0]].attrs = y[1], x[1]
+    return one
+
+
+def test_latitudes_are_known_by_their_units_whatever_they_are_called(tmp_path: Path) -> None:
+    one = with_sides(("rows", {"units": "degrees_north"}), ("columns", {"units": "degree_E"}))
+    formats.write(one, tmp_path / "f.nc", ABOUT)
+    with xr.open_dataset(tmp_path / "f.nc") as back:
+        assert (back.rows.attrs["standard_name"], back["columns"].attrs["standard_name"]) == ("latitude", "longitude")
+        assert back.rows_bnds.shape == (7, 2)
+    with xr.open_dataset(hindcast(tmp_path / "h.nc", one, times(2), "wb2")) as back:
+        assert back.t2m.dims[2:] == ("latitude", "longitude")
+
+
+def test_rotated_latitudes_are_not_latitudes(tmp_path: Path) -> None:
+    sides = [
+        (n, {"standard_name": f"grid_{long}", "units": "degrees"})
+        for n, long in (("lat", "latitude"), ("lon", "longitude"))
+    ]
+    one = with_sides(*sides)
+    formats.write(one, tmp_path / "f.nc", ABOUT)
+    with xr.open_dataset(tmp_path / "f.nc") as back:
+        assert back.lat.attrs == {"axis": "Y", **sides[0][1]}
+        assert "lat_bnds" not in back.variables
+    with xr.open_dataset(hindcast(tmp_path / "h.nc", one, times(2), "wb2")) as back:
+        assert back.t2m.dims[2:] == ("lat", "lon")

@@ -398,7 +398,7 @@ def test_files_of_different_units_are_not_joined() -> None:
 def test_other_grids_are_refused() -> None:
     found = forecasts.read([one_file()], ["t2m"])
     truth = truth_on(LAT + 1)
-    with pytest.raises(GridError, match="3 values from 50 to 45 here, 3 values from 51 to 46"):
+    with pytest.raises(GridError, match="3 values from 50 to 45; expected 3 values from 51 to 46"):
         found.fit(truth)
     with pytest.raises(GridError, match=r"on a grid of 3 x 4, the data to compare with on one of 2 x 4"):
         found.fit(truth[:, :, :2])
@@ -441,6 +441,16 @@ def test_an_ensemble_needs_a_choice() -> None:
     )
     with pytest.raises(VariableError, match="further dimension number with 2 values; choose a member first"):
         forecasts.read([Path("e.nc")], ["t2m"])
+
+
+def test_points_are_a_grid_by_names_alone(tmp_path: Path) -> None:
+    path = anemoi(tmp_path)[0]
+    with netCDF4.Dataset(path, "a") as data:
+        for long, short in (("latitude", "lat"), ("longitude", "lon")):
+            data[long].delncattr("units")
+            data.renameVariable(long, short)
+    found = forecasts.read([path], ["t2m"])
+    assert (found.y.tolist(), found.x.tolist()) == (LAT.tolist(), LON.tolist())
 
 
 def test_scattered_points_are_no_grid(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_a_format_of_another_package_writes_verifies_and_is_hashed(
 
 def test_what_a_package_announces_must_be_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("odd", "pathlib:Path", "pdr.formats")
-    monkeypatch.setattr(choices, "entry_points", lambda group: [point] if group == "pdr.formats" else [])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point] if group == "pdr.formats" else [])
     (tmp_path / "a.odd").write_text("odd")
     with pytest.raises(ConfigError, match=r"format 'odd' of group pdr.formats .* expected a subclass"):
         formats.detect(tmp_path / "a.odd")
