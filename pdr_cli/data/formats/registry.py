@@ -56,7 +56,7 @@ def _unknown(path: Path) -> DataError:
         return DataError(
             f"{path} is GRIB, which is not read",
             way_out=f"convert it with: cdo -f nc copy {path} {path.with_suffix('.nc').name}, or open it with xarray and "
-            "cfgrib and forecast from Python",
+            "cfgrib and pass the dataset to the Python API",
         )
     return DataError(
         f"{path} ({path.stat().st_size} bytes) is neither {_titles()}; it begins with {head[:8]!r} and may be damaged or "

@@ -38,7 +38,7 @@ def _nothing(argument: str) -> InputNotFoundError:
     if URL.match(argument):
         return InputNotFoundError(
             f"{argument} is a URL; files, folders and globs of this machine are read",
-            way_out="download it first, or open it with xarray (open_dataset, open_zarr) and forecast from Python",
+            way_out="download it first, or open it with xarray and pass the dataset to the Python API",
         )
     folder = Path(argument).parent
     if not folder.is_dir():
