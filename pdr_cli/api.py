@@ -89,7 +89,7 @@ class Model:
                 return self._hindcast(intake, series, steps)
             at = None if init is None else time_axis.parse(str(init), series.time.values)
             made = forecast(self.loaded, intake, series, at, steps)
-        return dataset.of_layout(cf.single(made.frames, made.attributes(COMMAND)), made.frames.values)
+        return dataset.of_layout(cf.forecast_layout(made.frames, made.attributes(COMMAND)), made.frames.values)
 
     def _hindcast(self, intake: Intake, series: Series, steps: int | None) -> xr.Dataset:
         made = Hindcast(hindcast.plan(intake, series, steps), self.loaded, intake)

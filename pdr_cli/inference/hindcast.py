@@ -87,7 +87,7 @@ class Hindcast:
 
     def layout(self, attributes: Mapping[str, str], time_layout: str = "cf") -> Layout:
         """The layout of the file that holds all forecasts."""
-        return cf.many(self.example, self.plan.times, attributes, time_layout)
+        return cf.hindcast_layout(self.example, self.plan.times, attributes, time_layout)
 
     def attributes(self, command: str) -> dict[str, str]:
         """Global attributes: those of the first forecast, except for those that describe all forecasts."""

@@ -13,6 +13,7 @@ import numpy as np
 from pdr_cli.config import Config
 from pdr_cli.data import formats, kinds, scaling, seen, splits, statistics, windows
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.formats import ReadOptions
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.missing import Filling
 from pdr_cli.data.rules import Rules
@@ -93,14 +94,8 @@ def prepare(config: Config, paths: Sequence[Path]) -> Prepared:
         GridError, TimeError: files that do not belong together, or are too short.
     """
     data = config.data
-    series = formats.open_series(
-        paths,
-        variables=data.variables,
-        size=data.size,
-        color=data.color,
-        resample_fps=data.resample_fps,
-        gray_to_rgb=data.gray_to_rgb,
-    )
+    options = ReadOptions(data.variables, {}, data.size, data.color, data.resample_fps, data.gray_to_rgb)
+    series = formats.open_series(paths, options)
     series = [kinds.with_kind(one, data.kind) for one in series]
     step = time_axis.find_step(series[0].time.values, str(series[0].attrs["files"][0]))
     for one in series:

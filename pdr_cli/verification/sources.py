@@ -82,15 +82,15 @@ def truth(paths: Sequence[Path], reading: Reading, found: Forecasters) -> list[S
     pairs = [argument.partition("=") for argument in reading.rename]
     wanted = [name for name, _, _ in pairs]
     files = next(iter(found.files.values()), [])
-    if not wanted and files and formats.detect(paths[0]) in ("netcdf", "zarr"):
+    if not wanted and files and formats.of(paths[0]).gridded:
         wanted = forecasts.fields_in_both(files[0], paths[0])
-    opened = formats.open_series(
-        paths,
+    options = formats.ReadOptions(
         variables=wanted,
         rename={name: source or name for name, _, source in pairs},
         resample_fps=reading.resample_fps,
         gray_to_rgb=reading.gray_to_rgb,
     )
+    opened = formats.open_series(paths, options)
     return [kinds.with_kind(series, reading.kind) for series in opened]
 
 
