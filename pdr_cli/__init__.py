@@ -3,22 +3,24 @@
 `pdr_cli.load("runs/a").predict(xr.open_dataset("input.nc"))` gives the same numbers as `pdr predict`.
 """
 
-__version__ = "0.1.0"
-
-from pathlib import Path as _Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pdr_cli.inference.model import Model
+    from pdr_cli.api import Model, load, predict
+    from pdr_cli.splat import render
+
+__version__ = "0.1.0"
+__all__ = ["Model", "__version__", "load", "predict", "render"]
 
 
-def load(model: str | _Path | None = None, device: str = "auto") -> "Model":
-    """Load a trained model: a run folder, a `model.safetensors`, a run name, or by default the newest run.
+def __getattr__(name: str) -> Any:
+    """Import a name of the Python API when it is first used, so that `import pdr_cli` stays light."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
 
-    Raises:
-        InputNotFoundError, CheckpointError, DeviceError: as `pdr predict` does, all of them `pdr_cli.errors.PdrError`.
-    """
-    from pdr_cli.inference import model as inference
-    from pdr_cli.runs import folder as runs
+    return getattr(importlib.import_module("pdr_cli.splat" if name == "render" else "pdr_cli.api"), name)
 
-    return inference.load(runs.find_model(None if model is None else str(model)), device)
+
+def __dir__() -> list[str]:
+    return __all__

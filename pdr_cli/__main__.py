@@ -1,6 +1,6 @@
 """`python -m pdr_cli` is `pdr`."""
 
-from pdr_cli.app import main
+from pdr_cli.process import main
 
 if __name__ == "__main__":
     main()

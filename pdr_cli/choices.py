@@ -11,10 +11,12 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pdr_cli.errors import ConfigError, PdrError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Family:
 
     def announced(self) -> dict[str, EntryPoint]:
         """Entry points by name; none of a family that is not open."""
+        from importlib.metadata import entry_points  # slow to import, and help texts do without
+
         return {point.name: point for point in entry_points(group=self.group)} if self.open else {}
 
     def help(self) -> str:
@@ -268,21 +272,39 @@ SCORES = Family(
     "--metrics",
     _in(
         "verification.scores",
-        mse=("MSE_SCORE", "mean squared error"),
-        rmse=("RMSE_SCORE", "root mean squared error"),
-        mae=("MAE_SCORE", "mean absolute error"),
-        bias=("BIAS_SCORE", "mean error"),
-        acc=("ACC_SCORE", "anomaly correlation"),
-        mse_lat=("MSE_LAT_SCORE", "mean squared error, weighted by area"),
-        rmse_lat=("RMSE_LAT_SCORE", "root mean squared error, weighted by area"),
-        mae_lat=("MAE_LAT_SCORE", "mean absolute error, weighted by area"),
-        bias_lat=("BIAS_LAT_SCORE", "mean error, weighted by area"),
-        psnr=("PSNR_SCORE", "peak signal-to-noise ratio"),
-        ssim=("SSIM_SCORE", "structural similarity"),
-        lpips=("LPIPS_SCORE", "perceptual distance"),
+        mse=("MSE", "mean squared error"),
+        rmse=("RMSE", "root mean squared error"),
+        mae=("MAE", "mean absolute error"),
+        bias=("BIAS", "mean error"),
+        acc=("ACC", "anomaly correlation"),
+        mse_lat=("MSE_LAT", "mean squared error, weighted by area"),
+        rmse_lat=("RMSE_LAT", "root mean squared error, weighted by area"),
+        mae_lat=("MAE_LAT", "mean absolute error, weighted by area"),
+        bias_lat=("BIAS_LAT", "mean error, weighted by area"),
+        psnr=("PSNR", "peak signal-to-noise ratio"),
+        ssim=("SSIM", "structural similarity"),
+        lpips=("LPIPS", "perceptual distance"),
     ),
     error=UsageError,
 )
+# The same names as OpenSTL defines them; scores of packages serve both conventions.
+OPENSTL_SCORES = Family(
+    "scores",
+    "score",
+    "--metrics",
+    _in(
+        "verification.scores",
+        mse=("OPENSTL_MSE", "squared error, summed over a frame"),
+        mae=("OPENSTL_MAE", "absolute error, summed over a frame"),
+        rmse=("OPENSTL_RMSE", "root of mse"),
+        ssim=("OPENSTL_SSIM", "structural similarity, uniform window, range 2"),
+        psnr=("OPENSTL_PSNR", "peak signal-to-noise ratio, peak 1"),
+        snr=("OPENSTL_SNR", "signal-to-noise ratio"),
+        lpips=("LPIPS", "perceptual distance"),
+    ),
+    error=UsageError,
+)
+SCORES_BY_CONVENTION = {"standard": SCORES, "openstl": OPENSTL_SCORES}
 
 FORMATS = Family(
     "formats",

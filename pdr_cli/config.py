@@ -1,8 +1,8 @@
 """The preset schema: every number of an experiment, checked, with TOML in and out.
 
-A preset is a TOML file with three tables, [data], [model] and [train]. `extends = "name"` at its top takes
-another preset's values for the keys it leaves out. Code holds no defaults of its own: a key that no preset in
-the chain sets is an error.
+A preset is a TOML file with three tables, [data], [model] and [train]. `extends = "name"` at its top takes the values of
+another preset for the keys it leaves out. The code has no other defaults: a key that no preset in the chain sets is an
+error.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pdr_cli.errors import ConfigError, did_you_mean
 
 Kind = Literal["weather", "traffic", "video", "any"]
 
-# What files written before these keys existed meant: models and presets of then are read as they were.
-BEFORE: dict[str, dict[str, Any]] = {
+# Defaults for keys added later, so that older models and presets keep their meaning.
+ADDED_LATER: dict[str, dict[str, Any]] = {
     "data": {
         "train_period": "",
         "val_period": "",
@@ -51,50 +51,50 @@ class _Table(BaseModel):
 
 
 class DataConfig(_Table):
-    """What is read, how it is scaled and how it is split."""
+    """Input data, scaling and split."""
 
-    kind: Kind = Field(description="kind of data; any fits all three")
+    kind: Kind = Field(description="kind of the data; any: found from the data")
     paths: list[str] = Field(description="data files as globs under $PDR_DATA, or absolute as --data gave them")
-    layout: str = Field(description="one sentence on the files that are wanted")
-    source: str = Field(description="where such data are published")
-    variables: list[str] = Field(description="variables to read; empty: the only one there is")
+    layout: str = Field(description="one sentence on what the files contain")
+    source: str = Field(description="where they are published")
+    variables: list[str] = Field(description="variables to read as channels; empty: the only variable of the file")
     in_steps: int = Field(ge=1, description="observed frames, T")
     out_steps: int = Field(ge=1, description="forecast frames, tau")
-    size: list[int] = Field(description="[H, W] that video frames are resized to; empty: as they are")
+    size: list[int] = Field(description="[H, W] that video frames are resized to; empty: not resized")
     color: Literal["gray", "rgb"] = Field(description="how video frames are read")
     resample_fps: float = Field(
         ge=0,
         le=1000,
-        description="frames a second that clips are brought to, each the one shown at that time; 0: as they are, a "
-        "variable rate is refused",
+        description="frame rate that clips are resampled to, taking the frame shown at each new time; 0: not resampled, "
+        "and a variable frame rate is refused",
     )
     gray_to_rgb: bool = Field(
-        description="true: a gray clip is read as red, green and blue alike where color is rgb; false: it is refused"
+        description="with color rgb, true: a gray clip is read with equal red, green and blue; false: it is refused"
     )
     scaling: Literal["auto", "standard", "minmax", "unit"] = Field(
         description="standard: mean 0, sd 1; minmax: [0, 1] by training extremes; unit: bytes over 255; "
-        "auto: by the kind of file"
+        "auto: by the kind of data"
     )
     val_fraction: float = Field(gt=0, lt=0.5, description="share of the time axis, or of the clips, for validation")
-    test_fraction: float = Field(
-        ge=0, lt=0.5, description="last share of the time axis, or of the clips, left untouched"
+    test_fraction: float = Field(ge=0, lt=0.5, description="last share of the time axis, or of the clips, for test")
+    train_period: str = Field(
+        description="dates for training, such as 2010/2015; empty: all that validation and test leave"
     )
-    train_period: str = Field(description="dates for training, such as 2010/2015; empty: what the others leave")
     val_period: str = Field(
         description="dates for validation, or 28d for the last 28 days before the test; empty: by val_fraction"
     )
     test_period: str = Field(description="dates for test, or 28d for the last 28 days; empty: by test_fraction")
     protocol: Literal["honest", "openstl"] = Field(
-        description="honest: validation apart from test, a gap of one window between parts; "
+        description="honest: separate validation and test data, a gap of one window between parts; "
         "openstl: as published, validation is the test set"
     )
     fill_missing: Literal["none", "persist", "mean", "interp"] = Field(
-        description="missing values in observed frames, beyond land: none leaves such windows out of training and refuses to "
-        "forecast from them; persist, mean and interp fill them"
+        description="missing values in observed frames, except land: none leaves such windows out of training and refuses "
+        "to forecast from them; persist, mean and interp fill them"
     )
-    stride: int = Field(ge=1, description="steps between the starts of training windows")
-    cache_mb: int = Field(ge=1, description="decoded frames kept in memory, MB")
-    statistics_mb: int = Field(ge=1, description="training data read for scaling and climatology, at most, MB")
+    stride: int = Field(ge=1, description="time steps between the starts of consecutive training windows")
+    cache_mb: int = Field(ge=1, description="memory for decoded frames, MB")
+    statistics_mb: int = Field(ge=1, description="largest amount of training data read for scaling and climatology, MB")
 
     @field_validator("size")
     @classmethod
@@ -125,24 +125,25 @@ class ModelConfig(_Table):
     hid_t: int = Field(ge=8, description="channels of the translator")
     n_s: int = Field(ge=2, description="encoder units; every second one halves the grid")
     n_t: int = Field(ge=2, description="translator stages")
-    mlp_ratio: float = Field(gt=0, description="width of the translator's MLPs over hid_t")
+    mlp_ratio: float = Field(gt=0, description="width of the translator's MLPs, as a multiple of hid_t")
     drop_path: float = Field(ge=0, lt=1, description="stochastic depth of the last stage")
     anchor: Literal["none", "last"] = Field(
         description="none: the predictor forecasts frames (literal); last: their change since the last observed frame"
     )
     periodic: Literal["auto", "none", "lon"] = Field(
-        description="lon: the last column is beside the first; auto: where longitudes go round the globe"
+        description="lon: the first column follows the last; auto: lon if longitudes go round the globe; none: zeros"
+        " beyond the last column"
     )
-    fusion: str = Field(description="how coarse forecast and Gaussians meet")
+    fusion: str = Field(description="how the coarse forecast and the Gaussian layer are fused")
     fusion_init: Literal["residual", "random"] = Field(
-        description="residual: fusion starts as the coarse forecast and a little of the layer; random: as PyTorch has it"
+        description="initial weights, residual: coarse forecast + 0.1 layer; random: those of PyTorch"
     )
     adapter: str = Field(
-        description="what reads the coarse forecast: flatten (PredGS), local, or their controls without Gaussians, mlp "
-        "and conv"
+        description="network that turns the coarse forecast into a layer: flatten (PredGS), local, or their controls "
+        "without Gaussians, mlp and conv"
     )
     adapter_input: Literal["auto", "coarse", "coarse+last"] = Field(
-        description="what the adapter sees: the coarse forecast, or the last observed frame too; auto: by the adapter"
+        description="input of the adapter: the coarse forecast, or the last observed frame too; auto: by the adapter"
     )
     gaussians: int = Field(ge=1, description="Gaussians per frame, N, of the flatten adapter")
     kernel_size: int | Literal["auto"] = Field(description="lattice size K, odd; auto: 8 sqrt(HW/N)")
@@ -151,7 +152,7 @@ class ModelConfig(_Table):
     mlp_depth: int = Field(ge=1, description="hidden layers of each MLP")
     init: str = Field(description="where the flatten adapter's Gaussians start")
     coords: Literal["absolute", "offset"] = Field(
-        description="absolute: a centre is anywhere in the frame; offset: near where it started"
+        description="absolute: a centre can be anywhere in the frame; offset: only near its start"
     )
     cell_stride: int = Field(ge=2, description="side of a cell of the local adapter, pixels, a power of 2")
     per_cell: int = Field(ge=1, description="Gaussians in a cell of the local adapter")
@@ -165,22 +166,22 @@ class ModelConfig(_Table):
 
 
 class TrainConfig(_Table):
-    """Loss, optimiser and how long."""
+    """Loss, optimiser and length of training."""
 
     loss: str = Field(description="training loss")
     l1_weight: float = Field(ge=0, le=1, description="lambda of Eq. 9: share of L1 against 1 - SSIM")
     coarse_weight: float = Field(
-        ge=0, description="weight of the same loss on the coarse forecast, added to that on the fused"
+        ge=0, description="weight of the same loss of the coarse forecast, added to that of the fused forecast"
     )
-    latitude_weights: bool = Field(description="true: a cell counts in the loss by its area on the globe")
+    latitude_weights: bool = Field(description="true: cells are weighted in the loss by their area on the globe")
     lr: float = Field(gt=0, description="peak learning rate")
     weight_decay: float = Field(ge=0, description="AdamW's; not applied to biases and norms")
-    schedule: Literal["onecycle", "cosine", "constant"] = Field(description="course of the learning rate")
-    warmup_epochs: int = Field(ge=0, description="linear warm-up of the cosine schedule, epochs")
+    schedule: Literal["onecycle", "cosine", "constant"] = Field(description="schedule of the learning rate")
+    warmup_epochs: int = Field(ge=0, description="linear warm-up of the cosine and constant schedules, epochs")
     clip_norm: float = Field(ge=0, description="largest gradient norm; 0: no clipping")
     batch: int = Field(ge=1, description="windows per step")
     epochs: int = Field(ge=1, description="passes over the training windows, at most")
-    steps: int = Field(ge=0, description="optimiser steps, at most; 0: as many as the epochs have")
+    steps: int = Field(ge=0, description="optimiser steps, at most; 0: those of the epochs")
     budget: str = Field(description="time for training, such as 3m or 1h30m; empty: no limit")
     precision: Literal["fp32", "bf16"] = Field(description="arithmetic of the network; losses are fp32")
     seed: int = Field(ge=0, description="seed of weights, order of windows and stochastic depth")
@@ -197,7 +198,7 @@ class TrainConfig(_Table):
 class Config(_Table):
     """One resolved experiment."""
 
-    preset: str = Field(description="name it came from")
+    preset: str = Field(description="name of the preset")
     data: DataConfig
     model: ModelConfig
     train: TrainConfig
@@ -215,9 +216,9 @@ def parse_duration(text: str) -> float | None:
 
 
 def parse_interval(text: str) -> tuple[str, str] | None:
-    """First and last of two partial ISO dates such as `2010/2015` or `2016-01/2016-06-15`, both meant inclusively.
+    """First and last of two partial ISO dates such as `2010/2015` or `2016-01/2016-06-15`, both inclusive.
 
-    A single date is an interval by itself; an empty text is none.
+    A single date is an interval by itself; an empty text gives None.
     """
     if not text.strip():
         return None
@@ -238,12 +239,12 @@ def parse_days(text: str) -> int | None:
 
 
 def presets_folder() -> Path:
-    """Where the shipped presets are: inside the installed package, or beside it in a source checkout."""
+    """Folder of the shipped presets: inside the installed package, or beside it in a source checkout."""
     return shipped_folder("presets")
 
 
 def shipped_folder(name: str) -> Path:
-    """A top-level folder of the project (`presets`, `ext`), wherever this installation keeps it."""
+    """A top-level folder of the project (`presets`, `ext`), in a wheel or in a source checkout."""
     package = Path(__file__).parent
     inside = package / name
     return inside if inside.is_dir() else package.parent / name
@@ -258,16 +259,17 @@ def preset_path(preset: str) -> Path:
     """The TOML file of a preset given by name or by path.
 
     Raises:
-        ConfigError: there is no such preset; names the nearest ones.
+        ConfigError: unknown preset; suggests the nearest names.
     """
     path = Path(preset)
     if path.suffix == ".toml":
         if not path.is_file():
-            raise ConfigError(f"no preset file {preset}")
+            raise ConfigError(f"no preset file {preset}", way_out="`pdr presets` lists the shipped ones")
         return path
     if preset not in preset_names():
         raise ConfigError(
-            f"no preset {preset!r}.{did_you_mean(preset, preset_names())} `pdr presets` lists them; a path ends in .toml"
+            f"no preset {preset!r}.{did_you_mean(preset, preset_names())}",
+            way_out="`pdr presets` lists them; a path ends in .toml",
         )
     return presets_folder() / f"{preset}.toml"
 
@@ -275,7 +277,7 @@ def preset_path(preset: str) -> Path:
 def load(preset: str, overrides: list[str] | None = None) -> Config:
     """Read a preset by name or path and apply `key=value` overrides.
 
-    A configuration that a run has saved is a preset too, and keeps the name of the one it came from.
+    The saved configuration of a run is a preset too, and keeps the name of its preset.
 
     Raises:
         ConfigError: unknown preset, unknown key (with the nearest ones), missing key or bad value.
@@ -290,9 +292,9 @@ def load(preset: str, overrides: list[str] | None = None) -> Config:
 
 def validate(values: dict[str, Any], where: str) -> Config:
     """Check nested `values` against the schema; `where` names their origin in messages."""
-    for table, before in BEFORE.items():
+    for table, defaults in ADDED_LATER.items():
         if isinstance(values.get(table), dict):
-            values = values | {table: before | values[table]}
+            values = values | {table: defaults | values[table]}
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -339,10 +341,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     key = key.strip()
     if not separator:
-        raise ConfigError(f"--set {override}: write key=value, for example --set train.lr=1e-3")
+        raise ConfigError(f"--set {override}", "key=value", "for example --set train.lr=1e-3")
     full = key if "." in key else next((k for k in keys() if k.endswith(f".{key}")), key)
     if full not in keys():
-        raise ConfigError(f"--set {key}: no such key.{_nearest_key(key)}")
+        raise ConfigError(f"--set {key}: unknown key.{_nearest_key(key)}")
     table, name = full.split(".", 1)
     values.setdefault(table, {})[name] = _parse_value(text.strip(), _tables()[table].model_fields[name].annotation)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from pdr_cli.app import main
+from pdr_cli.process import main
 
 
 @dataclass(frozen=True)

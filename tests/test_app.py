@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pdr_cli.app import spread
+from pdr_cli.process import spread
 from tests.builders import video_file, weather_file
 from tests.cli import pdr
 

@@ -51,10 +51,10 @@ def test_set_reaches_every_key_with_its_type() -> None:
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("train.learning_rate=1", "no such key"),
+        ("train.learning_rate=1", "unknown key"),
         ("train.lrr=1", "Did you mean 'train.lr'"),
         ("modle.hid_s=8", "Did you mean 'model.hid_s'"),
-        ("train.lr", "write key=value"),
+        ("train.lr", "expected key=value"),
         ("train.lr=fast", "valid number"),
         ("train.budget=soon", "is not a duration"),
         ("train.batch=0", "greater than or equal to 1"),
@@ -122,7 +122,7 @@ def test_the_benchmarks_are_divided_as_published() -> None:
 
 def test_a_configuration_from_before_these_keys_is_read_as_it_was(tmp_path: Path) -> None:
     text = config.dump(config.load("demo"))
-    later = [key for table in config.BEFORE.values() for key in table]
+    later = [key for table in config.ADDED_LATER.values() for key in table]
     old = "\n".join(line for line in text.splitlines() if line.partition(" ")[0] not in later)
     assert len(old.splitlines()) == len(text.splitlines()) - len(later)
     (tmp_path / "demo.toml").write_text(old)

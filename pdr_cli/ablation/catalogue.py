@@ -1,4 +1,4 @@
-"""The grids of `pdr train --ablation`: which settings are compared, and what the paper printed for them."""
+"""The ablations by name: the settings they compare, and the scores that the paper prints for them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pdr_cli.errors import UsageError, did_you_mean
+from pdr_cli.choices import ABLATIONS
 
-PAPER = "paper: A800, full data"  # what its columns are headed with; never a column of ours
-# What Table 4 prints of each predictor: MSE without and with PDR, then MAE without and with (WeatherBench T2m).
+PAPER = "paper: A800, full data"  # heads the paper's columns; our own columns never carry it
+# Table 4, by predictor: MSE without and with PDR, then MAE without and with (WeatherBench T2m).
 TABLE_4 = {
     "simvp": ("1.238", "1.229", "0.7037", "0.6869"),
     "simvp2": ("1.105", "1.078", "0.6567", "0.6349"),
@@ -30,7 +30,7 @@ TAXI = ("TaxiBJ MSE", "TaxiBJ MAE")
 
 @dataclass(frozen=True)
 class Variant:
-    """One row: a name, what it changes in the preset, and what the paper printed for it, by column."""
+    """One row: a name, the keys of the preset that it changes, and the paper's scores by column."""
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -39,19 +39,19 @@ class Variant:
 
 @dataclass(frozen=True)
 class Ablation:
-    """A grid: the first variant is what the others are compared with."""
+    """Variants to compare; the first is the reference of the others."""
 
     about: str
     variants: tuple[Variant, ...]
 
     @property
     def columns(self) -> list[str]:
-        """The paper's columns, in order; none where it has no such table."""
+        """The paper's columns, in order; none where the paper has no such table."""
         return list(dict.fromkeys(column for variant in self.variants for column in variant.paper))
 
 
 def paper(columns: tuple[str, ...], *values: str) -> dict[str, str]:
-    """What a row of the paper prints, by column."""
+    """A row of the paper's table, by column."""
     return dict(zip(columns, values, strict=True))
 
 
@@ -59,7 +59,8 @@ def _adapter(name: str) -> Variant:
     return Variant(name, {"model.adapter": name})
 
 
-def _loss() -> Ablation:
+def loss() -> Ablation:
+    """Loss by module (Table 5)."""
     columns = (*TAXI, *WEATHER, "KTH SSIM", "KTH LPIPS")
     printed = {
         ("predictor", "l2reg"): ("0.3108", "14.93", "1.162", "0.6707", "0.9086", "0.22856"),
@@ -74,7 +75,8 @@ def _loss() -> Ablation:
     return Ablation("loss by module (Table 5)", tuple(rows))
 
 
-def _init() -> Ablation:
+def init() -> Ablation:
+    """Where the Gaussians start (Table 8)."""
     printed = {
         "grid": ("0.2807", "14.29"),
         "none": ("0.2893", "14.36"),
@@ -88,7 +90,8 @@ def _init() -> Ablation:
     )
 
 
-def _fusion() -> Ablation:
+def fusion() -> Ablation:
+    """How forecast and Gaussians are combined (Table 8)."""
     printed = {
         "concat": ("0.2807", "14.29"),
         "none": ("0.3108", "14.93"),
@@ -96,10 +99,13 @@ def _fusion() -> Ablation:
         "add": ("0.2998", "14.31"),
     }
     rows = [Variant(name, {"model.fusion": name}, paper(TAXI, *values)) for name, values in printed.items()]
-    return Ablation("how forecast and Gaussians meet (Table 8)", (*rows, Variant("gated", {"model.fusion": "gated"})))
+    return Ablation(
+        "how forecast and Gaussians are combined (Table 8)", (*rows, Variant("gated", {"model.fusion": "gated"}))
+    )
 
 
-def _lambda() -> Ablation:
+def l1_weight() -> Ablation:
+    """Share of L1 in the loss (Table 8)."""
     printed = {
         0.5: ("0.2807", "14.29"),
         0.0: ("0.3852", "16.58"),
@@ -115,7 +121,8 @@ def _lambda() -> Ablation:
     )
 
 
-def _gaussians() -> Ablation:
+def gaussians() -> Ablation:
+    """Number of Gaussians (Table 6)."""
     printed = {
         300: ("1.071", "0.6353"),
         100: ("1.107", "0.6437"),
@@ -132,7 +139,8 @@ def _gaussians() -> Ablation:
     )
 
 
-def _kernel() -> Ablation:
+def kernel() -> Ablation:
+    """Kernel size (Table 7)."""
     printed = {
         15: ("0.2807", "14.29", "1.071", "0.6353"),
         7: ("0.3035", "14.42", "1.081", "0.6367"),
@@ -148,7 +156,8 @@ def _kernel() -> Ablation:
     )
 
 
-def _downsample() -> Ablation:
+def downsample() -> Ablation:
+    """Pooling rate and width of the MLPs (Table 6)."""
     printed = {(2, 256): "1.071", (4, 64): "1.097", (1, 1024): "1.098"}
     return Ablation(
         "pooling rate and width of the MLPs (Table 6)",
@@ -163,7 +172,8 @@ def _downsample() -> Ablation:
     )
 
 
-def _adapters() -> Ablation:
+def adapter() -> Ablation:
+    """The paper's adapter and a local one, each beside its control without Gaussians."""
     alone = Variant("predictor alone", {"model.fusion": "none"})
     return Ablation(
         "what follows the predictor: the paper's adapter and a local one, each beside its control without Gaussians",
@@ -171,7 +181,8 @@ def _adapters() -> Ablation:
     )
 
 
-def _choices() -> Ablation:
+def choices() -> Ablation:
+    """Choices that the paper leaves open."""
     flatten = {"model.adapter": "flatten"}
     changed: dict[str, dict[str, Any]] = {
         "absolute, peak, tanh, residual": {},
@@ -198,7 +209,8 @@ def _choices() -> Ablation:
     )
 
 
-def _backbones() -> Ablation:
+def backbones() -> Ablation:
+    """Predictors, each alone and with PDR (Table 4)."""
     rows = []
     for name in (*TABLE_4, "convmixer"):
         values = TABLE_4.get(name)
@@ -209,26 +221,10 @@ def _backbones() -> Ablation:
     return Ablation("predictors, each alone and with PDR (Table 4)", tuple(rows))
 
 
-GRIDS = {
-    "loss": _loss,
-    "init": _init,
-    "fusion": _fusion,
-    "lambda": _lambda,
-    "gaussians": _gaussians,
-    "kernel": _kernel,
-    "downsample": _downsample,
-    "adapter": _adapters,
-    "backbones": _backbones,
-    "choices": _choices,
-}
-
-
 def find(name: str) -> Ablation:
-    """The grid of that name.
+    """The ablation of that name: ours, an entry point's of `pdr.ablations`, or that of `module:function`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: unknown.
     """
-    if name not in GRIDS:
-        raise UsageError(f"no ablation {name!r}.{did_you_mean(name, GRIDS)} Known: {', '.join(GRIDS)}")
-    return GRIDS[name]()
+    return ABLATIONS.find(name)()

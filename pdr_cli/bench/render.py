@@ -1,30 +1,24 @@
-"""`pdr bench-render`: how fast each way of rendering is on this machine, after proof that it renders the same."""
+"""How fast each renderer is on this machine, timed only after it has been shown to render the same."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import platform
 import statistics
-import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from pdr_cli import splat
+from pdr_cli.bench.machine import at_least, describe, synchronize, threads_set
 from pdr_cli.errors import PdrError, UsageError, did_you_mean
 from pdr_cli.splat import literal, reference
 from pdr_cli.system import devices
-from pdr_cli.system.atomic import atomic_output
 from pdr_cli.system.logs import log
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -44,6 +38,38 @@ SAMPLE_SECONDS = 2e-3  # shorter calls are timed in groups, so that the clock an
 
 
 @dataclass(frozen=True)
+class Options:
+    """The options of `pdr bench-render`; empty lists and None: the defaults."""
+
+    res: Sequence[int] = ()
+    gaussians: int | None = None
+    kernel_size: int | None = None
+    channels: Sequence[int] = ()
+    batch: Sequence[int] = ()
+    backward: bool = False
+    variants: Sequence[str] = ()
+    paper: bool = False
+    device: str = "auto"
+    threads: int | None = None
+    repeats: int = 100
+
+    def settings(self) -> list[Setting]:
+        """Every combination of resolution, channels and batch.
+
+        Raises:
+            UsageError: --paper together with what it fixes.
+        """
+        if self.paper and (self.res or self.gaussians is not None or self.kernel_size is not None):
+            fixed = "--res, --gaussians and --kernel-size"
+            raise UsageError(f"--paper fixes {fixed}", way_out="leave them out, or leave out --paper")
+        resolutions = list(PAPER_SETTINGS) if self.paper else self.res or [256]
+        return [
+            complete(r, self.kernel_size, self.gaussians, c, b)
+            for r, c, b in itertools.product(resolutions, self.channels or [1], self.batch or [1])
+        ]
+
+
+@dataclass(frozen=True)
 class Setting:
     """What is rendered: square frames of `res` pixels."""
 
@@ -60,57 +86,40 @@ class Setting:
 
 @dataclass(frozen=True)
 class Variant:
-    """A renderer in a convention of its own; `translate` brings public inputs to it and is not timed."""
+    """A renderer; `translate` converts public inputs to its own convention and is not timed."""
 
     name: str
     render: Callable[[Inputs, Setting], Tensor]
     translate: Callable[[Inputs, Setting], Inputs] = lambda inputs, setting: inputs
 
 
-def run(
-    *,
-    res: list[int] | None = None,
-    gaussians: int | None = None,
-    kernel_size: int | None = None,
-    channels: list[int] | None = None,
-    batch: list[int] | None = None,
-    backward: bool = False,
-    variants: list[str] | None = None,
-    paper: bool = False,
-    device: str = "auto",
-    threads: int | None = None,
-    repeats: int = 100,
-    output: Path | None = None,
-    as_json: bool = False,
-) -> int:
-    """Check every variant against float64, time those that pass, and print the table.
+def run(options: Options) -> dict[str, Any]:
+    """Check every variant against float64 and time those that pass.
 
     Returns:
-        0, or 1 if a variant failed its check.
+        The report: device, torch, threads and commit, and one row per setting, pass and variant.
+
+    Raises:
+        UsageError: options that cannot be measured.
     """
-    if paper and any(x is not None for x in (res, gaussians, kernel_size)):
-        raise UsageError("--paper fixes --res, --gaussians and --kernel-size; leave them out, or leave out --paper")
-    where = devices.pick(device)
-    chosen = find_variants(variants, where)
-    resolutions = list(PAPER_SETTINGS) if paper else res or [256]
-    settings = [
-        complete(r, kernel_size, gaussians, c, b)
-        for r, c, b in itertools.product(resolutions, channels or [1], batch or [1])
-    ]
-    check_options(settings, chosen, threads, repeats)
-    threads_before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads or threads_before)
-        report = describe(where)
-        report["rows"] = [row for s in settings for row in measure(s, chosen, where, backward, repeats)]
-    finally:
-        torch.set_num_threads(threads_before)
-    if paper:
+    device = devices.pick(options.device)
+    variants = find_variants(options.variants, device)
+    settings = options.settings()
+    check_options(settings, variants, options.threads, options.repeats)
+    with threads_set(options.threads):
+        report = describe(device)
+        report["rows"] = [
+            row for s in settings for row in measure(s, variants, device, options.backward, options.repeats)
+        ]
+    if options.paper:
         for row in report["rows"]:
-            forward = row["pass"] == "forward"
-            row["paper_a800_fps"] = PAPER_FPS.get(row["variant"], {}).get(row["res"]) if forward else None
-    publish(report, table(report, paper), output, as_json)
-    return 0 if all(row["ok"] for row in report["rows"]) else 1
+            row["paper_a800_fps"] = paper_fps(row)
+    return report
+
+
+def paper_fps(row: Mapping[str, Any]) -> int | None:
+    """Frames per second that the paper prints for a forward pass of this variant and resolution."""
+    return PAPER_FPS.get(row["variant"], {}).get(row["res"]) if row["pass"] == "forward" else None
 
 
 def complete(res: int, kernel_size: int | None, gaussians: int | None, channels: int, batch: int) -> Setting:
@@ -123,28 +132,23 @@ def complete(res: int, kernel_size: int | None, gaussians: int | None, channels:
 
 
 def check_options(settings: list[Setting], variants: list[Variant], threads: int | None, repeats: int) -> None:
-    """Raise UsageError for what cannot be measured, before anything is."""
+    """Refuse what cannot be measured, before anything is timed."""
     at_least("repeats", repeats)
     at_least("threads", 1 if threads is None else threads)
     for setting in settings:
         for name, value in asdict(setting).items():
             at_least(name, value, 2 if name == "res" else 1)
         if setting.kernel_size < 3 or setting.kernel_size % 2 == 0:
-            raise UsageError(f"--kernel-size {setting.kernel_size}: expected an odd number, 3 or more")
+            raise UsageError(f"--kernel-size {setting.kernel_size}", "an odd number, 3 or more")
         padded = [v.name for v in variants if v.name.startswith("base")]
         if padded and setting.kernel_size > setting.res:
             raise UsageError(
-                f"{' and '.join(padded)} cannot pad a {setting.kernel_size} px kernel to {setting.res} px; "
-                "choose a smaller --kernel-size, or --variants without them"
+                f"{' and '.join(padded)} cannot pad a {setting.kernel_size} px kernel to {setting.res} px",
+                way_out="choose a smaller --kernel-size, or --variants without them",
             )
 
 
-def at_least(name: str, value: int, lowest: int = 1) -> None:
-    if value < lowest:
-        raise UsageError(f"--{name.replace('_', '-')} {value}: expected at least {lowest}")
-
-
-def find_variants(names: list[str] | None, device: torch.device) -> list[Variant]:
+def find_variants(names: Sequence[str], device: torch.device) -> list[Variant]:
     """The variants by name; without names, all that work on this device."""
 
     def translate(inputs: Inputs, s: Setting) -> Inputs:
@@ -163,8 +167,8 @@ def find_variants(names: list[str] | None, device: torch.device) -> list[Variant
         return [v for v in known.values() if v.name != "predgsplat" or not unavailable]
     for name in names:
         if name not in known:
-            hint = did_you_mean(name, known)
-            raise UsageError(f"--variants {name!r} is not known; expected some of {', '.join(known)}.{hint}")
+            found = f"--variants {name!r} is not known.{did_you_mean(name, known)}"
+            raise UsageError(found, f"some of {', '.join(known)}")
         if name == "predgsplat" and unavailable:
             raise UsageError(f"--variants predgsplat: {unavailable}")
     return [known[name] for name in dict.fromkeys(names)]
@@ -181,9 +185,9 @@ def why_not_native(variant: Variant, device: torch.device) -> str:
 
 
 def random_inputs(setting: Setting, device: torch.device, seed: int = 0) -> Inputs:
-    """What a network with tanh and sigmoid heads emits at random.
+    """Gaussians as a network with tanh and sigmoid heads emits them, from random numbers.
 
-    Centres keep 0.05 px from the pixel grid: on it the derivative is one-sided, and rounding would choose the side.
+    Centres stay 0.05 px away from the pixel grid: on it the derivative is one-sided, and rounding would choose the side.
     """
     random = torch.Generator().manual_seed(seed)
     B, N = setting.batch, setting.gaussians
@@ -205,11 +209,8 @@ def measure(
     setting: Setting, variants: list[Variant], device: torch.device, backward: bool, repeats: int
 ) -> list[dict[str, Any]]:
     """One row per variant and pass."""
-    log.debug("checking %s", setting)
     inputs = random_inputs(setting, device)
-    truth = evaluate(find_variants(["reference"], device)[0], setting, inputs, torch.float64, backward)
-    check_truth(truth, setting, inputs, backward)
-    errors = {v.name: compare(evaluate(v, setting, inputs, torch.float32, backward), truth) for v in variants}
+    errors = errors_of(variants, setting, inputs, backward)
     sound = [v for v in variants if passes(errors[v.name])]
     rows = []
     for name in ("forward", "forward+backward") if backward else ("forward",):
@@ -222,6 +223,15 @@ def measure(
             row["max_rel_err"] = error if math.isfinite(error) else None  # JSON has no infinity
             rows.append(row | statistics_of(seconds, v.name, setting.batch))
     return rows
+
+
+def errors_of(variants: list[Variant], setting: Setting, inputs: Inputs, backward: bool) -> dict[str, list[float]]:
+    """Errors of each variant in float32 against the reference in float64, as `compare` gives them."""
+    log.debug("checking %s", setting)
+    reference_variant = find_variants(["reference"], inputs[0].device)[0]
+    truth = evaluate(reference_variant, setting, inputs, torch.float64, backward)
+    check_truth(truth, setting, inputs, backward)
+    return {v.name: compare(evaluate(v, setting, inputs, torch.float32, backward), truth) for v in variants}
 
 
 def evaluate(
@@ -290,7 +300,7 @@ def timed_call(variant: Variant, setting: Setting, inputs: Inputs, backward: boo
 
 
 def interleave(calls: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds per call, the variants taking turns, so that a busy machine is busy for all of them."""
+    """Seconds per call; the variants take turns, so that other load on the machine affects all of them alike."""
 
     def seconds(call: Callable[[], None], times: int) -> float:
         synchronize(device)
@@ -311,16 +321,11 @@ def interleave(calls: dict[str, Callable[[], None]], repeats: int, device: torch
         for name, call in calls.items():
             if len(samples[name]) < MIN_REPEATS or sum(samples[name]) * group[name] < MAX_SECONDS:
                 if group[name] > 1:
-                    # The variant before has emptied the caches. A long call fills them by itself; of short ones, the
-                    # first takes four times as long as those that follow, and frames come one after the other.
+                    # The previous variant has emptied the caches. A long call fills them by itself; of short calls the
+                    # first takes four times as long as the next, and in use frames follow each other.
                     seconds(call, math.ceil(group[name] / 4))
                 samples[name].append(seconds(call, group[name]))
     return samples
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def statistics_of(samples: dict[str, list[float]], name: str, batch: int) -> dict[str, Any]:
@@ -338,90 +343,3 @@ def statistics_of(samples: dict[str, list[float]], name: str, batch: int) -> dic
         "repeats": len(seconds),
         "speedup_vs_base": statistics.median(base) / median if base else None,
     }
-
-
-def describe(device: torch.device) -> dict[str, Any]:
-    """What a timing depends on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-    report = {"device": name, "torch": str(torch.__version__), "threads": torch.get_num_threads()}
-    commit = checkout_commit()
-    return report | ({"commit": commit} if commit else {})
-
-
-def cpu_name() -> str:
-    """The processor's model, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
-
-
-def checkout_commit() -> str | None:
-    """The commit of the checkout that this file is tracked in, marked if there are changes."""
-    here = Path(__file__)
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", here.name)  # an installed package may lie inside another project's checkout
-        return git("describe", "--always", "--dirty", "--exclude=*")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def publish(report: dict[str, Any], rows: Table, output: Path | None, as_json: bool) -> None:
-    """The table `rows`, or JSON in its place, to stdout; JSON to `output`."""
-    text = json.dumps(report, indent=2, allow_nan=False)
-    if output is not None:
-        with atomic_output(output) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
-    if as_json:
-        print(text)
-        return
-    console = Console()
-    # Without a terminal there is no width to respect, and a squeezed table cannot be read by a script.
-    console = console if console.is_terminal else Console(width=140)
-    console.print(rows)
-
-
-def table(report: dict[str, Any], paper: bool) -> Table:
-    """All rows, with what they depend on in the title."""
-    result = Table(title=title_of(report))
-    for heading in ("res", "K", "N", "C", "batch", "pass", "variant", "ms/frame", "p10-p90", "FPS", "x base"):
-        result.add_column(heading, justify="left" if heading in ("pass", "variant") else "right")
-    for heading in ("error", "repeats", *(["A800 FPS (paper)"] if paper else [])):
-        result.add_column(heading, justify="right")
-    for row in report["rows"]:
-        result.add_row(*cells(row), *([number(row["paper_a800_fps"])] if paper else []))
-    return result
-
-
-def title_of(report: dict[str, Any]) -> str:
-    """What a table's timings depend on, in a line."""
-    title = f"{report['device']}, torch {report['torch']}, {report['threads']} threads"
-    return title + (f", commit {report['commit']}" if "commit" in report else "")
-
-
-def cells(row: dict[str, Any]) -> list[str]:
-    """One row as text."""
-    names = ("res", "kernel_size", "gaussians", "channels", "batch", "pass", "variant")
-    spread = f"{number(row['ms_p10'])}-{number(row['ms_p90'])}" if row["ok"] else ""
-    time_per_frame = number(row["ms_p50"]) if row["ok"] else "failed"
-    error = "nan" if row["max_rel_err"] is None else f"{row['max_rel_err']:.1e}"
-    return [
-        *(str(row[name]) for name in names),
-        *(time_per_frame, spread, number(row["fps"]), number(row["speedup_vs_base"]), error, str(row["repeats"] or "")),
-    ]
-
-
-def number(x: float | None) -> str:
-    """Three significant digits, and no exponent: 0.0213, 1.25, 48.1, 52100."""
-    if x is None:
-        return ""
-    if x >= 100:
-        return f"{x:.0f}"
-    return f"{x:#.3g}"

@@ -1,4 +1,4 @@
-"""`pdr bench-train`: how long a training step takes on this machine, after proof that each way computes the same."""
+"""How long a training step takes on this machine, timed only after each variant has been shown to compute the same."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import math
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.table import Table
 from torch import Tensor
 
 from pdr_cli import config
-from pdr_cli.bench.render import at_least, describe, number, publish, synchronize, title_of
+from pdr_cli.bench.machine import at_least, describe, synchronize
 from pdr_cli.config import Config
 from pdr_cli.errors import PdrError, UsageError, did_you_mean
 from pdr_cli.models import registry
@@ -56,7 +54,7 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True)
 class Setting:
-    """What a step is taken on: the configuration, and frames of `channels` and `size` (H, W)."""
+    """The configuration of a step, and its frames: `channels` and `size` (H, W)."""
 
     config: Config
     channels: int
@@ -75,7 +73,7 @@ class Setting:
 
 
 class Outcome(NamedTuple):
-    """What a step computes: both forecasts, and the gradients by the parameters' names; none of a predictor alone."""
+    """Both forecasts of a step, and the gradients by parameter name; a predictor alone has no gradients to compare."""
 
     coarse: Tensor
     fused: Tensor | None
@@ -117,16 +115,16 @@ class Step:
         return Taken(self.clock.parts, time.process_time() - cpu)
 
     def total(self, out: Forecast) -> Tensor:
-        """What is minimised."""
+        """The loss that the step minimises."""
         total = self.loss(out.fused, self.y)[0]
         if weight := self.setting.config.train.coarse_weight:
             total = total + weight * self.loss(out.coarse, self.y)[0]
         return total
 
     def outcome(self) -> Outcome:
-        """What the first step computes; stochastic depth is drawn the same for every variant.
+        """The first step's results; stochastic depth is drawn alike for every variant.
 
-        A predictor alone is trained by another loss: of it, only the forecast can be compared.
+        A predictor alone is trained with another loss, so only its forecast can be compared.
         """
         torch.manual_seed(0)
         out = self.network(Batch(self.x, self.y.shape[1]))
@@ -140,7 +138,7 @@ class Step:
 
 
 class Worker:
-    """A `Step` in a process of its own, because what a training asks of the memory allocator holds for its process.
+    """A `Step` in a process of its own, because the allocator settings of training hold for a whole process.
 
     Args:
         threads: of torch in that process.
@@ -174,7 +172,7 @@ class Worker:
             self.pipe.send(request)
             return self.pipe.recv()
         except (EOFError, OSError) as error:
-            raise PdrError("the process that takes the steps has ended; is there enough memory?") from error
+            raise PdrError("the benchmark's process has ended", way_out="check that there is enough memory") from error
 
     def close(self) -> None:
         """End the process."""
@@ -220,67 +218,60 @@ class Clock:
         self.last = now
 
 
-def run(
-    *,
-    preset: str = "taxibj",
-    backbone: str | None = None,
-    batch: int | None = None,
-    size: tuple[int, int] | None = None,
-    channels: int | None = None,
-    settings: list[str] | None = None,
-    variants: list[str] | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    repeats: int = 10,
-    output: Path | None = None,
-    as_json: bool = False,
-) -> int:
-    """Hold each variant against `plain+predgs`, time those that agree, and print the table.
+@dataclass(frozen=True)
+class Options:
+    """The options of `pdr bench-train`; None and empty lists: the defaults."""
 
-    Returns:
-        0, or 1 if a variant failed its check.
-    """
-    at_least("repeats", repeats, 2)  # fewer have no spread
-    at_least("threads", 1 if threads is None else threads)
-    chosen = find_variants(variants)
-    setting = find_setting(preset, backbone, batch, size, channels, settings or [], devices.pick(device))
-    threads = threads or torch.get_num_threads()
+    preset: str = "taxibj"
+    backbone: str | None = None
+    batch: int | None = None
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    settings: Sequence[str] = ()
+    variants: Sequence[str] = ()
+    device: str = "auto"
+    threads: int | None = None
+    repeats: int = 10
+
+    def setting(self) -> Setting:
+        """The preset with its changes, on frames as published unless both `size` and `channels` are given.
+
+        Raises:
+            UsageError: a preset whose frames are not published, without both.
+        """
+        changes = {"model.backbone": self.backbone, "train.batch": self.batch}
+        overrides = [f"{key}={value}" for key, value in changes.items() if value is not None]
+        resolved = config.load(self.preset, [*overrides, *self.settings])
+        known = PUBLISHED.get(resolved.preset.removesuffix("-paper"))
+        if known is None and (self.size is None or self.channels is None):
+            raise UsageError(
+                f"preset {resolved.preset} does not fix the size of its frames",
+                "--size H W and --channels C",
+                f"add them, or take one of {', '.join(PUBLISHED)}",
+            )
+        channels, size = known or (1, (1, 1))
+        return Setting(resolved, self.channels or channels, self.size or size, devices.pick(self.device))
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Check each variant against `plain+predgs` and time those that agree; returns the report."""
+    at_least("repeats", options.repeats, 2)  # fewer have no spread
+    at_least("threads", 1 if options.threads is None else options.threads)
+    variants = find_variants(options.variants)
+    setting = options.setting()
+    threads = options.threads or torch.get_num_threads()
     report = describe(setting.device) | {"threads": threads}
-    report["rows"] = measure(setting, chosen, threads, repeats)
-    publish(report, table(report), output, as_json)
-    return 0 if all(row["ok"] for row in report["rows"]) else 1
+    report["rows"] = measure(setting, variants, threads, options.repeats)
+    return report
 
 
-def find_variants(names: list[str] | None) -> list[str]:
+def find_variants(names: Sequence[str]) -> list[str]:
     """The variants by name, each once; all of them without names."""
-    for name in names or []:
+    for name in names:
         if name not in VARIANTS:
-            hint = did_you_mean(name, VARIANTS)
-            raise UsageError(f"--variants {name!r} is not known; expected some of {', '.join(VARIANTS)}.{hint}")
+            found = f"--variants {name!r} is not known.{did_you_mean(name, VARIANTS)}"
+            raise UsageError(found, f"some of {', '.join(VARIANTS)}")
     return list(dict.fromkeys(names or VARIANTS))
-
-
-def find_setting(
-    preset: str,
-    backbone: str | None,
-    batch: int | None,
-    size: tuple[int, int] | None,
-    channels: int | None,
-    settings: list[str],
-    device: torch.device,
-) -> Setting:
-    """The preset with its changes, on frames as published unless both `size` and `channels` are given."""
-    changes = {"model.backbone": backbone, "train.batch": batch}
-    overrides = [f"{key}={value}" for key, value in changes.items() if value is not None]
-    resolved = config.load(preset, [*overrides, *settings])
-    known = PUBLISHED.get(resolved.preset.removesuffix("-paper"))
-    if known is None and (size is None or channels is None):
-        raise UsageError(
-            f"the frames of preset {resolved.preset} are not known; add --size H W --channels C, "
-            f"or take one of {', '.join(PUBLISHED)}"
-        )
-    published_channels, published_size = known or (1, (1, 1))
-    return Setting(resolved, channels or published_channels, size or published_size, device)
 
 
 def build(variant: str, setting: Setting) -> PDR:
@@ -345,7 +336,7 @@ def relative_error(found: Tensor, truth: Tensor) -> float:
 
 
 def interleave(steps: dict[str, Callable[[], Taken]], repeats: int) -> dict[str, list[Taken]]:
-    """Times of the steps, the variants taking turns, so that a busy machine is busy for all."""
+    """Times of the steps; the variants take turns, so that other load on the machine affects all of them alike."""
     for _ in range(WARM_UP):
         for step in steps.values():
             step()
@@ -357,7 +348,7 @@ def interleave(steps: dict[str, Callable[[], Taken]], repeats: int) -> dict[str,
 
 
 def describe_setting(setting: Setting) -> dict[str, Any]:
-    """What every row repeats."""
+    """The setting, which every row repeats."""
     resolved = setting.config
     return {
         "preset": resolved.preset,
@@ -399,39 +390,3 @@ def statistics_of(samples: dict[str, list[Taken]], name: str) -> dict[str, Any]:
         "cpu_ratio_to_plain": cpu / statistics.median(s.cpu for s in plain) if plain else None,
         "shares": {part: sum(step.parts[part] for step in taken) / sum(seconds) for part in PARTS},
     }
-
-
-def table(report: dict[str, Any]) -> Table:
-    """All rows, with what they depend on in the title."""
-    first = report["rows"][0]
-    frames = f"{first['in_steps']} to {first['out_steps']} frames of {first['channels']} x "
-    frames += " x ".join(map(str, first["size"]))
-    subject = f"{first['preset']}, {first['backbone']}, {first['batch']} windows of {frames}"
-    result = Table(title=f"{subject}\n{title_of(report)}", caption=f"parts: {', '.join(PARTS)}")
-    headings = (
-        "variant",
-        "ms/step",
-        "p10-p90",
-        "of plain",
-        "CPU ms",
-        "of plain",
-        "parts %",
-        "error",
-        "of gradients",
-        "steps",
-    )
-    for heading in headings:
-        result.add_column(heading, justify="left" if heading == "variant" else "right")
-    for row in report["rows"]:
-        result.add_row(*cells(row))
-    return result
-
-
-def cells(row: dict[str, Any]) -> list[str]:
-    """One row as text."""
-    spread = f"{number(row['ms_p10'])}-{number(row['ms_p90'])}" if row["ok"] else ""
-    time_per_step = number(row["ms_p50"]) if row["ok"] else "failed"
-    shares = "/".join(f"{100 * row['shares'][part]:.1f}" for part in PARTS) if row["ok"] else ""
-    errors = ["nan" if e is None else f"{e:.1e}" for e in (row["max_rel_err"], row["max_rel_err_gradients"])]
-    ratio, cpu, cpu_ratio = (number(row[name]) for name in ("ratio_to_plain", "cpu_ms_p50", "cpu_ratio_to_plain"))
-    return [row["variant"], time_per_step, spread, ratio, cpu, cpu_ratio, shares, *errors, str(row["repeats"] or "")]

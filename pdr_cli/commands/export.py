@@ -1,20 +1,20 @@
-"""`pdr export`: a model for another runtime, its Gaussians as numbers, or a picture of what it does."""
+"""`pdr export`: a model for another runtime, its Gaussians as numbers, or a picture of its layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from pdr_cli.commands import inputs as arguments
-from pdr_cli.commands.predict import truth_of
-from pdr_cli.data import formats, units
+from pdr_cli.data import formats
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series
 from pdr_cli.errors import UsageError
-from pdr_cli.inference import model as inference
-from pdr_cli.inference.model import Model, Observed
-from pdr_cli.inference.provenance import provenance
-from pdr_cli.inference.request import only_series
+from pdr_cli.inference import forecast
+from pdr_cli.inference import intake as intakes
+from pdr_cli.inference import model as models
+from pdr_cli.inference.intake import Intake
+from pdr_cli.inference.model import Model
+from pdr_cli.inference.provenance import command_line, provenance
 from pdr_cli.runs import folder as runs
 from pdr_cli.system import atomic
 
@@ -34,61 +34,56 @@ def run(
     """Export; see `pdr export --help` for the options."""
     suffix = output.suffix.lower()
     if suffix not in OUTPUTS:
-        raise UsageError(f"output {output}: use one of {', '.join(OUTPUTS)}")
+        raise UsageError(f"output {output} has a suffix that names no export", f"one of {', '.join(OUTPUTS)}")
     if suffix in NEEDS_INPUT and not inputs:
-        raise UsageError(f"{suffix} shows a forecast: name the data with --input FILE")
+        raise UsageError(f"{suffix} shows a forecast", way_out="name the data with --input FILE")
     paths = formats.find_inputs(inputs) if inputs else []
     source = runs.find_model(model)
     atomic.check_output(output, [source, *paths])
-    trained = inference.load(source, "cpu")
+    loaded = models.load(source, "cpu")
     if suffix in NEEDS_INPUT:
-        series = only_series(trained.open(paths, arguments.renames(rename, list(trained.card.variables))))
+        intake = Intake(loaded)
+        series = intakes.only_series(intake.open(paths, intakes.renames(rename, list(loaded.card.variables))))
         at = None if init is None else time_axis.parse(init, series.time.values)
-        print(f"{output}  {_show(trained, series, at, output)}")
-        return
-    print(f"{output}  {_artefact(trained, output, verify)}")
+        described = (_gaussians if suffix == ".nc" else _picture)(intake, loaded, series, at, output)
+    else:
+        described = _artefact(loaded, output, verify)
+    print(f"{output}  {described}")
 
 
-def _artefact(trained: Model, output: Path, verify: bool) -> str:
+def _artefact(model: Model, output: Path, verify: bool) -> str:
     from pdr_cli.export import artefact
 
-    if output.suffix == ".onnx":
-        return artefact.write_onnx(trained, output, verify)
-    if output.suffix == ".pt2":
-        return artefact.write_pt2(trained, output, verify)
-    from safetensors.torch import save
-
-    weights = {k: v.contiguous() for k, v in trained.network.state_dict().items()}
-    atomic.write_bytes(output, save(weights))
-    return f"weights only, {sum(w.numel() for w in weights.values()):,} numbers"
+    if output.suffix.lower() == ".safetensors":
+        return f"weights only, {artefact.write_weights(model, output):,} numbers"
+    return (artefact.write_onnx if output.suffix.lower() == ".onnx" else artefact.write_pt2)(model, output, verify)
 
 
-def _show(trained: Model, series: Series, init: int | None, output: Path) -> str:
-    window = trained.observe(series, init)
-    if output.suffix == ".nc":
-        from pdr_cli.export import gaussians
+def _gaussians(intake: Intake, model: Model, series: Series, init: int | None, output: Path) -> str:
+    from pdr_cli.export import gaussians
 
-        count = gaussians.write(trained, series, window, output, provenance(trained, series, window))
-        return f"{count} Gaussians a frame"
-    _draw_layers(trained, series, window, output)
-    return "input, coarse forecast, Gaussians and fused forecast"
+    window = intake.observe(series, init)
+    attributes = provenance(model, series, window, command_line())
+    return f"{gaussians.write(model, series, window, output, attributes)} Gaussians a frame"
 
 
-def _draw_layers(trained: Model, series: Series, window: Observed, output: Path) -> None:
-    """Panels of the last lead time, with the Gaussians as ellipses."""
+def _picture(intake: Intake, model: Model, series: Series, init: int | None, output: Path) -> str:
+    """Draw panels of the last lead time, with the Gaussians as ellipses."""
     from pdr_cli.drawing import pictures
     from pdr_cli.export import gaussians
 
-    drawn = gaussians.of_forecast(trained, series, window).isel(time=-1)
-    layers = trained.run(window.frames)
-    assert layers.gaussians is not None  # of_forecast has refused a model without
-    fused = trained.dress(layers.fused, series, window)
+    window = intake.observe(series, init)
+    drawn = gaussians.of_forecast(model, series, window).isel(time=-1)
+    made = forecast.after(model, intake, series, window)
+    both = (made.layers.coarse, made.layers.gaussians)
+    coarse, rendered = (window.orientation.invert(frames[0]) for frames in both if frames is not None)
     pictures.layers(
         output,
-        observed=units.as_given(series.isel(time=slice(window.start, window.stop))).load(),
-        fused=fused,
-        coarse=window.turn.invert(layers.coarse[0]),
-        painted=window.turn.invert(layers.gaussians[0]),
+        observed=made.observed(),
+        fused=made.frames,
+        coarse=coarse,
+        painted=rendered,
         gaussians={str(n): values.values for n, values in drawn.data_vars.items()},
-        truth=truth_of(fused, series, window, trained),
+        truth=made.truth(),
     )
+    return "input, coarse forecast, Gaussians and fused forecast"

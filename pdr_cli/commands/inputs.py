@@ -1,4 +1,4 @@
-"""What several commands do with their input arguments."""
+"""The input files of a training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pdr_cli.config import Config
 from pdr_cli.data import formats
-from pdr_cli.errors import InputNotFoundError, UsageError
+from pdr_cli.errors import InputNotFoundError
 
 
 def for_training(config: Config) -> list[Path]:
@@ -37,20 +37,3 @@ def _inside(folders: Sequence[Path]) -> list[Path]:
         return formats.find_inputs(folders)
     except InputNotFoundError:
         return []
-
-
-def renames(arguments: Sequence[str], channels: Sequence[str]) -> dict[str, str]:
-    """{channel of the model: name in the input} from `NAME=INPUTNAME`, or from `INPUTNAME` if there is one channel.
-
-    Raises:
-        UsageError: a channel that the model does not have.
-    """
-    chosen = {}
-    for argument in arguments:
-        name, separator, source = argument.partition("=")
-        if not separator:
-            name, source = (channels[0], argument) if len(channels) == 1 else (argument, argument)
-        if name not in channels:
-            raise UsageError(f"--var {argument}: the model has no variable {name!r}; it has {', '.join(channels)}")
-        chosen[name] = source
-    return chosen

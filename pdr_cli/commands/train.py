@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from pdr_cli import __version__, config
 from pdr_cli.commands import inputs
 from pdr_cli.config import Config
 from pdr_cli.data import grid
-from pdr_cli.data.missing import Land
+from pdr_cli.data.missing import CellMask
 from pdr_cli.data.series import describe
 from pdr_cli.errors import ConfigError, InputNotFoundError, OutputError, UsageError
 from pdr_cli.models import registry
@@ -34,6 +34,9 @@ from pdr_cli.training.loop import Trainer
 from pdr_cli.training.prepare import Measured, Prepared, first_frame, measure, prepare, what_was_read, what_was_seen
 from pdr_cli.training.state import Position
 from pdr_cli.training.warm_start import WarmStart
+
+if TYPE_CHECKING:
+    from pdr_cli.ablation import run as ablations
 
 
 def run(
@@ -54,15 +57,15 @@ def run(
     seeds: int = 3,
 ) -> None:
     """Train; see `pdr train --help` for the options."""
-    from pdr_cli.ablation import grid as ablate
+    from pdr_cli.ablation import run as ablations
 
-    if ablation is not None or (resume and out is not None and ablate.is_grid(out)):
+    if ablation is not None or (resume and out is not None and ablations.is_ablation(out)):
         if init_from is not None or freeze_backbone:
             raise UsageError(
                 "--ablation trains each variant from new weights; leave out --init-from and --freeze-backbone"
             )
         base = None if resume else _resolve(_source(preset, out, resume), data, variables, settings, flags)
-        ablate.run(name=ablation, base=base, out=out, seeds=seeds, device=device, resume=resume, dry_run=dry_run)
+        _ablation(ablations.Request(ablation, base, out, seeds, device, resume, dry_run))
         return
     if state not in ("last", "last-1") or (state != "last" and not resume):
         raise UsageError(f"--state {state}: use last or last-1, together with --resume")
@@ -84,6 +87,19 @@ def run(
         return
     fit(resolved, prepared, network, folder, where, resume, start, state)
     print(folder.path)
+
+
+def _ablation(request: ablations.Request) -> None:
+    """Run an ablation and print its table, or with `dry_run` its runs."""
+    from pdr_cli.ablation import run as ablations
+    from pdr_cli.commands import tables
+
+    planned = ablations.plan(request)
+    if request.dry_run:
+        print("\n".join(ablations.plan_lines(planned)))
+        return
+    tables.show_ablation(ablations.execute(planned, request.device))
+    print(planned.path)
 
 
 def _source(preset: str | None, out: Path | None, resume: bool) -> str:
@@ -256,7 +272,7 @@ def _card(
         step=prepared.step,
         scaling=measured.scaling,
         limits=measured.limits,
-        land=None if prepared.missing is None else Land.of(prepared.missing.land),
+        land=None if prepared.missing is None else CellMask.of(prepared.missing.never_observed),
         seen=what_was_seen(prepared),
         data=data_files,
         training={

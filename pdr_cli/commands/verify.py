@@ -1,191 +1,26 @@
-"""`pdr verify`: whether a forecast or a model is complete, finite, in range, and as it was written."""
+"""`pdr verify`: print whether a forecast or a model is sound."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-
-from pdr_cli.data import formats
-from pdr_cli.data.formats import cf, forecasts, stored, video
-from pdr_cli.data.formats.stored import Field
-from pdr_cli.data.missing import ABSURD
-from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrError
-from pdr_cli.inspection import findings
-from pdr_cli.inspection.findings import Finding
-from pdr_cli.runs import folder as runs
-from pdr_cli.runs.folder import RunFolder
-
-AGAIN = "make it again with pdr predict"
-UNEVEN = 0.15  # of a step: months are 28 to 31 days long
+from pdr_cli.commands import tables
+from pdr_cli.inspection import soundness
 
 
 def run(path: Path, as_json: bool) -> None:
     """Print every finding.
 
     Raises:
-        InputNotFoundError: nothing there.
+        InputNotFoundError: no such file.
         CheckpointError, DataError: a problem was found.
     """
-    of_model = _is_model(path)
-    found = list(_run(runs.find_model(str(path))) if of_model else _forecast(path))
-    problems = [f for f in found if f.level == "problem"]
+    subject, found = soundness.of(path)
+    rows = [f.row() for f in found]
     if as_json:
-        kind = "model" if of_model else "forecast"
-        rows = [f.row() for f in found]
-        print(json.dumps({"file": str(path), "kind": kind, "sound": not problems, "findings": rows}))
+        sound = all(f.level != "problem" for f in found)
+        print(json.dumps({"file": str(path), "kind": subject, "sound": sound, "findings": rows}))
     else:
-        findings.show([f.row() for f in found])
-    if problems:
-        first = problems[0]
-        count = f"{len(problems)} problems, the first: " if len(problems) > 1 else ""
-        raise (CheckpointError if of_model else DataError)(f"{path}: {count}{first.what}; {first.fix}")
-
-
-def _is_model(path: Path) -> bool:
-    if path.suffix == ".safetensors" or RunFolder(path).model.is_file():
-        return True
-    return not path.exists() and path.suffix.lower() not in formats.OUTPUTS  # the bare name of a run
-
-
-def _run(model: Path) -> Iterator[Finding]:
-    """The model, and if it is in a run folder, what training goes on from."""
-    yield from _model(model)
-    folder = RunFolder(model.parent)
-    if model != folder.model:
-        return
-    if folder.previous_model.is_file():
-        yield from _model(folder.previous_model)
-    from pdr_cli.training import state
-
-    for path in (folder.state, folder.previous_state):
-        if path.is_file():
-            fix = (
-                "remove it" if path == folder.previous_state else "pdr train --resume goes on from the state before it"
-            )
-            yield from _checked(path, fix, lambda p=path: f"state of step {state.read(p)[0].step}")  # type: ignore[misc]
-
-
-def _model(path: Path) -> Iterator[Finding]:
-    """Hash, structure and numbers of a model file."""
-    from pdr_cli.inference import model as inference
-
-    fix = "pdr predict --fallback last-1 takes the model before it, or train again"
-    loaded: list[inference.Model] = []
-    yield from _checked(path, fix, lambda: loaded.append(inference.load(path, "cpu")) or "hash and structure are right")  # type: ignore[func-returns-value]
-    for model in loaded:
-        weights = {k: v.numpy() for k, v in model.network.state_dict().items() if v.is_floating_point()}
-        bad = [name for name, values in weights.items() if not np.isfinite(values).all()]
-        if bad:
-            yield Finding("problem", f"{path}: {len(bad)} weights are not finite, first {bad[0]}", fix)
-        else:
-            yield Finding("ok", f"{path}: {sum(w.size for w in weights.values())} weights, all finite")
-        scaling = model.card.scaling
-        if not (np.isfinite([*scaling.offset, *scaling.scale]).all() and min(scaling.scale) > 0):
-            yield Finding("problem", f"{path}: its scaling is no positive number for each variable", fix)
-
-
-def _checked(path: Path, fix: str, check: Callable[[], str]) -> Iterator[Finding]:
-    try:
-        yield Finding("ok", f"{path}: {check()}")
-    except InputNotFoundError:
-        raise
-    except (PdrError, RuntimeError) as error:
-        yield Finding("problem", str(error), fix)
-
-
-def _forecast(path: Path) -> Iterator[Finding]:
-    formats.find_inputs([path])
-    try:
-        kind = formats.detect(path)
-        if kind == "video":
-            frames = video.read(path).sizes["time"]
-            yield Finding("ok", f"{frames} frames, all of which decode{_checked_by(path)}")
-            return
-        with stored.fields(path) as fields:
-            yield from _fields(path, kind, fields)
-    except PdrError as error:
-        yield Finding("problem", str(error), AGAIN)
-
-
-def _checked_by(path: Path) -> str:
-    if video.PICTURES in stored.provenance(path):
-        return "; pictures are those that were written (SHA-256)"
-    return "; pictures are compressed and hold no hash"
-
-
-def _fields(path: Path, kind: str, fields: dict[str, Field]) -> Iterator[Finding]:
-    about = stored.provenance(path)
-    yield from _hash(path, about, fields)
-    if kind in ("netcdf", "zarr"):
-        yield from _times(path, fields)
-    bounds = json.loads(about.get("pdr_plausible", "{}"))
-    for name, field in fields.items():
-        yield from _values(name, field, *bounds.get(name, (-ABSURD, ABSURD)))
-
-
-def _hash(path: Path, about: dict[str, str], fields: dict[str, Field]) -> Iterator[Finding]:
-    if not fields:
-        yield Finding("problem", "it holds no field on a grid", AGAIN)
-    elif "pdr_data_sha256" not in about:
-        yield Finding("warning", "it holds no hash of its numbers", "write it with this version of pdr")
-    elif stored.data_sha256(f.blocks() for f in fields.values()) != about["pdr_data_sha256"]:
-        yield Finding("problem", "its numbers differ from the SHA-256 written with them: altered or damaged", AGAIN)
-    elif cf.COORDINATES in about and stored.coordinates_sha256(path) != about[cf.COORDINATES]:
-        yield Finding("problem", "its coordinates differ from the SHA-256 written with them: altered or damaged", AGAIN)
-    else:
-        yield Finding("ok", "its numbers are those that were written (SHA-256)")
-
-
-def _times(path: Path, fields: dict[str, Field]) -> Iterator[Finding]:
-    """Init times and lead times, which have to be there, in order and evenly spaced."""
-    try:
-        found = forecasts.read([path], list(fields)[:1])
-    except PdrError as error:
-        yield Finding("problem", str(error), AGAIN)
-        return
-    leads, unit = found.leads, "s" if np.issubdtype(found.inits.dtype, np.floating) else "h"
-    if len(leads) == 0 or leads[0] <= 0:
-        yield Finding("problem", f"its lead times begin with {leads[:1].tolist()}, not after the init time", AGAIN)
-    elif len(leads) > 2 and np.ptp(np.diff(leads)) > UNEVEN * np.diff(leads).mean():
-        yield Finding("problem", f"its lead times are uneven: {', '.join(f'{v:g}' for v in leads[:6])} {unit}", AGAIN)
-    else:
-        yield Finding(
-            "ok",
-            f"{_count(len(found.inits), 'init time')}, {_count(len(leads), 'lead time')} up to {leads[-1]:g} {unit}",
-        )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("s" if number != 1 else "")
-
-
-def _values(name: str, field: Field, low: float, high: float) -> Iterator[Finding]:
-    """Numbers of one variable, [..., lead, y, x].
-
-    What all lead times of a forecast lack alike is land, or was missing in the whole window that it begins from.
-    """
-    counts, least, most, lacking = np.zeros(4, int), np.inf, -np.inf, 0
-    # A block of many forecasts holds whole ones; one alone is small.
-    for block in field.blocks() if len(field.shape) > 3 else [field.read(0, field.shape[0])]:
-        absent, known = np.isnan(block), block[np.isfinite(block)]
-        uneven = (absent != absent[..., :1, :, :]).any(axis=(-2, -1))
-        outside = (known < low) | (known > high)
-        counts += [np.isinf(block).sum(), absent.all(axis=(-2, -1)).sum(), uneven.sum(), outside.sum()]
-        least, most = min(least, known.min(initial=np.inf)), max(most, known.max(initial=-np.inf))
-        lacking = max(lacking, int(absent.sum(axis=(-2, -1)).max(initial=0)))
-    frames = int(np.prod(field.shape[:-2]))
-    said = (
-        f"{counts[0]} values of {name} are infinite",
-        f"{counts[1]} of {frames} frames of {name} hold no value",
-        f"{counts[2]} of {frames} frames of {name} lack other cells than the first of their forecast",
-        f"{counts[3]} values of {name} are not between {low:g} and {high:g}",
-    )
-    for count, what in zip(counts, said, strict=True):
-        if count:
-            yield Finding("problem", what, AGAIN)
-    if not counts.any():
-        missing = f", up to {lacking} cells of each missing" if lacking else ""
-        yield Finding("ok", f"{name}: {frames} frames, {least:.4g} to {most:.4g}{missing}")
+        tables.show_findings(rows)
+    soundness.refuse(path, subject, found)

@@ -1,4 +1,4 @@
-"""Climatology: what is usual at a place, by hour of day, day of week and season; fitted in one pass."""
+"""Climatology: the mean field by hour of day, day of week and season, fitted in one pass over the training frames."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.times import DAY, WEEK, YEAR, Step
 
-TIMES_OF_DAY = 48  # a finer daily cycle than half-hours is not resolved
+TIMES_OF_DAY = 48  # the daily cycle is resolved to half-hours
 HARMONICS = 2  # of the annual cycle
 ANNUAL_TERMS = 1 + 2 * HARMONICS
 WEEKS_NEEDED, YEARS_NEEDED = 3, 2
 SUMS_MB = 256  # sums of products kept while fitting, at most
-SHARE = 0.99  # of the weeks or years needed: the last step of a series may be missing
-# Condition of an annual cycle's normal matrix: 2 for evenly sampled years, thousands where a season is missing.
+SHARE = 0.99  # of the weeks or years needed, so that the last step of a series may be missing
+# Condition number of an annual cycle's normal matrix: 2 for evenly sampled years, thousands where a season is missing.
 WELL_POSED = 100.0
 
 
 @dataclass(frozen=True)
 class Design:
-    """Which times are alike: groups of one kind, and whether each has an annual cycle of its own.
+    """How times are grouped, and whether each group has an annual cycle of its own.
 
     Args:
         kind: "mean", "day", "week", "month" or "year"; "day+year" and "week+year" have an annual cycle in each group.
@@ -35,7 +35,7 @@ class Design:
 
     @property
     def terms(self) -> int:
-        """k, coefficients of each group: its mean, and a cosine and a sine for each annual harmonic."""
+        """Coefficients of each group, k: its mean, and a cosine and a sine for each annual harmonic."""
         return ANNUAL_TERMS if "year" in self.kind else 1
 
     def group_of(self, times: np.ndarray) -> np.ndarray:
@@ -58,12 +58,12 @@ class Design:
 
 @dataclass(frozen=True)
 class Climatology:
-    """The usual frame of any time: a linear model of hour, day of week and season, fitted to training data.
+    """The mean frame of any time: a linear model of hour, day of week and season, fitted to training data.
 
     Args:
         kind: as in `Design`.
         coefficients: [p, C, H, W] in data units; p = groups x terms, the terms of a group side by side.
-        covered: seconds of training data it rests on; 0 if unknown.
+        covered: seconds of training data it was fitted to; 0 if unknown.
     """
 
     kind: str
@@ -84,9 +84,9 @@ class Climatology:
             frames = frames + annual[:, term, None, None, None] * self.coefficients[first + term]
         return frames.astype(np.float32)
 
-    def turned(self, turn: Callable[[np.ndarray], np.ndarray]) -> Climatology:
-        """The same on another orientation of the grid: `turn` maps [..., H, W], as `Orientation.invert` does."""
-        return dataclasses.replace(self, coefficients=turn(self.coefficients))
+    def reoriented(self, reorient: Callable[[np.ndarray], np.ndarray]) -> Climatology:
+        """The same in another orientation of the grid; `reorient` maps [..., H, W], as `Orientation.invert` does."""
+        return dataclasses.replace(self, coefficients=reorient(self.coefficients))
 
     @property
     def description(self) -> str:
@@ -106,16 +106,16 @@ class Climatology:
 
 
 def choose(times: np.ndarray, step: Step | None, weekly: bool, frame_values: int) -> Design:
-    """The finest climatology that training times can carry and memory can hold.
+    """The finest climatology that the training times determine and that fits in memory.
 
-    The hour of day where the step divides a day; the day of week for a weekly rhythm seen for 3 weeks; an annual cycle
-    seen for 2 years and in every month. Where the sums of all groups would exceed 256 MB, neighbouring hours share a
-    group, before the week and at last the annual cycle are given up.
+    It resolves the hour of day if the step divides a day, the day of week if the data have a weekly cycle and cover 3
+    weeks, and the season if they cover 2 years and every month. If the sums of all groups exceed 256 MB, neighbouring
+    hours share a group; if that does not suffice, the week and then the annual cycle are left out.
 
     Args:
         times: [T] of the training frames; clips have no climatology but their mean.
         step: of the series; None for clips.
-        weekly: whether the data have the rhythm of a week.
+        weekly: whether the data have a weekly cycle.
         frame_values: C x H x W.
     """
     if step is None or np.issubdtype(times.dtype, np.floating):
@@ -132,7 +132,7 @@ def choose(times: np.ndarray, step: Step | None, weekly: bool, frame_values: int
 
 
 def covered(times: np.ndarray, step: Step) -> float:
-    """Seconds that these frames stand for, each for one step; a time that occurs twice counts once."""
+    """Seconds that these frames cover, one step each; a time that occurs twice counts once."""
     return len(np.unique(time_axis.seconds(times))) * step.hours * 3600
 
 
@@ -150,7 +150,7 @@ def _every_month(times: np.ndarray) -> bool:
 
 
 class Fit:
-    """Least squares by streaming sums: X'X of each group [G, k, k] and X'Y [G, k, C, H, W]."""
+    """Least squares from running sums: X'X of each group [G, k, k] and X'Y [G, k, C·H·W]."""
 
     def __init__(self, design: Design, frame: tuple[int, int, int]) -> None:
         self.design, self.frame = design, frame
@@ -168,12 +168,12 @@ class Fit:
             self.xy[g] += X.T @ flat[group == g]
 
     def coefficients(self) -> np.ndarray:
-        """[p, C, H, W]; a group that was not seen, or not in enough seasons, gets those of a coarser climatology."""
+        """[p, C, H, W]; a group without frames in enough seasons gets the coefficients of a coarser climatology."""
         solved = np.stack([self._solve(g) for g in range(self.design.groups)])
         return solved.reshape(-1, *self.frame).astype(np.float32)
 
     def _solve(self, group: int) -> np.ndarray:
-        """Coefficients [k, C·H·W] of the smallest pool around a group that determines them."""
+        """Coefficients [k, C·H·W] of the smallest pool of groups that determines them."""
         for members in self._pools(group):
             xx, xy = self.xx[members].sum(axis=0), self.xy[members].sum(axis=0)
             if xx[0, 0] >= len(xx) and np.linalg.cond(xx) < WELL_POSED:
@@ -183,7 +183,7 @@ class Fit:
         return mean
 
     def _pools(self, group: int) -> Iterator[np.ndarray]:
-        """The group itself, the same time of day on all days of the week, everything."""
+        """The group itself, the same time of day on all days of the week, all groups."""
         G = self.design.groups
         yield np.array([group])
         if "week" in self.design.kind:

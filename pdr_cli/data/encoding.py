@@ -1,6 +1,6 @@
-"""Where a Series' numbers become tensors and tensors become numbers: fill, scale, to tensor, and back.
+"""Encoding: frames in data units to tensors in network units (fill, scale), and back.
 
-Training, inference, verification and export all go through here, so that a window means the same in each of them.
+Training, inference, verification and export all use it, so that a window has the same meaning in each of them.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ class Encoding:
         return self.to_network(self.filling.apply(frames, times), device)
 
     def target(self, frames: np.ndarray, device: torch.device) -> Tensor:
-        """Following frames [B, τ, C, H, W] in data units; missing values become 0, because their weight in a loss is 0."""
-        scaled = self.scaling.apply(self.filling.land_only().apply(frames, []))
+        """Following frames [B, τ, C, H, W] in data units. Missing values become 0; their weight in the loss is 0."""
+        scaled = self.scaling.apply(self.filling.fill_never_observed(frames))
         return _tensor(np.where(np.isfinite(scaled), scaled, np.float32(0)), device)
 
     def to_network(self, frames: np.ndarray, device: torch.device) -> Tensor:
-        """Frames [..., C, H, W] without missing values, data units to network units."""
+        """Data units to network units: [..., C, H, W] without missing values."""
         return _tensor(self.scaling.apply(frames), device)
 
     def to_data(self, frames: Tensor) -> np.ndarray:
-        """Network units [..., C, H, W] to data units; NaN in cells that training never observed."""
+        """Network units to data units: [..., C, H, W], NaN in cells that training never observed."""
         values = self.scaling.invert(frames.float().cpu().numpy())
-        land = self.filling.land
-        return values if land is None else np.where(land, np.float32(np.nan), values)
+        absent = self.filling.never_observed
+        return values if absent is None else np.where(absent, np.float32(np.nan), values)
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> Tensor:

@@ -1,21 +1,24 @@
-"""Latitude-longitude grids: the one rule for what a latitude or longitude is, and the area of a cell."""
+"""Grids: the one rule for what a latitude or longitude is, the areas of cells, and the orientation of the axes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from pdr_cli.data.series import Series, side, size
+from pdr_cli.errors import GridError
 
-# CF-1.11, §4.1 and §4.2: a standard name or one of these units marks the axis. Names count where neither is given.
+# CF-1.11, §4.1 and §4.2: these units alone mark the axis. Compared in lower case, with underscores for spaces.
 UNITS = {
-    "latitude": ("degrees_north", "degree_north", "degree_N", "degrees_N", "degreeN", "degreesN"),
-    "longitude": ("degrees_east", "degree_east", "degree_E", "degrees_E", "degreeE", "degreesE"),
+    "latitude": ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn"),
+    "longitude": ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese"),
 }
 NAMES = {"latitude": ("lat", "latitude", "nav_lat"), "longitude": ("lon", "longitude", "nav_lon")}
-NO_DEGREES = ("degrees", "degree", "")  # units that leave it to the name
+PLAIN_DEGREES = ("degrees", "degree", "deg", "")  # units that leave the decision to the name
+CLOSE = 1e-3  # of a cell: float32 grids of 0.1 degrees differ by 1.2e-5 from float64 ones
 
 
 def is_latitude(name: str, attrs: Mapping[str, Any]) -> bool:
@@ -29,14 +32,35 @@ def is_longitude(name: str, attrs: Mapping[str, Any]) -> bool:
 
 
 def geographic(name: str, attrs: Mapping[str, Any]) -> Literal["latitude", "longitude"] | None:
-    """What a coordinate holds: by its standard name, or else its units, or else its name; None: neither."""
-    marks = (str(attrs.get("standard_name", "")), str(attrs.get("units", "")).strip())
+    """What a coordinate holds, by its standard name, or else its units, or else its name; None if it is neither.
+
+    A coordinate with another standard name is neither, whatever it is called: rotated grids have a `grid_latitude`.
+    """
+    standard_name = str(attrs.get("standard_name", "")).strip()
+    units = str(attrs.get("units", "")).strip().lower().replace(" ", "_")
     for axis in ("latitude", "longitude"):
-        if marks[0] == axis or (not marks[0] and marks[1] in UNITS[axis]):
-            return axis
-        if not marks[0] and marks[1] in NO_DEGREES and name.lower() in NAMES[axis]:
+        by_units = units in UNITS[axis] or (units in PLAIN_DEGREES and name.lower() in NAMES[axis])
+        if standard_name == axis or (not standard_name and by_units):
             return axis
     return None
+
+
+class Axis(Protocol):
+    """A coordinate along y or x, of a series or of a model's header."""
+
+    @property
+    def name(self) -> Hashable: ...
+    @property
+    def values(self) -> Sequence[float] | np.ndarray: ...
+    @property
+    def attrs(self) -> Mapping[str, Any]: ...
+
+
+def is_periodic(periodic: str, x: Axis | None) -> bool:
+    """True if the last column is next to the first: by `model.periodic`, or if that is "auto", on a circle of longitudes."""
+    if periodic == "auto":
+        return x is not None and is_longitude(str(x.name), x.attrs) and wraps(np.asarray(x.values))
+    return periodic == "lon"
 
 
 def areas(series: Series) -> np.ndarray | None:
@@ -57,3 +81,115 @@ def area_weights(latitudes: np.ndarray, columns: int) -> np.ndarray:
     edges = np.concatenate([[2 * lat[0] - middle[0]], middle, [2 * lat[-1] - middle[-1]]])
     rows = np.abs(np.diff(np.sin(np.deg2rad(np.clip(edges, -90, 90)))))
     return np.repeat((rows / rows.mean())[:, None], columns, axis=1)
+
+
+def wraps(longitudes: np.ndarray) -> bool:
+    """True if columns go round the globe once: their span and one step are 360 degrees."""
+    values = np.sort(np.asarray(longitudes, float))
+    if len(values) < 2:
+        return False
+    step = (values[-1] - values[0]) / (len(values) - 1)
+    return bool(np.allclose(np.diff(values), step, rtol=1e-2) and abs(step * len(values) - 360) < 1e-2 * step)
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How the frames of one grid map to those of another with the same cells: a change of order that can be undone.
+
+    Args:
+        flip_y: rows are in the opposite order.
+        flip_x: columns are in the opposite order.
+        roll_x: columns to roll by, on a grid that goes round the globe.
+        repeats_x: the last column repeats the first one, 360 degrees further, and is left out.
+    """
+
+    flip_y: bool
+    flip_x: bool
+    roll_x: int
+    repeats_x: bool = False
+
+    def apply(self, frames: np.ndarray) -> np.ndarray:
+        """[..., H, W] of the input's grid to the model's."""
+        frames = frames[..., :-1] if self.repeats_x else frames
+        frames = frames[..., ::-1, :] if self.flip_y else frames
+        frames = frames[..., ::-1] if self.flip_x else frames
+        return np.ascontiguousarray(np.roll(frames, self.roll_x, axis=-1))
+
+    def invert(self, frames: np.ndarray) -> np.ndarray:
+        """[..., H, W] of the model's grid to the input's."""
+        frames = np.roll(frames, -self.roll_x, axis=-1)
+        frames = frames[..., ::-1] if self.flip_x else frames
+        frames = np.concatenate([frames, frames[..., :1]], axis=-1) if self.repeats_x else frames
+        return np.ascontiguousarray(frames[..., ::-1, :] if self.flip_y else frames)
+
+    def invert_points(
+        self, x: np.ndarray, y: np.ndarray, rotation: np.ndarray, size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Columns, rows and angles (from +x to +y) on the model's grid of `size` (H, W) to the input's."""
+        x = (x - self.roll_x) % size[1] if self.roll_x else x
+        x = size[1] - 1 - x if self.flip_x else x
+        y = size[0] - 1 - y if self.flip_y else y
+        return x, y, -rotation if self.flip_x != self.flip_y else rotation
+
+
+def orient(
+    y: np.ndarray | None, x: np.ndarray | None, model_y: np.ndarray | None, model_x: np.ndarray | None
+) -> Orientation:
+    """The orientation that maps a grid with coordinates (y, x) to the model's.
+
+    Raises:
+        GridError: the coordinates have other values, not the same in another order.
+    """
+    flip_y, _ = _align(y, model_y, "y", cyclic=False)
+    repeats = x is not None and model_x is not None and len(x) == len(model_x) + 1 and _repeats(x)
+    flip_x, roll_x = _align(x[:-1] if repeats and x is not None else x, model_x, "x", cyclic=True)
+    return Orientation(flip_y, flip_x, roll_x, repeats)
+
+
+def _repeats(longitudes: np.ndarray) -> bool:
+    """True if the last column repeats the first one, 360 degrees further."""
+    return bool(
+        abs(abs(float(longitudes[-1]) - float(longitudes[0])) - 360) < CLOSE * abs(longitudes[1] - longitudes[0])
+    )
+
+
+def _align(values: np.ndarray | None, model: np.ndarray | None, dim: str, cyclic: bool) -> tuple[bool, int]:
+    """Whether to flip `values` and by how much to roll them, so that they equal the model's."""
+    if model is None or values is None:
+        return False, 0
+    for flip in (False, True):
+        candidate = values[::-1] if flip else values
+        if _close(candidate, model):
+            return flip, 0
+        if cyclic and (roll := _roll(candidate, model)) is not None:
+            return flip, roll
+    raise GridError(
+        f"the input is on another grid: its {dim} coordinate has {_ends(values)}",
+        _ends(model),
+        "regrid the input to the model's grid (pdr predict --regrid bilinear)",
+    )
+
+
+def _close(values: np.ndarray, model: np.ndarray) -> bool:
+    """Equal within a thousandth of a cell."""
+    if len(values) != len(model):
+        return False
+    cell = float(np.median(np.abs(np.diff(model)))) if len(model) > 1 else 1.0
+    return bool(np.all(np.abs(values - model) <= CLOSE * cell))
+
+
+def _roll(values: np.ndarray, model: np.ndarray) -> int | None:
+    """Columns to roll by so that longitudes agree modulo 360 degrees; None if they do not."""
+    if len(values) != len(model) or len(values) < 2:
+        return None
+    cell = float(np.median(np.abs(np.diff(model))))
+    start = np.flatnonzero(np.abs((values - model[0] + 180) % 360 - 180) <= CLOSE * cell)
+    if len(start) != 1:
+        return None
+    rolled = np.roll(values, -int(start[0]))
+    difference = (rolled - model + 180) % 360 - 180
+    return -int(start[0]) if _close(difference + model, model) else None
+
+
+def _ends(values: np.ndarray) -> str:
+    return f"{len(values)} values from {values[0]:g} to {values[-1]:g}"

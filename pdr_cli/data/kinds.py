@@ -1,7 +1,7 @@
-"""The three kinds of data. A kind answers whatever depends on what the numbers mean; no other code asks for the format.
+"""The three kinds of data: weather, traffic, video. A kind decides whatever depends on the meaning of the numbers.
 
-A preset or `--kind` names the kind. Otherwise it is found from the data: clips are video, counts are traffic, and other
-fields on a grid are weather, whether of the atmosphere, the ocean or the land.
+A preset or `--kind` names the kind. Otherwise it is found from the data: clips are video, counts are traffic, and all
+other fields on a grid are weather, whether of the atmosphere, the ocean or the land surface.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pdr_cli.data.series import Series, units
 from pdr_cli.data.units import quantity
 from pdr_cli.errors import DataError, UsageError, did_you_mean
 
-# Quantities of the physical world, which nobody counts on a street.
+# Quantities that no traffic is measured in.
 PHYSICAL = ("temperature", "pressure", "water", "water a second", "flux of energy", "geopotential")
 
 
@@ -23,17 +23,17 @@ class Kind:
     """What follows from the meaning of the data.
 
     Args:
-        name: as presets and `--kind` give it.
+        name: in presets and `--kind`.
         scaling: what `data.scaling = "auto"` means.
-        weekly: whether the data have the rhythm of a week: people keep weeks, the atmosphere does not.
+        weekly: whether the data have a weekly cycle, as human activity has and the atmosphere has not.
         bounds: lowest and highest possible value, for colour scales; None where there is no bound.
         palette: colour map of one channel.
-        scores: default scores, the first is the headline.
-        published_scores: the same under `--convention openstl`.
+        scores: default scores; the first is the headline.
+        published_scores: default scores under `--convention openstl`.
         lead_unit: unit of lead times, "hours" or "seconds".
-        parts: whether several series are divided as wholes ("clip") or each along its time axis ("time").
+        parts: "clip" if several series are divided as wholes, "time" if each is divided along its time axis.
         pictures: whether frames are 8-bit pictures, which can be written as video.
-        learned_range: whether values far outside of the training's range are refused.
+        learned_range: whether input far outside of the training's range is refused.
     """
 
     name: str
@@ -65,7 +65,7 @@ VIDEO = Kind(
     learned_range=False,
 )
 KINDS = {kind.name: kind for kind in (WEATHER, TRAFFIC, VIDEO)}
-ANY = "any"  # of a preset: whatever the data are
+ANY = "any"  # in a preset: the kind that is found from the data
 
 
 def named(name: str) -> Kind:
@@ -90,25 +90,36 @@ def of(series: Series) -> Kind:
     return named(series.attrs["kind"])
 
 
-def with_kind(series: Series, wanted: str) -> Series:
-    """A series as the kind that a preset or `--kind` names; "any": as it was found.
+def with_kind(series: Series, name: str) -> Series:
+    """A series as the kind that a preset or `--kind` names; "any" leaves it as it was found.
 
-    Fields on a grid are of the kind that is named, unless their units say otherwise. Clips are video, and video is clips.
+    Fields on a grid may be weather or traffic, but no field with physical units is traffic. Clips are video, and only clips.
 
     Raises:
         DataError: the data cannot be of that kind.
     """
     found = of(series)
-    if wanted in (ANY, found.name):
+    if name in (ANY, found.name):
         return series
-    kind = named(wanted)
-    physical = [u for u in units(series) if quantity(u) in PHYSICAL]
-    fixed = found is TRAFFIC and not series.attrs.get("may_lack")  # a format for traffic alone
-    if kind.pictures != found.pictures or fixed or (kind is TRAFFIC and physical):
-        held = f"{found.name} (units {physical[0]!r})" if physical else found.name
-        raise DataError(
-            f"{series.attrs['files'][0]} holds {held}",
-            f"{kind.name}",
-            f"take {found.name}-small; `pdr presets` lists all",
-        )
-    return series.assign_attrs(kind=kind.name)
+    kind = named(name)
+    if _may_be(series, kind):
+        return series.assign_attrs(kind=kind.name)
+    physical = _physical_units(series)
+    raise DataError(
+        f"{series.attrs['files'][0]} holds {found.name}" + (f" (units {physical[0]!r})" if physical else ""),
+        kind.name,
+        f"take {found.name}-small; `pdr presets` lists all",
+    )
+
+
+def _may_be(series: Series, kind: Kind) -> bool:
+    """True if a series can be of a kind that differs from its own."""
+    if kind.pictures or of(series).pictures:
+        return False
+    if kind is TRAFFIC:
+        return not _physical_units(series)
+    return bool(series.attrs.get("may_lack"))  # layouts of traffic alone have no missing values
+
+
+def _physical_units(series: Series) -> list[str]:
+    return [unit for unit in units(series) if quantity(unit) in PHYSICAL]

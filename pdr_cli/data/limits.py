@@ -1,4 +1,4 @@
-"""The range of values that a model knows from training: Celsius in a field of kelvin is none of it."""
+"""Plausible range per channel, learned in training; catches Celsius in a kelvin field."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.series import Series, names
+from pdr_cli.data.series import Series, names, units
 from pdr_cli.errors import DataError
 
 SIGMAS = 10.0
 
 
 class RangeError(DataError):
-    """Values far outside of what the model was trained on."""
+    """Values far outside of the training's range."""
 
     name = "E_OUT_OF_RANGE"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of each channel over the training frames, in data units: [C] each."""
+    """Statistics of each channel over the training frames, in data units: [C] each.
+
+    Args:
+        mean: of the channel.
+        sd: its standard deviation.
+        minimum: its lowest value.
+        maximum: its highest value.
+    """
 
     mean: tuple[float, ...]
     sd: tuple[float, ...]
@@ -29,36 +36,36 @@ class Limits:
     maximum: tuple[float, ...]
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest value to believe, [C] each: mean ± 10 sd, or the span of the training beyond its extremes.
+        """Lowest and highest plausible value, [C] each: mean ± 10 sd, or the training's range extended by its own width.
 
-        The wider of both: a normal field stays far inside of the first, a skewed one such as rain inside of the second.
+        The wider of both is taken: a normal field stays far inside of the first, a skewed one such as rain inside of the
+        second.
         """
         mean, sd, low, high = (np.asarray(v, float) for v in (self.mean, self.sd, self.minimum, self.maximum))
         return np.minimum(mean - SIGMAS * sd, 2 * low - high), np.maximum(mean + SIGMAS * sd, 2 * high - low)
 
 
 def check(frames: np.ndarray, series: Series, start: int, limits: Limits) -> None:
-    """Refuse frames [T, C, H, W] of a series, from step `start` on, whose known values the model cannot know.
+    """Refuse frames [T, C, H, W] of a series, from step `start` on, with implausible values.
 
     Raises:
-        RangeError: says how many, of which variable, from where to where, and what the training had.
+        RangeError: number and range of the values, variable, first time, and the plausible range.
     """
     low, high = (bound[:, None, None] for bound in limits.bounds())
     with np.errstate(invalid="ignore"):
         bad = (frames < low) | (frames > high)
     if not bad.any():
         return
-    counts = bad.sum(axis=(0, 2, 3))
-    worst = int(np.argmax(counts))
-    values = frames[:, worst][bad[:, worst]]
-    first = int(np.argmax(bad[:, worst].any(axis=(1, 2))))
-    name = names(series)[worst]
-    units = series.attrs["variables"].get(name, {}).get("units", "")
+    channel = int(np.argmax(bad.sum(axis=(0, 2, 3))))
+    values = frames[:, channel][bad[:, channel]]
+    first = int(np.argmax(bad[:, channel].any(axis=(1, 2))))
+    found = (
+        f"{len(values)} of {bad[:, channel].size} values of {names(series)[channel]} lie between {values.min():.6g} and"
+    )
+    found = f"{found} {values.max():.6g} {units(series)[channel]}".rstrip()
     raise RangeError(
-        f"{series.attrs['files'][0]}: {int(counts[worst])} of {bad[:, worst].size} values of {name} lie between "
-        f"{values.min():.6g} and {values.max():.6g} {units}".rstrip()
-        + f", first at {time_axis.label(series.time.values[start + first])}; in training they lay between "
-        f"{limits.minimum[worst]:.6g} and {limits.maximum[worst]:.6g}, and {float(low[worst, 0, 0]):.6g} to "
-        f"{float(high[worst, 0, 0]):.6g} is believed. Correct the values or their units, or take them as they are with "
-        "--allow-out-of-range"
+        f"{series.attrs['files'][0]}: {found}, first at {time_axis.label(series.time.values[start + first])}",
+        f"values between {float(low[channel, 0, 0]):.6g} and {float(high[channel, 0, 0]):.6g} (in training: "
+        f"{limits.minimum[channel]:.6g} to {limits.maximum[channel]:.6g})",
+        "correct the values or their units, or accept them with --allow-out-of-range",
     )

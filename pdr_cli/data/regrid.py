@@ -1,90 +1,121 @@
-"""Another grid than the model's, interpolated to it as it is read; only when asked for."""
+"""Interpolation of an input to the model's grid, block by block as it is read; only on request."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data.series import LazyFrames, Series, make_like, read_frames, side, wraps
+from pdr_cli.data.grid import is_latitude, is_longitude, wraps
+from pdr_cli.data.series import LazyFrames, Series, make_like, read_frames, side
 from pdr_cli.errors import GridError, UsageError
 
 METHODS = ("bilinear", "conservative")
 Coordinate = tuple[str, np.ndarray, Mapping[str, Any]]  # name, values, attributes
+Interpolate = Callable[[xr.DataArray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def check_method(method: str) -> None:
     """Refuse an unknown method, or one whose library is not installed.
 
     Raises:
-        UsageError: says which there are, or what to install.
+        UsageError: lists the methods, or names the package to install.
     """
     if method not in METHODS:
-        raise UsageError(f"--regrid {method}: use {METHODS[0]} or {METHODS[1]}")
+        raise UsageError(f"--regrid {method} is not known", way_out=f"use {METHODS[0]} or {METHODS[1]}")
     if method == "conservative" and importlib.util.find_spec("xarray_regrid") is None:
         raise UsageError(
-            "--regrid conservative needs xarray-regrid, which is not installed: pip install 'pdr-cli[regrid]'; "
-            "or take --regrid bilinear"
+            "--regrid conservative needs xarray-regrid, which is not installed",
+            way_out="pip install 'pdr-cli[regrid]', or use --regrid bilinear",
         )
 
 
 def to_grid(series: Series, y: Coordinate, x: Coordinate, method: str) -> Series:
-    """A series on the grid (y, x), each block of frames interpolated when it is read.
+    """A series on the model's grid (y, x); each block of frames is interpolated when it is read.
 
     Args:
         series: on a grid with coordinates.
-        y: of the wanted grid.
-        x: of the wanted grid.
+        y: of the model's grid.
+        x: of the model's grid.
         method: "bilinear" or "conservative".
 
     Raises:
-        GridError: no coordinates, or a wanted grid that reaches beyond the given one.
+        GridError: the series has no coordinates, or its grid does not cover the model's.
     """
-    given_y, given_x = side(series, "y"), side(series, "x")
-    where = series.attrs["files"][0]
-    if given_y is None or given_x is None:
-        raise GridError(f"{where} has no coordinates to regrid by; regrid it to the model's grid first")
-    rows, columns = _ascending(given_y.values), _ascending(given_x.values)
-    wanted_x, around = _near(x[1], given_x.values, x), wraps(given_x.values)
-    _check_cover("y", np.asarray(y[1], float), np.asarray(given_y.values, float), str(where), poles=True)
-    if not around:
-        _check_cover("x", wanted_x, np.asarray(given_x.values, float), str(where))
+    source = _Source.of(series)
+    rows, columns = np.asarray(y[1], float), _near(x, source.x)
+    _check_cover(series, source, rows, columns)
+    interpolate: Interpolate = _linearly if method == "bilinear" else partial(_by_area, sphere=is_latitude(y[0], y[2]))
 
     def frames(start: int, stop: int) -> np.ndarray:
-        values = read_frames(series, start, stop)[..., rows, :][..., columns]
-        east = given_x.values[columns].astype(float)
-        if around:  # one more column on either side closes the circle
-            values = np.concatenate([values[..., -1:], values, values[..., :1]], axis=-1)
-            east = np.concatenate([[east[-1] - 360], east, [east[0] + 360]])
-        north = given_y.values[rows].astype(float)
-        field = xr.DataArray(values, {"y": north, "x": east}, ("t", "c", "y", "x"))
-        return interpolate(field, np.asarray(y[1], float), wanted_x)
+        return interpolate(source.field(read_frames(series, start, stop)), rows, columns)
 
-    interpolate = _linearly if method == "bilinear" else partial(_by_area, sphere=_is_latitude(y))
-    channels = series.sizes["channel"]
-    shape = (series.sizes["time"], channels, len(y[1]), len(x[1]))
+    shape = (series.sizes["time"], series.sizes["channel"], len(y[1]), len(x[1]))
     coords = {y[0]: ("y", y[1], dict(y[2])), x[0]: ("x", x[1], dict(x[2]))}
     return make_like(series, LazyFrames(shape, np.float32, frames), sides=coords)
 
 
-def _check_cover(dim: str, wanted: np.ndarray, have: np.ndarray, where: str, poles: bool = False) -> None:
-    """Refuse a wanted grid that reaches beyond the given one, by more than half a row at a pole."""
-    cell = float(np.median(np.abs(np.diff(have)))) if len(have) > 1 else 0.0
-    south, north = (cell / 2 if poles and sign * end + cell > 90 else 1e-3 * cell for sign, end in
-                    ((-1, have.min()), (1, have.max())))  # fmt: skip
-    if wanted.min() < have.min() - south or wanted.max() > have.max() + north:
+@dataclass(frozen=True)
+class _Source:
+    """The grid that is interpolated: its coordinates, and whether its columns go round the globe."""
+
+    y: np.ndarray
+    x: np.ndarray
+    around: bool
+
+    @classmethod
+    def of(cls, series: Series) -> _Source:
+        y, x = side(series, "y"), side(series, "x")
+        if y is None or x is None:
+            raise GridError(
+                f"{series.attrs['files'][0]} has no coordinates to regrid by",
+                way_out="regrid it to the model's grid first",
+            )
+        return cls(y.values, x.values, wraps(x.values))
+
+    def field(self, values: np.ndarray) -> xr.DataArray:
+        """Frames [T, C, H, W] with ascending coordinates."""
+        rows, columns = (np.argsort(v, kind="stable") for v in (self.y, self.x))
+        values, east = values[..., rows, :][..., columns], self.x[columns].astype(float)
+        if self.around:  # one more column on either side closes the circle
+            values = np.concatenate([values[..., -1:], values, values[..., :1]], axis=-1)
+            east = np.concatenate([[east[-1] - 360], east, [east[0] + 360]])
+        return xr.DataArray(values, {"y": self.y[rows].astype(float), "x": east}, ("t", "c", "y", "x"))
+
+
+def _check_cover(series: Series, source: _Source, y: np.ndarray, x: np.ndarray) -> None:
+    """Refuse a model's grid (y, x) that the source does not cover: within a thousandth of a cell, half a row at a pole."""
+    where, have = str(series.attrs["files"][0]), np.asarray(source.y, float)
+    cell = _cell(have)
+    south, north = (cell / 2 if end + cell > 90 else 1e-3 * cell for end in (-have.min(), have.max()))
+    _refuse_beyond(f"{where}: the model's grid reaches {{}} in y", y, have, (south, north))
+    if not source.around:
+        have = np.asarray(source.x, float)
+        slack = 1e-3 * _cell(have)
+        _refuse_beyond(f"{where}: the model's grid reaches {{}} in x", x, have, (slack, slack))
+
+
+def _refuse_beyond(found: str, model: np.ndarray, have: np.ndarray, slack: tuple[float, float]) -> None:
+    if model.min() < have.min() - slack[0] or model.max() > have.max() + slack[1]:
+        reach = f"from {model.min():g} to {model.max():g}"
         raise GridError(
-            f"{where}: the model's grid reaches from {wanted.min():g} to {wanted.max():g} in {dim}, the input from "
-            f"{have.min():g} to {have.max():g}; give data that cover all of it"
+            f"{found.format(reach)}, the input from {have.min():g} to {have.max():g}",
+            way_out="give data that cover the model's grid",
         )
 
 
+def _cell(values: np.ndarray) -> float:
+    """Median spacing."""
+    return float(np.median(np.abs(np.diff(values)))) if len(values) > 1 else 0.0
+
+
 def _by_area(field: xr.DataArray, y: np.ndarray, x: np.ndarray, sphere: bool) -> np.ndarray:
-    """The mean of the given cells that each wanted cell covers, by area: of the sphere, or of the plane."""
+    """Each new cell is the mean of the cells that it covers, weighted by area on the sphere or the plane."""
     import xarray_regrid  # noqa: F401 - registers the accessor
 
     target = xr.Dataset(coords={"y": np.sort(y), "x": np.sort(x)})
@@ -99,21 +130,11 @@ def _linearly(field: xr.DataArray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     return np.asarray(field.interp(y=y, x=x, method="linear").values, np.float32)
 
 
-def _is_latitude(coordinate: Coordinate) -> bool:
-    name, _, attrs = coordinate
-    return attrs.get("standard_name") == "latitude" or name.lower() in ("lat", "latitude")
-
-
-def _ascending(values: np.ndarray) -> np.ndarray:
-    return np.argsort(values, kind="stable")
-
-
-def _near(wanted: np.ndarray, given: np.ndarray, coordinate: Coordinate) -> np.ndarray:
-    """Longitudes moved by whole turns to where the given ones are: each by itself round a globe, else all by one."""
-    wanted, given = np.asarray(wanted, float), np.asarray(given, float)
-    name, _, attrs = coordinate
-    if attrs.get("standard_name") != "longitude" and name.lower() not in ("lon", "longitude"):
-        return wanted
+def _near(x: Coordinate, given: np.ndarray) -> np.ndarray:
+    """The model's longitudes moved by multiples of 360 degrees to the source's range; other columns unchanged."""
+    columns, given = np.asarray(x[1], float), np.asarray(given, float)
+    if not is_longitude(x[0], x[2]):
+        return columns
     if not wraps(given):
-        return wanted + 360 * np.round((given.mean() - wanted.mean()) / 360)
-    return (wanted - given.min()) % 360 + given.min()
+        return columns + 360 * np.round((given.mean() - columns.mean()) / 360)
+    return (columns - given.min()) % 360 + given.min()

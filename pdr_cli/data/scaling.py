@@ -1,22 +1,27 @@
-"""Units in, network units out, and back: the only place that scales."""
+"""Scaling: data units to network units, and back."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from pdr_cli.data import kinds
-from pdr_cli.data.series import Series
+from pdr_cli.data.series import Series, names
 from pdr_cli.data.statistics import Statistics
 from pdr_cli.errors import DataError
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Network value = (data value - offset) / scale, for each channel.
+    """Network value = (data value - offset) / scale.
 
-    `data_range` is the range that SSIM is told, in network units: quantile 99.9 % minus 0.1 % of the training data.
+    Args:
+        offset: of each channel, in data units.
+        scale: of each channel, in data units.
+        data_range: of each channel, the data range that SSIM assumes, in network units: quantile 99.9 % minus 0.1 % of the
+            training data.
     """
 
     offset: tuple[float, ...]
@@ -36,24 +41,34 @@ class Scaling:
         return np.asarray(values, dtype=np.float32)[:, None, None]
 
 
-def fit(kind: str, series: Series, statistics: Statistics) -> Scaling:
-    """The scaling named `kind` ("auto" goes by the kind of data) from the training statistics.
+def fit(name: str, series: Series, statistics: Statistics) -> Scaling:
+    """The scaling called `name` ("auto": that of the kind of data), fitted to the training statistics.
 
     Raises:
-        DataError: the data never change.
+        DataError: a channel is constant.
     """
-    kind = kinds.of(series).scaling if kind == "auto" else kind
+    _refuse_constant(series, statistics)
+    name = kinds.of(series).scaling if name == "auto" else name
+    offset, scale = FITS[name](statistics)
     spread = np.maximum(statistics.spread, 1e-6 * np.maximum(np.abs(statistics.mean), 1e-12))
-    if np.any(statistics.maximum <= statistics.minimum):
-        channel = str(series.channel.values[int(np.argmax(statistics.maximum <= statistics.minimum))])
-        raise DataError(
-            f"{channel} is {float(statistics.mean[0]):g} everywhere in the training period; nothing to learn"
-        )
-    if kind == "standard":
-        offset, scale = statistics.mean, statistics.sd
-    elif kind == "minmax":
-        offset, scale = statistics.minimum, statistics.maximum - statistics.minimum
-    else:
-        offset, scale = np.zeros_like(statistics.mean), np.full_like(statistics.mean, 255.0)
-    data_range = np.ones_like(scale) if kind == "unit" else spread / scale
+    data_range = np.ones_like(scale) if name == "unit" else spread / scale
     return Scaling(tuple(map(float, offset)), tuple(map(float, scale)), tuple(map(float, data_range)))
+
+
+# Offset and scale of each scaling: [C] each.
+FITS: dict[str, Callable[[Statistics], tuple[np.ndarray, np.ndarray]]] = {
+    "standard": lambda s: (s.mean, s.sd),
+    "minmax": lambda s: (s.minimum, s.maximum - s.minimum),
+    "unit": lambda s: (np.zeros_like(s.mean), np.full_like(s.mean, 255.0)),
+}
+
+
+def _refuse_constant(series: Series, statistics: Statistics) -> None:
+    constant = np.flatnonzero(statistics.maximum <= statistics.minimum)
+    if len(constant):
+        channel, value = names(series)[constant[0]], float(statistics.mean[constant[0]])
+        raise DataError(
+            f"{series.attrs['files'][0]}: {channel} is {value:g} everywhere in the training period",
+            "values that change",
+            "choose other variables with --var, or another data.train_period",
+        )

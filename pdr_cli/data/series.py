@@ -1,28 +1,32 @@
 """Series: the one type that travels from file to network and back.
 
 A Series is an `xarray.DataArray` with dims (time, channel, y, x), read lazily. Its coordinates are the file's own
-and keep their names: a latitude called `lat` is a coordinate `lat` on dim y. `attrs` hold
+and keep their names: a latitude called `lat` is a coordinate `lat` on dim y. Every Series has in `attrs`
 
 * `variables`: {channel name: attributes of that variable},
 * `kind`: name of the kind of data, see `data/kinds.py`,
-* `files`: the paths it came from,
-* `file_attrs`: global attributes of the first file;
+* `files`: paths of the files it was read from,
+* `file_attrs`: global attributes of the first file.
 
-where the file gives them,
+Formats add, where it applies,
 
 * `value_range`: lowest and highest value that the format defines, such as 0 and 255 of pictures,
 * `may_lack`: True where frames may hold missing values (NaN),
 * `grid_mapping`: name and attributes of the variable that describes the projection,
-* `bounds`: {coordinate name: (name of its bounds, their values [n, 2])};
-
-and, where a benchmark defines them,
-
-* `part`: "train" or "test", which a split then follows,
-* `identity`: what tells this series apart from others where times do not,
-* `folder`: the name of the folder of pictures that it is,
-* `window`: frames of each window, where the series is windows that were cut beforehand, end to end,
-* `clip_starts`: the first frames of clips within such a series,
+* `bounds`: {coordinate name: (name of its bounds, their values [n, 2])},
+* `identity`: tells this series from others whose times are not dates, see `data/seen.py`,
+* `source_size`: (H, W) of pictures before they were resized,
+* `resampled`: frame rate that a clip was brought to, in words,
+* `folder`: name of the folder whose pictures are the frames,
+* `part`: "train" or "test", where a benchmark defines the split,
+* `window`: length of windows that were cut beforehand and lie end to end,
+* `clip_starts`: first frames of the clips that such windows come from,
 * `person` and `action` of a KTH clip.
+
+Input to a model gains, where it was changed,
+
+* `given_units`: {channel: units of the file}, see `data/units.py`,
+* `regridded`: method of the interpolation to the model's grid.
 """
 
 from __future__ import annotations
@@ -37,7 +41,6 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from pdr_cli.data import times as time_axis
-from pdr_cli.errors import GridError
 from pdr_cli.system import damage
 
 Series = xr.DataArray
@@ -52,25 +55,23 @@ class LazyFrames(BackendArray):
         self.shape = shape
         self.dtype = np.dtype(dtype)
         self._read = read
-        self.file = ""  # which a failure to read is put down to
+        self.file = ""  # named in the error if reading fails
 
     def __getitem__(self, key: Any) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._get)
 
     def _get(self, key: tuple[Any, ...]) -> np.ndarray:
-        with damage.named(self.file):
-            return self._frames(key)
-
-    def _frames(self, key: tuple[Any, ...]) -> np.ndarray:
         when, *rest = key
-        if isinstance(when, slice):
-            wanted = range(*when.indices(self.shape[0]))
-            if not wanted:
-                return np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *rest)]
-            low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1]) + 1
-            frames = self._read(low, high)[:: wanted.step]
-            return frames[(slice(None), *rest)]
-        return self._read(int(when), int(when) + 1)[(0, *rest)]
+        with damage.reading(self.file):
+            if isinstance(when, slice):
+                return self._slice(range(*when.indices(self.shape[0])))[(slice(None), *rest)]
+            return self._read(int(when), int(when) + 1)[(0, *rest)]
+
+    def _slice(self, steps: range) -> np.ndarray:
+        if not steps:
+            return np.empty((0, *self.shape[1:]), self.dtype)
+        low, high = min(steps[0], steps[-1]), max(steps[0], steps[-1]) + 1
+        return self._read(low, high)[:: steps.step]
 
 
 def make_series(
@@ -91,8 +92,8 @@ def make_series(
         variables: attributes of each channel by name, in order.
         coords: further coordinates in xarray's form, such as {"lat": ("y", values, attrs)}.
         kind: "weather", "traffic" or "video".
-        files: the paths read.
-        file_attrs: global attributes of the file.
+        files: paths of the files read.
+        file_attrs: global attributes of the first file.
     """
     data: Any = frames
     if isinstance(frames, LazyFrames):
@@ -119,7 +120,15 @@ def make_like(
     variables: Mapping[str, Mapping[str, Any]] | None = None,
     sides: Mapping[str, Any] | None = None,
 ) -> Series:
-    """A Series of other frames that is like another one in all that is not said: times, variables, y and x coordinates."""
+    """A copy of `series` with new frames; everything not passed is kept.
+
+    Args:
+        series: to copy.
+        frames: [T, C, H, W], in memory or lazy.
+        times: [T].
+        variables: attributes of each channel by name, in order.
+        sides: coordinates along y and x, in xarray's form; they replace all but the scalar coordinates.
+    """
     others = {n: c for n, c in series.coords.items() if n not in ("time", "channel")}
     kept = {str(n): (c.dims, c.values, c.attrs) for n, c in others.items() if sides is None or c.dims == ()}
     out = make_series(
@@ -135,22 +144,25 @@ def make_like(
 
 
 def reordered(series: Series, order: np.ndarray) -> Series:
-    """The same frames in another order, `order` being their numbers; read together where they lie together."""
+    """The frames numbered `order`, in that order; frames that are neighbours in the file are read in one call."""
 
     def frames(start: int, stop: int) -> np.ndarray:
-        wanted = order[start:stop]
-        if not len(wanted):
+        which = order[start:stop]
+        if not len(which):
             return np.empty((0, *series.shape[1:]), np.float32)
-        low, high = int(wanted.min()), int(wanted.max()) + 1
-        if high - low == len(wanted):
-            return read_frames(series, low, high)[wanted - low]
-        return np.concatenate([read_frames(series, int(i), int(i) + 1) for i in wanted])
+        low, high = int(which.min()), int(which.max()) + 1
+        if high - low == len(which):
+            return read_frames(series, low, high)[which - low]
+        return np.concatenate([read_frames(series, int(i), int(i) + 1) for i in which])
 
     return make_like(series, LazyFrames(shape(series), np.float32, frames), times=series.time.values[order])
 
 
 def precut_times(count: int, length: int, step: float) -> np.ndarray:
-    """Seconds of `count` windows of `length` frames, one step left out between windows so that none crosses: [count * length]."""
+    """Times in seconds of `count` windows of `length` frames: [count * length].
+
+    One step is left out between windows, so that the gap keeps any window from crossing.
+    """
     return np.asarray((np.arange(count)[:, None] * (length + 1) + np.arange(length)).ravel() * step)
 
 
@@ -160,7 +172,7 @@ def read_frames(series: Series, start: int, stop: int) -> np.ndarray:
 
 
 def end_to_end(parts: Sequence[tuple[Callable[[int, int], np.ndarray], int]]) -> Callable[[int, int], np.ndarray]:
-    """One reader of frames [start, stop) over parts that follow each other, each a reader and its length."""
+    """A reader of frames [start, stop) of the concatenation of `parts`, each a reader and its length."""
     starts = np.cumsum([0, *[length for _, length in parts]])
 
     def read(start: int, stop: int) -> np.ndarray:
@@ -206,7 +218,7 @@ def bytes_per_frame(series: Series) -> int:
 
 
 def frames_at_once(series: Series, at_most: int) -> int:
-    """How many frames are read together: as many as fit in 64 MB, one at least, `at_most` of small ones."""
+    """Number of frames to read in one call: as many as fit in 64 MB, at least 1 and at most `at_most`."""
     return max(1, min(at_most, BLOCK_BYTES // bytes_per_frame(series)))
 
 
@@ -219,103 +231,3 @@ def describe(series: Series) -> str:
         f"{', '.join(names(series))} {series.sizes['time']} x {height} x {width}, every {step}, "
         f"{time_axis.label(when[0])} to {time_axis.label(when[-1])}"
     )
-
-
-class Orientation:
-    """How frames of one grid are turned to another's: a repeated last column cut, flipped in y or x, rolled; and back."""
-
-    def __init__(self, flip_y: bool, flip_x: bool, roll_x: int, repeats_x: bool = False) -> None:
-        self.flip_y, self.flip_x, self.roll_x, self.repeats_x = flip_y, flip_x, roll_x, repeats_x
-
-    def apply(self, frames: np.ndarray) -> np.ndarray:
-        """[..., H, W] of the input's grid to the model's."""
-        frames = frames[..., :-1] if self.repeats_x else frames
-        frames = frames[..., ::-1, :] if self.flip_y else frames
-        frames = frames[..., ::-1] if self.flip_x else frames
-        return np.ascontiguousarray(np.roll(frames, self.roll_x, axis=-1))
-
-    def invert(self, frames: np.ndarray) -> np.ndarray:
-        """[..., H, W] of the model's grid to the input's."""
-        frames = np.roll(frames, -self.roll_x, axis=-1)
-        frames = frames[..., ::-1] if self.flip_x else frames
-        frames = np.concatenate([frames, frames[..., :1]], axis=-1) if self.repeats_x else frames
-        return np.ascontiguousarray(frames[..., ::-1, :] if self.flip_y else frames)
-
-    def invert_points(
-        self, x: np.ndarray, y: np.ndarray, rotation: np.ndarray, size: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Columns, rows and angles (from +x to +y) on the model's grid of `size` (H, W) to the input's."""
-        x = (x - self.roll_x) % size[1] if self.roll_x else x
-        x = size[1] - 1 - x if self.flip_x else x
-        y = size[0] - 1 - y if self.flip_y else y
-        return x, y, -rotation if self.flip_x != self.flip_y else rotation
-
-
-def orient(
-    y: np.ndarray | None, x: np.ndarray | None, model_y: np.ndarray | None, model_x: np.ndarray | None
-) -> Orientation:
-    """How to turn a grid with coordinates (y, x) to the model's.
-
-    Raises:
-        GridError: the coordinates are others, not the same in another order.
-    """
-    flip_y, _ = _align(y, model_y, "y", cyclic=False)
-    repeats = x is not None and model_x is not None and len(x) == len(model_x) + 1 and _repeats(x)
-    flip_x, roll_x = _align(x[:-1] if repeats and x is not None else x, model_x, "x", cyclic=True)
-    return Orientation(flip_y, flip_x, roll_x, repeats)
-
-
-def wraps(longitudes: np.ndarray) -> bool:
-    """True if columns go round the globe once: their span and one step are 360 degrees."""
-    values = np.sort(np.asarray(longitudes, float))
-    if len(values) < 2:
-        return False
-    step = (values[-1] - values[0]) / (len(values) - 1)
-    return bool(np.allclose(np.diff(values), step, rtol=1e-2) and abs(step * len(values) - 360) < 1e-2 * step)
-
-
-def _repeats(longitudes: np.ndarray) -> bool:
-    """True if the last column is the first one again, a turn on."""
-    return bool(
-        abs(abs(float(longitudes[-1]) - float(longitudes[0])) - 360) < 1e-3 * abs(longitudes[1] - longitudes[0])
-    )
-
-
-def _align(values: np.ndarray | None, wanted: np.ndarray | None, dim: str, cyclic: bool) -> tuple[bool, int]:
-    if wanted is None or values is None:
-        return False, 0
-    for flip in (False, True):
-        candidate = values[::-1] if flip else values
-        if _close(candidate, wanted):
-            return flip, 0
-        if cyclic and (roll := _roll(candidate, wanted)) is not None:
-            return flip, roll
-    raise GridError(
-        f"the input's {dim} coordinate is another grid than the model's: {_ends(values)} here, {_ends(wanted)} in the model; "
-        "regrid the input to it (pdr predict --regrid bilinear)"
-    )
-
-
-def _close(values: np.ndarray, wanted: np.ndarray) -> bool:
-    """Equal within a thousandth of a cell: float32 grids of 0.1 degrees differ by 1.2e-5 from float64 ones."""
-    if len(values) != len(wanted):
-        return False
-    cell = float(np.median(np.abs(np.diff(wanted)))) if len(wanted) > 1 else 1.0
-    return bool(np.all(np.abs(values - wanted) <= 1e-3 * cell))
-
-
-def _roll(values: np.ndarray, wanted: np.ndarray) -> int | None:
-    """Columns to roll so that longitudes agree modulo 360 degrees, or None."""
-    if len(values) != len(wanted) or len(values) < 2:
-        return None
-    cell = float(np.median(np.abs(np.diff(wanted))))
-    start = np.flatnonzero(np.abs((values - wanted[0] + 180) % 360 - 180) <= 1e-3 * cell)
-    if len(start) != 1:
-        return None
-    rolled = np.roll(values, -int(start[0]))
-    difference = (rolled - wanted + 180) % 360 - 180
-    return -int(start[0]) if _close(difference + wanted, wanted) else None
-
-
-def _ends(values: np.ndarray) -> str:
-    return f"{len(values)} values from {values[0]:g} to {values[-1]:g}"

@@ -1,4 +1,4 @@
-"""One streaming pass over the training frames: moments, extremes, quantiles and climatology."""
+"""Statistics of the training frames in one streaming pass: moments, extremes, quantiles and climatology."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pdr_cli.data.series import Series, bytes_per_frame, frames_at_once, names, 
 from pdr_cli.data.times import Step
 from pdr_cli.errors import MissingValuesError
 
-BLOCK = 64  # frames read at once, fewer of large ones
+BLOCK = 64  # frames in a block, fewer of large frames
 SAMPLES = 4_000_000  # values of each channel kept for the quantiles, at most
 TRAIN_WAY_OUT = "fill them first, for example with: cdo setmisstonn IN OUT"
 Part = tuple[int, int, int]  # number of a series, first frame, one past the last
@@ -24,7 +24,16 @@ Part = tuple[int, int, int]  # number of a series, first frame, one past the las
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of each channel over the training frames: mean, sd, min, max, and the range between quantiles 0.1 % and 99.9 %: [C]."""
+    """Statistics of the training frames.
+
+    Args:
+        mean: of each channel, [C], as all but the climatology.
+        sd: standard deviation.
+        minimum: lowest value.
+        maximum: highest value.
+        spread: quantile 99.9 % minus 0.1 %.
+        climatology: of the frames.
+    """
 
     mean: np.ndarray
     sd: np.ndarray
@@ -35,7 +44,7 @@ class Statistics:
 
     @property
     def limits(self) -> Limits:
-        """What a model remembers of its data's range."""
+        """The range that a model expects of its input."""
         return Limits(*(tuple(map(float, v)) for v in (self.mean, self.sd, self.minimum, self.maximum)))
 
 
@@ -44,12 +53,12 @@ class Survey:
     """Where values are missing.
 
     Args:
-        land: cells that no training frame knows: [C, H, W].
-        broken: of each series, the frames that lack more than these: [n].
-        share: of all values that were looked at.
+        never_observed: cells that are missing in every training frame: [C, H, W].
+        broken: of each series, the frames that lack values in other cells: [n].
+        share: of missing values among those that were read.
     """
 
-    land: np.ndarray
+    never_observed: np.ndarray
     broken: list[np.ndarray]
     share: float
 
@@ -63,42 +72,53 @@ def survey(
         series: that the parts are of.
         train: (number of the series, start, stop) of each training period.
         others: the same for validation and test.
-        budget_mb: data read at most; beyond it, a random choice of blocks stands for all.
+        budget_mb: data read at most; beyond it, a random choice of blocks is read.
         seed: of that choice.
 
     Raises:
         MissingValuesError: infinite values, or fill values that are not declared; a channel without any value.
     """
-    frame = (series[0].sizes["channel"], *size(series[0]))
-    known, looked_at = np.zeros(frame, bool), 0
-    holes: dict[tuple[int, int], np.ndarray] = {}  # (series, frame) -> the bits of what it lacks
+    gaps = _Gaps(np.zeros((series[0].sizes["channel"], *size(series[0])), bool))
     for training, parts in ((True, train), (False, others)):
-        chosen = _blocks([(series[n], start, stop) for n, start, stop in parts], budget_mb, seed)
-        for one, start, stop in chosen:
-            absent = _absent(one, start, stop)
-            looked_at += absent.size
-            known |= training & ~absent.all(axis=0)
-            holes |= {(id(one), start + int(t)): np.packbits(absent[t]) for t in np.flatnonzero(absent.any((1, 2, 3)))}
-    if not holes:
+        for block in _blocks([(series[n], start, stop) for n, start, stop in parts], budget_mb, seed):
+            gaps.add(*block, training=training)
+    if not gaps.frames:
         return None
-    if not known.any(axis=(1, 2)).all():
-        name = names(series[0])[int(np.argmin(known.any(axis=(1, 2))))]
+    without_values = ~gaps.observed.any(axis=(1, 2))
+    if without_values.any():
+        name = names(series[0])[int(np.argmax(without_values))]
         raise MissingValuesError(
-            f"{series[0].attrs['files'][0]}: {name} has no value at all in the training period; choose another variable "
-            "or another data.train_period"
+            f"{series[0].attrs['files'][0]}: {name} has no value at all in the training period",
+            way_out="choose another variable or another data.train_period",
         )
-    land = np.packbits(~known)
-    broken = [np.zeros(one.sizes["time"], bool) for one in series]
-    place = {id(one): number for number, one in enumerate(series)}
-    cells = 0
-    for (one_id, t), bits in holes.items():
-        broken[place[one_id]][t] = bool(np.any(bits & ~land))
-        cells += int(np.unpackbits(bits).sum())
-    return Survey(~known, broken, cells / looked_at)
+    return gaps.result(series)
+
+
+class _Gaps:
+    """What a survey has read so far: the cells observed in training, and the missing cells of each incomplete frame."""
+
+    def __init__(self, observed: np.ndarray) -> None:
+        self.observed, self.values = observed, 0
+        self.frames: dict[tuple[int, int], np.ndarray] = {}  # (id of the series, frame) -> packed mask of missing cells
+
+    def add(self, series: Series, start: int, stop: int, *, training: bool) -> None:
+        absent = _absent(series, start, stop)
+        self.values += absent.size
+        self.observed |= training & ~absent.all(axis=0)
+        incomplete = np.flatnonzero(absent.any((1, 2, 3)))
+        self.frames |= {(id(series), start + int(t)): np.packbits(absent[t]) for t in incomplete}
+
+    def result(self, series: Sequence[Series]) -> Survey:
+        observed = np.packbits(self.observed)
+        broken = {id(one): np.zeros(one.sizes["time"], bool) for one in series}
+        for (number, t), bits in self.frames.items():
+            broken[number][t] = bool(np.any(bits & observed))
+        missing_values = sum(int(np.unpackbits(bits).sum()) for bits in self.frames.values())
+        return Survey(~self.observed, [broken[id(one)] for one in series], missing_values / self.values)
 
 
 def _absent(series: Series, start: int, stop: int) -> np.ndarray:
-    """Where frames [start, stop) are NaN: [T, C, H, W]; what is infinite or absurd is refused."""
+    """Where frames [start, stop) are NaN: [T, C, H, W]; infinite and absurd values are refused."""
     frames = read_frames(series, start, stop)
     absent = np.isnan(frames)
     missing.check(np.where(absent, 0, frames), series, start, way_out="declare its fill value as _FillValue")
@@ -106,17 +126,17 @@ def _absent(series: Series, start: int, stop: int) -> np.ndarray:
 
 
 def measure(
-    parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int, land: np.ndarray | None = None
+    parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int, never_observed: np.ndarray | None = None
 ) -> Statistics:
     """Read the training frames once.
 
-    Missing values count in nothing; for the climatology alone they are interpolated in time.
+    Missing values are left out; for the climatology alone they are interpolated in time.
 
     Args:
         parts: (series, start, stop) of each training period.
-        budget_mb: data read at most; beyond it, a random choice of blocks stands for all.
+        budget_mb: data read at most; beyond it, a random choice of blocks is read.
         seed: of that choice.
-        land: [C, H, W], what `survey` found; None where no value may be missing.
+        never_observed: [C, H, W], from `survey`; None where no value may be missing.
 
     Raises:
         MissingValuesError: NaN or infinite values, with their count.
@@ -129,7 +149,7 @@ def measure(
     sums, fit = _Sums(frame, frames_at_once(parts[0][0], BLOCK) * len(blocks)), Fit(design, frame)
     for series, start, stop in blocks:
         frames = read_frames(series, start, stop)
-        if land is None:
+        if never_observed is None:
             missing.check(frames, series, start, way_out=TRAIN_WAY_OUT)
         sums.add(frames)
         fit.add(_completed(frames, sums.mean), series.time.values[start:stop])
@@ -146,7 +166,7 @@ def _calendar_step(series: Series) -> Step | None:
 
 
 def _completed(frames: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Frames [T, C, H, W] without gaps: cells between their known values in time, unknown ones the channel's mean, [C]."""
+    """Frames [T, C, H, W] with missing values interpolated in time; cells never observed get the channel's mean, [C]."""
     if np.isfinite(frames).all():
         return frames
     filled = missing.persisted(missing.between(frames))
@@ -173,9 +193,11 @@ def _next_prime(n: int) -> int:
 
 
 class _Sums:
+    """Running moments, extremes and samples of each channel."""
+
     def __init__(self, frame: tuple[int, int, int], frames: int) -> None:
         channels, height, width = frame
-        # Every so many values of a frame are kept; a prime stride does not follow the grid's columns.
+        # Every `every`-th value of a frame is kept for the quantiles; a prime stride does not follow the grid's columns.
         self.every = _next_prime(max(1, frames * height * width // SAMPLES))
         self.count = np.zeros(channels)
         self.mean = np.zeros(channels)
@@ -186,23 +208,26 @@ class _Sums:
 
     def add(self, frames: np.ndarray) -> None:
         values = frames.astype(np.float64)
-        known = np.isfinite(values)
-        n = known.sum(axis=(0, 2, 3))
-        # Chan's update of mean and sum of squares: exact to rounding for any number of blocks.
-        mean = np.where(known, values, 0).sum(axis=(0, 2, 3)) / np.maximum(n, 1)
-        squares = np.where(known, (values - mean[:, None, None]) ** 2, 0).sum(axis=(0, 2, 3))
+        observed = np.isfinite(values)
+        self._add_moments(values, observed)
+        self.minimum = np.minimum(self.minimum, np.where(observed, values, np.inf).min(axis=(0, 2, 3)))
+        self.maximum = np.maximum(self.maximum, np.where(observed, values, -np.inf).max(axis=(0, 2, 3)))
+        flat = frames.reshape(*frames.shape[:2], -1)
+        self.samples.append(flat[..., :: self.every].copy())
+
+    def _add_moments(self, values: np.ndarray, observed: np.ndarray) -> None:
+        """Chan's update of mean and sum of squares: exact to rounding for any number of blocks."""
+        n = observed.sum(axis=(0, 2, 3))
+        mean = np.where(observed, values, 0).sum(axis=(0, 2, 3)) / np.maximum(n, 1)
+        squares = np.where(observed, (values - mean[:, None, None]) ** 2, 0).sum(axis=(0, 2, 3))
         delta, total = mean - self.mean, np.maximum(self.count + n, 1)
         self.squares += squares + delta**2 * self.count * n / total
         self.mean += delta * n / total
         self.count += n
-        self.minimum = np.minimum(self.minimum, np.where(known, values, np.inf).min(axis=(0, 2, 3)))
-        self.maximum = np.maximum(self.maximum, np.where(known, values, -np.inf).max(axis=(0, 2, 3)))
-        flat = frames.reshape(*frames.shape[:2], -1)
-        self.samples.append(flat[..., :: self.every].copy())
 
-    def result(self, usual: Climatology) -> Statistics:
+    def result(self, climatology: Climatology) -> Statistics:
         samples = np.concatenate(self.samples).swapaxes(0, 1)
         ends = [np.quantile(values[np.isfinite(values)], [0.001, 0.999]) for values in samples]
         sd = np.sqrt(self.squares / self.count)
         spread = np.array([high - low for low, high in ends])
-        return Statistics(self.mean, sd, self.minimum, self.maximum, spread, usual)
+        return Statistics(self.mean, sd, self.minimum, self.maximum, spread, climatology)

@@ -1,7 +1,7 @@
 """Time axes: their step, their gaps, and the times that follow them.
 
 Times are `datetime64` (standard calendars), `cftime` objects (noleap, 360_day, ...) or plain numbers of seconds
-(video). Arithmetic happens on numbers; what comes back has the type that went in.
+(video). Arithmetic is done on numbers; results have the type of the arguments.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ DAY, WEEK, YEAR = 86400.0, 7 * 86400.0, 365.2425 * 86400.0  # seconds
 class Step:
     """Spacing of a time axis: `count` seconds, or `count` calendar months where months differ in length.
 
-    `anchor` says from where in its month a time is counted: as far from its start, from its end, or in its middle.
+    Args:
+        count: seconds or months.
+        unit: "s" or "month".
+        anchor: what keeps its distance in each month: the time from the start of the month, from its end, or its middle.
     """
 
     count: float
@@ -44,12 +47,12 @@ class Step:
         return self.count / 3600 if self.unit == "s" else self.count * 365.2425 * 2
 
     def matches(self, other: Step) -> bool:
-        """True if both mean the same spacing, up to the rounding of time stamps."""
+        """True if both are the same spacing, up to the rounding of time stamps."""
         return self.unit == other.unit and abs(self.count - other.count) <= 1e-3 * self.count
 
 
 def seconds(times: np.ndarray) -> np.ndarray:
-    """Times as float64 seconds since 1970-01-01 of their own calendar, or as they are if already numbers: [T]."""
+    """Times as float64 seconds since 1970-01-01 of their own calendar; numbers stay as they are: [T]."""
     if np.issubdtype(times.dtype, np.datetime64):
         return times.astype("datetime64[us]").astype(np.int64) / 1e6
     if times.dtype == object:
@@ -61,14 +64,14 @@ def seconds(times: np.ndarray) -> np.ndarray:
 
 
 def months(times: np.ndarray) -> np.ndarray:
-    """Calendar months, counted so that a multiple of 12 is a January: [T]."""
+    """Calendar months as numbers, of which multiples of 12 are Januaries: [T]."""
     if np.issubdtype(times.dtype, np.datetime64):
         return times.astype("datetime64[M]").astype(np.int64)
     return np.array([t.year * 12 + t.month - 1 for t in times])
 
 
 def year_fraction(times: np.ndarray) -> np.ndarray:
-    """The part of its calendar's year that has passed at each time, from 0 on 1 January to nearly 1: [T]."""
+    """Elapsed fraction of the calendar year at each time, in [0, 1): [T]."""
     if np.issubdtype(times.dtype, np.datetime64):
         year = times.astype("datetime64[Y]")
         first, end = seconds(year), seconds(year + 1)
@@ -86,30 +89,33 @@ def positions(times: np.ndarray, step: Step) -> np.ndarray:
     return (ticks - ticks[0]) / step.count
 
 
-def find_step(times: np.ndarray, where: str = "the time axis") -> Step:
-    """The spacing that most neighbours have; `where` names the axis in messages.
+def find_step(times: np.ndarray, where: str = "") -> Step:
+    """The spacing that most neighbours have; `where` names the file in messages.
 
     Raises:
-        TimeError: fewer than two times, repeated or descending times, or spacings that are no multiples of one step.
+        TimeError: fewer than two times, repeated or descending times, or spacings that are not multiples of one step.
     """
+    try:
+        return _find_step(times)
+    except TimeError as error:
+        raise (error.at(where) if where else error) from None
+
+
+def _find_step(times: np.ndarray) -> Step:
     if len(times) < 2:
-        raise TimeError(f"{where} has {len(times)} time step{'s' if len(times) != 1 else ''}; at least 2 are needed")
-    ticks = seconds(times)
-    spacing = np.diff(ticks)
+        raise TimeError(f"{len(times)} time step{'s' if len(times) != 1 else ''}", "at least 2")
+    spacing = np.diff(seconds(times))
     if np.any(spacing <= 0):
         at = int(np.argmax(spacing <= 0))
         what = "is repeated" if spacing[at] == 0 else "goes backwards"
-        raise TimeError(
-            f"{where}: time {what} at step {at + 1} ({label(times[at + 1])}); sort the file and drop duplicates first"
-        )
+        found = f"time {what} at step {at + 1} ({label(times[at + 1])})"
+        raise TimeError(found, way_out="sort the file and drop duplicates first")
     step = _monthly(times) or Step(_most_common(spacing))
     in_steps = np.diff(positions(times, step))
     if np.any(np.abs(in_steps - np.round(in_steps)) > TOLERANCE):
-        kinds = sorted({str(Step(float(s))) for s in np.unique(np.round(spacing, 3))[:6]})
-        raise TimeError(
-            f"{where} has irregular times: steps of {', '.join(kinds)} between {label(times[0])} and {label(times[-1])}; "
-            "interpolate them to one step first"
-        )
+        steps = ", ".join(sorted({str(Step(float(s))) for s in np.unique(np.round(spacing, 3))[:6]}))
+        found = f"irregular times: steps of {steps} between {label(times[0])} and {label(times[-1])}"
+        raise TimeError(found, way_out="interpolate them to one step first")
     return step
 
 
@@ -123,7 +129,7 @@ def segments(times: np.ndarray, step: Step) -> list[tuple[int, int]]:
 
 
 def missing(times: np.ndarray, step: Step) -> np.ndarray:
-    """The times that a gapless axis would have and this one lacks."""
+    """The times that are absent between the first and the last."""
     place = np.round(positions(times, step)).astype(int)
     absent = np.setdiff1d(np.arange(place[-1] + 1), place)
     return np.array([shift(times[0], step, int(n)) for n in absent])
@@ -148,7 +154,7 @@ def shift(time: Any, step: Step, n: int) -> Any:
 
 
 def _in_month(time: Any, months: int, anchor: str) -> Any:
-    """The time at the same place of its month, so many months later."""
+    """The time `months` months later, at the same place of its month."""
     start, end = _month(time, 0), _month(time, 1)
     if anchor == "middle":
         new, after = _month(time, months), _month(time, months + 1)
@@ -159,7 +165,7 @@ def _in_month(time: Any, months: int, anchor: str) -> Any:
 
 
 def _month(time: Any, months: int) -> Any:
-    """When a time's month begins, or that of so many months later."""
+    """The start of a time's month, or of the month `months` later."""
     if isinstance(time, np.datetime64):
         return (time.astype("datetime64[M]") + months).astype("datetime64[ns]")
     total = time.year * 12 + time.month - 1 + months
@@ -174,7 +180,7 @@ def same(times: np.ndarray, others: np.ndarray, step: Step) -> bool:
 
 
 def label(time: Any) -> str:
-    """A time as people write it: `2013-12-31 18:00`, or `3.37 s` into a clip."""
+    """A time for messages and pictures: `2013-12-31 18:00`, or `3.37 s` into a clip."""
     if isinstance(time, np.datetime64):
         return str(time.astype("datetime64[m]")).replace("T", " ")
     if isinstance(time, (int, float, np.number)):
@@ -183,29 +189,31 @@ def label(time: Any) -> str:
 
 
 def parse(text: str, times: np.ndarray) -> int:
-    """Index of the time that `text` names, in an axis `times`.
+    """Index in the axis `times` of the time that `text` names.
 
     Raises:
         TimeError: not a time, or not one of the axis.
     """
-    like = times[0]
     try:
-        if np.issubdtype(times.dtype, np.datetime64):
-            wanted = seconds(np.array([np.datetime64(text.strip().removesuffix("Z"))]))[0]
-        elif times.dtype == object:
-            wanted = seconds(np.array([_parse_cftime(text, like)], dtype=object))[0]
-        else:
-            wanted = float(text.strip().removesuffix("s"))
+        requested = _parse_seconds(text.strip(), times)
     except ValueError:
-        raise TimeError(f"{text!r} is not a time; write it like {label(like)!r}") from None
+        raise TimeError(f"{text!r} is not a time", way_out=f"write it like {label(times[0])!r}") from None
     ticks = seconds(times)
-    nearest = int(np.argmin(np.abs(ticks - wanted)))
-    if abs(ticks[nearest] - wanted) > 0.5 * TOLERANCE * float(np.median(np.diff(ticks))):
+    nearest = int(np.argmin(np.abs(ticks - requested)))
+    if abs(ticks[nearest] - requested) > 0.5 * TOLERANCE * float(np.median(np.diff(ticks))):
         raise TimeError(
-            f"{text!r} is not a time of the input, which runs from {label(times[0])} to {label(times[-1])}; "
-            f"the nearest is {label(times[nearest])}"
+            f"{text!r} is not a time of the input, which runs from {label(times[0])} to {label(times[-1])}",
+            way_out=f"the nearest is {label(times[nearest])}",
         )
     return nearest
+
+
+def _parse_seconds(text: str, times: np.ndarray) -> float:
+    if np.issubdtype(times.dtype, np.datetime64):
+        return float(seconds(np.array([np.datetime64(text.removesuffix("Z"))]))[0])
+    if times.dtype == object:
+        return float(seconds(np.array([_parse_cftime(text, times[0])], dtype=object))[0])
+    return float(text.removesuffix("s"))
 
 
 def _parse_cftime(text: str, like: Any) -> Any:
@@ -227,7 +235,7 @@ def _most_common(spacing: np.ndarray) -> float:
 
 
 def _monthly(times: np.ndarray) -> Step | None:
-    """A step of calendar months, if all times are at the same place of months that are not all equally long."""
+    """A step of calendar months, if months differ in length and all times have the same place in their month."""
     numbers = not np.issubdtype(times.dtype, np.datetime64) and times.dtype != object
     if numbers or len(np.unique(np.diff(seconds(times)))) == 1 or np.any(np.diff(months(times)) < 1):
         return None

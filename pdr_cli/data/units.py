@@ -1,9 +1,12 @@
-"""Units: the spellings of the common ones, and how one becomes another."""
+"""Units: one rule for their spelling, and one table of how they convert."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,90 +15,88 @@ from pdr_cli.data.series import LazyFrames, Series, make_like, names, read_frame
 from pdr_cli.errors import DataError
 from pdr_cli.system.logs import log
 
-GIVEN = "given_units"  # attribute of a converted Series: {channel: the units it came in}
+GIVEN = "given_units"  # attribute of a converted Series: {channel: units of the file}
 
-# Of each quantity, the spellings of each unit, and (factor, offset) to the first unit of the quantity.
-TABLE: dict[str, list[tuple[tuple[str, ...], float, float]]] = {
-    "temperature": [
-        (("K", "kelvin", "degK", "deg_K", "degree_K", "degrees_K", "degrees kelvin"), 1, 0),
-        (
-            ("degC", "C", "celsius", "deg_C", "degree_C", "degrees_C", "degree_Celsius", "degrees_Celsius", "°C"),
-            1,
-            273.15,
-        ),
-        (("degF", "fahrenheit", "degree_F", "degrees_F", "°F"), 5 / 9, 273.15 - 32 * 5 / 9),
-    ],
-    "pressure": [
-        (("Pa", "pascal", "pascals", "N m-2"), 1, 0),
-        (("hPa", "mbar", "mb", "millibar", "millibars", "hectopascal", "hectopascals"), 100, 0),
-        (("kPa", "kilopascal"), 1000, 0),
-    ],
-    "speed": [
-        (
-            ("m s-1", "m/s", "m s**-1", "m s^-1", "m.s-1", "meter/second", "metres per second", "meters per second"),
-            1,
-            0,
-        ),
-        (("cm s-1", "cm/s", "cm s**-1"), 0.01, 0),
-        (("km h-1", "km/h", "km hr-1", "kmh"), 1 / 3.6, 0),
-        (("kt", "kts", "knot", "knots"), 1852 / 3600, 0),
-    ],
-    "length": [
-        (("m", "meter", "metre", "meters", "metres"), 1, 0),
-        (("cm", "centimeter", "centimetre"), 0.01, 0),
-        (("mm", "millimeter", "millimetre"), 0.001, 0),
-        (("km", "kilometer", "kilometre"), 1000, 0),
-    ],
-    "water": [(("kg m-2", "kg/m2", "kg m**-2", "kg m^-2"), 1, 0)],
-    "water a second": [
-        (("kg m-2 s-1", "kg/m2/s", "kg m**-2 s**-1", "mm s-1", "mm/s"), 1, 0),
-        (("mm h-1", "mm/h", "mm/hr", "mm hr-1"), 1 / 3600, 0),
-        (("mm d-1", "mm/d", "mm/day", "mm day-1"), 1 / 86400, 0),
-    ],
-    "flux of energy": [(("W m-2", "W/m2", "W m**-2", "W/m^2"), 1, 0)],
-    "geopotential": [(("m2 s-2", "m**2 s**-2", "m^2 s^-2", "m2/s2", "J kg-1", "J/kg"), 1, 0)],
-    "share": [
-        (("1", "kg kg-1", "kg/kg", "kg kg**-1", "0-1", "(0 - 1)", "fraction", "dimensionless"), 1, 0),
-        (("%", "percent"), 0.01, 0),
-        (("g kg-1", "g/kg", "g kg**-1"), 0.001, 0),
-    ],
-    "count": [(("count", "counts"), 1, 0)],
+# Of each quantity {unit: (factor, offset)}: value in the quantity's first unit = factor · value + offset.
+TABLE: dict[str, dict[str, tuple[float, float]]] = {
+    "temperature": {"K": (1, 0), "degC": (1, 273.15), "degF": (5 / 9, 273.15 - 32 * 5 / 9)},
+    "pressure": {"Pa": (1, 0), "N m-2": (1, 0), "hPa": (100, 0), "mbar": (100, 0), "kPa": (1000, 0)},
+    "speed": {"m s-1": (1, 0), "cm s-1": (0.01, 0), "km h-1": (1 / 3.6, 0), "knot": (1852 / 3600, 0)},
+    "length": {"m": (1, 0), "cm": (0.01, 0), "mm": (0.001, 0), "km": (1000, 0)},
+    "water": {"kg m-2": (1, 0)},
+    # A millimetre of water weighs a kilogram per square metre.
+    "water a second": {"kg m-2 s-1": (1, 0), "mm s-1": (1, 0), "mm h-1": (1 / 3600, 0), "mm d-1": (1 / 86400, 0)},
+    "flux of energy": {"W m-2": (1, 0)},
+    "geopotential": {"m2 s-2": (1, 0), "J kg-1": (1, 0)},
+    "share": {"1": (1, 0), "%": (0.01, 0), "g kg-1": (0.001, 0)},
+    "count": {"count": (1, 0)},
 }
+# Other words for a symbol; a plural needs no entry. Symbols are in lower case.
+WORDS: dict[str, tuple[str, ...]] = {
+    "k": ("kelvin", "degk"),
+    "degc": ("c", "celsius"),
+    "degf": ("fahrenheit",),
+    "pa": ("pascal",),
+    "hpa": ("hectopascal",),
+    "kpa": ("kilopascal",),
+    "mbar": ("mb", "millibar"),
+    "m": ("meter", "metre"),
+    "cm": ("centimeter", "centimetre"),
+    "mm": ("millimeter", "millimetre"),
+    "km": ("kilometer", "kilometre"),
+    "s": ("sec", "second"),
+    "h": ("hr", "hrs", "hour"),
+    "d": ("day",),
+    "g": ("gram",),
+    "kg": ("kilogram",),
+    "n": ("newton",),
+    "j": ("joule",),
+    "w": ("watt",),
+    "knot": ("kt", "kts"),
+    "1": ("fraction", "dimensionless", "0-1"),
+    "%": ("percent",),
+    "count": (),
+    "degree": ("deg", "°"),
+}
+SYMBOLS = {word: symbol for symbol, words in WORDS.items() for word in (symbol, *words)}
+WHOLE = {"(0 - 1)": "1", "kmh": "km h-1"}  # spellings that follow no rule
+TEMPERATURES = "kelvin|k|celsius|c|fahrenheit|f"
+SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
 
 class UnitsError(DataError):
-    """Units that are others than the model's and cannot be converted to them."""
+    """Units that differ from the model's and cannot be converted to them."""
 
     name = "E_UNITS"
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """Value in the model's units = factor · value given + offset."""
+    """Value in the model's units = factor · value in the file's units + offset."""
 
     factor: float
     offset: float
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Given units to the model's."""
+        """The file's units to the model's."""
         return np.asarray(values * self.factor + self.offset, dtype=np.float32)
 
     def invert(self, values: np.ndarray) -> np.ndarray:
-        """The model's units to the given ones."""
+        """The model's units to the file's."""
         return np.asarray((values - self.offset) / self.factor, dtype=np.float32)
 
 
-def conversion(given: str, wanted: str) -> Conversion | None:
-    """How `given` becomes `wanted`; None where both are the same, or one of them is not known.
+def conversion(units: str, model_units: str) -> Conversion | None:
+    """How values in `units` become values in `model_units`; None if both are the same, or one of them is empty.
 
     Raises:
-        UnitsError: they measure different things, or one of two different texts is no unit of the table.
+        UnitsError: they measure different quantities, or differ and one of them is not in the table.
     """
-    if not given.strip() or not wanted.strip() or _plain(given) == _plain(wanted):
+    if not units.strip() or not model_units.strip() or spelling(units) == spelling(model_units):
         return None
-    here, there = _find(given), _find(wanted)
+    here, there = _find(units), _find(model_units)
     if here is None or there is None or here[0] != there[0]:
-        raise UnitsError(f"units {given!r} cannot be converted to the model's {wanted!r}")
+        raise UnitsError(f"units {units!r} cannot be converted to {model_units!r}")
     factor, offset = here[1] / there[1], (here[2] - there[2]) / there[1]
     return None if (factor, offset) == (1, 0) else Conversion(factor, offset)
 
@@ -104,94 +105,138 @@ def check(series: Series, variables: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse a series that is not in the units of a model's `variables`.
 
     Raises:
-        UnitsError: names both.
+        UnitsError: names both units.
     """
-    for name, given, attrs in zip(names(series), units(series), variables.values(), strict=True):
-        if conversion(given, str(attrs.get("units", ""))) is not None:
+    for name, here, attrs in zip(names(series), units(series), variables.values(), strict=True):
+        if conversion(here, str(attrs.get("units", ""))) is not None:
             raise UnitsError(
-                f"{series.attrs['files'][0]}: {name} is in {given!r}, the model was trained on {attrs['units']!r}; "
-                "convert it first"
+                f"{series.attrs['files'][0]}: {name} is in {here!r}",
+                f"the model's {attrs['units']!r}",
+                "convert it first",
             )
 
 
 def to_model(series: Series, variables: Mapping[str, Mapping[str, Any]]) -> Series:
     """A series in the units of a model's `variables` (in the order of its channels), converted as it is read.
 
-    Where it says no units, those of the model are meant, and its forecast says so.
+    Variables without units are assumed to be in the model's units; the forecast is labelled with them.
 
     Raises:
-        UnitsError: units that are others and cannot be converted.
+        UnitsError: units that differ from the model's and cannot be converted.
     """
-    wanted = [str(attrs.get("units", "")) for attrs in variables.values()]
-    found: dict[str, Conversion] = {}
-    for name, given, want in zip(names(series), units(series), wanted, strict=True):
-        try:
-            how = conversion(given, want)
-        except UnitsError as error:
-            raise UnitsError(
-                f"{series.attrs['files'][0]}: {name}: {error}; if they are the same, correct the attribute: "
-                f"ncatted -a units,{name},o,c,'{want}' FILE"
-            ) from None
-        if how is not None:
-            found[name] = how
-            log.info("units   %s from %s to the model's %s, and the forecast back", name, given, want)
-    silent = {n: w for n, g, w in zip(names(series), units(series), wanted, strict=True) if w and not g}
-    if silent:
-        said = {
-            n: dict(a) | ({"units": silent[n]} if n in silent else {}) for n, a in series.attrs["variables"].items()
-        }
-        series = series.assign_attrs(variables=said)
-    if not found:
+    here = dict(zip(names(series), units(series), strict=True))
+    there = {name: str(attrs.get("units", "")) for name, attrs in zip(here, variables.values(), strict=True)}
+    found = {name: _to_model(series, name, here[name], there[name]) for name in here}
+    different = {name: how for name, how in found.items() if how is not None}
+    unlabelled = {name: unit for name, unit in there.items() if unit and not here[name]}
+    if unlabelled:
+        series = series.assign_attrs(variables=_labelled(series, unlabelled))
+    if not different:
         return series
-    new = dict(zip(names(series), wanted, strict=True))
-    out = _convert(series, {n: c.apply for n, c in found.items()}, {n: new[n] for n in found})
-    given_units = {n: units(series)[names(series).index(n)] for n in found}
-    return out.assign_attrs({GIVEN: given_units})
+    out = _convert(series, {n: c.apply for n, c in different.items()}, {n: there[n] for n in different})
+    return out.assign_attrs({GIVEN: {n: here[n] for n in different}})
+
+
+def _to_model(series: Series, name: str, here: str, there: str) -> Conversion | None:
+    try:
+        how = conversion(here, there)
+    except UnitsError:
+        raise UnitsError(
+            f"{series.attrs['files'][0]}: {name}: units {here!r} cannot be converted to the model's {there!r}",
+            way_out=f"if they are the same, correct the attribute: ncatted -a units,{name},o,c,'{there}' FILE",
+        ) from None
+    if how is not None:
+        log.info("units   %s from %s to the model's %s, and the forecast back", name, here, there)
+    return how
 
 
 def as_given(series: Series) -> Series:
-    """A series that `to_model` converted, or a forecast from one, in the units that the input came in."""
+    """A series that `to_model` converted, or a forecast from one, in the units of the input file."""
     if GIVEN not in series.attrs:
         return series
-    given = series.attrs[GIVEN]
+    original = series.attrs[GIVEN]
     now = dict(zip(names(series), units(series), strict=True))
-    how = {n: conversion(given[n], now[n]) for n in given}
-    out = _convert(series, {n: c.invert for n, c in how.items() if c is not None}, given)
+    how = {n: conversion(original[n], now[n]) for n in original}
+    out = _convert(series, {n: c.invert for n, c in how.items() if c is not None}, original)
     del out.attrs[GIVEN]
     return out
 
 
-def _convert(series: Series, how: Mapping[str, Any], new_units: Mapping[str, str]) -> Series:
-    places = {names(series).index(n): convert for n, convert in how.items()}
+def _convert(
+    series: Series, how: Mapping[str, Callable[[np.ndarray], np.ndarray]], new_units: Mapping[str, str]
+) -> Series:
+    channels = {names(series).index(n): convert for n, convert in how.items()}
 
     def frames(start: int, stop: int) -> np.ndarray:
         values = read_frames(series, start, stop).copy()
-        for place, convert in places.items():
-            values[:, place] = convert(values[:, place].astype(np.float64))
+        for channel, convert in channels.items():
+            values[:, channel] = convert(values[:, channel].astype(np.float64))
         return values
 
-    attrs = {
-        n: dict(a) | ({"units": new_units[n]} if n in new_units else {}) for n, a in series.attrs["variables"].items()
-    }
-    return make_like(series, LazyFrames(shape(series), np.float32, frames), variables=attrs)
+    lazy = LazyFrames(shape(series), np.float32, frames)
+    return make_like(series, lazy, variables=_labelled(series, new_units))
+
+
+def _labelled(series: Series, new_units: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Attributes of the variables, with new units for some."""
+    old = series.attrs["variables"]
+    return {n: dict(a) | ({"units": new_units[n]} if n in new_units else {}) for n, a in old.items()}
 
 
 def quantity(text: str) -> str | None:
-    """What a unit measures, such as "temperature"; None for a unit that the table does not have."""
+    """The quantity that a unit measures, such as "temperature"; None for a unit that is not in the table."""
     found = _find(text)
     return None if found is None else found[0]
 
 
 def _find(text: str) -> tuple[str, float, float] | None:
     """Quantity, factor and offset of a unit."""
-    for quantity, rows in TABLE.items():
-        for spellings, factor, offset in rows:
-            if _plain(text) in {_plain(s) for s in spellings}:
-                return quantity, factor, offset
-    return None
+    return _by_spelling().get(spelling(text)) if text.strip() else None
 
 
-def _plain(text: str) -> str:
-    """Spaces, dots and carets that change nothing left out; case matters (mb, Mb), but not in the first letters of words."""
-    text = " ".join(text.strip().replace("**", "").replace("^", "").split())
-    return text if len(text) <= 4 else text.lower()
+@cache
+def _by_spelling() -> dict[frozenset[tuple[str, int]], tuple[str, float, float]]:
+    return {spelling(unit): (quantity, *how) for quantity, rows in TABLE.items() for unit, how in rows.items()}
+
+
+@cache
+def spelling(text: str) -> frozenset[tuple[str, int]]:
+    """A unit as its symbols with their powers, equal for all spellings of one unit.
+
+    `m s-1`, `m s**-1`, `m s^-1`, `m.s-1`, `m*s-1`, `m/s`, `M/S` and `meters per second` are {m: 1, s: -1}. A slash or "per"
+    divides by the next factor, or by all factors in the parentheses that follow.
+    """
+    powers: Counter[str] = Counter()
+    for sign, factor in _factors(WHOLE.get(text.strip().lower(), text)):
+        raised = re.fullmatch(r"((?!\d).*?[^\d+-])([+-]?\d+)", factor)
+        symbol, power = raised.groups() if raised else (factor, "1")
+        powers[_symbol(symbol)] += sign * int(power)
+    return frozenset((symbol, power) for symbol, power in powers.items() if power and symbol != "1")
+
+
+def _factors(text: str) -> Iterator[tuple[int, str]]:
+    """The factors of a unit in order, each with +1, or -1 for one that it is divided by."""
+    text = re.sub(r"\bper\b", "/", text.translate(SUPERSCRIPTS), flags=re.IGNORECASE)
+    text = re.sub(r"\s*(?:\*\*|\^)\s*\(?([+-]?\d+)\)?", r"\1", text)
+    text = re.sub(rf"(?<!\w)(deg(?:ree)?s?|°)\s+(?=(?:{TEMPERATURES})\b)", r"\1_", text, flags=re.IGNORECASE)
+    text = re.sub(r"/\s*\(([^()]*)\)", lambda match: "/" + "/".join(_product(match[1])), text)
+    for number, product in enumerate(text.split("/")):
+        for place, factor in enumerate(_product(product)):
+            yield (-1 if number and not place else 1), factor
+
+
+def _product(text: str) -> list[str]:
+    """The factors of a product: between spaces, asterisks, or dots that are not decimal points."""
+    return [factor for factor in re.split(r"[\s*·⋅]+|(?<!\d)\.|\.(?!\d)", text) if factor]
+
+
+def _symbol(text: str) -> str:
+    """One symbol for all words of it, in lower case but for the prefix mega: `Mb` is not a millibar."""
+    if re.fullmatch(r"M[A-Za-z]{1,3}", text) and not text.isupper():
+        return text
+    plain = text.lower()
+    degrees = re.fullmatch(rf"(?:deg(?:ree)?s?|°)_?({TEMPERATURES})", plain)
+    if degrees:
+        return {"k": "k", "c": "degc", "f": "degf"}[degrees[1][0]]
+    singular = plain[:-1] if len(plain) > 3 and plain.endswith("s") else plain
+    return SYMBOLS.get(plain) or SYMBOLS.get(singular) or plain

@@ -1,4 +1,4 @@
-"""Windows: where a Series becomes arrays [B, T, C, H, W]. Reads frames block by block, keeps a bounded number."""
+"""Windows: a Series as arrays [B, T, C, H, W], read block by block through a cache of bounded size."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ from pdr_cli.data.times import Step
 from pdr_cli.errors import TimeError
 
 WAY_OUT = "a model trained with --set data.fill_missing=persist, mean or interp fills them"
-# Frames read at once and dropped at once, fewer of large ones, unless the series is windows that were cut beforehand.
+# Frames in a block of the cache, fewer of large frames; in a series of windows that were cut beforehand, one window.
 BLOCK = 32
 
 
 class FrameCache:
-    """Decoded frames of several series, least recently used blocks dropped beyond `limit_mb`; `at_least` so many blocks stay."""
+    """Decoded frames of several series, in blocks.
+
+    Args:
+        series: to read.
+        limit_mb: size beyond which the least recently used blocks are dropped.
+        at_least: blocks that are kept whatever their size.
+    """
 
     def __init__(self, series: Sequence[Series], limit_mb: int, at_least: int = 2) -> None:
         self._series = series
@@ -49,16 +55,16 @@ class FrameCache:
 
 
 class Windows:
-    """Windows of `in_steps` observed and `out_steps` following frames, none of which crosses a gap.
+    """Windows of `in_steps` observed and `out_steps` following frames. No window crosses a gap.
 
     Args:
-        series: the series that windows are cut from.
+        series: that the windows are cut from.
         places: [n, 2] series number and first frame of each window.
         in_steps: T.
         out_steps: τ.
         step: of the series.
-        cache: shared by the windows of all splits.
-        land: cells that may be missing in any frame, [C, H, W]; None: no cell.
+        cache: of the series; windows of several parts share it.
+        never_observed: cells that may be missing in any frame, [C, H, W]; None: no cell.
     """
 
     def __init__(
@@ -69,13 +75,13 @@ class Windows:
         out_steps: int,
         step: Step,
         cache: FrameCache,
-        land: np.ndarray | None = None,
+        never_observed: np.ndarray | None = None,
     ) -> None:
         self.series = series
         self.places = places
         self.in_steps, self.out_steps = in_steps, out_steps
         self.step = step
-        self.land = land
+        self.never_observed = never_observed
         self._cache = cache
         self._places_in_steps: dict[int, np.ndarray] = {}
 
@@ -89,17 +95,17 @@ class Windows:
 
         Args:
             which: numbers of the windows.
-            missing: which frames may hold missing values beyond those on land.
+            missing: which frames may hold missing values outside of the never observed cells.
 
         Raises:
-            MissingValuesError: NaN or infinite values where there may be none.
+            MissingValuesError: NaN or infinite values in other frames.
         """
         length = self.in_steps + self.out_steps
         frames = np.stack([self._cache.frames(s, start, start + length) for s, start in self.places[which]])
         checked = {"none": length, "following": self.in_steps, "all": 0}[missing]
         if not np.isfinite(frames[:, :checked]).all():
             for window, (number, start) in zip(frames, self.places[which], strict=True):
-                gaps.check(window[:checked], self.series[number], int(start), self.land, WAY_OUT)
+                gaps.check(window[:checked], self.series[number], int(start), self.never_observed, WAY_OUT)
         return frames[:, : self.in_steps], frames[:, self.in_steps :]
 
     def before(self, which: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
@@ -110,14 +116,14 @@ class Windows:
         frames = np.full((len(which), *self.series[0].shape[1:]), np.nan, np.float32)
         for row, (number, start) in enumerate(self.places[which]):
             place = self._steps_of(int(number))
-            wanted = place[start + self.in_steps - 1] - n
-            index = int(np.searchsorted(place, wanted))
-            if place[index] == wanted:
+            earlier = place[start + self.in_steps - 1] - n
+            index = int(np.searchsorted(place, earlier))
+            if place[index] == earlier:
                 frames[row] = self._cache.frames(int(number), index, index + 1)[0]
         return frames
 
     def _steps_of(self, number: int) -> np.ndarray:
-        """Whole steps from the beginning of a series to each of its frames: [n]."""
+        """Steps from the first frame of a series to each of its frames: [n]."""
         if number not in self._places_in_steps:
             times = self.series[number].time.values
             self._places_in_steps[number] = np.round(time_axis.positions(times, self.step)).astype(np.int64)
@@ -130,30 +136,32 @@ class Windows:
 
     def only(self, keep: np.ndarray) -> Windows:
         """The windows that a boolean mask or an index array keeps."""
-        kept = self.places[keep]
-        return Windows(self.series, kept, self.in_steps, self.out_steps, self.step, self._cache, self.land)
+        return self._copy(self.places[keep], self.never_observed)
 
     def spread(self, at_most: int) -> Windows:
-        """At most so many windows, evenly spaced."""
+        """At most `at_most` windows, evenly spaced."""
         if len(self) <= at_most:
             return self
         return self.only(np.linspace(0, len(self) - 1, at_most).round().astype(int))
 
-    def with_land(self, land: np.ndarray) -> Windows:
+    def with_never_observed(self, cells: np.ndarray) -> Windows:
         """The same windows, in which these cells, [C, H, W], may be missing."""
-        return Windows(self.series, self.places, self.in_steps, self.out_steps, self.step, self._cache, land)
+        return self._copy(self.places, cells)
+
+    def _copy(self, places: np.ndarray, never_observed: np.ndarray | None) -> Windows:
+        return Windows(self.series, places, self.in_steps, self.out_steps, self.step, self._cache, never_observed)
 
     def unbroken(self, broken: Sequence[np.ndarray]) -> Windows:
-        """The windows whose observed frames are none of the `broken` ones, a mask over the frames of each series."""
+        """The windows none of whose observed frames is in `broken`, a mask over the frames of each series."""
         before = [np.concatenate([[0], np.cumsum(b)]) for b in broken]
         return self.only(np.array([before[n][i + self.in_steps] == before[n][i] for n, i in self.places], dtype=bool))
 
     def observed_whole(self) -> Windows:
-        """The windows whose observed frames lack nothing beyond land. Reads them all."""
+        """The windows whose observed frames lack no values but those of never observed cells. Reads them all."""
         keep = np.zeros(len(self), dtype=bool)
         for index, (number, start) in enumerate(self.places):
             absent = ~np.isfinite(self._cache.frames(int(number), int(start), int(start) + self.in_steps))
-            keep[index] = not (absent if self.land is None else absent & ~self.land).any()
+            keep[index] = not (absent if self.never_observed is None else absent & ~self.never_observed).any()
         return self.only(keep)
 
 
@@ -166,7 +174,7 @@ def cut(
     cache: FrameCache,
     stride: int = 1,
 ) -> Windows:
-    """All windows inside periods (series number, start, stop) that no gap breaks."""
+    """All windows inside periods (series number, start, stop) that contain no gap, every `stride` steps."""
     length = in_steps + out_steps
     places: list[tuple[int, int]] = []
     for number, start, stop in periods:
@@ -181,39 +189,45 @@ def last_window(
 ) -> tuple[int, int]:
     """First and one-past-last frame of the `in_steps` steps that end with frame `init` (default: the last).
 
-    With `fill_gap` single steps may be missing inside; where the first one is, the frame before it belongs to the window.
+    With `fill_gap`, single steps may be missing inside; where the first step is, the frame before it is the first.
 
     Raises:
-        TimeError: too few steps, another step, or a gap inside the window; names what is missing.
+        TimeError: too few steps, another step, or a gap inside the window.
     """
     times = series.time.values
     where = str(series.attrs["files"][0])
     stop = len(times) if init is None else init + 1
     check_step(times[max(stop - in_steps, 0) : stop], step, where)
-    start, there = _reach(times[:stop], in_steps, step) if fill_gap and stop else (stop - in_steps, stop)
-    if there < in_steps:
-        raise TimeError(f"{where}: the model needs {in_steps} steps, found {there}{_up_to(times, init)}")
+    start, available = _reach(times[:stop], in_steps, step) if fill_gap and stop else (stop - in_steps, stop)
+    if available < in_steps:
+        until = "" if init is None else f" up to {time_axis.label(times[init])}"
+        raise TimeError(f"{where}: the model needs {in_steps} steps, found {available}{until}")
     spacing = np.diff(time_axis.positions(times[start:stop], step))
-    if np.all(spacing < (2 if fill_gap else 1) + time_axis.TOLERANCE):
-        return start, stop
-    absent = time_axis.missing(times[start:stop], step)
-    some = ", ".join(time_axis.label(t) for t in absent[:3]) + (", ..." if len(absent) > 3 else "")
-    way_out = "--fill-gap fills single steps only" if fill_gap else "--fill-gap interp fills single steps"
-    raise TimeError(
-        f"{where}: {len(absent)} time{'s are' if len(absent) > 1 else ' is'} missing in the last "
-        f"{in_steps} steps: {some}; {way_out}, or choose an earlier --init"
-    )
+    if np.any(spacing >= (2 if fill_gap else 1) + time_axis.TOLERANCE):
+        raise _gap(times[start:stop], in_steps, step, fill_gap).at(where)
+    return start, stop
 
 
 def _reach(times: np.ndarray, in_steps: int, step: Step) -> tuple[int, int]:
-    """The frame that is `in_steps` - 1 steps before the last, or the one before that; and all steps, missing ones too."""
+    """The frame `in_steps` - 1 steps before the last, or the frame before that time; and the steps that the times span."""
     place = np.round(time_axis.positions(times, step)).astype(np.int64)
     first = int(np.searchsorted(place, place[-1] - in_steps + 1, side="right")) - 1
     return first, int(place[-1] - place[0]) + 1
 
 
+def _gap(times: np.ndarray, in_steps: int, step: Step, fill_gap: bool) -> TimeError:
+    """The error for a window with missing times: the first three, and how many."""
+    absent = time_axis.missing(times, step)
+    some = ", ".join(time_axis.label(t) for t in absent[:3]) + (", ..." if len(absent) > 3 else "")
+    way_out = "--fill-gap fills single steps only" if fill_gap else "--fill-gap interp fills single steps"
+    return TimeError(
+        f"{len(absent)} time{'s are' if len(absent) > 1 else ' is'} missing in the last {in_steps} steps: {some}",
+        way_out=f"{way_out}, or choose an earlier --init",
+    )
+
+
 def close_gaps(frames: np.ndarray, times: np.ndarray, step: Step) -> tuple[np.ndarray, np.ndarray]:
-    """Frames [n, C, H, W] with the mean of both neighbours where a single step is missing, and all their times."""
+    """Frames [n, C, H, W] and their times, with the mean of both neighbours inserted where a single step is missing."""
     jump = np.diff(np.round(time_axis.positions(times, step)).astype(int))
     at = np.flatnonzero(jump == 2) + 1
     if not len(at):
@@ -224,13 +238,13 @@ def close_gaps(frames: np.ndarray, times: np.ndarray, step: Step) -> tuple[np.nd
 
 
 def ends(series: Series, in_steps: int, step: Step) -> np.ndarray:
-    """The frames that end an unbroken run of `in_steps`: [n]."""
+    """Frames that end an unbroken run of `in_steps` frames: [n]."""
     runs = time_axis.segments(series.time.values, step)
     return np.concatenate([np.arange(low + in_steps - 1, high) for low, high in runs] or [np.empty(0, np.int64)])
 
 
 def remembered(series: Series, length: int) -> Series:
-    """The same series for reading runs of `length` frames one after another: what a run has read, the next one keeps."""
+    """The same series behind a cache, for reading overlapping runs of `length` frames one after another."""
     at_once = frames_at_once(series, BLOCK)
     cache = FrameCache([series], 0, at_least=2 + length // at_once)
     shape = (series.shape[0], series.shape[1], *size(series))
@@ -238,7 +252,7 @@ def remembered(series: Series, length: int) -> Series:
 
 
 def check_step(times: np.ndarray, step: Step, where: str) -> None:
-    """Refuse a time axis of another step than the model's.
+    """Refuse a time axis with another step than the model's.
 
     Raises:
         TimeError: names both.
@@ -248,15 +262,12 @@ def check_step(times: np.ndarray, step: Step, where: str) -> None:
     spacing = np.diff(time_axis.positions(times, step))
     whole = np.round(spacing)
     if np.any(np.abs(spacing - whole) > time_axis.TOLERANCE) or np.all(whole != 1):
-        raise TimeError(f"{where}: {_found(times, where)}, but the model was trained on steps of {step}")
+        raise TimeError(f"{where}: {_steps(times)}, but the model was trained on steps of {step}")
 
 
-def _found(times: np.ndarray, where: str) -> str:
+def _steps(times: np.ndarray) -> str:
+    """The step of a time axis in words, or what keeps it from having one."""
     try:
-        return f"steps of {time_axis.find_step(times, where)}"
+        return f"steps of {time_axis.find_step(times)}"
     except TimeError as error:
-        return str(error).removeprefix(f"{where} has ").partition(";")[0]
-
-
-def _up_to(times: np.ndarray, init: int | None) -> str:
-    return "" if init is None else f" up to {time_axis.label(times[init])}"
+        return error.found

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.series import Series
-from pdr_cli.data.units import as_given
 from pdr_cli.drawing import charts, maps, panels, pictures, scorecharts, summary, svg
 from pdr_cli.errors import OutputError
 from pdr_cli.system import atomic
 
 if TYPE_CHECKING:
-    from pdr_cli.inference.model import Model
+    from pdr_cli.verification.cases import Case
 
 TEMPLATE = "page.html.j2"
 SHAPES = {  # of `charts.MARKERS`, around (15, 6)
@@ -41,33 +39,6 @@ PROTOCOLS = {
     "flatter; compare them only with others made so.",
 }
 WIDE, TALL = 0.45, 1.4  # panels flatter than this have a row of a phone to themselves; higher ones stand six abreast
-
-
-@dataclass(frozen=True)
-class Case:
-    """One forecast worth looking at.
-
-    Args:
-        label: "best", "median" or "worst".
-        observed: the frames that the forecast was made from.
-        truth: the τ frames that followed.
-        forecast: τ frames.
-        coarse: the forecast without Gaussians, data units: [τ, C, H, W]; None if the model has none.
-        painted: the Gaussian layer, network units: [τ, C, H, W]; None if the model has none.
-        gaussians: those of the last frame, as `export.pictures.layers` takes them.
-        score: the document's first metric, of this forecast.
-        model: whose forecast it is.
-    """
-
-    label: str
-    observed: Series
-    truth: Series
-    forecast: Series
-    coarse: np.ndarray | None
-    painted: np.ndarray | None
-    gaussians: Mapping[str, np.ndarray] | None
-    score: float
-    model: str
 
 
 @dataclass(frozen=True)
@@ -112,40 +83,6 @@ class Album:
         path = self.folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}.png"
         how(path)
         self.written.append(path)
-
-
-def case_of(
-    model: Model, series: Series, start: int, label: str, score: float, *, name: str = "", steps: int = 0
-) -> Case:
-    """The forecast from one window, ready to be shown.
-
-    Args:
-        model: who forecasts.
-        series: holds the window and the frames that follow it.
-        start: first of the `in_steps` frames that the model sees.
-        label: "best", "median" or "worst".
-        score: the document's first metric, of this forecast.
-        name: what the document calls the model; default: its run folder or file.
-        steps: τ; default: as many as the model was trained for.
-    """
-    from pdr_cli.export import gaussians
-
-    window = model.observe(series, start + model.card.config.data.in_steps - 1)
-    steps = steps or model.card.config.data.out_steps
-    layers = model.run(window.frames, steps)
-    painted = layers.gaussians if gaussians.drawn_by(model) else None
-    drawn = None if painted is None else gaussians.of_forecast(model, series, window, steps).isel(time=-1)
-    return Case(
-        label,
-        as_given(series.isel(time=slice(window.start, window.stop))).load(),
-        as_given(series.isel(time=slice(window.stop, window.stop + steps))).load(),
-        model.dress(layers.fused, series, window),
-        None if painted is None else window.turn.invert(layers.coarse[0]),
-        None if painted is None else window.turn.invert(painted[0]),
-        None if drawn is None else {str(n): values.values for n, values in drawn.data_vars.items()},
-        score,
-        name or (model.path.parent.name if model.path.name == "model.safetensors" else model.path.stem),
-    )
 
 
 def write(path: Path, document: Mapping[str, Any], cases: Sequence[Case] = ()) -> list[Path]:

@@ -1,4 +1,4 @@
-"""A model as one graph from data units to data units: what ONNX and torch.export files hold."""
+"""A model for other runtimes: one graph from data units to data units (ONNX, torch.export), or the weights alone."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import nn
 from pdr_cli.errors import PdrError, UsageError
 from pdr_cli.inference.model import Model
 from pdr_cli.models.interfaces import Batch
+from pdr_cli.system import atomic
 from pdr_cli.system.atomic import atomic_output
 
 # float32 arithmetic in another order; measured below 1e-5 for the shipped presets.
@@ -81,7 +82,8 @@ def write_onnx(model: Model, path: Path, verify: bool) -> str:
             dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
             verbose=False,
         )
-        assert program is not None
+        if program is None:
+            raise MismatchError("torch.onnx exported no program", way_out="export to .pt2")
         program.model.metadata_props.update(_about(model))
         program.save(str(temporary))
     return found[0] if found else "not verified"
@@ -105,6 +107,15 @@ def write_pt2(model: Model, path: Path, verify: bool) -> str:
         program = torch.export.export(graph, (_example(model, 2),), dynamic_shapes=shapes)
         torch.export.save(program, temporary, extra_files={"pdr.json": json.dumps(_about(model))})
     return found[0] if found else "not verified"
+
+
+def write_weights(model: Model, path: Path) -> int:
+    """Write the network's weights as safetensors; returns how many numbers they are."""
+    from safetensors.torch import save
+
+    weights = {k: v.contiguous() for k, v in model.network.state_dict().items()}
+    atomic.write_bytes(path, save(weights))
+    return sum(w.numel() for w in weights.values())
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The Gaussians of a forecast as numbers: which one is where, how large, how turned, how strong."""
+"""The Gaussians of a forecast as numbers: centre, size, rotation and amplitude of each."""
 
 from __future__ import annotations
 
@@ -11,12 +11,25 @@ import xarray as xr
 
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names
-from pdr_cli.errors import UsageError
-from pdr_cli.inference.model import Model, Observed
+from pdr_cli.errors import StorageError, UsageError
+from pdr_cli.inference.intake import Observed
+from pdr_cli.inference.model import Model
 from pdr_cli.models.gaussians.base import GaussianAdapter
 from pdr_cli.models.interfaces import Batch
 from pdr_cli.splat.reference import density
 from pdr_cli.system.atomic import atomic_output
+
+PLANE = ("time", "gaussian")
+# Name, dims, long name and units of each variable.
+VARIABLES = (
+    ("x", PLANE, "centre, columns from the first", "1"),
+    ("y", PLANE, "centre, rows from the first", "1"),
+    ("sigma_1", PLANE, "standard deviation along the first axis, cells", "1"),
+    ("sigma_2", PLANE, "standard deviation along the second axis, cells", "1"),
+    ("rotation", PLANE, "first axis from +x towards +y (rows)", "radian"),
+    ("amplitude", (*PLANE, "channel"), "value at the centre, in the network's units", "1"),
+)
+RENDERING = "sum of amplitude exp(-q/2), peak-normalised, on a lattice placed bilinearly; see pdr_cli.splat.render"
 
 
 def drawn_by(model: Model) -> bool:
@@ -25,65 +38,72 @@ def drawn_by(model: Model) -> bool:
 
 
 def of_forecast(model: Model, series: Series, window: Observed, steps: int | None = None) -> xr.Dataset:
-    """The Gaussians drawn for the forecast after a window: dims (time, gaussian, channel), in pixels.
+    """The Gaussians of the forecast after a window: dims (time, gaussian, channel), in cells of the input's grid.
 
     Raises:
-        UsageError: the model has none (fusion none, or an adapter without).
+        UsageError: the model draws none (fusion none, or an adapter without Gaussians).
     """
-    adapter = model.network.adapter
-    if not isinstance(adapter, GaussianAdapter):
-        wanted = model.card.config.model
-        raise UsageError(
-            f"{model.path} draws no Gaussians (fusion {wanted.fusion}, adapter {wanted.adapter}); "
-            "a model with adapter flatten or local does"
-        )
+    adapter = _adapter(model)
     steps = steps or model.card.config.data.out_steps
-    with torch.inference_mode():
-        x = torch.from_numpy(model.card.scaling.apply(window.frames)).to(model.device)
-        drawn = adapter.gaussians(model.network(Batch(x, steps)).coarse, x)
-    if adapter.normalize == "density":
-        drawn = drawn._replace(amplitudes=drawn.amplitudes * density(drawn.scale))
-    coords, scale, rotation, amplitudes = (t[0].float().cpu().numpy() for t in drawn)
+    coords, scale, rotation, amplitudes = _drawn(model, adapter, window, steps)
     height, width = model.card.size
     sigma = scale * (adapter.kernel_size - 1) / 10
     columns, rows = (1 + coords[..., 0]) * (width - 1) / 2, (1 + coords[..., 1]) * (height - 1) / 2
-    x_pixel, y_pixel, rotation = window.turn.invert_points(columns, rows, rotation, (height, width))
+    x, y, rotation = window.orientation.invert_points(columns, rows, rotation, (height, width))
     valid = time_axis.following(series.time.values[window.stop - 1], model.card.step, steps)
-    plane = ("time", "gaussian")
+    values = (x, y, sigma[..., 0], sigma[..., 1], rotation, amplitudes)
     return xr.Dataset(
         {
-            "x": (plane, x_pixel, {"long_name": "centre, columns from the first", "units": "1"}),
-            "y": (plane, y_pixel, {"long_name": "centre, rows from the first", "units": "1"}),
-            "sigma_1": (plane, sigma[..., 0], {"long_name": "standard deviation along the first axis, cells", "units": "1"}),
-            "sigma_2": (plane, sigma[..., 1], {"long_name": "standard deviation along the second axis, cells", "units": "1"}),
-            "rotation": (plane, rotation, {"long_name": "first axis from +x towards +y (rows)", "units": "radian"}),
-            "amplitude": (
-                (*plane, "channel"), amplitudes, {"long_name": "value at the centre, in the network's units", "units": "1"},
-            ),
+            name: (dims, numbers, {"long_name": long_name, "units": units})
+            for (name, dims, long_name, units), numbers in zip(VARIABLES, values, strict=True)
         },
         coords={
             "time": ("time", valid, {"standard_name": "time", "long_name": "valid time"}),
             "channel": names(series),
         },
-        attrs={
-            "rendering": "sum of amplitude exp(-q/2), peak-normalised, on a lattice placed bilinearly; see pdr_cli.splat.render",
-            "kernel_size": adapter.kernel_size,
-            "rows": height,
-            "columns": width,
-        },
-    )  # fmt: skip
+        attrs={"rendering": RENDERING, "kernel_size": adapter.kernel_size, "rows": height, "columns": width},
+    )
 
 
-def write(model: Model, series: Series, window: Observed, path: Path, provenance: Mapping[str, str]) -> int:
-    """Write `of_forecast` as NetCDF; returns how many Gaussians a frame has."""
+def _adapter(model: Model) -> GaussianAdapter:
+    adapter, config = model.network.adapter, model.card.config.model
+    if isinstance(adapter, GaussianAdapter):
+        return adapter
+    raise UsageError(
+        f"{model.path} draws no Gaussians (fusion {config.fusion}, adapter {config.adapter})",
+        "a model with adapter flatten or local",
+    )
+
+
+def _drawn(model: Model, adapter: GaussianAdapter, window: Observed, steps: int) -> tuple[np.ndarray, ...]:
+    """Coords, scale, rotation and amplitudes of a peak-normalised drawing, in the network's units: [τ, N, ...]."""
+    with torch.inference_mode():
+        x = model.encoding().to_network(window.frames, model.device)
+        drawn = adapter.gaussians(model.network(Batch(x, steps)).coarse, x)
+    if adapter.normalize == "density":
+        drawn = drawn._replace(amplitudes=drawn.amplitudes * density(drawn.scale))
+    return tuple(t[0].float().cpu().numpy() for t in drawn)
+
+
+def write(model: Model, series: Series, window: Observed, path: Path, attributes: Mapping[str, str]) -> int:
+    """Write `of_forecast` as NetCDF with global attributes; returns the number of Gaussians in a frame.
+
+    Raises:
+        StorageError: the file system refused, or the numbers read back differ from those written.
+    """
     dataset = of_forecast(model, series, window)
-    dataset.attrs |= {k: v for k, v in provenance.items() if v}
+    dataset.attrs |= {k: v for k, v in attributes.items() if v}
     encoding = {str(n): {"zlib": True, "dtype": "float32"} for n in dataset.data_vars}
-    with atomic_output(path, verify=_reopen) as temporary:
+    with atomic_output(path, verify=lambda written: _compare(written, dataset, path)) as temporary:
         dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
     return dataset.sizes["gaussian"]
 
 
-def _reopen(path: Path) -> None:
-    with xr.open_dataset(path, engine="netcdf4") as back:
-        assert all(np.isfinite(back[n].values).all() for n in back.data_vars)
+def _compare(written: Path, dataset: xr.Dataset, path: Path) -> None:
+    with xr.open_dataset(written, engine="netcdf4") as back:
+        for name, variable in dataset.data_vars.items():
+            found, expected = back[name].values, variable.values.astype(np.float32)
+            if not np.isfinite(found).all():
+                raise StorageError(f"{path}: {name} is not finite", way_out="no file was written")
+            if not np.array_equal(found, expected):
+                raise StorageError(f"{path}: {name} reads back differently from what was written")

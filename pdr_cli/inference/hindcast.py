@@ -1,11 +1,14 @@
 """Forecasts from every possible init of a series, computed and written block by block: memory does not grow with them.
 
-Several processes share the blocks: the first lays the store out and finishes it, each writes a region of its own.
+Several processes share the blocks: the first lays out the store and finishes it, each writes a region of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
+import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,24 +18,29 @@ from pathlib import Path
 import numpy as np
 
 from pdr_cli.data import formats, windows
+from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import cf
 from pdr_cli.data.formats.cf import Layout
 from pdr_cli.data.formats.stored import sha256_of
-from pdr_cli.data.series import Series
+from pdr_cli.data.series import Series, frames_at_once, names, read_frames
 from pdr_cli.errors import StorageError, TimeError, UsageError
-from pdr_cli.inference.model import Model
-from pdr_cli.system import space
-from pdr_cli.system.logs import Progress
+from pdr_cli.inference.forecast import forecast, lead_steps
+from pdr_cli.inference.intake import Intake
+from pdr_cli.inference.model import Model, ModelHeader
+from pdr_cli.inference.provenance import command_line, plausible, provenance
+from pdr_cli.inference.request import Request
+from pdr_cli.system import locks, processes, space
+from pdr_cli.system.logs import Progress, Silence, log, progress
 from pdr_cli.system.processes import Processes
 
-AT_ONCE = 16  # windows that the network sees together, where the user has not said
+AT_ONCE = 16  # windows in one pass of the network, unless --batch says otherwise
+HASHED_AT_ONCE = 32  # frames
 
 
 @dataclass(frozen=True)
-class Hindcast:
-    """Which forecasts are to be made: from the frames `inits` [n] of a series, `steps` frames each."""
+class Plan:
+    """The forecasts of a hindcast: from the frames `inits` [n] of a series, `steps` frames each."""
 
-    model: Model
     series: Series
     inits: np.ndarray
     steps: int
@@ -43,94 +51,195 @@ class Hindcast:
         return np.asarray(self.series.time.values[self.inits])
 
     @cached_property
+    def input_sha256(self) -> str:
+        """SHA-256 of all values of the series, read block by block."""
+        digest, n, at_once = hashlib.sha256(), self.series.sizes["time"], frames_at_once(self.series, HASHED_AT_ONCE)
+        for start in range(0, n, at_once):
+            frames = read_frames(self.series, start, min(start + at_once, n))
+            digest.update(np.ascontiguousarray(frames).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Hindcast:
+    """A plan, and the model that carries it out."""
+
+    plan: Plan
+    model: Model
+    intake: Intake
+
+    @cached_property
     def example(self) -> Series:
-        """The forecast from the first init, whose grid and lead times are those of all."""
-        return self.model.forecast(self.series, int(self.inits[0]), self.steps)
+        """The forecast from the first init. Its grid and lead times are those of all."""
+        return forecast(self.model, self.intake, self.plan.series, int(self.plan.inits[0]), self.plan.steps).frames
 
     def frames(self, low: int, high: int) -> np.ndarray:
         """The forecasts from inits [low, high) on the input's grid, in its units: [n, τ, C, H, W]."""
         at_once = self.model.batches.at_once or AT_ONCE
-        parts = [self._together(a, min(a + at_once, high)) for a in range(low, high, at_once)]
-        return np.concatenate(parts)
+        return np.concatenate([self._batch(a, min(a + at_once, high)) for a in range(low, high, at_once)])
 
-    def _together(self, low: int, high: int) -> np.ndarray:
-        seen = [self.model.observe(self.series, int(init)) for init in self.inits[low:high]]
-        fused = self.model.run(np.concatenate([w.frames for w in seen]), self.steps).fused
-        made = [self.model.dress(fused[i : i + 1], self.series, window) for i, window in enumerate(seen)]
+    def _batch(self, low: int, high: int) -> np.ndarray:
+        series = self.plan.series
+        observed = [self.intake.observe(series, int(init)) for init in self.plan.inits[low:high]]
+        fused = self.model.run(np.concatenate([w.frames for w in observed]), self.plan.steps).fused
+        made = [self.intake.to_series(fused[i : i + 1], series, window) for i, window in enumerate(observed)]
         return np.stack([np.asarray(one.values, np.float32) for one in made])
 
+    def layout(self, attributes: Mapping[str, str], time_layout: str = "cf") -> Layout:
+        """The layout of the file that holds all forecasts."""
+        return cf.many(self.example, self.plan.times, attributes, time_layout)
 
-def plan(model: Model, series: Series, steps: int | None) -> Hindcast:
-    """The forecasts from every frame of a series that ends an unbroken run of as many as the model observes.
+    def attributes(self, command: str) -> dict[str, str]:
+        """Global attributes: those of the first forecast, except for those that describe all forecasts."""
+        plan, times = self.plan, self.plan.series.time.values
+        first = self.intake.observe(plan.series, int(plan.inits[0]))
+        method = self.intake.encoding.filling.method
+        notes = () if method == "none" else (f"missing values filled by {method}",)
+        return provenance(self.model, plan.series, dataclasses.replace(first, notes=notes), command) | {
+            "title": f"Forecasts of {', '.join(names(plan.series))} by pdr from {len(plan.inits)} init times",
+            "pdr_input_sha256": plan.input_sha256,
+            "pdr_input_window": f"{time_axis.label(times[0])}/{time_axis.label(times[plan.inits[-1]])}",
+            "pdr_plausible": json.dumps(plausible(self.example, self.intake)),
+        }
+
+
+def plan(intake: Intake, series: Series, steps: int | None) -> Plan:
+    """The forecasts from every frame of a series that ends an unbroken run of `in_steps` frames.
 
     Raises:
-        TimeError: there is none, or the series has another step than the model.
+        TimeError: no such frame, or another step than the model's.
         UsageError: steps of calendar months, whose lead times differ from init to init.
         GridError, VariableError: the series does not fit the model.
     """
-    in_steps, step = model.card.config.data.in_steps, model.card.step
+    data, step = intake.card.config.data, intake.card.step
     where = str(series.attrs["files"][0])
     if step.unit == "month":
         raise UsageError(
-            f"{where} has steps of months, whose lead times differ from init to init; forecast one --init each"
+            f"{where} has steps of months, whose lead times differ from init to init",
+            way_out="forecast from one --init at a time",
         )
-    model.check(series)
+    intake.orientation(series)
     windows.check_step(series.time.values, step, where)
-    inits = windows.ends(series, in_steps, step)
+    inits = windows.ends(series, data.in_steps, step)
     if not len(inits):
-        raise TimeError(f"{where}: the model needs {in_steps} steps in a row, and there are nowhere so many")
-    kept = windows.remembered(series, in_steps)
-    return Hindcast(model, kept, inits, steps or model.card.config.data.out_steps)
+        raise TimeError(f"{where} has no {data.in_steps} steps in a row, which the model needs")
+    return Plan(windows.remembered(series, data.in_steps), inits, steps or data.out_steps)
 
 
-def write(
-    job: Hindcast,
-    path: Path,
-    provenance: Mapping[str, str],
-    *,
-    time_layout: str,
-    compress: int,
-    processes: Processes,
-    progress: Progress,
-) -> None:
-    """Write a hindcast, atomically and verified; `path` is the name of a NetCDF file or, for several processes, a Zarr store.
+@contextlib.contextmanager
+def locked(output: Path, ranks: Processes) -> Iterator[None]:
+    """The lock of an output, which the first process holds for all.
 
     Raises:
-        StorageError: the file system refused, or what was written reads back differently.
+        LockedError: in all processes.
     """
-    layout = cf.many(job.example, job.times, provenance, time_layout)
+    with contextlib.ExitStack() as held:
+        with ranks.together():
+            if ranks.first:
+                held.enter_context(locks.locked(output))
+        yield
+
+
+def is_up_to_date(request: Request, ranks: Processes) -> bool:
+    """True in all processes if the output exists and answers the request."""
+    done = False
+    with ranks.together():
+        if ranks.first and request.output.exists():
+            done = request.is_answered(_identity(request, *_plan(request, request.header())))
+    return bool(ranks.from_first(done))
+
+
+def answer(request: Request, ranks: Processes) -> Hindcast:
+    """Forecast from every init, and write all forecasts to the output of the request.
+
+    Raises:
+        PdrError: in all processes: the input does not fit the model, or the output cannot be written.
+    """
+    with _bar(ranks) as bar:
+        with ranks.together():
+            made = _begin(request)
+            attributes = _attributes(request, made) if ranks.first else {}
+            log.info("%d forecasts of %d steps", len(made.plan.inits), lead_steps(made.model.card, request.steps))
+        layout = made.layout(attributes, request.time_layout)
+        write(made, request.output, layout, compress=request.compress, ranks=ranks, bar=bar)
+    return made
+
+
+def _bar(ranks: Processes) -> contextlib.AbstractContextManager[Progress]:
+    """Progress of the first process, which stands for that of the others."""
+    return progress("hindcast") if ranks.first else contextlib.nullcontext(Silence())
+
+
+def _begin(request: Request) -> Hindcast:
+    model = request.load(processes.own_device(request.device))
+    intake, planned = _plan(request, model)
+    return Hindcast(planned, model, intake)
+
+
+def _plan(request: Request, model: ModelHeader) -> tuple[Intake, Plan]:
+    """The forecasts to make, once no other process writes the input, if the disk has room for them."""
+    intake = Intake(model, request.policy)
+    found = request.when_ready(lambda: plan(intake, request.open(intake), request.steps))
+    channels, y, x = (found.series.sizes[d] for d in ("channel", "y", "x"))
+    space.check_space(request.output, 4 * len(found.inits) * found.steps * channels * y * x)
+    return intake, found
+
+
+def _identity(request: Request, intake: Intake, planned: Plan) -> str:
+    return request.identity(intake, planned.series, planned.input_sha256, planned.series.time.values)
+
+
+def _attributes(request: Request, made: Hindcast) -> dict[str, str]:
+    identity = _identity(request, made.intake, made.plan)
+    return made.attributes(command_line()) | {"pdr_request_id": identity}
+
+
+def write(made: Hindcast, path: Path, layout: Layout, *, compress: int, ranks: Processes, bar: Progress) -> None:
+    """Write a hindcast, atomically and verified.
+
+    Args:
+        made: the hindcast.
+        path: of a NetCDF file or, for several processes, a Zarr store.
+        layout: of the file.
+        compress: see `formats.write`.
+        ranks: the processes that share the work.
+        bar: progress of this process.
+
+    Raises:
+        StorageError: the file system refused, or the numbers read back differ from those written.
+    """
     store = formats.field_store(path)
-    with formats.atomically(path, need=layout.nbytes) if processes.first else contextlib.nullcontext(path) as temporary:
-        with processes.together(), space.storage_errors(path):
-            if processes.first:
+    with formats.atomically(path, need=layout.nbytes) if ranks.first else contextlib.nullcontext(path) as temporary:
+        with ranks.together(), space.storage_errors(path):
+            if ranks.first:
                 store.create(temporary, layout, compress)
-        temporary = Path(processes.from_first(str(temporary)))
-        with processes.together(), space.storage_errors(path):
-            blocks = _blocks(layout, processes)
+        temporary = Path(ranks.from_first(str(temporary)))
+        with ranks.together(), space.storage_errors(path):
+            blocks = _blocks(layout, ranks)
             with store.writing(temporary, layout) as put:
-                sums = {block: _fill(job, block, put, progress, done) for block, done in blocks}
+                sums = {block: _fill(made, block, put, bar, done) for block, done in blocks}
             with store.reading_back(temporary, layout) as stored:
                 _compare(sums, stored, path)
-        if processes.first:
+        if ranks.first:
             with space.storage_errors(path):
                 store.note(temporary, {"pdr_data_sha256": sha256_of(temporary)})
 
 
-def _blocks(layout: Layout, processes: Processes) -> Iterator[tuple[tuple[int, int], float]]:
-    """This process's inits [low, high) by whole chunks, and the share of them that is done with each."""
+def _blocks(layout: Layout, ranks: Processes) -> Iterator[tuple[tuple[int, int], float]]:
+    """This process's inits [low, high) by whole chunks, each with the share of them that is done after it."""
     n, length = layout.shape[0], layout.chunks[0]
-    mine = processes.share(-(-n // length))
+    mine = ranks.share(-(-n // length))
     for i, number in enumerate(mine):
         yield (number * length, min((number + 1) * length, n)), (i + 1) / len(mine)
 
 
 def _fill(
-    job: Hindcast, block: tuple[int, int], put: Callable[[int, np.ndarray], None], progress: Progress, done: float
+    made: Hindcast, block: tuple[int, int], put: Callable[[int, np.ndarray], None], bar: Progress, done: float
 ) -> int:
     """Forecast and write one block; returns a checksum of its numbers."""
-    frames = job.frames(*block)
+    frames = made.frames(*block)
     put(block[0], frames)
-    progress.update(done)
+    bar.update(done)
     return zlib.crc32(cf.filled(frames).tobytes())
 
 

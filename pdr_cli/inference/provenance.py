@@ -1,4 +1,4 @@
-"""What a forecast file says about itself: who made it, from what, and by what its numbers are known again."""
+"""The global attributes of a forecast: its origin, and the checksums that `pdr verify` compares."""
 
 from __future__ import annotations
 
@@ -13,63 +13,66 @@ from pdr_cli import __version__
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import cf, stored
 from pdr_cli.data.series import Series, names, units
-from pdr_cli.inference import model as inference
-from pdr_cli.inference import request
-from pdr_cli.inference.model import Model, Observed
+from pdr_cli.inference import intake as intakes
+from pdr_cli.inference.intake import Intake, Observed
+from pdr_cli.inference.model import Model
 
 
-def provenance(trained: Model, series: Series, window: Observed) -> dict[str, str]:
-    """Global attributes of a forecast file: who made it, from what, and what it takes to make it again."""
-    card = trained.card
+def command_line() -> str:
+    """The command that runs, for the history of its outputs."""
+    return "pdr " + shlex.join(sys.argv[1:])
+
+
+def provenance(model: Model, series: Series, window: Observed, command: str) -> dict[str, str]:
+    """The origin of a forecast: program, model, input, and all that is needed to make it again."""
+    card = model.card
     settings = json.dumps(card.config.model_dump(), sort_keys=True).encode()
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    command = "pdr " + shlex.join(sys.argv[1:])
-    before = str(series.attrs["file_attrs"].get("history", ""))
     times = series.time.values
     preset = card.config.preset
     return {
         "Conventions": "CF-1.11",
         "title": f"Forecast of {', '.join(names(series))} by pdr",
         "institution": str(series.attrs["file_attrs"].get("institution", "not given")),
-        "source": f"pdr {__version__} (preset {preset}, {card.config.model.backbone}, model sha256:{trained.sha256[:16]})",
+        "source": f"pdr {__version__} (preset {preset}, {card.config.model.backbone}, model sha256:{model.sha256[:16]})",
         "references": "Learning Video Dynamics with Predictive Differentiable Rendering, arXiv:2606.31050",
         "comment": f"from {', '.join(Path(f).name for f in series.attrs['files'])}",
-        "history": "; ".join([f"{now} pdr {__version__}: {command}", *inference.notes(series), *window.notes])
-        + (f"\n{before}" if before else ""),
+        "history": _history(series, window, f"{now} pdr {__version__}: {command}"),
         "date_created": now,
         "pdr_version": __version__,
-        "pdr_checkpoint_sha256": trained.sha256,
+        "pdr_checkpoint_sha256": model.sha256,
         "pdr_config_sha256": hashlib.sha256(settings).hexdigest(),
-        "pdr_input_sha256": request.window_sha256(window),
+        "pdr_input_sha256": window.sha256,
         "pdr_input_window": f"{time_axis.label(times[window.start])}/{time_axis.label(times[window.stop - 1])}",
-        "pdr_device": f"{trained.device.type}/{card.config.train.precision}",
+        "pdr_device": f"{model.device.type}/{card.config.train.precision}",
     }
 
 
-def contents(predicted: Series, trained: Model) -> dict[str, str]:
-    """Attributes by which `pdr verify` knows the numbers again: their hash, and between what they have to be."""
-    frames = predicted.values
+def _history(series: Series, window: Observed, line: str) -> str:
+    before = str(series.attrs["file_attrs"].get("history", ""))
+    line = "; ".join([line, *intakes.history(series), *window.notes])
+    return f"{line}\n{before}" if before else line
+
+
+def checksums(forecast: Series, intake: Intake) -> dict[str, str]:
+    """The hash of a forecast's numbers, and the range that they must lie in."""
+    frames = forecast.values
     return {
         "pdr_data_sha256": stored.data_sha256([frames[:, i]] for i in range(frames.shape[1])),
-        "pdr_plausible": json.dumps(plausible(predicted, trained)),
+        "pdr_plausible": json.dumps(plausible(forecast, intake)),
     }
 
 
-def plausible(predicted: Series, trained: Model) -> dict[str, list[float]]:
-    """Lowest and highest value to believe of each variable that is in the model's units, by what training knew.
+def plausible(forecast: Series, intake: Intake) -> dict[str, list[float]]:
+    """Plausible range of each variable in the model's units, as learned in training.
 
-    None of them where the input may be beyond that itself, and of models of before it was kept.
+    Empty if the input may lie outside of it, and for models without learned ranges.
     """
-    limits, variables = trained.card.limits, trained.card.variables
-    if limits is None or trained.repairs.allow_out_of_range:
+    limits, variables = intake.card.limits, intake.card.variables
+    if limits is None or intake.policy.allow_out_of_range:
         return {}
     return {
         cf.legal_name(name): [float(low), float(high)]
-        for name, unit, low, high in zip(names(predicted), units(predicted), *limits.bounds(), strict=True)
+        for name, unit, low, high in zip(names(forecast), units(forecast), *limits.bounds(), strict=True)
         if unit == str(variables.get(name, {}).get("units", ""))
     }
-
-
-def model_name(path: Path) -> str:
-    """A model as people name it: the folder of its run, or its file."""
-    return str(path.parent) if path.name == "model.safetensors" else str(path)

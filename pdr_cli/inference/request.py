@@ -1,4 +1,4 @@
-"""What is asked of `pdr predict`: its options, whether a file answers it already, and whether its input is ready."""
+"""A request of `pdr predict`: its options, its identity, and whether its model and its input are ready."""
 
 from __future__ import annotations
 
@@ -14,29 +14,40 @@ from typing import TypeVar
 
 import numpy as np
 
-from pdr_cli.commands import inputs
 from pdr_cli.data import formats
 from pdr_cli.data import times as time_axis
 from pdr_cli.data import units as unit_names
-from pdr_cli.data.formats import stored
-from pdr_cli.data.series import Series, frames_at_once, names, read_frames, units
-from pdr_cli.errors import CheckpointError, DataError, LockedError, MissingValuesError, TimeError, UsageError
-from pdr_cli.inference.model import Model, Observed, Repairs
+from pdr_cli.data.formats import stored, zarr
+from pdr_cli.data.series import Series, names, units
+from pdr_cli.errors import (
+    CheckpointError,
+    DataError,
+    LockedError,
+    MissingValuesError,
+    OutputError,
+    PdrError,
+    TimeError,
+    UsageError,
+)
+from pdr_cli.inference import intake as intakes
+from pdr_cli.inference import model as models
+from pdr_cli.inference.intake import InputPolicy, Intake
+from pdr_cli.inference.model import Model, ModelHeader
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
-from pdr_cli.system import locks
+from pdr_cli.system import atomic, locks, processes
 from pdr_cli.system.logs import log
 
 Answer = TypeVar("Answer")
-POLL = 0.5  # seconds between two looks at an input that is not ready
-# What an input that is still being written may look like. Another grid or another variable will not change.
+Read = TypeVar("Read", bound=ModelHeader)
+POLL = 0.5  # seconds between two attempts to read an input that is not ready
+# Errors of an input that is still being written. Another grid or another variable will not change.
 UNREADY = (DataError, TimeError, MissingValuesError, LockedError)
-BLOCK = 32  # frames that are hashed at once
 
 
 @dataclass(frozen=True)
 class Request:
-    """The options of `pdr predict`; its help says what each means."""
+    """The options of `pdr predict`; its help describes each."""
 
     arguments: Sequence[str]
     output: Path
@@ -46,7 +57,7 @@ class Request:
     steps: int | None = None
     batch: int | None = None
     rename: Sequence[str] = ()
-    repairs: Repairs = field(default_factory=Repairs)
+    policy: InputPolicy = field(default_factory=InputPolicy)
     time_layout: str = "cf"
     compress: int = formats.COMPRESSION
     preview: Path | None = None
@@ -63,60 +74,75 @@ class Request:
 
     @property
     def targets(self) -> list[Path]:
-        """What is to be written."""
+        """The files to write."""
         return [self.output, *([self.preview] if self.preview else [])]
 
-    def load(self, how: Callable[[Path, str, Repairs, int | None], Model], device: str) -> Model:
-        """The model, or the one before it if that is damaged and `fallback` says so.
-
-        Args:
-            how: `forecast.load`, or `forecast.Deferred` for its header alone.
-            device: see `devices.pick`.
+    def check(self) -> None:
+        """Check the options before any work is done.
 
         Raises:
-            CheckpointError: it is damaged, and nothing may stand in for it.
+            InputNotFoundError: an input does not exist.
+            UsageError: options that contradict each other, or a suffix of no format.
+            OutputError: an output cannot be created, or exists and must be kept.
         """
-        source = runs.find_model(self.model)
+        paths = self.paths
+        formats.check_suffix(self.output)
+        formats.check_time_layout(self.output, self.time_layout)
+        _check_options(self)
+        (_check_hindcast if self.every_init else _check_one_forecast)(self)
+        formats.check_output(self.output, paths)
+        if self.preview is not None:
+            atomic.check_output(self.preview, paths)
+        _check_targets(self)
+
+    def header(self) -> ModelHeader:
+        """The header of the model; otherwise as `load`."""
+        return self._read(models.read_header)
+
+    def load(self, device: str) -> Model:
+        """The model, or the previous model of its run if it is damaged and `fallback` allows that.
+
+        Raises:
+            CheckpointError: the model is damaged, and no other model may replace it.
+        """
+        return self._read(lambda path: models.load(path, device, self.batch))
+
+    def _read(self, read: Callable[[Path], Read]) -> Read:
+        path = runs.find_model(self.model)
         try:
-            return how(source, device, self.repairs, self.batch)
+            return read(path)
         except CheckpointError as error:
-            return how(model_before(source, self.fallback, error), device, self.repairs, self.batch)
+            return read(previous_model(path, self.fallback, error))
 
-    def open(self, trained: Model) -> Series:
-        """The input, as the model wants it.
+    def open(self, intake: Intake) -> Series:
+        """The input, as the model needs it.
 
         Raises:
-            UsageError: several clips, or a format of the output that cannot hold this input.
+            UsageError: several clips, or an output format that cannot hold this input.
         """
-        series = only_series(trained.open(self.paths, inputs.renames(self.rename, list(trained.card.variables))))
+        rename = intakes.renames(self.rename, list(intake.card.variables))
+        series = intakes.only_series(intake.open(self.paths, rename))
         formats.check_output_format(self.output, series)
         return series
 
-    def lead_steps(self, trained: Model) -> int:
-        """How many frames to forecast; says so if they are more than the model was trained for."""
-        trained_for = trained.card.config.data.out_steps
-        if self.steps and self.steps > trained_for:
-            log.info("%d steps asked, %d trained: the forecast is fed back for the rest", self.steps, trained_for)
-        return self.steps or trained_for
+    def identity(self, intake: Intake, series: Series, input_sha256: str, times: np.ndarray) -> str:
+        """SHA-256 of all that the forecast depends on: input, model, options, and the formats of both files.
 
-    def identity(self, trained: Model, series: Series, input_sha256: str, times: np.ndarray) -> str:
-        """SHA-256 of all that a forecast depends on: its input, its model, the options, and the formats of both files.
-
-        Times of files and versions of pdr are not of it: the same request gives the same forecast.
+        File times and the pdr version are excluded, so equal requests have equal identities.
 
         Args:
-            trained: the model, of which the header is enough.
+            intake: of the model.
             series: the input.
-            input_sha256: of the values that are observed.
-            times: when they are.
+            input_sha256: hash of the observed values.
+            times: of the observed values.
         """
-        asked = {
-            "steps": self.steps or trained.card.config.data.out_steps,
+        parts = {
+            "steps": self.steps or intake.card.config.data.out_steps,
             "every_init": self.every_init,
-            "model": trained.sha256,
+            "model": intake.model.sha256,
             "model_format": modelfile.FORMAT_VERSION,
             "output": [self.output.suffix.lower(), self.time_layout, self.compress],
-            "repairs": dataclasses.asdict(self.repairs),
+            "repairs": dataclasses.asdict(self.policy),
             "observed": input_sha256,
             "times": time_axis.seconds(times).tolist(),
             "variables": list(zip(names(series), units(series), strict=True)),
@@ -127,83 +153,117 @@ class Request:
                 if c.dims in (("y",), ("x",), ())
             },
         }
-        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+    def is_answered(self, identity: str) -> bool:
+        """True if the output exists and is, by its attributes, the answer to the request of this identity."""
+        return stored.provenance(self.output).get("pdr_request_id") == identity
+
+    def when_ready(self, read: Callable[[], Answer]) -> Answer:
+        """`read()`, which reads the input; see `when_ready`."""
+        return when_ready(read, self.paths, self.wait)
 
 
-def only_series(opened: list[Series]) -> Series:
-    """The one series of an input; the last of one file that holds several.
+def _check_options(request: Request) -> None:
+    preview = request.preview
+    if preview is not None and preview.suffix.lower() not in (".png", ".gif"):
+        raise UsageError(f"--preview draws a .png or an animated .gif, not {preview}")
+    if request.skip_existing and request.no_clobber:
+        raise UsageError(
+            "--skip-existing and --no-clobber contradict each other",
+            way_out="--skip-existing renews an output that is out of date, --no-clobber leaves it; choose one",
+        )
+    if request.fallback not in (None, "last-1"):
+        raise UsageError(f"--fallback {request.fallback}", "last-1, the model before the damaged one")
+
+
+def _check_one_forecast(request: Request) -> None:
+    if processes.started_by_torchrun():
+        raise UsageError(
+            "torchrun shares out the forecasts of --every-init", way_out="without --every-init run pdr predict alone"
+        )
+    if request.batch is not None:
+        raise UsageError(
+            "--batch is for the windows of --every-init", way_out="leave it out: one forecast has one window"
+        )
+
+
+def _check_hindcast(request: Request) -> None:
+    gap = None if request.policy.fill_gap == "none" else request.policy.fill_gap
+    for name, value in (("--init", request.init), ("--preview", request.preview), ("--fill-gap", gap)):
+        if value is not None:
+            raise UsageError(
+                f"{name} is for one forecast, --every-init makes one from each init", way_out="leave out one of the two"
+            )
+    suffix = request.output.suffix.lower()
+    if suffix not in formats.FIELD_SUFFIXES:
+        raise UsageError(f"--every-init writes {', '.join(formats.FIELD_SUFFIXES)}, not {suffix}")
+    if processes.started_by_torchrun() and suffix != zarr.SUFFIX:
+        raise UsageError(f"several processes cannot write one {suffix} file at once", way_out="name the output .zarr")
+
+
+def _check_targets(request: Request) -> None:
+    for target in request.targets:
+        if request.no_clobber and target.exists():
+            raise OutputError(
+                f"{target} exists, and --no-clobber leaves it", way_out="--skip-existing renews it if it is out of date"
+            )
+
+
+def when_ready(read: Callable[[], Answer], paths: Sequence[Path], wait: float) -> Answer:
+    """`read()`, which reads `paths`; again for up to `wait` seconds while another process writes them.
 
     Raises:
-        UsageError: several clips.
-    """
-    clips = {tuple(s.attrs["files"]) for s in opened}
-    if len(clips) > 1:
-        raise UsageError(f"one clip is forecast at a time, but the input holds {len(clips)}; name one of them")
-    return opened[-1]
-
-
-def window_sha256(window: Observed) -> str:
-    """SHA-256 of the observed values, mended and on the input's grid; NaN where the window knows none."""
-    frames = np.where(window.unknown, np.float32(np.nan), window.frames[0])
-    return hashlib.sha256(window.turn.invert(frames).tobytes()).hexdigest()
-
-
-def series_sha256(series: Series) -> str:
-    """SHA-256 of all values of a series, read block by block."""
-    digest, n, at_once = hashlib.sha256(), series.sizes["time"], frames_at_once(series, BLOCK)
-    for start in range(0, n, at_once):
-        digest.update(np.ascontiguousarray(read_frames(series, start, min(start + at_once, n))).tobytes())
-    return digest.hexdigest()
-
-
-def is_answered(output: Path, request: str) -> bool:
-    """True if a file is the answer to a request of this identity, by what it says of itself."""
-    return stored.provenance(output).get("pdr_request_id") == request
-
-
-def settled(ask: Callable[[], Answer], paths: Sequence[Path], wait: float) -> Answer:
-    """`ask()`, which reads `paths`; again for up to `wait` seconds while these are being written by somebody else.
-
-    Raises:
-        LockedError: somebody is writing an input, or with `wait`, it was not readable at the end of that time.
-        DataError: what `ask` raises.
+        LockedError: another process writes an input, or with `wait`, the input was not readable in time.
+        DataError: raised by `read`.
     """
     until = time.monotonic() + wait
     while True:
-        before = _look_of(paths)
-        try:
-            with locks.inputs_in_use(paths):
-                answer = ask()
-            if not wait or _look_of(paths) == before:
-                return answer
-            problem = f"{paths[0]} is still growing"
-        except UNREADY as error:
-            if not wait or type(error) not in UNREADY:
-                raise
-            problem = str(error).removesuffix(locks.TRY_LATER)
+        answer, problem = _attempt(read, paths, wait)
+        if problem is None:
+            return answer  # type: ignore[return-value]
         if time.monotonic() >= until:
-            raise LockedError(f"{problem}; waited {wait:g} s for it. Try later, or wait longer")
+            raise LockedError(f"{problem}; waited {wait:g} s for it", way_out="try later, or wait longer")
         log.debug("waiting %s", problem)
         time.sleep(max(0.0, min(POLL, until - time.monotonic())))
 
 
-def model_before(path: Path, fallback: str | None, error: CheckpointError) -> Path:
-    """What stands in for a damaged model of a run, if the user has asked for it.
-
-    Raises:
-        CheckpointError: not asked for, or there is none.
-    """
-    before = runs.RunFolder(path.parent).previous_model
-    there = path.name == "model.safetensors" and before.is_file()
-    if fallback is None:
-        raise CheckpointError(str(error) + ("; --fallback last-1 takes the model before it" if there else ""))
-    if not there:
-        raise CheckpointError(f"{error}; and there is no model before it, {before}, to fall back to") from error
-    log.warning("%s; falling back to the model before it, %s", error, before)
-    return before
+def _attempt(read: Callable[[], Answer], paths: Sequence[Path], wait: float) -> tuple[Answer | None, str | None]:
+    """The answer, or with `wait`, the reason why the input is not ready."""
+    before = _stamps(paths)
+    try:
+        with locks.inputs_in_use(paths):
+            answer = read()
+    except UNREADY as error:
+        if not wait or type(error) not in UNREADY:
+            raise
+        return None, str(error.replace(way_out=""))
+    still = not wait or _stamps(paths) == before
+    return answer, None if still else f"{paths[0]} is still growing"
 
 
-def _look_of(paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """Size and time of change of each file, and of all that is in a folder."""
+def _stamps(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Size and modification time of each file, and of all files in a folder."""
     every = [found for p in paths for found in (p, *sorted(p.rglob("*")))]
     return [(s.st_size, s.st_mtime_ns) for s in (p.stat() for p in every)]
+
+
+def previous_model(path: Path, fallback: str | None, error: CheckpointError) -> Path:
+    """The previous model of a run, which replaces a damaged one if `fallback` is given.
+
+    Raises:
+        CheckpointError: `fallback` is None, or the run has no previous model.
+    """
+    previous = runs.RunFolder(path.parent).previous_model
+    exists = path.name == "model.safetensors" and previous.is_file()
+    if fallback is None:
+        raise _or(error, "--fallback last-1 takes the model before it") if exists else error
+    if not exists:
+        raise _or(error, f"--fallback finds no model before it, {previous}") from error
+    log.warning("%s; falling back to the model before it, %s", error, previous)
+    return previous
+
+
+def _or(error: PdrError, way_out: str) -> PdrError:
+    """The same failure with one more way out."""
+    return error.replace(way_out="; ".join(part for part in (error.way_out, way_out) if part))

@@ -35,17 +35,14 @@ class Finding:
     what: str
     fix: str = ""
 
+    @classmethod
+    def problem(cls, error: PdrError) -> Finding:
+        """An error as a finding: its way out is the fix."""
+        return cls("problem", str(error.replace(way_out="")), error.way_out)
+
     def row(self) -> dict[str, str]:
         """As the JSON report has it."""
         return asdict(self)
-
-
-def show(rows: Sequence[dict[str, str]]) -> None:
-    """Print findings, each with its fix."""
-    for row in rows:
-        print(f"  {row['level']:<8} {row['what']}")
-        if row["fix"]:
-            print(f"  {'':<8} → {row['fix']}")
 
 
 def of(resolved: Config, paths: Sequence[Path]) -> list[Finding]:
@@ -54,19 +51,13 @@ def of(resolved: Config, paths: Sequence[Path]) -> list[Finding]:
     try:
         prepared = prepare(resolved, paths)
     except DataError as error:
-        problem = Finding("problem", *_parted(str(error)))
+        problem = Finding.problem(error)
         return [*_layout(resolved, paths, None), problem]
     found += _layout(resolved, paths, prepared)
     found += _grid(resolved, prepared)
     found += _windows(resolved, prepared)
     found += _values(prepared)
     return found
-
-
-def _parted(message: str) -> tuple[str, str]:
-    """What an error found, and its way out, which stands after the last semicolon."""
-    what, _, fix = message.rpartition("; ")
-    return (what, fix) if what else (message, "")
 
 
 def _layout(resolved: Config, paths: Sequence[Path], prepared: Prepared | None) -> list[Finding]:
@@ -308,12 +299,12 @@ def _values(prepared: Prepared) -> Iterator[Finding]:
     if found is not None:
         yield Finding(
             "ok",
-            f"{100 * found.share:.1f} % of the values are missing; {100 * found.land.mean():.1f} % of the cells are land, "
-            f"never known in training; {sum(int(b.sum()) for b in found.broken)} frames lack more",
+            f"{100 * found.share:.1f} % of the values are missing; {100 * found.never_observed.mean():.1f} % of the cells are "
+            f"land, never known in training; {sum(int(b.sum()) for b in found.broken)} frames lack more",
         )
         return
     for one in prepared.series[:1]:
         try:
             missing.check(read_frames(one, 0, 1), one, 0, way_out=statistics.TRAIN_WAY_OUT)
         except DataError as error:
-            yield Finding("problem", *_parted(str(error)))
+            yield Finding.problem(error)

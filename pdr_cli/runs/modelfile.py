@@ -19,13 +19,13 @@ from pdr_cli.data import grid
 from pdr_cli.data import series as fields
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.limits import Limits
-from pdr_cli.data.missing import Land
+from pdr_cli.data.missing import CellMask
 from pdr_cli.data.scaling import Scaling
+from pdr_cli.data.seen import Seen
 from pdr_cli.data.series import Series
-from pdr_cli.data.splits import Seen
 from pdr_cli.data.times import Step
 from pdr_cli.errors import CheckpointError, ConfigError
-from pdr_cli.system import atomic, damage
+from pdr_cli.system import atomic, damage, hashes
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # 2: the climatology has a kind. 3: the SHA-256 is of the header too. 4: the data have a kind, no format.
 FORMAT_VERSION = 4
 KINDS_OF_FORMATS = {"netcdf": "weather", "hdf5": "traffic", "npz": "traffic", "video": "video"}
+FOREIGN = (".pth", ".pt", ".ckpt")  # weights of other programs
 CLIMATOLOGY = "climatology"
 NETWORK = "network."
 
@@ -68,7 +69,12 @@ class ModelCard:
     data: tuple[dict[str, str], ...]
     training: dict[str, Any]
     limits: Limits | None = None
-    land: Land | None = None
+    land: CellMask | None = None
+
+    @property
+    def never_observed(self) -> np.ndarray | None:
+        """Cells that were missing in every training frame, [C, H, W]; None if there are none."""
+        return None if self.land is None else self.land.cells
 
     @property
     def frames(self) -> Frames:
@@ -109,7 +115,7 @@ class ModelCard:
                 limits=None if values.get("limits") is None else Limits(*map(tuple, values["limits"].values())),
                 land=None
                 if values.get("land") is None
-                else Land(tuple(values["land"]["shape"]), values["land"]["packed"]),
+                else CellMask(tuple(values["land"]["shape"]), values["land"]["packed"]),
             )
         except ConfigError as error:
             raise CheckpointError(f"{where} was written by another version of pdr: {error}") from error
@@ -128,16 +134,10 @@ def side_of(series: Series, dim: str) -> Side | None:
 
 
 def frames_of(config: Config, channels: int, size: tuple[int, int], x: Side | None) -> Frames:
-    """The frames that a network is built for, of data with this coordinate along x.
-
-    They are periodic by `model.periodic`, or with "auto" where the longitudes are a full circle.
-    """
+    """The frames that a network is built for, of data with this coordinate along x."""
     from pdr_cli.models.interfaces import Frames
 
-    periodic = config.model.periodic == "lon"
-    if config.model.periodic == "auto" and x is not None:
-        periodic = grid.is_longitude(x.name, x.attrs) and fields.wraps(np.asarray(x.values))
-    return Frames(config.data.in_steps, channels, (size[0], size[1]), periodic)
+    return Frames(config.data.in_steps, channels, (size[0], size[1]), grid.is_periodic(config.model.periodic, x))
 
 
 def save(path: Path, network: torch.nn.Module, card: ModelCard, climatology: Climatology) -> None:
@@ -152,39 +152,112 @@ def save(path: Path, network: torch.nn.Module, card: ModelCard, climatology: Cli
     atomic.write_bytes(path, serialise(tensors, header | {"sha256": digest(tensors, header)}))
 
 
-def load(path: Path) -> tuple[ModelCard, dict[str, torch.Tensor], Climatology]:
-    """Read a model file: its card, the network's state dict and the climatology.
+@dataclass(frozen=True)
+class Header:
+    """The part of a model file that is read without torch.
+
+    Args:
+        card: the model card; the weights' hash is not checked.
+        sha256: of the file, by the rule of `hashes.sha256`.
+    """
+
+    card: ModelCard
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A whole model file.
+
+    Args:
+        card: the model card.
+        weights: state dict of the network.
+        climatology: of the training data.
+        sha256: of the file, by the rule of `hashes.sha256`.
+    """
+
+    card: ModelCard
+    weights: dict[str, torch.Tensor]
+    climatology: Climatology
+    sha256: str
+
+
+def read(path: Path) -> ModelFile:
+    """Read and check a model file. The hash is of the bytes that are parsed, whatever replaces the file meanwhile.
 
     Raises:
         CheckpointError: truncated, altered, foreign or too new.
     """
-    with damage.named(path, CheckpointError):
-        return _load(path)
+    with damage.reading(path, CheckpointError):
+        content = _content(path)
+        header = _header(content, path)
+        card, weights, climatology = _checked(header, _tensors(content, path), path)
+        return ModelFile(card, weights, climatology, hashes.sha256_of(content))
 
 
-def _load(path: Path) -> tuple[ModelCard, dict[str, torch.Tensor], Climatology]:
-    header, tensors = _read(path, "pt", everything=True)
-    if CLIMATOLOGY not in tensors:
-        raise CheckpointError(f"{path} is a safetensors file, but not a pdr model: it has no climatology")
-    for version in range(_version(header, path), max(MIGRATIONS) + 1):
-        header = MIGRATIONS[version](header, tensors, path)
-    _check_digest(header, digest(tensors, header), path)
-    card = ModelCard.from_json(header["pdr"], path)
-    about = json.loads(header[CLIMATOLOGY])
-    climatology = Climatology(about["kind"], tensors.pop(CLIMATOLOGY).numpy(), float(about["covered"]))
-    return card, {k.removeprefix(NETWORK): v for k, v in tensors.items()}, climatology
-
-
-def load_card(path: Path) -> ModelCard:
-    """Read the card of a model file alone, without torch and without a look at the weights or their hash.
+def read_header(path: Path) -> Header:
+    """Read the header of a model file, without torch and without a check of the weights.
 
     Raises:
         CheckpointError: truncated, foreign or too new.
     """
-    with damage.named(path, CheckpointError):
-        header, _ = _read(path, "np", everything=False)
+    with damage.reading(path, CheckpointError):
+        content = _content(path)
+        header = _header(content, path)
         _version(header, path)
-        return ModelCard.from_json(header["pdr"], path)
+        return Header(ModelCard.from_json(header["pdr"], path), hashes.sha256_of(content))
+
+
+def _checked(
+    header: dict[str, str], tensors: dict[str, torch.Tensor], path: Path
+) -> tuple[ModelCard, dict[str, torch.Tensor], Climatology]:
+    if CLIMATOLOGY not in tensors:
+        raise CheckpointError(f"{path} is a safetensors file, but not a pdr model: it has no climatology")
+    for version in range(_version(header, path), FORMAT_VERSION):
+        header = MIGRATIONS[version](header, tensors, path)
+    _check_digest(header, digest(tensors, header), path)
+    about = json.loads(header[CLIMATOLOGY])
+    climatology = Climatology(about["kind"], tensors.pop(CLIMATOLOGY).numpy(), float(about["covered"]))
+    weights = {k.removeprefix(NETWORK): v for k, v in tensors.items()}
+    return ModelCard.from_json(header["pdr"], path), weights, climatology
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read as a model file: {error.strerror}") from error
+
+
+def _tensors(content: bytes, path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise _not_a_model(path, len(content), error) from error
+
+
+def _header(content: bytes, path: Path) -> dict[str, str]:
+    """The text part of a safetensors file: 8 bytes of length, JSON, then the tensors, whose ends the JSON names."""
+    begin = 8 + int.from_bytes(content[:8], "little")
+    try:
+        entries = json.loads(content[8:begin])
+        header: dict[str, str] = entries.pop("__metadata__", {})
+        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise _not_a_model(path, len(content), error) from error
+    if begin + end != len(content):
+        raise _not_a_model(path, len(content), f"its header describes {begin + end} bytes")
+    if "pdr" not in header:
+        raise CheckpointError(f"{path} is a safetensors file, but not a pdr model: its header has no model card")
+    return header
+
+
+def _not_a_model(path: Path, size: int, found: object) -> CheckpointError:
+    way_out = "weights of OpenSTL are read by pdr train --init-from" if path.suffix.lower() in FOREIGN else ""
+    return CheckpointError(f"{path} ({size} bytes) is truncated or not a model file: {found}", way_out=way_out)
 
 
 def digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> str:
@@ -197,26 +270,6 @@ def digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> st
     for key in sorted(header.keys() - {"sha256"}):
         found.update(f"{key} {header[key]}".encode())
     return found.hexdigest()
-
-
-def _read(path: Path, framework: str, everything: bool) -> tuple[dict[str, str], dict[str, Any]]:
-    """The header, and the tensors if they are wanted."""
-    import safetensors
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, framework=framework) as handle:
-            header = handle.metadata() or {}
-            names = handle.keys() if everything else ()
-            tensors = {name: handle.get_tensor(name) for name in names}
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        size = path.stat().st_size if path.exists() else 0
-        other = path.suffix.lower() in (".pt", ".pth", ".ckpt")
-        way_out = ". Weights of OpenSTL are for pdr train --init-from" if other else ""
-        raise CheckpointError(f"{path} ({size} bytes) is no model file, or is truncated: {error}{way_out}") from error
-    if "pdr" not in header:
-        raise CheckpointError(f"{path} is a safetensors file, but not a pdr model: its header has no model card")
-    return header, tensors
 
 
 def _version(header: dict[str, str], path: Path) -> int:
@@ -253,8 +306,13 @@ def _hash_the_header(header: dict[str, str], tensors: dict[str, Any], path: Path
     return header | {"sha256": digest(tensors, header)}
 
 
-# What makes a file of one format one of the next.
-MIGRATIONS = {1: _give_climatology_a_kind, 2: _hash_the_header}
+def _keep(header: dict[str, str], tensors: dict[str, Any], path: Path) -> dict[str, str]:
+    """Format 3 to 4: only the card changed, and `ModelCard.from_json` reads both."""
+    return header
+
+
+# From the header of each format to that of the next.
+MIGRATIONS = {1: _give_climatology_a_kind, 2: _hash_the_header, 3: _keep}
 
 
 def _side(values: dict[str, Any] | None) -> Side | None:

@@ -21,7 +21,7 @@ FAILURES = (
 
 
 @contextlib.contextmanager
-def named(path: Path | str, error: type[DataError] = DataError) -> Iterator[None]:
+def reading(path: Path | str, error: type[DataError] = DataError) -> Iterator[None]:
     """Whatever a library raises in the block, as a DataError that names the file.
 
     Args:

@@ -209,11 +209,11 @@ class Trainer:
 
     def _tensors(self, windows: Windows, which: np.ndarray) -> Batch:
         """Windows in network units. Land is filled in all frames, other missing values in observed ones."""
-        may_lack: Literal["none", "following", "all"] = "none" if windows.land is None else "following"
+        may_lack: Literal["none", "following", "all"] = "none" if windows.never_observed is None else "following"
         frames = windows.batch(which, missing="all" if self.filling.method != "none" else may_lack)
         known = np.isfinite(np.concatenate(frames, axis=1))
         observed = self.filling.apply(frames[0], [windows.times(int(i))[: windows.in_steps] for i in which])
-        following = self.scaling.apply(self.filling.land_only().apply(frames[1], []))
+        following = self.scaling.apply(self.filling.fill_never_observed(frames[1]))
         following = np.where(np.isfinite(following), following, np.float32(0))
         x, y, there = (torch.from_numpy(f).to(self.device) for f in (self.scaling.apply(observed), following, known))
         return Batch(x, y, self._weight(known[:, windows.in_steps :]), None if known.all() else there)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,15 @@ from typing import NamedTuple
 import numpy as np
 
 from pdr_cli.config import Config
-from pdr_cli.data import formats, kinds, scaling, splits, statistics, windows
+from pdr_cli.data import formats, kinds, scaling, seen, splits, statistics, windows
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.missing import Filling
+from pdr_cli.data.rules import Rules
 from pdr_cli.data.scaling import Scaling
+from pdr_cli.data.seen import Seen
 from pdr_cli.data.series import Series, names, size
-from pdr_cli.data.splits import Seen, Split
+from pdr_cli.data.splits import Split
 from pdr_cli.data.statistics import Climatology, Survey
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
@@ -80,7 +81,7 @@ def prepare(config: Config, paths: Sequence[Path]) -> Prepared:
                 "for video, --set data.size=[128,128] brings all to one size"
             )
         windows.check_step(one.time.values, step, str(one.attrs["files"][0]))
-    parts = splits.split(series, splits.Rules.of(data))
+    parts = splits.split(series, Rules.of(data))
     cache = FrameCache(series, data.cache_mb)
     train, val, test = (splits.part_windows(series, data, parts, p, step, cache) for p in ("train", "val", "test"))
     found = _survey(config, series, parts)
@@ -99,14 +100,14 @@ def _survey(config: Config, series: Sequence[Series], parts: Split) -> Survey | 
     if found is not None:
         log.info(
             "missing %.1f %% of the values; %.1f %% of the cells are land, never known in training; %d of %d frames lack more",
-            100 * found.share, 100 * found.land.mean(), sum(int(b.sum()) for b in found.broken),
+            100 * found.share, 100 * found.never_observed.mean(), sum(int(b.sum()) for b in found.broken),
             sum(len(b) for b in found.broken),
         )  # fmt: skip
     return found
 
 
 def _with_missing(windows: Windows, found: Survey, fill_missing: str) -> Windows:
-    windows = windows.with_land(found.land)
+    windows = windows.with_never_observed(found.never_observed)
     return windows if fill_missing != "none" else windows.unbroken(found.broken)
 
 
@@ -122,13 +123,13 @@ class Measured(NamedTuple):
 def measure(prepared: Prepared, config: Config) -> Measured:
     """Read the training frames once for scaling, climatology, limits, and what stands for missing values."""
     parts = [(prepared.series[n], start, stop) for n, start, stop in prepared.split.train]
-    land = None if prepared.missing is None else prepared.missing.land
-    found = statistics.measure(parts, config.data.statistics_mb, config.train.seed, land)
+    never_observed = None if prepared.missing is None else prepared.missing.never_observed
+    found = statistics.measure(parts, config.data.statistics_mb, config.train.seed, never_observed)
     return Measured(
         scaling.fit(config.data.scaling, prepared.series[0], found),
         found.climatology,
         found.limits,
-        Filling(found.mean, land, config.data.fill_missing, found.climatology),
+        Filling(found.mean, never_observed, config.data.fill_missing, found.climatology),
     )
 
 
@@ -137,22 +138,6 @@ def first_frame(prepared: Prepared, measured: Measured) -> np.ndarray:
     observed, _ = prepared.train.batch([0], missing="all" if prepared.missing is not None else "none")
     times = prepared.train.times(0)[: prepared.train.in_steps]
     return measured.scaling.apply(measured.filling.apply(observed, [times])[0, -1])
-
-
-def identities(series: Sequence[Series]) -> list[str]:
-    """What tells series apart in a model's memory: what they bring, or a clip's SHA-256; nothing where times are dates.
-
-    Several sequences of one clip share its hash; their times tell them apart.
-    """
-    hashed = functools.cache(hashes.sha256)
-    return [
-        s.attrs["identity"]
-        if "identity" in s.attrs
-        else hashed(Path(s.attrs["files"][0]))
-        if kinds.of(s).pictures
-        else ""
-        for s in series
-    ]
 
 
 def what_was_read(prepared: Prepared) -> tuple[dict[str, str], ...]:
@@ -170,7 +155,7 @@ def what_was_read(prepared: Prepared) -> tuple[dict[str, str], ...]:
 
 def what_was_seen(prepared: Prepared) -> Seen:
     """The periods and clips of training and validation, for the model's header."""
-    return splits.seen(prepared.series, identities(prepared.series), prepared.split, prepared.step)
+    return seen.of(prepared.series, seen.identities(prepared.series, hashes.sha256), prepared.split, prepared.step)
 
 
 def _check_windows(prepared: Prepared, in_steps: int, out_steps: int) -> None:

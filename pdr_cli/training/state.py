@@ -74,7 +74,7 @@ def read(path: Path) -> tuple[Position, dict[str, torch.Tensor]]:
     Raises:
         CheckpointError: truncated, altered or too new.
     """
-    with damage.named(path, CheckpointError):
+    with damage.reading(path, CheckpointError):
         return _read(path)
 
 

@@ -17,6 +17,7 @@ from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.folder import RunFolder
+from pdr_cli.runs.modelfile import ModelFile
 from pdr_cli.runs.openstl import load_openstl
 from pdr_cli.system import atomic, hashes
 from pdr_cli.system.logs import log
@@ -115,11 +116,11 @@ def load(network: PDR, config: Config, channels: int, size: tuple[int, int], pat
     """Give a network the weights of a file; returns what a model card says of it."""
     if path.suffix.lower() in FOREIGN:
         load_foreign(network, config, channels, size, path)
-        kind, adapter = "OpenSTL", False
-    else:
-        path = runs.find_model(str(path))
-        kind, adapter = "pdr", load_ours(network, config, channels, size, path)
-    return {"name": path.name, "sha256": hashes.sha256(path), "kind": kind, "adapter": adapter}
+        return {"name": path.name, "sha256": hashes.sha256(path), "kind": "OpenSTL", "adapter": False}
+    path = runs.find_model(str(path))
+    file = modelfile.read(path)
+    adapter = load_ours(network, config, channels, size, path, file)
+    return {"name": path.name, "sha256": file.sha256, "kind": "pdr", "adapter": adapter}
 
 
 def load_foreign(network: PDR, config: Config, channels: int, size: tuple[int, int], path: Path) -> None:
@@ -141,12 +142,12 @@ def load_foreign(network: PDR, config: Config, channels: int, size: tuple[int, i
     log.info("start   predictor of %s (OpenSTL)", path)
 
 
-def load_ours(network: PDR, config: Config, channels: int, size: tuple[int, int], path: Path) -> bool:
+def load_ours(network: PDR, config: Config, channels: int, size: tuple[int, int], path: Path, file: ModelFile) -> bool:
     """The predictor's weights from a model file, and those of adapter and fusion that have the same shape.
 
     True if those are all of the adapter's.
     """
-    card, weights, _ = modelfile.load(path)
+    card, weights = file.card, file.weights
     tables = card.config.model_dump()
     compare({key: tables[key.split(".")[0]][key.split(".")[1]] for key in OURS}, config, path)
     check_channels(len(card.variables), channels, path)

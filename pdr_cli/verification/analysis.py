@@ -257,7 +257,7 @@ class Calibration:
         for row, weights in enumerate((None, given, observed)):
             self._sums[row] += np.bincount(index, weights, minlength=self.bins)
 
-    def result(self) -> dict[str, list[float]]:
+    def result(self) -> dict[str, Any]:
         """{"forecast", "observed", "count"} of the bins that are not empty, from low to high."""
         count, given, observed = self._sums[:, self._sums[0] > 0]
         return {

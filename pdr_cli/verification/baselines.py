@@ -1,41 +1,40 @@
-"""What a forecast has to beat: forecasts that need no model.
+"""Baselines: forecasts that need no model, which a model has to beat.
 
 A forecast that cannot be made is NaN: where the series has a gap a day before, for example.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
 
+from pdr_cli.choices import BASELINES
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.times import DAY, WEEK, Step
-from pdr_cli.errors import DataError, UsageError, did_you_mean
-
-ENTRY_POINTS = "pdr.baselines"
+from pdr_cli.errors import DataError, UsageError
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a baseline is asked: windows in data units, and the times to forecast.
+    """What a baseline is given: windows in data units, and the times to forecast.
 
     Args:
         observed: [B, T, C, H, W].
         following: the times of the frames to forecast, [τ] of each window.
         step: of the series.
         back: frames `n` steps before the last observed one, [B, C, H, W]; n = 0 is that one itself. NaN where the
-            series has a gap there or begins later.
+            series has a gap or begins later.
+        climatology: of the first model's training data, on the grid of the series; None without a model.
     """
 
     observed: np.ndarray
     following: Sequence[np.ndarray]
     step: Step
     back: Callable[[int], np.ndarray]
+    climatology: Climatology | None = None
 
     @property
     def steps(self) -> int:
@@ -52,21 +51,23 @@ Baseline = Callable[[Request], np.ndarray]  # -> forecast [B, τ, C, H, W] in da
 
 
 def persistence(request: Request) -> np.ndarray:
-    """Nothing changes: the last observed frame, for every lead time."""
+    """The last observed frame, for every lead time."""
     return np.repeat(request.observed[:, -1:], request.steps, axis=1)
 
 
-def climatology(known: Climatology) -> Baseline:
-    """What is usual at that hour, day of week and season, as far as the training data tell."""
+def climatology(request: Request) -> np.ndarray:
+    """The mean of the training data at that hour, day of week and season.
 
-    def forecast(request: Request) -> np.ndarray:
-        return np.stack([known.at(times) for times in request.following])
-
-    return forecast
+    Raises:
+        UsageError: no model, so no climatology.
+    """
+    if request.climatology is None:
+        raise UsageError("--against climatology: no training data to make it of", "", "name a model with -m")
+    return np.stack([request.climatology.at(times) for times in request.following])
 
 
 def yesterday(request: Request) -> np.ndarray:
-    """The same time of day, on the latest day of which it is known when the forecast starts.
+    """The frame of the same time of day, on the latest day whose frame is observed before the forecast starts.
 
     Raises:
         UsageError: the step does not divide a day, or is a day.
@@ -74,14 +75,15 @@ def yesterday(request: Request) -> np.ndarray:
     per_day = _steps_in(DAY, request, "yesterday")
     if per_day == 1:
         raise UsageError(
-            f"--against yesterday: with steps of {request.step} every frame is one of the same time of day, and "
-            "yesterday's is persistence; compare with persistence or last-week"
+            f"--against yesterday: with steps of {request.step} every frame has the same time of day, so yesterday's is "
+            "persistence",
+            way_out="compare with persistence or last-week",
         )
     return _latest_cycle(request, per_day)
 
 
 def last_week(request: Request) -> np.ndarray:
-    """The same time of the week, in the latest week of which it is known when the forecast starts.
+    """The frame of the same time of the week, in the latest week whose frame is observed before the forecast starts.
 
     Raises:
         UsageError: the step does not divide a week, or is a week.
@@ -89,13 +91,14 @@ def last_week(request: Request) -> np.ndarray:
     per_week = _steps_in(WEEK, request, "last-week")
     if per_week == 1:
         raise UsageError(
-            f"--against last-week: with steps of {request.step} last week's frame is persistence; compare with that"
+            f"--against last-week: with steps of {request.step} last week's frame is persistence",
+            way_out="compare with persistence",
         )
     return _latest_cycle(request, per_week)
 
 
 def trend(request: Request) -> np.ndarray:
-    """The least-squares line through a cell's observed values, carried on; of one observed frame, persistence."""
+    """The least-squares line through a cell's observed values, continued; from one observed frame, persistence."""
     T = request.observed.shape[1]
     if T == 1:
         return persistence(request)
@@ -109,66 +112,29 @@ def trend(request: Request) -> np.ndarray:
 
 def flow(request: Request) -> np.ndarray:
     """The last observed frame, moved on along the motion between the last two."""
-    extrapolate = importlib.import_module("pdr_cli.verification.networks.flow").extrapolate
+    from pdr_cli.verification.networks.flow import extrapolate
+
     return extrapolate(request.observed, request.steps)
 
 
-OWN: dict[str, Baseline] = {
-    "persistence": persistence,
-    "yesterday": yesterday,
-    "last-week": last_week,
-    "trend": trend,
-    "flow": flow,
-}
-
-
-def known_names() -> list[str]:
-    """Names that `build` accepts beside `module:function`."""
-    return ["persistence", "climatology", *list(OWN)[1:], *sorted(entry_points(group=ENTRY_POINTS).names)]
-
-
-def build(names: Sequence[str], known: Climatology | None) -> dict[str, Baseline]:
-    """Baselines by name: our own, those that installed packages announce under `pdr.baselines`, or `module:function`.
-
-    Args:
-        names: as `--against` gives them.
-        known: a model's climatology, on the grid of the series; None without a model.
+def build(names: Sequence[str]) -> dict[str, Baseline]:
+    """Baselines by name: ours, those of installed packages, or `module:Name`.
 
     Raises:
-        UsageError: an unknown name, with the nearest; a climatology without a model.
+        UsageError: an unknown name, with the nearest.
     """
-    if known is None and "climatology" in names:
-        raise UsageError("--against climatology: it is made of a model's training data; name a model with -m")
-    there = OWN if known is None else OWN | {"climatology": climatology(known)}
-    return {name: there.get(name) or _outside(name) for name in names}
+    return {name: BASELINES.find(name) if name in BASELINES.own else _checked(name) for name in names}
 
 
-def _outside(name: str) -> Baseline:
-    announced = entry_points(group=ENTRY_POINTS, name=name)
-    if announced:
-        return _checked(name, next(iter(announced)).load())
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
-        raise UsageError(
-            f"--against {name}: no such baseline.{did_you_mean(name, known_names())} There are {', '.join(known_names())}; "
-            "your own is named as module:function"
-        )
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"--against {name}: {error}; the module's folder must be on PYTHONPATH") from error
-    return _checked(name, found)
-
-
-def _checked(name: str, baseline: Any) -> Baseline:
-    """A baseline from outside, its answer held to the shape that was asked for."""
+def _checked(name: str) -> Baseline:
+    """A baseline from another package, the shape of its forecast checked."""
+    baseline: Any = BASELINES.find(name)
 
     def forecast(request: Request) -> np.ndarray:
         frames = np.asarray(baseline(request))
         if frames.shape != request.shape:
-            raise DataError(
-                f"baseline {name} returned {list(frames.shape)}, but [B, τ, C, H, W] = {list(request.shape)} was asked for"
-            )
+            expected = f"[B, τ, C, H, W] = {list(request.shape)}"
+            raise DataError(f"baseline {name} returned an array of shape {list(frames.shape)}", expected)
         return frames
 
     return forecast
@@ -179,20 +145,20 @@ def _steps_in(period: float, request: Request, name: str) -> int:
     word = "day" if period == DAY else "week"
     if np.issubdtype(request.following[0].dtype, np.floating):
         raise UsageError(
-            f"--against {name}: times are seconds, not dates, so there is no time of {word}; compare with persistence, "
-            "trend or flow"
+            f"--against {name}: times are seconds, not dates, so a frame has no time of {word}",
+            way_out="compare with persistence, trend or flow",
         )
     steps = period / request.step.count if request.step.unit == "s" else 0.0
     if round(steps) < 1 or abs(steps - round(steps)) > 1e-6:
         raise UsageError(
-            f"--against {name}: steps of {request.step} do not divide a {word}, so there is no frame of the same time; "
-            "compare with persistence or climatology"
+            f"--against {name}: steps of {request.step} do not divide a {word}, so no frame has the same time",
+            way_out="compare with persistence or climatology",
         )
     return round(steps)
 
 
 def _latest_cycle(request: Request, steps: int) -> np.ndarray:
-    """Step i is forecast by the frame a whole number of cycles before it, the latest that is not after the start."""
+    """Each step is forecast by the latest observed frame that is a whole number of cycles before it."""
     ages = [-i % steps for i in range(1, request.steps + 1)]
     frames = {age: request.back(age) for age in sorted(set(ages))}
     return np.stack([frames[age] for age in ages], axis=1)

@@ -1,21 +1,22 @@
 """What a model costs: parameters, operations, frames a second, memory.
 
-Definitions stand beside the numbers, because published tables leave them out: operations are counted by torch's
-counter (2 for a multiply-add; half of it is the multiply-adds that fvcore counts), once without the renderer, which
-no counter sees, and the renderer's are worked out: about 20 for each value of a Gaussian's lattice and 2 for each of its
-channels.
+Definitions stand beside the numbers, because published tables leave them out. Operations are counted by torch's counter:
+2 for a multiply-add; half of them are the multiply-adds that fvcore counts. The counter does not see the renderer, whose
+operations are worked out: about 20 for each value of a Gaussian's lattice and 2 for each of its channels.
 """
 
 from __future__ import annotations
 
 import resource
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pdr_cli.inference.model import Model
+from pdr_cli.verification.document import Efficiency
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 RUNS, WARM_UP = 100, 20
 SECONDS = 20.0  # for each timing, at most
@@ -23,54 +24,62 @@ BATCH = 16
 PER_LATTICE_VALUE = 20
 
 
-def measure(model: Model) -> dict[str, Any]:
-    """Figures of one model at its own grid and horizon; batch 1 and batch 16."""
+def measure(model: Model) -> Efficiency:
+    """Figures of one model at its own grid and horizon, with batches of 1 and of 16."""
+    import torch
+
+    card = model.card
+    steps = card.config.data.out_steps
+    x = torch.zeros(1, card.config.data.in_steps, len(card.variables), *card.size, device=model.device)
+    flops = _flops(model, x, steps)
+    alone, p90 = _seconds(model, x, steps)
+    together, _ = _seconds(model, x.expand(BATCH, -1, -1, -1, -1).contiguous(), steps)
+    return Efficiency(
+        parameters=sum(p.numel() for p in model.network.parameters()),
+        flops=flops,
+        macs=flops // 2,
+        renderer_flops=_renderer_flops(model, steps),
+        ms_p50=1e3 * alone,
+        ms_p90=1e3 * p90,
+        frames_per_second=steps / alone,
+        sequences_per_second=1 / alone,
+        sequences_per_second_batch_16=BATCH / together,
+        memory_mb=_peak_memory(model.device) / 1e6,
+        memory_of="GPU, largest allocation" if model.device.type == "cuda" else "process, largest resident size",
+        grid=f"{len(card.variables)} x {card.size[0]} x {card.size[1]}, {card.config.data.in_steps} → {steps}",
+    )
+
+
+def _forward(model: Model, x: Tensor, steps: int) -> None:
+    from pdr_cli.models.interfaces import Batch
+
+    model.network(Batch(x, steps))
+
+
+def _flops(model: Model, x: Tensor, steps: int) -> int:
+    """Operations of one forecast, without the renderer."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from pdr_cli.models.interfaces import Batch
-
-    card, network = model.card, model.network
-    steps = card.config.data.out_steps
-    x = torch.zeros(1, card.config.data.in_steps, len(card.variables), *card.size, device=model.device)
     counter = FlopCounterMode(display=False)
     # The counter does not know the fused attention of CPUs.
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
-        network(Batch(x, steps))
-    alone, p90 = _seconds(model, x, steps)
-    together, _ = _seconds(model, x.expand(BATCH, -1, -1, -1, -1).contiguous(), steps)
-    flops = counter.get_total_flops()
-    return {
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "flops": flops,
-        "macs": flops // 2,
-        "renderer_flops": _renderer_flops(model, steps),
-        "ms_p50": 1e3 * alone,
-        "ms_p90": 1e3 * p90,
-        "frames_per_second": steps / alone,
-        "sequences_per_second": 1 / alone,
-        f"sequences_per_second_batch_{BATCH}": BATCH / together,
-        "memory_mb": _peak_memory(model.device) / 1e6,
-        "memory_of": "GPU, largest allocation" if model.device.type == "cuda" else "process, largest resident size",
-        "grid": f"{len(card.variables)} x {card.size[0]} x {card.size[1]}, {card.config.data.in_steps} → {steps}",
-    }
+        _forward(model, x, steps)
+    return counter.get_total_flops()
 
 
-def _seconds(model: Model, x: torch.Tensor, steps: int) -> tuple[float, float]:
+def _seconds(model: Model, x: Tensor, steps: int) -> tuple[float, float]:
     """Median and 90th percentile of a forecast: `RUNS` runs after `WARM_UP`, or as many as fit the time."""
     import numpy as np
     import torch
 
-    from pdr_cli.models.interfaces import Batch
-
-    batch = Batch(x, steps)
     times: list[float] = []
     began = time.perf_counter()
     with torch.inference_mode():
         for run in range(WARM_UP + RUNS):
             start = time.perf_counter()
-            model.network(batch)
+            _forward(model, x, steps)
             if model.device.type == "cuda":
                 torch.cuda.synchronize(model.device)
             times.append(time.perf_counter() - start)

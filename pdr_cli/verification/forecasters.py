@@ -1,18 +1,21 @@
-"""Whatever can be scored, seen alike: a name, a kind, and frames for a batch of windows."""
+"""Forecasters: models, files and baselines behind one face: a kind, and frames for a batch of windows."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from pdr_cli.data.formats.forecasts import ForecastFile
+from pdr_cli.data.grid import Orientation
 from pdr_cli.data.series import Series
 from pdr_cli.data.windows import Windows
+from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.model import Model
 from pdr_cli.verification.baselines import Baseline, Request
+from pdr_cli.verification.document import ForecasterKind
 
 
 @dataclass
@@ -25,7 +28,7 @@ class Forecaster:
         seconds: spent in `make` so far.
     """
 
-    kind: str
+    kind: ForecasterKind
     make: Callable[[Request, Windows, np.ndarray], np.ndarray]
     seconds: float = field(default=0.0)
 
@@ -37,18 +40,18 @@ class Forecaster:
         return frames
 
 
-def of_model(model: Model, series: list[Series]) -> Forecaster:
-    """A trained model; its grid may be turned against the truth's.
+def of_model(model: Model, series: Sequence[Series]) -> Forecaster:
+    """A trained model; its grid may have another orientation than the truth's.
 
     Raises:
         GridError, VariableError: the series do not fit it.
     """
-    turns = [model.check(one) for one in series]
+    turns = [orientation(model, one) for one in series]
 
     def make(request: Request, windows: Windows, which: np.ndarray) -> np.ndarray:
         turn, steps = turns[0], model.card.config.data.in_steps
         times = [windows.times(int(i))[windows.in_steps - steps : windows.in_steps] for i in which]
-        history = model.filling().apply(turn.apply(request.observed[:, -steps:]), times)
+        history = model.encoding().filling.apply(turn.apply(request.observed[:, -steps:]), times)
         return turn.invert(model.run(history, request.steps).fused)
 
     return Forecaster("model", make)
@@ -60,10 +63,10 @@ def of_baseline(baseline: Baseline) -> Forecaster:
 
 
 def of_file(file: ForecastFile, series: Series) -> Forecaster:
-    """Forecasts that somebody has written to a file, found by init and valid time.
+    """Forecasts that others have written, found by init time and valid time.
 
     Raises:
-        GridError, VariableError, TimeError: they are of another grid, unit or calendar than the truth.
+        GridError, VariableError, TimeError: another grid, unit or calendar than the truth's.
     """
     turn = file.fit(series)
 
@@ -75,3 +78,20 @@ def of_file(file: ForecastFile, series: Series) -> Forecaster:
         return turn.apply(np.stack(frames))
 
     return Forecaster("file", make)
+
+
+def orientation(model: Model, series: Series) -> Orientation:
+    """The orientation from a series' grid to a model's.
+
+    Raises:
+        GridError, VariableError: the series does not fit the model.
+    """
+    return Intake(model).orientation(series)
+
+
+def never_observed(models: Iterable[Model], series: Series) -> np.ndarray | None:
+    """Cells that no model's training observed, on the grid of a series: [C, H, W]; None where one's observed all."""
+    known = list(models)
+    if not known or any(model.card.land is None for model in known):
+        return None
+    return np.logical_and.reduce([Intake(model).never_observed(series) for model in known])

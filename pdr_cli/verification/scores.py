@@ -1,9 +1,7 @@
-"""Scores, each a few lines and named for its formula.
+"""Scores: what is made of the mean of a statistic, and what the number means.
 
-A score takes frames to numerators and denominators: one pair for each frame and channel, or for each frame where channels
-are taken together. Sums of both over many frames give the score's mean, and `finish` makes the score of it: RMSE is
-the root of the mean of squared errors, PSNR the mean of each frame's decibels. Nothing else is kept, so memory does not
-grow with the number of windows.
+RMSE is the root of the mean of squared errors, PSNR the mean of each frame's decibels. Scores of one statistic, as MSE and
+RMSE, share its sums, and so does the skill.
 
 Two conventions. `standard`: means per value, in the data's units. `openstl`: what the published tables of OpenSTL
 print; errors are sums over a frame on a scale of [0, 1], and SSIM takes that range for 2 (docs/conventions.md).
@@ -11,393 +9,246 @@ print; errors are sums over a frame on a scale of [0, 1], and SSIM takes that ra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
-from pdr_cli.errors import UsageError, did_you_mean
+from pdr_cli import choices
+from pdr_cli.choices import Family
+from pdr_cli.errors import UsageError
+from pdr_cli.verification import statistics
+from pdr_cli.verification.setting import Setting
+from pdr_cli.verification.statistics import Statistic
 
-Counted = tuple[np.ndarray, np.ndarray]  # numerators and denominators, each [B, τ, C] or [B, τ, 1]
-CONVENTIONS = ("standard", "openstl")
-BEST_DB = 100.0  # a perfect frame's PSNR where infinity would swallow every mean
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One batch of one forecaster beside what happened: each [B, τ, C, H, W].
-
-    Where `masked`, some cells are NaN, the same ones in forecast and truth: they count in no score.
-    """
-
-    forecast: np.ndarray
-    truth: np.ndarray
-    climate: np.ndarray | None = None
-    masked: bool = False
-
-    @cached_property
-    def error(self) -> np.ndarray:
-        """Forecast - truth in float64."""
-        return np.subtract(self.forecast, self.truth, dtype=np.float64)
+Maker = Callable[[Setting], Statistic]
+CONVENTIONS = tuple(choices.SCORES_BY_CONVENTION)
 
 
-class Score(Protocol):
-    """A named score."""
-
-    power: int  # of the data's unit in the mean: 2 for squared errors, 0 for a pure number
-
-    def per_frame(self, sample: Sample) -> Counted:
-        """Numerators and denominators of the score's mean."""
-
-    def finish(self, mean: np.ndarray) -> np.ndarray:
-        """The score, from means of any shape."""
-
-
-class _Mean:
-    power = 0
-
-    def finish(self, mean: np.ndarray) -> np.ndarray:
-        return mean
+def unchanged(mean: np.ndarray) -> np.ndarray:
+    """The mean itself."""
+    return mean
 
 
 @dataclass(frozen=True)
-class MSE(_Mean):
-    """Mean of (forecast - truth)²; with `weights` [H, W], the mean over the area they stand for."""
-
-    weights: np.ndarray | None = None
-    power = 2
-
-    def per_frame(self, sample: Sample) -> Counted:
-        return mean_over_cells(sample.error**2, self.weights, sample.masked)
-
-
-@dataclass(frozen=True)
-class RMSE(MSE):
-    """Root of the MSE over all frames: one root, at the end."""
-
-    def finish(self, mean: np.ndarray) -> np.ndarray:
-        return np.sqrt(mean)
-
-
-@dataclass(frozen=True)
-class MAE(_Mean):
-    """Mean of |forecast - truth|."""
-
-    weights: np.ndarray | None = None
-    power = 1
-
-    def per_frame(self, sample: Sample) -> Counted:
-        return mean_over_cells(np.abs(sample.error), self.weights, sample.masked)
-
-
-@dataclass(frozen=True)
-class Bias(_Mean):
-    """Mean of forecast - truth."""
-
-    weights: np.ndarray | None = None
-    power = 1
-
-    def per_frame(self, sample: Sample) -> Counted:
-        return mean_over_cells(sample.error, self.weights, sample.masked)
-
-
-@dataclass(frozen=True)
-class ACC(_Mean):
-    """Anomaly correlation: of departures from the climatology, uncentred, per frame; the mean over frames.
-
-    WeatherBench 2's definition (Rasp et al., 2024). A frame without anomalies does not count.
-    """
-
-    weights: np.ndarray | None = None
-
-    def per_frame(self, sample: Sample) -> Counted:
-        assert sample.climate is not None  # evaluation gives one whenever this score is asked for
-        said, was = (np.subtract(x, sample.climate, dtype=np.float64) for x in (sample.forecast, sample.truth))
-        both, own, wanted = (mean_over_cells(x, self.weights, sample.masked)[0] for x in (said * was, said**2, was**2))
-        spread = np.sqrt(own * wanted)
-        known = spread > 0
-        return np.where(known, both / np.where(known, spread, 1), 0.0), known.astype(float)
-
-
-@dataclass(frozen=True)
-class PSNR(_Mean):
-    """Mean over frames of 10 log10(range² / mse), in dB, over all channels; a perfect frame counts as `best`."""
-
-    data_range: np.ndarray
-    best: float = BEST_DB
-
-    def per_frame(self, sample: Sample) -> Counted:
-        square = (sample.error / self.data_range[:, None, None]) ** 2
-        total, cells = (x.sum(axis=-1, keepdims=True) for x in mean_over_cells(square, None, sample.masked))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            decibels = np.minimum(-10 * np.log10(total / cells), self.best)
-        return np.where(cells > 0, decibels, 0.0), (cells > 0).astype(float)
-
-
-@dataclass(frozen=True)
-class SSIM(_Mean):
-    """Mean structural similarity: Gaussian window 11 x 11, σ 1.5, windows that lie inside (Wang et al., 2004).
-
-    Windows that touch a cell that does not count are left out.
-    """
-
-    data_range: np.ndarray
-
-    def per_frame(self, sample: Sample) -> Counted:
-        import torch
-
-        from pdr_cli.models.similarity import ssim_map, window_means
-
-        given, wanted, span = (
-            torch.from_numpy(np.ascontiguousarray(a, np.float64))
-            for a in (sample.forecast, sample.truth, self.data_range)
-        )
-        if not sample.masked:
-            return _ones(ssim_map(given, wanted, span).mean(dim=(-3, -2, -1)).numpy()[..., None])
-        absent = given.isnan()
-        similar = ssim_map(given.nan_to_num(), wanted.nan_to_num(), span)
-        inside = window_means(absent.double()) <= 0
-        return (similar * inside).sum(dim=(-2, -1)).numpy(), inside.double().sum(dim=(-2, -1)).numpy()
-
-
-@dataclass(frozen=True)
-class LPIPS(_Mean):
-    """Learned perceptual distance of frames brought to [0, 1] by (x - offset) / scale (Zhang et al., 2018; v0.1, AlexNet)."""
-
-    network: Any
-    offset: np.ndarray
-    scale: np.ndarray
-
-    def per_frame(self, sample: Sample) -> Counted:
-        import torch
-
-        shape = sample.forecast.shape
-        given, wanted = (
-            torch.from_numpy(
-                np.ascontiguousarray(
-                    np.clip((x - self.offset[:, None, None]) / self.scale[:, None, None], 0, 1), np.float32
-                )
-            ).flatten(0, 1)
-            for x in (sample.forecast, sample.truth)
-        )
-        return _ones(self.network.distance(given, wanted).double().numpy().reshape(*shape[:2], 1))
-
-
-@dataclass(frozen=True)
-class FrameSum(_Mean):
-    """OpenSTL's errors: `exponent` 1 or 2 of |forecast - truth|, summed over channels and cells of a frame; with
-    `spatial_mean`, as for WeatherBench, divided by their number."""
-
-    exponent: int
-    spatial_mean: bool
-    root: bool = False
-
-    def per_frame(self, sample: Sample) -> Counted:
-        per_cell = np.abs(sample.error) ** self.exponent
-        total = per_cell.mean(axis=(-3, -2, -1)) if self.spatial_mean else per_cell.sum(axis=(-3, -2, -1))
-        return _ones(total[..., None])
-
-    def finish(self, mean: np.ndarray) -> np.ndarray:
-        return np.sqrt(mean) if self.root else mean
-
-
-@dataclass(frozen=True)
-class UniformSSIM(_Mean):
-    """OpenSTL's SSIM: scikit-image's with its 7 x 7 uniform window and sample covariances, forecasts clipped to [0, 1],
-    and a range of 2, which old scikit-image took for any float."""
-
-    data_range: float = 2.0
-    window: int = 7
-
-    def per_frame(self, sample: Sample) -> Counted:
-        import torch
-        from torch.nn.functional import avg_pool2d
-
-        x, y = (
-            torch.from_numpy(np.ascontiguousarray(a, np.float64))
-            for a in (np.clip(sample.forecast, 0, 1), sample.truth)
-        )
-        together = torch.stack([x, y, x * x, y * y, x * y])
-        shape = together.shape
-        means = avg_pool2d(together.flatten(0, -3), self.window, stride=1)
-        mean_x, mean_y, xx, yy, xy = means.unflatten(0, shape[:-2])
-        unbiased = self.window**2 / (self.window**2 - 1)
-        c1, c2 = (0.01 * self.data_range) ** 2, (0.03 * self.data_range) ** 2
-        covariance, variance_x, variance_y = xy - mean_x * mean_y, xx - mean_x**2, yy - mean_y**2
-        luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-        structure = (2 * unbiased * covariance + c2) / (unbiased * (variance_x + variance_y) + c2)
-        return _ones((luminance * structure).mean(dim=(-3, -2, -1)).numpy()[..., None])
-
-
-@dataclass(frozen=True)
-class UnitPSNR(_Mean):
-    """OpenSTL's PSNR: peak 1, forecasts clipped to [0, 1], infinite for a perfect frame."""
-
-    def per_frame(self, sample: Sample) -> Counted:
-        error = np.clip(sample.forecast, 0, 1) - sample.truth.astype(np.float64)
-        with np.errstate(divide="ignore"):
-            return _ones(-10 * np.log10((error**2).mean(axis=(-3, -2, -1)))[..., None])
-
-
-@dataclass(frozen=True)
-class SNR(_Mean):
-    """OpenSTL's signal-to-noise ratio, dB: of the mean squares of truth and error, forecasts clipped to [0, 1]."""
-
-    def per_frame(self, sample: Sample) -> Counted:
-        truth = sample.truth.astype(np.float64)
-        error = np.clip(sample.forecast, 0, 1) - truth
-        signal, noise = ((x**2).mean(axis=(-3, -2, -1)) for x in (truth, error))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return _ones(10 * np.log10(signal / noise)[..., None])
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What scores need to know of the data.
+class Score:
+    """A named score.
 
     Args:
-        data_range: [C], what SSIM and PSNR take for the full range, in data units.
-        area: [H, W], cell weights of a geographic grid; None elsewhere.
-        unit: offset [C] and scale [C] that bring frames to [0, 1]; None where nothing does, as for weather.
-        units: of the data, as text.
-        lpips: the file that --lpips-weights named.
-        climate: whether there is a climatology.
+        statistic: makes the statistic for the data; scores with the same maker share the sums.
+        units: of the score: the data's, their square, decibels, or a pure number.
+        finish: makes the score of means of any shape.
+        higher_is_better: False: lower, or nearer to `ideal`.
+        ideal: the best value, where it is neither the lowest nor the highest.
     """
 
-    data_range: np.ndarray
-    area: np.ndarray | None = None
-    unit: tuple[np.ndarray, np.ndarray] | None = None
-    units: str = ""
-    lpips: Path | None = None
-    climate: bool = True
-    video: bool = False
+    statistic: Maker
+    units: Literal["data", "data²", "dB", "1"] = "data"
+    finish: Callable[[np.ndarray], np.ndarray] = unchanged
+    higher_is_better: bool = False
+    ideal: float | None = None
+
+    def units_in(self, setting: Setting) -> str:
+        """Units of the score for the data: "K²", "dB", "1"."""
+        if self.units == "data":
+            return setting.units
+        if self.units == "data²":
+            return f"{setting.units}²" if setting.units not in ("", "1") else setting.units
+        return self.units
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A score by name: how it is made, its unit, and whether more of it is better."""
+class BoundScore:
+    """A score with its statistic for one setting; scores that share a statistic hold the same object."""
 
-    make: Callable[[Setting], Score]
-    units: Callable[[Setting], str] = lambda _: "1"
-    higher: bool = False
-
-
-def _same(setting: Setting) -> str:
-    return setting.units
+    score: Score
+    statistic: Statistic
 
 
-def _square(setting: Setting) -> str:
-    return f"{setting.units}²" if setting.units not in ("", "1") else setting.units
+def squared_error(setting: Setting) -> Statistic:
+    """Squared errors of cells that count alike."""
+    return statistics.SquaredError()
 
 
-STANDARD: dict[str, Kind] = {
-    "mse": Kind(lambda s: MSE(), _square),
-    "rmse": Kind(lambda s: RMSE(), _same),
-    "mae": Kind(lambda s: MAE(), _same),
-    "bias": Kind(lambda s: Bias(), _same),
-    "acc": Kind(lambda s: ACC(_climatic(s).area), higher=True),
-    "mse_lat": Kind(lambda s: MSE(_geographic(s)), _square),
-    "rmse_lat": Kind(lambda s: RMSE(_geographic(s)), _same),
-    "mae_lat": Kind(lambda s: MAE(_geographic(s)), _same),
-    "bias_lat": Kind(lambda s: Bias(_geographic(s)), _same),
-    "psnr": Kind(lambda s: PSNR(s.data_range), lambda _: "dB", higher=True),
-    "ssim": Kind(lambda s: SSIM(s.data_range), higher=True),
-    "lpips": Kind(lambda s: _lpips(s)),
-}
-OPENSTL: dict[str, Kind] = {
-    "mse": Kind(lambda s: FrameSum(2, s.unit is None), _square),
-    "mae": Kind(lambda s: FrameSum(1, s.unit is None), _same),
-    "rmse": Kind(lambda s: FrameSum(2, s.unit is None, root=True), _same),
-    "ssim": Kind(lambda s: _bounded(s, UniformSSIM()), higher=True),
-    "psnr": Kind(lambda s: _bounded(s, UnitPSNR()), lambda _: "dB", higher=True),
-    "snr": Kind(lambda s: _bounded(s, SNR()), lambda _: "dB", higher=True),
-    "lpips": Kind(lambda s: _lpips(s)),
-}
+def absolute_error(setting: Setting) -> Statistic:
+    """Absolute errors of cells that count alike."""
+    return statistics.AbsoluteError()
 
 
-def kinds(convention: str) -> dict[str, Kind]:
-    """Every score of a convention, with those that other packages plug in under `pdr.metrics`: {name: Kind}.
-
-    Raises:
-        UsageError: there is no such convention.
-    """
-    if convention not in CONVENTIONS:
-        raise UsageError(f"--convention {convention}: use {' or '.join(CONVENTIONS)}")
-    plugged = {point.name: point.load() for point in entry_points(group="pdr.metrics")}
-    return (STANDARD if convention == "standard" else OPENSTL) | plugged
+def error(setting: Setting) -> Statistic:
+    """Errors of cells that count alike."""
+    return statistics.Error()
 
 
-def build(names: Sequence[str], setting: Setting, convention: str = "standard") -> dict[str, Score]:
-    """Scores by name.
-
-    Raises:
-        UsageError: an unknown name, with the nearest; or a score that these data do not have.
-    """
-    there = kinds(convention)
-    for name in names:
-        if name not in there:
-            raise UsageError(
-                f"--metrics {name}: no such score{_elsewhere(name, convention)}.{did_you_mean(name, there)} "
-                f"There are {', '.join(there)}"
-            )
-    return {name: there[name].make(setting) for name in names}
+def squared_error_by_area(setting: Setting) -> Statistic:
+    """Squared errors, weighted by area."""
+    return statistics.SquaredError(_area(setting))
 
 
-def mean_over_cells(values: np.ndarray, weights: np.ndarray | None, masked: bool) -> Counted:
-    """Weighted sums over cells [..., H, W] and sums of the weights; NaN cells have none."""
-    shape = values.shape[:-2]
-    if masked:
-        there = np.isfinite(values)
-        share = there * (1.0 if weights is None else weights)
-        return np.where(there, values * share, 0.0).sum(axis=(-2, -1)), share.sum(axis=(-2, -1))
-    if weights is None:
-        return values.sum(axis=(-2, -1)), np.full(shape, float(values.shape[-2] * values.shape[-1]))
-    return np.einsum("...hw,hw->...", values, weights), np.full(shape, weights.sum())
+def absolute_error_by_area(setting: Setting) -> Statistic:
+    """Absolute errors, weighted by area."""
+    return statistics.AbsoluteError(_area(setting))
 
 
-def _ones(values: np.ndarray) -> Counted:
-    return values, np.ones_like(values)
+def error_by_area(setting: Setting) -> Statistic:
+    """Errors, weighted by area."""
+    return statistics.Error(_area(setting))
 
 
-def _climatic(setting: Setting) -> Setting:
+def anomaly_correlation(setting: Setting) -> Statistic:
+    """Anomaly correlation, weighted by area on a grid of latitudes and longitudes."""
     if not setting.climate:
-        raise UsageError("--metrics acc: anomalies need a climatology, which comes with a model; name one with -m")
-    return setting
+        raise UsageError("--metrics acc: no climatology", "that of a model's training data", "name one with -m")
+    return statistics.AnomalyCorrelation(setting.area)
 
 
-def _geographic(setting: Setting) -> np.ndarray:
-    if setting.area is None:
-        raise UsageError("--metrics *_lat: area weights need a grid of latitudes and longitudes; these data have none")
-    return setting.area
+def decibels(setting: Setting) -> Statistic:
+    """PSNR of each frame."""
+    return statistics.Decibels(setting.data_range)
 
 
-def _bounded(setting: Setting, score: Score) -> Score:
-    if setting.unit is None:
-        raise UsageError(
-            "--convention openstl has ssim, psnr and snr for data on a scale of [0, 1] only; for fields it prints mse, "
-            "mae and rmse"
-        )
-    return score
+def similarity(setting: Setting) -> Statistic:
+    """SSIM of each frame."""
+    return statistics.Similarity(setting.data_range)
 
 
-def _lpips(setting: Setting) -> LPIPS:
+def perceptual_distance(setting: Setting) -> Statistic:
+    """LPIPS of each frame."""
     from pdr_cli.verification.networks import lpips
 
     if not setting.video or setting.unit is None:
-        raise UsageError("--metrics lpips: a distance between pictures; it is for video alone")
+        raise UsageError("--metrics lpips is a distance between pictures, for video alone", "", "leave it out")
     if setting.lpips is None:
         raise UsageError(
-            "--metrics lpips: it needs the weights of its network; name them with --lpips-weights FILE "
-            "(docs/conventions.md says where they come from)"
+            "--metrics lpips: no weights of its network",
+            "--lpips-weights FILE",
+            "docs/conventions.md says where the weights come from",
         )
-    return LPIPS(lpips.LPIPS.load(setting.lpips), *setting.unit)
+    return statistics.PerceptualDistance(lpips.LPIPS.load(setting.lpips), *setting.unit)
 
 
-def _elsewhere(name: str, convention: str) -> str:
-    others: Mapping[str, Kind] = OPENSTL if convention == "standard" else STANDARD
-    other = "openstl" if convention == "standard" else "standard"
-    return f" under the {convention} convention (there is under --convention {other})" if name in others else ""
+def squared_frame_sum(setting: Setting) -> Statistic:
+    """OpenSTL's squared errors: sums over a frame on the scale of [0, 1], means of fields."""
+    return statistics.FrameSum(2, setting.unit is None)
+
+
+def absolute_frame_sum(setting: Setting) -> Statistic:
+    """OpenSTL's absolute errors: sums over a frame on the scale of [0, 1], means of fields."""
+    return statistics.FrameSum(1, setting.unit is None)
+
+
+def uniform_similarity(setting: Setting) -> Statistic:
+    """OpenSTL's SSIM of each frame."""
+    return _on_unit_scale(setting, statistics.UniformSimilarity())
+
+
+def unit_decibels(setting: Setting) -> Statistic:
+    """OpenSTL's PSNR of each frame."""
+    return _on_unit_scale(setting, statistics.UnitDecibels())
+
+
+def signal_to_noise(setting: Setting) -> Statistic:
+    """OpenSTL's SNR of each frame."""
+    return _on_unit_scale(setting, statistics.SignalToNoise())
+
+
+MSE = Score(squared_error, "data²")
+RMSE = Score(squared_error, finish=np.sqrt)
+MAE = Score(absolute_error)
+BIAS = Score(error, ideal=0.0)
+ACC = Score(anomaly_correlation, "1", higher_is_better=True)
+MSE_LAT = Score(squared_error_by_area, "data²")
+RMSE_LAT = Score(squared_error_by_area, finish=np.sqrt)
+MAE_LAT = Score(absolute_error_by_area)
+BIAS_LAT = Score(error_by_area, ideal=0.0)
+PSNR = Score(decibels, "dB", higher_is_better=True)
+SSIM = Score(similarity, "1", higher_is_better=True)
+LPIPS = Score(perceptual_distance, "1")
+
+OPENSTL_MSE = Score(squared_frame_sum, "data²")
+OPENSTL_MAE = Score(absolute_frame_sum)
+OPENSTL_RMSE = Score(squared_frame_sum, finish=np.sqrt)
+OPENSTL_SSIM = Score(uniform_similarity, "1", higher_is_better=True)
+OPENSTL_PSNR = Score(unit_decibels, "dB", higher_is_better=True)
+OPENSTL_SNR = Score(signal_to_noise, "dB", higher_is_better=True)
+
+
+def family(convention: str) -> Family:
+    """The scores of a convention.
+
+    Raises:
+        UsageError: an unknown convention.
+    """
+    if convention not in choices.SCORES_BY_CONVENTION:
+        raise UsageError(f"--convention {convention} is not known", " or ".join(CONVENTIONS))
+    return choices.SCORES_BY_CONVENTION[convention]
+
+
+def find(name: str, convention: str) -> Score:
+    """A score of a convention, of an installed package, or of `module:Name`.
+
+    Raises:
+        UsageError: unknown, with the nearest names and the convention that has it; or not a `Score`.
+    """
+    known = family(convention)
+    others = [c for c, other in choices.SCORES_BY_CONVENTION.items() if name in other.own and c != convention]
+    if others and name not in known.names():
+        raise known.unknown(name).replace(way_out=f"--convention {others[0]} has it")
+    found: Any = known.find(name)
+    if not isinstance(found, Score):
+        raise UsageError(f"--metrics {name} is a {type(found).__name__}", "a pdr_cli.verification.scores.Score")
+    return found
+
+
+def build(names: Sequence[str], setting: Setting, convention: str = "standard") -> dict[str, BoundScore]:
+    """Scores by name, with their statistics.
+
+    Raises:
+        UsageError: an unknown name, or a score that is not defined for the data.
+    """
+    chosen = {name: find(name, convention) for name in names}
+    made = {maker: maker(setting) for maker in dict.fromkeys(s.statistic for s in chosen.values())}
+    return {name: BoundScore(score, made[score.statistic]) for name, score in chosen.items()}
+
+
+def title(key: str) -> str:
+    """A score, or "score:channel", as charts and tables write it: "RMSE", "bias", "RMSE of t2m"."""
+    name, _, channel = key.partition(":")
+    text = name if name == "bias" else name.upper() if len(name) <= 5 else name.replace("_", " ")
+    return f"{text} of {channel}" if channel else text
+
+
+def ideal(key: str) -> float | None:
+    """The best value of a score or "score:channel"; None where it is the lowest or the highest."""
+    return next((score.ideal for score in _own(key)), None)
+
+
+def higher_is_better(key: str) -> bool:
+    """True if more of a score, or of "score:channel", is better; False of a score of another package."""
+    return any(score.higher_is_better for score in _own(key))
+
+
+def _own(key: str) -> Iterator[Score]:
+    """Our scores of that name, of each convention."""
+    name = key.partition(":")[0]
+    for known in choices.SCORES_BY_CONVENTION.values():
+        if name in known.own:
+            yield known.find(name)
+
+
+def _area(setting: Setting) -> np.ndarray:
+    if setting.area is None:
+        raise UsageError(
+            "--metrics *_lat: the grid has no latitudes", "a grid of latitudes and longitudes", "leave out _lat"
+        )
+    return setting.area
+
+
+def _on_unit_scale(setting: Setting, statistic: Statistic) -> Statistic:
+    if setting.unit is None:
+        raise UsageError(
+            "--convention openstl: ssim, psnr and snr are not defined for fields, only for data on a scale of [0, 1]",
+            "mse, mae and rmse",
+        )
+    return statistic

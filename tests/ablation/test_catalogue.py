@@ -6,17 +6,18 @@ import pytest
 
 from pdr_cli import config
 from pdr_cli.ablation import catalogue as ablations
-from pdr_cli.ablation.catalogue import GRIDS, find
+from pdr_cli.ablation.catalogue import find
+from pdr_cli.choices import ABLATIONS
 from pdr_cli.errors import UsageError
 
 NAMED = {"loss", "init", "fusion", "lambda", "gaussians", "kernel", "downsample", "adapter", "backbones"}
 
 
 def test_every_grid_that_is_promised_is_there() -> None:
-    assert set(GRIDS) >= NAMED
+    assert set(ABLATIONS.own) >= NAMED
 
 
-@pytest.mark.parametrize("name", sorted(GRIDS))
+@pytest.mark.parametrize("name", sorted(ABLATIONS.own))
 def test_every_variant_is_a_configuration_of_its_own(name: str) -> None:
     resolved = [
         config.load("taxibj", [f"{key}={value}" for key, value in variant.settings.items()])

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import pytest
 import torch
 
 from pdr_cli import splat
 from pdr_cli.bench import render as bench_render
+from pdr_cli.commands import bench_render as command
 from pdr_cli.errors import DeviceError, PdrError, UsageError
 from pdr_cli.splat import literal, reference
 
-small = partial(bench_render.run, res=[16], gaussians=5, kernel_size=7, repeats=5, device="cpu")
+SMALL = {"res": [16], "gaussians": 5, "kernel_size": 7, "repeats": 5, "device": "cpu"}
+
+
+def small(*, as_json=False, output=None, **options):
+    """`pdr bench-render` on one small frame; its exit code."""
+    return command.run(bench_render.Options(**SMALL | options), output, as_json)
 
 
 def report(capsys, **options):
@@ -27,7 +32,7 @@ def test_rows_follow_the_schema(capsys):
     assert code == 0
     assert {"device", "torch", "threads"} <= found.keys()
     passes = ("forward", "forward+backward")
-    names = [v.name for v in bench_render.find_variants(None, torch.device("cpu"))]
+    names = [v.name for v in bench_render.find_variants([], torch.device("cpu"))]
     assert [(r["pass"], r["variant"]) for r in found["rows"]] == [(p, name) for p in passes for name in names]
     for row in found["rows"]:
         assert (row["res"], row["kernel_size"], row["gaussians"], row["channels"], row["batch"]) == (16, 7, 5, 2, 3)
@@ -92,14 +97,14 @@ def test_settings_default_to_the_nearest_of_the_paper():
 
 def test_paper_prints_its_numbers_in_a_column_of_their_own(capsys, monkeypatch):
     monkeypatch.setattr(bench_render, "PAPER_SETTINGS", {32: (7, 4), 64: (7, 4)})
-    assert bench_render.run(paper=True, backward=True, repeats=5, device="cpu", as_json=True) == 0
+    assert command.run(bench_render.Options(paper=True, backward=True, repeats=5, device="cpu"), None, True) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     figures = {(r["res"], r["pass"], r["variant"]): r["paper_a800_fps"] for r in rows}
     assert figures[32, "forward", "base"] == 1086
     assert figures[64, "forward", "base_grid"] == 803
     assert figures[64, "forward", "reference"] is None  # the paper has no such row,
     assert figures[32, "forward+backward", "base"] is None  # and timed the forward pass only
-    bench_render.run(paper=True, repeats=5, device="cpu")
+    command.run(bench_render.Options(paper=True, repeats=5, device="cpu"), None, False)
     assert "1086" in capsys.readouterr().out
 
 
@@ -124,12 +129,12 @@ def test_writes_the_same_json_to_a_file(capsys, tmp_path):
     ("options", "message"),
     [
         ({"variants": ["bass"]}, "'bass' is not known.*Did you mean 'base'"),
-        ({"kernel_size": 8}, "--kernel-size 8: expected an odd number"),
+        ({"kernel_size": 8}, "--kernel-size 8; expected an odd number"),
         ({"kernel_size": 17}, "base and base_grid cannot pad a 17 px kernel to 16 px"),
-        ({"gaussians": -1}, "--gaussians -1: expected at least 1"),
-        ({"res": [16, 1]}, "--res 1: expected at least 2"),
-        ({"repeats": 0}, "--repeats 0: expected at least 1"),
-        ({"threads": 0}, "--threads 0: expected at least 1"),
+        ({"gaussians": -1}, "--gaussians -1; expected at least 1"),
+        ({"res": [16, 1]}, "--res 1; expected at least 2"),
+        ({"repeats": 0}, "--repeats 0; expected at least 1"),
+        ({"threads": 0}, "--threads 0; expected at least 1"),
         ({"paper": True}, "--paper fixes --res"),
     ],
 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import pytest
 import torch
 
 from pdr_cli.bench import step as bench_train
+from pdr_cli.commands import bench_train as command
 from pdr_cli.config import load
 from pdr_cli.errors import DeviceError, PdrError, UsageError
 from pdr_cli.training import setup
@@ -16,8 +16,17 @@ from tests.cli import pdr
 from tests.conftest import TINY
 
 SETTINGS = [*TINY, "in_steps=2", "out_steps=3"]  # rolled out, two passes a step
-small = partial(bench_train.run, preset="taxibj", settings=SETTINGS, size=(12, 12), batch=2, repeats=2, device="cpu")
-find = partial(bench_train.find_setting, backbone=None, batch=None, settings=[], device=torch.device("cpu"))
+SMALL = {"settings": SETTINGS, "size": (12, 12), "batch": 2, "repeats": 2, "device": "cpu"}
+
+
+def small(*, as_json=False, output=None, **options):
+    """`pdr bench-train` on small frames; its exit code."""
+    return command.run(bench_train.Options(**SMALL | options), output, as_json)
+
+
+def find(preset, **options):
+    """The setting of a preset."""
+    return bench_train.Options(preset, device="cpu", **options).setting()
 
 
 class InThisProcess:
@@ -172,9 +181,9 @@ def test_writes_the_same_json_to_a_file(capsys, tmp_path):
     ("options", "message"),
     [
         ({"variants": ["pdq"]}, "'pdq' is not known.*Did you mean 'pdr'"),
-        ({"repeats": 1}, "--repeats 1: expected at least 2"),
-        ({"threads": 0}, "--threads 0: expected at least 1"),
-        ({"preset": "demo"}, "frames of preset demo are not known; add --size H W --channels C"),
+        ({"repeats": 1}, "--repeats 1; expected at least 2"),
+        ({"threads": 0}, "--threads 0; expected at least 1"),
+        ({"preset": "demo"}, "preset demo does not fix the size of its frames; expected --size H W and --channels C"),
     ],
 )
 def test_says_what_cannot_be_measured(options, message):
@@ -184,7 +193,7 @@ def test_says_what_cannot_be_measured(options, message):
 
 def test_a_size_has_two_sides():
     result = pdr("bench-train", "--size", "12")
-    assert (result.code, "--size 12: expected two numbers" in result.err) == (2, True)
+    assert (result.code, "--size 12; expected two numbers" in result.err) == (2, True)
 
 
 def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):

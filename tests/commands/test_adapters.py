@@ -13,6 +13,7 @@ import pdr_cli
 from pdr_cli import config, splat
 from pdr_cli.choices import INITIALIZATIONS
 from pdr_cli.inference import model as inference
+from pdr_cli.inference.intake import Intake
 from pdr_cli.models.gaussians.base import GaussianAdapter
 from pdr_cli.models.gaussians.control import ConvControl, MLPControl
 from pdr_cli.models.gaussians.local import LocalGS
@@ -103,11 +104,11 @@ def test_every_adapter_leaves_as_a_graph(runs: Callable[[str], Path], name: str,
 
 @pytest.mark.parametrize("name", KINDS)
 def test_report_shows_gaussians_where_there_are_some(runs: Callable[[str], Path], weather: Path, name: str) -> None:
-    from pdr_cli.drawing import page
+    from pdr_cli.verification import cases
 
     model = inference.load(runs(name) / "model.safetensors", "cpu")
-    (series,) = model.open([weather])
-    case = page.case_of(model, series, 10, "best", 1.5)
+    (series,) = Intake(model).open([weather])
+    case = cases.case_of(model, series, 10, "best", 1.5)
     if not DRAWS[name]:
         assert case.gaussians is case.painted is case.coarse is None
         return
@@ -160,7 +161,7 @@ def test_a_resumed_run_keeps_the_places_it_started_with(weather: Path, tmp_path:
     assert pdr(*base, "--preset", "demo", "-o", "whole", "--steps", "4").code == 0
     assert pdr(*base, "--preset", "demo", "-o", "cut", "--steps", "2").code == 0
     assert pdr(*base, "--preset", "demo", "-o", "cut", "--steps", "4", "--resume").code == 0
-    (_, whole, _), (_, cut, _) = (modelfile.load(tmp_path / run / "model.safetensors") for run in ("whole", "cut"))
+    whole, cut = (modelfile.read(tmp_path / run / "model.safetensors").weights for run in ("whole", "cut"))
     assert whole["adapter.anchors"].equal(cut["adapter.anchors"])
 
 

@@ -86,7 +86,7 @@ def test_a_benchmark_trains_forecasts_and_is_evaluated_from_its_own_layout(
     trained = pdr(*base)
     assert trained.code == 0, trained.err
     assert f"{windows} windows to train / validate / test" in trained.err
-    card, _, _ = modelfile.load(Path("run/model.safetensors"))
+    card = modelfile.read(Path("run/model.safetensors")).card
     assert {part for part, *_ in card.seen.entries} == {"train", "val"}
     assert len({d["sha256"] for d in card.data}) == len(card.data), "several sequences of one file are one entry"
     done = pdr("predict", folder / forecast, "-m", "run", "-o", "out.nc")

@@ -51,7 +51,7 @@ def test_the_numbers_are_those_of_predict(weather: Path, weather_run: Path) -> N
         squares = []
         for first in range(144, 160 - 8 + 1):
             truth = data.t2m.values[first + 4 : first + 8]
-            forecast = model.predict(data, init=str(data.time.values[first + 3])).values[:, 0]
+            forecast = model.predict(data, init=data.time.values[first + 3]).t2m.values
             squares.append(((forecast - truth) ** 2).mean())
     assert document["n_windows"] == len(squares) == 9
     assert document["scores"]["run"]["mse"]["overall"] == pytest.approx(np.mean(squares), rel=1e-5)
@@ -65,7 +65,7 @@ def test_a_later_file_is_all_test_and_the_training_file_is_not(
     with xr.open_dataset(weather) as data:
         data.isel(time=slice(0, 100)).to_netcdf(tmp_path / "seen.nc")
     result = pdr("evaluate", "seen.nc", "-m", weather_run)
-    assert (result.code, "used in training" in result.last) == (65, True)
+    assert (result.code, "used to train" in result.last) == (65, True)
     assert pdr("evaluate", "seen.nc", "-m", weather_run, "--split", "all").code == 0
 
 
@@ -107,7 +107,7 @@ def test_csv_plot_traffic_and_video(
     [
         (["--metrics", "rms"], 2, "Did you mean 'rmse'"),
         (["--against", "persistance"], 2, "Did you mean 'persistence'"),
-        (["--split", "tset"], 2, "use test, val, train or all"),
+        (["--split", "tset"], 2, "test, val, train or all"),
         (["-o", "scores.txt"], 2, ".json or .csv"),
         (["-o", "nowhere/scores.json"], 73, "mkdir -p"),
     ],
@@ -301,7 +301,7 @@ def weatherbench2_file(path: Path, data: xr.Dataset, inits: list[int], frames: n
 def test_forecasts_of_others_are_aligned_by_valid_time(weather: Path, weather_run: Path, tmp_path: Path) -> None:
     model, inits = pdr_cli.load(weather_run), [150, 148, 155]
     with xr.open_dataset(weather) as data:
-        frames = [model.predict(data, init=str(data.time.values[i])).values[:, 0] for i in inits]
+        frames = [model.predict(data, init=data.time.values[i]).t2m.values for i in inits]
         weatherbench2_file(
             tmp_path / "theirs.nc", data.isel(lat=slice(None, None, -1)), inits, np.stack(frames)[:, :, ::-1]
         )

@@ -18,7 +18,7 @@ def test_onnx_is_verified_and_takes_any_batch_in_data_units(weather: Path, weath
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     with xr.open_dataset(weather) as data:
         window = data.t2m.values[-4:][None, :, None]
-        forecast = pdr_cli.load(weather_run).predict(data).values
+        forecast = pdr_cli.load(weather_run).predict(data).t2m.values[:, None]
     (out,) = session.run(None, {"observed": np.repeat(window, 5, axis=0)})
     assert np.abs(out[4] - forecast).max() < 1e-3  # kelvin, of about 280
 
@@ -52,7 +52,7 @@ def test_gaussians_redraw_the_layer_they_came_from(weather: Path, weather_run: P
         values = (centre, scale, made.rotation.values, made.amplitude.values)
         tensors = [torch.from_numpy(np.asarray(v, np.float32)) for v in values]
         drawn = splat.render(*tensors, size=(int(rows), int(columns)), kernel_size=int(made.attrs["kernel_size"]))
-        layer = pdr_cli.load(weather_run).run(data.t2m.values[-4:][None, :, None]).gaussians
+        layer = pdr_cli.load(weather_run).loaded.run(data.t2m.values[-4:][None, :, None]).gaussians
     assert np.allclose(drawn.numpy(), layer[0], atol=1e-5)
 
 
@@ -65,7 +65,7 @@ def test_layers_are_drawn_and_weights_written(weather: Path, weather_run: Path, 
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["-o", "m.tflite"], 2, "use one of"),
+        (["-o", "m.tflite"], 2, "expected one of .onnx"),
         (["-o", "g.nc"], 2, "--input FILE"),
         (["-o", "nowhere/m.onnx"], 73, "mkdir -p"),
     ],

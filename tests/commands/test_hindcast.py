@@ -19,6 +19,7 @@ from pdr_cli.data.formats import cf, stored
 from pdr_cli.errors import StorageError
 from pdr_cli.inference import hindcast
 from pdr_cli.inference import model as inference
+from pdr_cli.inference.intake import Intake
 from pdr_cli.system import processes as distributed
 from tests.builders import field, weather_file
 from tests.cli import pdr
@@ -178,8 +179,8 @@ def test_numbers_that_read_back_differently_are_noticed(
 ) -> None:
     right = hindcast._fill
 
-    def wrong(job: hindcast.Hindcast, block: tuple[int, int], put: Callable, *rest: object) -> int:
-        return right(job, block, lambda start, frames: put(start, frames + 1), *rest)
+    def wrong(made: hindcast.Hindcast, block: tuple[int, int], put: Callable, *rest: object) -> int:
+        return right(made, block, lambda start, frames: put(start, frames + 1), *rest)
 
     monkeypatch.setattr(hindcast, "_fill", wrong)
     result = pdr("predict", holed, "--every-init", "-o", "h.nc", "-m", weather_run)
@@ -331,16 +332,17 @@ def test_a_failure_elsewhere_keeps_its_code_and_name(monkeypatch: pytest.MonkeyP
 
 
 def test_windows_are_read_once_and_few_are_kept(weather: Path, weather_run: Path) -> None:
-    trained = inference.load(weather_run / "model.safetensors", "cpu")
-    series = trained.open([weather])[0]
-    job = hindcast.plan(trained, series, None)
+    model = inference.load(weather_run / "model.safetensors", "cpu")
+    intake = Intake(model)
+    series = intake.open([weather])[0]
+    made = hindcast.Hindcast(hindcast.plan(intake, series, None), model, intake)
     reads: list[tuple[int, int]] = []
     from pdr_cli.data import windows
 
     source, plain = series, windows.read_frames
     windows.read_frames = lambda s, low, high: reads.append((low, high)) or plain(s, low, high)  # type: ignore[assignment]
     try:
-        job.frames(0, len(job.inits))
+        made.frames(0, len(made.plan.inits))
     finally:
         windows.read_frames = plain
     # 160 steps are five blocks of 32, each read once however many windows share it.

@@ -12,7 +12,7 @@ from tests.conftest import tiny_settings
 STEPS = 100_000
 SCRIPT = """
 import resource, sys
-from pdr_cli.app import main
+from pdr_cli.process import main
 try:
     main()
 except SystemExit as stop:

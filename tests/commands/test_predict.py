@@ -39,7 +39,7 @@ def test_python_gives_the_same_numbers(weather: Path, weather_run: Path, tmp_pat
     assert pdr("predict", weather, "-o", "forecast.nc", "-m", weather_run).code == 0
     with xr.open_dataset(weather) as given, xr.open_dataset(tmp_path / "forecast.nc") as made:
         forecast = pdr_cli.load(weather_run).predict(given)
-        assert np.array_equal(forecast.sel(channel="t2m").values, made.t2m.values)
+        assert np.array_equal(forecast.t2m.values, made.t2m.values)
 
 
 def test_orientation_inside_does_not_show_outside(weather: Path, weather_run: Path, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_data_that_do_not_fit_are_refused_with_what_was_found(weather_run: Path,
     holed[18, :2, :3] = np.nan
     cases = {
         "needs 4 steps, found 3": weather_file(tmp_path / "short.nc", 3, size=(13, 15)),
-        "a grid of 12 x 14, the model's is 13 x 15": weather_file(tmp_path / "grid.nc", 20),
+        "a grid of 12 x 14; expected the model's 13 x 15": weather_file(tmp_path / "grid.nc", 20),
         "steps of 3 h, but the model was trained on steps of 6 h": weather_file(
             tmp_path / "step.nc", 20, hours=3, size=(13, 15)
         ),

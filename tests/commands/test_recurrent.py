@@ -84,7 +84,7 @@ def test_a_frozen_predictor_is_not_taught(make_run: Callable[..., Path], weather
     run = make_run(weather, "--backbone", name, "--init-from", str(trained), "--freeze-backbone")
     assert all(term in line for line in steps_of(trained))
     assert not any(term in line for line in steps_of(run))
-    before, after = (modelfile.load(Path(one, "model.safetensors"))[1] for one in (trained, run))
+    before, after = (modelfile.read(Path(one, "model.safetensors")).weights for one in (trained, run))
     same = {key: before[key].equal(after[key]) for key in before}
     assert all(same[key] for key in same if key.startswith("predictor.")), "statistics of norms included"
     assert not all(same.values()), "adapter and fusion learn"
@@ -117,6 +117,6 @@ def test_an_interrupted_run_draws_the_same_again(weather: Path, name: str, monke
         patched.setattr(Trainer, "_step", interrupted_at_third)
         assert train("cut") == 128 + signal.SIGTERM
     assert pdr("train", "--resume", "-o", "cut", "-q").code == 0
-    whole, cut = (modelfile.load(Path(run, "model.safetensors"))[1] for run in ("whole", "cut"))
+    whole, cut = (modelfile.read(Path(run, "model.safetensors")).weights for run in ("whole", "cut"))
     assert all(whole[key].equal(cut[key]) for key in whole)
     assert [line["loss"] for line in steps_of(Path("whole"))] == [line["loss"] for line in steps_of(Path("cut"))]

@@ -32,7 +32,7 @@ def test_a_run_folder_holds_what_the_contract_says(weather_run: Path) -> None:
     assert config.load(str(weather_run / "config.toml")).train.steps == 3
     events = [line["event"] for line in lines_of(weather_run)]
     assert events == ["step", "step", "step", "validation", "finished"]
-    card, _, _ = modelfile.load(weather_run / "model.safetensors")
+    card = modelfile.read(weather_run / "model.safetensors").card
     assert (list(card.variables), card.size, str(card.step)) == (["t2m"], (13, 15), "6 h")
     assert card.training["best_step"] == 3
 
@@ -176,8 +176,8 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     assert "--resume" in err
     assert 0 < lines_of(tmp_path / "cut")[-1]["step"] < 60, "the signal came too late for this test to mean anything"
     assert pdr("train", "--resume", "-o", "cut", "-q").code == 0, "the run knows how it was started"
-    _, whole, _ = modelfile.load(Path("whole/model.safetensors"))
-    _, cut, _ = modelfile.load(Path("cut/model.safetensors"))
+    whole = modelfile.read(Path("whole/model.safetensors")).weights
+    cut = modelfile.read(Path("cut/model.safetensors")).weights
     assert all(whole[k].equal(cut[k]) for k in whole)
     steps = [line["step"] for line in lines_of(tmp_path / "cut") if line["event"] == "step"]
     assert steps == list(range(1, 61)), "each step is logged once"
@@ -185,11 +185,9 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
 
 def test_a_saved_configuration_trains_the_same_again(weather_run: Path, tmp_path: Path) -> None:
     assert pdr("train", "--preset", weather_run / "config.toml", "-o", "again", "-q").code == 0
-    (_, first, _), (card, again, _) = (
-        modelfile.load(p / "model.safetensors") for p in (weather_run, tmp_path / "again")
-    )
-    assert all(first[k].equal(again[k]) for k in first)
-    assert card.config.preset == "demo"
+    first, again = (modelfile.read(p / "model.safetensors") for p in (weather_run, tmp_path / "again"))
+    assert all(first.weights[k].equal(again.weights[k]) for k in first.weights)
+    assert again.card.config.preset == "demo"
 
 
 def test_the_coarse_forecast_may_have_a_loss_of_its_own(make_run: Callable[..., Path], weather: Path) -> None:

@@ -167,8 +167,8 @@ def test_blocks_add_up_to_the_whole() -> None:
     assert np.allclose(whole.coefficients().reshape(4, 5, 24)[2], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_turning_the_grid_turns_the_climatology() -> None:
-    usual = fitted(np.tile([10.0, 20.0, 40.0, 30.0], 10), dates(40, 6)).turned(lambda a: a[..., ::-1])
+def test_a_climatology_follows_the_orientation_of_the_grid() -> None:
+    usual = fitted(np.tile([10.0, 20.0, 40.0, 30.0], 10), dates(40, 6)).reoriented(lambda a: a[..., ::-1])
     assert usual.at(dates(1, 6))[0, 0, 0].tolist() == [12, 11, 10]
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pdr_cli.data import missing, statistics
 from pdr_cli.data.climatology import Climatology
-from pdr_cli.data.missing import Filling, Land
+from pdr_cli.data.missing import CellMask, Filling
 from pdr_cli.data.series import Series, make_series
 from pdr_cli.errors import MissingValuesError, UsageError
 
@@ -30,10 +30,10 @@ def series_of(frames: np.ndarray) -> Series:
 
 
 @given(st.integers(1, 3), st.integers(1, 7), st.integers(1, 9), st.randoms(use_true_random=False))
-def test_land_comes_back_from_its_packed_form(channels: int, height: int, width: int, random: object) -> None:
+def test_a_mask_comes_back_from_its_packed_form(channels: int, height: int, width: int, random: object) -> None:
     cells = np.random.default_rng(random.getrandbits(32)).random((channels, height, width)) < 0.3  # type: ignore[attr-defined]
-    land = Land.of(cells)
-    assert np.array_equal(Land(land.shape, land.packed).cells, cells)
+    mask = CellMask.of(cells)
+    assert np.array_equal(CellMask(mask.shape, mask.packed).cells, cells)
 
 
 def test_persisted_takes_the_last_known_value_and_before_it_the_first() -> None:
@@ -65,10 +65,10 @@ def test_a_corner_that_nothing_surrounds_persists() -> None:
     assert missing.interpolated(frames)[1, 0, 0, 0] == 1
 
 
-def test_land_is_filled_by_the_mean_whatever_the_input_says() -> None:
-    land = np.array([[[True, False]]])
+def test_never_observed_cells_are_filled_by_the_mean_whatever_the_input_says() -> None:
+    never_observed = np.array([[[True, False]]])
     known = Climatology("mean", np.full((1, 1, 1, 2), 7.0))
-    filling = Filling(np.array([4.0]), land, "none", known)
+    filling = Filling(np.array([4.0]), never_observed, "none", known)
     frames = np.array([NAN, 1.0, 99.0, NAN], np.float32).reshape(1, 2, 1, 1, 2)
     filled = filling.apply(frames, [np.arange(2.0)])
     assert np.array_equal(filled.flatten(), [4, 1, 4, NAN], equal_nan=True)
@@ -85,11 +85,11 @@ def test_each_method_says_what_stands_for_a_gap(method: str, expected: list[floa
 
 
 def test_an_unknown_method_names_the_others() -> None:
-    with pytest.raises(UsageError, match="--fill-missing zeros: use persist, mean or interp"):
+    with pytest.raises(UsageError, match="--fill-missing zeros is not known; use persist, mean or interp"):
         missing.check_method("zeros")
 
 
-def test_a_survey_tells_land_from_gaps() -> None:
+def test_a_survey_tells_never_observed_cells_from_gaps() -> None:
     frames = np.ones((100, 2, 4, 5))
     frames[:, 0, :2, 0] = NAN
     frames[:, 1, 3, 3] = NAN
@@ -98,9 +98,9 @@ def test_a_survey_tells_land_from_gaps() -> None:
     series = series_of(frames)
     found = statistics.survey([series], [(0, 0, 70)], [(0, 78, 100)], 100, 0)
     assert found is not None
-    assert np.argwhere(found.land).tolist() == [[0, 0, 0], [0, 1, 0], [1, 3, 3]]
+    assert np.argwhere(found.never_observed).tolist() == [[0, 0, 0], [0, 1, 0], [1, 3, 3]]
     assert np.flatnonzero(found.broken[0]).tolist() == [30, *range(80, 100)]
-    # 92 of the 100 frames were looked at, of 40 values each; 3 of land in each, 1 gap, and 20 later ones.
+    # 92 of the 100 frames were looked at, of 40 values each; 3 never observed in each, 1 gap, and 20 later ones.
     assert found.share == pytest.approx((92 * 3 + 1 + 20) / (92 * 40))
     assert statistics.survey([series_of(np.ones((9, 1, 3, 3)))], [(0, 0, 9)], [], 100, 0) is None
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pdr_cli.data import regrid
-from pdr_cli.data.series import Series, make_series, orient, read_frames, reordered, wraps
+from pdr_cli.data.series import Series, make_series, read_frames
 from pdr_cli.errors import GridError
 
 LON = {"units": "degrees_east"}
@@ -73,44 +73,3 @@ def test_conservative_takes_the_mean_over_the_plane() -> None:
         given, ("north", np.array([60.0, 20.0]), {}), ("east", np.array([30.0, 50.0]), {}), "conservative"
     )
     assert read_frames(out, 0, 1)[0, 0] == pytest.approx(np.array([[120 + 90, 120 + 150], [40 + 90, 40 + 150]]))
-
-
-@pytest.mark.parametrize(
-    ("values", "round_the_globe"),
-    [
-        (np.arange(0.0, 360, 2.5), True),
-        (np.arange(-180.0, 180, 5.625), True),
-        (np.arange(0.0, 360, 0.1, dtype=np.float32), True),
-        (np.arange(0.0, 361, 2.5), False),
-        (np.arange(0.0, 355, 2.5), False),
-        (np.arange(200.0, 331, 2.5), False),
-    ],
-)
-def test_a_circle_is_its_span_and_one_step(values: np.ndarray, round_the_globe: bool) -> None:
-    assert wraps(values) == round_the_globe
-
-
-def test_a_column_that_comes_twice_is_cut_and_comes_back() -> None:
-    lon = np.arange(0.0, 361, 45)
-    turn = orient(np.arange(3.0), lon, np.arange(3.0), np.arange(0.0, 360, 45))
-    frames = np.random.default_rng(0).random((2, 3, 9))
-    frames[..., -1] = frames[..., 0]
-    assert turn.apply(frames).shape == (2, 3, 8)
-    assert np.array_equal(turn.invert(turn.apply(frames)), frames)
-
-
-@pytest.mark.parametrize("width", [0.1, 0.25, 5.0])
-def test_longitudes_agree_within_a_thousandth_of_their_own_cell(width: float) -> None:
-    lon = np.arange(0, 360, width)
-    west = np.sort((lon + 180) % 360 - 180) + 0.9e-3 * width
-    assert orient(None, west, None, lon).roll_x != 0
-    with pytest.raises(GridError):
-        orient(None, west + 0.2e-3 * width, None, lon)
-
-
-def test_frames_in_another_order_are_read_by_that_order() -> None:
-    given = plane(np.arange(2.0), np.arange(3.0), steps=6)
-    order = np.array([3, 4, 5, 2, 0, 1])
-    turned = reordered(given, order)
-    assert turned.time.values.tolist() == order.tolist()
-    assert read_frames(turned, 1, 5)[:, 0, 0, 0].tolist() == [400, 500, 200, 0]

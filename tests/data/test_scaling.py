@@ -45,13 +45,13 @@ def test_apply_and_invert_are_inverse_for_each_scaling() -> None:
     assert (minmax.min(), minmax.max()) == (pytest.approx(0, abs=1e-5), pytest.approx(1, abs=1e-5))
 
 
-def test_auto_goes_by_the_kind_of_file() -> None:
+def test_auto_goes_by_the_kind_of_data() -> None:
     frames = np.random.default_rng(1).uniform(0, 255, (60, 1, 5, 5))
     found = statistics.measure([(series_of(frames), 0, 60)], 100, 0)
     assert scaling.fit("auto", series_of(frames, kind="video"), found).scale == (255.0,)
-    assert scaling.fit("auto", series_of(frames, kind="weather"), found) == scaling.fit(
-        "standard", series_of(frames), found
-    )
+    assert scaling.fit("auto", series_of(frames), found) == scaling.fit("standard", series_of(frames), found)
+    traffic = series_of(frames, kind="traffic")
+    assert scaling.fit("auto", traffic, found) == scaling.fit("minmax", traffic, found)
 
 
 def test_missing_values_are_counted_with_variable_and_time() -> None:
@@ -61,9 +61,11 @@ def test_missing_values_are_counted_with_variable_and_time() -> None:
         statistics.measure([(series_of(frames), 0, 10)], 100, 0)
 
 
-def test_a_constant_channel_is_refused() -> None:
-    series = series_of(np.full((20, 1, 4, 4), 7.0))
-    with pytest.raises(DataError, match="v0 is 7 everywhere"):
+def test_a_constant_channel_is_refused_with_its_own_value() -> None:
+    frames = np.random.default_rng(0).random((20, 3, 4, 4))
+    frames[:, 1] = 7
+    series = series_of(frames)
+    with pytest.raises(DataError, match=r"v\.nc: v1 is 7 everywhere in the training period"):
         scaling.fit("standard", series, statistics.measure([(series, 0, 20)], 100, 0))
 
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from pdr_cli import config
-from pdr_cli.data import splits, times, windows
+from pdr_cli.data import seen, splits, times, windows
 from pdr_cli.data.formats import hdf5
+from pdr_cli.data.rules import Periods, Rules
 from pdr_cli.data.series import LazyFrames, Series, make_series
-from pdr_cli.data.splits import Rules
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache
 from pdr_cli.errors import TimeError
@@ -32,21 +32,19 @@ def test_no_test_window_shares_a_frame_with_anything_seen() -> None:
     series = [series_with(list(range(400)))]
     parts = splits.split(series, RULES)
     cache = FrameCache(series, 1)
-    known = splits.seen(series, [""], parts, HOUR)
+    known = seen.of(series, [""], parts, HOUR)
     all_windows = windows.cut(series, [(0, 0, 400)], 4, 4, HOUR, cache)
-    test = splits.select(all_windows, [""], known, "test")
+    test = seen.select(all_windows, [""], known, "test")
     assert frames_of(test) == set(range(328, 400))
-    assert frames_of(splits.select(all_windows, [""], known, "train")) == set(range(280))
-    assert frames_of(splits.select(all_windows, [""], known, "val")) == set(range(288, 320))
+    assert frames_of(seen.select(all_windows, [""], known, "train")) == set(range(280))
+    assert frames_of(seen.select(all_windows, [""], known, "val")) == set(range(288, 320))
 
 
 def test_a_later_file_is_all_test_data() -> None:
-    known = splits.seen(
-        [series_with(list(range(400)))], [""], splits.split([series_with(list(range(400)))], RULES), HOUR
-    )
+    known = seen.of([series_with(list(range(400)))], [""], splits.split([series_with(list(range(400)))], RULES), HOUR)
     later = [series_with(list(range(1000, 1100)))]
     whole = windows.cut(later, [(0, 0, 100)], 4, 4, HOUR, FrameCache(later, 1))
-    assert len(splits.select(whole, [""], known, "test")) == len(whole) == 93
+    assert len(seen.select(whole, [""], known, "test")) == len(whole) == 93
 
 
 def test_clips_are_split_as_wholes_and_known_by_their_content() -> None:
@@ -56,11 +54,11 @@ def test_clips_are_split_as_wholes_and_known_by_their_content() -> None:
     assert [p[0] for p in parts.val] == [7]
     assert [p[0] for p in parts.test] == [8, 9]
     hashes = [f"clip{i}" for i in range(10)]
-    known = splits.seen(clips, hashes, parts, HOUR)
-    # In another order, under other names: what was seen is told by the hash.
-    turned = list(reversed(hashes))
+    known = seen.of(clips, hashes, parts, HOUR)
+    # In another order, under other names: hashes tell which clips were seen.
+    reordered = list(reversed(hashes))
     whole = windows.cut(clips, [(n, 0, 30) for n in range(10)], 4, 4, HOUR, FrameCache(clips, 1))
-    assert {int(n) for n, _ in splits.select(whole, turned, known, "test").places} == {0, 1}
+    assert {int(n) for n, _ in seen.select(whole, reordered, known, "test").places} == {0, 1}
 
 
 def test_too_few_steps_say_how_many_are_needed() -> None:
@@ -69,7 +67,7 @@ def test_too_few_steps_say_how_many_are_needed() -> None:
 
 
 def test_gap_is_counted_in_time_of_the_models_step() -> None:
-    known = splits.seen(
+    known = seen.of(
         [series_with(list(range(0, 1200, 3)))],
         [""],
         splits.split([series_with(list(range(400)))], RULES),
@@ -94,7 +92,7 @@ def span(series: Series, periods: list[splits.Period]) -> list[tuple[str, str]]:
     return [(times.label(series.time.values[a]), times.label(series.time.values[b - 1])) for _, a, b in periods]
 
 
-WEATHER = Rules(0.1, 0.2, 12, 12, "2010/2015", "2016", "2017/2018")
+WEATHER = Rules(0.1, 0.2, 12, 12, Periods("2010/2015", "2016", "2017/2018"))
 
 
 def test_periods_are_kept_apart_by_one_window() -> None:
@@ -104,9 +102,9 @@ def test_periods_are_kept_apart_by_one_window() -> None:
     assert span(series, parts.train) == [("2010-01-01 00:00", "2015-12-30 23:00")]
     assert span(series, parts.val) == [("2016-01-01 00:00", "2016-12-30 23:00")]
     assert span(series, parts.test) == [("2017-01-01 00:00", "2018-12-31 23:00")]
-    known = splits.seen([series], [""], parts, HOUR)
+    known = seen.of([series], [""], parts, HOUR)
     whole = windows.cut([series], [(0, 0, series.sizes["time"])], 12, 12, HOUR, FrameCache([series], 1))
-    assert len(splits.select(whole, [""], known, "test")) == 17520 - 23
+    assert len(seen.select(whole, [""], known, "test")) == 17520 - 23
 
 
 @pytest.mark.parametrize(
@@ -128,10 +126,10 @@ def test_published_validation_is_the_test_set_without_a_gap() -> None:
     assert parts.val == parts.test
     assert (parts.gap, len(parts.train), parts.train[0][:2]) == (0, 1, (0, 0))
     # What such a model was chosen on is recorded as seen, so nothing of it is test data for an honest evaluation.
-    known = splits.seen(series, [""], parts, HOUR)
+    known = seen.of(series, [""], parts, HOUR)
     found = splits.benchmark_windows(series, data, "test", FrameCache(series, 1))
-    assert len(splits.select(found, [""], known, "test")) == 0
-    assert len(splits.select(found, [""], known, "val")) == len(found)
+    assert len(seen.select(found, [""], known, "test")) == 0
+    assert len(seen.select(found, [""], known, "val")) == len(found)
 
 
 def test_the_test_years_alone_have_published_windows() -> None:
@@ -149,7 +147,7 @@ def test_years_that_are_not_there_are_named_with_the_way_out() -> None:
 
 def test_the_last_days_are_the_test_and_the_last_of_the_rest_validates() -> None:
     series = axis("2015-01-01", "2015-04-11", 30)  # 100 days of 48 slots
-    parts = splits.split([series], Rules(0.1, 0.15, 4, 4, test_period="28d"))
+    parts = splits.split([series], Rules(0.1, 0.15, 4, 4, Periods(test="28d")))
     # 28 days are 1344 of 4800 slots: the test begins at 3456. A tenth of 3456 validates: from round(3110.4) on; each
     # earlier part gives up 8 slots.
     assert (parts.train, parts.val, parts.test) == ([(0, 0, 3102)], [(0, 3110, 3448)], [(0, 3456, 4800)])
@@ -157,7 +155,7 @@ def test_the_last_days_are_the_test_and_the_last_of_the_rest_validates() -> None
 
 def test_days_that_are_more_than_half_of_the_data_give_way_to_the_fractions() -> None:
     series = axis("2015-01-01", "2015-02-10", 30)  # 40 days
-    parts = splits.split([series], Rules(0.1, 0.15, 4, 4, test_period="28d"))
+    parts = splits.split([series], Rules(0.1, 0.15, 4, 4, Periods(test="28d")))
     # 15 % of 1920 slots are 288, of which the first 8 are the gap.
     assert parts.test == [(0, 1640, 1920)]
     assert parts.rule == "in time, 8 steps between parts"
@@ -168,7 +166,7 @@ def test_periods_hold_in_calendars_without_leap_days() -> None:
     series = make_series(
         np.zeros((len(when), 1, 4, 4), np.float32), when, {"t": {}}, {}, kind="weather", files=["t.nc"]
     )
-    parts = splits.split([series], Rules(0.1, 0.1, 2, 2, "2000/2001-06", "2002-02/2002", "2003"))
+    parts = splits.split([series], Rules(0.1, 0.1, 2, 2, Periods("2000/2001-06", "2002-02/2002", "2003")))
     # 2000 and January to June 2001: 365 + 181 days; February to December 2002 from day 2 * 365 + 31, less the gap of 4.
     assert (parts.train, parts.val, parts.test) == ([(0, 0, 546)], [(0, 761, 1091)], [(0, 1095, 1460)])
 
@@ -177,7 +175,7 @@ def test_short_days_of_traffic_are_used_or_dropped_by_the_protocol(tmp_path: Pat
     series = [hdf5.read(sorted(taxibj_files(tmp_path, 8, short=[(13, 2), (16, 6)]).glob("*.h5")))]
     # Four years of 8 days of 48 slots, two days of 40: 1536 - 16 = 1520 slots.
     assert series[0].sizes["time"] == 1520
-    honest = Rules(0.1, 0.15, 4, 4, test_period="3d")
+    honest = Rules(0.1, 0.15, 4, 4, Periods(test="3d"))
     parts = splits.split(series, honest)
     # The last three days are 48 + 40 + 48 slots, a gap of 8 slots in the middle.
     assert parts.test == [(0, 1384, 1520)]
@@ -206,13 +204,11 @@ def test_clips_that_come_split_validate_on_whole_training_clips() -> None:
 def test_dates_of_other_data_give_way_to_the_fractions_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
     # 400 hours from 2020 on, none of them in the years that WeatherBench is split by.
     series = [series_with(list(range(400)))]
-    dated = Rules(0.1, 0.2, 4, 4, train_period="2010/2015", val_period="2016", test_period="2017/2018")
+    dated = Rules(0.1, 0.2, 4, 4, Periods("2010/2015", "2016", "2017/2018"))
     with caplog.at_level("WARNING", logger="pdr"):
         parts = splits.split(series, dated)
     assert parts == splits.split(series, RULES)
     assert "no time of train_period 2010/2015, val_period 2016, test_period 2017/2018" in caplog.text
     # One of the years being there makes it a mistake to be mended.
     with pytest.raises(TimeError, match="no steps to validate on"):
-        splits.split(
-            series, Rules(0.1, 0.2, 4, 4, train_period="2019/2021", val_period="2016", test_period="2017/2018")
-        )
+        splits.split(series, Rules(0.1, 0.2, 4, 4, Periods("2019/2021", "2016", "2017/2018")))

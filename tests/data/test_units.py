@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,34 @@ from pdr_cli.data import units
 from pdr_cli.data.series import Series, make_series, read_frames
 from pdr_cli.data.units import UnitsError
 
-SPELLINGS = [(quantity, text) for quantity, rows in units.TABLE.items() for texts, _, _ in rows for text in texts]
+UNITS = [(quantity, unit) for quantity, rows in units.TABLE.items() for unit in rows]
+
+
+def words_of(symbol: str) -> list[str]:
+    """A symbol, its other words, and the plurals of those that are words."""
+    found = [symbol, *units.WORDS.get(symbol.lower(), ())]
+    return found + [f"{word}s" for word in found if len(word) > 4 and word.isalpha()]
+
+
+@st.composite
+def spellings(draw: st.DrawFn, unit: str) -> str:
+    """A unit of the table, written in one of the ways that files write it: any words, powers, products and case."""
+    factors = [re.fullmatch(r"(.*?)(-?\d+)?", factor).groups() for factor in unit.split()]  # type: ignore[union-attr]
+    raised, product, divide = draw(st.sampled_from(["", "**", "^"])), draw(st.sampled_from(" .*")), draw(st.booleans())
+    text = ""
+    for symbol, power in factors:
+        number, below = int(power or 1), divide and text != "" and int(power or 1) < 0
+        number = -number if below else number
+        word = draw(st.sampled_from(words_of(symbol))) if symbol else str(number)
+        written = word if not symbol or number == 1 else f"{word}{raised}{number}"
+        text += (draw(st.sampled_from(["/", " / ", " per "])) if below else product if text else "") + written
+    return draw(st.sampled_from([text, f" {text} ", text.lower(), text.upper()]))
+
+
+@st.composite
+def two_spellings(draw: st.DrawFn) -> tuple[str, str]:
+    unit = draw(st.sampled_from(UNITS))[1]
+    return draw(spellings(unit)), draw(spellings(unit))
 
 
 def series_in(*of: str, value: float = 15.0) -> Series:
@@ -38,23 +67,72 @@ def test_common_units_are_converted(given: str, wanted: str, value: float, expec
     assert how.invert(np.float64(expected)) == pytest.approx(value, rel=1e-6)
 
 
+@given(two_spellings())
+def test_all_spellings_of_a_unit_need_no_conversion(two: tuple[str, str]) -> None:
+    assert units.conversion(*two) is None
+
+
 @pytest.mark.parametrize(
-    ("one", "other"), [("K", "degK"), ("m s-1", "m/s"), ("m s**-1", "m s^-1"), ("hPa", "mb"), ("", "K")]
+    ("one", "other"),
+    [
+        ("K", "degK"),
+        ("k", "degrees kelvin"),
+        ("degC", "degrees_Celsius"),
+        ("deg_C", "° C"),
+        ("c", "°C"),
+        ("F", "F"),
+        ("degree_F", "fahrenheit"),
+        ("hPa", "mbar"),
+        ("mb", "MB"),
+        ("millibars", "hectopascal"),
+        ("m s-1", "meters per second"),
+        ("m s-1", "metres/sec"),
+        ("m.s-1", "m s^(-1)"),
+        ("m s**-1", "m s⁻¹"),
+        ("m/s", "m·s⁻¹"),
+        ("kmh", "km/hr"),
+        ("kg m-2 s-1", "mm s-1"),
+        ("kg/m2/s", "kg/(m^2 s)"),
+        ("kg m**-2 s**-1", "kg*m-2*s-1"),
+        ("W/m²", "W m**-2"),
+        ("m**2 s**-2", "J/kg"),
+        ("(0 - 1)", "kg kg**-1"),
+        ("0-1", "1"),
+        ("counts", "count"),
+        ("degrees", "deg"),
+        # Not in the table, but the same.
+        ("Pa s**-1", "Pa/s"),
+        ("m of water equivalent", "M OF WATER EQUIVALENT"),
+        ("", "K"),
+    ],
 )
 def test_spellings_of_one_unit_need_no_conversion(one: str, other: str) -> None:
     assert units.conversion(one, other) is None
+    assert units.conversion(other, one) is None
 
 
-@pytest.mark.parametrize(("given", "wanted"), [("K", "Pa"), ("mm", "mm h-1"), ("counts of cars", "K")])
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("K", "Pa"),
+        ("mm", "mm h-1"),
+        ("counts of cars", "K"),
+        ("Mb", "mbar"),
+        ("MPa", "Pa"),
+        ("ms", "m"),
+        ("m s", "m s-1"),
+        ("0.1 m", "0.01 m"),
+    ],
+)
 def test_what_is_not_the_same_quantity_is_refused(given: str, wanted: str) -> None:
     with pytest.raises(UnitsError, match="cannot be converted"):
         units.conversion(given, wanted)
 
 
-@given(st.sampled_from(SPELLINGS), st.floats(-100, 100))
+@given(st.sampled_from(UNITS), st.floats(-100, 100))
 def test_every_conversion_comes_back(one: tuple[str, str], value: float) -> None:
-    for quantity, text in SPELLINGS:
-        if quantity == one[0] and (how := units.conversion(one[1], text)) is not None:
+    for other in units.TABLE[one[0]]:
+        if (how := units.conversion(one[1], other)) is not None:
             back = how.invert(how.apply(np.float64(value)).astype(np.float64))
             # Both ways are rounded to float32; an offset of 273.15 leaves 3e-5, a factor of 100 carries it on.
             assert back == pytest.approx(value, rel=1e-5, abs=1e-4)
@@ -71,7 +149,7 @@ def test_a_series_is_read_in_the_models_units_and_written_in_its_own() -> None:
     assert back.attrs["variables"] == series.attrs["variables"]
 
 
-def test_a_series_that_says_no_units_is_in_the_models() -> None:
+def test_a_series_without_units_is_in_the_models() -> None:
     series = units.to_model(series_in(""), {"v0": {"units": "K"}})
     assert series.attrs["variables"]["v0"]["units"] == "K"
     assert (series.values == 15).all()
@@ -82,3 +160,13 @@ def test_units_that_cannot_be_converted_name_the_variable_and_the_way_out() -> N
         UnitsError, match=r"v\.nc: v0: units 'Pa' cannot be .* 'K'; .* ncatted -a units,v0,o,c,'K' FILE"
     ):
         units.to_model(series_in("Pa"), {"v0": {"units": "K"}})
+
+
+def test_quantities_are_known_by_any_spelling() -> None:
+    assert [units.quantity(u) for u in ("Counts", "degrees Celsius", "J kg**-1", "cars", "")] == [
+        "count",
+        "temperature",
+        "geopotential",
+        None,
+        None,
+    ]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pdr_cli.data import samples
-from pdr_cli.drawing.page import Case
+from pdr_cli.verification.cases import Case
 
 SCALES = {"pdr": 1.0, "persistence": 1.5, "climatology": 3.0}
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pdr_cli.drawing import page, summary
 from pdr_cli.errors import OutputError
-from pdr_cli.inference import model as inference
+from pdr_cli.verification.cases import Case
 from tests.drawing.documents import case, cases, document, everything
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -129,7 +129,7 @@ def test_names_are_text_whatever_they_contain(name):
     made = everything()
     text = repr(made).replace("'pdr'", repr(name)).replace("'t2m'", repr(name)).replace("'K'", repr(name))
     made = eval(text)  # the document above, with the name in every place a name can be
-    shown = page_of(made, [page.Case(**(vars(case("best")) | {"model": name}))])
+    shown = page_of(made, [Case(**(vars(case("best")) | {"model": name}))])
     assert shown.mistakes == []
     assert shown.tags["script"] == 0
     assert shown.tags["b"] == 1  # the headline's figure
@@ -280,30 +280,3 @@ def test_a_page_that_cannot_be_written_is_refused_before_any_work(tmp_path):
     assert (tmp_path / "report").read_text() == "mine"
     with pytest.raises(OutputError, match="name another report"):
         page.write(tmp_path / "nosuffix", document())
-
-
-@pytest.mark.parametrize("steps", [0, 6])
-def test_a_case_is_the_models_own_forecast(weather, weather_run, steps):
-    """The window of 4 frames that starts at 10 ends at 13; its forecast is `Model.forecast` from there, bit for bit."""
-    model = inference.load(weather_run / "model.safetensors", "cpu")
-    (series,) = model.open([weather])
-    made = page.case_of(model, series, 10, "best", 1.5, steps=steps)
-    expected = model.forecast(series, 13, steps or None)
-    assert np.array_equal(made.forecast.values, expected.values)
-    assert np.array_equal(made.forecast.time.values, made.truth.time.values)
-    assert np.array_equal(made.observed.time.values, series.time.values[10:14])
-    assert np.array_equal(made.truth.values, series.values[14 : 14 + (steps or 4)])
-    assert made.coarse.shape == made.painted.shape == expected.shape
-    assert (made.label, made.score, made.model) == ("best", 1.5, weather_run.name)
-    assert made.gaussians["x"].shape == (9,)
-
-
-def test_gaussians_are_those_of_the_last_frame_asked_for(weather, weather_run):
-    from pdr_cli.export import gaussians
-
-    model = inference.load(weather_run / "model.safetensors", "cpu")
-    (series,) = model.open([weather])
-    drawn = gaussians.of_forecast(model, series, model.observe(series, 13), 6)
-    assert np.array_equal(drawn.time.values, series.time.values[14:20])
-    made = page.case_of(model, series, 10, "best", 1.5, steps=6)
-    assert np.array_equal(made.gaussians["amplitude"], drawn.amplitude.values[-1])

@@ -75,10 +75,10 @@ def read_forecast(path: Path) -> Parts:
 
 
 def read_model(path: Path) -> Parts:
-    card, weights, climatology = modelfile.load(path)
-    modelfile.load_card(path)
+    read = modelfile.read(path)
+    modelfile.read_header(path)
     inference.load(path, "cpu")
-    return [card.to_json(), *(w.numpy() for w in weights.values()), climatology.coefficients]
+    return [read.card.to_json(), *(w.numpy() for w in read.weights.values()), read.climatology.coefficients]
 
 
 def read_state(path: Path) -> Parts:

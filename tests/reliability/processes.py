@@ -24,7 +24,7 @@ def another_process(code: str, *arguments: str | Path) -> Iterator[subprocess.Po
         started.communicate()
 
 
-LOCKS = "import sys\nfrom pdr_cli import files\nheld = files.locked(sys.argv[1])\nheld.__enter__()"
+LOCKS = "import sys\nfrom pdr_cli.system import locks\nheld = locks.locked(sys.argv[1])\nheld.__enter__()"
 WRITES = "import sys, h5py\nout = h5py.File(sys.argv[1], 'a')"
 
 

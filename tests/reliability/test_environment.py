@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pdr_cli import app
+from pdr_cli import process
 from pdr_cli.inference import model as inference
 from pdr_cli.system import logs
 from tests.builders import weather_file
@@ -133,7 +133,7 @@ def test_a_bug_says_so_with_its_traceback(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(presets, "run", lambda _: {}["nothing"])
     monkeypatch.setattr(sys, "argv", ["pdr", "presets"])
     with pytest.raises(SystemExit) as stopped:
-        app.main()
+        process.main()
     lines = capsys.readouterr().err.splitlines()
     assert stopped.value.code == 1
     assert "Traceback (most recent call last):" in lines[0]

@@ -84,7 +84,7 @@ def test_a_cell_that_one_frame_alone_lacks_is_a_fault(coast: Path, coast_run: Pa
 
 
 def test_the_model_knows_its_land(coast_run: Path) -> None:
-    card, _, _ = modelfile.load(coast_run / "model.safetensors")
+    card = modelfile.read(coast_run / "model.safetensors").card
     assert card.land is not None
     assert np.argwhere(card.land.cells[0]).tolist() == [[y, x] for y in range(4) for x in range(5)]
 

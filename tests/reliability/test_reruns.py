@@ -93,7 +93,7 @@ def test_being_up_to_date_needs_no_torch(
     predict: Callable[..., tuple[int, str, str]], weather: Path, weather_run: Path
 ) -> None:
     assert predict()[0] == 0
-    script = "import sys\nsys.modules['torch'] = None\nfrom pdr_cli.app import main\nmain()"
+    script = "import sys\nsys.modules['torch'] = None\nfrom pdr_cli.process import main\nmain()"
     arguments = ["predict", weather, "-o", "f.nc", "-m", weather_run, "--skip-existing"]
     done = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=False
@@ -159,7 +159,7 @@ def test_another_grid_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.Monk
         raise GridError("another grid")
 
     with pytest.raises(GridError):
-        request.settled(refuse, [], wait=60)
+        request.when_ready(refuse, [], wait=60)
 
 
 def test_a_file_that_grows_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_a_file_that_grows_while_it_is_read_is_read_again(tmp_path: Path, monkey
         return read[-1]
 
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    assert request.settled(ask, [path], wait=60) == 2  # bytes, after two changes
+    assert request.when_ready(ask, [path], wait=60) == 2  # bytes, after two changes
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADFD, errno.EOPNOTSUPP])

@@ -119,7 +119,7 @@ def test_a_forecast_names_the_model_it_was_made_with_though_training_replaces_it
 def test_the_model_before_the_best_is_kept(make_run: Callable[..., Path], weather: Path) -> None:
     # At the usual rate, the validation of every other step is better than the one before.
     folder = RunFolder(make_run(weather, "--steps", "40", "--set", "train.batch=64"))
-    steps = [modelfile.load_card(p).training["best_step"] for p in (folder.previous_model, folder.model)]
+    steps = [modelfile.read_header(p).card.training["best_step"] for p in (folder.previous_model, folder.model)]
     assert steps[0] < steps[1]
 
 

@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 
 from pdr_cli.runs import modelfile
+from pdr_cli.system import hashes
 from tests.cli import pdr
 
 
@@ -83,16 +84,16 @@ def test_weights_of_another_network_are_refused(weather: Path, model: Path) -> N
 
 
 def test_the_climatology_comes_back_with_its_kind(weather_run: Path) -> None:
-    usual = modelfile.load(weather_run / "model.safetensors")[2]
+    usual = modelfile.read(weather_run / "model.safetensors").climatology
     # 160 steps of 6 hours, of which 70 % are for training: 28 days.
     assert usual.description == "hour of day, 4 weeks of training"
 
 
 def test_a_model_of_format_1_is_read_as_it_was_meant(model: Path) -> None:
-    mornings = modelfile.load(model)[2].coefficients[[1]].copy()
+    mornings = modelfile.read(model).climatology.coefficients[[1]].copy()
     rewrite_header(model, lambda header: {k: v for k, v in header.items() if k != "climatology"})
     rewrite_card(model, lambda card: card | {"format_version": 1})
-    old = modelfile.load(model)[2]
+    old = modelfile.read(model).climatology
     assert (old.kind, old.covered) == ("day", 0)
     when = np.array(["2020-02-03T06:00"], "datetime64[ns]")
     assert np.array_equal(old.at(when), mornings)
@@ -106,13 +107,38 @@ def test_the_one_mean_frame_of_format_1_was_of_clips(model: Path) -> None:
 def test_a_model_of_format_2_is_checked_by_the_hash_of_its_tensors(
     weather: Path, weather_run: Path, model: Path
 ) -> None:
-    _, weights, usual = modelfile.load(weather_run / "model.safetensors")
+    current = modelfile.read(weather_run / "model.safetensors")
     rewrite_card(model, lambda card: card | {"format_version": 2})
-    _, old, climatology = modelfile.load(model)
-    assert all(weights[k].equal(old[k]) for k in weights)
-    assert climatology.kind == usual.kind
+    old = modelfile.read(model)
+    assert all(current.weights[k].equal(old.weights[k]) for k in current.weights)
+    assert old.climatology.kind == current.climatology.kind
     flip_a_bit(model, -1000)
     assert "SHA-256" in code_and_message(weather, model)[1]
+
+
+def test_a_model_of_format_3_has_the_kind_of_its_file_format(model: Path) -> None:
+    def of_format_3(card: dict[str, Any]) -> dict[str, Any]:
+        del card["kind"]
+        return card | {"format": "hdf5", "format_version": 3}
+
+    rewrite_card(model, of_format_3)
+    assert modelfile.read(model).card.kind == modelfile.read_header(model).card.kind == "traffic"
+
+
+def test_the_hash_is_of_the_bytes_that_are_parsed_though_the_file_is_replaced(
+    weather_run: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = hashes.sha256(model)
+    parse = modelfile._header
+
+    def replaced(content: bytes, path: Path) -> dict[str, str]:
+        path.write_bytes(b"another model")
+        return parse(content, path)
+
+    monkeypatch.setattr(modelfile, "_header", replaced)
+    assert modelfile.read(model).sha256 == before
+    model.write_bytes((weather_run / "model.safetensors").read_bytes())
+    assert modelfile.read_header(model).sha256 == before
 
 
 def test_there_is_a_step_from_every_older_format() -> None:

@@ -23,8 +23,8 @@ STILL = ("--set", "train.lr=1e-12")  # a step this small moves no weight that ca
 
 
 def load(run: Path) -> tuple[ModelCard, dict[str, Tensor]]:
-    card, weights, _ = modelfile.load(run / "model.safetensors")
-    return card, weights
+    read = modelfile.read(run / "model.safetensors")
+    return read.card, read.weights
 
 
 def predictor_of(run: Path) -> dict[str, Tensor]:

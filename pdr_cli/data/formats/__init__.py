@@ -91,7 +91,7 @@ def detect(path: Path) -> str:
     Raises:
         DataError: empty, or of no known format.
     """
-    with damage.named(path):
+    with damage.reading(path):
         return _detect(path)
 
 
@@ -159,7 +159,7 @@ def open_series(
     kind = _kind_of(paths)
     if resample_fps and kind != "video":
         raise UsageError(f"--resample-fps is for video files, but {paths[0]} is {NAMES.get(kind, kind)}")
-    with damage.named(paths[0]):
+    with damage.reading(paths[0]):
         if kind == "netcdf":
             return [netcdf.read(paths, variables, rename)]
         if kind == "zarr":
@@ -200,7 +200,7 @@ def open_fields(path: Path) -> xr.Dataset:
     kind = detect(path)
     if kind not in ("netcdf", "zarr"):
         raise DataError(f"{path} is {kind}; fields with their coordinates are read from NetCDF and Zarr")
-    with damage.named(path):
+    with damage.reading(path):
         return zarr.open_dataset(path) if kind == "zarr" else netcdf.open_dataset(path)
 
 

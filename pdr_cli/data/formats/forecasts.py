@@ -24,7 +24,8 @@ from pdr_cli.data import formats
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import cf, netcdf
-from pdr_cli.data.series import Orientation, Series
+from pdr_cli.data.grid import Orientation, orient
+from pdr_cli.data.series import Series
 from pdr_cli.data.times import DAY, Step
 from pdr_cli.errors import DataError, GridError, PdrError, TimeError, VariableError, did_you_mean
 
@@ -83,7 +84,7 @@ class ForecastFile:
         paths: the files.
         variables: channels, by the names they were asked for.
         units: of each; empty where the file gives none.
-        y, x: coordinates of the grid as the file has them, or None; for `series.orient`.
+        y, x: coordinates of the grid as the file has them, or None; for `grid.orient`.
         layout: where the times were found, in words.
     """
 
@@ -154,7 +155,7 @@ class ForecastFile:
             raise TimeError(f"{path} has times in {here}, the data to compare with in {there}")
         y, x = (None if s is None else np.asarray(s.values, float) for s in (fields.side(series, d) for d in "yx"))
         try:
-            return fields.orient(self.y, self.x, y, x)
+            return orient(self.y, self.x, y, x)
         except GridError as error:
             raise GridError(f"{path} is not on the grid of the data to compare with: {error}") from error
 

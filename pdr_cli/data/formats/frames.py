@@ -148,7 +148,7 @@ def _pixels(path: Path, source: tuple[int, int] | None, out: tuple[int, int], ba
                 f"{path} is {picture.height} x {picture.width}, others are {source[0]} x {source[1]}; "
                 "--set data.size=[128,128] brings all to one size"
             )
-        with damage.named(path):
+        with damage.reading(path):
             _refuse_guesses(path, picture, bands)
             planes = _planes(picture, bands)
         return np.stack([_resized(p, out, resample) for p in planes])
@@ -158,7 +158,7 @@ def _check_sums(path: Path) -> None:
     """Refuse a PNG whose checksums are wrong, which reading its pixels passes over."""
     with _open(path) as picture:
         if picture.format == "PNG":
-            with damage.named(path):
+            with damage.reading(path):
                 picture.verify()
 
 

@@ -11,7 +11,6 @@ from pdr_cli.errors import DataError
 from pdr_cli.system.logs import log
 
 ACTIONS = ("boxing", "handclapping", "handwaving", "walking", "jogging", "running")
-FAST = ("jogging", "running")  # the published scan takes more windows of these
 LAST_TRAINING_PERSON = 16  # persons 01-16 train, 17-25 test
 FRAME_RATE = 25.0
 SEQUENCES = "00sequences.txt"

@@ -70,7 +70,7 @@ def coordinates_sha256(path: Path) -> str:
     Raises:
         DataError: damaged.
     """
-    with damage.named(path), _open(path) as dataset:
+    with damage.reading(path), _open(path) as dataset:
         told = _fields_of(dataset)
         return cf.coordinates_sha256({str(n): v.values for n, v in dataset.variables.items() if n not in told})
 
@@ -94,7 +94,7 @@ def fields(path: Path) -> Iterator[dict[str, Field]]:
     kind = formats.detect(path)
     if kind not in _BY_FORMAT or kind == "video":
         raise DataError(f"{path} is {kind}, which does not hold the numbers of a forecast as they were")
-    with damage.named(path), _BY_FORMAT[kind][1](path) as found:
+    with damage.reading(path), _BY_FORMAT[kind][1](path) as found:
         yield found
 
 

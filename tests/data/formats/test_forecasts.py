@@ -392,7 +392,7 @@ def test_files_of_different_units_are_not_joined() -> None:
 def test_other_grids_are_refused() -> None:
     found = forecasts.read([one_file()], ["t2m"])
     truth = truth_on(LAT + 1)
-    with pytest.raises(GridError, match="3 values from 50 to 45 here, 3 values from 51 to 46"):
+    with pytest.raises(GridError, match="3 values from 50 to 45; expected 3 values from 51 to 46"):
         found.fit(truth)
     with pytest.raises(GridError, match=r"on a grid of 3 x 4, the data to compare with on one of 2 x 4"):
         found.fit(truth[:, :, :2])

@@ -6,9 +6,10 @@ import pytest
 
 from pdr_cli.data import formats, times
 from pdr_cli.data.formats import frames
+from pdr_cli.data.seen import identities
 from pdr_cli.data.series import names, read_frames, size
 from pdr_cli.errors import DataError, GridError
-from pdr_cli.training.prepare import identities
+from pdr_cli.system.hashes import sha256
 from tests.builders import kth_folder, moving_square, picture
 
 
@@ -72,9 +73,9 @@ def test_a_copied_folder_keeps_its_identity_and_a_changed_one_does_not(tmp_path:
     folder = kth_folder(tmp_path / "a", "person01_walking_d1", range(1, 5))
     shutil.copytree(folder, tmp_path / "b" / folder.name)
     copy = frames.read(tmp_path / "b" / folder.name)
-    assert identities([copy]) == identities([frames.read(folder)])
+    assert identities([copy], sha256) == identities([frames.read(folder)], sha256)
     (tmp_path / "b" / folder.name / "image_0004.png").unlink()
-    assert identities([frames.read(tmp_path / "b" / folder.name)]) != identities([copy])
+    assert identities([frames.read(tmp_path / "b" / folder.name)], sha256) != identities([copy], sha256)
 
 
 def test_a_folder_without_pictures_is_not_read(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ import pytest
 
 from pdr_cli.data import formats, splits, times, windows
 from pdr_cli.data.formats import human36m
+from pdr_cli.data.rules import Rules
 from pdr_cli.data.series import names, read_frames, size
-from pdr_cli.data.splits import Rules
 from pdr_cli.data.windows import FrameCache
 from pdr_cli.errors import DataError
 from tests.builders import human36m_folder

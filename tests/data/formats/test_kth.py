@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdr_cli.data import formats, splits, windows
+from pdr_cli.data import formats, published, splits, windows
 from pdr_cli.data.formats import kth
+from pdr_cli.data.rules import Rules
 from pdr_cli.data.series import Series, make_series, read_frames
-from pdr_cli.data.splits import Rules
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache
 from pdr_cli.errors import TimeError
@@ -80,9 +80,9 @@ def test_persons_are_split_as_published_and_validation_is_a_training_person() ->
     parts = splits.split(series, Rules(0.1, 0.3, 4, 4))
     # Series 0, 1 are person 15; 2, 3 person 16; then 17 and 25. max(1, round(2 * 0.1)) = 1 person validates.
     assert [[n for n, _, _ in p] for p in (parts.train, parts.val, parts.test)] == [[0, 1], [2, 3], [4, 5, 6, 7]]
-    published = splits.split(series, Rules(0.1, 0.3, 4, 4, protocol="openstl"))
-    assert [n for n, _, _ in published.train] == [0, 1, 2, 3]
-    assert published.val == published.test == parts.test
+    as_published = splits.split(series, Rules(0.1, 0.3, 4, 4, protocol="openstl"))
+    assert [n for n, _, _ in as_published.train] == [0, 1, 2, 3]
+    assert as_published.val == as_published.test == parts.test
 
 
 def test_the_last_person_validates_whatever_the_order_of_the_clips() -> None:
@@ -116,7 +116,7 @@ def test_windows_of_the_test_follow_one_another() -> None:
 def test_published_windows_of_a_clip_with_a_gap(action: str, starts: list[int]) -> None:
     series = [clip(f"person01_{action}_d1", [*range(1, 16), *range(20, 31)])]
     parts = splits.Split([(0, 0, 26)], [], [], 0, "")
-    found = splits._published(series, parts.train, Rules(0.1, 0.1, 2, 4), FRAME, FrameCache(series, 1))
+    found = published.cut(series, parts.train, Rules(0.1, 0.1, 2, 4), FRAME, FrameCache(series, 1))
     assert [int(s) for _, s in found.places] == starts
 
 
@@ -142,7 +142,7 @@ def test_published_windows_are_those_of_the_scan_over_all_clips(
         else:
             index -= 1
     whole = [(n, 0, int(s.sizes["time"])) for n, s in enumerate(series)]
-    found = splits._published(series, whole, Rules(0.1, 0.1, observed, ahead), FRAME, FrameCache(series, 1))
+    found = published.cut(series, whole, Rules(0.1, 0.1, observed, ahead), FRAME, FrameCache(series, 1))
     assert {(int(n), int(s)) for n, s in found.places} == expected
 
 

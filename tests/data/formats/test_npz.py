@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pdr_cli.data import formats, splits, statistics, times, windows
+from pdr_cli.data import formats, seen, splits, statistics, times, windows
 from pdr_cli.data.formats import npz
+from pdr_cli.data.rules import Rules
 from pdr_cli.data.series import names, read_frames
-from pdr_cli.data.splits import Rules
 from pdr_cli.data.windows import FrameCache
 from pdr_cli.errors import DataError, VariableError
 from tests.builders import taxibj_npz
@@ -53,11 +53,11 @@ def test_windows_that_may_overlap_validation_are_left_out_of_training(tmp_path: 
     assert (parts.train, parts.val, parts.test) == ([(0, 0, 144)], [(0, 208, 240)], [(1, 0, 24)])
     ids = [s.attrs["identity"] for s in series]
     step = times.find_step(series[0].time.values)
-    known = splits.seen(series, ids, parts, step)
+    known = seen.of(series, ids, parts, step)
     cut = windows.cut(series, [(0, 0, 240), (1, 0, 24)], 4, 4, step, FrameCache(series, 1))
-    assert splits.select(cut, ids, known, "test").places.tolist() == [[1, 0], [1, 8], [1, 16]]
-    assert len(splits.select(cut, ids, known, "train")) == 18
-    assert len(splits.select(cut, ids, known, "val")) == 4
+    assert seen.select(cut, ids, known, "test").places.tolist() == [[1, 0], [1, 8], [1, 16]]
+    assert len(seen.select(cut, ids, known, "train")) == 18
+    assert len(seen.select(cut, ids, known, "val")) == 4
 
 
 def test_other_arrays_are_named_with_their_shapes(tmp_path: Path) -> None:

@@ -160,10 +160,10 @@ def test_a_model_is_trained_on_a_store(tmp_path: Path, weather: Path, weather_ru
         assert np.array_equal(a.t2m.values, b.t2m.values), "the same data and seed give the same weights"
 
 
-def test_a_store_of_another_kind_than_the_presets_is_called_zarr(tmp_path: Path) -> None:
+def test_a_store_of_another_kind_than_the_presets_is_refused(tmp_path: Path) -> None:
     zarr_file(tmp_path / "a.zarr")
     result = pdr("train", "--preset", "traffic-small", "--data", "a.zarr", "--dry-run")
-    assert (result.code, "a.zarr is Zarr, but preset traffic-small is for traffic" in result.last) == (65, True)
+    assert (result.code, "a.zarr holds weather (units 'K'); expected traffic" in result.last) == (65, True)
 
 
 def test_the_output_may_not_be_the_input(tmp_path: Path, weather_run: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sums of scores by block of windows, and what follows from them: means, intervals, skill.
+"""Aggregation: sums of statistics by block of windows; from them means, scores, intervals and skill.
 
 Neighbouring windows share frames, so their errors are not independent. Blocks of consecutive windows are, nearly;
 resampling blocks with replacement shows how far a score could have come out differently (block bootstrap, Künsch,
@@ -13,10 +13,12 @@ from functools import cached_property
 
 import numpy as np
 
-from pdr_cli.verification.scores import Sample, Score
+from pdr_cli.verification.document import Bootstrap, ByLead, Skill
+from pdr_cli.verification.scores import BoundScore
+from pdr_cli.verification.statistics import Counted, Sample
 
 MOST_BLOCKS = 200  # more would only cost memory
-FEWEST_BLOCKS = 8  # with fewer, an interval would promise too much
+FEWEST_BLOCKS = 8  # intervals from fewer are too narrow
 RESAMPLES = 2000
 LEVEL = 0.95
 
@@ -43,6 +45,11 @@ class Blocks:
         share = np.full(self.count, 1 / self.count)
         return np.random.default_rng(0).multinomial(self.count, share, size=RESAMPLES).astype(np.float64)
 
+    @property
+    def bootstrap(self) -> Bootstrap | None:
+        """How intervals are made, for the document; None where the blocks are too few."""
+        return None if self.draws is None else Bootstrap(self.count, self.longest, RESAMPLES, LEVEL)
+
 
 def blocks(places: np.ndarray, length: int) -> Blocks:
     """Blocks of windows that start within `length` frames of each other; neighbours joined where there are too many.
@@ -61,84 +68,90 @@ def blocks(places: np.ndarray, length: int) -> Blocks:
 
 @dataclass
 class Tally:
-    """Running sums of one forecaster's scores, one row a block.
+    """Running sums of one forecaster's statistics, one row a block.
 
     Args:
-        scores: by name.
+        scores: by name; those that share a statistic share its sums.
         blocks: of all windows.
         scale: [C], by which errors are divided where channels of different units are taken together.
     """
 
-    scores: Mapping[str, Score]
+    scores: Mapping[str, BoundScore]
     blocks: Blocks
     scale: np.ndarray
-    sums: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    sums: dict[str, Counted] = field(default_factory=dict)
 
-    def add(self, sample: Sample, which: np.ndarray) -> None:
-        """Score the windows numbered `which`."""
+    @cached_property
+    def holder(self) -> dict[str, str]:
+        """The score whose name the sums of each score's statistic have: the first that shares it."""
+        first: dict[int, str] = {}
+        return {name: first.setdefault(id(bound.statistic), name) for name, bound in self.scores.items()}
+
+    def add(self, sample: Sample, which: np.ndarray) -> dict[str, Counted]:
+        """Count the windows numbered `which`; returns what was counted, by the names of `sums`."""
         into = self.blocks.of_window[which]
-        for name, score in self.scores.items():
-            counted = score.per_frame(sample)
+        found = {name: self.scores[name].statistic.count(sample) for name in dict.fromkeys(self.holder.values())}
+        for name, counted in found.items():
             if name not in self.sums:
                 empty = np.zeros((self.blocks.count, *counted[0].shape[1:]))
                 self.sums[name] = (empty, empty.copy())
             for total, values in zip(self.sums[name], counted, strict=True):
                 np.add.at(total, into, values)
+        return found
 
-    def result(self, channels: Sequence[str]) -> dict[str, dict[str, float | list[float]]]:
-        """{score: {"overall", "lead", "low", "high"}}; with several channels also {"score:channel": ...}."""
+    def by_window(self, name: str, counted: Mapping[str, Counted]) -> np.ndarray:
+        """One score of each window of a batch, from what `add` returned: [B]; NaN where nothing counts."""
+        above, below = (values.sum(axis=(1, 2)) for values in counted[self.holder[name]])
+        return self.scores[name].score.finish(_mean(above, below))
+
+    def result(self, channels: Sequence[str]) -> dict[str, ByLead]:
+        """{score: values}; with several channels also {"score:channel": values}."""
         out = {}
-        for name, score in self.scores.items():
-            above, below = self.sums[name]
-            out[name] = self._values(score, *self._pooled(name))
+        for name in self.scores:
+            above, below = self.sums[self.holder[name]]
+            out[name] = self._values(name, *self._pooled(name))
             if len(channels) > 1 and above.shape[-1] == len(channels):
                 for i, channel in enumerate(channels):
-                    out[f"{name}:{channel}"] = self._values(score, above[..., i], below[..., i])
+                    out[f"{name}:{channel}"] = self._values(name, above[..., i], below[..., i])
         return out
 
-    def _pooled(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+    def _pooled(self, name: str) -> Counted:
         """Numerators and denominators over all channels: [blocks, τ]."""
-        above, below = self.sums[name]
+        above, below = self.sums[self.holder[name]]
         if above.shape[-1] == len(self.scale):
-            above = above / self.scale ** self.scores[name].power
+            above = above / self.scale ** self.scores[name].statistic.power
         return above.sum(axis=-1), below.sum(axis=-1)
 
-    def _values(self, score: Score, above: np.ndarray, below: np.ndarray) -> dict[str, float | list[float]]:
-        overall = score.finish(_mean(above.sum(), below.sum()))
-        lead = score.finish(_mean(above.sum(axis=0), below.sum(axis=0)))
-        values: dict[str, float | list[float]] = {"overall": float(overall), "lead": lead.tolist()}
-        if self.blocks.draws is not None:
-            drawn = score.finish(_mean(self.blocks.draws @ above, self.blocks.draws @ below))
-            values["low"], values["high"] = (side.tolist() for side in interval(drawn))
-        return values
+    def _values(self, name: str, above: np.ndarray, below: np.ndarray) -> ByLead:
+        finish = self.scores[name].score.finish
+        overall, lead = finish(_mean(above.sum(), below.sum())), finish(_mean(above.sum(axis=0), below.sum(axis=0)))
+        if self.blocks.draws is None:
+            return ByLead(float(overall), lead.tolist())
+        low, high = interval(finish(_mean(self.blocks.draws @ above, self.blocks.draws @ below)))
+        return ByLead(float(overall), lead.tolist(), low.tolist(), high.tolist())
 
-    def squares(self) -> tuple[np.ndarray, np.ndarray]:
+    def squares(self) -> Counted:
         """Squared errors and their count: [blocks, τ] each."""
         return self._pooled("mse")
 
 
-def skill(model: Tally, rival: Tally) -> dict[str, object]:
+def skill(model: Tally, rival: Tally) -> Skill:
     """MSE skill score 1 - MSE / MSE of the rival (Murphy, 1988): 1 perfect, 0 as good as the rival, below 0 worse.
 
-    {"overall", "lead"} and, where there are blocks enough, "interval" of the overall skill, "low" and "high" by lead and
-    "significant": whether that interval leaves out 0.
+    Both tallies hold "mse" and the same blocks. Without blocks enough the skill has no interval.
     """
     (mine, n), (theirs, m) = model.squares(), rival.squares()
-    out: dict[str, object] = {
-        "overall": float(ratio_skill(_mean(mine.sum(), n.sum()), _mean(theirs.sum(), m.sum()))),
-        "lead": ratio_skill(_mean(mine.sum(axis=0), n.sum(axis=0)), _mean(theirs.sum(axis=0), m.sum(axis=0))).tolist(),
-    }
+    overall = float(ratio_skill(_mean(mine.sum(), n.sum()), _mean(theirs.sum(), m.sum())))
+    lead = ratio_skill(_mean(mine.sum(axis=0), n.sum(axis=0)), _mean(theirs.sum(axis=0), m.sum(axis=0))).tolist()
     draws = model.blocks.draws
     if draws is None:
-        return out
+        return Skill(overall, lead)
     by_lead = ratio_skill(_mean(draws @ mine, draws @ n), _mean(draws @ theirs, draws @ m))
-    overall = ratio_skill(
-        _mean(draws @ mine.sum(axis=1), draws @ n.sum(axis=1)), _mean(draws @ theirs.sum(axis=1), draws @ m.sum(axis=1))
-    )
-    low, high = interval(overall)
-    by_low, by_high = interval(by_lead)
-    out |= {"interval": [float(low), float(high)], "significant": bool(low > 0 or high < 0)}
-    return out | {"low": by_low.tolist(), "high": by_high.tolist()}
+    own = _mean(draws @ mine.sum(axis=1), draws @ n.sum(axis=1))
+    others = _mean(draws @ theirs.sum(axis=1), draws @ m.sum(axis=1))
+    low, high = (float(end) for end in interval(ratio_skill(own, others)))
+    by_low, by_high = (end.tolist() for end in interval(by_lead))
+    return Skill(overall, lead, by_low, by_high, interval=[low, high], significant=low > 0 or high < 0)
 
 
 def ratio_skill(mse: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from pdr_cli import config
-from pdr_cli.ablation import catalogue as ablations
-from pdr_cli.ablation import grid as ablate
+from pdr_cli import choices, config
+from pdr_cli.ablation import catalogue
+from pdr_cli.ablation import run as ablation_run
 from pdr_cli.ablation.catalogue import Ablation, Variant
-from pdr_cli.ablation.grid import Grid, spread, summary
+from pdr_cli.ablation.run import AblationRun
+from pdr_cli.ablation.summary import spread, summary
 from pdr_cli.commands import train as one_run
 from pdr_cli.errors import InterruptedRun
 from pdr_cli.training.loop import NonFiniteLossError, Trainer
@@ -30,9 +31,15 @@ SMALL = Ablation(
 )
 
 
+def stand_in(patch: pytest.MonkeyPatch, ablation: Ablation) -> None:
+    """Let "small" be the name of an ablation; other names stay."""
+    find = choices.ABLATIONS.find
+    patch.setattr(catalogue, "find", lambda name: ablation if name == "small" else find(name)())
+
+
 @pytest.fixture(autouse=True)
 def small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ablations.GRIDS, "small", lambda: SMALL)
+    stand_in(monkeypatch, SMALL)
 
 
 def start(data: Path, out: Path, *more: str) -> Result:
@@ -44,7 +51,7 @@ def start(data: Path, out: Path, *more: str) -> Result:
 def done(tmp_path_factory: pytest.TempPathFactory, weather: Path) -> Iterator[tuple[Path, Result]]:
     """A small grid that ran to its end."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ablations.GRIDS, "small", lambda: SMALL)
+        stand_in(patch, SMALL)
         out = tmp_path_factory.mktemp("grid") / "g"
         result = start(weather, out, "--steps", "2")
         assert result.code == 0, result.err
@@ -128,13 +135,13 @@ def test_test_part_is_not_looked_at_before_all_are_trained(
     tmp_path: Path, weather: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[int] = []
-    whole = ablate._score
+    whole = ablation_run._score
 
-    def score(grid: Grid, *arguments: Any) -> None:
+    def score(grid: AblationRun, *arguments: Any) -> None:
         trained.append(len(list(grid.path.glob("*/model.safetensors"))))
         whole(grid, *arguments)
 
-    monkeypatch.setattr(ablate, "_score", score)
+    monkeypatch.setattr(ablation_run, "_score", score)
     assert start(weather, tmp_path / "g", "--steps", "1").code == 0
     assert trained == [4, 4, 4, 4]
 
@@ -148,8 +155,8 @@ def test_budget_is_for_the_whole_grid(
     tmp_path: Path, weather: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], steps: int
 ) -> None:
     monkeypatch.setattr(Trainer, "seconds_per_step", lambda self: 0.5)
-    monkeypatch.setattr(ablate, "_train_all", lambda *_: None)
-    monkeypatch.setattr(ablate, "_score_all", lambda *_: None)
+    monkeypatch.setattr(ablation_run, "_train_all", lambda *_: None)
+    monkeypatch.setattr(ablation_run, "_score_all", lambda *_: None)
     assert start(weather, tmp_path / "g", *more).code == 0
     assert json.loads((tmp_path / "g" / "ablation.json").read_text())["steps"] == steps
 
@@ -175,12 +182,12 @@ def test_variant_that_cannot_be_built_leaves_the_others(
 ) -> None:
     # Windows of 4 x 4 do not tile 7 x 8, the latent plane of 13 x 15.
     variants = (Variant("tau", {"model.backbone": "tau"}), Variant("swin", {"model.backbone": "swin"}))
-    monkeypatch.setitem(ablations.GRIDS, "small", lambda: Ablation("predictors", variants))
+    stand_in(monkeypatch, Ablation("predictors", variants))
     result = start(weather, tmp_path / "g", "--budget", "5s")
     assert result.code == 0, result.err
     assert "swin (2 failed)" in result.out
     assert "swin: swin needs a latent plane tiled by windows" in (tmp_path / "g" / "ablation.md").read_text()
-    monkeypatch.setitem(ablations.GRIDS, "small", lambda: Ablation("predictors", variants[1:]))
+    stand_in(monkeypatch, Ablation("predictors", variants[1:]))
     result = start(weather, tmp_path / "h", "--steps", "1")
     assert (result.code, "none of the 2 runs" in result.last) == (65, True), result.last
 
@@ -199,7 +206,7 @@ def test_change_is_between_runs_of_the_same_seed(tmp_path: Path) -> None:
     }
     variants = {variant.name: dict(variant.settings) for variant in SMALL.variants}
     plan = {"ablation": "small", "variants": variants, "seeds": [1, 2], "results": results}
-    row = summary(Grid(tmp_path, plan, base))["rows"]["all of it"]
+    row = summary(AblationRun(tmp_path, plan, base))["rows"]["all of it"]
     # -10 % and +10 %: mean 0, sd of a sample √(0.01 + 0.01).
     assert row["change"] == {
         "mean": pytest.approx(0, abs=1e-12),
@@ -251,8 +258,8 @@ def test_budget_is_measured_on_every_variant(tmp_path: Path, weather: Path, monk
         return timed[-1]
 
     monkeypatch.setattr(Trainer, "seconds_per_step", seconds)
-    monkeypatch.setattr(ablate, "_train_all", lambda *_: None)
-    monkeypatch.setattr(ablate, "_score_all", lambda *_: None)
+    monkeypatch.setattr(ablation_run, "_train_all", lambda *_: None)
+    monkeypatch.setattr(ablation_run, "_score_all", lambda *_: None)
     assert start(weather, tmp_path / "g", "--budget", "10s").code == 0
     assert len(timed) == 2
     expected = int(0.8 * 10 / (2 * sum(timed)))

@@ -1,0 +1,305 @@
+"""An ablation: train every variant with every seed, score all of them, and summarise the scores.
+
+RUN/ablation.json holds the plan, and then the scores; each variant and seed has a run folder of its own beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pdr_cli import config
+from pdr_cli.ablation import catalogue
+from pdr_cli.ablation.summary import BASELINES, as_markdown, summary
+from pdr_cli.bench.machine import describe
+from pdr_cli.commands import inputs
+from pdr_cli.commands import train as one_run
+from pdr_cli.config import Config, parse_duration
+from pdr_cli.data import kinds
+from pdr_cli.errors import ConfigError, DataError, InputNotFoundError, InterruptedRun, OutputError, UsageError
+from pdr_cli.inference import model as inference
+from pdr_cli.runs.folder import RunFolder
+from pdr_cli.system import atomic, devices, locks
+from pdr_cli.system.logs import log, progress
+from pdr_cli.training.loop import NonFiniteLossError
+from pdr_cli.training.prepare import Prepared, prepare
+from pdr_cli.training.warm_start import WarmStart
+from pdr_cli.verification import evaluation, task
+from pdr_cli.verification.evaluation import Options
+
+PLAN = "ablation.json"
+FOR_TRAINING = 0.8  # of a budget; the rest is for validation, scoring and drawing
+
+
+@dataclass
+class AblationRun:
+    """An ablation in its folder.
+
+    Args:
+        path: the folder.
+        plan: what `ablation.json` holds.
+        base: the preset that every variant changes.
+    """
+
+    path: Path
+    plan: dict[str, Any]
+    base: Config
+
+    @property
+    def seeds(self) -> list[int]:
+        """One run of each variant for each."""
+        return self.plan["seeds"]
+
+    @property
+    def variants(self) -> dict[str, dict[str, Any]]:
+        """What each variant sets."""
+        return self.plan["variants"]
+
+    def cells(self) -> Iterator[tuple[str, int]]:
+        """Variant and seed of each run; a whole round of variants before the next seed."""
+        for seed in self.seeds:
+            for variant in self.variants:
+                yield variant, seed
+
+    def folder(self, variant: str, seed: int) -> RunFolder:
+        """Where a run is kept."""
+        return RunFolder(self.path / f"{re.sub(r'[^a-z0-9._]+', '-', variant.lower()).strip('-')}-{seed}")
+
+    def config(self, variant: str, seed: int) -> Config:
+        """What a run is trained with."""
+        length = {"train.steps": self.plan["steps"], "train.epochs": 1000000, "train.budget": "", "train.seed": seed}
+        settings = [f"{key}={value}" for key, value in (self.variants[variant] | length).items()]
+        return config.load(str(self.path / "config.toml"), settings)
+
+    def save(self) -> None:
+        """Write the plan and what is known so far."""
+        atomic.write_text(self.path / PLAN, json.dumps(self.plan, indent=1))
+
+    def record(self, variant: str, seed: int, **values: Any) -> None:
+        """Keep what one run gave."""
+        self.plan["results"].setdefault(variant, {}).setdefault(str(seed), {}).update(values)
+        self.save()
+
+    def result(self, variant: str, seed: int) -> dict[str, Any]:
+        """What is known of one run."""
+        return self.plan["results"].get(variant, {}).get(str(seed), {})
+
+
+def is_ablation(path: Path) -> bool:
+    """True for a folder that an ablation was started in."""
+    return (path / PLAN).is_file()
+
+
+@dataclass(frozen=True)
+class Request:
+    """An ablation to start or to resume.
+
+    Args:
+        name: of the ablation; None to resume whatever is in `out`.
+        base: the configuration that every variant changes; None to resume.
+        out: its folder; None: a new one under runs/.
+        seeds: runs of each variant.
+        device: see `devices.pick`.
+        resume: continue what is in `out`.
+        dry_run: only list the runs.
+    """
+
+    name: str | None
+    base: Config | None
+    out: Path | None
+    seeds: int
+    device: str
+    resume: bool = False
+    dry_run: bool = False
+
+
+def plan(request: Request) -> AblationRun:
+    """The runs of an ablation; its folder is created unless `dry_run`.
+
+    Raises:
+        UsageError: an unknown ablation, or another one than the one being resumed.
+        InputNotFoundError: nothing to resume.
+        OutputError: the folder holds something else.
+    """
+    if request.resume:
+        return _reopen(request.name, request.out)
+    if request.name is None or request.base is None:
+        raise UsageError("name an ablation with --ablation and a preset with --preset")
+    return _begin(request.name, request.base, request)
+
+
+def execute(run: AblationRun, device: str) -> dict[str, Any]:
+    """Train every variant with every seed, score all of them, and write the table to ablation.md; returns the summary.
+
+    Raises:
+        InterruptedRun: a signal came; the state of the run in progress is saved.
+    """
+    paths = inputs.for_training(run.base)
+    with locks.locked(run.path), _resumable(run):
+        _train_all(run, paths, devices.pick(device))
+        _score_all(run, paths, device)
+    document = summary(run)
+    atomic.write_text(run.path / "ablation.md", as_markdown(document))
+    return document
+
+
+def plan_lines(run: AblationRun) -> list[str]:
+    """The runs and their settings, a line each."""
+    lines = [f"# {run.plan['about']}"]
+    for variant, seed in run.cells():
+        settings = " ".join(f"--set {key}={value}" for key, value in run.variants[variant].items())
+        lines.append(f"{variant}, seed {seed}: {settings}".rstrip())
+    return lines
+
+
+def _begin(name: str, base: Config, request: Request) -> AblationRun:
+    ablation = catalogue.find(name)
+    where = devices.pick(request.device)
+    path = request.out or Path("runs") / f"{name}-{base.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        way_out = f"continue it with --resume -o {path}, or name another folder with -o"
+        raise OutputError(f"{path} is not empty", way_out=way_out)
+    plan: dict[str, Any] = {
+        "ablation": name,
+        "about": ablation.about,
+        "preset": base.preset,
+        "variants": {variant.name: dict(variant.settings) for variant in ablation.variants},
+        "seeds": [base.train.seed + i for i in range(request.seeds)],
+        "steps": base.train.steps,
+        **describe(where),
+        "results": {},
+    }
+    run = AblationRun(path, plan, base)
+    if not request.dry_run:
+        prepared = prepare(base, inputs.for_training(base))
+        path.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(path / "config.toml", config.dump(base))
+        plan["steps"] = _steps(run, prepared, where)
+        run.save()
+    return run
+
+
+def _reopen(name: str | None, out: Path | None) -> AblationRun:
+    if out is None or not is_ablation(out):
+        raise InputNotFoundError(
+            f"no ablation to resume in {out or 'a folder: -o names none'}", way_out="leave out --resume"
+        )
+    plan = json.loads((out / PLAN).read_text())
+    if name is not None and name != plan["ablation"]:
+        raise UsageError(
+            f"{out} holds the ablation {plan['ablation']}, not {name}", way_out="name another folder with -o"
+        )
+    return AblationRun(out, plan, config.load(str(out / "config.toml")))
+
+
+def _steps(run: AblationRun, prepared: Prepared, where: torch.device) -> int:
+    """Steps of every run: the preset's, or as many as fit into the budget, for all variants the same."""
+    train = run.base.train
+    per_epoch = max(1, len(prepared.train) // train.batch)
+    steps = min(train.steps or math.inf, train.epochs * per_epoch)
+    budget = parse_duration(train.budget)
+    if budget is None:
+        return int(steps)
+    run.plan["steps"] = 1
+    seconds = sum(_seconds_per_step(run, variant, prepared, where) for variant in run.variants)
+    fitting = int(FOR_TRAINING * budget / (max(seconds, 1e-6) * len(run.seeds)))
+    if fitting < per_epoch:
+        log.warning("%d steps fit into %s, less than one pass over the data (%d)", fitting, train.budget, per_epoch)
+    return int(max(1, min(steps, fitting)))
+
+
+def _seconds_per_step(run: AblationRun, variant: str, prepared: Prepared, where: torch.device) -> float:
+    resolved = run.config(variant, run.seeds[0])
+    try:
+        network = one_run.build(resolved, prepared)
+    except ConfigError:
+        return 0.0  # said when its turn comes
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = one_run.trainer(resolved, prepared, network, RunFolder(Path(folder)), where, WarmStart())
+        return trainer.seconds_per_step()
+
+
+@contextmanager
+def _resumable(run: AblationRun) -> Iterator[None]:
+    """An interrupted run's message names the run, not the run."""
+    try:
+        yield
+    except InterruptedRun as stop:
+        way_out = f"continue with --resume -o {run.path}"
+        raise InterruptedRun("interrupted; finished runs are kept", stop.code - 128, way_out) from stop
+
+
+def _train_all(run: AblationRun, paths: Sequence[Path], where: torch.device) -> None:
+    wanted = list(run.cells())
+    log.info("plan    %d variants x %d seeds, %d steps each", len(run.variants), len(run.seeds), run.plan["steps"])
+    for number, (variant, seed) in enumerate(wanted, 1):
+        if "seconds" in run.result(variant, seed) or "failed" in run.result(variant, seed):
+            continue
+        log.info("run     %d of %d: %s, seed %d", number, len(wanted), variant, seed)
+        resolved, folder = run.config(variant, seed), run.folder(variant, seed)
+        prepared = prepare(resolved, paths)
+        begun = folder.state.is_file()
+        if not begun:
+            folder.metrics.unlink(missing_ok=True)
+        try:
+            network = one_run.build(resolved, prepared)
+            position = one_run.fit(resolved, prepared, network, folder, where, begun, WarmStart())
+        except (ConfigError, NonFiniteLossError) as error:
+            log.warning("%s, seed %d: %s", variant, seed, error)
+            run.record(variant, seed, failed=str(error))
+            continue
+        count = sum(p.numel() for p in network.parameters())
+        run.record(variant, seed, seconds=round(position.elapsed, 1), best_step=position.best_step, parameters=count)
+    reasons = [run.result(variant, seed).get("failed") for variant, seed in wanted]
+    if all(reasons):
+        raise DataError(f"none of the {len(wanted)} runs in {run.path} could be trained; the first: {reasons[0]}")
+
+
+def _score_all(run: AblationRun, paths: Sequence[Path], device: str) -> None:
+    """Validation and test scores of each run; the test part is not looked at before all are trained."""
+    wanted = list(run.cells())
+    with progress("scoring") as bar:
+        for number, (variant, seed) in enumerate(wanted, 1):
+            known = run.result(variant, seed)
+            if "failed" not in known and "test" not in known:
+                _score(run, variant, seed, paths, device)
+            bar.update(number / len(wanted), f"{variant}, seed {seed}")
+
+
+def _score(run: AblationRun, variant: str, seed: int, paths: Sequence[Path], device: str) -> None:
+    model = inference.load(run.folder(variant, seed).model, device)
+    prepared = prepare(model.card.config, paths)
+    scores = {split: _scores(model, prepared, split, ()) for split in ("val", "test")}
+    if "baselines" not in run.plan:
+        run.plan["baselines"] = {split: _scores(model, prepared, split, BASELINES) for split in ("val", "test")}
+    run.plan |= {"units": scores["test"]["units"], "windows": scores["test"]["windows"]}
+    run.record(variant, seed, **{split: found["model"] for split, found in scores.items()})
+
+
+def _metrics(prepared: Prepared) -> Sequence[str]:
+    """The kind's default scores, without the bias, whose mean over seeds says little."""
+    return [name for name in kinds.of(prepared.series[0]).scores if name != "bias"]
+
+
+def _scores(model: inference.Model, prepared: Prepared, split: str, against: Sequence[str]) -> dict[str, Any]:
+    """Scores over all lead times, by forecaster; the model's name is "model"."""
+    chosen = task.build({"model": model}, {}, prepared.series, split)
+    options = Options(_metrics(prepared), against, analyses=("spectra",))
+    document = evaluation.evaluate(chosen, options).document
+    sharpness = {"detail": document.spectra.ratio, "gradient": document.spectra.gradient} if document.spectra else {}
+    found: dict[str, Any] = {
+        name: {metric: document.scores[name][metric].overall for metric in document.metrics}
+        | {column: values[name] for column, values in sharpness.items()}
+        for name in document.scores
+    }
+    return found | {"units": document.metric_units, "windows": document.n_windows}

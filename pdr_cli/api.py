@@ -1,0 +1,138 @@
+"""The Python API: what the commands do, with paths and datasets in, and datasets and documents out. Nothing is printed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import xarray as xr
+
+from pdr_cli.config import Config
+from pdr_cli.data import formats
+from pdr_cli.data import times as time_axis
+from pdr_cli.data.formats import cf
+from pdr_cli.data.series import Series
+from pdr_cli.errors import UsageError
+from pdr_cli.inference import dataset, hindcast
+from pdr_cli.inference import intake as intakes
+from pdr_cli.inference import model as models
+from pdr_cli.inference.forecast import forecast, lead_steps
+from pdr_cli.inference.hindcast import Hindcast
+from pdr_cli.inference.intake import InputPolicy, Intake
+from pdr_cli.runs import folder as runs
+from pdr_cli.system import locks
+
+Paths = str | Path | Sequence[str | Path]  # files, folders or globs
+COMMAND = "pdr_cli.predict"  # in the history of a forecast
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model, ready to forecast.
+
+    Args:
+        loaded: network, header and climatology; `loaded.network` is the torch module.
+    """
+
+    loaded: models.Model
+
+    @property
+    def path(self) -> Path:
+        """The model file."""
+        return self.loaded.path
+
+    @property
+    def config(self) -> Config:
+        """The resolved preset of the training."""
+        return self.loaded.card.config
+
+    @property
+    def variables(self) -> list[str]:
+        """Names of the variables that the model observes and forecasts."""
+        return list(self.loaded.card.variables)
+
+    def predict(
+        self,
+        data: xr.Dataset | Paths,
+        *,
+        init: object = None,
+        every_init: bool = False,
+        steps: int | None = None,
+        policy: InputPolicy | None = None,
+        rename: Mapping[str, str] | None = None,
+    ) -> xr.Dataset:
+        """Forecast what follows the data.
+
+        Args:
+            data: an open dataset with the model's variables, or files.
+            init: time of the last observation to use, such as "2020-01-10T12:00"; default: the last one.
+            every_init: forecast from every possible init instead.
+            steps: frames to forecast; default: the horizon of the training.
+            policy: which defects of the data are mended; default: none, they are refused.
+            rename: {variable of the model: its name in the data}.
+
+        Returns:
+            The Dataset that xarray opens from the NetCDF file of `pdr predict`: the variables by their own names on
+            (time, lat, lon) or the data's own dims, with `forecast_reference_time` and `forecast_period`.
+
+        Raises:
+            PdrError: as `pdr predict`.
+        """
+        if every_init and init is not None:
+            raise UsageError("init is for one forecast, every_init for all", way_out="leave out one of the two")
+        intake = Intake(self.loaded, policy or InputPolicy())
+        lead_steps(self.loaded.card, steps)
+        with _opened(intake, data, rename) as series:
+            if every_init:
+                return self._hindcast(intake, series, steps)
+            at = None if init is None else time_axis.parse(str(init), series.time.values)
+            made = forecast(self.loaded, intake, series, at, steps)
+        return dataset.of_layout(cf.single(made.frames, made.attributes(COMMAND)), made.frames.values)
+
+    def _hindcast(self, intake: Intake, series: Series, steps: int | None) -> xr.Dataset:
+        made = Hindcast(hindcast.plan(intake, series, steps), self.loaded, intake)
+        layout = made.layout(made.attributes(COMMAND))
+        return dataset.of_layout(layout, made.frames(0, len(made.plan.inits)))
+
+
+def load(model: str | Path | None = None, device: str = "auto", batch: int | None = None) -> Model:
+    """Load a trained model.
+
+    Args:
+        model: a run folder, a `model.safetensors`, a run name; default: `$PDR_MODEL`, or else the newest finished run.
+        device: "auto", "cpu" or "cuda[:N]".
+        batch: largest number of windows in one pass of the network; default: no limit.
+
+    Raises:
+        InputNotFoundError, CheckpointError, DeviceError: as `pdr predict`.
+    """
+    return Model(models.load(runs.find_model(None if model is None else str(model)), device, batch))
+
+
+def predict(
+    data: xr.Dataset | Paths,
+    model: Model | str | Path | None = None,
+    *,
+    init: object = None,
+    every_init: bool = False,
+    steps: int | None = None,
+    policy: InputPolicy | None = None,
+    rename: Mapping[str, str] | None = None,
+    device: str = "auto",
+) -> xr.Dataset:
+    """Forecast what follows the data: `load(model, device).predict(data, ...)`; `model` may be loaded already."""
+    loaded = model if isinstance(model, Model) else load(model, device)
+    return loaded.predict(data, init=init, every_init=every_init, steps=steps, policy=policy, rename=rename)
+
+
+@contextlib.contextmanager
+def _opened(intake: Intake, data: xr.Dataset | Paths, rename: Mapping[str, str] | None) -> Iterator[Series]:
+    """The series of a dataset or of files; errors in the block tell files that are being written from damaged ones."""
+    if isinstance(data, xr.Dataset):
+        yield intake.from_dataset(data, rename)
+        return
+    paths = formats.find_inputs([data] if isinstance(data, (str, Path)) else data)
+    with locks.inputs_in_use(paths):
+        yield intakes.only_series(intake.open(paths, rename))

@@ -1,0 +1,299 @@
+"""Intake: inputs as a model needs them, and forecasts back on the input's grid and in its units."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from pdr_cli.data import formats, kinds, limits, missing, regrid, units, windows
+from pdr_cli.data import series as fields
+from pdr_cli.data import times as time_axis
+from pdr_cli.data.encoding import Encoding
+from pdr_cli.data.formats import netcdf
+from pdr_cli.data.grid import Orientation, orient
+from pdr_cli.data.series import Series
+from pdr_cli.errors import GridError, UsageError, VariableError
+from pdr_cli.inference.model import ModelHeader
+from pdr_cli.runs.modelfile import ModelCard
+from pdr_cli.system.logs import log
+
+FILL_GAP = ("none", "interp")
+
+
+@dataclass(frozen=True)
+class InputPolicy:
+    """Which defects of an input are mended. By default none is: the input is refused.
+
+    Args:
+        fill_missing: "none", or how missing values of the window are filled: see `Filling`.
+        fill_gap: "none", or "interp": a single missing step becomes the mean of its neighbours.
+        regrid: "none", or how a field on another grid is interpolated to the model's: "bilinear" or "conservative".
+        allow_out_of_range: accept values far outside of the range of the training data.
+        resample_fps: frames a second that a clip is resampled to; 0: as in training.
+        gray_to_rgb: read a gray clip as three equal channels, red, green and blue.
+
+    Raises:
+        UsageError: an unknown method.
+    """
+
+    fill_missing: str = "none"
+    fill_gap: str = "none"
+    regrid: str = "none"
+    allow_out_of_range: bool = False
+    resample_fps: float = 0
+    gray_to_rgb: bool = False
+
+    def __post_init__(self) -> None:
+        missing.check_method(self.fill_missing)
+        if self.fill_gap not in FILL_GAP:
+            raise UsageError(f"--fill-gap {self.fill_gap} is not a method", f"one of {', '.join(FILL_GAP)}")
+        if self.regrid != "none":
+            regrid.check_method(self.regrid)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The window that a forecast starts from.
+
+    Args:
+        frames: [1, T, C, H, W] on the model's grid, nothing missing.
+        orientation: from the series' grid to the model's.
+        start: first frame in the series.
+        stop: one past the last.
+        never_observed: cells without any value in the window, [C, H, W] on the model's grid; NaN in the forecast.
+        notes: the defects that were mended in it, for the history of the forecast; see also `history`.
+    """
+
+    frames: np.ndarray
+    orientation: Orientation
+    start: int
+    stop: int
+    never_observed: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the mended frames on the input's grid, NaN in cells that are never observed."""
+        frames = np.where(self.never_observed, np.float32(np.nan), self.frames[0])
+        return hashlib.sha256(self.orientation.invert(frames).tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Opens inputs for a model, checks and mends them, and brings forecasts back to the input's terms.
+
+    Args:
+        model: the model; its header is enough.
+        policy: which defects of an input are mended.
+    """
+
+    model: ModelHeader
+    policy: InputPolicy = InputPolicy()
+
+    @property
+    def card(self) -> ModelCard:
+        """Header of the model."""
+        return self.model.card
+
+    @cached_property
+    def encoding(self) -> Encoding:
+        """Encoding of the model, with the policy's filling."""
+        return self.model.encoding(self.policy.fill_missing)
+
+    def open(self, paths: Sequence[Path], rename: Mapping[str, str] | None = None) -> list[Series]:
+        """Open input files with the model's variables, units, frame size and colour.
+
+        Args:
+            paths: files from `formats.find_inputs`.
+            rename: {variable of the model: name in the files}.
+
+        Raises:
+            UnitsError: the units cannot be converted to the model's.
+            GridError: another grid, which the policy does not interpolate.
+        """
+        data, kind = self.card.config.data, self.model.kind
+        opened = formats.open_series(
+            paths,
+            variables=[] if kind.pictures else list(self.card.variables),
+            rename=rename,
+            size=self.card.size if data.size else (),
+            color="rgb" if kind.pictures and len(self.card.variables) == 3 else "gray",
+            resample_fps=self.policy.resample_fps or data.resample_fps,
+            gray_to_rgb=self.policy.gray_to_rgb or data.gray_to_rgb,
+        )
+        return [self.adapt_input(kinds.with_kind(series, kind.name)) for series in opened]
+
+    def from_dataset(self, dataset: xr.Dataset, rename: Mapping[str, str] | None = None) -> Series:
+        """Take the model's variables from an open dataset; arguments and errors as for `open`."""
+        series = netcdf.from_datasets([(dataset, Path("dataset"))], list(self.card.variables), rename)
+        return self.adapt_input(kinds.with_kind(series, self.model.kind.name))
+
+    def adapt_input(self, series: Series) -> Series:
+        """A series in the model's units, and on its grid if the policy says how; converted as it is read."""
+        if series.sizes["channel"] != len(self.card.variables):
+            return series  # `orientation` refuses it
+        series = units.to_model(series, self.card.variables)
+        if self.policy.regrid == "none" or self._has_the_models_grid(series):
+            return series
+        if self.card.y is None or self.card.x is None:
+            return series
+        log.info(
+            "regrid  %s, %s to the model's %s; the forecast is on that grid",
+            self.policy.regrid, _by(fields.size(series)), _by(self.card.size),
+        )  # fmt: skip
+        y, x = ((s.name, np.asarray(s.values), s.attrs) for s in (self.card.y, self.card.x))
+        return regrid.to_grid(series, y, x, self.policy.regrid).assign_attrs(regridded=self.policy.regrid)
+
+    def _has_the_models_grid(self, series: Series) -> bool:
+        try:
+            self.orientation(series)
+        except GridError:
+            return False
+        return True
+
+    def orientation(self, series: Series) -> Orientation:
+        """The orientation from a series' grid to the model's.
+
+        Raises:
+            VariableError: other channels than the model's.
+            UnitsError: other units, which `adapt_input` converts.
+            GridError: another grid, which `adapt_input` interpolates if the policy says how.
+        """
+        file, card = series.attrs["files"][0], self.card
+        if series.sizes["channel"] != len(card.variables):
+            raise VariableError(
+                f"{file} has {series.sizes['channel']} channels ({', '.join(fields.names(series))})",
+                f"the model's {len(card.variables)} ({', '.join(card.variables)})",
+                "choose them with --var",
+            )
+        units.check(series, card.variables)
+        found = None
+        if fields.size(series)[0] == card.size[0]:
+            y, x = (fields.side(series, d) for d in ("y", "x"))
+            found = orient(*(None if s is None else np.asarray(s.values, float) for s in (y, x, card.y, card.x)))
+        if found is None or fields.size(series)[1] - found.repeats_x != card.size[1]:
+            raise GridError(
+                f"{file} is on a grid of {_by(fields.size(series))}",
+                f"the model's {_by(card.size)}",
+                "regrid the input to it (pdr predict --regrid bilinear), or train on this one",
+            )
+        return found
+
+    def never_observed(self, series: Series) -> np.ndarray:
+        """Cells that training never observed, on the grid of a series: [C, H, W]."""
+        cells = self.model.never_observed
+        cells = np.zeros((len(self.card.variables), *self.card.size), bool) if cells is None else cells
+        return self.orientation(series).invert(cells)
+
+    def observe(self, series: Series, init: int | None = None) -> Observed:
+        """Read, check and fill the window that ends with frame `init` (default: the last) of a series.
+
+        Missing, infinite and absurd values are refused, unless the policy or the model's training fills them. Cells that
+        training never observed are always filled, whatever the input holds there.
+
+        Raises:
+            GridError, VariableError, TimeError, MissingValuesError, RangeError: the window does not fit the model.
+        """
+        orientation, step = self.orientation(series), self.card.step
+        in_steps, fill_gap = self.card.config.data.in_steps, self.policy.fill_gap != "none"
+        start, stop = windows.last_window(series, in_steps, step, init, fill_gap=fill_gap)
+        frames = self._believable(fields.read_frames(series, start, stop), series, start, orientation)
+        frames, times = windows.close_gaps(frames, series.time.values[start:stop], step)
+        inserted = len(frames) - (stop - start)
+        frames, times = orientation.apply(frames[-in_steps:]), times[-in_steps:]
+        absent = ~np.isfinite(frames)
+        if self.model.never_observed is not None:
+            absent &= ~self.model.never_observed
+        filled = self.encoding.filling.apply(frames[None], [times])
+        notes = self._notes(inserted, absent)
+        return Observed(filled, orientation, start, stop, absent.all(axis=0), notes)
+
+    def _believable(self, frames: np.ndarray, series: Series, start: int, orientation: Orientation) -> np.ndarray:
+        """Frames [T, C, H, W] of a series from step `start`: NaN for absurd values and where training observed nothing."""
+        cells = self.model.never_observed
+        cells = None if cells is None else orientation.invert(cells)
+        if self.encoding.filling.method == "none":
+            missing.check(frames, series, start, cells)
+        frames = missing.without_absurd(frames)
+        frames = frames if cells is None else np.where(cells, np.float32(np.nan), frames)
+        if self.card.limits is not None and self.model.kind.learned_range and not self.policy.allow_out_of_range:
+            limits.check(frames, series, start, self.card.limits)
+        return frames
+
+    def _notes(self, inserted: int, absent: np.ndarray) -> tuple[str, ...]:
+        notes = []
+        if inserted:
+            notes.append(f"{inserted} missing time step{'s' if inserted > 1 else ''} interpolated")
+        if absent.any():
+            method = self.encoding.filling.method
+            notes.append(f"{int(absent.sum())} of {absent.size} values missing, filled by {method}")
+        return tuple(notes)
+
+    def to_series(self, frames: np.ndarray, series: Series, window: Observed) -> Series:
+        """The forecast after a window of a series, as a Series.
+
+        Args:
+            frames: [1, τ, C, H, W] on the model's grid, in its units.
+            series: the input, for coordinates, units and attributes.
+            window: of the series.
+
+        Returns:
+            The frames with their valid times, `forecast_reference_time` and `forecast_period`; NaN in cells that the
+            window never observes.
+        """
+        frames = window.orientation.invert(np.where(window.never_observed, np.float32(np.nan), frames[0]))
+        init = series.time.values[window.stop - 1]
+        valid = time_axis.following(init, self.card.step, len(frames))
+        lead = (time_axis.seconds(valid) - time_axis.seconds(np.array([init]))[0]) / 3600
+        forecast = fields.make_like(series, frames, times=valid).assign_coords(
+            forecast_reference_time=((), init, {}), forecast_period=("time", lead, {"units": "hours"})
+        )
+        return units.as_given(forecast)
+
+
+def renames(arguments: Sequence[str], channels: Sequence[str]) -> dict[str, str]:
+    """{channel of the model: name in the input} from `NAME=INPUTNAME`, or from `INPUTNAME` if the model has one channel.
+
+    Raises:
+        UsageError: the model does not have the channel.
+    """
+    chosen = {}
+    for argument in arguments:
+        name, separator, source = argument.partition("=")
+        if not separator:
+            name, source = (channels[0], argument) if len(channels) == 1 else (argument, argument)
+        if name not in channels:
+            raise UsageError(f"--var {argument}: the model has no variable {name!r}; it has {', '.join(channels)}")
+        chosen[name] = source
+    return chosen
+
+
+def only_series(opened: Sequence[Series]) -> Series:
+    """The series of an input; the last of a file that holds several.
+
+    Raises:
+        UsageError: several clips.
+    """
+    clips = {tuple(s.attrs["files"]) for s in opened}
+    if len(clips) > 1:
+        raise UsageError(f"the input holds {len(clips)} clips", "one clip", "name one of them")
+    return opened[-1]
+
+
+def history(series: Series) -> list[str]:
+    """The conversions of a series when it was opened, in words."""
+    units_of = dict(zip(fields.names(series), fields.units(series), strict=True))
+    given = series.attrs.get(units.GIVEN, {})
+    found = [f"{name} converted from {unit} to {units_of[name]} and back" for name, unit in given.items()]
+    found += [f"regridded ({series.attrs['regridded']})"] if "regridded" in series.attrs else []
+    return found + ([f"resampled to {series.attrs['resampled']}"] if "resampled" in series.attrs else [])
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"

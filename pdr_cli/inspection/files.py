@@ -1,0 +1,136 @@
+"""What a data file or a model holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pdr_cli.data import formats, kinds
+from pdr_cli.data import times as time_axis
+from pdr_cli.data.formats import netcdf
+from pdr_cli.data.series import Series, names, read_frames, side, size, units
+from pdr_cli.errors import DataError
+from pdr_cli.runs import folder as runs
+from pdr_cli.runs import modelfile
+from pdr_cli.runs.modelfile import ModelCard
+
+LOOKED_AT = 64  # frames that are read for the range of values, evenly spaced
+
+
+def of(path: Path, variables: Sequence[str]) -> dict[str, Any]:
+    """What a data file, a folder of clips or a model holds, as nested dictionaries.
+
+    Raises:
+        DataError: the file cannot be used at all.
+    """
+    return _model(path) if _is_model(path) else _data(path, list(variables))
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix == ".safetensors" or (path / "model.safetensors").is_file()
+
+
+def _model(path: Path) -> dict[str, Any]:
+    file = runs.find_model(str(path))
+    read = modelfile.read(file)
+    card, weights = read.card, read.weights
+    return {
+        "model": str(file),
+        "preset": card.config.preset,
+        "backbone": card.config.model.backbone,
+        "parameters": sum(w.numel() for w in weights.values()),
+        "frames": f"{card.config.data.in_steps} → {card.config.data.out_steps}, every {card.step}",
+        "variables": {name: str(attrs.get("units", "")) for name, attrs in card.variables.items()},
+        "grid": _grid_of_card(card),
+        "trained on": ", ".join(d["name"] for d in card.data),
+        "seen": _seen(card),
+        **{k.replace("_", " "): v for k, v in card.training.items()},
+    }
+
+
+def _grid_of_card(card: ModelCard) -> str:
+    sides = [f"{s.name} {s.values[0]:g} to {s.values[-1]:g}" for s in (card.y, card.x) if s is not None]
+    return f"{card.size[0]} x {card.size[1]}" + (f" ({', '.join(sides)})" if sides else "")
+
+
+def _seen(card: ModelCard) -> str:
+    if any(identity for _, identity, _, _ in card.seen.entries):  # times are not dates
+        return f"{len(card.seen.entries)} {'clips' if kinds.named(card.kind).pictures else 'runs of windows'}"
+    parts = []
+    for part, _, low, high in card.seen.entries:
+        ends = (str(np.datetime64(int(t), "s"))[:16].replace("T", " ") for t in (low, high))
+        parts.append(f"{part} {' to '.join(ends)}")
+    return "; ".join(parts)
+
+
+def _data(path: Path, variables: list[str]) -> dict[str, Any]:
+    paths = formats.find_inputs([path])
+    kind = formats.detect(paths[0])
+    report: dict[str, Any] = {"file": str(path), "format": kind, "bytes": sum(map(_bytes, paths))}
+    fields = kind in ("netcdf", "zarr")
+    if fields and not variables:
+        found = [netcdf.summary(formats.open_fields(p)) for p in reversed(paths)]
+        report["variables"] = {k: v for one in found for k, v in one.items()}
+        variables = [n for n, v in report["variables"].items() if v["gridded"] == "yes"]
+    # Variables of different grids cannot be one series; each is described by itself.
+    described = [[v] for v in variables] if fields and variables else [variables]
+    try:
+        report["series"] = [entry for chosen in described for entry in _series(paths, chosen)]
+    except DataError as error:
+        if kind not in ("netcdf", "zarr", "npz", "windows"):
+            raise
+        report["finding"] = str(error)
+    return report
+
+
+def _bytes(path: Path) -> int:
+    inside = path.rglob("*") if path.is_dir() else [path]
+    return sum(p.stat().st_size for p in inside if p.is_file())
+
+
+def _series(paths: list[Path], variables: list[str]) -> list[dict[str, Any]]:
+    opened = formats.open_series(paths, variables=variables)
+    # Thousands of sequences are described by a frame or two each.
+    looked_at = max(2, LOOKED_AT * 8 // max(len(opened), 8))
+    return [_describe(s, looked_at) for s in opened]
+
+
+def _describe(series: Series, looked_at: int) -> dict[str, Any]:
+    times = series.time.values
+    height, width = size(series)
+    chosen = np.unique(np.linspace(0, len(times) - 1, looked_at).round().astype(int))
+    frames = np.concatenate([read_frames(series, i, i + 1) for i in chosen])
+    missing = int(np.isnan(frames).sum())
+    entry: dict[str, Any] = {
+        "channels": dict(zip(names(series), units(series), strict=True)),
+        "grid": f"{height} x {width}",
+        **{d: _ends(side(series, d)) for d in ("y", "x") if side(series, d) is not None},
+        "times": f"{len(times)}, {time_axis.label(times[0])} to {time_axis.label(times[-1])}",
+    }
+    if "part" in series.attrs:
+        entry["part"] = series.attrs["part"]
+    if len(times) > 1:
+        step = time_axis.find_step(times, str(series.attrs["files"][0]))
+        runs_ = time_axis.segments(times, step)
+        entry["step"] = str(step)
+        if "window" in series.attrs:
+            entry["windows"] = f"{len(runs_)} of {series.attrs['window']} frames, cut beforehand"
+        else:
+            entry["gaps"] = len(runs_) - 1
+            entry["longest run"] = max(high - low for low, high in runs_)
+    with np.errstate(all="ignore"):
+        finite = frames[np.isfinite(frames)]
+    if finite.size:
+        entry["values"] = f"{finite.min():.4g} to {finite.max():.4g}, mean {finite.mean():.4g}"
+    entry["missing"] = f"{100 * missing / frames.size:.1f} %" + (
+        "" if len(chosen) == len(times) else f" of {len(chosen)} frames"
+    )
+    return entry
+
+
+def _ends(coordinate: Any) -> str:
+    values = coordinate.values
+    return f"{coordinate.name} {values[0]:g} to {values[-1]:g}"

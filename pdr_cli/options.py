@@ -1,0 +1,85 @@
+"""Options that several commands share, with their help made from the registries."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from pdr_cli import choices
+
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Log errors only.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log more detail.")]
+LogJson = Annotated[bool, typer.Option("--log-json", help="Write log lines as JSON objects.")]
+LOGGING = {"quiet": Quiet, "verbose": Verbose, "log_json": LogJson}
+Inputs = Annotated[
+    list[str], typer.Argument(metavar="INPUT...", help="Files, a folder or a glob: NetCDF, Zarr, HDF5 or video.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N]; never replaced silently.")]
+Preset = Annotated[str | None, typer.Option("-p", "--preset", help="A name from `pdr presets`, or a TOML file.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the preset, such as train.lr=1e-3.")
+]
+Kind = Annotated[
+    str | None,
+    typer.Option(help="Kind of the data: weather, traffic or video. Default: as the preset or the data say."),
+]
+Backbone = Annotated[str | None, typer.Option(help=f"Predictor: {choices.PREDICTORS.help()}.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "-m", "--model", help="Run folder, model.safetensors or run name. Default: $PDR_MODEL, else the newest run."
+    ),
+]
+Batch = Annotated[
+    int | None,
+    typer.Option(min=1, help="Windows per pass through the network, at most. Default: 16, or what memory holds."),
+]
+Steps = Annotated[
+    int | None, typer.Option(min=1, help="Lead times; beyond the trained ones the forecast is fed back (rolled out).")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of every variant.")]
+Results = Annotated[Path | None, typer.Option("-o", "--output", help="Results as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ResampleFps = Annotated[
+    float,
+    typer.Option(min=0, max=1000, metavar="N", help="Resample clips to N frames a second, without blending frames."),
+]
+GrayToRgb = Annotated[bool, typer.Option("--gray-to-rgb", help="Read gray clips as RGB with three equal channels.")]
+Rename = Annotated[
+    list[str] | None,
+    typer.Option("--var", metavar="NAME[=INPUTNAME]", help="Variable, or its other name in the input; repeatable."),
+]
+Variables = Annotated[list[str] | None, typer.Option("--var", help="Variable to read as a channel; repeatable.")]
+Variants = Annotated[str | None, typer.Option(help="Comma-separated variants. Default: all.")]
+Init = Annotated[str | None, typer.Option(help="Time of the last observation to use. Default: the last of the input.")]
+
+
+def logged(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the logging options -q, -v and --log-json, which are applied before it runs."""
+
+    @functools.wraps(command)
+    def run(*, quiet: bool = False, verbose: bool = False, log_json: bool = False, **options: Any) -> None:
+        from pdr_cli.system import logs
+
+        logs.setup(quiet, verbose, log_json)
+        command(**options)
+
+    hints = get_type_hints(command, include_extras=True)
+    own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(command).parameters.values()]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+        for name, option in LOGGING.items()
+    ]
+    run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    run.__annotations__ = hints | LOGGING
+    return run
+
+
+def listed(text: str | None) -> list[str]:
+    """The parts of a comma-separated option."""
+    return [part for part in (text or "").split(",") if part]

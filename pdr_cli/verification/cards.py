@@ -1,0 +1,78 @@
+"""The card of an evaluation: what it takes to repeat it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from pdr_cli import __version__
+from pdr_cli.inference.model import Model
+from pdr_cli.system import hashes
+from pdr_cli.verification import efficiency
+from pdr_cli.verification.document import Card, CardFile, CardModel, Efficiency
+from pdr_cli.verification.setting import Setting, ssim_definition
+from pdr_cli.verification.task import Task
+
+LISTED = 20  # files of the truth that are named
+
+
+def card(task: Task, convention: str, setting: Setting, seconds: Mapping[str, float]) -> Card:
+    """The card of a task.
+
+    Args:
+        task: what was scored.
+        convention: of the scores.
+        setting: of the scores.
+        seconds: spent in "total" and in each forecaster.
+    """
+    import torch
+
+    scored = task.climatology is not None and "climatology" in seconds
+    return Card(
+        pdr=__version__,
+        torch=torch.__version__,
+        device=_device(task.first),
+        threads=torch.get_num_threads(),
+        date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        data=_data(task),
+        models={name: _model(model) for name, model in task.models.items()},
+        files={
+            name: CardFile(str(file.paths[0]), file.layout, hashes.sha256(file.paths[0]))
+            for name, file in task.files.items()
+        },
+        ssim=ssim_definition(convention, setting, task.truth),
+        climatology=task.climatology.description if scored and task.climatology is not None else "",
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+    )
+
+
+def efficiencies(task: Task) -> dict[str, Efficiency]:
+    """What each model costs."""
+    return {name: efficiency.measure(model) for name, model in task.models.items()}
+
+
+def _data(task: Task) -> list[str]:
+    """Names of the files that hold the truth."""
+    files = list(dict.fromkeys(file for series in task.series for file in series.attrs["files"]))
+    listed = [str(file).rstrip("/").rpartition("/")[2] for file in files[:LISTED]]
+    return listed + ([f"and {len(files) - LISTED} more"] if len(files) > LISTED else [])
+
+
+def _device(model: Model | None) -> str:
+    import torch
+
+    if model is None or model.device.type != "cuda":
+        return "cpu"
+    return torch.cuda.get_device_name(model.device)
+
+
+def _model(model: Model) -> CardModel:
+    config = model.card.config
+    return CardModel(
+        file=str(model.path),
+        sha256=model.sha256,
+        preset=config.preset,
+        backbone=config.model.backbone,
+        fusion=config.model.fusion,
+        parameters=sum(p.numel() for p in model.network.parameters()),
+    )

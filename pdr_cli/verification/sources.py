@@ -1,0 +1,113 @@
+"""Sources of an evaluation: arguments and paths to models, forecast files and the truth."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pdr_cli.choices import BASELINES
+from pdr_cli.data import formats, kinds
+from pdr_cli.data.formats import forecasts, zarr
+from pdr_cli.data.formats.forecasts import ForecastFile
+from pdr_cli.data.series import Series, names
+from pdr_cli.inference import model as models
+from pdr_cli.inference.intake import InputPolicy, Intake, renames
+from pdr_cli.inference.model import Model
+from pdr_cli.runs import folder as runs
+from pdr_cli.verification.studies import TRUTH
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How sources are read.
+
+    Args:
+        rename: NAME or NAME=INPUTNAME, as --var gives them.
+        kind: of the truth where no model has one; "any": as found.
+        resample_fps: frames a second that clips are brought to; 0: as they are, or as the model was trained.
+        gray_to_rgb: read a gray clip as red, green and blue alike.
+        batch: windows that a network sees at once, at most.
+        device: see `devices.pick`.
+    """
+
+    rename: Sequence[str] = ()
+    kind: str = kinds.ANY
+    resample_fps: float = 0
+    gray_to_rgb: bool = False
+    batch: int | None = None
+    device: str = "auto"
+
+
+@dataclass
+class Forecasters:
+    """Models, and the paths of each forecast file, by name."""
+
+    models: dict[str, Model] = field(default_factory=dict)
+    files: dict[str, list[Path]] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Model | None:
+        """The model that settings are taken from."""
+        return next(iter(self.models.values()), None)
+
+    def read_files(self, series: Series) -> dict[str, ForecastFile]:
+        """The forecast files, opened for the variables of the truth."""
+        return {name: forecasts.read(paths, names(series)) for name, paths in self.files.items()}
+
+
+def find(arguments: Sequence[str], reading: Reading) -> Forecasters:
+    """The forecasters that arguments of --model name; without any, the default model.
+
+    Raises:
+        InputNotFoundError, CheckpointError: no such model, or one that cannot be loaded.
+    """
+    found = Forecasters()
+    for argument in arguments or [None]:  # type: ignore[list-item]
+        paths = _forecast_files(argument)
+        if paths:
+            found.files[_free(Path(argument).stem, found.models, found.files)] = paths
+            continue
+        model = models.load(runs.find_model(argument), reading.device, reading.batch)
+        found.models[_free(model.name, found.models, found.files)] = model
+    return found
+
+
+def truth(paths: Sequence[Path], reading: Reading, found: Forecasters) -> list[Series]:
+    """The truth: a model's variables, or else those that --var names, or those of the first forecast file."""
+    if found.first is not None:
+        policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb)
+        return Intake(found.first, policy).open(paths, renames(reading.rename, list(found.first.card.variables)))
+    pairs = [argument.partition("=") for argument in reading.rename]
+    wanted = [name for name, _, _ in pairs]
+    files = next(iter(found.files.values()), [])
+    if not wanted and files and formats.detect(paths[0]) in ("netcdf", "zarr"):
+        wanted = forecasts.fields_in_both(files[0], paths[0])
+    opened = formats.open_series(
+        paths,
+        variables=wanted,
+        rename={name: source or name for name, _, source in pairs},
+        resample_fps=reading.resample_fps,
+        gray_to_rgb=reading.gray_to_rgb,
+    )
+    return [kinds.with_kind(series, reading.kind) for series in opened]
+
+
+def _forecast_files(argument: str | None) -> list[Path]:
+    """The forecast files that an argument names: a file, a folder or a glob; none if it names a model."""
+    if argument is None or argument.endswith(".safetensors"):
+        return []
+    path = Path(argument)
+    if zarr.is_store(path):
+        return [path]
+    if path.is_dir():
+        return [] if (path / "model.safetensors").exists() else sorted((*path.glob("*.nc"), *path.glob("*.zarr")))
+    return [path] if path.is_file() else sorted(Path(p) for p in glob.glob(argument))
+
+
+def _free(name: str, *taken: Container[str]) -> str:
+    """A name that no other forecaster has, nor the truth."""
+    while name in (TRUTH, *BASELINES.names()) or any(name in t for t in taken):
+        name += "'"
+    return name
