@@ -138,7 +138,7 @@ def test_every_init_trains_and_is_found_again(weather: Path, tmp_path: Path, ini
         assert (result.code, "gives no place" in result.last) == (78, True)
         return
     assert result.code == 0, result.err
-    adapter = pdr_cli.load(tmp_path / "run").network.adapter
+    adapter = pdr_cli.load(tmp_path / "run").loaded.network.adapter
     assert isinstance(adapter, PredGS)
     assert adapter.start is INITIALIZATIONS.find(init)
     if init != "color":

@@ -7,11 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.similarity import ssim, ssim_map, window_size
-from pdr_cli.training.losses import L1SSIM, build_loss, differential_divergence
+from pdr_cli.training.losses import (
+    L1SSIM,
+    LossOptions,
+    build_loss,
+    differential_divergence,
+)
 
 
 def pair(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -20,10 +26,79 @@ def pair(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return target + 0.2 * torch.randn(shape, generator=generator), target
 
 
+@pytest.mark.parametrize("data_range", [1.0, 5.5])
+def test_ssim_is_scikit_images_on_each_channel(data_range: float) -> None:
+    pred, target = pair(2, 3, 2, 25, 53)
+    spans = torch.tensor([data_range, 2 * data_range])
+    found = ssim(pred, target, spans)
+    assert found.shape == (2, 3)
+    for b, t in np.ndindex(2, 3):
+        expected = [
+            structural_similarity(
+                pred[b, t, c].double().numpy(),
+                target[b, t, c].double().numpy(),
+                data_range=spans[c].item(),
+                gaussian_weights=True,  # 11×11, σ 1.5; its mean is over windows that lie inside
+                use_sample_covariance=False,
+            )
+            for c in range(2)
+        ]
+        assert found[b, t].item() == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("H", "W", "size"), [(22, 22, 11), (25, 53, 11), (21, 40, 9), (16, 8, 3), (6, 6, 3), (3, 9, 3), (2, 9, 1)]
+)
+def test_window_shrinks_on_small_frames(H: int, W: int, size: int) -> None:
+    assert window_size(H, W) == size
+
+
+def test_ssim_of_a_small_frame_is_its_definition() -> None:
+    pred, target = (frame.double().numpy() for frame in pair(1, 16, 8))
+    found = ssim(torch.from_numpy(pred), torch.from_numpy(target), torch.ones(1)).item()
+    offset = np.arange(3) - 1
+    weights = np.exp(-(offset[:, None] ** 2 + offset[None, :] ** 2) / (2 * 1.5**2))
+    weights /= weights.sum()
+    values = []
+    for i, j in np.ndindex(14, 6):
+        x, y = pred[0, i : i + 3, j : j + 3], target[0, i : i + 3, j : j + 3]
+        mx, my = (weights * x).sum(), (weights * y).sum()
+        vx, vy = (weights * (x - mx) ** 2).sum(), (weights * (y - my) ** 2).sum()
+        cov = (weights * (x - mx) * (y - my)).sum()
+        values.append((2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4)))
+    assert found == pytest.approx(np.mean(values), abs=1e-12)
+
+
+def test_ssim_of_equal_frames_is_one_even_when_flat() -> None:
+    flat = torch.full((1, 1, 30, 30), 0.7)
+    assert ssim(flat, flat, torch.ones(1)).item() == pytest.approx(1)
+
+
+def test_ssim_depends_on_the_range_only_through_the_units() -> None:
+    pred, target = pair(1, 1, 24, 24)
+    in_kelvin = ssim(40 * pred, 40 * target, torch.tensor([40.0]))
+    assert in_kelvin.item() == pytest.approx(ssim(pred, target, torch.ones(1)).item(), abs=1e-5)
+
+
+def test_ssim_is_single_precision_inside_autocast() -> None:
+    pred, target = pair(1, 1, 24, 24)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = ssim(pred, target, torch.ones(1))
+        from_half = ssim(pred.bfloat16(), target.bfloat16(), torch.ones(1))
+    assert torch.equal(found, ssim(pred, target, torch.ones(1)))
+    assert from_half.dtype == torch.float32
+
+
+def test_ssim_gradient_is_right() -> None:
+    pred, target = (frame.double() for frame in pair(1, 2, 8, 7))
+    pred.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: ssim(x, target, torch.tensor([1.0, 3.0])), pred)
+
+
 @pytest.mark.parametrize("l1_weight", [0.0, 0.3, 1.0])
 def test_l1ssim_weighs_its_two_terms(l1_weight: float) -> None:
     pred, target = pair(2, 3, 1, 24, 24)
-    loss, terms = build_loss("l1ssim", l1_weight=l1_weight, data_range=torch.ones(1))(pred, target)
+    loss, terms = build_loss("l1ssim", LossOptions(l1_weight, torch.ones(1)))(pred, target)
     l1, similarity = (pred - target).abs().mean(), ssim(pred, target, torch.ones(1)).mean()
     assert loss.item() == pytest.approx((l1_weight * l1 + (1 - l1_weight) * (1 - similarity)).item())
     assert terms["l1"].item() == pytest.approx(l1.item())
@@ -33,7 +108,7 @@ def test_l1ssim_weighs_its_two_terms(l1_weight: float) -> None:
 def test_terms_hold_no_graph() -> None:
     pred, target = pair(1, 3, 1, 12, 12)
     for name in ("l1ssim", "mse", "l1", "l2reg"):
-        loss, terms = build_loss(name, l1_weight=0.5, data_range=torch.ones(1))(pred.requires_grad_(), target)
+        loss, terms = build_loss(name, LossOptions(0.5, torch.ones(1)))(pred.requires_grad_(), target)
         assert loss.requires_grad
         assert terms
         assert not any(term.requires_grad for term in terms.values())
@@ -41,16 +116,16 @@ def test_terms_hold_no_graph() -> None:
 
 def test_mse_and_l1_are_means_over_everything() -> None:
     pred, target = torch.zeros(1, 2, 1, 1, 2), torch.tensor([[1.0, 2.0], [3.0, -4.0]]).view(1, 2, 1, 1, 2)
-    options = {"l1_weight": 0.5, "data_range": torch.ones(1)}
-    assert build_loss("mse", **options)(pred, target)[0].item() == 7.5  # (1 + 4 + 9 + 16) / 4
-    assert build_loss("l1", **options)(pred, target)[0].item() == 2.5  # (1 + 2 + 3 + 4) / 4
+    options = LossOptions(0.5, torch.ones(1))
+    assert build_loss("mse", options)(pred, target)[0].item() == 7.5  # (1 + 4 + 9 + 16) / 4
+    assert build_loss("l1", options)(pred, target)[0].item() == 2.5  # (1 + 2 + 3 + 4) / 4
 
 
 @pytest.mark.shared
 def test_l2reg_is_the_toolbox_loss(shared: Path) -> None:
     golden = torch.load(shared / "golden" / "tiny_tau.pt", weights_only=True)
     pred, target = golden["y_train"], golden["target"]
-    loss, terms = build_loss("l2reg", l1_weight=0.5, data_range=torch.ones(2))(pred, target)
+    loss, terms = build_loss("l2reg", LossOptions(0.5, torch.ones(2)))(pred, target)
     assert terms["divergence"].item() == pytest.approx(golden["diff_div_reg"], rel=1e-5)
     assert loss.item() == pytest.approx(golden["loss_tau_alpha0.1"], rel=1e-6)
 
@@ -58,7 +133,7 @@ def test_l2reg_is_the_toolbox_loss(shared: Path) -> None:
 @pytest.mark.parametrize("l1_weight", [0.0, 1.0])
 def test_ssim_alone_has_no_share_of_l1_whatever_the_weight(l1_weight: float) -> None:
     pred, target = pair(2, 3, 1, 24, 24)
-    loss, _ = build_loss("ssim", l1_weight=l1_weight, data_range=torch.ones(1))(pred, target)
+    loss, _ = build_loss("ssim", LossOptions(l1_weight, torch.ones(1)))(pred, target)
     assert loss.item() == pytest.approx(1 - ssim(pred, target, torch.ones(1)).mean().item())
 
 
@@ -66,7 +141,7 @@ def test_ssim_alone_has_no_share_of_l1_whatever_the_weight(l1_weight: float) -> 
 def test_data_range_reaches_the_similarity(name: str) -> None:
     pred, target = pair(1, 2, 1, 24, 24)
     spans = torch.tensor([0.5])
-    _, terms = build_loss(name, l1_weight=0.5, data_range=spans)(pred, target)
+    _, terms = build_loss(name, LossOptions(0.5, spans))(pred, target)
     assert terms["ssim"].item() == pytest.approx(ssim(pred, target, spans).mean().item())
     assert terms["ssim"].item() != pytest.approx(ssim(pred, target, 2 * spans).mean().item())
 
@@ -75,7 +150,7 @@ def test_l2reg_is_mse_and_a_tenth_of_the_divergence_of_changes() -> None:
     # One pixel rises by ln 3 / 10 a frame, the other and the target rest: over the temperature of 0.1 the changes are
     # (ln 3, 0), whose softmax is (3/4, 1/4), against (1/2, 1/2). The squares are (0 + 1 + 4)·(ln 3 / 10)² in 6 values.
     pred = torch.tensor([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]], dtype=torch.float64).view(1, 3, 1, 1, 2) * np.log(3) / 10
-    loss, terms = build_loss("l2reg", l1_weight=0.5, data_range=torch.ones(1))(pred, torch.zeros_like(pred))
+    loss, terms = build_loss("l2reg", LossOptions(0.5, torch.ones(1)))(pred, torch.zeros_like(pred))
     divergence = (0.75 * np.log(1.5) + 0.25 * np.log(0.5)) / 2
     squares = 5 * (np.log(3) / 10) ** 2 / 6
     assert terms["divergence"].item() == pytest.approx(divergence)
@@ -90,19 +165,19 @@ def test_divergence_needs_two_differences() -> None:
 
 def test_misspelt_loss_gets_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'l1ssim'"):
-        build_loss("l1sim", l1_weight=0.5, data_range=torch.ones(1))
+        build_loss("l1sim", LossOptions(0.5, torch.ones(1)))
 
 
 def test_weight_outside_its_range_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"l1_weight is 1\.5"):
-        L1SSIM(1.5, torch.ones(1))
+        L1SSIM(LossOptions(1.5, torch.ones(1)))
 
 
 NAMES = ("l1ssim", "ssim", "l1", "mse", "l2reg")
 
 
 def masked(name: str, pred: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-    return build_loss(name, l1_weight=0.5, data_range=torch.ones(2))(pred, target, weight)[0]
+    return build_loss(name, LossOptions(0.5, torch.ones(2)))(pred, target, weight)[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -140,9 +215,9 @@ def test_weights_are_those_of_a_mean() -> None:
     pred, target = torch.zeros(1, 1, 1, 2, 2), torch.tensor([[1.0, 1.0], [3.0, 5.0]]).view(1, 1, 1, 2, 2)
     rows = torch.tensor([[3.0], [1.0]])  # of two rows
     # (3·1 + 3·1 + 1·3 + 1·5) / 8 and (3·1 + 3·1 + 1·9 + 1·25) / 8
-    options = {"l1_weight": 0.5, "data_range": torch.ones(1)}
-    assert build_loss("l1", **options)(pred, target, rows)[0].item() == pytest.approx(1.75)
-    assert build_loss("mse", **options)(pred, target, rows)[0].item() == pytest.approx(5.0)
+    options = LossOptions(0.5, torch.ones(1))
+    assert build_loss("l1", options)(pred, target, rows)[0].item() == pytest.approx(1.75)
+    assert build_loss("mse", options)(pred, target, rows)[0].item() == pytest.approx(5.0)
 
 
 def test_windows_of_ssim_that_touch_a_missing_cell_are_left_out() -> None:
@@ -154,18 +229,18 @@ def test_windows_of_ssim_that_touch_a_missing_cell_are_left_out() -> None:
     )
     assert window_size(12, 11) == window_size(12, 24) == 5
     expected = torch.cat([left.flatten(), right.flatten()]).mean().item()
-    loss = build_loss("ssim", l1_weight=0.0, data_range=torch.ones(1))(pred, target, known)[0]
+    loss = build_loss("ssim", LossOptions(0.0, torch.ones(1)))(pred, target, known)[0]
     assert 1 - loss.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_ssim_goes_round_a_periodic_frame() -> None:
     pred, target = pair(1, 1, 1, 24, 26)
     here, there = (
-        build_loss("ssim", l1_weight=0.0, data_range=torch.ones(1), periodic=True)(*frames)[0].item()
+        build_loss("ssim", LossOptions(0.0, torch.ones(1), periodic=True))(*frames)[0].item()
         for frames in ((pred, target), (pred.roll(7, -1), target.roll(7, -1)))
     )
     assert here == pytest.approx(there, abs=1e-6)
-    plain = build_loss("ssim", l1_weight=0.0, data_range=torch.ones(1))
+    plain = build_loss("ssim", LossOptions(0.0, torch.ones(1)))
     assert plain(pred, target)[0].item() != pytest.approx(
         plain(pred.roll(7, -1), target.roll(7, -1))[0].item(), abs=1e-4
     )
