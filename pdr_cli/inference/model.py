@@ -148,11 +148,10 @@ class Model(ModelHeader):
         encoding = self._encoding
         with torch.inference_mode():
             out = self.network(Batch(encoding.to_network(observed, self.device), steps))
-        rendered = out.layer
         return Layers(
             encoding.to_data(out.fused),
             encoding.to_data(out.coarse),
-            None if rendered is None else rendered.float().cpu().numpy(),
+            None if out.layer is None else out.layer.float().cpu().numpy(),
         )
 
     @cached_property

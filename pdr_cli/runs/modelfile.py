@@ -134,10 +134,7 @@ def side_of(series: Series, dim: str) -> Side | None:
 
 
 def frames_of(config: Config, channels: int, size: tuple[int, int], x: Side | None) -> Frames:
-    """The frames that a network is built for, of data with this coordinate along x.
-
-    They are periodic by `model.periodic`, or with "auto" where the longitudes are a full circle.
-    """
+    """The frames that a network is built for, of data with this coordinate along x."""
     from pdr_cli.models.interfaces import Frames
 
     return Frames(config.data.in_steps, channels, (size[0], size[1]), grid.is_periodic(config.model.periodic, x))
