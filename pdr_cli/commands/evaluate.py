@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pdr_cli.commands import tables
-from pdr_cli.data import formats, kinds
+from pdr_cli.data import formats
 from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.system import atomic, locks
 from pdr_cli.system.logs import log, progress
@@ -46,7 +46,7 @@ class Request:
         device: see `devices.pick`.
         resample_fps: frames a second that clips are brought to.
         gray_to_rgb: read a gray clip as red, green and blue alike.
-        kind: of the data, where no model has one.
+        kind: of the data; None: the model's, or as found.
     """
 
     models: Sequence[str] = ()
@@ -68,7 +68,7 @@ class Request:
     device: str = "auto"
     resample_fps: float = 0
     gray_to_rgb: bool = False
-    kind: str = kinds.ANY
+    kind: str | None = None
 
     @property
     def reading(self) -> Reading:

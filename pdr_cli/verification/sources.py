@@ -12,6 +12,7 @@ from pdr_cli.data import formats, kinds
 from pdr_cli.data.formats import forecasts, zarr
 from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.series import Series, names
+from pdr_cli.errors import UsageError
 from pdr_cli.inference import model as models
 from pdr_cli.inference.intake import InputPolicy, Intake, renames
 from pdr_cli.inference.model import Model
@@ -25,7 +26,7 @@ class Reading:
 
     Args:
         rename: NAME or NAME=INPUTNAME, as --var gives them.
-        kind: of the truth where no model has one; "any": as found.
+        kind: of the truth; None: the model's, or as found.
         resample_fps: frames a second that clips are brought to; 0: as they are, or as the model was trained.
         gray_to_rgb: read a gray clip as red, green and blue alike.
         batch: windows that a network sees at once, at most.
@@ -33,7 +34,7 @@ class Reading:
     """
 
     rename: Sequence[str] = ()
-    kind: str = kinds.ANY
+    kind: str | None = None
     resample_fps: float = 0
     gray_to_rgb: bool = False
     batch: int | None = None
@@ -75,8 +76,14 @@ def find(arguments: Sequence[str], reading: Reading) -> Forecasters:
 
 
 def truth(paths: Sequence[Path], reading: Reading, found: Forecasters) -> list[Series]:
-    """The truth: a model's variables, or else those that --var names, or those of the first forecast file."""
+    """The truth: a model's variables, or else those that --var names, or those of the first forecast file.
+
+    Raises:
+        UsageError: another kind than the model's.
+    """
     if found.first is not None:
+        if reading.kind not in (None, kinds.ANY, found.first.kind.name):
+            raise UsageError(f"--kind {reading.kind}: the model is for {found.first.kind.name}", "", "leave out --kind")
         policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb)
         return Intake(found.first, policy).open(paths, renames(reading.rename, list(found.first.card.variables)))
     pairs = [argument.partition("=") for argument in reading.rename]
@@ -91,7 +98,7 @@ def truth(paths: Sequence[Path], reading: Reading, found: Forecasters) -> list[S
         resample_fps=reading.resample_fps,
         gray_to_rgb=reading.gray_to_rgb,
     )
-    return [kinds.with_kind(series, reading.kind) for series in opened]
+    return [kinds.with_kind(series, reading.kind or kinds.ANY) for series in opened]
 
 
 def _forecast_files(argument: str | None) -> list[Path]:
