@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pdr_cli.models.pdr import PDR, Forecast
+from pdr_cli.models import interfaces
+from pdr_cli.models.interfaces import Forecast
+from pdr_cli.models.pdr import PDR
 
 
 class Batch(NamedTuple):
@@ -29,8 +31,8 @@ class Batch(NamedTuple):
     known: Tensor | None
 
 
-def rehearse(network: PDR, batch: Batch, progress: float, at_once: int) -> tuple[Forecast, dict[str, Tensor]]:
-    """`PDR.rehearse` of a batch, `at_once` windows after the other.
+def forward_in_parts(network: PDR, batch: Batch, progress: float, at_once: int) -> Forecast:
+    """The forward pass of a batch in training, `at_once` windows after the other.
 
     Of each part no more than the forecast is kept, which is made again on the way back (Chen et al. 2016, "Training Deep
     Nets with Sublinear Memory Cost"). A loss is therefore that of the whole batch, however its windows are weighted, and so
@@ -38,19 +40,19 @@ def rehearse(network: PDR, batch: Batch, progress: float, at_once: int) -> tuple
     """
     x, y, _, known = batch
     if at_once >= len(x):
-        return network.rehearse(x, y, progress, known)
-    made, taught = [], []
+        return network(interfaces.Batch(x, y.shape[1], y, known, progress), "train")
+    parts, shares = [], []
     for i in range(0, len(x), at_once):
         part = slice(i, i + at_once)
-        there = None if known is None else known[part]
-        out, terms = checkpoint(
-            network.rehearse, x[part], y[part], progress, there, use_reentrant=False,
-            context_fn=lambda: (nullcontext(), _norms_at_rest(network)),
+        known_part = None if known is None else known[part]
+        out: Forecast = checkpoint(
+            network, interfaces.Batch(x[part], y.shape[1], y[part], known_part, progress), "train",
+            use_reentrant=False, context_fn=lambda: (nullcontext(), _norms_at_rest(network)),
         )  # fmt: skip
-        made.append(out)
-        taught.append({name: term * (len(x[part]) / len(x)) for name, term in terms.items()})
-    fused, coarse = torch.cat([out.fused for out in made]), torch.cat([out.coarse for out in made])
-    return Forecast(fused, coarse, None), {name: torch.stack([t[name] for t in taught]).sum() for name in taught[0]}
+        parts.append(out)
+        shares.append({name: term * (len(x[part]) / len(x)) for name, term in out.terms.items()})
+    terms = {name: torch.stack([share[name] for share in shares]).sum() for name in shares[0]}
+    return Forecast(torch.cat([out.fused for out in parts]), torch.cat([out.coarse for out in parts]), None, terms)
 
 
 def batch_norms(network: nn.Module) -> list[nn.Module]:
@@ -58,19 +60,19 @@ def batch_norms(network: nn.Module) -> list[nn.Module]:
     return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
 
 
-def remember(network: nn.Module, device: torch.device) -> Callable[[], None]:
-    """What takes back all that a pass in training changes: random numbers drawn, and the running means of batch norms."""
+def snapshot(network: nn.Module, device: torch.device) -> Callable[[], None]:
+    """A function that undoes what a pass in training changes: drawn random numbers, and running means of batch norms."""
     means = [(buffer, buffer.clone()) for norm in batch_norms(network) for buffer in norm.buffers()]
-    here, there = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    cpu, cuda = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
-    def take_back() -> None:
+    def restore() -> None:
         for buffer, before in means:
             buffer.copy_(before)
-        torch.set_rng_state(here)
-        if there is not None:
-            torch.cuda.set_rng_state(there, device)
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, device)
 
-    return take_back
+    return restore
 
 
 @contextmanager
