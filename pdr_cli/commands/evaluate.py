@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pdr_cli.commands import tables
-from pdr_cli.data import formats
+from pdr_cli.data import formats, kinds
 from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.system import atomic, locks
 from pdr_cli.system.logs import log, progress
@@ -73,7 +73,8 @@ class Request:
     @property
     def reading(self) -> Reading:
         """How models and truth are read."""
-        return Reading(self.rename, self.kind, self.resample_fps, self.gray_to_rgb, self.batch, self.device)
+        kind = self.kind or kinds.ANY
+        return Reading(self.rename, kind, self.resample_fps, self.gray_to_rgb, self.batch, self.device)
 
     @property
     def options(self) -> Options:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Reading:
 
     Args:
         rename: NAME or NAME=INPUTNAME, as --var gives them.
-        kind: of the truth; None: the model's, or as found.
+        kind: of the truth where no model has one; "any": as found.
         resample_fps: frames a second that clips are brought to; 0: as they are, or as the model was trained.
         gray_to_rgb: read a gray clip as red, green and blue alike.
         batch: windows that a network sees at once, at most.
@@ -34,7 +34,7 @@ class Reading:
     """
 
     rename: Sequence[str] = ()
-    kind: str | None = None
+    kind: str = kinds.ANY
     resample_fps: float = 0
     gray_to_rgb: bool = False
     batch: int | None = None
@@ -63,6 +63,7 @@ def find(arguments: Sequence[str], reading: Reading) -> Forecasters:
 
     Raises:
         InputNotFoundError, CheckpointError: no such model, or one that cannot be loaded.
+        UsageError: a model for another kind of data.
     """
     found = Forecasters()
     for argument in arguments or [None]:  # type: ignore[list-item]
@@ -72,18 +73,13 @@ def find(arguments: Sequence[str], reading: Reading) -> Forecasters:
             continue
         model = models.load(runs.find_model(argument), reading.device, reading.batch)
         found.models[_free(model.name, found.models, found.files)] = model
+    _check_kind(found.models, reading.kind)
     return found
 
 
 def truth(paths: Sequence[Path], reading: Reading, found: Forecasters) -> list[Series]:
-    """The truth: a model's variables, or else those that --var names, or those of the first forecast file.
-
-    Raises:
-        UsageError: another kind than the model's.
-    """
+    """The truth: a model's variables, or else those that --var names, or those of the first forecast file."""
     if found.first is not None:
-        if reading.kind not in (None, kinds.ANY, found.first.kind.name):
-            raise UsageError(f"--kind {reading.kind}: the model is for {found.first.kind.name}", "", "leave out --kind")
         policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb)
         return Intake(found.first, policy).open(paths, renames(reading.rename, list(found.first.card.variables)))
     pairs = [argument.partition("=") for argument in reading.rename]
@@ -98,7 +94,7 @@ def truth(paths: Sequence[Path], reading: Reading, found: Forecasters) -> list[S
         resample_fps=reading.resample_fps,
         gray_to_rgb=reading.gray_to_rgb,
     )
-    return [kinds.with_kind(series, reading.kind or kinds.ANY) for series in opened]
+    return [kinds.with_kind(series, reading.kind) for series in opened]
 
 
 def _forecast_files(argument: str | None) -> list[Path]:
@@ -111,6 +107,12 @@ def _forecast_files(argument: str | None) -> list[Path]:
     if path.is_dir():
         return [] if (path / "model.safetensors").exists() else sorted((*path.glob("*.nc"), *path.glob("*.zarr")))
     return [path] if path.is_file() else sorted(Path(p) for p in glob.glob(argument))
+
+
+def _check_kind(loaded: Mapping[str, Model], kind: str) -> None:
+    for name, model in loaded.items():
+        if kind not in (kinds.ANY, model.kind.name):
+            raise UsageError(f"--kind {kind}: {name} is a model for {model.kind.name}", way_out="leave out --kind")
 
 
 def _free(name: str, *taken: Container[str]) -> str:

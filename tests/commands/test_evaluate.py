@@ -360,7 +360,7 @@ def test_a_kind_that_is_named_stands_for_the_one_found_in_the_file(
     assert (traffic.code, "name one with -m" in traffic.last) == (2, True)
     assert pdr(*arguments, "--kind", "video").code == 65
     other = pdr("evaluate", weather, "-m", weather_run, "--kind", "traffic")
-    assert (other.code, "the model is for weather" in other.last) == (2, True)
+    assert (other.code, "a model for weather" in other.last) == (2, True)
 
 
 def test_a_report_is_one_page_and_its_pictures(weather: Path, weather_run: Path, tmp_path: Path) -> None:
