@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from pdr_cli.data import formats, kinds
 from pdr_cli.data.formats import forecasts, zarr
 from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.series import Series, names
+from pdr_cli.errors import UsageError
 from pdr_cli.inference import model as models
 from pdr_cli.inference.intake import InputPolicy, Intake, renames
 from pdr_cli.inference.model import Model
@@ -62,6 +63,7 @@ def find(arguments: Sequence[str], reading: Reading) -> Forecasters:
 
     Raises:
         InputNotFoundError, CheckpointError: no such model, or one that cannot be loaded.
+        UsageError: a model for another kind of data.
     """
     found = Forecasters()
     for argument in arguments or [None]:  # type: ignore[list-item]
@@ -71,6 +73,7 @@ def find(arguments: Sequence[str], reading: Reading) -> Forecasters:
             continue
         model = models.load(runs.find_model(argument), reading.device, reading.batch)
         found.models[_free(model.name, found.models, found.files)] = model
+    _check_kind(found.models, reading.kind)
     return found
 
 
@@ -104,6 +107,12 @@ def _forecast_files(argument: str | None) -> list[Path]:
     if path.is_dir():
         return [] if (path / "model.safetensors").exists() else sorted((*path.glob("*.nc"), *path.glob("*.zarr")))
     return [path] if path.is_file() else sorted(Path(p) for p in glob.glob(argument))
+
+
+def _check_kind(loaded: Mapping[str, Model], kind: str) -> None:
+    for name, model in loaded.items():
+        if kind not in (kinds.ANY, model.kind.name):
+            raise UsageError(f"--kind {kind}: {name} is a model for {model.kind.name}", way_out="leave out --kind")
 
 
 def _free(name: str, *taken: Container[str]) -> str:
