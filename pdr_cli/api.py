@@ -23,6 +23,10 @@ from pdr_cli.inference.hindcast import Hindcast
 from pdr_cli.inference.intake import InputPolicy, Intake
 from pdr_cli.runs import folder as runs
 from pdr_cli.system import locks
+from pdr_cli.verification import evaluation, sources
+from pdr_cli.verification.document import Document
+from pdr_cli.verification.evaluation import Options
+from pdr_cli.verification.sources import Reading
 
 Paths = str | Path | Sequence[str | Path]  # files, folders or globs
 COMMAND = "pdr_cli.predict"  # in the history of a forecast
@@ -127,12 +131,47 @@ def predict(
     return loaded.predict(data, init=init, every_init=every_init, steps=steps, policy=policy, rename=rename)
 
 
+def evaluate(
+    data: xr.Dataset | Paths,
+    models: Model | str | Path | Sequence[Model | str | Path] = (),
+    *,
+    split: str = "test",
+    steps: int | None = None,
+    protocol: str = "honest",
+    options: Options | None = None,
+    reading: Reading | None = None,
+) -> Document:
+    """Score models, forecast files and baselines on the same windows, as `pdr evaluate` does.
+
+    Args:
+        data: the truth, an open dataset or files.
+        models: models as for `load`, loaded ones, or forecast files; default: the default model.
+        split: "test" (data that no model has seen), "val", "train" or "all".
+        steps: lead times; default: the shortest horizon of the models.
+        protocol: "honest", or "openstl" for the published windows and scaling.
+        options: scores, baselines and analyses; default: those of the kind of data.
+        reading: how models and data are read, including the device.
+
+    Raises:
+        PdrError: as `pdr evaluate`.
+    """
+    each = [models] if isinstance(models, (Model, str, Path)) else models
+    forecasters = [m.loaded if isinstance(m, Model) else str(m) for m in each]
+    truth = data if isinstance(data, xr.Dataset) else _files(data)
+    chosen = sources.task_of(truth, forecasters, reading or Reading(), split=split, steps=steps, protocol=protocol)
+    return evaluation.evaluate(chosen, options or Options()).document
+
+
+def _files(paths: Paths) -> list[Path]:
+    return formats.find_inputs([paths] if isinstance(paths, (str, Path)) else paths)
+
+
 @contextlib.contextmanager
 def _opened(intake: Intake, data: xr.Dataset | Paths, rename: Mapping[str, str] | None) -> Iterator[Series]:
     """The series of a dataset or of files; errors in the block tell files that are being written from damaged ones."""
     if isinstance(data, xr.Dataset):
         yield intake.from_dataset(data, rename)
         return
-    paths = formats.find_inputs([data] if isinstance(data, (str, Path)) else data)
+    paths = _files(data)
     with locks.inputs_in_use(paths):
         yield intakes.only_series(intake.open(paths, rename))

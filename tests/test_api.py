@@ -1,5 +1,6 @@
 """The Python API gives what the commands write: the same numbers, in datasets as xarray opens them from the files."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import xarray as xr
 import pdr_cli
 from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.inference.intake import InputPolicy
+from pdr_cli.verification.evaluation import Options
 from tests.cli import pdr
 
 OF_THE_CALL = {"date_created", "history"}  # attributes that name the time and the command
@@ -94,6 +96,31 @@ def test_traffic_and_clips_are_datasets_of_their_variables(kind: str, request: p
     made = pdr_cli.predict(data, run)
     assert {made[n].dims for n in made.data_vars} == {("time", "y", "x")}
     assert_same(made, opened("f.nc"))
+
+
+def test_scores_are_those_of_the_command(weather: Path, weather_run: Path) -> None:
+    assert (
+        pdr("evaluate", weather, "-m", weather_run, "--metrics", "rmse,acc", "--steps", "3", "-o", "scores.json").code
+        == 0
+    )
+    expected = json.loads(Path("scores.json").read_text())
+    options, model = Options(metrics=("rmse", "acc")), pdr_cli.load(weather_run)
+    with xr.open_dataset(weather) as data:
+        documents = [pdr_cli.evaluate(given, model, steps=3, options=options) for given in (weather, data)]
+    documents.append(pdr_cli.evaluate([weather], [weather_run], steps=3, options=options))
+    for document in documents:
+        found = json.loads(json.dumps(document.to_json()))
+        assert {k: v for k, v in found.items() if k != "card"} == {k: v for k, v in expected.items() if k != "card"}
+    assert document.scores["run"]["rmse"].overall == expected["scores"]["run"]["rmse"]["overall"]
+
+
+def test_forecast_files_are_scored_beside_models(weather: Path, weather_run: Path) -> None:
+    pdr_cli.predict(weather, weather_run, every_init=True).to_netcdf("theirs.nc")
+    scores = pdr_cli.evaluate(weather, [weather_run, "theirs.nc"]).scores
+    assert scores["theirs"]["rmse"].overall == pytest.approx(scores["run"]["rmse"].overall, rel=1e-4)
+    with xr.open_dataset(weather) as data:
+        alone = pdr_cli.evaluate(data[["t2m"]], "theirs.nc")
+    assert set(alone.scores) == {"theirs", "persistence"}
 
 
 def test_missing_values_follow_the_policy(weather: Path, weather_run: Path) -> None:
