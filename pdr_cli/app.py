@@ -112,7 +112,7 @@ def train(
     """
     from pdr_cli.commands import train as command
 
-    command.run(
+    arguments = command.Arguments(
         preset=preset,
         data=data or [],
         variables=var or [],
@@ -141,6 +141,7 @@ def train(
         state=state,
         dry_run=dry_run,
     )
+    command.run(arguments)
 
 
 @app.command(rich_help_panel=FORECASTING)

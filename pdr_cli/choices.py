@@ -208,11 +208,11 @@ LOSSES = Family(
     "--loss",
     _in(
         "training.losses",
-        l1ssim=("l1ssim", "lambda L1 + (1 - lambda)(1 - SSIM), the paper's"),
-        l1=("l1", "mean absolute error"),
-        ssim=("ssim", "1 - SSIM"),
-        mse=("mse", "mean squared error"),
-        l2reg=("l2reg", "mean squared error and TAU's divergence of differences"),
+        l1ssim=("L1SSIM", "lambda L1 + (1 - lambda)(1 - SSIM), the paper's"),
+        l1=("L1", "mean absolute error"),
+        ssim=("SSIM", "1 - SSIM"),
+        mse=("MSE", "mean squared error"),
+        l2reg=("L2Reg", "mean squared error and TAU's divergence of differences"),
     ),
 )
 

@@ -22,8 +22,6 @@ from pdr_cli import config
 from pdr_cli.ablation import catalogue
 from pdr_cli.ablation.summary import BASELINES, as_markdown, summary
 from pdr_cli.bench.machine import describe
-from pdr_cli.commands import inputs
-from pdr_cli.commands import train as one_run
 from pdr_cli.config import Config, parse_duration
 from pdr_cli.data import kinds
 from pdr_cli.errors import ConfigError, DataError, InputNotFoundError, InterruptedRun, OutputError, UsageError
@@ -31,9 +29,11 @@ from pdr_cli.inference import model as inference
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
+from pdr_cli.training import ranks
+from pdr_cli.training import run as training
 from pdr_cli.training.loop import NonFiniteLossError
-from pdr_cli.training.prepare import Prepared, prepare
-from pdr_cli.training.warm_start import WarmStart
+from pdr_cli.training.prepare import Prepared, find_files, prepare
+from pdr_cli.training.run import Run
 from pdr_cli.verification import evaluation, task
 from pdr_cli.verification.evaluation import Options
 
@@ -127,10 +127,11 @@ def plan(request: Request) -> AblationRun:
     """The runs of an ablation; its folder is created unless `dry_run`.
 
     Raises:
-        UsageError: an unknown ablation, or another one than the one being resumed.
+        UsageError: an unknown ablation, another one than the one being resumed, or several ranks.
         InputNotFoundError: nothing to resume.
         OutputError: the folder holds something else.
     """
+    ranks.refuse_several()
     if request.resume:
         return _reopen(request.name, request.out)
     if request.name is None or request.base is None:
@@ -144,7 +145,7 @@ def execute(run: AblationRun, device: str) -> dict[str, Any]:
     Raises:
         InterruptedRun: a signal came; the state of the run in progress is saved.
     """
-    paths = inputs.for_training(run.base)
+    paths = find_files(run.base)
     with locks.locked(run.path), _resumable(run):
         _train_all(run, paths, devices.pick(device))
         _score_all(run, paths, device)
@@ -181,7 +182,7 @@ def _begin(name: str, base: Config, request: Request) -> AblationRun:
     }
     run = AblationRun(path, plan, base)
     if not request.dry_run:
-        prepared = prepare(base, inputs.for_training(base))
+        prepared = prepare(base, find_files(base))
         path.mkdir(parents=True, exist_ok=True)
         atomic.write_text(path / "config.toml", config.dump(base))
         plan["steps"] = _steps(run, prepared, where)
@@ -221,12 +222,12 @@ def _steps(run: AblationRun, prepared: Prepared, where: torch.device) -> int:
 def _seconds_per_step(run: AblationRun, variant: str, prepared: Prepared, where: torch.device) -> float:
     resolved = run.config(variant, run.seeds[0])
     try:
-        network = one_run.build(resolved, prepared)
+        network = training.build(resolved, prepared)
     except ConfigError:
         return 0.0  # said when its turn comes
     with tempfile.TemporaryDirectory() as folder:
-        trainer = one_run.trainer(resolved, prepared, network, RunFolder(Path(folder)), where, WarmStart())
-        return trainer.seconds_per_step()
+        one = Run(resolved, RunFolder(Path(folder)), prepared, network, where)
+        return training.trainer(one).seconds_per_step()
 
 
 @contextmanager
@@ -252,8 +253,9 @@ def _train_all(run: AblationRun, paths: Sequence[Path], where: torch.device) -> 
         if not begun:
             folder.metrics.unlink(missing_ok=True)
         try:
-            network = one_run.build(resolved, prepared)
-            position = one_run.fit(resolved, prepared, network, folder, where, begun, WarmStart())
+            network = training.build(resolved, prepared)
+            one = Run(resolved, folder, prepared, network, where, resume="last" if begun else None)
+            position = training.fit(one)
         except (ConfigError, NonFiniteLossError) as error:
             log.warning("%s, seed %d: %s", variant, seed, error)
             run.record(variant, seed, failed=str(error))

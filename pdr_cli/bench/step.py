@@ -22,8 +22,8 @@ from pdr_cli.inference import model as inference
 from pdr_cli.models.pdr import PDR, Forecast
 from pdr_cli.system import devices
 from pdr_cli.system.logs import log
-from pdr_cli.training import losses, optimizer
-from pdr_cli.training.setup import set_up
+from pdr_cli.training.losses import LossOptions, build_loss
+from pdr_cli.training.setup import parameter_groups, set_up
 
 # What the published data sets hold, which a preset leaves to its files: channels and (H, W).
 PUBLISHED = {
@@ -91,10 +91,10 @@ class Step:
         if variant == "pdr":
             self.optimizer = set_up(self.network, train, setting.size, setting.device)
         else:
-            groups = optimizer.parameter_groups(self.network, train.weight_decay)
+            groups = parameter_groups(self.network, train.weight_decay)
             self.optimizer = torch.optim.AdamW(groups, lr=train.lr)
         span = torch.ones(setting.channels, device=setting.device)
-        self.loss = losses.build_loss(train.loss, l1_weight=train.l1_weight, data_range=span)
+        self.loss = build_loss(train.loss, LossOptions(train.l1_weight, span))
         self.clock = Clock(setting.device)
         self.network.predictor.register_forward_hook(lambda *_: self.clock.note("predictor"))
 

@@ -39,7 +39,7 @@ def _forecast(request: Request) -> str | None:
 
 def _hindcast(request: Request) -> str | None:
     """Make and write a hindcast, and describe it; None if the output is up to date, and in all processes but the first."""
-    with processes.processes() as ranks, hindcast.locked(request.output, ranks):
+    with processes.joined() as ranks, hindcast.locked(request.output, ranks):
         if request.skip_existing and hindcast.is_up_to_date(request, ranks):
             if ranks.first:
                 print(f"{request.output}  up to date")

@@ -1,4 +1,4 @@
-"""Batches that do not fit into memory: halved once, and said so."""
+"""Batches that do not fit into memory: halved once, with a warning."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pdr_cli.errors import MemoryShortageError
+from pdr_cli.system.damage import first_line
 from pdr_cli.system.logs import log
 
 Result = TypeVar("Result")
-# What torch's allocators, cuBLAS and the C++ library say; only CUDA has a class of its own for it.
+# The texts of torch's allocators, cuBLAS and the C++ library; only CUDA has an exception class of its own.
 SHORTAGE = re.compile("not enough memory|DefaultCPUAllocator|out of memory|bad_alloc|_ALLOC_FAILED")
 SAME = "the results are the same but for rounding"
 
 
 def is_shortage(error: BaseException) -> bool:
-    """True if memory ran short, of the machine or of its GPU."""
+    """True if the machine or its GPU ran out of memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and SHORTAGE.search(str(error)) is not None
@@ -25,12 +26,12 @@ def is_shortage(error: BaseException) -> bool:
 
 @dataclass
 class Batches:
-    """How many windows go through a network together: half as many from the first time on that they do not fit.
+    """Number of windows in one pass of a network, halved when they do not fit into memory, at most once.
 
     Args:
-        setting: what sets their number for good, such as "--batch", with `{}` in the number's place.
-        at_once: the most of them; None: all that there are.
-        outcome: what a halving does to the results.
+        setting: the option that sets the number, such as "--batch {}".
+        at_once: largest number of windows in a pass; None: no limit.
+        outcome: the effect of a halving on the results, for the warning.
     """
 
     setting: str
@@ -38,13 +39,23 @@ class Batches:
     outcome: str = SAME
     _halved: bool = False
 
-    def attempt(self, work: Callable[[int], Result], size: int, undo: Callable[[], None] = lambda: None) -> Result:
-        """What `work` makes of `size` windows, given how many of them to take at once.
+    @property
+    def halved_to(self) -> int | None:
+        """Windows in a pass after a halving; None before one."""
+        return self.at_once if self._halved else None
 
-        Where it fails for want of memory, `undo` takes back what it did, and it is asked again for half as many.
+    def restore(self, halved_to: int | None) -> None:
+        """Continue as after the halving of an earlier process; None: it had none."""
+        if halved_to is not None:
+            self._halved, self.at_once = True, halved_to
+
+    def attempt(self, work: Callable[[int], Result], size: int, undo: Callable[[], None] = lambda: None) -> Result:
+        """The result of `work` on `size` windows, which is called with the number of windows in a pass.
+
+        Where memory ends, `undo` takes back what `work` did, and `work` is called again with half as many.
 
         Raises:
-            MemoryShortageError: half as many do not fit either, or there is one window only.
+            MemoryShortageError: half as many do not fit either, or the window is a single one.
         """
         at_once = min(size, self.at_once or size)
         try:
@@ -52,26 +63,24 @@ class Batches:
         except (RuntimeError, MemoryError) as error:
             if not is_shortage(error):
                 raise
-            found = str(error).partition("\n")[0]
-        # Past the except, where the exception does not hold the tensors of the failed try any more.
+            found = first_line(error)
+        # Outside the except clause, where the exception no longer holds the tensors of the failed try.
         undo()
         self._halve(at_once, found)
         return self.attempt(work, size, undo)
 
     def _halve(self, at_once: int, found: str) -> None:
         if at_once == 1:
-            raise MemoryShortageError(
-                f"one window alone does not fit into memory ({found}); close what else uses it, take a machine with more "
-                "of it or --device cpu, or a smaller model or grid"
-            )
+            way_out = "close other programs that use memory, take a machine with more or --device cpu, or a smaller model or grid"
+            raise MemoryShortageError(f"one window alone does not fit into memory ({found})", way_out=way_out)
         half = (at_once + 1) // 2
         if self._halved:
             raise MemoryShortageError(
-                f"{at_once} windows at once do not fit into memory either, after a first halving ({found}); "
-                f"set {self.setting.format(half)} or fewer, or close what else uses it"
+                f"{at_once} windows at once do not fit into memory either, after a first halving ({found})",
+                way_out=f"set {self.setting.format(half)} or fewer, or close other programs that use memory",
             )
         self._halved, self.at_once = True, half
         log.warning(
-            "%d windows at once do not fit into memory (%s); going on with %d at once, %s. %s avoids the failed try",
+            "%d windows at once do not fit into memory (%s); continuing with %d at once, %s. %s avoids the failed try",
             at_once, found, half, self.outcome, self.setting.format(half),
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The processes that torchrun started, of which this is one; or this process alone."""
+"""The processes that torchrun started together, or this process alone."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """True in the process that creates and finishes what all write to."""
+        """True in the process that creates and finishes the common output."""
         return self.rank == 0
 
     def share(self, n: int) -> range:
-        """Which of n pieces are this process's: neighbours, so that each writes one region."""
+        """The pieces, of n, for this process: neighbours, so that each process writes one region."""
         return range(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def from_first(self, value: Any) -> Any:
-        """What the first process passed here."""
+        """The value that the first process passed."""
         if self.size == 1:
             return value
         import torch.distributed as dist
@@ -41,10 +41,10 @@ class Processes:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Wait for all at the end of the block; a failure that one process met there becomes a failure of all.
+        """Wait for all processes at the end of the block; a failure of one process in it becomes a failure of all.
 
         Raises:
-            PdrError: this process's own, or else that of the first one that has any.
+            PdrError: this process's own, or else that of the first process that failed.
         """
         mine: PdrError | None = None
         try:
@@ -69,12 +69,18 @@ class Processes:
 
 
 def started_by_torchrun() -> bool:
-    """True in one of several processes that belong together."""
+    """True in one of several processes that torchrun started together."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def quiet_all_but_first() -> None:
+    """Silence the log of every process but the first."""
+    if int(os.environ.get("RANK", "0")) > 0:
+        log.setLevel(logging.CRITICAL)
+
+
 @contextlib.contextmanager
-def processes() -> Iterator[Processes]:
+def joined() -> Iterator[Processes]:
     """Join the processes that torchrun started; only the first of them logs. Objects travel by gloo, which needs no GPU."""
     if not started_by_torchrun():
         yield Processes()
@@ -82,17 +88,15 @@ def processes() -> Iterator[Processes]:
     import torch.distributed as dist
 
     dist.init_process_group("gloo")
-    here = Processes(dist.get_rank(), dist.get_world_size())
-    if not here.first:
-        log.setLevel(logging.CRITICAL)
+    quiet_all_but_first()
     try:
-        yield here
+        yield Processes(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
 
 
 def own_device(name: str) -> str:
-    """The device that `auto` or `cuda` means to one of several processes: each on a machine has a GPU of its own.
+    """The device of this process for `auto` or `cuda`: each process on a machine has a GPU of its own.
 
     More processes than GPUs share them in turn.
     """

@@ -1,118 +1,161 @@
-"""Losses by name. Each takes (pred, target), [B, T, C, H, W], and gives what to minimise and what to log.
+"""Losses by name. Each takes (pred, target), [B, T, C, H, W], and returns the value to minimise and terms to log.
 
-A third argument, `weight`, [B, T, C, H, W] or what broadcasts to it, says how much each cell counts: 0 where there is no
-truth, elsewhere 1 or the area of the cell. Where it is 0, the forecast changes neither loss nor gradient. `target` must be
-finite there too, whatever it is. None: every cell counts alike.
+The third argument, `weight`, [B, T, C, H, W] or a shape that broadcasts to it, weights the cells: 0 where the truth is
+missing, elsewhere 1 or the area of the cell. Where it is 0, the forecast changes neither loss nor gradient; `target` must
+be finite there too. None: all cells weigh the same.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from pdr_cli.errors import ConfigError, did_you_mean
+from pdr_cli.choices import LOSSES
+from pdr_cli.errors import ConfigError
 
 Terms = dict[str, Tensor]
 
 
 class Loss(Protocol):
-    """What to minimise, and its terms to log."""
+    """The value to minimise, and its terms to log."""
 
     def __call__(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Terms]:
         """pred, target and weight: [B, T, C, H, W]."""
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """The argument from which every loss is built.
+
+    Args:
+        l1_weight: λ of Eq. 9, in [0, 1].
+        data_range: [C], see `ssim_map`; best on the device of the data.
+        periodic: True if the last column is a neighbour of the first, so that windows of SSIM lie across both.
+    """
+
+    l1_weight: float
+    data_range: Tensor
+    periodic: bool = False
 
 
 WINDOW, SIGMA = 11, 1.5  # the Gaussian window of Wang et al. 2004
 TAU_ALPHA, TAU_TEMPERATURE = 0.1, 0.1  # TAU's weight of the regulariser and the temperature inside it
 
 
-def build_loss(name: str, *, l1_weight: float, data_range: Tensor, periodic: bool = False) -> Loss:
-    """The loss of that name: "l1ssim" (Eq. 9), "ssim" (its λ = 0), "l1", "mse" or "l2reg" (TAU's).
-
-    Args:
-        name: of the loss.
-        l1_weight: λ of Eq. 9.
-        data_range: [C], see `ssim_map`.
-        periodic: the last column is beside the first, so that windows of SSIM lie across both.
+def build_loss(name: str, options: LossOptions) -> Loss:
+    """The loss of that name: ours, or a callable of `LossOptions` from an entry point or at `module:Name`.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: an unknown name, or an object from which no loss can be built.
     """
-    losses: dict[str, Loss] = {
-        "l1ssim": L1SSIM(l1_weight, data_range, periodic),
-        "ssim": L1SSIM(0.0, data_range, periodic),
-        "l1": l1,
-        "mse": mse,
-        "l2reg": l2reg,
-    }
-    if name not in losses:
-        raise ConfigError(f"No loss is called {name!r}.{did_you_mean(name, losses)} Known: {', '.join(losses)}.")
-    return losses[name]
+    factory = LOSSES.find(name)
+    try:
+        loss: Loss = factory(options)
+    except TypeError as error:
+        raise ConfigError(f"loss {name} cannot be built: {error}", "a callable of one LossOptions") from error
+    if not callable(loss):
+        raise ConfigError(f"loss {name} builds a {type(loss).__name__}", "a callable (pred, target, weight)")
+    return loss
 
 
+@dataclass(frozen=True)
 class L1SSIM:
     """λ·L1 + (1 − λ)·(1 − SSIM) (Eq. 9).
 
     With weights, windows of SSIM that touch a cell of weight 0 are left out, and the others weigh as their cells do.
-
-    Args:
-        l1_weight: λ in [0, 1].
-        data_range: [C], see `ssim`; best on the device of the data.
-        periodic: see `build_loss`.
     """
 
-    def __init__(self, l1_weight: float, data_range: Tensor, periodic: bool = False) -> None:
-        if not 0 <= l1_weight <= 1:
-            raise ConfigError(f"l1_weight is {l1_weight}; it must lie between 0 (SSIM alone) and 1 (L1 alone).")
-        self.l1_weight = l1_weight
-        self.data_range = data_range
-        self.periodic = periodic
+    options: LossOptions
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.l1_weight <= 1:
+            raise ConfigError(f"l1_weight is {self.l1_weight}", "a number between 0 (SSIM alone) and 1 (L1 alone)")
+
+    @property
+    def l1_weight(self) -> float:
+        """λ."""
+        return self.options.l1_weight
 
     def __call__(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Terms]:
-        absolute = l1(pred, target, weight)[0]
+        absolute = absolute_error(pred, target, weight)
         similarity = self._similarity(pred, target, weight)
         loss = self.l1_weight * absolute + (1 - self.l1_weight) * (1 - similarity)
         return loss, {"l1": absolute.detach(), "ssim": similarity.detach()}
 
     def _similarity(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        if self.periodic:
+        if self.options.periodic:
             around = window_size(*pred.shape[-2:]) // 2
             weight = None if weight is None else wrap(weight.expand(pred.shape), around)
             pred, target = wrap(pred, around), wrap(target, around)
         if weight is None:
-            return ssim(pred, target, self.data_range).mean()
+            return ssim(pred, target, self.options.data_range).mean()
         weight = weight.float()
         whole = window_means((weight == 0).float()) == 0
-        similar = ssim_map(pred, target, self.data_range)
+        similar = ssim_map(pred, target, self.options.data_range)
         return mean(similar, window_means(weight) * whole, nothing=1.0)
 
 
-def mse(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Terms]:
+class SSIM(L1SSIM):
+    """1 − SSIM: Eq. 9 with λ = 0."""
+
+    @property
+    def l1_weight(self) -> float:
+        """λ."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class MSE:
     """Mean squared error."""
-    loss = nn.functional.mse_loss(pred, target) if weight is None else mean((pred - target) ** 2, weight)
-    return loss, {"mse": loss.detach()}
+
+    options: LossOptions
+
+    def __call__(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Terms]:
+        loss = squared_error(pred, target, weight)
+        return loss, {"mse": loss.detach()}
 
 
-def l1(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Terms]:
+@dataclass(frozen=True)
+class L1:
     """Mean absolute error."""
-    loss = nn.functional.l1_loss(pred, target) if weight is None else mean((pred - target).abs(), weight)
-    return loss, {"l1": loss.detach()}
+
+    options: LossOptions
+
+    def __call__(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Terms]:
+        loss = absolute_error(pred, target, weight)
+        return loss, {"l1": loss.detach()}
 
 
-def l2reg(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Terms]:
-    """TAU's own loss: mean squared error + 0.1 · `differential_divergence`, which knows areas only as 0 or not."""
-    squared = mse(pred, target, weight)[0]
-    divergence = differential_divergence(pred, target, None if weight is None else weight > 0)
-    return squared + TAU_ALPHA * divergence, {"mse": squared.detach(), "divergence": divergence.detach()}
+@dataclass(frozen=True)
+class L2Reg:
+    """TAU's own loss: mean squared error + 0.1 · `differential_divergence`, where areas count only as 0 or not 0."""
+
+    options: LossOptions
+
+    def __call__(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Terms]:
+        squared = squared_error(pred, target, weight)
+        divergence = differential_divergence(pred, target, None if weight is None else weight > 0)
+        return squared + TAU_ALPHA * divergence, {"mse": squared.detach(), "divergence": divergence.detach()}
+
+
+def squared_error(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Weighted mean of (pred − target)²."""
+    return nn.functional.mse_loss(pred, target) if weight is None else mean((pred - target) ** 2, weight)
+
+
+def absolute_error(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Weighted mean of |pred − target|."""
+    return nn.functional.l1_loss(pred, target) if weight is None else mean((pred - target).abs(), weight)
 
 
 def differential_divergence(pred: Tensor, target: Tensor, known: Tensor | None = None) -> Tensor:
     """KL divergence between softmaxes over [C·H·W] of the differences of consecutive frames, averaged over everything.
 
-    Zero where there are fewer than 3 frames, that is fewer than 2 differences (Tan et al., CVPR 2023). Differences are
-    taken where both frames are `known`.
+    Zero with fewer than 3 frames, that is fewer than 2 differences (Tan et al., CVPR 2023). Only differences between two
+    `known` cells count.
     """
     if pred.shape[1] < 3:
         return pred.new_zeros(())
@@ -122,7 +165,7 @@ def differential_divergence(pred: Tensor, target: Tensor, known: Tensor | None =
         return (p * torch.log(p / (q + 1e-12) + 1e-12)).mean()
     known = known.expand(pred.shape)
     both = (known[:, 1:] & known[:, :-1]).flatten(2)
-    # The lowest number rather than -inf: a difference that is known nowhere would have no softmax.
+    # The lowest number rather than -inf: a difference without any known cell would have no softmax.
     p, q = (nn.functional.softmax(x.masked_fill(~both, torch.finfo(x.dtype).min), dim=-1) for x in (p, q))
     return mean(p * torch.log(p / (q + 1e-12) + 1e-12), both.to(p.dtype))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from pdr_cli.data.splits import Split
 from pdr_cli.data.statistics import Climatology, Survey
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
-from pdr_cli.errors import DataError, GridError, MissingValuesError
+from pdr_cli.errors import DataError, GridError, InputNotFoundError, MissingValuesError
 from pdr_cli.system import hashes
 from pdr_cli.system.logs import log
 
@@ -53,6 +54,35 @@ class Prepared:
     def size(self) -> tuple[int, int]:
         """(H, W)."""
         return size(self.series[0])
+
+
+def find_files(config: Config) -> list[Path]:
+    """The files of `data.paths`: absolute paths, or the matches under $PDR_DATA of the first glob that has any.
+
+    Raises:
+        InputNotFoundError: none; names the files of the preset, their layout and where they are published.
+    """
+    data = config.data
+    if all(os.path.isabs(p) for p in data.paths):
+        return formats.find_inputs(data.paths)
+    root = Path(os.environ.get("PDR_DATA", "data"))
+    found = next(filter(None, (_matches(root, pattern) for pattern in data.paths)), [])
+    if not found:
+        raise InputNotFoundError(
+            f"preset {config.preset} found no {' or '.join(data.paths)} under {root}/ ($PDR_DATA)",
+            data.layout,
+            f"published: {data.source}; or name your own files with --data",
+        )
+    return found
+
+
+def _matches(root: Path, pattern: str) -> list[Path]:
+    """Files that match a glob, or else the data files inside the folders that do."""
+    matches = sorted(root.glob(pattern))
+    try:
+        return [p for p in matches if p.is_file()] or formats.find_inputs(matches)
+    except InputNotFoundError:
+        return []
 
 
 def prepare(config: Config, paths: Sequence[Path]) -> Prepared:

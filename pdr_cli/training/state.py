@@ -1,4 +1,4 @@
-"""Everything needed to go on exactly where a run stopped, in one file that is replaced atomically."""
+"""The state from which a run continues exactly where it stopped, in one file that is replaced atomically."""
 
 from __future__ import annotations
 
@@ -18,82 +18,105 @@ from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system import atomic, damage
 from pdr_cli.system.logs import log
 
-FORMAT_VERSION = 2  # 2: with a SHA-256
+FORMAT_VERSION = 3  # 2: with a SHA-256. 3: with the halving of a batch
 
 
 @dataclass
 class Position:
-    """How far a run has come."""
+    """Progress of a run.
+
+    Args:
+        step: optimiser steps done.
+        elapsed: seconds of training.
+        best_loss: lowest validation loss.
+        best_step: the step of the lowest validation loss.
+        at_once: windows in a pass of the network after a halving, which changes the means of batch norms; None: all
+            windows of a batch, and in states of format 1 and 2.
+    """
 
     step: int = 0
     elapsed: float = 0.0
     best_loss: float = float("inf")
     best_step: int = 0
+    at_once: int | None = None
 
 
 def save(run: RunFolder, position: Position, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write position, weights, optimiser and random state; what was saved before stays as the previous state."""
-    tensors = {f"network.{k}": v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    for number, entries in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{k}": v.detach().cpu().contiguous() for k, v in entries.items()}
-    tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    """Write position, weights, optimiser and random state; the saved state stays as the previous one."""
+    tensors = _tensors(network, optimizer)
     header = {"position": json.dumps(asdict(position)), "format_version": str(FORMAT_VERSION)}
     run.state.parent.mkdir(exist_ok=True)
     atomic.keep_previous(run.state, run.previous_state)
     atomic.write_bytes(run.state, serialise(tensors, header | {"sha256": modelfile.digest(tensors, header)}))
 
 
+def _tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    tensors = {f"network.{k}": v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    for number, entries in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{k}": v.detach().cpu().contiguous() for k, v in entries.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    return tensors
+
+
 def load(
     run: RunFolder, network: nn.Module, optimizer: torch.optim.Optimizer, which: Literal["last", "last-1"] = "last"
 ) -> Position:
-    """Restore what `save` wrote into a network and optimiser built alike; the state before, if the last is damaged.
+    """Restore a saved state into a network and optimiser of the same kind; the previous state if the last is damaged.
 
     Raises:
-        InputNotFoundError: there is no state to resume from.
-        CheckpointError: the file is damaged and there is none before it, or it is of another model.
+        InputNotFoundError: the run has no saved state.
+        CheckpointError: the file is damaged and has no previous one, or it is of another model.
     """
     path = run.previous_state if which == "last-1" else run.state
     if not path.is_file():
-        raise InputNotFoundError(f"nothing to resume: {path} is not there; start the run without --resume")
+        raise InputNotFoundError(f"{path} does not exist", way_out="start the run without --resume")
     try:
         position, tensors = read(path)
     except CheckpointError as error:
         if which == "last-1" or not run.previous_state.is_file():
             raise
-        position, tensors = read(run.previous_state)
-        log.warning("%s; going on from the state before it, of step %d", error, position.step)
+        path = run.previous_state
+        position, tensors = read(path)
+        log.warning("%s; continuing from the previous state, of step %d", error, position.step)
     _restore(path, tensors, network, optimizer)
     return position
 
 
 def read(path: Path) -> tuple[Position, dict[str, torch.Tensor]]:
-    """A state's position and tensors, if they are what was written.
+    """Position and tensors of a saved state, checked.
 
     Raises:
         CheckpointError: truncated, altered or too new.
     """
     with damage.reading(path, CheckpointError):
-        return _read(path)
+        header, tensors = _read(path)
+        for older in range(_version(header, path), FORMAT_VERSION):
+            header = MIGRATIONS[older](header, tensors)
+        if header["sha256"] != modelfile.digest(tensors, header):
+            raise CheckpointError(f"{path} cannot be resumed from: its contents differ from its SHA-256; it is damaged")
+        return Position(**json.loads(header["position"])), tensors
 
 
-def _read(path: Path) -> tuple[Position, dict[str, torch.Tensor]]:
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as handle:
             header = handle.metadata() or {}
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no mapping
-        position = Position(**json.loads(header["position"]))
-        version = int(header.get("format_version", 1))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be resumed from: it is truncated or no state ({error})") from error
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be resumed from: it is truncated or not a state ({error})") from error
+    if "position" not in header:
+        raise CheckpointError(f"{path} cannot be resumed from: it is not a state of a run")
+    return header, tensors
+
+
+def _version(header: dict[str, str], path: Path) -> int:
+    version = int(header.get("format_version", 1))
     if version > FORMAT_VERSION:
-        raise CheckpointError(f"{path} has format {version}, this pdr reads up to {FORMAT_VERSION}; upgrade pdr-cli")
-    for older in range(version, FORMAT_VERSION):
-        header = MIGRATIONS[older](header, tensors)
-    if header["sha256"] != modelfile.digest(tensors, header):
-        raise CheckpointError(f"{path} cannot be resumed from: its contents differ from its SHA-256; it is damaged")
-    return position, tensors
+        found = f"{path} has format {version}, this pdr reads up to {FORMAT_VERSION}"
+        raise CheckpointError(found, way_out="upgrade pdr-cli")
+    return version
 
 
 def _restore(
@@ -114,17 +137,22 @@ def _restore(
         torch.cuda.set_rng_state(tensors["random.cuda"])
 
 
-def _give_a_hash(header: dict[str, str], tensors: dict[str, torch.Tensor]) -> dict[str, str]:
-    """Format 1 to 2: theirs is taken as it is."""
+def _add_hash(header: dict[str, str], tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Format 1 to 2: states of format 1 are not checked."""
     return header | {"sha256": modelfile.digest(tensors, header)}
 
 
-# What makes a state of one format one of the next.
-MIGRATIONS = {1: _give_a_hash}
+def _keep(header: dict[str, str], tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Format 2 to 3: the position has a new key, whose default is its meaning in format 2."""
+    return header
+
+
+# From the header of each format to that of the next.
+MIGRATIONS = {1: _add_hash, 2: _keep}
 
 
 def _laid_out_like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """`tensor` in the memory layout of its parameter: the fused optimiser walks both as flat memory."""
+    """`tensor` in the memory layout of its parameter, because the fused optimiser walks both as flat memory."""
     if tensor.shape != parameter.shape:
         return tensor
     return torch.empty_like(parameter, requires_grad=False).copy_(tensor)

@@ -58,19 +58,19 @@ def batch_norms(network: nn.Module) -> list[nn.Module]:
     return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
 
 
-def remember(network: nn.Module, device: torch.device) -> Callable[[], None]:
-    """What takes back all that a pass in training changes: random numbers drawn, and the running means of batch norms."""
+def snapshot(network: nn.Module, device: torch.device) -> Callable[[], None]:
+    """A function that undoes what a pass in training changes: drawn random numbers, and running means of batch norms."""
     means = [(buffer, buffer.clone()) for norm in batch_norms(network) for buffer in norm.buffers()]
-    here, there = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    cpu, cuda = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
-    def take_back() -> None:
+    def restore() -> None:
         for buffer, before in means:
             buffer.copy_(before)
-        torch.set_rng_state(here)
-        if there is not None:
-            torch.cuda.set_rng_state(there, device)
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, device)
 
-    return take_back
+    return restore
 
 
 @contextmanager

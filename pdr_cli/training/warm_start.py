@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from pdr_cli.config import Config
-from pdr_cli.errors import CheckpointError, ConfigError, UsageError
+from pdr_cli.errors import CheckpointError, ConfigError
 from pdr_cli.models import openstl
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import folder as runs
@@ -78,14 +78,8 @@ def begin(
     return WarmStart(origin, freeze_backbone)
 
 
-def resume(network: PDR, folder: RunFolder, asked: bool) -> WarmStart:
-    """Go on as the run in `folder` began; its weights are in its state.
-
-    Raises:
-        UsageError: `asked`, that is, the command line says anew how to begin.
-    """
-    if asked:
-        raise UsageError("--resume goes on as the run was started; leave out --init-from and --freeze-backbone")
+def resume(network: PDR, folder: RunFolder) -> WarmStart:
+    """The start of the run in `folder`, whose weights are in its state."""
     if not _place(folder).is_file():
         return WarmStart()
     start = WarmStart(**json.loads(_place(folder).read_text()))

@@ -15,8 +15,8 @@ from pdr_cli.ablation import run as ablation_run
 from pdr_cli.ablation.catalogue import Ablation, Variant
 from pdr_cli.ablation.run import AblationRun
 from pdr_cli.ablation.summary import spread, summary
-from pdr_cli.commands import train as one_run
 from pdr_cli.errors import InterruptedRun
+from pdr_cli.training import run as training
 from pdr_cli.training.loop import NonFiniteLossError, Trainer
 from tests.cli import Result, pdr
 from tests.conftest import tiny_settings
@@ -117,16 +117,16 @@ def test_one_process_at_a_time_works_on_a_grid(done: tuple[Path, Result]) -> Non
 def test_interruption_names_the_grid_and_the_grid_goes_on(
     tmp_path: Path, weather: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = one_run.fit
+    whole = training.fit
 
     def interrupted(*arguments: Any) -> None:
         raise InterruptedRun("SIGTERM at step 1", 15)
 
-    monkeypatch.setattr(one_run, "fit", interrupted)
+    monkeypatch.setattr(training, "fit", interrupted)
     result = start(weather, tmp_path / "g", "--steps", "1")
     assert result.code == 143
     assert f"--resume -o {tmp_path / 'g'}" in result.last
-    monkeypatch.setattr(one_run, "fit", whole)
+    monkeypatch.setattr(training, "fit", whole)
     assert pdr("train", "--resume", "-o", tmp_path / "g", "--ablation", "small").code == 0
     assert (tmp_path / "g" / "ablation.md").is_file()
 
@@ -162,14 +162,14 @@ def test_budget_is_for_the_whole_grid(
 
 
 def test_variant_that_diverges_is_said_to(tmp_path: Path, weather: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = one_run.fit
+    whole = training.fit
 
-    def fit(resolved: config.Config, *arguments: Any) -> Any:
-        if (resolved.train.l1_weight, resolved.train.seed) == (1.0, 43):
+    def fit(run: training.Run) -> Any:
+        if (run.config.train.l1_weight, run.config.train.seed) == (1.0, 43):
             raise NonFiniteLossError("the loss is nan at step 1")
-        return whole(resolved, *arguments)
+        return whole(run)
 
-    monkeypatch.setattr(one_run, "fit", fit)
+    monkeypatch.setattr(training, "fit", fit)
     assert start(weather, tmp_path / "g", "--steps", "1").code == 0
     table = (tmp_path / "g" / "ablation.md").read_text()
     assert "| all of it (1 failed) |" in table

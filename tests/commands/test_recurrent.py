@@ -108,8 +108,8 @@ def test_an_interrupted_run_draws_the_same_again(weather: Path, name: str, monke
     assert train("whole") == 0
     plain_step = Trainer._step
 
-    def interrupted_at_third(self: Trainer, began: float) -> None:
-        plain_step(self, began)
+    def interrupted_at_third(self: Trainer) -> None:
+        plain_step(self)
         if self.position.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -20,6 +20,7 @@ from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system import hashes
 from pdr_cli.training import state
 from pdr_cli.training.loop import Trainer
+from pdr_cli.training.step import Batch
 from tests.cli import pdr
 from tests.conftest import tiny_settings
 from tests.reliability.processes import LOCKS, another_process
@@ -83,7 +84,7 @@ def test_a_state_of_a_newer_pdr_is_refused(tmp_path: Path) -> None:
 
     header = {"position": '{"step": 7}', "format_version": "99"}
     save_file({"random.cpu": torch.get_rng_state()}, tmp_path / "new.safetensors", header)
-    with pytest.raises(Exception, match="format 99, this pdr reads up to 2; upgrade"):
+    with pytest.raises(Exception, match="format 99, this pdr reads up to 3; upgrade"):
         state.read(tmp_path / "new.safetensors")
 
 
@@ -137,9 +138,9 @@ def test_a_loss_that_is_no_number_names_its_batch_and_keeps_the_last_good(
     before = {p: p.read_bytes() for p in (run.model, run.state)}
     usual = Trainer._tensors
 
-    def poisoned(self: Trainer, windows: object, which: object) -> tuple[torch.Tensor, ...]:
-        x, y, *more = usual(self, windows, which)  # type: ignore[arg-type]
-        return (x, y * float("nan") if self.position.step == 7 else y, *more)
+    def poisoned(self: Trainer, which: np.ndarray) -> Batch:
+        batch = usual(self, which)
+        return batch._replace(y=batch.y * float("nan")) if self.position.step == 7 else batch
 
     monkeypatch.setattr(Trainer, "_tensors", poisoned)
     result = pdr("train", "--resume", "-o", "run", "--steps", "9", "-q")

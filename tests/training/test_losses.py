@@ -11,7 +11,15 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from pdr_cli.errors import ConfigError
-from pdr_cli.training.losses import L1SSIM, build_loss, differential_divergence, ssim, ssim_map, window_size
+from pdr_cli.training.losses import (
+    L1SSIM,
+    LossOptions,
+    build_loss,
+    differential_divergence,
+    ssim,
+    ssim_map,
+    window_size,
+)
 
 
 def pair(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -92,7 +100,7 @@ def test_ssim_gradient_is_right() -> None:
 @pytest.mark.parametrize("l1_weight", [0.0, 0.3, 1.0])
 def test_l1ssim_weighs_its_two_terms(l1_weight: float) -> None:
     pred, target = pair(2, 3, 1, 24, 24)
-    loss, terms = build_loss("l1ssim", l1_weight=l1_weight, data_range=torch.ones(1))(pred, target)
+    loss, terms = build_loss("l1ssim", LossOptions(l1_weight, torch.ones(1)))(pred, target)
     l1, similarity = (pred - target).abs().mean(), ssim(pred, target, torch.ones(1)).mean()
     assert loss.item() == pytest.approx((l1_weight * l1 + (1 - l1_weight) * (1 - similarity)).item())
     assert terms["l1"].item() == pytest.approx(l1.item())
@@ -102,7 +110,7 @@ def test_l1ssim_weighs_its_two_terms(l1_weight: float) -> None:
 def test_terms_hold_no_graph() -> None:
     pred, target = pair(1, 3, 1, 12, 12)
     for name in ("l1ssim", "mse", "l1", "l2reg"):
-        loss, terms = build_loss(name, l1_weight=0.5, data_range=torch.ones(1))(pred.requires_grad_(), target)
+        loss, terms = build_loss(name, LossOptions(0.5, torch.ones(1)))(pred.requires_grad_(), target)
         assert loss.requires_grad
         assert terms
         assert not any(term.requires_grad for term in terms.values())
@@ -110,16 +118,16 @@ def test_terms_hold_no_graph() -> None:
 
 def test_mse_and_l1_are_means_over_everything() -> None:
     pred, target = torch.zeros(1, 2, 1, 1, 2), torch.tensor([[1.0, 2.0], [3.0, -4.0]]).view(1, 2, 1, 1, 2)
-    options = {"l1_weight": 0.5, "data_range": torch.ones(1)}
-    assert build_loss("mse", **options)(pred, target)[0].item() == 7.5  # (1 + 4 + 9 + 16) / 4
-    assert build_loss("l1", **options)(pred, target)[0].item() == 2.5  # (1 + 2 + 3 + 4) / 4
+    options = LossOptions(0.5, torch.ones(1))
+    assert build_loss("mse", options)(pred, target)[0].item() == 7.5  # (1 + 4 + 9 + 16) / 4
+    assert build_loss("l1", options)(pred, target)[0].item() == 2.5  # (1 + 2 + 3 + 4) / 4
 
 
 @pytest.mark.shared
 def test_l2reg_is_the_toolbox_loss(shared: Path) -> None:
     golden = torch.load(shared / "golden" / "tiny_tau.pt", weights_only=True)
     pred, target = golden["y_train"], golden["target"]
-    loss, terms = build_loss("l2reg", l1_weight=0.5, data_range=torch.ones(2))(pred, target)
+    loss, terms = build_loss("l2reg", LossOptions(0.5, torch.ones(2)))(pred, target)
     assert terms["divergence"].item() == pytest.approx(golden["diff_div_reg"], rel=1e-5)
     assert loss.item() == pytest.approx(golden["loss_tau_alpha0.1"], rel=1e-6)
 
@@ -127,7 +135,7 @@ def test_l2reg_is_the_toolbox_loss(shared: Path) -> None:
 @pytest.mark.parametrize("l1_weight", [0.0, 1.0])
 def test_ssim_alone_has_no_share_of_l1_whatever_the_weight(l1_weight: float) -> None:
     pred, target = pair(2, 3, 1, 24, 24)
-    loss, _ = build_loss("ssim", l1_weight=l1_weight, data_range=torch.ones(1))(pred, target)
+    loss, _ = build_loss("ssim", LossOptions(l1_weight, torch.ones(1)))(pred, target)
     assert loss.item() == pytest.approx(1 - ssim(pred, target, torch.ones(1)).mean().item())
 
 
@@ -135,7 +143,7 @@ def test_ssim_alone_has_no_share_of_l1_whatever_the_weight(l1_weight: float) -> 
 def test_data_range_reaches_the_similarity(name: str) -> None:
     pred, target = pair(1, 2, 1, 24, 24)
     spans = torch.tensor([0.5])
-    _, terms = build_loss(name, l1_weight=0.5, data_range=spans)(pred, target)
+    _, terms = build_loss(name, LossOptions(0.5, spans))(pred, target)
     assert terms["ssim"].item() == pytest.approx(ssim(pred, target, spans).mean().item())
     assert terms["ssim"].item() != pytest.approx(ssim(pred, target, 2 * spans).mean().item())
 
@@ -144,7 +152,7 @@ def test_l2reg_is_mse_and_a_tenth_of_the_divergence_of_changes() -> None:
     # One pixel rises by ln 3 / 10 a frame, the other and the target rest: over the temperature of 0.1 the changes are
     # (ln 3, 0), whose softmax is (3/4, 1/4), against (1/2, 1/2). The squares are (0 + 1 + 4)·(ln 3 / 10)² in 6 values.
     pred = torch.tensor([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]], dtype=torch.float64).view(1, 3, 1, 1, 2) * np.log(3) / 10
-    loss, terms = build_loss("l2reg", l1_weight=0.5, data_range=torch.ones(1))(pred, torch.zeros_like(pred))
+    loss, terms = build_loss("l2reg", LossOptions(0.5, torch.ones(1)))(pred, torch.zeros_like(pred))
     divergence = (0.75 * np.log(1.5) + 0.25 * np.log(0.5)) / 2
     squares = 5 * (np.log(3) / 10) ** 2 / 6
     assert terms["divergence"].item() == pytest.approx(divergence)
@@ -159,19 +167,19 @@ def test_divergence_needs_two_differences() -> None:
 
 def test_misspelt_loss_gets_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'l1ssim'"):
-        build_loss("l1sim", l1_weight=0.5, data_range=torch.ones(1))
+        build_loss("l1sim", LossOptions(0.5, torch.ones(1)))
 
 
 def test_weight_outside_its_range_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"l1_weight is 1\.5"):
-        L1SSIM(1.5, torch.ones(1))
+        L1SSIM(LossOptions(1.5, torch.ones(1)))
 
 
 NAMES = ("l1ssim", "ssim", "l1", "mse", "l2reg")
 
 
 def masked(name: str, pred: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-    return build_loss(name, l1_weight=0.5, data_range=torch.ones(2))(pred, target, weight)[0]
+    return build_loss(name, LossOptions(0.5, torch.ones(2)))(pred, target, weight)[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -209,9 +217,9 @@ def test_weights_are_those_of_a_mean() -> None:
     pred, target = torch.zeros(1, 1, 1, 2, 2), torch.tensor([[1.0, 1.0], [3.0, 5.0]]).view(1, 1, 1, 2, 2)
     rows = torch.tensor([[3.0], [1.0]])  # of two rows
     # (3·1 + 3·1 + 1·3 + 1·5) / 8 and (3·1 + 3·1 + 1·9 + 1·25) / 8
-    options = {"l1_weight": 0.5, "data_range": torch.ones(1)}
-    assert build_loss("l1", **options)(pred, target, rows)[0].item() == pytest.approx(1.75)
-    assert build_loss("mse", **options)(pred, target, rows)[0].item() == pytest.approx(5.0)
+    options = LossOptions(0.5, torch.ones(1))
+    assert build_loss("l1", options)(pred, target, rows)[0].item() == pytest.approx(1.75)
+    assert build_loss("mse", options)(pred, target, rows)[0].item() == pytest.approx(5.0)
 
 
 def test_windows_of_ssim_that_touch_a_missing_cell_are_left_out() -> None:
@@ -223,18 +231,18 @@ def test_windows_of_ssim_that_touch_a_missing_cell_are_left_out() -> None:
     )
     assert window_size(12, 11) == window_size(12, 24) == 5
     expected = torch.cat([left.flatten(), right.flatten()]).mean().item()
-    loss = build_loss("ssim", l1_weight=0.0, data_range=torch.ones(1))(pred, target, known)[0]
+    loss = build_loss("ssim", LossOptions(0.0, torch.ones(1)))(pred, target, known)[0]
     assert 1 - loss.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_ssim_goes_round_a_periodic_frame() -> None:
     pred, target = pair(1, 1, 1, 24, 26)
     here, there = (
-        build_loss("ssim", l1_weight=0.0, data_range=torch.ones(1), periodic=True)(*frames)[0].item()
+        build_loss("ssim", LossOptions(0.0, torch.ones(1), periodic=True))(*frames)[0].item()
         for frames in ((pred, target), (pred.roll(7, -1), target.roll(7, -1)))
     )
     assert here == pytest.approx(there, abs=1e-6)
-    plain = build_loss("ssim", l1_weight=0.0, data_range=torch.ones(1))
+    plain = build_loss("ssim", LossOptions(0.0, torch.ones(1)))
     assert plain(pred, target)[0].item() != pytest.approx(
         plain(pred.roll(7, -1), target.roll(7, -1))[0].item(), abs=1e-4
     )

@@ -1,0 +1,73 @@
+"""From windows of the data to the tensors of a training step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from pdr_cli.data import times as time_axis
+from pdr_cli.data.encoding import Encoding
+from pdr_cli.data.series import size
+from pdr_cli.data.windows import Windows
+from pdr_cli.training.step import Batch
+
+NAMED = 4  # windows of a batch that a message names
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The windows of a run, and how they become tensors.
+
+    Args:
+        train: training windows.
+        val: validation windows.
+        encoding: data units to network units.
+        area: weight of each cell in the loss, [H, W]; None: all cells weigh the same.
+    """
+
+    train: Windows
+    val: Windows
+    encoding: Encoding
+    area: np.ndarray | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return size(self.train.series[0])
+
+    def with_val_windows(self, most: int) -> TrainingData:
+        """The same data with at most so many validation windows, evenly spaced."""
+        return replace(self, val=self.val.spread(most))
+
+    def batch(self, windows: Windows, which: np.ndarray, device: torch.device) -> Batch:
+        """Windows in network units: cells that were never observed are filled in all frames,
+
+        other missing values in the observed frames alone."""
+        may_lack: Literal["none", "following", "all"] = "none" if windows.never_observed is None else "following"
+        frames = windows.batch(which, missing="all" if self.encoding.filling.method != "none" else may_lack)
+        known = np.isfinite(np.concatenate(frames, axis=1))
+        times = [windows.times(int(i))[: windows.in_steps] for i in which]
+        observed = self.encoding.observed(frames[0], times, device)
+        following = self.encoding.target(frames[1], device)
+        weight = self._weight(known[:, windows.in_steps :], device)
+        return Batch(observed, following, weight, None if known.all() else torch.from_numpy(known).to(device))
+
+    def _weight(self, known: np.ndarray, device: torch.device) -> torch.Tensor | None:
+        """Weight of each value of [B, τ, C, H, W]; None if all weigh the same."""
+        if known.all() and self.area is None:
+            return None
+        weight = known.astype(np.float32) * (1 if self.area is None else self.area.astype(np.float32))
+        return torch.from_numpy(weight).to(device)
+
+    def starts(self, which: np.ndarray) -> str:
+        """File and first time of training windows, for a message."""
+        starts = []
+        for number, start in self.train.places[which[:NAMED]]:
+            series = self.train.series[number]
+            starts.append(f"{Path(series.attrs['files'][0]).name} {time_axis.label(series.time.values[start])}")
+        more = f" and {len(which) - NAMED} more" if len(which) > NAMED else ""
+        return f"windows from {', '.join(starts)}{more}"

@@ -1,0 +1,54 @@
+"""The model card of a run: what its model file says of data, preset and training."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import torch
+
+from pdr_cli import __version__
+from pdr_cli.config import Config
+from pdr_cli.data.missing import CellMask
+from pdr_cli.runs import modelfile
+from pdr_cli.runs.modelfile import ModelCard
+from pdr_cli.training.prepare import Measured, Prepared, what_was_read, what_was_seen
+from pdr_cli.training.state import Position
+from pdr_cli.training.warm_start import WarmStart
+
+
+def card_of(config: Config, prepared: Prepared, measured: Measured, start: WarmStart) -> ModelCard:
+    """The card of a run that begins; hashes the data files."""
+    series = prepared.series[0]
+    return ModelCard(
+        config=config,
+        kind=series.attrs["kind"],
+        variables=series.attrs["variables"],
+        size=prepared.size,
+        y=modelfile.side_of(series, "y"),
+        x=modelfile.side_of(series, "x"),
+        step=prepared.step,
+        scaling=measured.scaling,
+        limits=measured.limits,
+        land=None if prepared.missing is None else CellMask.of(prepared.missing.never_observed),
+        seen=what_was_seen(prepared),
+        data=what_was_read(prepared),
+        training={
+            "pdr": __version__,
+            "torch": torch.__version__,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "split": prepared.split.rule,
+            **start.as_training(),
+        },
+    )
+
+
+def with_best(card: ModelCard, position: Position, device: torch.device) -> ModelCard:
+    """The card of the best model so far."""
+    best = {"step": position.step, "loss": position.best_loss, "seconds": round(position.elapsed, 1)}
+    training = card.training | {f"best_{k}": v for k, v in best.items()} | {"device": _name(device)}
+    return replace(card, training=training)
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

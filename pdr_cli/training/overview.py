@@ -1,0 +1,72 @@
+"""Lines that say what a run trains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from pdr_cli import config as configuration
+from pdr_cli.config import Config
+from pdr_cli.data.series import describe
+from pdr_cli.models.gaussians.base import GaussianAdapter
+from pdr_cli.models.pdr import PDR
+from pdr_cli.training.prepare import Prepared
+from pdr_cli.training.state import Position
+
+if TYPE_CHECKING:
+    from pdr_cli.training.run import Run
+
+
+def data_line(prepared: Prepared) -> str:
+    """The series; of several clips the first, and their number."""
+    more = len(prepared.series) - 1
+    return describe(prepared.series[0]) + (f" and {more} more clips" if more else "")
+
+
+def split_line(prepared: Prepared) -> str:
+    """Windows in each part, and the rule of the split."""
+    counts = f"{len(prepared.train)} / {len(prepared.val)} / {len(prepared.test)} windows to train / validate / test"
+    return f"{counts} ({prepared.split.rule})"
+
+
+def model_line(network: PDR, config: Config, size: tuple[int, int]) -> str:
+    """Parameters of predictor and adapter, and the number of Gaussians."""
+    total = sum(p.numel() for p in network.parameters())
+    adapter = sum(p.numel() for p in network.adapter.parameters()) if network.adapter is not None else 0
+    count = network.adapter.count(size) if isinstance(network.adapter, GaussianAdapter) else "no"
+    layer = f" + {type(network.adapter).__name__} {adapter:,} ({count} Gaussians)" if adapter else ""
+    return f"{config.model.backbone} {total - adapter:,} parameters{layer}"
+
+
+def result_line(position: Position) -> str:
+    """The end of a run."""
+    steps = f"{position.step} steps in {position.elapsed:.0f} s"
+    return f"{steps}, best validation loss {position.best_loss:.4f} at step {position.best_step}"
+
+
+def lines(run: Run) -> list[str]:
+    """A run before it begins: configuration, data, windows, parameters, FLOPs and memory."""
+    weights = sum(p.numel() for p in run.network.parameters()) * 4
+    return [
+        configuration.dump(run.config),
+        f"# data        {data_line(run.prepared)}",
+        f"# windows     {split_line(run.prepared)}",
+        f"# model       {model_line(run.network, run.config, run.prepared.size)}",
+        f"# FLOPs       {_flops(run) / 1e9:.2f} G a window (2 per multiply-add)",
+        f"# memory      {4 * weights / 2**20:.0f} MB for weights, gradients and optimiser",
+        f"# steps       {max(1, len(run.prepared.train) // run.config.train.batch)} an epoch",
+    ]
+
+
+def _flops(run: Run) -> int:
+    """Of the forecast of one window."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    x = torch.zeros(1, run.config.data.in_steps, run.prepared.channels, *run.prepared.size)
+    counter = FlopCounterMode(display=False)
+    # The counter does not know the fused attention of CPUs.
+    with sdpa_kernel(SDPBackend.MATH), counter, torch.no_grad():
+        run.network(x, run.config.data.out_steps)
+    return counter.get_total_flops()

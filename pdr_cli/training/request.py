@@ -1,0 +1,119 @@
+"""What to train: the configuration from a preset and settings, and the run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pdr_cli import config
+from pdr_cli.config import Config
+from pdr_cli.errors import InputNotFoundError, OutputError, UsageError
+from pdr_cli.runs import folder as runs
+from pdr_cli.runs.folder import RunFolder
+
+ENDLESS = 1000000  # epochs of a run that its steps end
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A preset and what changes it.
+
+    Args:
+        preset: name or TOML file; None to resume with the configuration that the run was started with.
+        data: files, folders or globs; empty: those of the preset, under $PDR_DATA.
+        variables: channels; empty: those of the preset.
+        options: {"table.key": value}; None stands for the preset's value. The length of the training that they name
+            replaces all limits of the preset: epochs, steps and budget.
+        settings: "table.key=value", applied last.
+    """
+
+    preset: str | None
+    data: Sequence[str | Path] = ()
+    variables: Sequence[str] = ()
+    options: Mapping[str, Any] | None = None
+    settings: Sequence[str] = ()
+
+    def resolve(self, out: Path | None = None, resume: bool = False) -> Config:
+        """The configuration.
+
+        Args:
+            out: folder of the run.
+            resume: True if the run continues.
+
+        Raises:
+            UsageError, InputNotFoundError: no preset, or nothing to resume.
+            ConfigError: an unknown preset, key or value.
+        """
+        return config.load(_source(self.preset, out, resume), [*self._overrides(), *self.settings])
+
+    def _overrides(self) -> list[str]:
+        options = {key: value for key, value in (self.options or {}).items() if value is not None}
+        overrides = [f"{key}={value}" for key, value in options.items()]
+        if self.data:
+            # Absolute, so that the saved configuration finds them again from any folder.
+            overrides.append(f"data.paths={json.dumps([os.path.abspath(d) for d in self.data])}")
+        if self.variables:
+            overrides.append(f"data.variables={','.join(self.variables)}")
+        return overrides + _limits(options)
+
+
+def _limits(options: Mapping[str, Any]) -> list[str]:
+    """Lift the preset's limits on the length of a run that `options` do not name."""
+    epochs, steps, budget = (bool(options.get(f"train.{key}")) for key in ("epochs", "steps", "budget"))
+    lifted = []
+    if (epochs or budget) and not steps:
+        lifted.append("train.steps=0")
+    if steps and not epochs:
+        lifted.append(f"train.epochs={ENDLESS}")
+    if (epochs or steps) and not budget:
+        lifted.append("train.budget=")
+    return lifted
+
+
+def _source(preset: str | None, out: Path | None, resume: bool) -> str:
+    """The preset, or the saved configuration of the run to be resumed."""
+    if resume and out is None:
+        raise UsageError("--resume continues one run, and -o names none", way_out="name its folder with -o")
+    if preset is not None:
+        return preset
+    if not resume or out is None:
+        raise UsageError("no preset", way_out="name one with --preset; `pdr presets` lists them")
+    saved = RunFolder(out).config
+    if not saved.is_file():
+        raise _nothing_to_resume(out)
+    return str(saved)
+
+
+def run_folder(path: Path | None, config: Config, resume: bool) -> RunFolder:
+    """The folder of a run, checked and not created; by default a new one under runs/, named by preset and time.
+
+    Raises:
+        InputNotFoundError: nothing to resume in it.
+        OutputError: it holds something else, or cannot be created.
+    """
+    folder = RunFolder(path or runs.RUNS / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if folder.path.exists() and not folder.path.is_dir():
+        raise OutputError(f"run folder {folder.path} is a file", way_out="name another with -o")
+    if resume and not folder.state.is_file():
+        raise _nothing_to_resume(folder.path)
+    if not resume and folder.path.is_dir() and any(folder.path.iterdir()):
+        way_out = "continue it with --resume, or name another with -o"
+        raise OutputError(f"run folder {folder.path} is not empty", way_out=way_out)
+    _check_writable(folder.path)
+    return folder
+
+
+def _check_writable(path: Path) -> None:
+    above = path if path.exists() else next(p for p in path.absolute().parents if p.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        way_out = "name another folder with -o"
+        raise OutputError(f"cannot create run folder {path}: no permission to write in {above}", way_out=way_out)
+
+
+def _nothing_to_resume(path: Path) -> InputNotFoundError:
+    return InputNotFoundError(f"{path} holds no run to resume", way_out="start the run without --resume")

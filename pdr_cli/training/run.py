@@ -1,0 +1,209 @@
+"""Assembles a run: configuration, data, network, loop, model file. `train` does all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from pdr_cli import config as configuration
+from pdr_cli.config import Config
+from pdr_cli.data import grid
+from pdr_cli.data.encoding import Encoding
+from pdr_cli.errors import ConfigError, UsageError
+from pdr_cli.inference import model as inference
+from pdr_cli.models.pdr import PDR
+from pdr_cli.runs import modelfile
+from pdr_cli.runs.folder import RunFolder
+from pdr_cli.system import atomic, devices, locks
+from pdr_cli.system.logs import log, progress
+from pdr_cli.training import cards, overview, ranks, warm_start
+from pdr_cli.training.batches import TrainingData
+from pdr_cli.training.loop import Trainer
+from pdr_cli.training.losses import Loss, LossOptions, build_loss
+from pdr_cli.training.prepare import Measured, Prepared, find_files, first_frame, measure, prepare
+from pdr_cli.training.request import run_folder
+from pdr_cli.training.state import Position
+from pdr_cli.training.warm_start import WarmStart
+
+State = Literal["last", "last-1"]
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """A run to start or to resume.
+
+    Args:
+        config: resolved configuration.
+        out: run folder; None: a new one under runs/.
+        device: see `devices.pick`.
+        resume: the saved state to continue from, the last or the one before it; None: a new run.
+        init_from: file or run whose weights the network starts from; None: new weights.
+        freeze_backbone: True if the predictor is not trained.
+    """
+
+    config: Config
+    out: Path | None = None
+    device: str = "auto"
+    resume: State | None = None
+    init_from: Path | None = None
+    freeze_backbone: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to begin, and its folder.
+
+    Args:
+        config: resolved configuration.
+        folder: of the run.
+        prepared: opened and split data.
+        network: with the weights of its beginning, or to be restored from `resume`.
+        device: that trains.
+        start: the origin of the weights.
+        resume: the saved state to continue from; None: a new run.
+    """
+
+    config: Config
+    folder: RunFolder
+    prepared: Prepared
+    network: PDR
+    device: torch.device
+    start: WarmStart = field(default_factory=WarmStart)
+    resume: State | None = None
+
+
+def train(request: TrainingRequest) -> Run:
+    """Train until the end of the run; the run folder then holds the best model.
+
+    Raises:
+        PdrError: a request that cannot be met, with nothing written; or as `fit`.
+    """
+    run = plan(request)
+    fit(run)
+    return run
+
+
+def plan(request: TrainingRequest, create: bool = True) -> Run:
+    """Check a request, open its data and build its network; writes nothing.
+
+    Args:
+        request: the run.
+        create: False if the run is only described, so that its folder need not be writable.
+
+    Raises:
+        UsageError: several ranks, or options that contradict a resume.
+        PdrError: data, folder, device or weights that cannot be used.
+    """
+    ranks.refuse_several()
+    config, device = request.config, devices.pick(request.device)
+    resume = request.resume is not None
+    folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
+    prepared = open_data(config)
+    network = build(config, prepared)
+    return Run(config, folder, prepared, network, device, _start(request, folder, prepared, network), request.resume)
+
+
+def _start(request: TrainingRequest, folder: RunFolder, prepared: Prepared, network: PDR) -> WarmStart:
+    if request.resume is None:
+        init_from, freeze = request.init_from, request.freeze_backbone
+        return warm_start.begin(network, request.config, prepared.channels, prepared.size, init_from, freeze)
+    if request.init_from is not None or request.freeze_backbone:
+        way_out = "leave out --init-from and --freeze-backbone"
+        raise UsageError("--resume continues the run as it was started", way_out=way_out)
+    return warm_start.resume(network, folder)
+
+
+def open_data(config: Config) -> Prepared:
+    """Find, open and split the data of a configuration.
+
+    Raises:
+        InputNotFoundError: no files.
+        LockedError: a file is being written.
+        DataError: files that cannot be trained on.
+    """
+    paths = find_files(config)
+    with locks.inputs_in_use(paths):
+        prepared = prepare(config, paths)
+    log.info("data    %s", overview.data_line(prepared))
+    log.info("split   %s", overview.split_line(prepared))
+    return prepared
+
+
+def build(config: Config, prepared: Prepared) -> PDR:
+    """A new network, by the seed of the configuration."""
+    torch.manual_seed(config.train.seed)
+    network = inference.build(config, prepared.channels, prepared.size, periodic(config, prepared))
+    log.info("model   %s", overview.model_line(network, config, prepared.size))
+    return network
+
+
+def periodic(config: Config, prepared: Prepared) -> bool:
+    """True if the last column is a neighbour of the first."""
+    return grid.is_periodic(config.model.periodic, modelfile.side_of(prepared.series[0], "x"))
+
+
+def fit(run: Run) -> Position:
+    """Train a run until its end and leave everything in its folder.
+
+    Raises:
+        LockedError: another process is training in this folder.
+        NonFiniteLossError, InterruptedRun: see `Trainer.fit`.
+    """
+    from pdr_cli.drawing import pictures
+
+    run.folder.path.mkdir(parents=True, exist_ok=True)
+    with locks.locked(run.folder.path):
+        run.start.save(run.folder)
+        loop = trainer(run)
+        if run.resume is not None:
+            loop.resume(run.resume)
+            log.info("resume  %s at step %d", run.folder.path, loop.position.step)
+        atomic.write_text(run.folder.config, configuration.dump(run.config))
+        with progress("training") as bar:
+            position = loop.fit(bar)
+        pictures.curves(run.folder.curves, run.folder.metrics)
+    log.info("done    %s", overview.result_line(position))
+    return position
+
+
+def trainer(run: Run) -> Trainer:
+    """The loop of a run: measures scaling and climatology, and places Gaussians that start from the data."""
+    measured = measure(run.prepared, run.config)
+    card = cards.card_of(run.config, run.prepared, measured, run.start)
+    if not run.start.has_adapter:
+        run.network.initialize(torch.from_numpy(first_frame(run.prepared, measured)))
+    run.network.to(run.device)
+
+    def save_best(position: Position) -> None:
+        run.folder.state.parent.mkdir(exist_ok=True)
+        atomic.keep_previous(run.folder.model, run.folder.previous_model)
+        best = cards.with_best(card, position, run.device)
+        modelfile.save(run.folder.model, run.network, best, measured.climatology)
+
+    loss, data = loss_of(run, measured), training_data(run, measured)
+    return Trainer(run.network, loss, data, run.config.train, run.folder, run.device, save_best)
+
+
+def loss_of(run: Run, measured: Measured) -> Loss:
+    """The loss of a run, on its device."""
+    train, span = run.config.train, torch.tensor(measured.scaling.data_range, device=run.device)
+    return build_loss(train.loss, LossOptions(train.l1_weight, span, periodic(run.config, run.prepared)))
+
+
+def training_data(run: Run, measured: Measured) -> TrainingData:
+    """The windows of a run and their encoding.
+
+    Raises:
+        ConfigError: weights by latitude for data without latitudes.
+    """
+    prepared, encoding = run.prepared, Encoding(measured.scaling, measured.filling)
+    area = grid.areas(prepared.series[0]) if run.config.train.latitude_weights else None
+    if run.config.train.latitude_weights and area is None:
+        raise ConfigError(
+            f"train.latitude_weights is true, and {prepared.series[0].attrs['files'][0]} has no latitudes",
+            way_out="train with --set train.latitude_weights=false",
+        )
+    return TrainingData(prepared.train, prepared.val, encoding, area)
