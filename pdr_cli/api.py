@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -22,13 +24,18 @@ from pdr_cli.inference.forecast import forecast, lead_steps
 from pdr_cli.inference.hindcast import Hindcast
 from pdr_cli.inference.intake import InputPolicy, Intake
 from pdr_cli.runs import folder as runs
+from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system import locks
+from pdr_cli.training import run as training
+from pdr_cli.training.request import Experiment
+from pdr_cli.training.run import TrainingRequest
 from pdr_cli.verification import evaluation, sources
 from pdr_cli.verification.document import Document
 from pdr_cli.verification.evaluation import Options
 from pdr_cli.verification.sources import Reading
 
 Paths = str | Path | Sequence[str | Path]  # files, folders or globs
+LENGTHS = {"epochs": "train.epochs", "steps": "train.steps", "budget": "train.budget"}  # of a training
 COMMAND = "pdr_cli.predict"  # in the history of a forecast
 
 
@@ -99,6 +106,52 @@ class Model:
         made = Hindcast(hindcast.plan(intake, series, steps), self.loaded, intake)
         layout = made.layout(made.attributes(COMMAND))
         return dataset.of_layout(layout, made.frames(0, len(made.plan.inits)))
+
+
+def train(
+    data: Paths = (),
+    *,
+    preset: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    variables: Sequence[str] = (),
+    out: str | Path | None = None,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    device: str = "auto",
+) -> RunFolder:
+    """Train a model, as `pdr train` does.
+
+    Args:
+        data: files, folders or globs; default: those of the preset.
+        preset: name or TOML file; None: with `resume`, the configuration of the run.
+        settings: {"table.key" or "key": value}, such as {"train.lr": 1e-3, "steps": 1000}. A length of the training
+            (epochs, steps, budget) replaces all limits of the preset.
+        variables: to observe and forecast; default: those of the preset.
+        out: run folder; default: a new one under runs/.
+        resume: continue the run in `out`.
+        init_from: model file, run or OpenSTL weights to start from.
+        device: as for `load`.
+
+    Returns:
+        The run folder; `load(folder.path)` loads its model.
+
+    Raises:
+        PdrError: as `pdr train`.
+    """
+    chosen = {LENGTHS.get(key, key): value for key, value in (settings or {}).items()}
+    lengths = {key: value for key, value in chosen.items() if key in LENGTHS.values()}
+    rest = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in chosen.items()]
+    files = [data] if isinstance(data, (str, Path)) else data
+    folder = None if out is None else Path(out)
+    experiment = Experiment(None if preset is None else str(preset), files, variables, lengths, rest)
+    request = TrainingRequest(
+        experiment.resolve(folder, resume),
+        folder,
+        device,
+        "last" if resume else None,
+        None if init_from is None else Path(init_from),
+    )
+    return training.train(request).folder
 
 
 def load(model: str | Path | None = None, device: str = "auto", batch: int | None = None) -> Model:

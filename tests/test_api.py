@@ -1,6 +1,7 @@
 """The Python API gives what the commands write: the same numbers, in datasets as xarray opens them from the files."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ import xarray as xr
 import pdr_cli
 from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.inference.intake import InputPolicy
+from pdr_cli.runs import modelfile
 from pdr_cli.verification.evaluation import Options
 from tests.cli import pdr
+from tests.conftest import TINY
 
 OF_THE_CALL = {"date_created", "history"}  # attributes that name the time and the command
 
@@ -112,6 +115,25 @@ def test_scores_are_those_of_the_command(weather: Path, weather_run: Path) -> No
         found = json.loads(json.dumps(document.to_json()))
         assert {k: v for k, v in found.items() if k != "card"} == {k: v for k, v in expected.items() if k != "card"}
     assert document.scores["run"]["rmse"].overall == expected["scores"]["run"]["rmse"]["overall"]
+
+
+def test_training_gives_the_weights_of_the_command(weather: Path, weather_run: Path) -> None:
+    tiny = {key: json.loads(value) for key, value in (setting.split("=") for setting in TINY)}
+    folder = pdr_cli.train(weather, preset="demo", settings={**tiny, "steps": 3}, out="run")
+    assert folder.path == Path("run")
+    expected, found = (modelfile.read(path / "model.safetensors") for path in (weather_run, folder.path))
+    assert found.weights.keys() == expected.weights.keys()
+    assert all(found.weights[name].equal(expected.weights[name]) for name in found.weights)
+    assert found.card.config.train == expected.card.config.train
+    assert found.card.config.model == expected.card.config.model
+
+
+def test_a_run_is_continued(weather_run: Path) -> None:
+    shutil.copytree(weather_run, "run")
+    folder = pdr_cli.train(settings={"train.steps": 4}, out="run", resume=True)
+    assert json.loads(folder.metrics.read_text().splitlines()[-1])["step"] == 4
+    with pytest.raises(UsageError, match="--preset"):
+        pdr_cli.train("air.nc")
 
 
 def test_forecast_files_are_scored_beside_models(weather: Path, weather_run: Path) -> None:
