@@ -73,7 +73,7 @@ class Family:
         Raises:
             PdrError: of the family's type; lists the names and suggests the nearest.
         """
-        if name not in self.own and name not in self.announced() and not (self.open and ":" in name):
+        if name not in self.own and name not in self.announced() and not (self.open and all(name.partition(":"))):
             raise self.unknown(name)
 
     def find(self, name: str) -> Any:
@@ -89,7 +89,8 @@ class Family:
         try:
             return imported(name) if point is None else point.load()
         except (ImportError, AttributeError) as error:
-            found = f"{self._chosen(name)} cannot be imported: {error}"
+            near = did_you_mean(error.name or "", dir(error.obj)) if isinstance(error, AttributeError) else ""
+            found = f"{self._chosen(name)} cannot be imported: {error}.{near}"
             raise self.error(found, way_out="the folder of its module must be on PYTHONPATH") from error
 
     def unknown(self, name: str) -> PdrError:

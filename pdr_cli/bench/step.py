@@ -18,8 +18,9 @@ from pdr_cli import config
 from pdr_cli.bench.machine import at_least, describe, synchronize
 from pdr_cli.config import Config
 from pdr_cli.errors import PdrError, UsageError, did_you_mean
-from pdr_cli.inference import model as inference
-from pdr_cli.models.pdr import PDR, Forecast
+from pdr_cli.models import registry
+from pdr_cli.models.interfaces import Batch, Forecast, Frames
+from pdr_cli.models.pdr import PDR
 from pdr_cli.system import devices
 from pdr_cli.system.logs import log
 from pdr_cli.training.losses import LossOptions, build_loss
@@ -102,7 +103,7 @@ class Step:
         """Take a step."""
         cpu = time.process_time()
         self.clock = Clock(self.setting.device)
-        out = self.network(self.x, self.y.shape[1])
+        out = self.network(Batch(self.x, self.y.shape[1]))
         self.clock.note("adapter")
         total = self.total(out)
         self.clock.note("loss")
@@ -126,7 +127,7 @@ class Step:
         A predictor alone is trained with another loss, so only its forecast can be compared.
         """
         torch.manual_seed(0)
-        out = self.network(self.x, self.y.shape[1])
+        out = self.network(Batch(self.x, self.y.shape[1]))
         if self.network.adapter is None:
             return Outcome(out.coarse.detach(), None, {})
         self.optimizer.zero_grad(set_to_none=True)
@@ -278,7 +279,7 @@ def build(variant: str, setting: Setting) -> PDR:
     resolved = setting.config
     if variant == "plain":
         resolved = resolved.model_copy(update={"model": resolved.model.model_copy(update={"fusion": "none"})})
-    return inference.build(resolved, setting.channels, setting.size)
+    return registry.build(resolved.model, Frames(resolved.data.in_steps, setting.channels, setting.size))
 
 
 def measure(

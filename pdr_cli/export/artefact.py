@@ -16,6 +16,7 @@ from torch import nn
 
 from pdr_cli.errors import PdrError, UsageError
 from pdr_cli.inference.model import Model
+from pdr_cli.models.interfaces import Batch
 from pdr_cli.system import atomic
 from pdr_cli.system.atomic import atomic_output
 
@@ -46,7 +47,7 @@ class Graph(nn.Module):
 
     def forward(self, observed: torch.Tensor) -> torch.Tensor:
         """Scale, forecast, scale back."""
-        fused = self.network((observed - self.offset) / self.scale, self.steps).fused
+        fused = self.network(Batch((observed - self.offset) / self.scale, self.steps)).fused
         return fused * self.scale + self.offset
 
 

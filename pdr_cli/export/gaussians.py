@@ -15,6 +15,7 @@ from pdr_cli.errors import StorageError, UsageError
 from pdr_cli.inference.intake import Observed
 from pdr_cli.inference.model import Model
 from pdr_cli.models.gaussians.base import GaussianAdapter
+from pdr_cli.models.interfaces import Batch
 from pdr_cli.splat.reference import density
 from pdr_cli.system.atomic import atomic_output
 
@@ -78,7 +79,7 @@ def _drawn(model: Model, adapter: GaussianAdapter, window: Observed, steps: int)
     """Coords, scale, rotation and amplitudes of a peak-normalised drawing, in the network's units: [τ, N, ...]."""
     with torch.inference_mode():
         x = model.encoding().to_network(window.frames, model.device)
-        drawn = adapter.gaussians(model.network(x, steps).coarse, x[:, -1])
+        drawn = adapter.gaussians(model.network(Batch(x, steps)).coarse, x)
     if adapter.normalize == "density":
         drawn = drawn._replace(amplitudes=drawn.amplitudes * density(drawn.scale))
     return tuple(t[0].float().cpu().numpy() for t in drawn)

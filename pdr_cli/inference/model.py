@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pdr_cli.config import Config
-from pdr_cli.data import grid, kinds
+from pdr_cli.data import kinds
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.kinds import Kind
@@ -144,10 +143,12 @@ class Model(ModelHeader):
     def _layers(self, observed: np.ndarray, steps: int) -> Layers:
         import torch
 
+        from pdr_cli.models.interfaces import Batch
+
         encoding = self._encoding
         with torch.inference_mode():
-            out = self.network(encoding.to_network(observed, self.device), steps)
-        rendered = out.gaussians_image
+            out = self.network(Batch(encoding.to_network(observed, self.device), steps))
+        rendered = out.layer
         return Layers(
             encoding.to_data(out.fused),
             encoding.to_data(out.coarse),
@@ -181,25 +182,14 @@ def load(path: Path, device: str = "auto", batch: int | None = None) -> Model:
         CheckpointError: truncated, altered, foreign or too new.
         DeviceError: the device is not available.
     """
+    from pdr_cli.models import registry
+
     where = devices.pick(device)
     file = modelfile.read(path)
     card = file.card
-    periodic = grid.is_periodic(card.config.model.periodic, card.x)
-    network = build(card.config, len(card.variables), card.size, periodic)
+    network = registry.build(card.config.model, card.frames)
     try:
         network.load_state_dict(file.weights)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights are not those of the network it describes: {error}") from error
     return Model(path, file, network.eval().to(where), where, batch)
-
-
-def build(config: Config, channels: int, size: tuple[int, int], periodic: bool = False) -> PDR:
-    """The network that a configuration describes, for data of this many channels and this size (H, W)."""
-    from pdr_cli.models.pdr import build_pdr
-
-    return build_pdr(
-        in_steps=config.data.in_steps,
-        channels=channels,
-        size=size,
-        **config.model.model_dump() | {"periodic": periodic},
-    )

@@ -1,38 +1,22 @@
-"""Φ of Eq. 3: the coarse forecast X~ and the rendered Gaussians Y become one forecast. All [B, T, C, H, W]."""
+"""Φ of Eq. 3: the coarse forecast X~ and the layer Y become one forecast. All [B, T, C, H, W]."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from pdr_cli.errors import ConfigError, did_you_mean
-from pdr_cli.models.gaussians.base import check_choice
+from pdr_cli.models.interfaces import Fusion
 
-INITS = ("residual", "random")
-SHARE = 0.1  # of Y in the first forecast, where a fusion learns it
-
-
-class Fusion(nn.Module):
-    """Called with (coarse, rendered); `needs_rendered` says whether the second one is looked at."""
-
-    needs_rendered = True
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-
-    def begin_with_coarse(self) -> None:
-        """Set what is learnt so that the first forecast is X~ and a little of Y; nothing where nothing is learnt."""
+SHARE = 0.1  # of Y in the first forecast of a fusion that learns
 
 
 class ConcatFusion(Fusion):
-    """1×1 convolution over the channels of both, per frame (§3.2); begins as X~ + 0.1·Y.
+    """1×1 convolution over the channels of both, per frame (§3.2); starts as X~ + 0.1·Y.
 
-    A random mixture would destroy the forecast of a trained predictor at the first step, a plain X~ would leave the
-    adapter without a gradient.
+    A random mixture would destroy the forecast of a trained predictor at the first step, X~ alone would leave the adapter
+    without a gradient.
     """
 
     def __init__(self, channels: int) -> None:
@@ -45,16 +29,13 @@ class ConcatFusion(Fusion):
             self.mix.weight.copy_(torch.cat([identity, SHARE * identity], dim=1)[:, :, None, None])
             self.mix.bias.zero_()  # type: ignore[union-attr]  # there is a bias
 
-    def forward(self, coarse: Tensor, rendered: Tensor) -> Tensor:
-        both = torch.cat([coarse, rendered], dim=2).flatten(0, 1)  # [B·T, 2C, H, W]
+    def forward(self, coarse: Tensor, layer: Tensor) -> Tensor:
+        both = torch.cat([coarse, layer], dim=2).flatten(0, 1)  # [B·T, 2C, H, W]
         return self.mix(both).unflatten(0, coarse.shape[:2])
 
 
 class GatedFusion(Fusion):
-    """X~ + σ(1×1 convolution of both)·Y, per frame: how much of Y shows is decided pixel by pixel.
-
-    Begins as X~ + 0.1·Y, as `ConcatFusion` does.
-    """
+    """X~ + σ(1×1 convolution of both)·Y, per frame: a weight of Y for each pixel. Starts as X~ + 0.1·Y."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -64,58 +45,29 @@ class GatedFusion(Fusion):
         nn.init.zeros_(self.gate.weight)
         nn.init.constant_(self.gate.bias, math.log(SHARE / (1 - SHARE)))  # type: ignore[arg-type]  # there is a bias
 
-    def forward(self, coarse: Tensor, rendered: Tensor) -> Tensor:
-        both = torch.cat([coarse, rendered], dim=2).flatten(0, 1)  # [B·T, 2C, H, W]
-        return coarse + torch.sigmoid(self.gate(both)).unflatten(0, coarse.shape[:2]) * rendered
+    def forward(self, coarse: Tensor, layer: Tensor) -> Tensor:
+        both = torch.cat([coarse, layer], dim=2).flatten(0, 1)  # [B·T, 2C, H, W]
+        return coarse + torch.sigmoid(self.gate(both)).unflatten(0, coarse.shape[:2]) * layer
 
 
 class AddFusion(Fusion):
     """X~ + Y (Table 8)."""
 
-    def forward(self, coarse: Tensor, rendered: Tensor) -> Tensor:
-        return coarse + rendered
+    def forward(self, coarse: Tensor, layer: Tensor) -> Tensor:
+        return coarse + layer
 
 
 class RenderedFusion(Fusion):
     """Y alone (Table 8, "GS only")."""
 
-    def forward(self, coarse: Tensor, rendered: Tensor) -> Tensor:
-        return rendered
+    def forward(self, coarse: Tensor, layer: Tensor) -> Tensor:
+        return layer
 
 
 class NoFusion(Fusion):
     """X~ alone: the predictor without PDR."""
 
-    needs_rendered = False
+    needs_layer = False
 
-    def forward(self, coarse: Tensor, rendered: Tensor | None = None) -> Tensor:
+    def forward(self, coarse: Tensor, layer: Tensor | None = None) -> Tensor:
         return coarse
-
-
-FUSIONS: dict[str, type[Fusion]] = {
-    "none": NoFusion,
-    "concat": ConcatFusion,
-    "gated": GatedFusion,
-    "add": AddFusion,
-    "gs": RenderedFusion,
-}
-
-
-def build_fusion(name: str, channels: int, init: Literal["residual", "random"] = "residual") -> Fusion:
-    """The fusion of that name.
-
-    Args:
-        name: of the fusion.
-        channels: C.
-        init: "residual" (see `Fusion.begin_with_coarse`) or "random", PyTorch's own weights.
-
-    Raises:
-        ConfigError: an unknown name or initialisation.
-    """
-    check_choice("fusion_init", init, INITS)
-    if name not in FUSIONS:
-        raise ConfigError(f"No fusion is called {name!r}.{did_you_mean(name, FUSIONS)} Known: {', '.join(FUSIONS)}.")
-    fusion = FUSIONS[name](channels)
-    if init == "residual":
-        fusion.begin_with_coarse()
-    return fusion

@@ -1,24 +1,21 @@
-"""Weights of the public OpenSTL toolbox: models of its SimVP family from their tensors alone."""
+"""Weights of the public OpenSTL toolbox: models of its SimVP family, recognised by their tensors alone."""
 
 from __future__ import annotations
 
-import pickle
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pdr_cli.errors import CheckpointError, InputNotFoundError, did_you_mean
+from pdr_cli.choices import PREDICTORS
+from pdr_cli.errors import CheckpointError, did_you_mean
+from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.predictors.simvp import SimVP
 from pdr_cli.models.predictors.translators.options import Grid, TranslatorOptions
-from pdr_cli.models.registry import TRANSLATORS
-from pdr_cli.system import damage
 
-# Its names of the translators, in lower case, and ours.
+# OpenSTL's names of the translators, in lower case, and ours.
 MODEL_TYPES = {
     "incepu": "simvp",
     "gsta": "simvp2",
@@ -36,7 +33,7 @@ MODEL_TYPES = {
     "mlpmixer": "mlpmixer",
     "convmixer": "convmixer",
 }
-# Parts of tensor names that tell translators apart; the first that is found decides.
+# Parts of tensor names that distinguish translators; the first match decides.
 MARKS = (
     ("hid.enc.0.layers.", "simvp"),
     ("spatial_gating_unit.fc.", "tau"),
@@ -52,15 +49,15 @@ MARKS = (
     (".layer_scale_1", "poolformer"),
 )
 WITHOUT_MLP = ("simvp", "convmixer")
-# Buffers that Swin saves beside its weights and that follow from the window.
+# Buffers that Swin saves beside its weights; they follow from the window.
 DERIVED = (".relative_position_index", ".attn_mask")
-NORMS = ("norm1", "norm", "norm_1")  # of a block, one of which every translator but IncepU has
+NORMS = ("norm1", "norm", "norm_1")  # of a block; every translator but IncepU has one of them
 MLPS = ("mlp.fc1", "pwconv1", "mlp_channels.fc1")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the shapes of a state dict say of the model it is from, by the names that our presets use."""
+    """The hyperparameters that the shapes of a state dict imply, by the names of our presets."""
 
     backbone: str
     in_steps: int
@@ -82,23 +79,24 @@ class Architecture:
             drop_path=drop_path,
             grid=Grid(size, 2 ** (self.n_s // 2)),
         )
-        translator = TRANSLATORS[self.backbone](options)
-        return SimVP(self.in_steps, self.channels, translator, self.hid_s, self.n_s, self.kernels)
+        translator = PREDICTORS.find(self.backbone)(options)
+        frames = Frames(self.in_steps, self.channels, size)
+        return SimVP(frames, translator, self.hid_s, self.n_s, self.kernels)
 
 
 def from_openstl(
     state_dict: Mapping[str, Any], in_shape: tuple[int, int, int, int], config: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """The predictor that an OpenSTL state dict is of, with its weights, in evaluation mode.
+    """The predictor of an OpenSTL state dict, with its weights, in evaluation mode.
 
     Args:
-        state_dict: bare, or a Lightning checkpoint with names under `state_dict`.
+        state_dict: plain, or a Lightning checkpoint with the tensors under `state_dict`.
         in_shape: (T, C, H, W) of the frames it was trained on.
-        config: OpenSTL's dictionary. The shapes say all of it but drop_path (0 without); what else it says must agree
-            with them. A model_type of None is gSTA, as in OpenSTL; one that is left out is found.
+        config: OpenSTL's dictionary. All values but drop_path (default 0) follow from the shapes, and those in `config` must
+            agree with them. A model_type of None is gSTA, as in OpenSTL; without model_type, the tensors decide.
 
     Raises:
-        CheckpointError: the weights are of no SimVP, of another shape or configuration, or incomplete.
+        CheckpointError: weights of another family, shape or configuration, or incomplete ones.
         ConfigError: H and W do not fit the windows of Swin.
     """
     config = config or {}
@@ -107,7 +105,7 @@ def from_openstl(
     T, C, H, W = in_shape
     if (found.in_steps, found.channels) != (T, C):
         raise CheckpointError(
-            f"The weights are of {found.in_steps} frames of {found.channels} channels; in_shape says {T} of {C}."
+            f"the weights are of {found.in_steps} frames of {found.channels} channels", f"{T} of {C}, as in in_shape"
         )
     check_config(found, config, weights)
     model = found.build((H, W), float(config.get("drop_path") or 0.0))
@@ -115,57 +113,26 @@ def from_openstl(
     return model.eval()
 
 
-def load_openstl(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a .pth or .ckpt file, by the names that `from_openstl` takes. Nothing in the file is executed.
-
-    Raises:
-        InputNotFoundError: there is no such file.
-        CheckpointError: it holds more than weights, or is damaged.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputNotFoundError(f"no weights in {path}: there is no such file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} {_why_refused(str(error))}") from error
-    except damage.FAILURES as error:
-        raise CheckpointError(f"{path} is no PyTorch file, or is damaged: {damage.first_line(error)}") from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}; a state dict, names to tensors, is needed")
-    return tensors_of(content)
-
-
-def _why_refused(message: str) -> str:
-    needed = re.search(r"GLOBAL (\S+)", message)
-    if needed is None:
-        return f"is no PyTorch file, or is damaged: {message.splitlines()[-1]}"
-    return (
-        f"needs {needed[1]}, which is more than weights, and a file that can name code is not read; "
-        "where it was written, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
-    )
-
-
 def tensors_of(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The model's own tensors: those under `state_dict`, without the wrappers' `module.` and `model.` before names.
+    """The model's own tensors: those under `state_dict`, without the prefixes `module.` and `model.` of wrappers.
 
     Raises:
-        CheckpointError: something among them is no tensor.
+        CheckpointError: an entry is not a tensor.
     """
     inner = state_dict.get("state_dict")
     entries = inner if isinstance(inner, Mapping) else state_dict
     other = next((name for name, value in entries.items() if not isinstance(value, Tensor)), None)
     if other is not None:
-        raise CheckpointError(f"{other!r} is a {type(entries[other]).__name__}; a state dict holds tensors alone.")
+        raise CheckpointError(f"{other!r} is a {type(entries[other]).__name__}", "a state dict of tensors only")
     bare = {name.removeprefix("module.").removeprefix("model."): value for name, value in entries.items()}
     return {name: value for name, value in bare.items() if not name.endswith(DERIVED)}
 
 
 def architecture_of(weights: Mapping[str, Tensor]) -> Architecture:
-    """What the shapes say.
+    """The hyperparameters by the shapes of the tensors.
 
     Raises:
-        CheckpointError: they are of no model of the SimVP family.
+        CheckpointError: the tensors are not of a model of the SimVP family.
     """
     backbone = backbone_of(weights)
     first = _shape(weights, "enc.enc.0.conv.conv.weight")  # [hid_S, C, k, k]
@@ -187,12 +154,12 @@ def backbone_of(weights: Mapping[str, Tensor]) -> str:
     """Our name of the translator.
 
     Raises:
-        CheckpointError: it is none of those we know; names the first tensor.
+        CheckpointError: an unknown translator; names the first tensor.
     """
     translator = [name for name in weights if name.startswith("hid.")]
     found = next((backbone for mark, backbone in MARKS if any(mark in name for name in translator)), None)
     if found is None or not any(name.startswith("enc.enc.") for name in weights):
-        raise CheckpointError(f"This is no model of OpenSTL's SimVP family: {_first(weights)}.")
+        raise CheckpointError(f"the weights are not of a model of OpenSTL's SimVP family: {_first(weights)}")
     if found == "van or simvp2":
         inputs_and_outputs = _shape(weights, "hid.enc.0.block.attn.spatial_gating_unit.conv1.weight")[:2]
         return "van" if inputs_and_outputs[0] == inputs_and_outputs[1] else "simvp2"
@@ -200,7 +167,7 @@ def backbone_of(weights: Mapping[str, Tensor]) -> str:
 
 
 def check_config(found: Architecture, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Refuse a configuration that is not the weights' own.
+    """Refuse a configuration that contradicts the weights.
 
     Raises:
         CheckpointError: names the first entry that differs.
@@ -218,27 +185,25 @@ def check_config(found: Architecture, config: Mapping[str, Any], weights: Mappin
     }
     for key, value in shapes.items():
         if value is not None and config.get(key) is not None and config[key] != value:
-            raise CheckpointError(f"The config says {key} {config[key]}; the weights are of {value:g}.")
+            raise CheckpointError(f"the config has {key} {config[key]}", f"{value:g}, as in the weights")
 
 
 def _check_model_type(found: Architecture, model_type: str, weights: Mapping[str, Tensor]) -> None:
     named = MODEL_TYPES.get(model_type.lower())
     if named is None:
-        raise CheckpointError(
-            f"No model_type {model_type!r} is known.{did_you_mean(model_type.lower(), MODEL_TYPES)} "
-            f"Known: {', '.join(MODEL_TYPES)}."
-        )
+        near = did_you_mean(model_type.lower(), MODEL_TYPES)
+        raise CheckpointError(f"model_type {model_type!r} is not known.{near}", f"one of {', '.join(MODEL_TYPES)}")
     if named != found.backbone:
         marks = [mark for mark, backbone in MARKS if found.backbone in backbone]
         telling = next(name for name in weights if any(mark in name for mark in marks))
         raise CheckpointError(
-            f"The config says model_type {model_type}, which is {named}; the weights look like {found.backbone}: "
-            f"{_described(telling, weights[telling])} is among them."
+            f"the config has model_type {model_type}, which is {named}",
+            f"{found.backbone}, because the weights hold {_described(telling, weights[telling])}",
         )
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], of: str) -> None:
-    """Load all tensors of a module, none missing and none left over; `of` says in messages what the module is.
+    """Load all tensors of a module, none missing and none left over; `of` names the module in messages.
 
     Raises:
         CheckpointError: names the first tensor that is missing, of another shape, or unexpected.
@@ -246,39 +211,38 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], of: str) -> 
     expected = module.state_dict()
     for name, tensor in expected.items():
         if name not in weights:
-            raise CheckpointError(
-                f"The weights lack {_described(name, tensor)} of a {of}.{did_you_mean(name, weights.keys() - expected)}"
-            )
+            near = did_you_mean(name, weights.keys() - expected)
+            raise CheckpointError(f"the weights lack {_described(name, tensor)} of a {of}.{near}")
         if weights[name].shape != tensor.shape:
             raise CheckpointError(
-                f"{name} is {list(weights[name].shape)} in the weights and {list(tensor.shape)} in a {of}."
+                f"{name} is {list(weights[name].shape)} in the weights", f"{list(tensor.shape)}, as in a {of}"
             )
     extra = next((name for name in weights if name not in expected), None)
     if extra is not None:
-        raise CheckpointError(f"The weights hold {_described(extra, weights[extra])}, which a {of} does not have.")
+        raise CheckpointError(f"the weights hold {_described(extra, weights[extra])}, which a {of} does not have")
     module.load_state_dict(dict(weights))
 
 
 def _shape(weights: Mapping[str, Tensor], name: str) -> torch.Size:
     if name not in weights:
-        raise CheckpointError(f"The weights lack {name}, which every model of the SimVP family has.")
+        raise CheckpointError(f"the weights lack {name}, which every model of the SimVP family has")
     return weights[name].shape
 
 
 def _shape_of_any(weights: Mapping[str, Tensor], prefix: str, layers: Iterable[str]) -> torch.Size:
-    """Of the first layer after the prefix whose weight is there."""
+    """The shape of the first of these layers that the weights have."""
     names = [f"{prefix}{layer}.weight" for layer in layers]
     return _shape(weights, next((name for name in names if name in weights), names[0]))
 
 
 def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
-    """Number of different units after a prefix such as `hid.enc.`."""
+    """Number of units below a prefix such as `hid.enc.`."""
     return len({name.removeprefix(prefix).split(".")[0] for name in weights if name.startswith(prefix)})
 
 
 def _first(weights: Mapping[str, Tensor]) -> str:
     name = next(iter(weights), None)
-    return "it holds no tensor" if name is None else f"its first tensor is {_described(name, weights[name])}"
+    return "they hold no tensor" if name is None else f"their first tensor is {_described(name, weights[name])}"
 
 
 def _described(name: str, tensor: Tensor) -> str:

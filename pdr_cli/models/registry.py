@@ -1,136 +1,125 @@
-"""Predictors by name: our own, those that installed packages announce, and any `module:Class` that can be imported."""
+"""From a configuration to a network: predictor, adapter and fusion by name (see `choices`)."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pdr_cli.errors import ConfigError, did_you_mean
-from pdr_cli.models.predictors.dmvfn import DMVFN
-from pdr_cli.models.predictors.predformer import PredFormer
-from pdr_cli.models.predictors.recurrent import RECURRENT
+from pdr_cli.choices import ADAPTERS, FUSIONS, PREDICTORS, TRANSLATORS
+from pdr_cli.errors import ConfigError
+from pdr_cli.models.interfaces import Adapter, Frames, Fusion, Predictor
+from pdr_cli.models.pdr import PDR
 from pdr_cli.models.predictors.simvp import SimVP
-from pdr_cli.models.predictors.translators.convmixer import convmixer_translator
-from pdr_cli.models.predictors.translators.convnext import convnext_translator
-from pdr_cli.models.predictors.translators.gsta import gsta_translator
-from pdr_cli.models.predictors.translators.hornet import hornet_translator
-from pdr_cli.models.predictors.translators.incepu import incepu_translator
-from pdr_cli.models.predictors.translators.mlpmixer import mlpmixer_translator
-from pdr_cli.models.predictors.translators.moganet import moganet_translator
-from pdr_cli.models.predictors.translators.options import Grid, TranslatorOptions
-from pdr_cli.models.predictors.translators.poolformer import poolformer_translator
-from pdr_cli.models.predictors.translators.swin import swin_translator
-from pdr_cli.models.predictors.translators.tau import tau_translator
-from pdr_cli.models.predictors.translators.uniformer import uniformer_translator
-from pdr_cli.models.predictors.translators.van import van_translator
-from pdr_cli.models.predictors.translators.vit import vit_translator
-from pdr_cli.models.predictors.wast import WaST
 
-ENTRY_POINTS = "pdr.predictors"
-TRANSLATORS: dict[str, Callable[[TranslatorOptions], nn.Module]] = {
-    "simvp": incepu_translator,
-    "simvp2": gsta_translator,
-    "tau": tau_translator,
-    "convnext": convnext_translator,
-    "hornet": hornet_translator,
-    "moganet": moganet_translator,
-    "vit": vit_translator,
-    "swin": swin_translator,
-    "uniformer": uniformer_translator,
-    "poolformer": poolformer_translator,
-    "van": van_translator,
-    "mlpmixer": mlpmixer_translator,
-    "convmixer": convmixer_translator,
-}
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    **RECURRENT,
-    "dmvfn": DMVFN,
-    "predformer": PredFormer,
-    "wast": WaST,
-}
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
+
+# The keywords with which a predictor from outside is called, beside in_steps and channels.
+KEYWORDS = ("hid_s", "hid_t", "n_s", "n_t", "mlp_ratio", "drop_path")
+# The names that a predictor outside `Predictor` had to define before; they have no effect any more.
+FORMER = ("any_horizon", "training_forecast")
 
 
-def predictors() -> list[str]:
-    """Names that `build_predictor` accepts beside `module:Class`."""
-    return sorted({*TRANSLATORS, *NETWORKS, *entry_points(group=ENTRY_POINTS).names})
-
-
-def build_predictor(
-    name: str,
-    in_steps: int,
-    channels: int,
-    *,
-    hid_s: int,
-    hid_t: int,
-    n_s: int,
-    n_t: int,
-    mlp_ratio: float,
-    drop_path: float,
-    size: tuple[int, int] | None = None,
-    periodic: bool = False,
-) -> nn.Module:
-    """A predictor [B, T, C, H, W] → [B, T, C, H, W], T = `in_steps`, C = `channels`.
-
-    `size` is (H, W), for those that are built for one grid: swin, mlpmixer, mau, mim and e3dlstm. Where `periodic`, the
-    last column is a neighbour of the first for the convolutions of the SimVP family. A predictor from outside is called
-    with all of these but `name` and `periodic` as keyword arguments, and with `size` only where it has an argument of that
-    name; one that has `any_horizon` is later asked for as many frames as are wanted: (x, steps, anchored), see
-    `Recurrent.forward`.
+def build(options: ModelConfig, frames: Frames) -> PDR:
+    """The network of the [model] table for frames of this shape, with new weights.
 
     Raises:
-        ConfigError: an unknown name, one that leads to nothing that can be built, or values that do not fit together.
+        ConfigError: an unknown name, or values from which nothing can be built.
     """
-    inside: dict[str, Any] = {"hid_t": hid_t, "n_t": n_t, "mlp_ratio": mlp_ratio, "drop_path": drop_path}
+    predictor = build_predictor(options, frames)
+    fusion = build_fusion(options, frames)
+    adapter = build_adapter(options, frames) if fusion.needs_layer else None
+    return PDR(predictor, adapter, fusion, options.anchor)
+
+
+def build_predictor(options: ModelConfig, frames: Frames) -> nn.Module:
+    """The predictor `backbone`: a `Predictor`, or a module [B, T, C, H, W] → [B, T, C, H, W].
+
+    Ours are called with (frames, options); the SimVP family is a shell around a translator. Those of other packages are
+    called with the keywords in_steps, channels, `KEYWORDS` and, if they take it, size.
+
+    Raises:
+        ConfigError: an unknown name, values that do not fit together, or an object that is not a predictor.
+    """
+    name = options.backbone
+    factory = PREDICTORS.find(name)
     if name in TRANSLATORS:
-        grid = None if size is None else Grid(size, 2 ** (n_s // 2))
-        translator = TRANSLATORS[name](TranslatorOptions(in_steps * hid_s, **inside, grid=grid))
-        return SimVP(in_steps, channels, translator, hid_s, n_s, periodic=periodic)
-    shell: dict[str, Any] = {"in_steps": in_steps, "channels": channels, "hid_s": hid_s, "n_s": n_s}
-    factory = NETWORKS[name] if name in NETWORKS else find_factory(name)
-    if takes_size(factory):
-        shell["size"] = size
-    return call_factory(name, factory, shell | inside)
+        return SimVP.with_translator(factory, frames, options)
+    if name in PREDICTORS.own:
+        return factory(frames, options)
+    built = called(name, factory, keywords(factory, frames, options))
+    former = [attribute for attribute in FORMER if attribute in dir(built)]
+    if former and not isinstance(built, Predictor):
+        raise ConfigError(
+            f"predictor {name} has {' and '.join(former)}, which nothing calls",
+            way_out="derive its class from pdr_cli.models.interfaces.Predictor and define training_forward",
+        )
+    return built
+
+
+def keywords(factory: Callable[..., Any], frames: Frames, options: ModelConfig) -> dict[str, Any]:
+    """The arguments for a predictor of another package; (H, W) only if it has a parameter `size`."""
+    shell = {"in_steps": frames.in_steps, "channels": frames.channels}
+    inside = {key: getattr(options, key) for key in KEYWORDS}
+    return shell | inside | ({"size": frames.size} if takes_size(factory) else {})
 
 
 def takes_size(factory: Callable[..., Any]) -> bool:
-    """True if `factory` has an argument called size."""
+    """True if `factory` has a parameter `size`."""
     try:
         return "size" in inspect.signature(factory).parameters
     except (TypeError, ValueError):  # a callable without a signature
         return False
 
 
-def find_factory(name: str) -> Callable[..., Any]:
-    """What an entry point or `module:Class` names."""
-    announced = entry_points(group=ENTRY_POINTS, name=name)
-    if announced:
-        return next(iter(announced)).load()
-    module_name, colon, attribute = name.partition(":")
-    if not (module_name and colon and attribute):
-        raise ConfigError(
-            f"No predictor is called {name!r}.{did_you_mean(name, predictors())} "
-            f"Known: {', '.join(predictors())}; your own is named as module:Class."
-        )
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"Predictor {name!r}: {error}. The module's folder must be on PYTHONPATH.") from error
-    if not hasattr(module, attribute):
-        raise ConfigError(f"Module {module_name} has no {attribute!r}.{did_you_mean(attribute, dir(module))}")
-    return getattr(module, attribute)
+def called(name: str, factory: Callable[..., Any], arguments: dict[str, Any]) -> nn.Module:
+    """The module that a factory of another package returns.
 
-
-def call_factory(name: str, factory: Callable[..., Any], arguments: dict[str, Any]) -> nn.Module:
-    """The factory's module; a signature that does not fit is the user's to mend, so it is said as such."""
+    Raises:
+        ConfigError: a signature that does not fit, or another object than a module.
+    """
     try:
         built = factory(**arguments)
     except TypeError as error:
-        raise ConfigError(f"Predictor {name!r} was called with {', '.join(arguments)}: {error}.") from error
+        raise ConfigError(f"predictor {name} was called with {', '.join(arguments)}: {error}") from error
     if not isinstance(built, nn.Module):
-        raise ConfigError(f"Predictor {name!r} built a {type(built).__name__}; a torch.nn.Module is needed.")
+        raise ConfigError(f"predictor {name} is a {type(built).__name__}", "a torch.nn.Module")
+    return built
+
+
+def build_adapter(options: ModelConfig, frames: Frames) -> Adapter:
+    """The adapter `adapter`, called with (frames, options).
+
+    Raises:
+        ConfigError: an unknown name, values from which nothing can be built, or an object that is not an adapter.
+    """
+    return checked(ADAPTERS.find(options.adapter)(frames, options), Adapter, f"--adapter {options.adapter}")
+
+
+def build_fusion(options: ModelConfig, frames: Frames) -> Fusion:
+    """The fusion `fusion`, called with (channels).
+
+    With `fusion_init` "residual" it begins with the coarse forecast (`Fusion.begin_with_coarse`), with "random" it keeps
+    PyTorch's own initial weights.
+
+    Raises:
+        ConfigError: an unknown name, or an object that is not a fusion.
+    """
+    fusion = checked(FUSIONS.find(options.fusion)(frames.channels), Fusion, f"--fusion {options.fusion}")
+    if options.fusion_init == "residual":
+        fusion.begin_with_coarse()
+    return fusion
+
+
+def checked(built: Any, face: type[Any], choice: str) -> Any:
+    """`built`, if it has the face.
+
+    Raises:
+        ConfigError: it is an object of another kind.
+    """
+    if not isinstance(built, face):
+        raise ConfigError(f"{choice} is a {type(built).__name__}", f"a pdr_cli.models.interfaces.{face.__name__}")
     return built

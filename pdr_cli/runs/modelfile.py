@@ -15,6 +15,7 @@ import xarray as xr
 
 from pdr_cli import config as configuration
 from pdr_cli.config import Config
+from pdr_cli.data import grid
 from pdr_cli.data import series as fields
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.limits import Limits
@@ -28,6 +29,8 @@ from pdr_cli.system import atomic, damage, hashes
 
 if TYPE_CHECKING:
     import torch
+
+    from pdr_cli.models.interfaces import Frames
 
 # 2: the climatology has a kind. 3: the SHA-256 is of the header too. 4: the data have a kind, no format.
 FORMAT_VERSION = 4
@@ -72,6 +75,11 @@ class ModelCard:
     def never_observed(self) -> np.ndarray | None:
         """Cells that were missing in every training frame, [C, H, W]; None if there are none."""
         return None if self.land is None else self.land.cells
+
+    @property
+    def frames(self) -> Frames:
+        """The frames that the network is built for."""
+        return frames_of(self.config, len(self.variables), self.size, self.x)
 
     def to_json(self) -> str:
         """The card as JSON."""
@@ -123,6 +131,16 @@ def side_of(series: Series, dim: str) -> Side | None:
     if coordinate is None:
         return None
     return Side(str(coordinate.name), tuple(map(float, coordinate.values)), dict(coordinate.attrs))
+
+
+def frames_of(config: Config, channels: int, size: tuple[int, int], x: Side | None) -> Frames:
+    """The frames that a network is built for, of data with this coordinate along x.
+
+    They are periodic by `model.periodic`, or with "auto" where the longitudes are a full circle.
+    """
+    from pdr_cli.models.interfaces import Frames
+
+    return Frames(config.data.in_steps, channels, (size[0], size[1]), grid.is_periodic(config.model.periodic, x))
 
 
 def save(path: Path, network: torch.nn.Module, card: ModelCard, climatology: Climatology) -> None:

@@ -16,6 +16,7 @@ import torch
 
 from pdr_cli.config import TrainConfig, parse_duration
 from pdr_cli.errors import DataError, InterruptedRun
+from pdr_cli.models import interfaces
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import metrics
 from pdr_cli.runs.folder import RunFolder
@@ -183,10 +184,10 @@ class Trainer:
     def _loss(self, batch: Batch, done: float, at_once: int) -> tuple[torch.Tensor, torch.Tensor, Terms]:
         """The value to minimise, the loss of the forecast, and the terms to log."""
         _, y, weight, _ = batch
-        out, taught = step.rehearse(self.network, batch, done, at_once)
+        out = step.forward_in_parts(self.network, batch, done, at_once)
         loss, terms = self.loss(out.fused, y, weight)
-        total = loss + sum(taught.values())
-        terms |= taught
+        total = loss + sum(out.terms.values())
+        terms |= out.terms
         if self.config.coarse_weight:
             # Without it the coarse forecast becomes whatever suits the fusion, and feeding it back diverges.
             terms["coarse_loss"] = coarse_loss = self.loss(out.coarse, y, weight)[0]
@@ -245,7 +246,8 @@ class Trainer:
 
     def _forecast(self, x: torch.Tensor, steps: int, at_once: int) -> torch.Tensor:
         """[B, T, C, H, W] → [B, τ, C, H, W]."""
-        return torch.cat([self.network(x[i : i + at_once], steps).fused for i in range(0, len(x), at_once)])
+        parts = (x[i : i + at_once] for i in range(0, len(x), at_once))
+        return torch.cat([self.network(interfaces.Batch(part, steps)).fused for part in parts])
 
     def _record(self, event: str, **values: Any) -> None:
         seconds = round(self.position.elapsed, 2)

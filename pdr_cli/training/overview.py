@@ -10,6 +10,7 @@ from pdr_cli import config as configuration
 from pdr_cli.config import Config
 from pdr_cli.data.series import describe
 from pdr_cli.models.gaussians.base import GaussianAdapter
+from pdr_cli.models.interfaces import Batch
 from pdr_cli.models.pdr import PDR
 from pdr_cli.training.prepare import Prepared
 from pdr_cli.training.state import Position
@@ -68,5 +69,5 @@ def _flops(run: Run) -> int:
     counter = FlopCounterMode(display=False)
     # The counter does not know the fused attention of CPUs.
     with sdpa_kernel(SDPBackend.MATH), counter, torch.no_grad():
-        run.network(x, run.config.data.out_steps)
+        run.network(Batch(x, run.config.data.out_steps))
     return counter.get_total_flops()

@@ -13,7 +13,8 @@ from pdr_cli.config import Config
 from pdr_cli.data import grid
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.errors import ConfigError, UsageError
-from pdr_cli.inference import model as inference
+from pdr_cli.models import registry
+from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.folder import RunFolder
@@ -135,14 +136,15 @@ def open_data(config: Config) -> Prepared:
 def build(config: Config, prepared: Prepared) -> PDR:
     """A new network, by the seed of the configuration."""
     torch.manual_seed(config.train.seed)
-    network = inference.build(config, prepared.channels, prepared.size, periodic(config, prepared))
+    network = registry.build(config.model, frames_of(config, prepared))
     log.info("model   %s", overview.model_line(network, config, prepared.size))
     return network
 
 
-def periodic(config: Config, prepared: Prepared) -> bool:
-    """True if the last column is a neighbour of the first."""
-    return grid.is_periodic(config.model.periodic, modelfile.side_of(prepared.series[0], "x"))
+def frames_of(config: Config, prepared: Prepared) -> Frames:
+    """The frames that the network is built for."""
+    x = modelfile.side_of(prepared.series[0], "x")
+    return modelfile.frames_of(config, prepared.channels, prepared.size, x)
 
 
 def fit(run: Run) -> Position:
@@ -190,7 +192,7 @@ def trainer(run: Run) -> Trainer:
 def loss_of(run: Run, measured: Measured) -> Loss:
     """The loss of a run, on its device."""
     train, span = run.config.train, torch.tensor(measured.scaling.data_range, device=run.device)
-    return build_loss(train.loss, LossOptions(train.l1_weight, span, periodic(run.config, run.prepared)))
+    return build_loss(train.loss, LossOptions(train.l1_weight, span, frames_of(run.config, run.prepared).periodic))
 
 
 def training_data(run: Run, measured: Measured) -> TrainingData:

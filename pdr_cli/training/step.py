@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pdr_cli.models.pdr import PDR, Forecast
+from pdr_cli.models import interfaces
+from pdr_cli.models.interfaces import Forecast
+from pdr_cli.models.pdr import PDR
 
 
 class Batch(NamedTuple):
@@ -29,8 +31,8 @@ class Batch(NamedTuple):
     known: Tensor | None
 
 
-def rehearse(network: PDR, batch: Batch, progress: float, at_once: int) -> tuple[Forecast, dict[str, Tensor]]:
-    """`PDR.rehearse` of a batch, `at_once` windows after the other.
+def forward_in_parts(network: PDR, batch: Batch, progress: float, at_once: int) -> Forecast:
+    """The forward pass of a batch in training, `at_once` windows after the other.
 
     Of each part no more than the forecast is kept, which is made again on the way back (Chen et al. 2016, "Training Deep
     Nets with Sublinear Memory Cost"). A loss is therefore that of the whole batch, however its windows are weighted, and so
@@ -38,19 +40,19 @@ def rehearse(network: PDR, batch: Batch, progress: float, at_once: int) -> tuple
     """
     x, y, _, known = batch
     if at_once >= len(x):
-        return network.rehearse(x, y, progress, known)
-    made, taught = [], []
+        return network(interfaces.Batch(x, y.shape[1], y, known, progress), "train")
+    parts, shares = [], []
     for i in range(0, len(x), at_once):
         part = slice(i, i + at_once)
-        there = None if known is None else known[part]
-        out, terms = checkpoint(
-            network.rehearse, x[part], y[part], progress, there, use_reentrant=False,
-            context_fn=lambda: (nullcontext(), _norms_at_rest(network)),
+        known_part = None if known is None else known[part]
+        out: Forecast = checkpoint(
+            network, interfaces.Batch(x[part], y.shape[1], y[part], known_part, progress), "train",
+            use_reentrant=False, context_fn=lambda: (nullcontext(), _norms_at_rest(network)),
         )  # fmt: skip
-        made.append(out)
-        taught.append({name: term * (len(x[part]) / len(x)) for name, term in terms.items()})
-    fused, coarse = torch.cat([out.fused for out in made]), torch.cat([out.coarse for out in made])
-    return Forecast(fused, coarse, None), {name: torch.stack([t[name] for t in taught]).sum() for name in taught[0]}
+        parts.append(out)
+        shares.append({name: term * (len(x[part]) / len(x)) for name, term in out.terms.items()})
+    terms = {name: torch.stack([share[name] for share in shares]).sum() for name in shares[0]}
+    return Forecast(torch.cat([out.fused for out in parts]), torch.cat([out.coarse for out in parts]), None, terms)
 
 
 def batch_norms(network: nn.Module) -> list[nn.Module]:

@@ -18,6 +18,7 @@ from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.runs.modelfile import ModelFile
+from pdr_cli.runs.openstl import load_openstl
 from pdr_cli.system import atomic, hashes
 from pdr_cli.system.logs import log
 
@@ -118,7 +119,7 @@ def load(network: PDR, config: Config, channels: int, size: tuple[int, int], pat
 
 def load_foreign(network: PDR, config: Config, channels: int, size: tuple[int, int], path: Path) -> None:
     """The predictor's weights from a file of OpenSTL."""
-    weights = openstl.load_openstl(path)
+    weights = load_openstl(path)
     try:
         found = openstl.architecture_of(weights)
     except CheckpointError as error:

@@ -51,7 +51,9 @@ def measure(model: Model) -> Efficiency:
 
 
 def _forward(model: Model, x: Tensor, steps: int) -> None:
-    model.network(x, steps)
+    from pdr_cli.models.interfaces import Batch
+
+    model.network(Batch(x, steps))
 
 
 def _flops(model: Model, x: Tensor, steps: int) -> int:

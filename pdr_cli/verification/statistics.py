@@ -146,7 +146,7 @@ class Similarity:
         """[B, τ, 1]; [B, τ, C] if some cells are missing."""
         import torch
 
-        from pdr_cli.training.losses import ssim_map, window_means
+        from pdr_cli.models.similarity import ssim_map, window_means
 
         forecast, truth, span = (
             torch.from_numpy(np.ascontiguousarray(a, np.float64))

@@ -249,7 +249,7 @@ def _of_part(found: Windows, models: Mapping[str, Model], series: Sequence[Serie
         found = seen.select(found, ids, card.seen, split)
     found = splits.apart(found) if split == "test" and cards else found
     found = _readable(found, models, series)
-    later = "the truth was used to train or to choose the model; give later data, or --split all"
+    later = "all data were used in training, or to choose the model: give later data, or --split all"
     _refuse_none(
         found, series, f"no window is {split} data for {', '.join(models)}", "", later if split == "test" else ""
     )

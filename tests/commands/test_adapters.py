@@ -11,6 +11,7 @@ import xarray as xr
 
 import pdr_cli
 from pdr_cli import config, splat
+from pdr_cli.choices import INITIALIZATIONS
 from pdr_cli.inference import model as inference
 from pdr_cli.inference.intake import Intake
 from pdr_cli.models.gaussians.base import GaussianAdapter
@@ -137,9 +138,9 @@ def test_every_init_trains_and_is_found_again(weather: Path, tmp_path: Path, ini
         assert (result.code, "gives no place" in result.last) == (78, True)
         return
     assert result.code == 0, result.err
-    adapter = pdr_cli.load(tmp_path / "run").network.adapter
+    adapter = pdr_cli.load(tmp_path / "run").loaded.network.adapter
     assert isinstance(adapter, PredGS)
-    assert adapter.init == init
+    assert adapter.start is INITIALIZATIONS.find(init)
     if init != "color":
         return
     with xr.open_dataset(weather) as data:

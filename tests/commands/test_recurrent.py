@@ -12,8 +12,8 @@ import pytest
 import torch
 import xarray as xr
 
+from pdr_cli.choices import PREDICTORS, TRANSLATORS
 from pdr_cli.models.predictors.recurrent import predrnn
-from pdr_cli.models.registry import NETWORKS
 from pdr_cli.runs import modelfile
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.setup import channels_last
@@ -70,7 +70,7 @@ def test_exported_as_one_graph_of_all_steps(make_run: Callable[..., Path], weath
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("name", sorted(set(PREDICTORS.own) - set(TRANSLATORS)))
 def test_every_one_becomes_onnx(make_run: Callable[..., Path], weather: Path, name: str) -> None:
     pytest.importorskip("onnxruntime")
     run = make_run(weather, "--backbone", name)

@@ -9,29 +9,17 @@ import pytest
 from torch import nn
 
 from pdr_cli.models.gaussians.predgs import PredGS
-from pdr_cli.models.registry import build_predictor
+from pdr_cli.models.interfaces import Frames
+from tests.models.builders import build_predictor, options
 
 
 def build_small_tau(in_steps: int = 3, channels: int = 2, **changes: Any) -> nn.Module:
-    options: dict[str, Any] = {"hid_s": 4, "hid_t": 16, "n_s": 2, "n_t": 2, "mlp_ratio": 2, "drop_path": 0.0}
-    return build_predictor("tau", in_steps, channels, **options | changes)
+    sizes: dict[str, Any] = {"hid_s": 4, "hid_t": 16, "n_s": 2, "n_t": 2, "mlp_ratio": 2, "drop_path": 0.0}
+    return build_predictor("tau", in_steps, channels, **sizes | changes)
 
 
 def build_small_predgs(channels: int = 2, size: tuple[int, int] = (12, 20), **changes: Any) -> PredGS:
-    options: dict[str, Any] = {
-        "uses_last": False,
-        "gaussians": 15,
-        "kernel_size": 21,
-        "downsample": "auto",
-        "hidden": 8,
-        "mlp_depth": 1,
-        "init": "grid",
-        "coords": "absolute",
-        "sigma_min": 0.3,
-        "normalize": "peak",
-        "amplitude": "auto",
-    }
-    return PredGS(channels, size, **options | changes)
+    return PredGS(Frames(3, channels, size), options(**changes))
 
 
 @pytest.fixture

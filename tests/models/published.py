@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from pdr_cli.models.registry import build_predictor
+from tests.models.builders import build_predictor
 
 
 class Setup(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor
 
 from pdr_cli import models
-from pdr_cli.errors import CheckpointError, InputNotFoundError
-from pdr_cli.models.openstl import architecture_of, from_openstl, load_openstl, tensors_of
-from pdr_cli.models.registry import build_predictor
+from pdr_cli.errors import CheckpointError
+from pdr_cli.models.openstl import architecture_of, from_openstl, tensors_of
+from pdr_cli.runs.openstl import load_openstl
+from tests.models.builders import build_predictor
 from tests.models.published import NAMES
 from tests.models.test_released import listed
 
@@ -114,14 +114,14 @@ def test_larger_kernels_are_found_and_keep_the_size() -> None:
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"hid_S": 8}, "config says hid_S 8; the weights are of 4"),
-        ({"N_T": 8}, "config says N_T 8; the weights are of 3"),
-        ({"mlp_ratio": 8.0}, "config says mlp_ratio 8.0; the weights are of 3"),
+        ({"hid_S": 8}, "config has hid_S 8; expected 4"),
+        ({"N_T": 8}, "config has N_T 8; expected 3"),
+        ({"mlp_ratio": 8.0}, "config has mlp_ratio 8.0; expected 3"),
         (
             {"model_type": "gSTA"},
-            r"weights look like tau: hid.enc.0.block.attn.spatial_gating_unit.fc.0.weight \[4, 16\]",
+            r"expected tau, because the weights hold hid.enc.0.block.attn.spatial_gating_unit.fc.0.weight \[4, 16\]",
         ),
-        ({"model_type": None}, "model_type gSTA, which is simvp2; the weights look like tau"),
+        ({"model_type": None}, "model_type gSTA, which is simvp2; expected tau"),
         ({"model_type": "TUA"}, "Did you mean 'tau'"),
     ],
 )
@@ -131,12 +131,14 @@ def test_config_of_another_model_is_refused(config: dict[str, Any], says: str) -
 
 
 def test_other_frames_are_refused() -> None:
-    with pytest.raises(CheckpointError, match="of 4 frames of 2 channels; in_shape says 10 of 1"):
+    with pytest.raises(CheckpointError, match="of 4 frames of 2 channels; expected 10 of 1"):
         from_openstl(small_state("tau"), (10, 1, 16, 32))
 
 
 def test_another_grid_is_refused_where_the_weights_depend_on_it() -> None:
-    with pytest.raises(CheckpointError, match=r"mlp_tokens.fc1.weight is \[8, 32\] in the weights and \[8, 64\] in a"):
+    with pytest.raises(
+        CheckpointError, match=r"mlp_tokens.fc1.weight is \[8, 32\] in the weights; expected \[8, 64\], as in a"
+    ):
         from_openstl(small_state("mlpmixer"), (4, 2, 32, 32))
 
 
@@ -159,11 +161,11 @@ def test_unexpected_tensor_is_named() -> None:
             {"cell_list.0.conv_x.0.weight": torch.zeros(8, 3, 5, 5)},
             r"first tensor is cell_list.0.conv_x.0.weight \[8, 3",
         ),
-        ({}, "it holds no tensor"),
+        ({}, "they hold no tensor"),
         ({"epoch": 3, "optimizer": {}}, "'epoch' is a int"),
     ],
 )
-def test_what_is_no_simvp_is_said(state: dict[str, Any], says: str) -> None:
+def test_another_family_is_refused(state: dict[str, Any], says: str) -> None:
     with pytest.raises(CheckpointError, match=says):
         from_openstl(state, SHAPE)
 
@@ -175,39 +177,10 @@ def test_truncated_state_says_what_every_model_has() -> None:
         from_openstl(state, SHAPE)
 
 
-def test_file_of_weights_is_read(tmp_path: Path) -> None:
-    state = small_state("tau")
-    torch.save({"epoch": 1, "state_dict": {f"model.{k}": v for k, v in state.items()}}, tmp_path / "best.ckpt")
-    assert all(torch.equal(tensor, state[name]) for name, tensor in load_openstl(tmp_path / "best.ckpt").items())
-
-
-def test_file_that_names_code_is_not_read(tmp_path: Path) -> None:
-    torch.save({"hparams": argparse.Namespace(lr=1), "state_dict": small_state("tau")}, tmp_path / "a.ckpt")
-    with pytest.raises(CheckpointError, match=r"a.ckpt needs argparse.Namespace, which is more than weights"):
-        load_openstl(tmp_path / "a.ckpt")
-
-
-@pytest.mark.parametrize("content", [b"", b"no weights here", b"PK\x03\x04 cut"])
-def test_damaged_file_is_said_to_be(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"a.pth is no PyTorch file, or is damaged"):
-        load_openstl(tmp_path / "a.pth")
-
-
-def test_file_of_something_else_is_said_to_be(tmp_path: Path) -> None:
-    torch.save(torch.zeros(3), tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match="holds a Tensor; a state dict"):
-        load_openstl(tmp_path / "a.pth")
-
-
-def test_file_that_is_not_there_is_said_to_be() -> None:
-    with pytest.raises(InputNotFoundError, match=r"nowhere\.pth"):
-        load_openstl("nowhere.pth")
-
-
 def test_the_package_offers_it_and_imports_torch_only_then() -> None:
     script = "import sys, pdr_cli.models; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
     assert models.from_openstl is from_openstl
+    assert models.load_openstl is load_openstl
     with pytest.raises(AttributeError, match="no attribute 'from_opensl'"):
         models.from_opensl  # noqa: B018

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from pdr_cli.errors import ConfigError
-from pdr_cli.models.fusion import build_fusion
-from pdr_cli.models.gaussians.initialization import centres_in
-from pdr_cli.models.pdr import PDR, build_pdr
-from pdr_cli.models.predictors.simvp import rollout
+from pdr_cli.models.fusion import AddFusion, ConcatFusion, RenderedFusion
+from pdr_cli.models.gaussians.initialization import brightest, centres_in, corner
+from pdr_cli.models.interfaces import Batch, Frames, Fusion
+from pdr_cli.models.layers import rollout
+from pdr_cli.models.pdr import PDR
+from pdr_cli.models.registry import build, build_fusion
+from tests.models.builders import options
 
 OPTIONS: dict[str, Any] = {
     "backbone": "tau",
-    "in_steps": 3,
-    "channels": 2,
-    "size": (13, 18),
     "hid_s": 4,
     "hid_t": 8,
     "n_s": 2,
@@ -25,30 +25,13 @@ OPTIONS: dict[str, Any] = {
     "mlp_ratio": 2,
     "drop_path": 0.0,
     "anchor": "none",
-    "fusion": "concat",
-    "fusion_init": "residual",
-    "adapter": "flatten",
-    "adapter_input": "auto",
     "gaussians": 12,
-    "kernel_size": 21,
-    "downsample": "auto",
-    "hidden": 8,
-    "mlp_depth": 1,
-    "init": "grid",
-    "coords": "absolute",
-    "cell_stride": 2,
-    "per_cell": 1,
-    "conv_width": 8,
-    "conv_depth": 2,
-    "sigma_min": 0.3,
-    "normalize": "peak",
-    "amplitude": "auto",
 }
 
 
 def small_pdr(**changes: Any) -> PDR:
     torch.manual_seed(0)
-    return build_pdr(**OPTIONS | changes)
+    return build(options(**OPTIONS | changes), Frames(3, 2, (13, 18)))
 
 
 def observed() -> torch.Tensor:
@@ -58,14 +41,14 @@ def observed() -> torch.Tensor:
 
 @pytest.mark.parametrize("out_steps", [2, 3, 7])
 def test_forecast_has_the_asked_length_and_grid(out_steps: int) -> None:
-    forecast = small_pdr()(observed(), out_steps)
-    for frames in forecast:
+    forecast = small_pdr()(Batch(observed(), out_steps))
+    for frames in (forecast.fused, forecast.coarse, forecast.layer):
         assert frames.shape == (2, out_steps, 2, 13, 18)
 
 
 def test_untrained_model_is_the_backbone_and_a_tenth_of_the_gaussians() -> None:
     model = small_pdr().eval()
-    fused, coarse, rendered = model(observed(), 3)
+    fused, coarse, rendered, _ = model(Batch(observed(), 3))
     assert torch.equal(coarse, model.predictor(observed()))
     assert torch.allclose(fused, coarse + 0.1 * rendered, atol=1e-6)
     assert 0 < (fused - coarse).abs().max() < 0.01
@@ -75,7 +58,7 @@ def test_coarse_frames_are_fed_back_and_rendered_once() -> None:
     model = small_pdr().eval()
     rendered_lengths = []
     model.adapter.register_forward_hook(lambda module, args, out: rendered_lengths.append(args[0].shape[1]))
-    forecast = model(observed(), 7)
+    forecast = model(Batch(observed(), 7))
     assert torch.equal(forecast.coarse, rollout(model.predictor, observed(), 7))
     assert rendered_lengths == [7]
 
@@ -83,9 +66,9 @@ def test_coarse_frames_are_fed_back_and_rendered_once() -> None:
 @pytest.mark.parametrize("adapter", ["flatten", "local", "mlp", "conv"])
 def test_every_adapter_paints_the_layer_that_is_fused(adapter: str) -> None:
     model = small_pdr(adapter=adapter).eval()
-    fused, coarse, layer = model(observed(), 7)
+    fused, coarse, layer, _ = model(Batch(observed(), 7))
     assert fused.shape == coarse.shape == layer.shape == (2, 7, 2, 13, 18)
-    assert torch.equal(layer, model.adapter(coarse, observed()[:, -1]))
+    assert torch.equal(layer, model.adapter(coarse, observed()))
     assert torch.allclose(fused, coarse + 0.1 * layer, atol=1e-6)
 
 
@@ -96,7 +79,7 @@ CHOICES: list[tuple[dict[str, Any], Any]] = [
     ({"downsample": 6}, lambda m: m.adapter.pool.plane == (2, 3)),
     ({"hidden": 5}, lambda m: m.adapter.mlp_scale.last.in_features == 5),
     ({"mlp_depth": 3}, lambda m: len(m.adapter.mlp_scale.middle) == 2),
-    ({"init": "corner"}, lambda m: m.adapter.init == "corner"),
+    ({"init": "corner"}, lambda m: m.adapter.start is corner),
     ({"coords": "offset"}, lambda m: m.adapter.coords == "offset"),
     ({"sigma_min": 0.7}, lambda m: m.adapter.sigma_min == 0.7),
     ({"normalize": "density"}, lambda m: m.adapter.normalize == "density"),
@@ -128,7 +111,7 @@ def test_every_choice_reaches_the_adapter(choice: dict[str, Any], holds: Any) ->
 def test_the_first_frame_is_handed_to_the_adapter() -> None:
     model, frame = small_pdr(init="color", coords="offset"), torch.rand(2, 13, 18)
     model.initialize(frame)
-    assert torch.equal(model.adapter.anchors, centres_in("color", 12, frame).float())
+    assert torch.equal(model.adapter.anchors, centres_in(brightest, 12, frame).float())
     small_pdr(fusion="none").initialize(frame)
 
 
@@ -141,7 +124,7 @@ def test_every_parameter_learns(adapter: str, fusion: str) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(2):  # the adapter's coordinates have zero weights in the first step
         optimizer.zero_grad()
-        model(observed(), 6).fused.square().mean().backward()
+        model(Batch(observed(), 6)).fused.square().mean().backward()
         optimizer.step()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
@@ -149,20 +132,24 @@ def test_every_parameter_learns(adapter: str, fusion: str) -> None:
 
 def test_no_fusion_builds_no_adapter() -> None:
     model = small_pdr(fusion="none")
-    forecast = model(observed(), 3)
+    forecast = model(Batch(observed(), 3))
     assert model.adapter is None
-    assert forecast.gaussians_image is None
+    assert forecast.layer is None
     assert torch.equal(forecast.fused, forecast.coarse)
 
 
 def test_add_and_gs_do_what_table_8_says() -> None:
     coarse, rendered = torch.rand(1, 3, 2, 4, 5), torch.rand(1, 3, 2, 4, 5)
-    assert torch.equal(build_fusion("add", 2)(coarse, rendered), coarse + rendered)
-    assert torch.equal(build_fusion("gs", 2)(coarse, rendered), rendered)
+    assert torch.equal(AddFusion(2)(coarse, rendered), coarse + rendered)
+    assert torch.equal(RenderedFusion(2)(coarse, rendered), rendered)
+
+
+def fusion_of(name: str, init: str = "residual") -> Fusion:
+    return build_fusion(options(fusion=name, fusion_init=init), Frames(3, 2, (5, 4)))
 
 
 def test_concat_mixes_channels_of_one_frame_only() -> None:
-    fusion = build_fusion("concat", 2)
+    fusion = fusion_of("concat")
     torch.nn.init.normal_(fusion.mix.weight)
     coarse, rendered = torch.rand(2, 3, 2, 4, 5), torch.rand(2, 3, 2, 4, 5)
     weight = fusion.mix.weight[:, :, 0, 0]
@@ -171,7 +158,7 @@ def test_concat_mixes_channels_of_one_frame_only() -> None:
 
 
 def test_gated_lets_through_a_tenth_at_first_and_what_it_learns_later() -> None:
-    fusion = build_fusion("gated", 2)
+    fusion = fusion_of("gated")
     coarse, rendered = torch.rand(2, 3, 2, 4, 5), torch.rand(2, 3, 2, 4, 5)
     assert torch.allclose(fusion(coarse, rendered), coarse + 0.1 * rendered)
     torch.nn.init.normal_(fusion.gate.weight)
@@ -183,12 +170,10 @@ def test_gated_lets_through_a_tenth_at_first_and_what_it_learns_later() -> None:
 @pytest.mark.parametrize("name", ["concat", "gated"])
 def test_first_forecast_is_nearly_the_coarse_one_unless_the_fusion_starts_at_random(name: str) -> None:
     coarse, rendered = torch.randn(2, 1, 3, 2, 5, 4)
-    residual = build_fusion(name, 2, "residual")(coarse, rendered)
+    residual = fusion_of(name)(coarse, rendered)
     assert torch.allclose(residual, coarse + 0.1 * rendered, atol=1e-6)
-    at_random = build_fusion(name, 2, "random")(coarse, rendered)
+    at_random = fusion_of(name, "random")(coarse, rendered)
     assert (at_random - residual).abs().mean() > 0.05
-    with pytest.raises(ConfigError, match="residual"):
-        build_fusion(name, 2, "residul")
 
 
 def test_fusion_init_reaches_the_model() -> None:
@@ -199,12 +184,12 @@ def test_fusion_init_reaches_the_model() -> None:
 
 def test_misspelt_fusion_gets_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'concat'"):
-        build_fusion("conkat", 2)
+        fusion_of("conkat")
 
 
 def test_fusion_without_an_adapter_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="there is none"):
-        PDR(torch.nn.Identity(), None, build_fusion("concat", 2))
+    with pytest.raises(ValueError, match="adapter is None"):
+        PDR(torch.nn.Identity(), None, ConcatFusion(2))
 
 
 def test_anchored_predictor_that_says_nothing_is_persistence() -> None:
@@ -214,4 +199,4 @@ def test_anchored_predictor_that_says_nothing_is_persistence() -> None:
         for parameter in model.predictor.dec.readout.parameters():
             torch.nn.init.zeros_(parameter)
         # 7 frames are three passes: each is anchored to the last frame it was given.
-        assert torch.equal(model(x, 7).coarse, expected.expand(-1, 7, -1, -1, -1))
+        assert torch.equal(model(Batch(x, 7)).coarse, expected.expand(-1, 7, -1, -1, -1))

@@ -10,7 +10,7 @@ import torch
 
 from pdr_cli.models.predictors.simvp import SimVP
 from pdr_cli.models.predictors.translators.metaformer import MetaFormer, StochasticDepth
-from pdr_cli.models.registry import build_predictor
+from tests.models.builders import build_predictor
 from tests.models.published import LISTED, NAMES, build_published
 
 pytestmark = pytest.mark.shared

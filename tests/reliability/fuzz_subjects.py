@@ -19,12 +19,13 @@ from pdr_cli.data.formats import forecasts, stored
 from pdr_cli.data.series import make_series, read_frames
 from pdr_cli.inference import model as inference
 from pdr_cli.models import openstl
-from pdr_cli.models.registry import build_predictor
 from pdr_cli.runs import modelfile
+from pdr_cli.runs.openstl import load_openstl
 from pdr_cli.training import state
 from tests import builders
 from tests.data.formats.test_cf import ABOUT
 from tests.data.formats.test_cf import forecast as forecast_series
+from tests.models.builders import build_predictor
 from tests.reliability.fuzz import Subject
 
 Parts = list[np.ndarray | str]
@@ -86,7 +87,7 @@ def read_state(path: Path) -> Parts:
 
 
 def read_pth(path: Path) -> Parts:
-    weights = openstl.load_openstl(path)
+    weights = load_openstl(path)
     openstl.from_openstl(weights, (4, 2, 16, 32))
     return [t.detach().numpy() for t in weights.values()]
 

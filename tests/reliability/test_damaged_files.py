@@ -20,7 +20,7 @@ from pdr_cli.data import formats
 from pdr_cli.data.formats import frames, kth, stored, video
 from pdr_cli.data.series import make_series, read_frames
 from pdr_cli.errors import CheckpointError, DataError, TimeError, VariableError
-from pdr_cli.models.openstl import load_openstl
+from pdr_cli.runs.openstl import load_openstl
 from tests.builders import moving_square, picture, taxibj_npz, traffic_file, video_file, weather_file
 
 

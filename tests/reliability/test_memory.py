@@ -24,14 +24,14 @@ MORE_THAN_THERE_IS = 2**52  # numbers: 16 PB, beyond what an address can name
 
 def holds(monkeypatch: pytest.MonkeyPatch, windows: int) -> None:
     """Let memory end for more windows than this, where a network has drawn its random numbers already."""
-    usual = PDR.paint
+    usual = PDR._layer
 
-    def paint(self: PDR, coarse: torch.Tensor, last: torch.Tensor) -> Any:
+    def layer(self: PDR, coarse: torch.Tensor, *others: Any) -> Any:
         if len(coarse) > windows:
             torch.empty(MORE_THAN_THERE_IS)
-        return usual(self, coarse, last)
+        return usual(self, coarse, *others)
 
-    monkeypatch.setattr(PDR, "paint", paint)
+    monkeypatch.setattr(PDR, "_layer", layer)
 
 
 def train(data: Path, out: str, *more: str) -> Result:

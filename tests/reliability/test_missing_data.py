@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
+from pdr_cli.models.interfaces import Batch
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import modelfile
 from tests.builders import field, weather_file
@@ -183,11 +183,13 @@ def test_predictors_that_are_shown_the_truth_learn_beside_land(make_run: MakeRun
 
 
 def test_true_frames_show_land_as_observed_ones_do(make_run: MakeRun, coast: Path, monkeypatch: Any) -> None:
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    usual = PDR.rehearse
-    monkeypatch.setattr(PDR, "rehearse", lambda self, x, y, *more: seen.append((x, y)) or usual(self, x, y, *more))
+    seen: list[Batch] = []
+    usual = PDR.forward
+    monkeypatch.setattr(PDR, "forward", lambda self, batch, *mode: seen.append(batch) or usual(self, batch, *mode))
     make_run(coast, "--set", "data.scaling=minmax")
-    for x, y in seen:
+    taught = [(batch.observed, batch.target) for batch in seen if batch.target is not None]
+    assert taught
+    for x, y in taught:
         land = x[0, 0, :, 0, 0]
         assert float(land.abs().max()) > 0, "the mean is not 0 on this scale"
         assert (y[..., :4, :5] == land[:, None, None]).all()

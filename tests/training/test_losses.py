@@ -11,14 +11,12 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from pdr_cli.errors import ConfigError
+from pdr_cli.models.similarity import ssim, ssim_map, window_size
 from pdr_cli.training.losses import (
     L1SSIM,
     LossOptions,
     build_loss,
     differential_divergence,
-    ssim,
-    ssim_map,
-    window_size,
 )
 
 

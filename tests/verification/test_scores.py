@@ -208,7 +208,7 @@ def test_ssim_leaves_out_windows_that_touch_a_missing_cell() -> None:
     narrow = scored(forecast, truth, "ssim")["ssim"].overall
     import torch
 
-    from pdr_cli.training.losses import ssim_map
+    from pdr_cli.models.similarity import ssim_map
 
     whole = ssim_map(
         *(torch.from_numpy(np.nan_to_num(a)) for a in (forecast, truth)), torch.ones(1, dtype=torch.float64)

@@ -1,27 +1,28 @@
-"""What stands between forecast and fusion: reads the coarse forecast X~, makes a layer Y of the same shape."""
+"""What the adapters share: their inputs, the ranges of their Gaussians' parameters, and the sizes these start with."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pdr_cli import splat
-from pdr_cli.errors import ConfigError, did_you_mean
+from pdr_cli.errors import ConfigError
+from pdr_cli.models.interfaces import Adapter
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 KERNEL_EXTENT = 10.0  # K lattice samples span [-5, 5], so s kernel units are s·(K−1)/10 pixels
 ANISOTROPY = 0.03  # s1 ≠ s2 at the start, or the rotation would have no gradient
 REACH = 1.5  # spacings that a Gaussian may move from its anchor
 FAINT = 0.1  # amplitude at the start of a Gaussian that cannot be 0
 
-NORMALIZATIONS = ("peak", "density")
-AMPLITUDES = ("auto", "tanh", "sigmoid", "linear")
-
 
 class Gaussians(NamedTuple):
-    """What the renderer takes, per frame. Positions in [-1, 1], scales in kernel units, rotation in radians."""
+    """The renderer's arguments, per frame. Positions in [-1, 1], scales in kernel units, rotation in radians."""
 
     coords: Tensor  # [B, T, N, 2], x to the right, y down
     scale: Tensor  # [B, T, N, 2]
@@ -29,80 +30,76 @@ class Gaussians(NamedTuple):
     amplitudes: Tensor  # [B, T, N, C]
 
 
-class Adapter(nn.Module):
-    """Called with (coarse, last): [B, T, C, H, W] and the last observed frame [B, C, H, W] → Y [B, T, C, H, W].
+class FrameAdapter(Adapter):
+    """An adapter that reads each coarse frame, and beside it the last observed one where `adapter_input` says so.
+
+    The difference of both frames, the motion, is left to the first layer, which is linear.
 
     Args:
         channels: C.
-        uses_last: read the last observed frame too. Their difference, the motion, is left to the first layer, which
-            is linear.
+        options: `adapter_input` is read.
     """
 
-    def __init__(self, channels: int, uses_last: bool) -> None:
-        super().__init__()
-        self.channels, self.uses_last = channels, uses_last
-        self.inputs = channels * (1 + uses_last)
+    auto_input: ClassVar[str] = "coarse"  # what `adapter_input` "auto" stands for
 
-    def read(self, coarse: Tensor, last: Tensor | None) -> Tensor:
-        """What the network sees of each frame. [B, T, inputs, H, W]."""
+    def __init__(self, channels: int, options: ModelConfig) -> None:
+        super().__init__()
+        chosen = self.auto_input if options.adapter_input == "auto" else options.adapter_input
+        self.channels, self.uses_last = channels, chosen == "coarse+last"
+        self.inputs = channels * (1 + self.uses_last)
+
+    def read(self, coarse: Tensor, observed: Tensor | None) -> Tensor:
+        """The input of the network for each frame: [B, τ, C, H, W] and [B, T, C, H, W] → [B, τ, inputs, H, W]."""
         if not self.uses_last:
             return coarse
-        if last is None:
-            raise ValueError(
-                "This adapter was built to read the last observed frame as well; call it with (coarse, last)."
-            )
-        return torch.cat([coarse, last[:, None].expand_as(coarse)], dim=2)
-
-    def initialize(self, frame: Tensor) -> None:
-        """Place what starts from the training data; frame: [C, H, W], in network units."""
+        if observed is None:
+            raise ValueError("an adapter with adapter_input coarse+last is called with (coarse, observed)")
+        return torch.cat([coarse, observed[:, -1:].expand_as(coarse)], dim=2)
 
 
-class GaussianAdapter(Adapter):
-    """An adapter whose layer is made of Gaussians.
+class GaussianAdapter(FrameAdapter):
+    """An adapter whose layer is rendered from Gaussians.
+
+    Standard deviations lie between `sigma_min` and (K−1)/10 pixels. Amplitudes are "tanh" (signed, times a learned size per
+    channel), "sigmoid" (the paper's [0, 1]) or "linear" (unbounded); "auto" is "tanh". `normalize` "peak" makes a
+    Gaussian's maximum its amplitude, "density" divides it by 2π·s1·s2 (Eq. 4).
 
     Args:
         channels: C.
-        uses_last: see `Adapter`.
+        options: `adapter_input`, `sigma_min`, `normalize` and `amplitude` are read.
         kernel_size: K, odd.
-        sigma_min: smallest standard deviation in pixels; the largest is (K−1)/10.
-        normalize: "peak" (a Gaussian's maximum is its amplitude) or "density" (Eq. 4, divided by 2π·s1·s2).
-        amplitude: "tanh" (signed, times a learnt size per channel), "sigmoid" (the paper's [0, 1]), "linear" (without
-            bounds), "auto" = "tanh".
 
     Raises:
-        ConfigError: values that leave nothing to render.
+        ConfigError: values with which nothing can be rendered.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        uses_last: bool,
-        *,
-        kernel_size: int,
-        sigma_min: float,
-        normalize: Literal["peak", "density"],
-        amplitude: Literal["auto", "tanh", "sigmoid", "linear"],
-    ) -> None:
-        super().__init__(channels, uses_last)
-        check_options(kernel_size, sigma_min, normalize, amplitude)
+    def __init__(self, channels: int, options: ModelConfig, kernel_size: int) -> None:
+        super().__init__(channels, options)
+        check_kernel(kernel_size, options.sigma_min)
         self.kernel_size = kernel_size
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max(kernel_size)
-        self.normalize, self.backend = normalize, "auto"
-        self.amplitude = "tanh" if amplitude == "auto" else amplitude
+        self.sigma_min, self.sigma_max = options.sigma_min, sigma_max(kernel_size)
+        self.normalize, self.backend = options.normalize, "auto"
+        self.amplitude = "tanh" if options.amplitude == "auto" else options.amplitude
         self.amplitude_size = nn.Parameter(torch.ones(channels)) if self.amplitude == "tanh" else None
 
-    def forward(self, coarse: Tensor, last: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        coarse: Tensor,
+        observed: Tensor | None = None,
+        covariates: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Y = R(F_c(X~))."""
         return splat.render(
-            *self.gaussians(coarse, last),
+            *self.gaussians(coarse, observed),
             size=(coarse.shape[-2], coarse.shape[-1]),
             kernel_size=self.kernel_size,
             normalize=self.normalize,
             backend=self.backend,
         )
 
-    def gaussians(self, coarse: Tensor, last: Tensor | None = None) -> Gaussians:
-        """The Gaussians of each frame."""
+    def gaussians(self, coarse: Tensor, observed: Tensor | None = None) -> Gaussians:
+        """The Gaussians of each frame: coarse: [B, τ, C, H, W]; observed: [B, T, C, H, W]."""
         raise NotImplementedError
 
     def count(self, size: tuple[int, int]) -> int:
@@ -110,52 +107,45 @@ class GaussianAdapter(Adapter):
         raise NotImplementedError
 
     def scale_of(self, raw: Tensor) -> Tensor:
-        """Any numbers to standard deviations in kernel units, within their bounds."""
+        """Unbounded values to standard deviations in kernel units, within their bounds."""
         sigma = self.sigma_min + (self.sigma_max - self.sigma_min) * torch.sigmoid(raw)  # pixels
         return sigma / self.sigma_max  # sigma_max pixels are 1 kernel unit
 
     def rotation_of(self, raw: Tensor) -> Tensor:
-        """Any numbers to angles within ±90°."""
+        """Unbounded values to angles within ±90°."""
         return math.pi / 2 * torch.tanh(raw)
 
     def amplitudes_of(self, raw: Tensor) -> Tensor:
-        """Any numbers [..., C] to amplitudes in the range that `amplitude` names."""
+        """Unbounded values [..., C] to amplitudes in the range of `amplitude`."""
         if self.amplitude_size is not None:
             return torch.tanh(raw) * self.amplitude_size
         return torch.sigmoid(raw) if self.amplitude == "sigmoid" else raw
 
     def first_scale(self, spacing: float) -> Tensor:
-        """Raw scales [2] of Gaussians that just overlap at this many pixels from centre to centre; float64."""
+        """Raw scales [2], float64, of Gaussians that just overlap if their centres are this many pixels apart."""
         share = (0.6 * spacing - self.sigma_min) / (self.sigma_max - self.sigma_min)
         share = min(max(share, 0.1), 0.9)  # clear of the sigmoid's flat ends
         return torch.logit(torch.tensor([share * (1 + ANISOTROPY), share * (1 - ANISOTROPY)], dtype=torch.float64))
 
     def first_amplitude(self) -> float:
-        """Raw amplitude of Gaussians that hardly show."""
+        """Raw amplitude of Gaussians that are faint at the start."""
         return math.log(FAINT / (1 - FAINT)) if self.amplitude == "sigmoid" else 0.0
 
 
-def check_options(kernel_size: int, sigma_min: float, normalize: str, amplitude: str) -> None:
-    """Refuse what could not be rendered, naming the way out."""
-    if kernel_size < 3 or kernel_size % 2 == 0:
-        raise ConfigError(f'kernel_size is {kernel_size}; it must be odd and at least 3, or "auto".')
-    if not 0 <= sigma_min < sigma_max(kernel_size):
-        raise ConfigError(
-            f"sigma_min is {sigma_min} px, but kernel_size {kernel_size} holds Gaussians of 0 to "
-            f"{sigma_max(kernel_size)} px: lower sigma_min or raise kernel_size."
-        )
-    check_choice("normalize", normalize, NORMALIZATIONS)
-    check_choice("amplitude", amplitude, AMPLITUDES)
-
-
-def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
-    """Refuse a value that an option does not have.
+def check_kernel(kernel_size: int, sigma_min: float) -> None:
+    """Refuse a lattice on which nothing can be rendered.
 
     Raises:
-        ConfigError: names the ones it has.
+        ConfigError: an even or too small K, or one that leaves no room above `sigma_min`.
     """
-    if value not in known:
-        raise ConfigError(f"{option} is {value!r}; it is one of {', '.join(known)}.{did_you_mean(value, known)}")
+    if kernel_size < 3 or kernel_size % 2 == 0:
+        raise ConfigError(f"model.kernel_size is {kernel_size}", 'an odd number from 3 on, or "auto"')
+    if not 0 <= sigma_min < sigma_max(kernel_size):
+        raise ConfigError(
+            f"model.sigma_min is {sigma_min} px",
+            f"0 to {sigma_max(kernel_size)} px, which model.kernel_size {kernel_size} holds",
+            "lower sigma_min or raise kernel_size",
+        )
 
 
 def sigma_max(kernel_size: int) -> float:
@@ -164,9 +154,9 @@ def sigma_max(kernel_size: int) -> float:
 
 
 def kernel_size_for(spacing: float, sigma_min: float) -> int:
-    """K ≈ 8 spacings, odd, so that about 64 kernel values fall on every pixel whatever the size.
+    """K ≈ 8 spacings, odd, so that about 64 kernel values fall on every pixel at any size.
 
-    Where that leaves no room above `sigma_min`, the smallest K that lets σ reach twice that.
+    Where that leaves no room above `sigma_min`, the smallest K that lets σ reach twice `sigma_min`.
     """
     return max(nearest_odd(8 * spacing), smallest_kernel(sigma_min))
 

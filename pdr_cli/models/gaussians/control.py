@@ -1,115 +1,119 @@
-"""Controls: what an adapter of equal size and input does without Gaussians, painting its layer directly.
+"""Controls: adapters of equal size and input that paint their layer directly, without Gaussians.
 
-A comparison with one of these tells what the Gaussians bring from what any further layers would.
+A comparison with a control tells what the Gaussians contribute from what further layers would.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from pdr_cli.models.gaussians.base import Adapter
-from pdr_cli.models.gaussians.local import Features
-from pdr_cli.models.gaussians.predgs import MLP, Pooling, check_grid, pooled_plane
+from pdr_cli.models.gaussians.base import FrameAdapter
+from pdr_cli.models.gaussians.local import Features, LocalGS
+from pdr_cli.models.gaussians.predgs import MLP, Pooling, PredGS, check_grid, pooled_plane
+from pdr_cli.models.interfaces import Frames
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 MISFIT = 0.025  # share of the parameters by which a control may differ, where a coarser plane fits better
-NARROW = 0.1  # of PredGS's hidden width: through fewer units hardly a picture passes
+NARROW = 0.1  # of PredGS's hidden width: fewer units pass hardly any picture
 
 
-class MLPControl(Adapter):
-    """PredGS's pooled plane and an MLP, which paints the layer.
+class MLPControl(FrameAdapter):
+    """The control of `PredGS`: its pooled plane and an MLP that paints the layer, with as many parameters.
 
-    On large frames each hidden unit costs a weight for every pixel, and few would be left: there a coarser plane is
-    painted and interpolated, the finest that leaves enough of them and meets the number of parameters.
+    On large frames each hidden unit costs a weight for every pixel, and few units would remain: a coarser plane is then
+    painted and interpolated, the finest one that leaves enough units and meets the number of parameters.
 
     Args:
-        channels: C.
-        size: (H, W), which the flattened plane ties the control to.
-        uses_last: read the last observed frame beside the coarse forecast.
-        downsample: as for `PredGS`.
-        hidden: D of the `PredGS` it stands beside.
-        mlp_depth: hidden layers.
-        parameters: how many it should have.
+        frames: C and (H, W), to which the flattened plane binds the control.
+        options: of the `PredGS` that the control is compared with.
     """
 
     up_rows: Tensor
     up_columns: Tensor
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        uses_last: bool,
-        downsample: float | Literal["auto"],
-        hidden: int,
-        mlp_depth: int,
-        parameters: int,
-    ) -> None:
-        super().__init__(channels, uses_last)
-        self.size = (size[0], size[1])
-        self.pool = Pooling(size, downsample)
-        inputs = self.inputs * self.pool.cells
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        super().__init__(frames.channels, options)
+        self.size = (frames.size[0], frames.size[1])
+        self.pool = Pooling(self.size, options)
+        inputs, depth = self.inputs * self.pool.cells, options.mlp_depth
 
         def count(width: int, plane: tuple[int, int]) -> int:
-            return mlp_parameters(inputs, width, mlp_depth, channels * math.prod(plane))
+            return mlp_parameters(inputs, width, depth, frames.channels * math.prod(plane))
 
-        (h, w), width = fitting_plane(count, self.size, parameters, math.ceil(NARROW * hidden))
-        self.mlp = MLP(inputs, width, (channels, h, w), mlp_depth)
+        target, least = parameters_of(on_meta(lambda: PredGS(frames, options))), math.ceil(NARROW * options.hidden)
+        (h, w), width = fitting_plane(count, self.size, target, least)
+        self.mlp = MLP(inputs, width, (frames.channels, h, w), depth)
         make_faint(self.mlp.last)
-        self.register_buffer("up_rows", interpolation(h, size[0]), persistent=False)  # [H, h]
-        self.register_buffer("up_columns", interpolation(w, size[1]), persistent=False)  # [W, w]
+        self.register_buffer("up_rows", interpolation(h, self.size[0]), persistent=False)  # [H, h]
+        self.register_buffer("up_columns", interpolation(w, self.size[1]), persistent=False)  # [W, w]
 
-    def forward(self, coarse: Tensor, last: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        coarse: Tensor,
+        observed: Tensor | None = None,
+        covariates: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         check_grid(coarse, (self.channels, *self.size))
-        painted = self.mlp(self.pool(self.read(coarse, last)))  # [B, T, C, h, w]
+        painted = self.mlp(self.pool(self.read(coarse, observed)))  # [B, τ, C, h, w]
         return self.up_rows.to(painted) @ painted @ self.up_columns.to(painted).T
 
 
-class ConvControl(Adapter):
-    """LocalGS's convolutional features, from which each cell paints its own pixels.
+class ConvControl(FrameAdapter):
+    """The control of `LocalGS`: its convolutional features, from which each cell paints its own pixels.
 
     Args:
-        channels: C.
-        uses_last: read the last observed frame beside the coarse forecast.
-        cell_stride: side of a cell in pixels, a power of 2.
-        conv_depth: 3×3 convolutions at the resolution of the cells.
-        parameters: how many it should have.
+        frames: C.
+        options: of the `LocalGS` that the control is compared with.
     """
 
-    def __init__(self, channels: int, *, uses_last: bool, cell_stride: int, conv_depth: int, parameters: int) -> None:
-        super().__init__(channels, uses_last)
-        pixels = channels * cell_stride**2
+    auto_input = LocalGS.auto_input
+
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        super().__init__(frames.channels, options)
+        pixels = frames.channels * options.cell_stride**2
 
         def layers(width: int) -> tuple[Features, nn.Conv2d]:
-            return Features(self.inputs, width, cell_stride, conv_depth), nn.Conv2d(width, pixels, 1)
+            return Features(self.inputs, width, options), nn.Conv2d(width, pixels, 1)
 
-        width = nearest(lambda width: sum(map(parameters_of, on_meta(lambda: layers(width)))), parameters)
-        self.features, self.head = layers(width)
-        self.cell_stride = cell_stride
+        def count(width: int) -> int:
+            return parameters_of(on_meta(lambda: nn.ModuleList(layers(width))))
+
+        target = parameters_of(on_meta(lambda: LocalGS(frames, options)))
+        self.features, self.head = layers(nearest(count, target))
+        self.cell_stride = options.cell_stride
         make_faint(self.head)
 
-    def forward(self, coarse: Tensor, last: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        coarse: Tensor,
+        observed: Tensor | None = None,
+        covariates: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         B, T, _, H, W = coarse.shape
-        cells = self.head(self.features(self.read(coarse, last).flatten(0, 1)))
+        cells = self.head(self.features(self.read(coarse, observed).flatten(0, 1)))
         return nn.functional.pixel_shuffle(cells, self.cell_stride)[..., :H, :W].unflatten(0, (B, T))
 
 
 def fitting_plane(
-    count: Callable[[int, tuple[int, int]], int], size: tuple[int, int], wanted: int, least: int
+    count: Callable[[int, tuple[int, int]], int], size: tuple[int, int], target: int, least: int
 ) -> tuple[tuple[int, int], int]:
-    """The finest plane (h, w) that meets the wanted `count(width, plane)` with a width of `least` or more, and the width.
+    """The finest plane (h, w) whose `count(width, plane)` meets `target` with a width of `least` or more, and the width.
 
-    Where none does, the one that misses it least.
+    If none does, the plane with the smallest difference.
     """
     fits = []
     for plane in planes(size):
-        width = nearest(lambda w, plane=plane: count(w, plane), wanted)  # type: ignore[misc]
-        misfit = abs(count(width, plane) / wanted - 1)
+        width = nearest(lambda w, plane=plane: count(w, plane), target)  # type: ignore[misc]
+        misfit = abs(count(width, plane) / target - 1)
         if misfit <= MISFIT and width >= least:
             return plane, width
         fits.append((misfit, plane, width))
@@ -118,7 +122,7 @@ def fitting_plane(
 
 
 def planes(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """The frame, and then ever coarser ones."""
+    """The grid of the frame, then ever coarser ones."""
     for rate in range(1, max(size) + 1):
         yield pooled_plane(size, rate)
 
@@ -128,34 +132,34 @@ def mlp_parameters(inputs: int, hidden: int, depth: int, outputs: int) -> int:
     return (inputs + 1) * hidden + (depth - 1) * (hidden + 1) * hidden + (hidden + 1) * outputs
 
 
-def nearest(count: Callable[[int], int], wanted: int) -> int:
-    """The width, from 1, whose count, which grows with it, is nearest to the wanted one."""
+def nearest(count: Callable[[int], int], target: int) -> int:
+    """The width, from 1, whose count is nearest to `target`; counts grow with the width."""
     width = 1
-    while count(width) < wanted:
+    while count(width) < target:
         width += 1
-    return width if width == 1 or count(width) - wanted <= wanted - count(width - 1) else width - 1
+    return width if width == 1 or count(width) - target <= target - count(width - 1) else width - 1
 
 
-def on_meta(build: Callable[[], tuple[nn.Module, ...]]) -> tuple[nn.Module, ...]:
-    """What is built, without memory or random numbers."""
+def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a module without memory or random numbers."""
     with torch.device("meta"):
         return build()
 
 
 def parameters_of(module: nn.Module) -> int:
-    """How many numbers are learnt."""
+    """Number of learned values."""
     return sum(p.numel() for p in module.parameters())
 
 
 def make_faint(layer: nn.Linear | nn.Conv2d) -> None:
-    """Start from a layer that hardly shows, as the Gaussians do."""
+    """Let the layer start faint, as Gaussians do."""
     nn.init.normal_(layer.weight, std=1e-3)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # there is a bias
 
 
 def interpolation(cells: int, length: int) -> Tensor:
-    """The matrix [length, cells] of linear interpolation along one axis; of equal length it changes nothing.
+    """The matrix [length, cells] of linear interpolation along one axis; the identity if both are equal.
 
-    As a matrix because interpolation has no deterministic gradient on GPUs.
+    A matrix, because the gradient of `nn.functional.interpolate` is not deterministic on GPUs.
     """
     return nn.functional.interpolate(torch.eye(cells)[None], size=length, mode="linear")[0].T.contiguous()

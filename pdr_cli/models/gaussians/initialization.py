@@ -1,4 +1,4 @@
-"""Where Gaussians start (§3.3): on a grid, on corners or bright pixels of a training frame, or anywhere.
+"""Where Gaussians start (§3.3): on a grid, on corners or bright pixels of a training frame, or at random.
 
 All centres are (x, y) in [-1, 1]: -1 is the centre of the first pixel, +1 that of the last. [N, 2], float64.
 """
@@ -6,46 +6,43 @@ All centres are (x, y) in [-1, 1]: -1 is the centre of the first pixel, +1 that 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pdr_cli.models.gaussians.base import check_choice
-
-INITIALIZATIONS = ("grid", "corner", "color", "random", "none")
-FROM_DATA = ("corner", "color")
-HARRIS_K, HARRIS_SIGMA = 0.04, 1.0  # Harris and Stephens 1988, as usually set
+HARRIS_K, HARRIS_SIGMA = 0.04, 1.0  # Harris and Stephens 1988, the usual values
 
 
-def first_centres(init: str, N: int, size: tuple[int, int]) -> Tensor:
-    """Centres before any data are seen: random, or the grid.
+@dataclass(frozen=True)
+class Initialization:
+    """A rule for the first centres.
 
-    Raises:
-        ConfigError: an unknown initialisation.
+    Args:
+        first: (N, (H, W)) to the centres [N, 2] before any data are seen; None: the first weights place the Gaussians.
+        points: a picture [H, W] and N to at most N salient points of it, [n, 2]; None: the data do not matter.
     """
-    check_choice("init", init, INITIALIZATIONS)
-    return 2 * torch.rand(N, 2, dtype=torch.float64) - 1 if init == "random" else even_grid(N, size)
+
+    first: Callable[[int, tuple[int, int]], Tensor] | None
+    points: Callable[[Tensor, int], Tensor] | None = None
 
 
-def centres_in(init: str, N: int, frame: Tensor) -> Tensor:
-    """Centres by what a frame shows: its corners, or its brightest pixels ("color"); frame: [C, H, W].
-
-    Where the frame has fewer than N, the rest fills the widest gaps.
-    """
+def centres_in(points: Callable[[Tensor, int], Tensor], N: int, frame: Tensor) -> Tensor:
+    """The salient points of a frame [C, H, W]; if they are fewer than N, the others fill the widest gaps."""
     picture = salience(frame.detach().double().cpu())
-    found = corners(picture, N) if init == "corner" else brightest(picture, N)
-    return fill(found, N, (picture.shape[0], picture.shape[1]))
+    return fill(points(picture, N), N, (picture.shape[0], picture.shape[1]))
 
 
 def salience(frame: Tensor) -> Tensor:
-    """One channel as it is; several as the mean of their absolute anomalies. [C, H, W] → [H, W]."""
+    """A single channel unchanged; several as the mean of their absolute anomalies. [C, H, W] → [H, W]."""
     if len(frame) == 1:
         return frame[0]
     return (frame - frame.mean(dim=(1, 2), keepdim=True)).abs().mean(dim=0)
 
 
 def brightest(picture: Tensor, N: int) -> Tensor:
-    """The N largest pixels of [H, W], the largest first, the earlier of equal ones first."""
+    """The N largest pixels of [H, W], largest first, of equal ones the first in row order first."""
     order = picture.flatten().argsort(descending=True, stable=True)[:N]
     return positions(order // picture.shape[1], order % picture.shape[1], picture)
 
@@ -70,11 +67,9 @@ def positions(rows: Tensor, columns: Tensor, picture: Tensor) -> Tensor:
 
 
 def fill(found: Tensor, N: int, size: tuple[int, int]) -> Tensor:
-    """`found`, [n, 2], and further cells of an even grid until there are N: each time the one farthest from all."""
+    """`found`, [n, 2], and cells of an even grid up to N points: each time the cell that is farthest from all points."""
     candidates = even_grid(N, size)
-    aspect = torch.tensor(
-        [size[1], size[0]], dtype=torch.float64
-    )  # distances are in pixels, whatever the frame's shape
+    aspect = torch.tensor([size[1], size[0]], dtype=torch.float64)  # distances are in pixels on any frame
     distance = torch.full((N,), math.inf, dtype=torch.float64)
     if len(found):
         distance = torch.cdist(candidates * aspect, found * aspect).amin(dim=1)
@@ -89,7 +84,7 @@ def fill(found: Tensor, N: int, size: tuple[int, int]) -> Tensor:
 def even_grid(N: int, size: tuple[int, int]) -> Tensor:
     """N cell centres, row by row, as square as the frame allows.
 
-    n_x·n_y cells cover the frame; where that is more than N, N of them are taken at even steps.
+    n_x·n_y cells cover the frame; of more than N, N are taken at even steps.
     """
     H, W = size
     n_x = math.ceil(math.sqrt(N * W / H))
@@ -98,3 +93,15 @@ def even_grid(N: int, size: tuple[int, int]) -> Tensor:
     x = (2 * (cell % n_x) + 1).double() / n_x - 1
     y = (2 * (cell // n_x) + 1).double() / n_y - 1
     return torch.stack([x, y], dim=-1)
+
+
+def anywhere(N: int, size: tuple[int, int]) -> Tensor:
+    """N centres uniformly at random."""
+    return 2 * torch.rand(N, 2, dtype=torch.float64) - 1
+
+
+grid = Initialization(even_grid)
+corner = Initialization(even_grid, corners)
+color = Initialization(even_grid, brightest)
+random = Initialization(anywhere)
+none = Initialization(None)

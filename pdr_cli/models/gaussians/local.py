@@ -1,9 +1,9 @@
-"""LocalGS: Gaussians that belong to a place, moved and shaped by what the forecast shows there."""
+"""LocalGS: Gaussians that are anchored to a place, moved and shaped by the forecast there."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -11,71 +11,56 @@ from torch import Tensor, nn
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.gaussians.base import REACH, GaussianAdapter, Gaussians, kernel_size_for
 from pdr_cli.models.gaussians.initialization import even_grid
-from pdr_cli.models.predictors.simvp import pad_to_multiple
+from pdr_cli.models.interfaces import Frames
+from pdr_cli.models.layers import pad_to_multiple
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 
 class LocalGS(GaussianAdapter):
-    """One or more Gaussians per cell of a convolutional feature map, anchored there.
+    """One or more Gaussians per cell of a convolutional feature map, anchored to the cell.
 
-    Each is moved by at most `REACH` spacings, stretched, turned and weighted by its own cell's features, so the layer
-    moves with the field (away from the borders, by whole cells) and frames of any size can be read.
+    The features of its cell move a Gaussian by at most `REACH` spacings, stretch, turn and weight it. So the layer moves
+    with the field (away from the borders, by whole cells), and the adapter takes frames of any size.
 
     Args:
-        channels: C.
-        uses_last: read the last observed frame beside the coarse forecast.
-        cell_stride: s, side of a cell in pixels, a power of 2.
-        per_cell: k, Gaussians in a cell.
-        conv_width: channels of the features.
-        conv_depth: 3×3 convolutions at the resolution of the cells.
-        kernel_size: K, odd; "auto" ≈ 8·s/√k.
-        sigma_min: see `GaussianAdapter`, as `normalize` and `amplitude`.
-        normalize: "peak" or "density".
-        amplitude: "auto", "tanh", "sigmoid" or "linear".
+        frames: C; the adapter takes frames of any (H, W).
+        options: of the adapter: `cell_stride` s is the side of a cell in pixels, a power of 2, `per_cell` k the Gaussians
+            in a cell, `conv_width` and `conv_depth` the channels of the features and their 3×3 convolutions on the grid of
+            cells; `kernel_size` "auto" is about 8·s/√k.
 
     Raises:
-        ConfigError: values that leave nothing to render.
+        ConfigError: values with which nothing can be rendered.
     """
 
+    auto_input = "coarse+last"
     within: Tensor
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        uses_last: bool,
-        cell_stride: int,
-        per_cell: int,
-        conv_width: int,
-        conv_depth: int,
-        kernel_size: int | Literal["auto"],
-        sigma_min: float,
-        normalize: Literal["peak", "density"],
-        amplitude: Literal["auto", "tanh", "sigmoid", "linear"],
-    ) -> None:
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        stride, per_cell, channels = options.cell_stride, options.per_cell, frames.channels
         if per_cell < 1:
-            raise ConfigError(f'per_cell is {per_cell}; at least 1 is needed (adapter "conv" does without Gaussians).')
-        spacing = cell_stride / math.sqrt(per_cell)
-        if kernel_size == "auto":
-            kernel_size = kernel_size_for(spacing, sigma_min)
+            raise ConfigError(f"model.per_cell is {per_cell}", "1 or more", "--adapter conv paints without Gaussians")
+        spacing, kernel_size = stride / math.sqrt(per_cell), options.kernel_size
         super().__init__(
-            channels, uses_last, kernel_size=kernel_size, sigma_min=sigma_min, normalize=normalize, amplitude=amplitude
+            channels, options, kernel_size_for(spacing, options.sigma_min) if kernel_size == "auto" else kernel_size
         )
-        self.per_cell, self.cell_stride, self.spacing = per_cell, cell_stride, spacing
-        self.features = Features(self.inputs, conv_width, cell_stride, conv_depth)
-        self.head = nn.Conv2d(conv_width, per_cell * (5 + channels), 1)
+        self.per_cell, self.cell_stride, self.spacing = per_cell, stride, spacing
+        self.features = Features(self.inputs, options.conv_width, options)
+        self.head = nn.Conv2d(options.conv_width, per_cell * (5 + channels), 1)
         # Pixels from the first pixel of the cell: a cell of 2 has its middle at 0.5.
-        within = (even_grid(per_cell, (cell_stride, cell_stride)) + 1) * cell_stride / 2 - 0.5
+        within = (even_grid(per_cell, (stride, stride)) + 1) * stride / 2 - 0.5
         self.register_buffer("within", within.float(), persistent=False)  # [k, 2]
         self._shape_first_gaussians()
 
     def count(self, size: tuple[int, int]) -> int:
-        """k for each cell, those that the frame's end cuts included."""
+        """k for each cell, cells that the frame's border cuts included."""
         return self.per_cell * math.prod(math.ceil(side / self.cell_stride) for side in size)
 
-    def gaussians(self, coarse: Tensor, last: Tensor | None = None) -> Gaussians:
-        """The Gaussians of each frame, cell by cell. coarse: [B, T, C, H, W]; last: [B, C, H, W]."""
+    def gaussians(self, coarse: Tensor, observed: Tensor | None = None) -> Gaussians:
+        """The Gaussians of each frame, cell by cell: coarse: [B, τ, C, H, W]; observed: [B, T, C, H, W]."""
         B, T, C, H, W = coarse.shape
-        features = self.features(self.read(coarse, last).flatten(0, 1))  # [B·T, width, h, w]
+        features = self.features(self.read(coarse, observed).flatten(0, 1))  # [B·T, width, h, w]
         # Half precision would place a centre on a 256-pixel side no better than to the pixel.
         with torch.autocast(coarse.device.type, enabled=False):
             raw = self.head(features.to(self.head.weight.dtype))
@@ -98,7 +83,7 @@ class LocalGS(GaussianAdapter):
 
     @torch.no_grad()
     def _shape_first_gaussians(self) -> None:
-        """Start them on their anchors; let them just overlap and hardly show."""
+        """Let the Gaussians start on their anchors, faint and just overlapping."""
         nn.init.normal_(self.head.weight, std=1e-3)
         bias = self.head.weight.new_zeros(self.per_cell, 5 + self.channels)
         bias[:, 2:4] = self.first_scale(self.spacing)
@@ -107,19 +92,20 @@ class LocalGS(GaussianAdapter):
 
 
 class Features(nn.Module):
-    """Strided 3×3 convolutions down to one feature vector per cell, then `depth` more. [P, inputs, H, W] → [P, width, h, w].
+    """Strided 3×3 convolutions down to one feature vector per cell, then `conv_depth` more. [P, inputs, H, W] → [P, width, h, w].
 
-    No normalisation over the frame: a cell's features depend on its surroundings alone.
+    Nothing is normalised over the frame: a cell's features depend on its neighbourhood only.
     """
 
-    def __init__(self, inputs: int, width: int, stride: int, depth: int) -> None:
+    def __init__(self, inputs: int, width: int, options: ModelConfig) -> None:
         super().__init__()
+        stride = options.cell_stride
         if stride < 2 or stride & (stride - 1):
-            raise ConfigError(f"cell_stride is {stride}; it must be 2, 4, 8 or another power of 2.")
+            raise ConfigError(f"model.cell_stride is {stride}", "2, 4, 8 or another power of 2")
         self.stride = stride
         halvings = stride.bit_length() - 1
         self.down = nn.ModuleList(conv(width if i else inputs, width, 2) for i in range(halvings))
-        self.convs = nn.ModuleList(conv(width, width) for _ in range(depth))
+        self.convs = nn.ModuleList(conv(width, width) for _ in range(options.conv_depth))
 
     def forward(self, x: Tensor) -> Tensor:
         x = pad_to_multiple(x, self.stride)

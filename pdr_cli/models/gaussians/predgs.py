@@ -1,16 +1,21 @@
-"""PredGS (Eq. 8): a forecast frame read as N Gaussians, and the picture that those Gaussians make."""
+"""PredGS (Eq. 8): N Gaussians from each coarse frame, and the layer rendered from them."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from pdr_cli.choices import INITIALIZATIONS
 from pdr_cli.errors import ConfigError, GridError
-from pdr_cli.models.gaussians.base import REACH, GaussianAdapter, Gaussians, check_choice, nearest_odd, smallest_kernel
-from pdr_cli.models.gaussians.initialization import FROM_DATA, centres_in, first_centres
+from pdr_cli.models.gaussians.base import REACH, GaussianAdapter, Gaussians, nearest_odd, smallest_kernel
+from pdr_cli.models.gaussians.initialization import Initialization, centres_in
+from pdr_cli.models.interfaces import Frames
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 PLANE_CELLS = 256  # the pooled plane of all four published settings, which "auto" aims at
 BORDER = 1e-3  # how far from ±1 a centre starts at least, so that atanh is finite and tanh still learns
@@ -19,87 +24,60 @@ BORDER = 1e-3  # how far from ±1 a centre starts at least, so that atanh is fin
 class PredGS(GaussianAdapter):
     """Average pooling to about 256 cells, then one MLP per Gaussian parameter, shared by all frames.
 
+    The MLPs read the flattened plane, so the adapter belongs to one grid.
+
     Args:
-        channels: C.
-        size: (H, W), which the flattened plane ties the adapter to.
-        uses_last: read the last observed frame beside the coarse forecast.
-        gaussians: N.
-        kernel_size: K, odd; "auto" = `auto_kernel_size`.
-        downsample: r, the plane is (H/r, W/r) rounded; "auto" = `auto_downsample`.
-        hidden: D, width of the hidden layers of each MLP.
-        mlp_depth: hidden layers of each MLP.
-        init: where the Gaussians start: "grid", "corner" or "color" (once `initialize` is given a frame; a grid
-            before), "random", or "none": wherever PyTorch's own initial weights put them.
-        coords: "absolute" (tanh of the MLP's output, anywhere in the frame) or "offset" (moved from where it started by
-            at most `REACH` times the spacing between Gaussians).
-        sigma_min: see `GaussianAdapter`, as `normalize` and `amplitude`.
-        normalize: "peak" or "density".
-        amplitude: "auto", "tanh", "sigmoid" or "linear".
+        frames: C and (H, W).
+        options: of the adapter: `gaussians` is N, `kernel_size` K ("auto": `auto_kernel_size`), `downsample` the pooling
+            rate r ("auto": `auto_downsample`), `hidden` and `mlp_depth` shape the MLPs. `init` names an
+            `Initialization`. `coords` "absolute" takes tanh of an MLP's output as a centre anywhere in the frame; "offset"
+            moves Gaussians from where they start by at most `REACH` times the spacing between them.
 
     Raises:
-        ConfigError: values that leave nothing to render.
+        ConfigError: values with which nothing can be rendered.
     """
 
-    pool_rows: Tensor
-    pool_columns: Tensor
     anchors: Tensor
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        uses_last: bool,
-        gaussians: int,
-        kernel_size: int | Literal["auto"],
-        downsample: float | Literal["auto"],
-        hidden: int,
-        mlp_depth: int,
-        init: str,
-        coords: Literal["absolute", "offset"],
-        sigma_min: float,
-        normalize: Literal["peak", "density"],
-        amplitude: Literal["auto", "tanh", "sigmoid", "linear"],
-    ) -> None:
-        if gaussians < 1:
-            raise ConfigError(f'gaussians is {gaussians}; at least 1 is needed (fusion "none" does without).')
-        if kernel_size == "auto":
-            kernel_size = auto_kernel_size(gaussians, size, sigma_min)
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        N, size, C = options.gaussians, (frames.size[0], frames.size[1]), frames.channels
+        check_options(options)
+        kernel_size = options.kernel_size
         super().__init__(
-            channels, uses_last, kernel_size=kernel_size, sigma_min=sigma_min, normalize=normalize, amplitude=amplitude
+            C, options, auto_kernel_size(N, size, options.sigma_min) if kernel_size == "auto" else kernel_size
         )
-        check_choice("coords", coords, ("absolute", "offset"))
-        if coords == "offset" and init == "none":
-            raise ConfigError('coords "offset" moves Gaussians from where they start, and init "none" gives no place.')
-        self.size, self.init, self.coords = (size[0], size[1]), init, coords
-        self.pool = Pooling(size, downsample)
-        cells = self.inputs * self.pool.cells
-        self.mlp_coords = MLP(cells, hidden, (gaussians, 2), mlp_depth)
-        self.mlp_scale = MLP(cells, hidden, (gaussians, 2), mlp_depth)
-        self.mlp_rotation = MLP(cells, hidden, (gaussians,), mlp_depth)
-        self.mlp_amplitudes = MLP(cells, hidden, (gaussians, channels), mlp_depth)
-        if init != "none":
-            # A loaded model needs neither the data it was placed by nor the rule of the grid.
-            kept = init != "grid" or coords == "offset"
-            self.register_buffer("anchors", torch.zeros(gaussians, 2), persistent=kept)
-            self._place(first_centres(init, gaussians, self.size))
-        self._shape_first_gaussians(math.sqrt(size[0] * size[1] / gaussians))
+        self.size, self.coords = size, options.coords
+        self.start: Initialization = INITIALIZATIONS.find(options.init)
+        self.pool = Pooling(size, options)
+        self.mlp_coords = self._mlp((N, 2), options)
+        self.mlp_scale = self._mlp((N, 2), options)
+        self.mlp_rotation = self._mlp((N,), options)
+        self.mlp_amplitudes = self._mlp((N, C), options)
+        if self.start.first is not None:
+            # A saved model needs neither the data that placed its Gaussians nor the rule of the grid.
+            kept = options.init != "grid" or options.coords == "offset"
+            self.register_buffer("anchors", torch.zeros(N, 2), persistent=kept)
+            self._place(self.start.first(N, size))
+        self._shape_first_gaussians(math.sqrt(size[0] * size[1] / N))
+
+    def _mlp(self, shape: tuple[int, ...], options: ModelConfig) -> MLP:
+        return MLP(self.inputs * self.pool.cells, options.hidden, shape, options.mlp_depth)
 
     def initialize(self, frame: Tensor) -> None:
-        """Move the Gaussians to the corners or bright pixels of a frame, where `init` says so. [C, H, W]."""
-        if self.init in FROM_DATA:
-            self._place(centres_in(self.init, self.count(self.size), frame))
+        """Move the Gaussians to the corners or bright pixels of a frame [C, H, W], if `init` asks for it."""
+        if self.start.points is not None:
+            self._place(centres_in(self.start.points, self.count(self.size), frame))
 
     def count(self, size: tuple[int, int]) -> int:
-        """N, whatever the frame."""
+        """N, on any frame."""
         return self.mlp_rotation.shape[0]
 
-    def gaussians(self, coarse: Tensor, last: Tensor | None = None) -> Gaussians:
-        """The Gaussians of each frame. coarse: [B, T, C, H, W]; last: [B, C, H, W]."""
+    def gaussians(self, coarse: Tensor, observed: Tensor | None = None) -> Gaussians:
+        """The Gaussians of each frame: coarse: [B, τ, C, H, W]; observed: [B, T, C, H, W]."""
         check_grid(coarse, (self.channels, *self.size))
         # Half precision would place a centre on a 256-pixel side no better than to the pixel.
         with torch.autocast(coarse.device.type, enabled=False):
-            cells = self.pool(self.read(coarse, last).to(self.mlp_coords.first.weight.dtype))  # [B, T, inputs·h·w]
+            cells = self.pool(self.read(coarse, observed).to(self.mlp_coords.first.weight.dtype))  # [B, τ, inputs·h·w]
             return Gaussians(
                 coords=self._coords(self.mlp_coords(cells)),
                 scale=self.scale_of(self.mlp_scale(cells)),
@@ -117,8 +95,8 @@ class PredGS(GaussianAdapter):
 
     @torch.no_grad()
     def _place(self, centres: Tensor) -> None:
-        """Start the Gaussians at centres [N, 2], whatever the forecast."""
-        # Zero weights in the last layer only: zeros before it would stop every weight's gradient for ever.
+        """Start the Gaussians at centres [N, 2] for every forecast."""
+        # Zero weights in the last layer only: zeros before it would stop the gradients of all weights.
         nn.init.zeros_(self.mlp_coords.last.weight)
         nn.init.zeros_(self.mlp_coords.last.bias)
         self.anchors.copy_(centres)
@@ -127,7 +105,7 @@ class PredGS(GaussianAdapter):
 
     @torch.no_grad()
     def _shape_first_gaussians(self, spacing: float) -> None:
-        """Let them just overlap and hardly show."""
+        """Let the Gaussians start faint and just overlapping."""
         for head in (self.mlp_scale, self.mlp_rotation, self.mlp_amplitudes):
             nn.init.normal_(head.last.weight, std=1e-3)
             nn.init.zeros_(head.last.bias)
@@ -157,11 +135,11 @@ class Pooling(nn.Module):
     rows: Tensor
     columns: Tensor
 
-    def __init__(self, size: tuple[int, int], downsample: float | Literal["auto"]) -> None:
+    def __init__(self, size: tuple[int, int], options: ModelConfig) -> None:
         super().__init__()
-        rate = auto_downsample(size) if downsample == "auto" else downsample
+        rate = auto_downsample(size) if options.downsample == "auto" else options.downsample
         if rate <= 0:
-            raise ConfigError(f'downsample is {rate}; it must be positive, or "auto".')
+            raise ConfigError(f"model.downsample is {rate}", 'a positive number, or "auto"')
         self.plane = pooled_plane(size, rate)
         self.cells: int = math.prod(self.plane)
         self.register_buffer("rows", pooling(size[0], self.plane[0]), persistent=False)  # [h, H]
@@ -171,22 +149,41 @@ class Pooling(nn.Module):
         return (self.rows @ frames @ self.columns.T).flatten(-3)
 
 
+def check_options(options: ModelConfig) -> None:
+    """Refuse options with which there is nothing to render or to move.
+
+    Raises:
+        ConfigError: no Gaussians, or offsets from no place.
+    """
+    if options.gaussians < 1:
+        raise ConfigError(
+            f"model.gaussians is {options.gaussians}", "1 or more", "--fusion none trains without Gaussians"
+        )
+    if options.coords == "offset" and options.init == "none":
+        raise ConfigError(
+            "model.coords offset moves Gaussians from their start, and model.init none gives them none",
+            way_out="use another init, or coords absolute",
+        )
+
+
 def check_grid(coarse: Tensor, built_for: tuple[int, int, int]) -> None:
     """Refuse frames of another shape than (C, H, W).
 
     Raises:
-        GridError: says both.
+        GridError: names both shapes.
     """
     if tuple(coarse.shape[-3:]) != built_for:
         found, expected = ("×".join(map(str, shape)) for shape in (coarse.shape[-3:], built_for))
-        raise GridError(f"The field is {found} (C×H×W); this model was built for {expected}. Regrid it or retrain.")
+        raise GridError(
+            f"the field is {found} (C×H×W)", f"{expected}, which the model was built for", "regrid the field or retrain"
+        )
 
 
 def auto_kernel_size(gaussians: int, size: tuple[int, int], sigma_min: float) -> int:
     """K ≈ 8·√(HW/N), odd, at most half of the shorter side.
 
-    About 64 kernel values fall on every pixel whatever the size. On tiny frames half a side may leave no room above
-    `sigma_min`; then K is the smallest that lets σ reach twice that.
+    About 64 kernel values fall on every pixel at any size. On tiny frames half a side may leave no room above `sigma_min`;
+    then K is the smallest that lets σ reach twice `sigma_min`.
     """
     H, W = size
     wanted = nearest_odd(8 * math.sqrt(H * W / gaussians))
@@ -195,7 +192,7 @@ def auto_kernel_size(gaussians: int, size: tuple[int, int], sigma_min: float) ->
 
 
 def auto_downsample(size: tuple[int, int]) -> int:
-    """The power of two whose pooled plane is nearest to 256 cells by ratio, the smaller one of two equally near."""
+    """The power of two whose pooled plane is nearest to 256 cells by ratio; of two equally near ones the smaller."""
     rates = [2**i for i in range(max(size).bit_length())]
     return min(rates, key=lambda rate: abs(math.log2(math.prod(pooled_plane(size, rate)) / PLANE_CELLS)))
 
@@ -209,6 +206,7 @@ def pooled_plane(size: tuple[int, int], rate: float) -> tuple[int, int]:
 def pooling(length: int, cells: int) -> Tensor:
     """The matrix [cells, length] of adaptive average pooling along one axis.
 
-    As a matrix because the pooling itself has no deterministic gradient on GPUs and no ONNX form for uneven cells.
+    A matrix, because the gradient of `adaptive_avg_pool2d` is not deterministic on GPUs, and it has no ONNX form for uneven
+    cells.
     """
     return nn.functional.adaptive_avg_pool1d(torch.eye(length), cells).T.contiguous()

@@ -1,62 +1,71 @@
-"""DMVFN (Hu et al., CVPR 2023): the last two frames are moved by flows, which the blocks chosen for them find.
+"""DMVFN (Hu et al., CVPR 2023): moves the last two frames along flows, found by blocks that are selected per sample.
 
-Missing is the perceptual part of the published loss, half a distance between VGG-19's features of the last block's frame
-and of the target, because it needs weights trained on photographs; the part on Laplacian pyramids is here. Forecasts take
-the blocks whose chance is at least one half, so that they do not vary; OpenSTL draws there too. Blocks that are not taken
-are computed all the same, so leaving them out saves no time.
+The loss has the published part on Laplacian pyramids, but not the perceptual part, half a distance between the VGG-19
+features of the last block's frame and of the target, because it needs weights trained on photographs. A forecast uses the
+blocks whose probability is at least one half, so it is deterministic; OpenSTL draws them in forecasts too. Blocks that are
+not selected are computed all the same: skipping them would save no time.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError
-from pdr_cli.models.predictors.simvp import pad_to_multiple, where_known
+from pdr_cli.models.interfaces import Batch, Frames, Predictor, Terms, target_of
+from pdr_cli.models.layers import pad_to_multiple, where_known
 
-# From the coarsest to the finest: how much smaller the grid is, and the width of a block over hid_t (160, 80 and 44).
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
+
+# From the coarsest to the finest scale: the factor between the grids, and the width of a block over hid_t (160, 80 and 44).
 SCALES, WIDTHS = (4, 2, 1), (1.0, 0.5, 0.275)
 MULTIPLE = 16  # blocks halve the coarsest grid twice
-DETAIL = 8  # channels of a block's branch on half the whole grid
-USAGE = 0.5  # β: share of the blocks that is taken, on average
+DETAIL = 8  # channels of a block's branch at half the full grid
+USAGE = 0.5  # β: mean share of the blocks that are selected
 DECAY = 0.8  # γ: weight of a block's frame in the loss over that of the next block's
 LEVELS = 5  # of the Laplacian pyramids
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
-class DMVFN(nn.Module):
-    """n_t blocks at a quarter of the grid, as many at half of it and on the whole.
+class DMVFN(Predictor):
+    """n_t blocks each at a quarter of the grid, at half of it and at the full grid.
 
-    A forecast frame joins the last observed one for the next. Moved frames need no anchor: `anchored` changes nothing.
+    The next frame is forecast from the last frame and the one before it.
 
     Args:
-        in_steps: T, at least 2.
-        channels: C.
-        hid_s: channels of the module that chooses; authors: 32.
-        hid_t: channels of the widest blocks; authors: 160.
-        n_t: blocks at each scale; authors: 3.
+        frames: T, at least 2, and C.
+        options: `hid_s` channels of the routing module (authors: 32), `hid_t` channels of the widest blocks (160), `n_t`
+            blocks at each scale (3).
 
     Raises:
         ConfigError: a single observed frame.
     """
 
-    any_horizon = True
-
-    def __init__(self, in_steps: int, channels: int, *, hid_s: int, hid_t: int, n_t: int, **_: Any) -> None:
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
         super().__init__()
-        if in_steps < 2:
-            raise ConfigError("in_steps is 1; dmvfn sees motion between two frames: --set data.in_steps=2 or more.")
+        if frames.in_steps < 2:
+            raise ConfigError(
+                "data.in_steps is 1", "2 or more, because dmvfn reads motion from two frames", "--set data.in_steps=2"
+            )
         self.blocks = nn.ModuleList(
-            VoxelFlowBlock(channels, multiple_of_4(hid_t * share), scale)
+            VoxelFlowBlock(frames.channels, multiple_of_4(options.hid_t * share), scale)
             for scale, share in zip(SCALES, WIDTHS, strict=True)
-            for _ in range(n_t)
+            for _ in range(options.n_t)
         )
-        self.routing = Routing(channels, hid_s, len(self.blocks))
+        self.routing = Routing(frames.channels, options.hid_s, len(self.blocks))
 
-    def forward(self, x: Tensor, steps: int | None = None, anchored: bool = False) -> Tensor:
-        """The frames that follow: x: [B, T, C, H, W] → [B, steps, C, H, W], default T of them."""
+    def forward(
+        self,
+        x: Tensor,
+        steps: int | None = None,
+        anchored: bool = False,
+        covariates: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """See `Predictor.forward`; moved frames need no anchor, so `anchored` changes nothing."""
         H, W = x.shape[-2:]
         before, last = (pad_to_multiple(x[:, t], MULTIPLE) for t in (-2, -1))
         frames = []
@@ -65,42 +74,38 @@ class DMVFN(nn.Module):
             frames.append(last[..., :H, :W])
         return torch.stack(frames, dim=1)
 
-    def training_forecast(
-        self, x: Tensor, target: Tensor, progress: float, anchored: bool = False, known: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Each frame from the two true ones before it, and the pyramid loss of all of them, observed ones too.
-
-        Arguments as for `Recurrent.training_forecast`.
-        """
-        true = torch.cat([x, target], dim=1)
+    def training_forward(self, batch: Batch, anchored: bool = False) -> tuple[Tensor, Terms]:
+        """Each frame, observed ones too, from the two true frames before it, and the pyramid loss of all of them."""
+        x = batch.observed
+        true = torch.cat([x, target_of(batch)], dim=1)
         following, (H, W) = true[:, 2:].flatten(0, 1), x.shape[-2:]
         before, last = (pad_to_multiple(two.flatten(0, 1), MULTIPLE) for two in (true[:, :-2], true[:, 1:-1]))
         made = [frames[..., :H, :W] for frames in self.advance(before, last)]
-        there = None if known is None else known[:, 2:].flatten(0, 1)
-        loss = torch.stack([pyramid_distance(where_known(frames, following, there), following) for frames in made])
+        known = None if batch.known is None else batch.known[:, 2:].flatten(0, 1)
+        loss = torch.stack([pyramid_distance(where_known(frames, following, known), following) for frames in made])
         weights = DECAY ** torch.arange(len(made) - 1, -1, -1, device=loss.device)
         frames = made[-1].unflatten(0, (len(x), -1))[:, x.shape[1] - 2 :]
         return frames, {"pyramid_loss": (weights * loss).sum()}
 
     def advance(self, before: Tensor, last: Tensor) -> list[Tensor]:
-        """The frame after two, all [B, C, H', W'], H' and W' multiples of 16: last in the list, by the blocks taken.
+        """The frame that follows two frames, all [B, C, H', W'] with multiples of 16; it is the last of the list.
 
-        In training preceded by one for each block but the last, as if that block was taken.
+        In training, a frame for each block but the last, as if that block was selected, precedes it.
         """
-        taken = self.routing(torch.cat([before, last], dim=1))[..., None, None, None]  # [B, blocks, 1, 1, 1]
+        selected = self.routing(torch.cat([before, last], dim=1))[..., None, None, None]  # [B, blocks, 1, 1, 1]
         voxels = torch.zeros_like(before[:, :1]).repeat(1, 5, 1, 1)
         moved, made = (before, last), []
         for i, block in enumerate(self.blocks):
             change = block(torch.cat([before, last, *moved], dim=1), voxels)
             if self.training and i < len(self.blocks) - 1:
                 made.append(mix(move(before, last, voxels + change), voxels + change))
-            voxels = voxels + taken[:, i] * change
+            voxels = voxels + selected[:, i] * change
             moved = move(before, last, voxels)
         return [*made, mix(moved, voxels)]
 
 
 class Routing(nn.Module):
-    """Which blocks are taken: drawn in training, with the gradient of their chances; in evaluation the likelier ones."""
+    """Selects blocks: in training at random, with the gradients of the probabilities; else those of at least one half."""
 
     def __init__(self, channels: int, hidden: int, blocks: int) -> None:
         super().__init__()
@@ -111,14 +116,14 @@ class Routing(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """[B, 2·C, H', W'] → [B, blocks], 0 or 1."""
-        chance = chances(self.rate(self.look(frames).mean(dim=(2, 3))))
+        p = probabilities(self.rate(self.look(frames).mean(dim=(2, 3))))
         if not self.training:
-            return (chance >= 0.5).to(chance)
-        return torch.bernoulli(chance.detach()) + (chance - chance.detach())
+            return (p >= 0.5).to(p)
+        return torch.bernoulli(p.detach()) + (p - p.detach())
 
 
 class VoxelFlowBlock(nn.Module):
-    """A change of the voxel flow, from a coarse look at the motion and a detailed one beside it."""
+    """A change of the voxel flow, from a coarse view of the motion and a detailed one."""
 
     def __init__(self, channels: int, width: int, scale: int) -> None:
         super().__init__()
@@ -131,32 +136,32 @@ class VoxelFlowBlock(nn.Module):
         self.out = nn.ConvTranspose2d(width // 4 + DETAIL, 5, 4, 2, 1)
 
     def forward(self, frames: Tensor, voxels: Tensor) -> Tensor:
-        """frames: [B, 4·C, H', W'], two and the same moved; voxels: [B, 5, H', W'] → what is added to the latter."""
+        """frames: [B, 4·C, H', W'], two frames and the same moved; voxels: [B, 5, H', W'] → the change of `voxels`."""
         in_its_pixels = torch.cat([frames, voxels[:, :4] / self.scale, voxels[:, 4:]], dim=1)
         motion = self.enter(resize(in_its_pixels, 1 / self.scale))
         motion = resize(self.squeeze(self.motion(motion) + motion), 2 * self.scale)
         return self.out(torch.cat([motion, self.detail(torch.cat([frames, voxels], dim=1))], dim=1))
 
 
-def chances(rates: Tensor) -> Tensor:
-    """Of each block to be taken: in proportion to sigmoid(rates), β of them in all, and none above 1. [B, blocks]."""
+def probabilities(rates: Tensor) -> Tensor:
+    """Probability of each block, [B, blocks]: in proportion to sigmoid(rates), β on average, at most 1."""
     share = torch.sigmoid(rates.float())
     return (USAGE * rates.shape[1] * share / share.sum(dim=1, keepdim=True)).clamp(max=1)
 
 
 def move(before: Tensor, last: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
-    """Both frames by their flows, the first two and the next two of the voxels' channels."""
+    """Both frames moved along their flows, the first two and the next two channels of `voxels`."""
     return warp(before, voxels[:, :2]), warp(last, voxels[:, 2:4])
 
 
 def mix(moved: tuple[Tensor, Tensor], voxels: Tensor) -> Tensor:
-    """The moved frames as one; the share of the first is a sigmoid of the voxels' last channel."""
+    """Weighted mean of the moved frames; the weight of the first is the sigmoid of the last channel of `voxels`."""
     share = torch.sigmoid(voxels[:, 4:])
     return share * moved[0] + (1 - share) * moved[1]
 
 
 def warp(frames: Tensor, flow: Tensor) -> Tensor:
-    """What is found `flow` pixels to the right and below, the edge going on outside: [B, C, H, W] and [B, 2, H, W]."""
+    """Values `flow` pixels to the right and below, with edges repeated outside: [B, C, H, W] and [B, 2, H, W]."""
     H, W = frames.shape[-2:]
     y, x = torch.arange(H, device=flow.device), torch.arange(W, device=flow.device)[None]
     # From pixels to grid_sample's −1 to 1 between the outer sides of the outer pixels.
@@ -167,7 +172,7 @@ def warp(frames: Tensor, flow: Tensor) -> Tensor:
 
 
 def pyramid_distance(pred: Tensor, target: Tensor) -> Tensor:
-    """L1 between the Laplacian pyramids of frames [P, C, H, W], summed over levels of 5, the last of them what is left."""
+    """L1 between the Laplacian pyramids of frames [P, C, H, W], summed over 5 levels, the last of which is the residual."""
     with torch.autocast(pred.device.type, enabled=False):
         rest = (pred - target).float()
         distance = rest.new_zeros(())
@@ -179,14 +184,14 @@ def pyramid_distance(pred: Tensor, target: Tensor) -> Tensor:
 
 
 def expand(smaller: Tensor, shape: torch.Size) -> Tensor:
-    """`smaller` interpolated to `shape`, of which it has every second row and column."""
+    """`smaller`, every second row and column of a frame of `shape`, interpolated to `shape`."""
     spread, known = smaller.new_zeros(shape), smaller.new_zeros(1, 1, *shape[2:])
     spread[..., ::2, ::2], known[..., ::2, ::2] = smaller, 1
     return blur(spread, known)
 
 
 def blur(frames: Tensor, known: Tensor) -> Tensor:
-    """Binomial mean over 5 × 5 pixels of those that are known, 1 in `known` [1, 1, H, W]; the others must be 0."""
+    """Binomial mean over 5 × 5 pixels of those with 1 in `known` [1, 1, H, W]; all others must be 0."""
     row = torch.tensor(BINOMIAL, device=frames.device)
     kernel = (row[:, None] * row)[None, None]
     sums = nn.functional.conv2d(frames.flatten(0, 1)[:, None], kernel, padding=2).view(frames.shape)
@@ -194,7 +199,7 @@ def blur(frames: Tensor, known: Tensor) -> Tensor:
 
 
 def resize(frames: Tensor, factor: float) -> Tensor:
-    """Bilinear, between the outer sides of the outer pixels."""
+    """Bilinear interpolation, aligned at the outer edges of the outer pixels."""
     return nn.functional.interpolate(frames, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
@@ -204,5 +209,5 @@ def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 def multiple_of_4(width: float) -> int:
-    """The nearest, at least 4."""
+    """The nearest multiple of 4, at least 4."""
     return max(4, 4 * round(width / 4))

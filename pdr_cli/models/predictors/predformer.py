@@ -1,45 +1,48 @@
-"""PredFormer (Tang et al., 2024): gated transformers over time and over space in turn, without recurrence or convolution."""
+"""PredFormer (Tang et al., 2024): gated transformers, alternately over time and space, without recurrence or convolution."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError
-from pdr_cli.models.predictors.simvp import pad_to_multiple
+from pdr_cli.models.interfaces import Frames
+from pdr_cli.models.layers import drop_branch, pad_to_multiple
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 HEADS = 8
 DROPOUT = 0.1  # the authors', for TaxiBJ and WeatherBench
-BASE = 10000.0  # of the wavelengths of positions
+BASE = 10000.0  # base of the wavelengths of the positional encoding
 
 
 class PredFormer(nn.Module):
     """n_t layers, each of attention over time, space, space and time: the authors' "Quadruplet-TSST".
 
     Args:
-        channels: C.
-        hid_t: width of a token, a multiple of 8; authors: 256.
-        n_s: side of a patch, 2^(n_s/2) pixels; authors: n_s = 4.
-        n_t: layers; authors: 2.
-        mlp_ratio: width of the gated units over hid_t; authors: 4 for TaxiBJ, 2 for WeatherBench.
-        drop_path: stochastic depth of all blocks; authors: 0.1 and 0.25.
+        frames: C.
+        options: `hid_t` width of a token, a multiple of 8 (authors: 256), `n_s` for patches of side 2^(n_s/2) pixels (4),
+            `n_t` layers (2), `mlp_ratio` width of the gated units over hid_t (4 for TaxiBJ, 2 for WeatherBench),
+            `drop_path` stochastic depth of all blocks (0.1 and 0.25).
     """
 
-    def __init__(
-        self, channels: int, *, hid_t: int, n_s: int, n_t: int, mlp_ratio: float, drop_path: float, **_: Any
-    ) -> None:
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
         super().__init__()
+        hid_t, n_s = options.hid_t, options.n_s
         if hid_t % HEADS or n_s % 2:
-            raise ConfigError(f"hid_t is {hid_t} and n_s {n_s}; {HEADS} heads must divide hid_t, and n_s must be even.")
+            raise ConfigError(
+                f"model.hid_t is {hid_t} and n_s {n_s}", f"hid_t a multiple of {HEADS}, its heads; n_s even"
+            )
         self.patch: int = 2 ** (n_s // 2)
-        inside = channels * self.patch**2
+        inside = frames.channels * self.patch**2
         self.embed = nn.Linear(inside, hid_t)
         self.layers = nn.ModuleList(
-            nn.ModuleList(GatedTransformer(hid_t, int(hid_t * mlp_ratio), drop_path) for _ in range(4))
-            for _ in range(n_t)
+            nn.ModuleList(GatedTransformer(hid_t, int(hid_t * options.mlp_ratio), options.drop_path) for _ in range(4))
+            for _ in range(options.n_t)
         )
         self.readout = nn.Sequential(nn.LayerNorm(hid_t), nn.Linear(hid_t, inside))
 
@@ -61,7 +64,7 @@ class PredFormer(nn.Module):
 
 
 class GatedTransformer(nn.Module):
-    """Attention, then a gated unit, both on normalised tokens and beside the identity; the result is normalised."""
+    """Attention, then a gated unit, both residual and on normalised tokens; the result is normalised."""
 
     def __init__(self, width: int, inside: int, drop_path: float) -> None:
         super().__init__()
@@ -77,11 +80,12 @@ class GatedTransformer(nn.Module):
                 nn.init.zeros_(linear.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """[P, tokens, width] → the same."""
-        tokens = tokens + self.dropped(self.attend(self.norm_attention(tokens)))
-        seen = self.norm_unit(tokens)
-        unit = self.out(self.dropout(nn.functional.silu(self.gate(seen)) * self.value(seen)))
-        return self.norm(tokens + self.dropped(self.dropout(unit)))
+        """[P, tokens, width] → the same shape."""
+        attended = self.attend(self.norm_attention(tokens))
+        tokens = tokens + drop_branch(attended, self.drop_path, self.training)
+        normed = self.norm_unit(tokens)
+        unit = self.dropout(self.out(self.dropout(nn.functional.silu(self.gate(normed)) * self.value(normed))))
+        return self.norm(tokens + drop_branch(unit, self.drop_path, self.training))
 
     def attend(self, tokens: Tensor) -> Tensor:
         """Self-attention of 8 heads."""
@@ -89,22 +93,15 @@ class GatedTransformer(nn.Module):
         mixed = nn.functional.scaled_dot_product_attention(q, k, v)
         return self.dropout(self.project(mixed.transpose(1, 2).flatten(2)))
 
-    def dropped(self, branch: Tensor) -> Tensor:
-        """Stochastic depth, sample by sample, survivors scaled up."""
-        if not (self.training and self.drop_path):
-            return branch
-        keep = torch.rand(len(branch), 1, 1, device=branch.device) >= self.drop_path
-        return branch * keep / (1 - self.drop_path)
-
 
 def over_time(block: nn.Module, tokens: Tensor) -> Tensor:
-    """`block` along T at each place: [B, T, N, width] → the same."""
+    """`block` along T at each patch: [B, T, N, width] → the same shape."""
     along = tokens.transpose(1, 2)
     return block(along.flatten(0, 1)).unflatten(0, along.shape[:2]).transpose(1, 2)
 
 
 def positions(count: int, width: int) -> Tensor:
-    """Sine and cosine of the place in wavelengths from 2π up, in turn. [count, width]."""
+    """Sine and cosine, alternately, of the position in wavelengths from 2π up. [count, width]."""
     rates = torch.exp(-math.log(BASE) / width * 2 * torch.arange((width + 1) // 2))
     angles = torch.arange(count)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]

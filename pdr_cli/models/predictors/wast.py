@@ -1,48 +1,48 @@
-"""WaST (Nie et al., AAAI 2024): 3-D wavelets in place of strided convolutions, around large-kernel blocks.
+"""WaST (Nie et al., AAAI 2024): 3-D wavelets instead of strided convolutions, around large-kernel blocks.
 
-As the paper has it, and unlike OpenSTL: the wavelets' third axis is time throughout (there it is the columns), and each
-residual branch has a scale of its own (there both have the first). Stochastic depth is at work from the first step; the
-authors begin after 20 of 50 epochs.
+As in the paper, and unlike OpenSTL, the third axis of the wavelets is time (in OpenSTL the columns), and each residual
+branch has its own scale (in OpenSTL both use the first). Stochastic depth is active from the first step; the authors begin
+after 20 of 50 epochs.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import DataError
-from pdr_cli.models.predictors.simvp import pad_to_multiple, rollout, where_known
+from pdr_cli.models.interfaces import Batch, Frames, Predictor, Terms, target_of
+from pdr_cli.models.layers import drop_branch, pad_to_multiple, rollout, where_known
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 OUTER_KERNEL, INNER_KERNEL = 51, 21
 FREQUENCY_WEIGHT = 0.001
-LOW_FREQUENCIES = 0.1  # the radius around a spectrum's corners that the frequency loss leaves out, over the longer side
+LOW_FREQUENCIES = 0.1  # radius around a spectrum's corners that the frequency loss excludes, over the longer side
 
 
-class WaST(nn.Module):
+class WaST(Predictor):
     """One level of wavelets: n_t/4 blocks before it, n_t at half the grid, n_t/4 after it.
 
     Args:
-        in_steps: T; an odd one is made even by repeating the last frame.
-        channels: C.
-        hid_s: channels of a frame; the authors' TaxiBJ: 20.
-        n_t: blocks at half the grid; authors: 8.
-        mlp_ratio: expansion in the temporal mixer; authors: 4.
-        drop_path: stochastic depth of the last block, from 0 in the first; authors: 0.25.
+        frames: T, of which an odd one is made even by repeating the last frame, and C.
+        options: `hid_s` channels of a frame (the authors' TaxiBJ: 20), `n_t` blocks at half the grid (8), `mlp_ratio`
+            expansion in the temporal mixer (4), `drop_path` stochastic depth of the last block, from 0 in the first (0.25).
     """
 
-    def __init__(
-        self, in_steps: int, channels: int, *, hid_s: int, n_t: int, mlp_ratio: float, drop_path: float, **_: Any
-    ) -> None:
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
         super().__init__()
-        self.in_steps = in_steps
-        T, outer = in_steps + in_steps % 2, max(1, n_t // 4)
-        drops = iter(drop_path * i / (2 * outer + n_t - 1) for i in range(2 * outer + n_t))
+        channels, hid_s, n_t = frames.channels, options.hid_s, options.n_t
+        self.in_steps = frames.in_steps
+        T, outer = frames.in_steps + frames.in_steps % 2, max(1, n_t // 4)
+        drops = iter(options.drop_path * i / (2 * outer + n_t - 1) for i in range(2 * outer + n_t))
 
         def blocks(count: int, width: int, kernel: int) -> nn.Sequential:
-            return nn.Sequential(*(Block(width, kernel, mlp_ratio, next(drops)) for _ in range(count)))
+            return nn.Sequential(*(Block(width, kernel, options.mlp_ratio, next(drops)) for _ in range(count)))
 
         self.enter = conv3d(channels, hid_s)
         self.before = blocks(outer, hid_s * T, OUTER_KERNEL)
@@ -53,11 +53,22 @@ class WaST(nn.Module):
         self.after = blocks(outer, hid_s * T, OUTER_KERNEL)
         self.readout = nn.Sequential(nn.BatchNorm3d(hid_s), nn.GELU(), nn.Conv3d(hid_s, channels, 3, padding=1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        steps: int | None = None,
+        anchored: bool = False,
+        covariates: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """See `Predictor.forward`; more than T frames by feeding the forecast back."""
+        return rollout(self.one_pass, x, steps or x.shape[1], anchored)
+
+    def one_pass(self, x: Tensor) -> Tensor:
         """x: [B, T, C, H, W] → [B, T, C, H, W], the T frames that follow."""
         (B, T), (H, W) = x.shape[:2], x.shape[-2:]
         if self.in_steps != T:
-            raise DataError(f"The input has {T} frames; this model takes {self.in_steps}.")
+            raise DataError(f"the input has {T} frames", f"{self.in_steps}, which the model takes")
         x = torch.cat([x, x[:, -1:]], dim=1) if T % 2 else x
         frames = pad_to_multiple(x.flatten(0, 1), 2).unflatten(0, (B, -1)).transpose(1, 2)  # [B, C, T, H, W]
         skip = in_2d(self.before, self.enter(frames))
@@ -66,17 +77,16 @@ class WaST(nn.Module):
         latent = in_2d(self.after, in_2d(self.join, torch.cat([latent, skip], dim=1), latent.shape[1]))
         return self.readout(latent).transpose(1, 2)[:, :T, :, :H, :W]
 
-    def training_forecast(
-        self, x: Tensor, target: Tensor, progress: float, anchored: bool = False, known: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """A forecast as ever, and the frequency loss; arguments as for `Recurrent.training_forecast`."""
-        frames = rollout(lambda seen: self(seen) + (seen[:, -1:] if anchored else 0), x, target.shape[1])
-        made = where_known(frames, target, None if known is None else known[:, x.shape[1] :])
+    def training_forward(self, batch: Batch, anchored: bool = False) -> tuple[Tensor, Terms]:
+        """The forecast, and the frequency loss."""
+        x, target = batch.observed, target_of(batch)
+        frames = self(x, batch.steps, anchored)
+        made = where_known(frames, target, None if batch.known is None else batch.known[:, x.shape[1] :])
         return frames, {"frequency_loss": FREQUENCY_WEIGHT * frequency_loss(made, target)}
 
 
 class Decompose(nn.Module):
-    """To half the grid: the spatial averages of features go on, beside an embedding of all bands of the frames."""
+    """To half the grid: the spatial averages of the features, plus an embedding of all bands of the frames."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -93,7 +103,7 @@ class Decompose(nn.Module):
 
 
 class Recompose(nn.Module):
-    """Back to the whole grid, with the details that were put aside."""
+    """Back to the full grid, with the details that `Decompose` has set aside."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -108,7 +118,7 @@ class Recompose(nn.Module):
 
 
 class Block(nn.Module):
-    """Wide strips and a small square of depth-wise convolution, each attended to; then all times mixed at each place."""
+    """Depth-wise convolutions over long strips and a small square, each with attention; then all times mixed per cell."""
 
     def __init__(self, width: int, kernel: int, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
@@ -120,22 +130,15 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, width, H, W] → the same."""
-        seen = self.norm1(x)
-        wide = self.attend_low(self.tall(seen) + self.broad(seen)) + self.attend_high(self.small(seen))
-        x = x + self.dropped(self.scale1 * wide)
-        return x + self.dropped(self.scale2 * self.mixer(self.norm2(x)))
-
-    def dropped(self, branch: Tensor) -> Tensor:
-        """Stochastic depth, sample by sample, survivors scaled up."""
-        if not (self.training and self.drop_path):
-            return branch
-        keep = torch.rand(len(branch), 1, 1, 1, device=branch.device) >= self.drop_path
-        return branch * keep / (1 - self.drop_path)
+        """[B, width, H, W] → the same shape."""
+        normed = self.norm1(x)
+        wide = self.attend_low(self.tall(normed) + self.broad(normed)) + self.attend_high(self.small(normed))
+        x = x + drop_branch(self.scale1 * wide, self.drop_path, self.training)
+        return x + drop_branch(self.scale2 * self.mixer(self.norm2(x)), self.drop_path, self.training)
 
 
 class AxisAttention(nn.Module):
-    """Gates for rows and for columns from the means along the other axis."""
+    """Gates for rows and columns, from the means along the other axis."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -144,7 +147,7 @@ class AxisAttention(nn.Module):
         self.rows, self.columns = nn.Conv2d(hidden, width, 1), nn.Conv2d(hidden, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, width, H, W] → the same."""
+        """[B, width, H, W] → the same shape."""
         H, W = x.shape[-2:]
         means = torch.cat([x.mean(dim=3, keepdim=True), x.mean(dim=2).unsqueeze(3)], dim=2)  # [B, width, H + W, 1]
         rows, columns = self.squeeze(means).split([H, W], dim=2)
@@ -159,7 +162,7 @@ class SqueezeExcite(nn.Module):
         self.gate = nn.Sequential(nn.Conv2d(width, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, width, 1), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, width, H, W] → the same."""
+        """[B, width, H, W] → the same shape."""
         return x * self.gate(x.mean(dim=(2, 3), keepdim=True))
 
 
@@ -174,7 +177,7 @@ def temporal_mixer(width: int, inside: int) -> nn.Sequential:
 
 
 def depthwise(width: int, kernel: tuple[int, int]) -> nn.Sequential:
-    """A convolution of each channel alone, normalised."""
+    """Depth-wise convolution, normalised."""
     padding = (kernel[0] // 2, kernel[1] // 2)
     return nn.Sequential(nn.Conv2d(width, width, kernel, padding=padding, groups=width), nn.BatchNorm2d(width))
 
@@ -185,20 +188,20 @@ def conv3d(inputs: int, outputs: int, groups: int = 1) -> nn.Sequential:
 
 
 def in_2d(module: nn.Module, x: Tensor, channels: int | None = None) -> Tensor:
-    """`module` on all times at once as channels: [B, C, T, H, W] → [B, C or `channels`, T, H, W]."""
+    """`module` with the times as further channels: [B, C, T, H, W] → [B, C or `channels`, T, H, W]."""
     return module(x.flatten(1, 2)).unflatten(1, (channels or x.shape[1], -1))
 
 
 def bands(x: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Haar wavelets of [B, C, T, H, W]: by rows and columns, averages first; each pair low and high in time.
+    """Haar wavelets of [B, C, T, H, W] along rows and columns, averages first; each pair is low and high in time.
 
-    All [B, C, T/2, H/2, W/2]; together they have the energy of x.
+    All are [B, C, T/2, H/2, W/2]; their energies add up to that of x.
     """
     return [haar(part, 2) for half in haar(x, 3) for part in haar(half, 4)]
 
 
 def from_bands(parts: list[tuple[Tensor, ...]]) -> Tensor:
-    """What `bands` was given."""
+    """The inverse of `bands`."""
     ll, lh, hl, hh = (unhaar(low, high, 2) for low, high in parts)
     return unhaar(unhaar(ll, lh, 4), unhaar(hl, hh, 4), 3)
 
@@ -217,7 +220,7 @@ def unhaar(low: Tensor, high: Tensor, dim: int) -> Tensor:
 def frequency_loss(pred: Tensor, target: Tensor) -> Tensor:
     """Squared difference of spectra, weighted by itself and without the lowest frequencies (focal frequency loss).
 
-    Both [B, T, C, H, W], of which the Haar averages of 2 × 2 pixels are compared.
+    The spectra are of Haar averages over 2 × 2 pixels; pred and target: [B, T, C, H, W].
     """
     average = (haar(haar(pad_to_multiple(f.flatten(0, 1).float(), 2), 2)[0], 3)[0] for f in (pred, target))
     p, q = (torch.fft.fft2(frames, norm="ortho") for frames in average)
@@ -228,7 +231,7 @@ def frequency_loss(pred: Tensor, target: Tensor) -> Tensor:
 
 
 def high_frequencies(H: int, W: int) -> Tensor:
-    """0 near the four corners of a spectrum, where its low frequencies are, and 1 elsewhere. [H, W]."""
+    """0 near the four corners of a spectrum, the low frequencies, and 1 elsewhere. [H, W]."""
     y, x = torch.arange(H)[:, None], torch.arange(W)
     to_row, to_column = torch.minimum(y, H - 1 - y), torch.minimum(x, W - 1 - x)
     return (torch.sqrt(to_row**2 + to_column**2) > LOW_FREQUENCIES * max(H, W)).float()

@@ -9,8 +9,7 @@ import torch
 
 from pdr_cli import config
 from pdr_cli.errors import ConfigError, GridError
-from pdr_cli.models.adapters import build_adapter
-from pdr_cli.models.gaussians.base import Adapter, GaussianAdapter
+from pdr_cli.models.gaussians.base import GaussianAdapter
 from pdr_cli.models.gaussians.control import (
     ConvControl,
     MLPControl,
@@ -20,6 +19,8 @@ from pdr_cli.models.gaussians.control import (
     parameters_of,
 )
 from pdr_cli.models.gaussians.predgs import MLP
+from pdr_cli.models.interfaces import Adapter, Frames
+from pdr_cli.models.registry import build_adapter
 
 # Channels and size of the data of each preset.
 DATA = {
@@ -30,28 +31,13 @@ DATA = {
     "weather-small": (1, (25, 53)),
     "traffic-small": (2, (16, 8)),
 }
-ELSEWHERE = {
-    "backbone",
-    "hid_s",
-    "hid_t",
-    "n_s",
-    "n_t",
-    "mlp_ratio",
-    "drop_path",
-    "anchor",
-    "periodic",
-    "fusion",
-    "fusion_init",
-    "adapter",
-}
 
 
 def adapter_of(preset: str, name: str, *, size: tuple[int, int] | None = None, **changes: Any) -> Adapter:
-    table = config.load(preset).model.model_dump()
-    options = {key: value for key, value in table.items() if key not in ELSEWHERE}
     channels, usual = DATA[preset]
+    options = config.load(preset).model.model_copy(update={"adapter": name} | changes)
     torch.manual_seed(0)
-    return build_adapter(name, channels, size or usual, **options | changes)
+    return build_adapter(options, Frames(4, channels, size or usual))
 
 
 @pytest.mark.parametrize("adapter_input", ["coarse", "coarse+last"])
@@ -82,8 +68,8 @@ def test_conv_follows_the_size_of_the_network_it_stands_beside(changes: dict[str
 @pytest.mark.parametrize("name", ["mlp", "conv"])
 def test_control_starts_as_a_layer_that_hardly_shows_and_learns(name: str) -> None:
     adapter = adapter_of("taxibj", name, adapter_input="coarse+last", hidden=8, conv_width=8)
-    coarse, last = torch.rand(2, 3, 2, 32, 32), torch.rand(2, 2, 32, 32)
-    layer = adapter(coarse, last)
+    coarse, observed = torch.rand(2, 3, 2, 32, 32), torch.rand(2, 4, 2, 32, 32)
+    layer = adapter(coarse, observed)
     assert layer.shape == coarse.shape
     assert 0 < layer.abs().max() < 0.1
     (layer - 1).square().mean().backward()
@@ -93,13 +79,14 @@ def test_control_starts_as_a_layer_that_hardly_shows_and_learns(name: str) -> No
 
 @pytest.mark.parametrize("name", ["flatten", "mlp", "local", "conv"])
 def test_input_is_the_coarse_forecast_or_the_last_frame_too(name: str) -> None:
-    coarse, last = torch.rand(1, 2, 2, 32, 32), torch.rand(1, 2, 32, 32)
+    coarse, observed = torch.rand(1, 2, 2, 32, 32), torch.rand(1, 4, 2, 32, 32)
+    changed = torch.cat([observed[:, :-1], observed[:, -1:] + 1], dim=1)
     seen = {"coarse": False, "coarse+last": True, "auto": name in ("local", "conv")}
     for adapter_input, uses_last in seen.items():
         adapter = adapter_of("taxibj", name, adapter_input=adapter_input, hidden=8, conv_width=8)
-        same = torch.equal(adapter(coarse, last), adapter(coarse, last + 1))
+        same = torch.equal(adapter(coarse, observed), adapter(coarse, changed))
         assert same != uses_last, adapter_input
-    with pytest.raises(ValueError, match=r"call it with \(coarse, last\)"):
+    with pytest.raises(ValueError, match=r"called with \(coarse, observed\)"):
         adapter_of("taxibj", name, adapter_input="coarse+last")(coarse)
 
 
@@ -134,7 +121,7 @@ def test_conv_paints_any_grid_and_each_cell_its_own_pixels(size: tuple[int, int]
 
 
 def test_mlp_refuses_another_grid() -> None:
-    with pytest.raises(GridError, match=r"2×32×33 .* built for 2×32×32"):
+    with pytest.raises(GridError, match=r"2×32×33 .*expected 2×32×32"):
         adapter_of("taxibj", "mlp")(torch.rand(1, 1, 2, 32, 33))
 
 
@@ -151,5 +138,3 @@ def test_nearest_width(wanted: int, width: int) -> None:
 def test_misspelt_adapter_gets_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'flatten'"):
         adapter_of("taxibj", "flaten")
-    with pytest.raises(ConfigError, match="adapter_input is 'last'"):
-        adapter_of("taxibj", "flatten", adapter_input="last")

@@ -10,12 +10,12 @@ import torch
 
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.gaussians.initialization import (
+    anywhere,
     brightest,
     centres_in,
     corners,
     even_grid,
     fill,
-    first_centres,
     salience,
 )
 
@@ -61,7 +61,7 @@ def test_corners_are_those_of_a_rectangle() -> None:
 
 
 def test_a_frame_with_too_few_corners_is_filled_away_from_them() -> None:
-    found = centres_in("corner", 40, square())
+    found = centres_in(corners, 40, square())
     assert found.shape == (40, 2)
     assert len(found.unique(dim=0)) == 40
     assert torch.equal(found[:4], corners(square()[0].double(), 4))
@@ -71,8 +71,8 @@ def test_a_frame_with_too_few_corners_is_filled_away_from_them() -> None:
 
 
 def test_a_flat_frame_and_one_of_few_pixels_still_give_as_many_as_asked() -> None:
-    assert centres_in("corner", 12, torch.ones(1, 8, 8)).unique(dim=0).shape == (12, 2)
-    assert centres_in("color", 12, torch.rand(1, 3, 3)).shape == (12, 2)
+    assert centres_in(corners, 12, torch.ones(1, 8, 8)).unique(dim=0).shape == (12, 2)
+    assert centres_in(brightest, 12, torch.rand(1, 3, 3)).shape == (12, 2)
 
 
 def test_filling_takes_the_farthest_place_first() -> None:
@@ -83,9 +83,9 @@ def test_filling_takes_the_farthest_place_first() -> None:
 
 def test_random_centres_are_uniform_and_follow_the_seed() -> None:
     torch.manual_seed(3)
-    first = first_centres("random", 2000, (8, 8))
+    first = anywhere(2000, (8, 8))
     torch.manual_seed(3)
-    assert torch.equal(first, first_centres("random", 2000, (8, 8)))
+    assert torch.equal(first, anywhere(2000, (8, 8)))
     assert first.abs().max() < 1
     assert first.mean(dim=0).abs().max() < 0.04  # 3 standard errors: 3 / √(3·2000)
     assert torch.allclose(first.std(dim=0), torch.full((2,), 3**-0.5, dtype=torch.float64), atol=0.03)
@@ -97,7 +97,11 @@ def test_gaussians_start_where_init_says(small_predgs: Build, init: str, coords:
     adapter = small_predgs(init=init, coords=coords, gaussians=6)
     frame = torch.rand(2, 12, 20)
     adapter.initialize(frame)
-    expected = even_grid(6, (12, 20)) if init == "grid" else centres_in(init, 6, frame)
+    expected = (
+        even_grid(6, (12, 20))
+        if init == "grid"
+        else centres_in({"corner": corners, "color": brightest}[init], 6, frame)
+    )
     coarse = torch.randn(1, 2, 2, 12, 20)
     found = adapter.gaussians(coarse).coords
     # Absolute coordinates start up to 1e-3 inside the border.
@@ -144,5 +148,5 @@ def test_misspelt_initialisation_gets_a_suggestion(small_predgs: Build) -> None:
 
 
 def test_offset_needs_a_place_to_start_from(small_predgs: Build) -> None:
-    with pytest.raises(ConfigError, match='init "none" gives no place'):
+    with pytest.raises(ConfigError, match=r"model\.init none gives them none"):
         small_predgs(init="none", coords="offset")

@@ -11,22 +11,14 @@ import torch
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.gaussians.control import parameters_of
 from pdr_cli.models.gaussians.local import LocalGS
+from pdr_cli.models.interfaces import Frames
+from tests.models.builders import options
 
 
 def small_local(channels: int = 2, **changes: Any) -> LocalGS:
-    options: dict[str, Any] = {
-        "uses_last": False,
-        "cell_stride": 2,
-        "per_cell": 1,
-        "conv_width": 6,
-        "conv_depth": 2,
-        "kernel_size": "auto",
-        "sigma_min": 0.3,
-        "normalize": "peak",
-        "amplitude": "auto",
-    }
+    table = options(adapter_input="coarse", conv_width=6, kernel_size="auto").model_copy(update=changes)
     torch.manual_seed(0)
-    return LocalGS(channels, **options | changes)
+    return LocalGS(Frames(3, channels, (12, 20)), table)
 
 
 def awake(adapter: LocalGS) -> LocalGS:
@@ -79,18 +71,18 @@ def test_scales_start_at_six_tenths_of_the_spacing() -> None:
 
 @pytest.mark.parametrize("stride", [2, 4])
 def test_a_field_moved_by_whole_cells_moves_the_layer(stride: int) -> None:
-    adapter = awake(small_local(cell_stride=stride, conv_depth=1, uses_last=True, kernel_size=17))
-    coarse, last = torch.rand(1, 2, 2, 64, 72), torch.rand(1, 2, 64, 72)
+    adapter = awake(small_local(cell_stride=stride, conv_depth=1, adapter_input="coarse+last", kernel_size=17))
+    coarse, observed = torch.rand(1, 2, 2, 64, 72), torch.rand(1, 4, 2, 64, 72)
     shift = (stride, 3 * stride)
-    moved = adapter(coarse.roll(shift, dims=(-2, -1)), last.roll(shift, dims=(-2, -1)))
-    layer = adapter(coarse, last).roll(shift, dims=(-2, -1))
+    moved = adapter(coarse.roll(shift, dims=(-2, -1)), observed.roll(shift, dims=(-2, -1)))
+    layer = adapter(coarse, observed).roll(shift, dims=(-2, -1))
     # A pixel knows 3 cells about it, moved Gaussians 1.5 cells on, half a kernel (9) beyond: at stride 4 27 pixels,
     # and the roll brought 12 columns and 4 rows of the other side.
     inner = (..., slice(30, -27), slice(30, -27))
     assert layer[inner].std() > 0.1
     # Centres are in [-1, 1]: single precision places them to 1e-5 of a pixel.
     assert torch.allclose(moved[inner], layer[inner], atol=1e-3)
-    assert not torch.allclose(moved[inner], adapter(coarse, last)[inner], atol=0.1)
+    assert not torch.allclose(moved[inner], adapter(coarse, observed)[inner], atol=0.1)
 
 
 def test_a_gaussian_follows_its_surroundings_alone() -> None:
@@ -129,16 +121,7 @@ def test_width_and_depth_are_those_of_the_convolutions() -> None:
 
 def test_it_has_about_a_twentieth_of_the_papers_parameters() -> None:
     local = LocalGS(
-        2,
-        uses_last=True,
-        cell_stride=2,
-        per_cell=1,
-        conv_width=32,
-        conv_depth=4,
-        kernel_size="auto",
-        sigma_min=0.3,
-        normalize="peak",
-        amplitude="auto",
+        Frames(4, 2, (32, 32)), options(adapter_input="coarse+last", conv_width=32, conv_depth=4, kernel_size="auto")
     )
     # TaxiBJ's: four MLPs 512 → 256 → 300·(2, 2, 1, 2), biases and two amplitude sizes.
     paper = 4 * (512 + 1) * 256 + (256 + 1) * 300 * 7 + 2
@@ -146,8 +129,8 @@ def test_it_has_about_a_twentieth_of_the_papers_parameters() -> None:
 
 
 def test_every_parameter_learns_at_once() -> None:
-    adapter = small_local(uses_last=True)
-    (adapter(torch.rand(1, 2, 2, 12, 16), torch.rand(1, 2, 12, 16)) - 1).square().mean().backward()
+    adapter = small_local(adapter_input="coarse+last")
+    (adapter(torch.rand(1, 2, 2, 12, 16), torch.rand(1, 4, 2, 12, 16)) - 1).square().mean().backward()
     first_step = [name for name, p in adapter.named_parameters() if not p.grad.any()]
     assert first_step == ["amplitude_size"] or first_step == []
 
@@ -167,7 +150,7 @@ def test_half_precision_does_not_reach_the_positions() -> None:
     [
         ({"cell_stride": 3}, "cell_stride is 3"),
         ({"per_cell": 0}, "per_cell is 0"),
-        ({"kernel_size": 8}, "must be odd"),
+        ({"kernel_size": 8}, "expected an odd number"),
         ({"kernel_size": 3}, "raise kernel_size"),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdr_cli import splat
+from pdr_cli import config, splat
 from pdr_cli.errors import ConfigError, GridError
 from pdr_cli.models.gaussians.initialization import even_grid
 from pdr_cli.models.gaussians.predgs import auto_downsample, auto_kernel_size, pooled_plane, pooling
@@ -213,11 +213,11 @@ def test_density_divides_by_the_area_of_a_gaussian(small_predgs: Build) -> None:
 
 
 def test_the_last_frame_is_pooled_beside_the_forecast(small_predgs: Build) -> None:
-    adapter = small_predgs(uses_last=True)
-    coarse, last = coarse_like(adapter), torch.rand(2, 2, 12, 20)
-    both = torch.cat([coarse, last[:, None].expand(2, 3, 2, 12, 20)], dim=2)
+    adapter = small_predgs(adapter_input="coarse+last")
+    coarse, observed = coarse_like(adapter), torch.rand(2, 4, 2, 12, 20)
+    both = torch.cat([coarse, observed[:, -1:].expand(2, 3, 2, 12, 20)], dim=2)
     expected = torch.tanh(adapter.mlp_amplitudes(adapter.pool(both)))
-    assert torch.allclose(adapter.gaussians(coarse, last).amplitudes, expected, atol=1e-6)
+    assert torch.allclose(adapter.gaussians(coarse, observed).amplitudes, expected, atol=1e-6)
 
 
 def test_shapes_follow_the_paper(small_predgs: Build) -> None:
@@ -269,7 +269,7 @@ def test_half_precision_does_not_reach_the_positions(small_predgs: Build) -> Non
 
 
 def test_another_grid_is_refused(small_predgs: Build) -> None:
-    with pytest.raises(GridError, match=r"2×12×21 .* built for 2×12×20"):
+    with pytest.raises(GridError, match=r"2×12×21 .*expected 2×12×20"):
         small_predgs().gaussians(torch.rand(1, 1, 2, 12, 21))
 
 
@@ -277,14 +277,17 @@ def test_another_grid_is_refused(small_predgs: Build) -> None:
     ("wrong", "message"),
     [
         ({"gaussians": 0}, "gaussians is 0"),
-        ({"kernel_size": 8}, "must be odd"),
+        ({"kernel_size": 8}, "expected an odd number"),
         ({"kernel_size": 3}, "raise kernel_size"),
         ({"downsample": 0}, "downsample is 0"),
-        ({"normalize": "peek"}, "Did you mean 'peak'"),
-        ({"amplitude": "sigmod"}, "Did you mean 'sigmoid'"),
-        ({"coords": "offsets"}, "Did you mean 'offset'"),
     ],
 )
 def test_what_cannot_be_rendered_is_refused(small_predgs: Build, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         small_predgs(**wrong)
+
+
+@pytest.mark.parametrize("wrong", ["normalize=peek", "amplitude=sigmod", "coords=offsets", "adapter_input=last"])
+def test_words_that_an_option_does_not_have_are_refused_by_the_preset(wrong: str) -> None:
+    with pytest.raises(ConfigError, match=f"model.{wrong.split('=')[0]}"):
+        config.load("demo", [f"model.{wrong}"])

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from pdr_cli.errors import ConfigError
-from pdr_cli.models.fusion import build_fusion
+from pdr_cli.models.fusion import NoFusion
+from pdr_cli.models.interfaces import Batch
 from pdr_cli.models.pdr import PDR
-from pdr_cli.models.predictors.dmvfn import DMVFN, chances, mix, pyramid_distance, warp
-from pdr_cli.models.registry import build_predictor
+from pdr_cli.models.predictors.dmvfn import DMVFN, mix, probabilities, pyramid_distance, warp
+from tests.models.builders import build_predictor, training_forward
 
 
 def small(channels: int = 1, **changes: Any) -> DMVFN:
@@ -108,7 +109,7 @@ def test_blocks_half_of_which_are_taken() -> None:
     # Shares of 1/2 each: 4 * 0.5 / 4. Shares 0.9 and three of 0.1, 1.2 in all: 2 * 0.9 / 1.2 is cut to 1, 2 * 0.1 / 1.2.
     rates = torch.logit(torch.tensor([[0.5] * 4, [0.9, 0.1, 0.1, 0.1]]))
     expected = torch.tensor([[0.5] * 4, [1, 1 / 6, 1 / 6, 1 / 6]])
-    assert torch.allclose(chances(rates), expected, atol=1e-6)
+    assert torch.allclose(probabilities(rates), expected, atol=1e-6)
 
 
 def test_blocks_are_drawn_in_training_and_chosen_in_evaluation() -> None:
@@ -132,7 +133,7 @@ def test_gradient_of_a_draw_is_that_of_its_chance() -> None:
     routing.rate = torch.nn.Identity()
     weights = torch.arange(6.0)
     (drawn,) = torch.autograd.grad((routing(rates[..., None, None]) * weights).sum(), rates)
-    (meant,) = torch.autograd.grad((chances(rates) * weights).sum(), rates)
+    (meant,) = torch.autograd.grad((probabilities(rates) * weights).sum(), rates)
     assert torch.allclose(drawn, meant)
     assert meant.any()
 
@@ -172,7 +173,7 @@ def test_coarse_blocks_see_flows_in_their_own_pixels() -> None:
 def test_every_parameter_learns() -> None:
     model = small(2, hid_t=32).train()  # in narrower blocks all values may have one sign, so that a PReLU has no slope
     frames = torch.rand(4, 7, 2, 16, 16)
-    forecast, terms = model.training_forecast(frames[:, :4], frames[:, 4:], 0.5)
+    forecast, terms = training_forward(model, frames[:, :4], frames[:, 4:], 0.5)
     (torch.nn.functional.mse_loss(forecast, frames[:, 4:]) + sum(terms.values())).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -186,7 +187,7 @@ def test_the_pyramid_loss_does_not_see_what_is_unknown() -> None:
         other = frames.clone()
         other[:, -1, :, :, columns] += 1  # of the last frame, which is compared but not fed in
         torch.manual_seed(0)  # blocks are taken by chance
-        _, terms = model.training_forecast(frames[:, :3], other[:, 3:], 0.5, known=known)
+        _, terms = training_forward(model, frames[:, :3], other[:, 3:], 0.5, known=known)
         losses.append(float(terms["pyramid_loss"].detach()))
     assert losses[0] == losses[1] != losses[2]
 
@@ -201,7 +202,7 @@ def test_motion_is_learnt() -> None:
 
     before = error()
     for _ in range(40):
-        _, terms = model.train().training_forecast(frames[:, :3], frames[:, 3:], 0.5)
+        _, terms = training_forward(model.train(), frames[:, :3], frames[:, 3:], 0.5)
         optimizer.zero_grad()
         terms["pyramid_loss"].backward()
         optimizer.step()
@@ -217,7 +218,7 @@ def test_training_shows_true_frames() -> None:
     def taught(true: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(1)
         with torch.no_grad():
-            return model.training_forecast(true[:, :3], true[:, 3:], 1.0)[0]
+            return training_forward(model, true[:, :3], true[:, 3:], 1.0)[0]
 
     changed = (taught(frames) - taught(other)).abs().amax(dim=(0, 2, 3, 4)) > 1e-3
     assert changed.tolist() == [False, True, True, False]
@@ -233,7 +234,7 @@ def test_later_blocks_weigh_more_in_the_loss() -> None:
         return [torch.full_like(last, value) for value in (1.0, 2.0, 4.0)]
 
     model.advance = advance
-    forecast, terms = model.training_forecast(torch.zeros(2, 3, 1, 16, 9), torch.zeros(2, 2, 1, 16, 9), 0.0)
+    forecast, terms = training_forward(model, torch.zeros(2, 3, 1, 16, 9), torch.zeros(2, 2, 1, 16, 9), 0.0)
     assert float(terms["pyramid_loss"]) == pytest.approx(6.24)
     assert seen == [(6, 1, 16, 16)]
     assert forecast.shape == (2, 2, 1, 16, 9)
@@ -257,9 +258,9 @@ def test_pyramid_distance_of_a_fine_pattern_is_on_the_first_level() -> None:
 @pytest.mark.parametrize("anchor", ["none", "last"])
 def test_moved_frames_need_no_anchor(anchor: str) -> None:
     frame = torch.rand(1, 1, 1, 16, 16)
-    model = PDR(still(small()), None, build_fusion("none", 1), anchor).eval()
+    model = PDR(still(small()), None, NoFusion(1), anchor).eval()
     with torch.no_grad():
-        assert torch.allclose(model(frame.expand(-1, 3, -1, -1, -1), 2).fused[:, 1:], frame, atol=1e-5)
+        assert torch.allclose(model(Batch(frame.expand(-1, 3, -1, -1, -1), 2)).fused[:, 1:], frame, atol=1e-5)
 
 
 def test_sequences_of_a_batch_do_not_mix() -> None:

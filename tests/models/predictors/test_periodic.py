@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pdr_cli.models.predictors.simvp import RoundConv2d, go_round
-from pdr_cli.models.registry import build_predictor
+from tests.models.builders import build_predictor
 
 Build = Callable[..., Any]
 OPTIONS: dict[str, Any] = {"hid_s": 4, "hid_t": 32, "n_s": 4, "n_t": 3, "mlp_ratio": 2, "drop_path": 0.0}

@@ -10,7 +10,7 @@ import torch
 
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.predictors.predformer import GatedTransformer, PredFormer, over_time, positions
-from pdr_cli.models.registry import build_predictor
+from tests.models.builders import build_predictor
 
 
 def small(**changes: Any) -> PredFormer:
@@ -73,15 +73,6 @@ def test_positions_are_sines_and_cosines() -> None:
     # Width 4: rates 1 and 10000^(-2/4) = 0.01; at place 3 the angles are 3 and 0.03.
     expected = [math.sin(3), math.cos(3), math.sin(0.03), math.cos(0.03)]
     assert positions(5, 4)[3].tolist() == pytest.approx(expected, abs=1e-6)
-
-
-def test_stochastic_depth_leaves_a_branch_out_or_scales_it() -> None:
-    torch.manual_seed(0)
-    block, branch = GatedTransformer(16, 32, 0.25), torch.ones(4000, 1, 1)
-    dropped = block.train().dropped(branch)
-    assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.75])
-    assert float(dropped.mean()) == pytest.approx(1, abs=0.04)  # a standard deviation is 0.009
-    assert torch.equal(block.eval().dropped(branch), branch)
 
 
 def test_parameters_are_counted_by_hand() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import DataError
-from pdr_cli.models.predictors.simvp import pad_to_multiple, rollout
+from pdr_cli.models.layers import pad_to_multiple, rollout
 
 Build = Callable[..., Any]
 
@@ -70,7 +70,7 @@ def test_shell_starts_from_small_truncated_normal_weights(small_tau: Build) -> N
 
 
 def test_wrong_number_of_frames_is_refused(small_tau: Build) -> None:
-    with pytest.raises(DataError, match="4 frames; this model takes 3"):
+    with pytest.raises(DataError, match="4 frames; expected 3"):
         small_tau(in_steps=3)(torch.rand(1, 4, 2, 8, 8))
 
 

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from pdr_cli.errors import DataError
-from pdr_cli.models.fusion import build_fusion
+from pdr_cli.models.fusion import NoFusion
+from pdr_cli.models.interfaces import Batch
+from pdr_cli.models.layers import drop_branch
 from pdr_cli.models.pdr import PDR
 from pdr_cli.models.predictors import wast
-from pdr_cli.models.predictors.wast import Block, WaST, bands, frequency_loss, from_bands
-from pdr_cli.models.registry import build_predictor
+from pdr_cli.models.predictors.wast import WaST, bands, frequency_loss, from_bands
+from tests.models.builders import build_predictor, training_batch, training_forward
 from tests.models.learning import losses_of
 
 
@@ -31,18 +33,18 @@ def test_frames_have_the_shape_of_the_input(shape: tuple[int, ...]) -> None:
 
 
 def test_other_numbers_of_frames_are_refused() -> None:
-    with pytest.raises(DataError, match="has 5 frames; this model takes 4"):
+    with pytest.raises(DataError, match="has 5 frames; expected 4"):
         small()(torch.rand(1, 5, 2, 8, 8))
 
 
 def test_any_horizon_by_feeding_back() -> None:
-    model = PDR(small(3).eval(), None, build_fusion("none", 2)).eval()
+    model = PDR(small(3).eval(), None, NoFusion(1)).eval()
     x = torch.rand(2, 3, 2, 8, 8)
     with torch.no_grad():
-        longest = model(x, 7).fused
+        longest = model(Batch(x, 7)).fused
         assert longest.shape == (2, 7, 2, 8, 8)
-        assert torch.allclose(model(x, 2).fused, longest[:, :2], atol=1e-5)
-        assert torch.allclose(model(longest[:, :3], 3).fused, longest[:, 3:6], atol=1e-5)
+        assert torch.allclose(model(Batch(x, 2)).fused, longest[:, :2], atol=1e-5)
+        assert torch.allclose(model(Batch(longest[:, :3], 3)).fused, longest[:, 3:6], atol=1e-5)
 
 
 def test_every_frame_counts_in_every_frame() -> None:
@@ -116,7 +118,7 @@ def test_frequency_loss_overlooks_low_frequencies() -> None:
 
 def test_frequency_loss_is_minimised_beside_the_frames() -> None:
     model = small().train()
-    forecast, terms = model.training_forecast(torch.rand(2, 4, 2, 8, 8), target := torch.rand(2, 5, 2, 8, 8), 0.5)
+    forecast, terms = training_forward(model, torch.rand(2, 4, 2, 8, 8), target := torch.rand(2, 5, 2, 8, 8), 0.5)
     assert forecast.shape == target.shape
     expected = 0.001 * float(frequency_loss(forecast.detach(), target))
     assert float(terms["frequency_loss"].detach()) == pytest.approx(expected)
@@ -128,7 +130,7 @@ def test_frequency_loss_does_not_see_what_is_unknown() -> None:
     model, x, target = small().train(), torch.rand(2, 4, 2, 8, 8), torch.rand(2, 5, 2, 8, 8)
     known = torch.ones(2, 9, 2, 8, 8, dtype=torch.bool)
     known[..., :3] = False
-    forecast, terms = model.training_forecast(x, target, 0.5, known=known)
+    forecast, terms = training_forward(model, x, target, 0.5, known=known)
     (gradient,) = torch.autograd.grad(terms["frequency_loss"], forecast)
     assert not gradient[..., :3].any()
     assert gradient[..., 3:].any()
@@ -136,11 +138,11 @@ def test_frequency_loss_does_not_see_what_is_unknown() -> None:
 
 @pytest.mark.parametrize("anchor", ["none", "last"])
 def test_training_makes_the_same_forecast(anchor: str) -> None:
-    model = PDR(small(), None, build_fusion("none", 2), anchor)
+    model = PDR(small(), None, NoFusion(1), anchor)
     model.train()
     model.predictor.eval()  # norms as in a forecast
     x, y = torch.rand(2, 4, 2, 8, 8), torch.rand(2, 6, 2, 8, 8)
-    assert torch.allclose(model.rehearse(x, y, 0.5)[0].fused, model(x, 6).fused, atol=1e-6)
+    assert torch.allclose(model(training_batch(x, y, 0.5), "train").fused, model(Batch(x, 6)).fused, atol=1e-6)
 
 
 def test_stochastic_depth_grows_to_the_last_block() -> None:
@@ -151,11 +153,11 @@ def test_stochastic_depth_grows_to_the_last_block() -> None:
 
 def test_stochastic_depth_leaves_a_branch_out_or_scales_it() -> None:
     torch.manual_seed(0)
-    block, branch = Block(2, 5, 2, 0.25), torch.ones(4000, 1, 1, 1)
-    dropped = block.train().dropped(branch)
+    branch = torch.ones(4000, 1, 1, 1)
+    dropped = drop_branch(branch, 0.25, training=True)
     assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert float(dropped.mean()) == pytest.approx(1, abs=0.04)  # a standard deviation is 0.009
-    assert torch.equal(block.eval().dropped(branch), branch)
+    assert drop_branch(branch, 0.25, training=False) is branch
 
 
 def test_parameters_are_as_many_as_published() -> None:

@@ -1,13 +1,17 @@
-"""ConvLSTM (Shi et al., NeurIPS 2015): an LSTM whose products are convolutions, without peepholes, as OpenSTL has it."""
+"""ConvLSTM (Shi et al., NeurIPS 2015): an LSTM with convolutions for products; without peepholes, as in OpenSTL."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, same_conv, zeros
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 FILTER = 5
 FORGET_BIAS = 1.0
@@ -16,11 +20,12 @@ FORGET_BIAS = 1.0
 class ConvLSTM(Recurrent):
     """n_t cells of hid_t channels on patches of 2^(n_s/2) pixels; OpenSTL: 4 of 128, n_s = 2."""
 
-    def __init__(self, channels: int, *, hid_t: int, n_s: int, n_t: int, **_: Any) -> None:
-        super().__init__(patch_size(n_s))
-        inside = channels * self.patch**2
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        hid_t = options.hid_t
+        super().__init__(patch_size(options.n_s))
+        inside = frames.channels * self.patch**2
         self.hidden = hid_t
-        self.cells = nn.ModuleList(ConvLSTMCell(hid_t if i else inside, hid_t) for i in range(n_t))
+        self.cells = nn.ModuleList(ConvLSTMCell(hid_t if i else inside, hid_t) for i in range(options.n_t))
         self.readout = nn.Conv2d(hid_t, inside, 1, bias=False)
 
     def begin(self, frame: Tensor) -> list[tuple[Tensor, Tensor]]:

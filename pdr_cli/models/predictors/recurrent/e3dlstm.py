@@ -1,20 +1,24 @@
-"""E3D-LSTM (Wang et al., ICLR 2019): 3-D convolutions inside the cell, and attention over all cells of the past."""
+"""E3D-LSTM (Wang et al., ICLR 2019): 3-D convolutions inside the cell, and attention over all past cells."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.predictors.recurrent.predrnn import FILTER, FORGET_BIAS
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, patched_grid
 
-WINDOW = 2  # D: frames that a cell sees at once, and the depth of its convolutions (OpenSTL)
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
+
+WINDOW = 2  # D: frames in a cell's input, and the depth of its convolutions (OpenSTL)
 
 
 class Memory(NamedTuple):
-    """The frames before this one, [B, C·p², D − 1, H', W']; states [B, hid_t, D, H', W'] per layer, with all past cells."""
+    """Earlier frames, [B, C·p², D − 1, H', W'], and per layer the states [B, hid_t, D, H', W'] with all past cells."""
 
     frames: Tensor
     h: list[Tensor]
@@ -25,17 +29,16 @@ class Memory(NamedTuple):
 class E3DLSTM(Recurrent):
     """n_t eidetic cells of hid_t channels on patches of 2^(n_s/2) pixels; OpenSTL: 4 of 128 with n_s = 2.
 
-    As in the paper, and unlike OpenSTL: the memory m is passed on, attention compares places channel by channel, and
-    convolutions extend the window by zeros where OpenSTL repeats one result.
+    As in the paper, and unlike OpenSTL, the memory m is passed on, attention compares cells of the grid channel by channel,
+    and convolutions extend the window by zeros (OpenSTL repeats one result).
     """
 
-    def __init__(
-        self, channels: int, *, hid_t: int, n_s: int, n_t: int, size: tuple[int, int] | None, **_: Any
-    ) -> None:
-        super().__init__(patch_size(n_s))
-        inside, grid = channels * self.patch**2, patched_grid("e3dlstm", size, self.patch)
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        hid_t = options.hid_t
+        super().__init__(patch_size(options.n_s))
+        inside, grid = frames.channels * self.patch**2, patched_grid(frames.size, self.patch)
         self.hidden = hid_t
-        self.cells = nn.ModuleList(EideticCell(hid_t if i else inside, hid_t, grid) for i in range(n_t))
+        self.cells = nn.ModuleList(EideticCell(hid_t if i else inside, hid_t, grid) for i in range(options.n_t))
         self.readout = nn.Conv3d(hid_t, inside, (WINDOW, 1, 1), bias=False)
 
     def begin(self, frame: Tensor) -> Memory:
@@ -56,7 +59,7 @@ class E3DLSTM(Recurrent):
 
 
 class EideticCell(nn.Module):
-    """The cell adds to its last value what it recalls from all past ones; m is as in PredRNN."""
+    """The cell adds what it recalls from all past values to its last one; m is as in PredRNN."""
 
     def __init__(self, inputs: int, hidden: int, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -82,8 +85,8 @@ class EideticCell(nn.Module):
 
 
 def recall(gate: Tensor, past: list[Tensor]) -> Tensor:
-    """Every place of the gate [B, hidden, D, H', W'] attends to every place of all past cells (Eq. 2 of the paper)."""
-    # One head, which ONNX's attention must be told of.
+    """Attention of every place of the gate [B, hidden, D, H', W'] to every place of all past cells (Eq. 2 of the paper)."""
+    # An axis for one head, which ONNX's attention requires.
     query = gate.flatten(2).mT[:, None]  # [B, 1, D·H'·W', hidden]
     keys = torch.cat([c.flatten(2) for c in past], dim=2).mT[:, None]  # [B, 1, steps·D·H'·W', hidden]
     found = nn.functional.scaled_dot_product_attention(query, keys, keys, scale=1.0)
@@ -91,7 +94,7 @@ def recall(gate: Tensor, past: list[Tensor]) -> Tensor:
 
 
 class DeepConv(nn.Conv3d):
-    """A convolution over window and grid that keeps both; zeros follow the window where its depth is even."""
+    """A convolution over window and grid that keeps both sizes; zeros follow the window if its depth is even."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, (WINDOW, FILTER, FILTER), padding=(0, FILTER // 2, FILTER // 2), bias=False)

@@ -1,21 +1,25 @@
-"""MAU (Chang et al., NeurIPS 2021): motion-aware units, which attend to what they saw in the last τ steps."""
+"""MAU (Chang et al., NeurIPS 2021): motion-aware units with attention to their states of the last τ steps."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, patched_grid, same_conv
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 FILTER = 5
 REACH = 5  # τ of the paper, here of past steps (OpenSTL)
 
 
 class Memory(NamedTuple):
-    """Per layer the temporal state, and the last temporal and spatial states, oldest first. [B, hid_t, H', W']."""
+    """Per layer the temporal state, and the last temporal and spatial states, oldest first. All [B, hid_t, H', W']."""
 
     temporal: list[Tensor]
     past_temporal: list[list[Tensor]]
@@ -25,23 +29,22 @@ class Memory(NamedTuple):
 class MAU(Recurrent):
     """n_t units of hid_t channels on a grid of 1/2^(n_s/2), between a small encoder and decoder.
 
-    OpenSTL: 4 units of 64 with n_s = 2. Its file also holds two 1×1 convolutions that nothing uses; they are left out.
+    OpenSTL: 4 units of 64 with n_s = 2, and two unused 1×1 convolutions, which are omitted.
     """
 
-    def __init__(
-        self, channels: int, *, hid_t: int, n_s: int, n_t: int, size: tuple[int, int] | None, **_: Any
-    ) -> None:
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        hid_t, n_s = options.hid_t, options.n_s
         super().__init__(1, patch_size(n_s))
-        grid, halvings = patched_grid("mau", size, self.multiple), n_s // 2
+        grid, halvings = patched_grid(frames.size, self.multiple), n_s // 2
         halves = [part for _ in range(halvings) for part in (nn.Conv2d(hid_t, hid_t, 3, 2, 1), nn.LeakyReLU(0.2))]
-        self.encoder = nn.Sequential(nn.Conv2d(channels, hid_t, 1), nn.LeakyReLU(0.2), *halves)
-        self.units = nn.ModuleList(MotionAwareUnit(hid_t, grid) for _ in range(n_t))
+        self.encoder = nn.Sequential(nn.Conv2d(frames.channels, hid_t, 1), nn.LeakyReLU(0.2), *halves)
+        self.units = nn.ModuleList(MotionAwareUnit(hid_t, grid) for _ in range(options.n_t))
         doubles = [
             part
             for _ in range(halvings)
             for part in (nn.ConvTranspose2d(hid_t, hid_t, 3, 2, 1, output_padding=1), nn.LeakyReLU(0.2))
         ]
-        self.decoder = nn.Sequential(*doubles[:-1], nn.Conv2d(hid_t, channels, 1))
+        self.decoder = nn.Sequential(*doubles[:-1], nn.Conv2d(hid_t, frames.channels, 1))
         self.hidden = hid_t
 
     def begin(self, frame: Tensor) -> Memory:
@@ -63,7 +66,7 @@ class MAU(Recurrent):
 
 
 class MotionAwareUnit(nn.Module):
-    """Attention over past temporal states by the likeness of spatial ones, then both states exchange through gates."""
+    """Attention to past temporal states by the similarity of spatial ones, then a gated exchange of both states."""
 
     def __init__(self, hidden: int, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -89,5 +92,5 @@ class MotionAwareUnit(nn.Module):
 
 
 def normed_conv(inputs: int, outputs: int, grid: tuple[int, int]) -> nn.Sequential:
-    """Convolution, then normalisation of all channels and places together, weighted at each."""
+    """Convolution, then normalisation over channels and grid together, with weights for each place."""
     return nn.Sequential(same_conv(inputs, outputs, FILTER, bias=True), nn.LayerNorm([outputs, *grid]))

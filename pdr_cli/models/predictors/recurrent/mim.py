@@ -1,22 +1,26 @@
-"""MIM, memory in memory (Wang et al., CVPR 2019): in place of forget gates, LSTMs that model differences of states."""
+"""MIM, memory in memory (Wang et al., CVPR 2019): LSTMs that model differences of states replace forget gates."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError
+from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.predictors.recurrent.predrnn import FILTER, FORGET_BIAS, SpatiotemporalLSTMCell
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, patched_grid, same_conv, zeros
 
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
+
 
 class Memory(NamedTuple):
-    """All [B, hid_t, H', W'], one for each layer; d and s are of the layers from the second on.
+    """All [B, hid_t, H', W'], one for each layer; d and s for the layers from the second on.
 
-    h and c are hidden states and cells, m visits all layers, d holds (hidden, cell) of the modules for differences
-    (MIM-N) and s the cells of those for what is stationary (MIM-S). `started` is False before the first frame.
+    h and c are hidden states and cells, m passes through all layers, d holds (hidden, cell) of the modules for differences
+    (MIM-N) and s the cells of the modules for stationary parts (MIM-S). `started` is False before the first frame.
     """
 
     h: list[Tensor]
@@ -30,17 +34,16 @@ class Memory(NamedTuple):
 class MIM(Recurrent):
     """A spatiotemporal LSTM and n_t − 1 blocks of hid_t channels on patches of 2^(n_s/2) pixels.
 
-    OpenSTL: 4 layers of 128 with n_s = 2. Its file also holds a 1×1 convolution for each difference that nothing uses,
-    and it cuts gradients between steps inside the blocks; neither is done here.
+    OpenSTL: 4 layers of 128 with n_s = 2, an unused 1×1 convolution for each difference, and gradients cut between steps
+    inside the blocks; the last two are omitted.
     """
 
-    def __init__(
-        self, channels: int, *, hid_t: int, n_s: int, n_t: int, size: tuple[int, int] | None, **_: Any
-    ) -> None:
-        super().__init__(patch_size(n_s))
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        hid_t, n_t = options.hid_t, options.n_t
+        super().__init__(patch_size(options.n_s))
         if n_t < 2:
-            raise ConfigError(f"n_t is {n_t}; the differences that MIM models need 2 layers.")
-        inside, grid = channels * self.patch**2, patched_grid("mim", size, self.patch)
+            raise ConfigError(f"model.n_t is {n_t}", "2 or more layers, whose differences mim models")
+        inside, grid = frames.channels * self.patch**2, patched_grid(frames.size, self.patch)
         self.hidden = hid_t
         self.first = SpatiotemporalLSTMCell(inside, hid_t)
         self.blocks = nn.ModuleList(MIMBlock(hid_t, grid) for _ in range(n_t - 1))
@@ -58,7 +61,7 @@ class MIM(Recurrent):
         after = Memory([x], [c], m, [], [], True)
         change = x - memory.h[0]
         for layer, (block, difference) in enumerate(zip(self.blocks, self.differences, strict=True)):
-            # Before the second frame there is no difference, and its memory stays empty.
+            # The first frame has no difference, so this memory stays empty until the second.
             state = difference(change, *memory.d[layer]) if memory.started else memory.d[layer]
             change = state[0]
             x, c, m, s = block(x, change, memory.h[layer + 1], memory.c[layer + 1], m, memory.s[layer])
@@ -70,7 +73,7 @@ class MIM(Recurrent):
 
 
 class MIMBlock(nn.Module):
-    """A spatiotemporal LSTM whose cell passes through MIM-S, which sees the difference of states, not a forget gate."""
+    """A spatiotemporal LSTM whose cell passes through MIM-S, with the difference of states, instead of a forget gate."""
 
     def __init__(self, hidden: int, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -95,7 +98,7 @@ class MIMBlock(nn.Module):
 
 
 class PeepholeLSTM(nn.Module):
-    """A ConvLSTM whose gates also see its cell, weighted at each place; MIM-N and MIM-S of the paper."""
+    """A ConvLSTM whose gates also read its cell, weighted at each place; MIM-N and MIM-S of the paper."""
 
     def __init__(self, hidden: int, grid: tuple[int, int]) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""PhyDNet (Le Guen and Thome, CVPR 2020): dynamics of a partial differential equation beside a ConvLSTM for the rest.
+"""PhyDNet (Le Guen and Thome, CVPR 2020): dynamics of a partial differential equation, and a ConvLSTM for the residual.
 
-The published model ends in a sigmoid, for pictures in [0, 1]; here the last layer is linear, because fields may be
+The published model ends in a sigmoid, for pictures in [0, 1]; this one ends in a linear layer, because fields may be
 standardised.
 """
 
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError
+from pdr_cli.models.interfaces import Batch, Frames, Terms
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, same_conv, zeros
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 DERIVATIVES = 7  # q: orders of derivative below 7 along each axis, by filters of 7 × 7
 CONV_FILTER = 3
-TEACHING_SPAN = 1 / 3  # of the run, over which targets are fed in ever more rarely (the authors: 334 of 1001 epochs)
+TEACHING_SPAN = 1 / 3  # of the run, over which teacher forcing fades out (the authors: 334 of 1001 epochs)
 
 
 class Memory(NamedTuple):
@@ -37,21 +41,24 @@ class PhyDNet(Recurrent):
 
     moments: Tensor
 
-    def __init__(self, channels: int, *, hid_s: int, hid_t: int, n_s: int, n_t: int, **_: Any) -> None:
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        hid_s, n_s = options.hid_s, options.n_s
         super().__init__(1, patch_size(n_s))
         if n_s > 4:
-            raise ConfigError(f"n_s is {n_s}; PhyDNet's encoder has n_s = 2 (half the grid) or 4 (a quarter).")
+            raise ConfigError(f"model.n_s is {n_s}", "2 (half the grid) or 4 (a quarter) for phydnet")
         latent, last = 2 * hid_s, self.multiple // 2
-        self.encoder = nn.Sequential(down(channels, hid_s, 2), down(hid_s, hid_s, 1), down(hid_s, latent, last))
+        self.encoder = nn.Sequential(down(frames.channels, hid_s, 2), down(hid_s, hid_s, 1), down(hid_s, latent, last))
         self.encode_physical = nn.Sequential(down(latent, latent, 1), down(latent, latent, 1))
         self.encode_residual = nn.Sequential(down(latent, latent, 1), down(latent, latent, 1))
         self.physical = PhyCell(latent)
-        widths = [latent, *[hid_t] * (n_t - 1), latent]
+        widths = [latent, *[options.hid_t] * (options.n_t - 1), latent]
         self.widths = widths[1:]
         self.residual = nn.ModuleList(ConvLSTMCell(a, b) for a, b in itertools.pairwise(widths))
         self.decode_physical = nn.Sequential(up(latent, latent, 1), up(latent, latent, 1))
         self.decode_residual = nn.Sequential(up(latent, latent, 1), up(latent, latent, 1))
-        self.decoder = nn.Sequential(up(latent, hid_s, 2), up(hid_s, hid_s, 1), transposed(hid_s, channels, last))
+        self.decoder = nn.Sequential(
+            up(latent, hid_s, 2), up(hid_s, hid_s, 1), transposed(hid_s, frames.channels, last)
+        )
         self.register_buffer("moments", moment_matrix(DERIVATIVES), persistent=False)
 
     def begin(self, frame: Tensor) -> Memory:
@@ -71,26 +78,26 @@ class PhyDNet(Recurrent):
         decoded = self.decode_physical(physical) + self.decode_residual(h)
         return self.decoder(decoded), Memory(physical, hs, cs)
 
-    def training_terms(self, memory: Memory) -> dict[str, Tensor]:
-        """The moment constraint: filter k of PhyCell is to be the k-th partial derivative, for every channel.
+    def training_terms(self, memory: Memory) -> Terms:
+        """The moment constraint: filter k of PhyCell is the k-th partial derivative, for every channel.
 
         Mean squared difference of a filter's moments from those of the derivative, summed over channels (Eq. 6).
         """
         q = DERIVATIVES
         filters = self.physical.derivatives.weight.double()  # [q², latent, q, q]
         found = self.moments @ filters @ self.moments.T  # of order i down and j across
-        wanted = torch.eye(q * q, dtype=found.dtype, device=found.device).view(q * q, 1, q, q)
-        return {"moments": ((found - wanted) ** 2).mean(dim=(0, 2, 3)).sum().float()}
+        exact = torch.eye(q * q, dtype=found.dtype, device=found.device).view(q * q, 1, q, q)
+        return {"moments": ((found - exact) ** 2).mean(dim=(0, 2, 3)).sum().float()}
 
-    def shown(self, batch: int, in_steps: int, out_steps: int, progress: float, device: torch.device) -> Tensor:
-        """Teacher forcing: in a share of the batches that falls linearly from 1 to 0, all targets are fed in."""
-        taught = torch.rand(1, device=device) < 1 - progress / TEACHING_SPAN
-        observed = taught.new_ones(batch, in_steps)
-        return torch.cat([observed, taught.expand(batch, out_steps - 1)], dim=1)
+    def teacher_mask(self, batch: Batch) -> Tensor:
+        """Teacher forcing: in a share of the batches that falls linearly from 1 to 0, all true frames are fed in."""
+        B, T = batch.observed.shape[:2]
+        forced = torch.rand(1, device=batch.observed.device) < 1 - batch.progress / TEACHING_SPAN
+        return torch.cat([forced.new_ones(B, T), forced.expand(B, batch.steps - 1)], dim=1)
 
 
 class PhyCell(nn.Module):
-    """Prediction by a sum of derivatives, then correction by the frame: h ← h + Φ(h), h ← h + K·(x − h)."""
+    """Prediction from a sum of derivatives, then correction by the frame: h ← h + Φ(h), h ← h + K·(x − h)."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -132,15 +139,15 @@ def down(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 def up(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """The same with a transposed convolution."""
+    """3×3 transposed convolution, GroupNorm, leaky ReLU."""
     return nn.Sequential(transposed(inputs, outputs, stride), norm(outputs), nn.LeakyReLU(0.2))
 
 
 def transposed(inputs: int, outputs: int, stride: int) -> nn.ConvTranspose2d:
-    """3×3, the grid times `stride`."""
+    """3×3 transposed convolution to `stride` times the grid."""
     return nn.ConvTranspose2d(inputs, outputs, 3, stride, 1, output_padding=stride - 1)
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """16 groups, or as many as divide both 16 and the channels."""
+    """GroupNorm of 16 groups, or of the greatest common divisor of 16 and the channels."""
     return nn.GroupNorm(math.gcd(16, channels), channels)

@@ -1,18 +1,22 @@
-"""PredNet (Lotter et al., ICLR 2017): each layer predicts the one below, and only the errors travel upward.
+"""PredNet (Lotter et al., ICLR 2017): each layer predicts the one below, and only the errors are passed upward.
 
-The published model clips the lowest prediction to [0, 1], for pictures; here it is linear, because fields may be
+The published model clips the lowest prediction to [0, 1], for pictures; this one does not, because fields may be
 standardised.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, same_conv
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 
 class Memory(NamedTuple):
@@ -24,14 +28,15 @@ class Memory(NamedTuple):
 
 
 class PredNet(Recurrent):
-    """n_t layers above the pixels, the lowest with hid_s channels and each with twice those below it, half the grid.
+    """n_t layers above the pixels, the lowest with hid_s channels, each with twice the channels and half the grid below it.
 
     OpenSTL: hid_s = 32, n_t = 4. H and W are extended to multiples of 2^n_t.
     """
 
-    def __init__(self, channels: int, *, hid_s: int, n_t: int, **_: Any) -> None:
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        n_t = options.n_t
         super().__init__(1, 2**n_t)
-        self.widths = [channels, *(hid_s * 2**layer for layer in range(n_t))]
+        self.widths = [frames.channels, *(options.hid_s * 2**layer for layer in range(n_t))]
         above = [*self.widths[1:], 0]
         self.lstm = nn.ModuleList(
             same_conv(3 * a + b, 4 * a, 3, bias=True) for a, b in zip(self.widths, above, strict=True)
@@ -51,7 +56,7 @@ class PredNet(Recurrent):
         return after.predicted[0], after
 
     def errors(self, frame: Tensor, predicted: list[Tensor]) -> list[Tensor]:
-        """Where each layer was too high and too low, [B, 2·A_l, H/2^l, W/2^l]; above the lowest, targets are made of them."""
+        """Positive and negative errors of each layer, [B, 2·A_l, H/2^l, W/2^l]; they make the targets of the layer above."""
         found, target = [], frame
         for layer, guess in enumerate(predicted):
             found.append(torch.cat([torch.relu(guess - target), torch.relu(target - guess)], dim=1))
@@ -60,7 +65,7 @@ class PredNet(Recurrent):
         return found
 
     def descend(self, errors: list[Tensor], rs: list[Tensor], cs: list[Tensor]) -> Memory:
-        """Renew representations from the top down by the errors, and predict from them."""
+        """Update the representations from the top down by the errors, and predict from them."""
         after = Memory([], [], [])
         for layer in reversed(range(len(self.widths))):
             seen = [rs[layer], errors[layer]]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pdr_cli.models.interfaces import Batch, Frames, Terms
 from pdr_cli.models.predictors.recurrent.sequence import SAMPLING_SPAN, Recurrent, patch_size, same_conv, zeros
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 FILTER = 5
 FORGET_BIAS = 1.0
@@ -16,7 +20,7 @@ DECOUPLING_WEIGHT = 0.1  # OpenSTL, for TaxiBJ
 
 
 class Memory(NamedTuple):
-    """Per layer the hidden state and the cell, [B, hid_t, H', W'], and the memory m that visits all layers in turn."""
+    """Per layer the hidden state and the cell, [B, hid_t, H', W'], and the memory m that passes through all layers."""
 
     h: list[Tensor]
     c: list[Tensor]
@@ -27,11 +31,12 @@ class Memory(NamedTuple):
 class PredRNN(Recurrent):
     """n_t spatiotemporal LSTMs of hid_t channels on patches of 2^(n_s/2) pixels; OpenSTL: 4 of 128, n_s = 2."""
 
-    def __init__(self, channels: int, *, hid_t: int, n_s: int, n_t: int, **_: Any) -> None:
-        super().__init__(patch_size(n_s))
-        inside = channels * self.patch**2
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        hid_t = options.hid_t
+        super().__init__(patch_size(options.n_s))
+        inside = frames.channels * self.patch**2
         self.hidden = hid_t
-        self.cells = nn.ModuleList(SpatiotemporalLSTMCell(hid_t if i else inside, hid_t) for i in range(n_t))
+        self.cells = nn.ModuleList(SpatiotemporalLSTMCell(hid_t if i else inside, hid_t) for i in range(options.n_t))
         self.readout = nn.Conv2d(hid_t, inside, 1, bias=False)
 
     def begin(self, frame: Tensor) -> Memory:
@@ -49,16 +54,16 @@ class PredRNN(Recurrent):
         return self.readout(x), Memory(hs, cs, m, coupling)
 
     def coupling(self, of_c: Tensor, of_m: Tensor) -> tuple[Tensor, ...]:
-        """How alike what the two memories took in is, where training asks for that."""
+        """How similar the increments of both memories are, if training uses it; nothing here."""
         return ()
 
 
 class PredRNNv2(PredRNN):
-    """PredRNN that is taught to keep its two memories apart, and to look further back than one frame."""
+    """PredRNN trained to keep its two memories apart, and to look further back than one frame."""
 
-    def __init__(self, channels: int, *, hid_t: int, n_s: int, n_t: int, **_: Any) -> None:
-        super().__init__(channels, hid_t=hid_t, n_s=n_s, n_t=n_t)
-        self.adapter = nn.Conv2d(hid_t, hid_t, 1, bias=False)
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        super().__init__(frames, options)
+        self.adapter = nn.Conv2d(options.hid_t, options.hid_t, 1, bias=False)
 
     def coupling(self, of_c: Tensor, of_m: Tensor) -> tuple[Tensor, ...]:
         """|cos| between the increments of c and of m over the grid, mean over channels (Eq. 8 of the TPAMI paper)."""
@@ -67,25 +72,26 @@ class PredRNNv2(PredRNN):
         alike = nn.functional.cosine_similarity(self.adapter(of_c).flatten(2), self.adapter(of_m).flatten(2), dim=2)
         return (alike.abs().mean(),)
 
-    def training_terms(self, memory: Memory) -> dict[str, Tensor]:
+    def training_terms(self, memory: Memory) -> Terms:
         """The decoupling loss, with its weight."""
         return {"decoupling": DECOUPLING_WEIGHT * torch.stack(memory.coupling).mean()} if memory.coupling else {}
 
-    def shown(self, batch: int, in_steps: int, out_steps: int, progress: float, device: torch.device) -> Tensor:
-        """Reverse scheduled sampling: observed frames are hidden at first, half of them; later ones are shown at first.
+    def teacher_mask(self, batch: Batch) -> Tensor:
+        """Reverse scheduled sampling: at first half of the observed frames are hidden, and half of the later ones true.
 
-        Probabilities over the run: both 1/2 for the first half of the span; then that of observed frames rises to 1
-        as an exponential with a fifth of that half, that of later ones falls linearly to 0 (OpenSTL's settings).
+        Probabilities of true frames over the run: 1/2 for the first half of the span; then that of observed frames rises to
+        1, exponentially with a fifth of that half, that of later ones falls linearly to 0 (OpenSTL's settings).
         """
+        (B, T), device = batch.observed.shape[:2], batch.observed.device
         half = SAMPLING_SPAN / 2
-        late = max(0.0, progress / half - 1)  # 0 to 1 over the second half
+        late = max(0.0, batch.progress / half - 1)  # 0 to 1 over the second half
         observed = 1.0 if late > 1 else 1 - 0.5 * math.exp(-5 * late)
-        probability = torch.tensor([observed] * in_steps + [0.5 * max(0.0, 1 - late)] * (out_steps - 1), device=device)
-        return torch.rand(batch, len(probability), device=device) < probability
+        probability = torch.tensor([observed] * T + [0.5 * max(0.0, 1 - late)] * (batch.steps - 1), device=device)
+        return torch.rand(B, len(probability), device=device) < probability
 
 
 class SpatiotemporalLSTMCell(nn.Module):
-    """ST-LSTM: an LSTM along time (c) and one along the layers (m), read out together."""
+    """ST-LSTM: an LSTM along time (c) and one along the layers (m) with a common output."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
@@ -96,7 +102,7 @@ class SpatiotemporalLSTMCell(nn.Module):
         self.mix = nn.Conv2d(2 * hidden, hidden, 1, bias=False)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-        """x: [B, inputs, H', W'], the others [B, hidden, H', W'] → the new h, c, m, and what was added to c and to m."""
+        """x: [B, inputs, H', W'], the others [B, hidden, H', W'] → the new h, c, m, and the increments of c and m."""
         x_c, x_m, x_o = self.conv_x(x).split([3 * h.shape[1], 3 * h.shape[1], h.shape[1]], dim=1)
         h_c, h_o = self.conv_h(h).split([3 * h.shape[1], h.shape[1]], dim=1)
         c, added_c = remember(c, x_c + h_c)
@@ -107,7 +113,7 @@ class SpatiotemporalLSTMCell(nn.Module):
 
 
 def remember(memory: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
-    """f·memory + i·g from the gates before their activations, [B, 3·hidden, H', W'], and i·g alone."""
+    """f·memory + i·g and i·g, from the gates before their activations, [B, 3·hidden, H', W']."""
     i, f, g = gates.chunk(3, dim=1)
     added = torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(f + FORGET_BIAS) * memory + added, added

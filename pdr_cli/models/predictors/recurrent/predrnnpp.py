@@ -1,15 +1,19 @@
-"""PredRNN++ (Wang et al., ICML 2018): causal LSTMs, and a gradient highway from step to step."""
+"""PredRNN++ (Wang et al., ICML 2018): causal LSTMs, and a gradient highway between steps."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError
+from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.predictors.recurrent.predrnn import FILTER, FORGET_BIAS, remember
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, same_conv, zeros
+
+if TYPE_CHECKING:
+    from pdr_cli.config import ModelConfig
 
 HIGHWAY_INIT = 0.001  # half the range of the highway's first weights (OpenSTL)
 
@@ -26,11 +30,14 @@ class Memory(NamedTuple):
 class PredRNNpp(Recurrent):
     """n_t causal LSTMs of hid_t channels on patches of 2^(n_s/2) pixels; OpenSTL: 4 of 128, n_s = 2."""
 
-    def __init__(self, channels: int, *, hid_t: int, n_s: int, n_t: int, **_: Any) -> None:
-        super().__init__(patch_size(n_s))
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        hid_t, n_t = options.hid_t, options.n_t
+        super().__init__(patch_size(options.n_s))
         if n_t < 2:
-            raise ConfigError(f"n_t is {n_t}; the gradient highway lies between the first two layers, so 2 are needed.")
-        inside = channels * self.patch**2
+            raise ConfigError(
+                f"model.n_t is {n_t}", "2 or more layers, with the gradient highway between the first two"
+            )
+        inside = frames.channels * self.patch**2
         self.hidden = hid_t
         self.cells = nn.ModuleList(CausalLSTMCell(hid_t if i else inside, hid_t) for i in range(n_t))
         self.highway = GradientHighway(hid_t)
@@ -80,7 +87,7 @@ class CausalLSTMCell(nn.Module):
 
 
 class GradientHighway(nn.Module):
-    """z ← u·p + (1 − u)·z: a state that gradients pass through quickly."""
+    """z ← u·p + (1 − u)·z: a state with a short path for gradients."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()

@@ -1,29 +1,28 @@
-"""What every frame-by-frame predictor shares: patches, the unrolling in time, and how it is taught."""
+"""What the recurrent predictors share: patches, unrolling in time, and training."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError
-from pdr_cli.models.predictors.simvp import pad_to_multiple, where_known
+from pdr_cli.models.interfaces import Batch, Predictor, Terms, target_of
+from pdr_cli.models.layers import pad_to_multiple, where_known
 
-# OpenSTL stops showing true frames after 50,000 of the 63,900 steps that TaxiBJ's 50 epochs have.
+# OpenSTL stops feeding in true frames after 50,000 of the 63,900 steps that TaxiBJ's 50 epochs have.
 SAMPLING_SPAN = 0.78
 
 
-class Recurrent(nn.Module, ABC):
-    """A predictor that takes one frame, updates its memory and gives the next frame, over any number of steps.
+class Recurrent(Predictor):
+    """A predictor that reads one frame, updates its memory and predicts the next frame, for any number of steps.
 
     Args:
         patch: p, side of the squares of pixels that become channels of one cell: [C, H, W] → [C·p², H/p, W/p].
-        multiple: what H and W are extended to a multiple of; default p.
+        multiple: H and W are extended to multiples of this; default p.
     """
-
-    any_horizon = True
 
     def __init__(self, patch: int, multiple: int | None = None) -> None:
         super().__init__()
@@ -38,66 +37,59 @@ class Recurrent(nn.Module, ABC):
     def step(self, frame: Tensor, memory: Any) -> tuple[Tensor, Any]:
         """The next frame and the memory after this one; frames are [B, C·p², H', W']."""
 
-    def training_terms(self, memory: Any) -> dict[str, Tensor]:
-        """What training minimises beside the loss of the frames, given the memory at the end."""
+    def training_terms(self, memory: Any) -> Terms:
+        """Loss terms of the memory at the end of a training sequence."""
         return {}
 
-    def shown(self, batch: int, in_steps: int, out_steps: int, progress: float, device: torch.device) -> Tensor:
-        """Which frames are true when they are fed in, the others being the model's own. [B, T + τ − 1], bool.
+    def teacher_mask(self, batch: Batch) -> Tensor:
+        """True where the network's input is the true frame, False where it is its own. [B, T + τ − 1].
 
-        Scheduled sampling (Bengio et al. 2015): all observed frames, and later ones with a probability that falls
+        Scheduled sampling (Bengio et al. 2015): all observed frames are true, later ones with a probability that falls
         linearly from 1 to 0.
         """
-        later = torch.rand(batch, out_steps - 1, device=device) < 1 - progress / SAMPLING_SPAN
-        return torch.cat([later.new_ones(batch, in_steps), later], dim=1)
+        B, T = batch.observed.shape[:2]
+        later = torch.rand(B, batch.steps - 1, device=batch.observed.device) < 1 - batch.progress / SAMPLING_SPAN
+        return torch.cat([later.new_ones(B, T), later], dim=1)
 
-    def forward(self, x: Tensor, steps: int | None = None, anchored: bool = False) -> Tensor:
-        """The frames that follow: x: [B, T, C, H, W] → [B, steps, C, H, W], default T of them.
-
-        With `anchored`, each step gives the change since the last observed frame.
-        """
+    def forward(
+        self,
+        x: Tensor,
+        steps: int | None = None,
+        anchored: bool = False,
+        covariates: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """See `Predictor.forward`; `anchored`: each step gives the change since the last observed frame."""
         T, H, W = x.shape[1], *x.shape[-2:]
         frames, _ = self.unroll(self.fold(x), T, steps or T, None, anchored)
         return self.unfold(frames[:, T - 1 :], H, W)
 
-    def training_forecast(
-        self, x: Tensor, target: Tensor, progress: float, anchored: bool = False, known: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The forecast as it is made in training, and what is minimised beside its loss.
+    def training_forward(self, batch: Batch, anchored: bool = False) -> tuple[Tensor, Terms]:
+        """The forecast with teacher forcing as in `teacher_mask`, and the predictor's loss terms.
 
-        Some true frames stand in for the model's own as `shown` says, and what it made of the observed frames
-        counts as much as each forecast frame does.
-
-        Args:
-            x: [B, T, C, H, W], observed.
-            target: [B, τ, C, H, W].
-            progress: share of the training that is done.
-            anchored: as in `forward`.
-            known: [B, T + τ, C, H, W], True where the data have values, which are filled elsewhere; None: everywhere.
-
-        Returns:
-            [B, τ, C, H, W], and terms by name.
+        What the network predicts for observed frames counts as much as each forecast frame ("observed_loss").
         """
-        (B, T, _, H, W), steps = x.shape, target.shape[1]
-        shown = self.shown(B, T, steps, progress, x.device)
-        folded, memory = self.unroll(self.fold(torch.cat([x, target], dim=1)), T, steps, shown, anchored)
+        x, known = batch.observed, batch.known
+        _, T, _, H, W = x.shape
+        true = self.fold(torch.cat([x, target_of(batch)], dim=1))
+        folded, memory = self.unroll(true, T, batch.steps, self.teacher_mask(batch), anchored)
         frames = self.unfold(folded, H, W)
         terms = self.training_terms(memory)
         if T > 1:
             made = where_known(frames[:, : T - 1], x[:, 1:], None if known is None else known[:, 1:T])
-            terms["observed_loss"] = (T - 1) / steps * nn.functional.mse_loss(made, x[:, 1:])
+            terms["observed_loss"] = (T - 1) / batch.steps * nn.functional.mse_loss(made, x[:, 1:])
         return frames[:, T - 1 :], terms
 
     def unroll(
-        self, true: Tensor, in_steps: int, out_steps: int, shown: Tensor | None, anchored: bool
+        self, true: Tensor, in_steps: int, steps: int, mask: Tensor | None, anchored: bool
     ) -> tuple[Tensor, Any]:
-        """One frame after the other, from the second observed one to the last forecast one.
+        """Predict frame by frame, from the second observed frame to the last forecast one.
 
         Args:
-            true: [B, T or T + τ, C·p², H', W'], the latter only with `shown`.
+            true: [B, T, C·p², H', W'], or with `mask` [B, T + τ, C·p², H', W'].
             in_steps: T.
-            out_steps: τ.
-            shown: [B, T + τ − 1], see `shown`; None: all observed frames and no other.
+            steps: τ.
+            mask: [B, T + τ − 1], see `teacher_mask`; None: the observed frames are true, all others the network's own.
             anchored: as in `forward`.
 
         Returns:
@@ -106,9 +98,9 @@ class Recurrent(nn.Module, ABC):
         memory = self.begin(true[:, 0])
         latest = anchor = true[:, 0]
         frames = []
-        for t in range(in_steps + out_steps - 1):
-            if shown is not None and t > 0:
-                frame = torch.where(shown[:, t, None, None, None], true[:, t], latest)
+        for t in range(in_steps + steps - 1):
+            if mask is not None and t > 0:
+                frame = torch.where(mask[:, t, None, None, None], true[:, t], latest)
             else:
                 frame = true[:, t] if t < in_steps else latest
             anchor = frame if t < in_steps else anchor
@@ -128,20 +120,18 @@ class Recurrent(nn.Module, ABC):
 
 
 def patch_size(n_s: int) -> int:
-    """The side of a patch on the grid that n_s encoder units would leave: 2^(n_s/2)."""
+    """Side of a patch, 2^(n_s/2): the grid of patches is the one that n_s encoder units would leave.
+
+    Raises:
+        ConfigError: n_s is not even.
+    """
     if n_s < 2 or n_s % 2:
-        raise ConfigError(f"n_s is {n_s}; it must be 2 or another even number.")
+        raise ConfigError(f"model.n_s is {n_s}", "2 or another even number")
     return 2 ** (n_s // 2)
 
 
-def patched_grid(name: str, size: tuple[int, int] | None, multiple: int) -> tuple[int, int]:
-    """(H', W') for predictors whose weights belong to places.
-
-    Raises:
-        ConfigError: no size is given.
-    """
-    if size is None:
-        raise ConfigError(f"{name} has weights for each place of the grid; it cannot be built without size=(H, W).")
+def patched_grid(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """(H', W') of frames (H, W), for predictors with weights for each cell."""
     return -(-size[0] // multiple), -(-size[1] // multiple)
 
 

@@ -49,7 +49,7 @@ class InceptionUnit(nn.Module):
         groups = GROUPS if half % GROUPS == 0 else 1
         if outputs % groups:
             raise ConfigError(
-                f"in_steps · hid_s is {outputs}; simvp convolves in {groups} groups, so it must be a multiple of {groups}."
+                f"in_steps · hid_s is {outputs}", f"a multiple of {groups}, the groups of simvp's convolutions"
             )
         self.conv1 = nn.Conv2d(inputs, half, 1)
         self.layers = nn.ModuleList(branch(half, outputs, k, groups) for k in KERNEL_SIZES)

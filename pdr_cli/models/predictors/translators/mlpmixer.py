@@ -26,7 +26,9 @@ class MixerBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = to_tokens(x)
         if tokens.shape[1] != self.tokens:
-            raise DataError(f"The latent plane has {tokens.shape[1]} places; this model was built for {self.tokens}.")
+            raise DataError(
+                f"the latent plane has {tokens.shape[1]} cells", f"{self.tokens}, which the model was built for"
+            )
         mixed = self.mlp_tokens(self.norm1(tokens).transpose(1, 2)).transpose(1, 2)
         tokens = tokens + self.drop_path(mixed)
         tokens = tokens + self.drop_path(self.mlp_channels(self.norm2(tokens)))
@@ -35,7 +37,7 @@ class MixerBlock(nn.Module):
 
 def mlpmixer_translator(options: TranslatorOptions) -> MetaFormer:
     """The MLP-Mixer translator; its weights belong to one grid."""
-    rows, columns = options.require_grid("mlpmixer").latent
+    rows, columns = options.grid.latent
 
     def block(plan: StagePlan) -> MixerBlock:
         return MixerBlock(plan.inputs, options.hidden(plan.inputs), plan.drop_path, rows * columns)

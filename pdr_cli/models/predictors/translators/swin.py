@@ -60,7 +60,7 @@ class SwinBlock(nn.Module):
         B, rows, columns, _ = h.shape
         w = self.window
         if rows % w or columns % w:
-            raise DataError(f"The latent plane is {rows} x {columns}; this model takes multiples of its window, {w}.")
+            raise DataError(f"the latent plane is {rows} x {columns}", f"multiples of the model's window, {w}")
         if self.shift:
             h = h.roll((-self.shift, -self.shift), dims=(1, 2))
         windows = h.unflatten(2, (-1, w)).unflatten(1, (-1, w)).transpose(2, 3)  # [B, H'/w, W'/w, w, w, d]
@@ -87,8 +87,9 @@ def check_grid(grid: Grid) -> int:
         return window
     near = " or ".join(f"{h} x {w}" for h, w in nearest_grids(grid))
     raise ConfigError(
-        f"swin needs a latent plane tiled by windows of {window} x {window}, and frames of {grid.size[0]} x "
-        f"{grid.size[1]} give {rows} x {columns}; {near} would do, or take another backbone."
+        f"swin needs a latent plane tiled by windows of {window} x {window}, and frames of {grid.size[0]} x {grid.size[1]} "
+        f"give {rows} x {columns}",
+        way_out=f"use frames of {near}, or another --backbone",
     )
 
 
@@ -107,7 +108,7 @@ def nearest_grids(grid: Grid) -> list[tuple[int, int]]:
 def swin_translator(options: TranslatorOptions) -> MetaFormer:
     """The Swin translator; widths are multiples of 8, and the grid's latent sides of the window."""
     options.check_widths("swin")
-    window = check_grid(options.require_grid("swin"))
+    window = check_grid(options.grid)
 
     def block(plan: StagePlan) -> SwinBlock:
         shift = window // 2 if plan.stage % 2 else 0

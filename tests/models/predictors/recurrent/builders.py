@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from pdr_cli.models.predictors.recurrent import Recurrent
-from pdr_cli.models.registry import build_predictor
+from pdr_cli.models.predictors.recurrent.sequence import Recurrent
+from tests.models.builders import build_predictor
 
 SIZE = (9, 10)  # no multiple of any patch
 

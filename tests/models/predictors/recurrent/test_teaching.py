@@ -6,11 +6,16 @@ import pytest
 import torch
 
 from pdr_cli.errors import ConfigError
+from pdr_cli.models.interfaces import Batch
 from pdr_cli.models.predictors.recurrent import phydnet, predrnn
 from pdr_cli.models.predictors.recurrent.e3dlstm import DeepConv, recall
+from tests.models.builders import training_forward
 from tests.models.predictors.recurrent.builders import small, travelling_waves
 
-CPU = torch.device("cpu")
+
+def empty(batch: int, in_steps: int, steps: int, progress: float) -> Batch:
+    """A batch whose sizes and progress matter only."""
+    return Batch(torch.zeros(batch, in_steps, 1, 1, 1), steps, progress=progress)
 
 
 def test_decoupling_is_zero_for_increments_without_likeness_and_one_for_parallel_ones() -> None:
@@ -29,7 +34,7 @@ def test_decoupling_is_measured_in_training_alone() -> None:
     model, frames = small("predrnnv2"), travelling_waves(5)
     for mode, expected in ((model.train, True), (model.eval, False)):
         mode()
-        _, terms = model.training_forecast(frames[:, :3], frames[:, 3:], 1.0)
+        _, terms = training_forward(model, frames[:, :3], frames[:, 3:], 1.0)
         assert ("decoupling" in terms) is expected
 
 
@@ -40,13 +45,13 @@ def test_decoupling_falls_when_it_is_trained(monkeypatch: pytest.MonkeyPatch) ->
         model, frames = small("predrnnv2").train(), travelling_waves(5)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
         for _ in range(8):
-            forecast, terms = model.training_forecast(frames[:, :3], frames[:, 3:], 1.0)
+            forecast, terms = training_forward(model, frames[:, :3], frames[:, 3:], 1.0)
             loss = torch.nn.functional.mse_loss(forecast, frames[:, 3:]) + terms["decoupling"]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         monkeypatch.setattr(predrnn, "DECOUPLING_WEIGHT", 1.0)
-        _, terms = model.training_forecast(frames[:, :3], frames[:, 3:], 1.0)
+        _, terms = training_forward(model, frames[:, :3], frames[:, 3:], 1.0)
         last[weight] = float(terms["decoupling"].detach())
     assert last[1.0] < 0.8 * last[0.0]
 
@@ -57,7 +62,7 @@ def test_reverse_sampling_hides_observed_frames_at_first() -> None:
     # Three quarters of the span: 1 - exp(-2.5)/2 = 0.959 of observed frames, 1/4 of later ones. 2000 x 4 and 2000 x 2
     # draws: a standard deviation below 0.008.
     for progress, early, late in ((0.0, 0.5, 0.5), (0.39, 0.5, 0.5), (0.585, 0.959, 0.25), (1.0, 1.0, 0.0)):
-        shown = model.shown(2000, 4, 3, progress, CPU).float()
+        shown = model.teacher_mask(empty(2000, 4, 3, progress)).float()
         assert shown.shape == (2000, 6)
         assert float(shown[:, :4].mean()) == pytest.approx(early, abs=0.03)
         assert float(shown[:, 4:].mean()) == pytest.approx(late, abs=0.03)
@@ -65,12 +70,12 @@ def test_reverse_sampling_hides_observed_frames_at_first() -> None:
 
 def test_the_first_frame_is_never_hidden() -> None:
     model, frames = small("predrnnv2").train(), travelling_waves(3)
-    model.shown = lambda batch, T, steps, progress, device: torch.zeros(batch, T + steps - 1, dtype=torch.bool)
+    model.teacher_mask = lambda batch: torch.zeros(2, 2, dtype=torch.bool)
     changed = frames.clone()
     changed[:, 1] += 1
     with torch.no_grad():
         first, other, moved = (
-            model.training_forecast(x[:, :2], frames[:, 2:], 0.0)[0] for x in (frames, changed, frames + 1)
+            training_forward(model, x[:, :2], frames[:, 2:], 0.0)[0] for x in (frames, changed, frames + 1)
         )
     assert torch.allclose(first, other, atol=1e-6), "the second is hidden"
     assert not torch.allclose(first, moved, atol=1e-4)
@@ -104,12 +109,12 @@ def test_moment_constraint_vanishes_for_exact_derivatives_alone() -> None:
 def test_teacher_forcing_is_for_a_whole_batch_or_none() -> None:
     model = small("phydnet")
     torch.manual_seed(0)
-    draws = torch.stack([model.shown(3, 2, 4, 1 / 6, CPU) for _ in range(400)])  # half of the span: 1/2
+    draws = torch.stack([model.teacher_mask(empty(3, 2, 4, 1 / 6)) for _ in range(400)])  # half of the span: 1/2
     assert draws[:, :, :2].all()
     later = draws[:, :, 2:].flatten(1)
     assert (later.all(dim=1) == later.any(dim=1)).all()
     assert float(later.float().mean()) == pytest.approx(0.5, abs=0.1)
-    assert not model.shown(3, 2, 4, 1 / 3, CPU)[:, 2:].any()
+    assert not model.teacher_mask(empty(3, 2, 4, 1 / 3))[:, 2:].any()
 
 
 def test_phydnet_knows_two_depths() -> None:

@@ -1,0 +1,71 @@
+"""Operations that predictors and adapters share. All are differentiable and deterministic on GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def rollout(predictor: Callable[[Tensor], Tensor], x: Tensor, steps: int, anchored: bool = False) -> Tensor:
+    """The first `steps` frames of a predictor, which is fed its own forecast where one pass gives fewer.
+
+    Gradients flow through every pass. x: [B, T, C, H, W] → [B, steps, C, H, W].
+
+    Args:
+        predictor: [B, T, C, H, W] → frames that follow, as many as it gives.
+        x: observed.
+        steps: frames to forecast.
+        anchored: the output of a pass is the change since the last frame of its input.
+    """
+
+    def one_pass(seen: Tensor) -> Tensor:
+        return seen[:, -1:] + predictor(seen) if anchored else predictor(seen)
+
+    in_steps = x.shape[1]
+    frames = one_pass(x)
+    while frames.shape[1] < steps:
+        latest = torch.cat([x, frames], dim=1)[:, -in_steps:]
+        frames = torch.cat([frames, one_pass(latest)], dim=1)
+    return frames[:, :steps]
+
+
+def pad_to_multiple(frames: Tensor, multiple: int, periodic: bool = False) -> Tensor:
+    """Frames [P, C, H, W] extended at the bottom and right until H and W are multiples.
+
+    `periodic` frames are continued to the right by their first columns.
+    """
+    frames = extend(frames, -2, -frames.shape[-2] % multiple)
+    extra = -frames.shape[-1] % multiple
+    if periodic and extra:
+        return torch.cat([frames, frames[..., :extra]], -1)
+    return extend(frames, -1, extra)
+
+
+def extend(frames: Tensor, dim: int, extra: int) -> Tensor:
+    """`extra` further places at the end of `dim`: reflected without the edge, or the edge repeated if `dim` is too short.
+
+    Concatenated, because the gradient of `nn.functional.pad` is not deterministic on GPUs.
+    """
+    if extra == 0:
+        return frames
+    length = frames.shape[dim]
+    if extra < length:
+        tail = frames.narrow(dim, length - 1 - extra, extra).flip(dim)
+    else:
+        tail = frames.narrow(dim, length - 1, 1).repeat_interleave(extra, dim)
+    return torch.cat([frames, tail], dim)
+
+
+def where_known(pred: Tensor, target: Tensor, known: Tensor | None) -> Tensor:
+    """`pred`, replaced by `target` where values are missing, so that their difference and its gradient are 0 there."""
+    return pred if known is None else torch.where(known, pred, target)
+
+
+def drop_branch(branch: Tensor, probability: float, training: bool) -> Tensor:
+    """Stochastic depth: in training, a sample's branch [B, ...] is 0 with this probability, else divided by the rest."""
+    if not (training and probability):
+        return branch
+    keep = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= probability
+    return branch * keep / (1 - probability)
