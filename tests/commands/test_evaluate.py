@@ -225,7 +225,7 @@ def test_efficiency_says_what_a_model_costs(weather: Path, weather_run: Path, mo
     monkeypatch.setattr(efficiency, "WARM_UP", 1)
     document = json.loads(pdr("evaluate", weather, "-m", weather_run, "--efficiency", "--json").out)
     cost = document["efficiency"]["run"]
-    network = pdr_cli.load(weather_run).network
+    network = pdr_cli.load(weather_run).loaded.network
     assert cost["parameters"] == sum(p.numel() for p in network.parameters())
     assert cost["flops"] == 2 * cost["macs"]
     assert cost["frames_per_second"] == pytest.approx(4 * cost["sequences_per_second"])
@@ -255,7 +255,7 @@ def test_the_published_convention_is_labelled_and_scores_on_its_own_scale(traffi
         ["mse", "mae", "ssim", "psnr"],
         "1",
     )
-    scale = pdr_cli.load(traffic_run).card.scaling.scale
+    scale = pdr_cli.load(traffic_run).loaded.card.scaling.scale
     by_channel = [
         ours["scores"]["run"][f"mse:{c}"]["overall"] / s**2 for c, s in zip(("inflow", "outflow"), scale, strict=True)
     ]
@@ -339,7 +339,7 @@ def test_the_published_protocol_scales_each_part_by_itself(weather: Path, weathe
     assert document["n_windows"] == 24 - 8 + 1
     errors = [(frames[i + 4 : i + 8] - frames[i + 3]) ** 2 for i in range(17)]
     # Standardised by the test's sd and brought back by the training's: errors grow by the ratio of the two.
-    ratio = pdr_cli.load(weather_run).card.scaling.scale[0] / frames.std()
+    ratio = pdr_cli.load(weather_run).loaded.card.scaling.scale[0] / frames.std()
     wanted = np.mean(errors) * ratio**2
     assert document["scores"]["persistence"]["mse"]["overall"] == pytest.approx(wanted, rel=1e-4)
     refused = pdr("evaluate", weather, "-m", weather_run, "--protocol", "openstl", "--split", "all")
