@@ -13,7 +13,7 @@ from pathlib import Path
 from pdr_cli.commands import tables
 from pdr_cli.data import formats, kinds
 from pdr_cli.errors import InputNotFoundError, UsageError
-from pdr_cli.system import atomic, locks
+from pdr_cli.system import atomic
 from pdr_cli.system.logs import log, progress
 from pdr_cli.verification import cards, cases, evaluation, scores, sources, task
 from pdr_cli.verification.evaluation import Options, Result
@@ -87,11 +87,8 @@ def run(arguments: Sequence[str], request: Request) -> None:
     """Score; see `pdr evaluate --help` for the options."""
     paths = formats.find_inputs(arguments)
     _check(request, paths)
-    found = sources.find(request.models, request.reading)
-    with locks.inputs_in_use(paths):
-        series = sources.truth(paths, request.reading, found)
-    files = found.read_files(series[0])
-    chosen = task.build(found.models, files, series, request.split, request.steps, request.protocol)
+    split, steps, protocol = request.split, request.steps, request.protocol
+    chosen = sources.task_of(paths, request.models, request.reading, split=split, steps=steps, protocol=protocol)
     with progress("evaluating") as bar:
         result = _as_typed(evaluation.evaluate(chosen, request.options, bar), paths)
     _write(result, chosen, request)
