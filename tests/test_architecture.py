@@ -227,7 +227,6 @@ def test_files_are_short() -> None:
     assert {n: c for n, c in lines.items() if c > (LONGEST_APP if n == "app.py" else LONGEST_FILE)} == {}
 
 
-@pytest.mark.xfail(reason="rooms that are still being moved")
 def test_models_agree_on_interfaces_not_on_names() -> None:
     """`getattr` on another model's attribute is a contract that nobody declared."""
     for path in (PACKAGE / "models").rglob("*.py"):

@@ -9,7 +9,7 @@ WINDOW, SIGMA = 11, 1.5  # the Gaussian window of Wang et al. 2004
 
 
 def ssim(pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
-    """Structural similarity of each frame, averaged over channels and over windows that lie wholly inside.
+    """Structural similarity of each frame, averaged over channels and over the windows inside the frame.
 
     [..., C, H, W] → [...], at most 1; arguments as for `ssim_map`.
     """
@@ -19,14 +19,14 @@ def ssim(pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
 def ssim_map(pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
     """Structural similarity of every window: [..., C, H, W] → [..., C, H − k + 1, W − k + 1].
 
-    Frames below 22 pixels take a window of at most half their shorter side.
+    The window is 11 pixels wide, and at most half the shorter side of a frame.
 
     Args:
         pred: the forecast.
-        target: what it should be.
+        target: the truth.
         data_range: [C], the span of each channel in the units of `target`, which scales the two stabilising constants.
     """
-    # Variances are differences of large numbers: half precision would leave nothing of them.
+    # Variances are differences of large numbers, which half precision cannot hold.
     with torch.autocast(pred.device.type, enabled=False):
         dtype = torch.promote_types(torch.promote_types(pred.dtype, target.dtype), torch.float32)
         x, y, span = pred.to(dtype), target.to(dtype), data_range.to(pred.device, dtype)[:, None, None]
@@ -41,7 +41,7 @@ def ssim_map(pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
 def window_means(x: Tensor) -> Tensor:
     """Gaussian-weighted means over windows inside the frame. [..., H, W] → [..., H − k + 1, W − k + 1].
 
-    As two products with banded matrices: on CPUs an order of magnitude faster than a one-channel convolution.
+    Computed as two products with banded matrices: on CPUs ten times faster than a one-channel convolution.
     """
     H, W = x.shape[-2:]
     weights = gaussian_window(window_size(H, W)).to(x)
@@ -49,22 +49,24 @@ def window_means(x: Tensor) -> Tensor:
 
 
 def window_size(H: int, W: int) -> int:
-    """11, or the largest odd number up to half the shorter side, 3 at least where 3 fit."""
+    """Side of the window: 11, or the largest odd number up to half the shorter side, at least 3 where 3 fit."""
     shorter = min(H, W)
     half = (shorter // 2 - 1) // 2 * 2 + 1
     return min(WINDOW, max(half, 3 if shorter >= 3 else 1))
 
 
 def gaussian_window(size: int) -> Tensor:
-    """[size], summing to 1."""
+    """Gaussian weights with sum 1: [size]."""
     offset = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     weights = torch.exp(-0.5 * (offset / SIGMA) ** 2)
     return weights / weights.sum()
 
 
 def band(weights: Tensor, length: int) -> Tensor:
-    """The matrix that takes the weighted mean at every place the window fits. [length − k + 1, length]."""
+    """The matrix of weighted means at every position of the window. [length − k + 1, length]."""
     places = length - len(weights) + 1
     matrix = weights.new_zeros(places, length + 1)
     matrix[:, : len(weights)] = weights
-    return matrix.flatten()[: places * length].view(places, length)  # rows one short: each starts one further
+    return matrix.flatten()[: places * length].view(
+        places, length
+    )  # rows are one short, so each starts one place further right

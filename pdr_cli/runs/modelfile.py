@@ -37,6 +37,7 @@ FORMAT_VERSION = 4
 KINDS_OF_FORMATS = {"netcdf": "weather", "hdf5": "traffic", "npz": "traffic", "video": "video"}
 FOREIGN = (".pth", ".pt", ".ckpt")  # weights of other programs
 CLIMATOLOGY = "climatology"
+DTYPES = {"F32": "<f4", "F64": "<f8"}  # of coefficients, as safetensors names them
 NETWORK = "network."
 
 
@@ -155,10 +156,7 @@ def side_of(series: Series, dim: str) -> Side | None:
 
 
 def frames_of(config: Config, channels: int, size: tuple[int, int], x: Side | None) -> Frames:
-    """The frames that a network is built for, of data with this coordinate along x.
-
-    They are periodic by `model.periodic`, or with "auto" where the longitudes are a full circle.
-    """
+    """The frames that a network is built for, of data with this coordinate along x."""
     from pdr_cli.models.interfaces import Frames
 
     return Frames(config.data.in_steps, channels, (size[0], size[1]), grid.is_periodic(config.model.periodic, x))
@@ -178,32 +176,28 @@ def save(path: Path, network: torch.nn.Module, card: ModelCard, climatology: Cli
 
 @dataclass(frozen=True)
 class Header:
-    """The part of a model file that is read without torch.
-
-    Args:
-        card: the model card; the weights' hash is not checked.
-        sha256: of the file, by the rule of `hashes.sha256`.
-    """
-
-    card: ModelCard
-    sha256: str
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """A whole model file.
+    """A model file without its weights, read without torch.
 
     Args:
         card: the model card.
-        weights: state dict of the network.
         climatology: of the training data.
         sha256: of the file, by the rule of `hashes.sha256`.
     """
 
     card: ModelCard
-    weights: dict[str, torch.Tensor]
     climatology: Climatology
     sha256: str
+
+
+@dataclass(frozen=True)
+class ModelFile(Header):
+    """A whole model file.
+
+    Args:
+        weights: state dict of the network.
+    """
+
+    weights: dict[str, torch.Tensor]
 
 
 def read(path: Path) -> ModelFile:
@@ -216,7 +210,7 @@ def read(path: Path) -> ModelFile:
         content = _content(path)
         header = _header(content, path)
         card, weights, climatology = _checked(header, _tensors(content, path), path)
-        return ModelFile(card, weights, climatology, hashes.sha256_of(content))
+        return ModelFile(card, climatology, hashes.sha256_of(content), weights)
 
 
 def read_header(path: Path) -> Header:
@@ -228,22 +222,43 @@ def read_header(path: Path) -> Header:
     with damage.reading(path, CheckpointError):
         content = _content(path)
         header = _header(content, path)
-        _version(header, path)
-        return Header(ModelCard.from_json(header["pdr"], path), hashes.sha256_of(content))
+        coefficients = _coefficients(content, path)
+        if _version(header, path) == 1:
+            header = MIGRATIONS[1](header, {CLIMATOLOGY: coefficients}, path)
+        card = ModelCard.from_json(header["pdr"], path)
+        return Header(card, _climatology(header, coefficients), hashes.sha256_of(content))
 
 
 def _checked(
     header: dict[str, str], tensors: dict[str, torch.Tensor], path: Path
 ) -> tuple[ModelCard, dict[str, torch.Tensor], Climatology]:
     if CLIMATOLOGY not in tensors:
-        raise CheckpointError(f"{path} is a safetensors file, but not a pdr model: it has no climatology")
+        raise _no_climatology(path)
     for version in range(_version(header, path), FORMAT_VERSION):
         header = MIGRATIONS[version](header, tensors, path)
     _check_digest(header, digest(tensors, header), path)
-    about = json.loads(header[CLIMATOLOGY])
-    climatology = Climatology(about["kind"], tensors.pop(CLIMATOLOGY).numpy(), float(about["covered"]))
+    climatology = _climatology(header, tensors.pop(CLIMATOLOGY).numpy())
     weights = {k.removeprefix(NETWORK): v for k, v in tensors.items()}
     return ModelCard.from_json(header["pdr"], path), weights, climatology
+
+
+def _climatology(header: Mapping[str, str], coefficients: np.ndarray) -> Climatology:
+    about = json.loads(header[CLIMATOLOGY])
+    return Climatology(about["kind"], coefficients, float(about["covered"]))
+
+
+def _coefficients(content: bytes, path: Path) -> np.ndarray:
+    """The coefficients of the climatology, read without torch: [p, C, H, W]."""
+    begin = 8 + int.from_bytes(content[:8], "little")
+    entry = json.loads(content[8:begin]).get(CLIMATOLOGY)
+    if entry is None:
+        raise _no_climatology(path)
+    low, high = (begin + offset for offset in entry["data_offsets"])
+    return np.frombuffer(content[low:high], DTYPES[entry["dtype"]]).reshape(entry["shape"])
+
+
+def _no_climatology(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} is a safetensors file, but not a pdr model: it has no climatology")
 
 
 def _content(path: Path) -> bytes:

@@ -14,7 +14,7 @@ import xarray as xr
 from pdr_cli.config import Config
 from pdr_cli.data import formats, kinds, scaling, seen, splits, statistics, windows
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.formats import netcdf
+from pdr_cli.data.formats import ReadOptions, datasets
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.missing import Filling
 from pdr_cli.data.rules import Rules
@@ -97,14 +97,8 @@ def open_files(config: Config, paths: Sequence[Path]) -> list[Series]:
         DataError: files of another kind, or that cannot be read.
     """
     data = config.data
-    series = formats.open_series(
-        paths,
-        variables=data.variables,
-        size=data.size,
-        color=data.color,
-        resample_fps=data.resample_fps,
-        gray_to_rgb=data.gray_to_rgb,
-    )
+    options = ReadOptions(data.variables, {}, data.size, data.color, data.resample_fps, data.gray_to_rgb)
+    series = formats.open_series(paths, options)
     return [kinds.with_kind(one, data.kind) for one in series]
 
 
@@ -114,7 +108,7 @@ def open_dataset(config: Config, dataset: xr.Dataset) -> list[Series]:
     Raises:
         VariableError, DataError: a dataset without the preset's variables, or of another kind.
     """
-    series = netcdf.from_datasets([(dataset, Path(DATASET))], config.data.variables)
+    series = datasets.from_datasets([(dataset, Path(DATASET))], config.data.variables)
     return [kinds.with_kind(series, config.data.kind)]
 
 

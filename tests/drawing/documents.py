@@ -9,8 +9,14 @@ import numpy as np
 
 from pdr_cli.data import samples
 from pdr_cli.verification.cases import Case
+from pdr_cli.verification.document import Document
 
 SCALES = {"pdr": 1.0, "persistence": 1.5, "climatology": 3.0}
+
+
+def typed(values: dict[str, Any]) -> Document:
+    """The document whose JSON these values are."""
+    return Document.from_json(values)
 
 
 def document(**changes: Any) -> dict[str, Any]:

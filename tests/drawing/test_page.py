@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdr_cli.drawing import page, summary
+from pdr_cli.drawing import maps, page, strips, summary
+from pdr_cli.drawing.album import Album
 from pdr_cli.errors import OutputError
 from pdr_cli.verification.cases import Case
-from tests.drawing.documents import case, cases, document, everything
+from tests.drawing.documents import case, cases, document, everything, typed
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -57,11 +58,11 @@ class Page(HTMLParser):
 
 
 def written(tmp_path: Path, made: dict, shown=(), name: str = "report.html") -> Page:
-    page.write(tmp_path / name, made, shown)
+    page.write(tmp_path / name, typed(made), shown)
     return Page((tmp_path / name).read_text())
 
 
-class NoFiles(page.Album):
+class NoFiles(Album):
     """An album that keeps its pictures to the page: drawing them again as PNGs is half the work."""
 
     def draw(self, name, how):
@@ -70,7 +71,7 @@ class NoFiles(page.Album):
 
 def page_of(made: dict, shown=()) -> Page:
     """The page alone."""
-    return Page(page._page(made, shown, NoFiles(Path(), made)))
+    return Page(page._page(typed(made), shown, NoFiles(Path(), typed(made))))
 
 
 def test_the_reader_of_these_tests_sees_what_is_wrong():
@@ -164,7 +165,7 @@ def test_every_picture_says_what_it_shows_with_a_number():
 
 
 def test_every_picture_is_a_file_too(tmp_path):
-    paths = page.write(tmp_path / "report.html", everything(), cases())
+    paths = page.write(tmp_path / "report.html", typed(everything()), cases())
     assert paths[0] == tmp_path / "report.html"
     assert sorted(p.name for p in paths[1:]) == sorted(
         ["score-rmse.png", "score-bias.png", "skill.png", "spectra.png", "calibration.png"]
@@ -189,8 +190,7 @@ def test_what_the_document_lacks_is_left_out():
         assert heading in whole
         assert (heading in bare) == (heading == "By lead time")
     assert "Best forecast" not in bare
-    minimal = {k: v for k, v in document().items() if k in ("lead", "scores", "metrics", "units", "variables")}
-    assert page_of(minimal).mistakes == []
+    assert page_of(document(skill={}, metrics=["rmse"])).mistakes == []
 
 
 def test_one_lead_time_needs_no_chart_against_it(tmp_path):
@@ -258,8 +258,8 @@ def test_all_cases_share_their_colour_scales():
     """Scales come from all cases: the worst reaches 500, and the best is drawn on the same scale."""
     best, worst = case("best"), case("worst")
     worst.truth.values[-1] = 500
-    view = page.maps.views_of(best.observed)[0]
-    values, errors = page._scales(view, [best, worst])
+    view = maps.views_of(best.observed)[0]
+    values, errors = strips._scales(view, [best, worst])
     assert values.high == 500
     assert errors.high == pytest.approx(-errors.low)
     assert errors.high > 150  # 500 less at most 320 K
@@ -273,10 +273,10 @@ def test_missing_truth_is_no_obstacle():
 
 def test_a_page_that_cannot_be_written_is_refused_before_any_work(tmp_path):
     with pytest.raises(OutputError, match="mkdir"):
-        page.write(tmp_path / "none" / "a.html", document())
+        page.write(tmp_path / "none" / "a.html", typed(document()))
     (tmp_path / "report").write_text("mine")
     with pytest.raises(OutputError, match="name another report"):
-        page.write(tmp_path / "report.html", document())
+        page.write(tmp_path / "report.html", typed(document()))
     assert (tmp_path / "report").read_text() == "mine"
     with pytest.raises(OutputError, match="name another report"):
-        page.write(tmp_path / "nosuffix", document())
+        page.write(tmp_path / "nosuffix", typed(document()))

@@ -1,1 +1,1 @@
-"""Translators: what maps the latent past [B, T·hid_S, H', W'] to the latent future, one file each."""
+"""Translators: maps from the latent past [B, T·hid_S, H', W'] to the latent future, one file each."""

@@ -1,4 +1,4 @@
-"""ConvMixer (Trockman and Kolter, 2022): a large depth-wise kernel, then a 1×1 mix without a way around it."""
+"""ConvMixer (Trockman and Kolter, 2022): a large depth-wise kernel, then a 1×1 mix without a residual connection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ConvMixerBlock(nn.Module):
 
 
 def convmixer_translator(options: TranslatorOptions) -> MetaFormer:
-    """The ConvMixer translator; without MLP and stochastic depth, so mlp_ratio and drop_path change nothing."""
+    """The ConvMixer translator; it has no MLP and no stochastic depth, so mlp_ratio and drop_path have no effect."""
 
     def block(plan: StagePlan) -> ConvMixerBlock:
         return ConvMixerBlock(plan.inputs)

@@ -1,9 +1,9 @@
-"""Depth-wise convolutions, and the detour by which wide ones are quick to train on a CPU.
+"""Depth-wise convolutions, with a detour that makes the wide ones fast to train on a CPU.
 
-oneDNN has fast kernels for channels-last depth-wise convolutions, but not for every one: its weight gradient falls back
-to one that is twenty times as slow where a kernel is wider than three columns, and dilation slows all three passes. So
-the weight gradient is taken a few columns at a time, and a convolution dilated by r becomes one that is not, on the r·r
-planes of every r-th row and column. Sums are the same but for the order of their terms.
+oneDNN has fast kernels for channels-last depth-wise convolutions, with two exceptions: the weight gradient is twenty times
+slower for kernels wider than three columns, and dilation slows all three passes. The detour takes the weight gradient a few
+columns at a time, and turns a convolution dilated by r into one without dilation on the r·r planes of every r-th row and
+column. The sums have the same terms in another order.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-NARROW = 3  # columns that the fast weight gradient takes
+NARROW = 3  # columns of the widest kernel with a fast weight gradient
 
 
 class DepthwiseConv(nn.Conv2d):
-    """A convolution of each channel by itself that keeps the size. [B, d, H', W'] → the same."""
+    """A convolution of each channel by itself that keeps the grid. [B, d, H', W'] → the same shape."""
 
     def __init__(self, dim: int, kernel_size: int, dilation: int = 1) -> None:
         padding = dilation * (kernel_size // 2)
@@ -31,7 +31,7 @@ class DepthwiseConv(nn.Conv2d):
 
 
 def takes_detour(x: Tensor, weight: Tensor) -> bool:
-    """True for float32 on a CPU with its channels side by side, which only training lays out so."""
+    """True for float32 in channels-last layout on a CPU; only training uses this layout."""
     return (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
@@ -68,7 +68,7 @@ class _Detour(torch.autograd.Function):
 
 
 def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """Of a convolution that is not dilated, `NARROW` columns of the kernel at a time. [d, 1, k, k]."""
+    """Weight gradient of a convolution without dilation, `NARROW` columns of the kernel at a time. [d, 1, k, k]."""
     k, W = weight.shape[-1], x.shape[-1]
     padded = pad(x, [k // 2] * 4)
     pieces = []
@@ -80,7 +80,7 @@ def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def gradients(grad: Tensor, x: Tensor, weight: Tensor, padding: int, *, of_input: bool) -> Tensor:
-    """Of a depth-wise convolution, by its input or by its weights."""
+    """Gradient of a depth-wise convolution with respect to its input or its weights."""
     mask = [of_input, not of_input, False]
     stride, zeros = [1, 1], [0, 0]
     found = torch.ops.aten.convolution_backward(
@@ -90,7 +90,7 @@ def gradients(grad: Tensor, x: Tensor, weight: Tensor, padding: int, *, of_input
 
 
 def split_phases(x: Tensor, r: int) -> Tensor:
-    """Every r-th row and column as planes of their own, zeros where the last are short. → [B·r·r, d, ⌈H'/r⌉, ⌈W'/r⌉]."""
+    """The planes of every r-th row and column, padded with zeros to one size. → [B·r·r, d, ⌈H'/r⌉, ⌈W'/r⌉]."""
     if r == 1:
         return x
     x = pad(x, [0, -x.shape[3] % r, 0, -x.shape[2] % r])
@@ -99,7 +99,7 @@ def split_phases(x: Tensor, r: int) -> Tensor:
 
 
 def join_phases(phases: Tensor, r: int, shape: torch.Size) -> Tensor:
-    """What `split_phases` took apart, of that shape."""
+    """The inverse of `split_phases`, cropped to `shape`."""
     if r == 1:
         return phases
     planes = phases.permute(0, 2, 3, 1).unflatten(0, (-1, r, r))  # [B, r, r, h, w, d]

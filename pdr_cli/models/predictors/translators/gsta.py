@@ -11,7 +11,7 @@ from pdr_cli.models.predictors.translators.options import TranslatorOptions
 
 
 class GSTAGate(LargeKernelGate):
-    """σ(g)·f: one half of the context gates the other; u is left out."""
+    """σ(g)·f: one half of the context gates the other; u is not used."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, 2 * dim)

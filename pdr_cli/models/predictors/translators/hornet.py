@@ -1,4 +1,4 @@
-"""HorNet (Rao et al., NeurIPS 2022): gated convolutions applied to their own result, four times over."""
+"""HorNet (Rao et al., NeurIPS 2022): recursive gated convolutions of order four."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ORDER = 4
 
 
 class RecursiveGatedConv(nn.Module):
-    """Of 2d channels, d/8 start and the others gate them, each gate twice as wide as the one before."""
+    """Of 2d channels, the first d/8 are gated by the others in turn, each gate twice as wide as the one before."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class HorNetBlock(nn.Module):
 
 
 def hornet_translator(options: TranslatorOptions) -> MetaFormer:
-    """The HorNet translator; widths are multiples of 8."""
+    """The HorNet translator; widths must be multiples of 8."""
     options.check_widths("hornet")
 
     def block(plan: StagePlan) -> HorNetBlock:

@@ -15,9 +15,9 @@ GROUPS = 8
 
 
 class IncepU(nn.Module):
-    """n_t units down and n_t up, all on one grid; the way up sees what the way down found, newest first.
+    """n_t encoder and n_t decoder units, all on one grid, with skip connections as in a U-Net.
 
-    There is no stochastic depth and no MLP here: drop_path and mlp_ratio change nothing.
+    It has no stochastic depth and no MLP, so drop_path and mlp_ratio have no effect.
     """
 
     def __init__(self, options: TranslatorOptions) -> None:

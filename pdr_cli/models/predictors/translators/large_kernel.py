@@ -12,16 +12,16 @@ from pdr_cli.models.predictors.translators.depthwise import DepthwiseConv
 from pdr_cli.models.predictors.translators.metaformer import MetaFormer, StagePlan, StochasticDepth, init_fan_out
 from pdr_cli.models.predictors.translators.options import TranslatorOptions
 
-LAYER_SCALE = 1e-2  # what both residual branches are multiplied by at the start
+LAYER_SCALE = 1e-2  # initial factor of both residual branches
 
 
 class LargeKernelGate(nn.Module):
-    """What a gate is made of: a 21×21 receptive field as 5×5 then 7×7 dilated by 3, depth-wise, then a 1×1 mix.
+    """The context of a gate: a 21×21 receptive field as 5×5, then 7×7 dilated by 3, depth-wise; then a 1×1 mix.
 
-    A subclass says what becomes of the mixed context and of u, the features that it was computed from.
+    A subclass combines the context with u, the features that it was computed from.
     """
 
-    fan_out_init = True  # False leaves the attention, gate included, at PyTorch's own initialisation
+    fan_out_init = True  # False: PyTorch's own initialisation for the attention and the gate
 
     def __init__(self, dim: int, context: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class LargeKernelGate(nn.Module):
 
 
 class LargeKernelBlock(nn.Module):
-    """x + s1·A(BN x), then x + s2·M(BN x); s1 and s2 are learnt per channel. x: [B, d, H', W']."""
+    """x + s1·A(BN x), then x + s2·M(BN x); s1 and s2 are learned per channel. x: [B, d, H', W']."""
 
     def __init__(self, dim: int, hidden: int, drop_path: float, gate: LargeKernelGate) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A stack of residual blocks of one kind, narrowed on the way in and widened on the way out (OpenSTL's MetaFormer)."""
+"""A stack of residual blocks of one kind, narrow in the middle (OpenSTL's MetaFormer)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pdr_cli.models.predictors.translators.options import TranslatorOptions
 
 
 class StagePlan(NamedTuple):
-    """Where a block stands: its stage from 0, the widths of this stage and of the next, and its drop probability."""
+    """The place of a block: its stage from 0, the widths of this stage and of the next, and its drop probability."""
 
     stage: int
     inputs: int
@@ -20,7 +20,7 @@ class StagePlan(NamedTuple):
     drop_path: float
 
 
-# From its plan to a residual block [B, d, H', W'] → [B, d, H', W'], d = `inputs`.
+# Builds a residual block [B, d, H', W'] → [B, d, H', W'], d = `inputs`, from its plan.
 BlockFactory = Callable[[StagePlan], nn.Module]
 
 
@@ -66,7 +66,7 @@ class Stage(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Drops a residual branch for a sample with probability p, in training only; survivors are divided by 1 − p."""
+    """Drops a sample's residual branch with probability p, in training only; kept branches are divided by 1 − p."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class StochasticDepth(nn.Module):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of [B, d, H', W'] at every place."""
+    """LayerNorm over the channels of [B, d, H', W'] at every cell of the grid."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)

@@ -1,4 +1,4 @@
-"""MLP-Mixer (Tolstikhin et al., NeurIPS 2021): one MLP over the places of the plane, one over the channels."""
+"""MLP-Mixer (Tolstikhin et al., NeurIPS 2021): one MLP over the cells of the plane, one over the channels."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class MixerBlock(nn.Module):
 
 
 def mlpmixer_translator(options: TranslatorOptions) -> MetaFormer:
-    """The MLP-Mixer translator; its weights belong to one grid."""
+    """The MLP-Mixer translator; its weights are for one grid."""
     rows, columns = options.grid.latent
 
     def block(plan: StagePlan) -> MixerBlock:

@@ -9,7 +9,7 @@ from pdr_cli.models.predictors.translators.depthwise import DepthwiseConv
 from pdr_cli.models.predictors.translators.metaformer import MetaFormer, StagePlan, StochasticDepth, init_fan_out
 from pdr_cli.models.predictors.translators.options import TranslatorOptions
 
-SCALE = 1e-5  # what residual branches and decompositions are multiplied by at the start
+SCALE = 1e-5  # initial factor of residual branches and decompositions
 
 
 def scales(dim: int) -> nn.Parameter:
@@ -18,7 +18,7 @@ def scales(dim: int) -> nn.Parameter:
 
 
 class MultiOrderConv(nn.Module):
-    """5×5 over all; of its result d/8 stay, 3d/8 pass a 5×5 dilated by 2 and d/2 a 7×7 dilated by 3; then a 1×1 mix."""
+    """5×5 on all channels; then 5×5 dilated by 2 on 3d/8 of them and 7×7 dilated by 3 on d/2; then a 1×1 mix."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class MultiOrderConv(nn.Module):
 
 
 class GatedAggregation(nn.Module):
-    """What differs from the plane's mean is strengthened; a gate times its context; plus the input itself."""
+    """Amplifies differences from the mean of the plane; then a gate times its context, plus the input itself."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class GatedAggregation(nn.Module):
 
 
 class ChannelAggregation(nn.Module):
-    """An MLP that strengthens what differs from one map decomposed from all hidden channels."""
+    """An MLP that amplifies differences from one map, decomposed from all hidden channels."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class MogaNetBlock(nn.Module):
 
 
 def moganet_translator(options: TranslatorOptions) -> MetaFormer:
-    """The MogaNet translator; widths are multiples of 8."""
+    """The MogaNet translator; widths must be multiples of 8."""
     options.check_widths("moganet")
 
     def block(plan: StagePlan) -> MogaNetBlock:

@@ -1,4 +1,4 @@
-"""PoolFormer (Yu et al., CVPR 2022): attention replaced by the mean of the neighbours."""
+"""PoolFormer (Yu et al., CVPR 2022): the mean of the neighbours instead of attention."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PoolFormerBlock(nn.Module):
 
 
 def from_neighbours(h: Tensor) -> Tensor:
-    """The mean over 3×3 minus the value itself; places outside the plane do not count."""
+    """The mean over 3×3 minus the value itself; cells outside the plane do not count."""
     return nn.functional.avg_pool2d(h, 3, stride=1, padding=1, count_include_pad=False) - h
 
 

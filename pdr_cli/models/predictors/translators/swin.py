@@ -12,7 +12,7 @@ from pdr_cli.models.predictors.translators.tokens import SelfAttention, token_ml
 
 
 class WindowAttention(SelfAttention):
-    """Attention in which the distance of two places of a w×w window has a score of its own."""
+    """Attention with a learned score for the distance of two cells of a w×w window."""
 
     relative_position_index: Tensor
 
@@ -27,16 +27,16 @@ class WindowAttention(SelfAttention):
 
 
 def relative_index(window: int) -> Tensor:
-    """Row of the table for each pair of places in a window, [w·w, w·w]: that of their distance in y, then in x."""
+    """Row of the table for each pair of cells in a window, [w·w, w·w], by their distance in y, then in x."""
     places = torch.cartesian_prod(torch.arange(window), torch.arange(window))  # [w·w, 2]
     distance = places[:, None] - places[None, :] + window - 1  # from 0 to 2w - 2
     return distance[..., 0] * (2 * window - 1) + distance[..., 1]
 
 
 class SwinBlock(nn.Module):
-    """As ViT's, with attention inside windows; a shifted window reaches around the edges of the plane.
+    """A ViT block with attention inside windows; shifted windows wrap around the edges of the plane.
 
-    Around the edges nothing is masked, as in the released models.
+    They are not masked there, as in the released models.
     """
 
     def __init__(self, dim: int, hidden: int, drop_path: float, window: int, shift: int) -> None:
@@ -71,7 +71,7 @@ class SwinBlock(nn.Module):
 
 
 def window_of(rows: int) -> int:
-    """Side of the windows on a plane of that many rows: 7 where it divides them, else from 4 to 8 with their number."""
+    """Side of the windows on a plane of `rows`: 7 if it divides them, else 4 to 8, larger for more rows."""
     return 7 if rows % 7 == 0 else min(8, max(4, rows // 16))
 
 
@@ -79,7 +79,7 @@ def check_grid(grid: Grid) -> int:
     """The window for this grid.
 
     Raises:
-        ConfigError: windows do not tile its latent plane; names the nearest grids that they do.
+        ConfigError: windows do not tile its latent plane; names the nearest grids whose planes they tile.
     """
     rows, columns = grid.latent
     window = window_of(rows)
@@ -94,7 +94,7 @@ def check_grid(grid: Grid) -> int:
 
 
 def nearest_grids(grid: Grid) -> list[tuple[int, int]]:
-    """The nearest frame sizes, one no larger and one no smaller, whose latent planes windows tile."""
+    """The nearest frame sizes below and above whose latent planes windows tile."""
     rows, columns = grid.latent
     found = []
     smaller = next((r for r in range(rows, 0, -1) if r % window_of(r) == 0), 0)
@@ -106,7 +106,7 @@ def nearest_grids(grid: Grid) -> list[tuple[int, int]]:
 
 
 def swin_translator(options: TranslatorOptions) -> MetaFormer:
-    """The Swin translator; widths are multiples of 8, and the grid's latent sides of the window."""
+    """The Swin translator; widths must be multiples of 8, and the sides of the latent plane multiples of the window."""
     options.check_widths("swin")
     window = check_grid(options.grid)
 

@@ -1,4 +1,4 @@
-"""TAU, the temporal attention unit (Tan et al., CVPR 2023): attention within frames, a gate across them."""
+"""TAU, the temporal attention unit (Tan et al., CVPR 2023): attention within frames, and a gate across frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the translators share that see the latent plane as a row of tokens: attention and MLP."""
+"""Attention and MLP of the translators that treat the latent plane as a sequence of tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def token_mlp(dim: int, hidden: int) -> nn.Sequential:
 
 
 class SelfAttention(nn.Module):
-    """Every token of a row attends to every one, with eight heads."""
+    """Attention of every token to every token, with eight heads."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -44,5 +44,5 @@ class SelfAttention(nn.Module):
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
     def bias(self) -> Tensor | None:
-        """What is added to the scores, [heads, N, N]; nothing here."""
+        """A term of the attention scores, [heads, N, N]; None without one."""
         return None

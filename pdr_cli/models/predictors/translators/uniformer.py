@@ -64,7 +64,7 @@ class GlobalBlock(nn.Module):
 
 
 def uniformer_translator(options: TranslatorOptions) -> MetaFormer:
-    """The UniFormer translator; widths are multiples of 8. A last stage that keeps its width attends, too."""
+    """The UniFormer translator; widths must be multiples of 8. A last stage that keeps its width has attention, too."""
     options.check_widths("uniformer")
 
     def block(plan: StagePlan) -> nn.Module:

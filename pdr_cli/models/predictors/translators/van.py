@@ -1,4 +1,4 @@
-"""VAN, the visual attention network (Guo et al., 2023): the context weighs the features that it was computed from."""
+"""VAN, the visual attention network (Guo et al., 2023): the context multiplies the features that it was computed from."""
 
 from __future__ import annotations
 

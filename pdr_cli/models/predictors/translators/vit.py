@@ -1,4 +1,4 @@
-"""ViT (Dosovitskiy et al., ICLR 2021): attention over the whole plane, here without an embedding of position."""
+"""ViT (Dosovitskiy et al., ICLR 2021): attention over the whole plane, without a positional embedding."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ViTBlock(nn.Module):
 
 
 def vit_translator(options: TranslatorOptions) -> MetaFormer:
-    """The ViT translator; widths are multiples of 8."""
+    """The ViT translator; widths must be multiples of 8."""
     options.check_widths("vit")
 
     def block(plan: StagePlan) -> ViTBlock:
