@@ -39,7 +39,7 @@ def setup(quiet: bool, verbose: bool, as_json: bool) -> None:
 
 
 def plain_output() -> bool:
-    """True where a live display would only leave debris: no terminal, JSON lines, or quiet."""
+    """True if a live display would be unreadable: no terminal, JSON lines, or quiet."""
     json_lines = any(isinstance(h.formatter, _JsonLine) for h in log.handlers)
     dumb = os.environ.get("TERM") == "dumb"
     return json_lines or dumb or sys.stderr is None or not sys.stderr.isatty() or not log.isEnabledFor(logging.INFO)
@@ -49,9 +49,9 @@ SHORTEST, LONGEST = 1.0, 30.0  # seconds between two lines of progress
 
 
 class Progress:
-    """Progress of one job: a live bar on a terminal, elsewhere one plain line every 10 % or 30 s.
+    """Progress of a long operation: a live bar on a terminal, otherwise a line every 10 % or 30 s.
 
-    A job of seconds would otherwise print ten lines at once.
+    Lines are at least a second apart, so that an operation of seconds does not print ten at once.
     """
 
     def __init__(self, title: str) -> None:
@@ -60,7 +60,7 @@ class Progress:
         self._last = time.monotonic()
 
     def update(self, fraction: float, detail: str = "") -> None:
-        """Report that `fraction` (0 to 1) of the job is done."""
+        """Report that `fraction` (0 to 1) of the operation is done."""
         since = time.monotonic() - self._last
         due = (fraction >= self._next_fraction and since >= SHORTEST) or since >= LONGEST
         if not due and fraction < 1:
@@ -71,13 +71,13 @@ class Progress:
 
 
 class Silence(Progress):
-    """Progress of one part of a larger job, which reports by itself."""
+    """No progress, for a part of a larger operation that reports its own."""
 
     def __init__(self) -> None:
         super().__init__("")
 
     def update(self, fraction: float, detail: str = "") -> None:
-        """Say nothing."""
+        """Report nothing."""
 
 
 class _LiveProgress(Progress):
@@ -110,7 +110,7 @@ class _LiveProgress(Progress):
 
 @contextmanager
 def progress(title: str) -> Iterator[Progress]:
-    """A `Progress` fit for where stderr goes."""
+    """A live bar if stderr is a terminal, otherwise lines."""
     if plain_output():
         yield Progress(title)
         return

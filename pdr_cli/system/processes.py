@@ -15,7 +15,7 @@ from pdr_cli.system.logs import log
 
 @dataclass(frozen=True)
 class Processes:
-    """This process, `rank`, among `size`. With size 1 nothing is sent anywhere."""
+    """This process, number `rank` of `size`. With size 1 nothing is sent."""
 
     rank: int = 0
     size: int = 1
@@ -104,8 +104,8 @@ def own_device(name: str) -> str:
         return name
     import torch
 
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % there}" if there else name
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % count}" if count else name
 
 
 def _elsewhere(code: int, name: str, message: str) -> PdrError:

@@ -1,4 +1,4 @@
-"""The model card of a run: what its model file says of data, preset and training."""
+"""The model card of a run: data, preset and training, for the header of its model file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pdr_cli.config import Config
 from pdr_cli.data.missing import CellMask
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.modelfile import ModelCard
-from pdr_cli.training.prepare import Measured, Prepared, what_was_read, what_was_seen
+from pdr_cli.training.prepare import Measured, Prepared, files_read, periods_seen
 from pdr_cli.training.state import Position
 from pdr_cli.training.warm_start import WarmStart
 
@@ -31,8 +31,8 @@ def card_of(config: Config, prepared: Prepared, measured: Measured, start: WarmS
         scaling=measured.scaling,
         limits=measured.limits,
         land=None if prepared.missing is None else CellMask.of(prepared.missing.never_observed),
-        seen=what_was_seen(prepared),
-        data=what_was_read(prepared),
+        seen=periods_seen(prepared),
+        data=files_read(prepared),
         training={
             "pdr": __version__,
             "torch": torch.__version__,

@@ -170,7 +170,7 @@ def differential_divergence(pred: Tensor, target: Tensor, known: Tensor | None =
 
 
 def mean(values: Tensor, weight: Tensor, nothing: float = 0.0) -> Tensor:
-    """Weighted mean over everything; `nothing` where all weights are 0."""
+    """Weighted mean over all values; `nothing` if all weights are 0."""
     weight = weight.to(torch.promote_types(values.dtype, torch.float32)).expand(values.shape)
     total = weight.sum()
     return torch.where(total > 0, (values * weight).sum() / total.clamp_min(torch.finfo(weight.dtype).tiny), nothing)

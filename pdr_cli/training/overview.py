@@ -1,4 +1,4 @@
-"""Lines that say what a run trains."""
+"""Lines that describe a run."""
 
 from __future__ import annotations
 

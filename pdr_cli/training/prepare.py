@@ -1,4 +1,4 @@
-"""From data files and a configuration to what the training loop needs: windows, scaling, split."""
+"""From data and a configuration to windows, scaling and split."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Prepared:
     """Opened and split data. Only time axes have been read, and the values of formats with missing values.
 
     Args:
-        missing: where values are missing; None if none are. Windows whose observed frames lack values in cells that are
-            observed elsewhere are left out, unless `data.fill_missing` says how to fill them.
+        missing: the missing values; None if none are. Windows whose observed frames have missing values, beyond
+            the cells that training never observed, are left out, unless `data.fill_missing` names a way to fill them.
     """
 
     series: list[Series]
@@ -199,7 +199,7 @@ def first_frame(prepared: Prepared, measured: Measured) -> np.ndarray:
     return measured.scaling.apply(measured.filling.apply(observed, [times])[0, -1])
 
 
-def what_was_read(prepared: Prepared) -> tuple[dict[str, str], ...]:
+def files_read(prepared: Prepared) -> tuple[dict[str, str], ...]:
     """Name and SHA-256 of every file, for the model's header; a folder of pictures counts as one, by its identity."""
     found: dict[str, dict[str, str]] = {}
     for one in prepared.series:
@@ -225,7 +225,7 @@ def _sha256_of_frames(series: Series) -> str:
     )
 
 
-def what_was_seen(prepared: Prepared) -> Seen:
+def periods_seen(prepared: Prepared) -> Seen:
     """The periods and clips of training and validation, for the model's header."""
     return seen.of(prepared.series, seen.identities(prepared.series, hashes.sha256), prepared.split, prepared.step)
 
@@ -237,7 +237,7 @@ def _check_windows(prepared: Prepared, in_steps: int, out_steps: int) -> None:
     where = prepared.series[0].attrs["files"][0]
     if prepared.missing is not None and _any_run(prepared, in_steps + out_steps):
         raise MissingValuesError(
-            f"{where}: every window for {part} lacks values in cells that are observed elsewhere",
+            f"{where}: every window for {part} has missing values, beyond the cells that training never observed",
             way_out="fill them with --set data.fill_missing=persist, mean or interp",
         )
     raise DataError(

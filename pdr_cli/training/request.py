@@ -1,4 +1,4 @@
-"""What to train: the configuration from a preset and settings, and the run folder."""
+"""The configuration of a run, from a preset and settings, and its folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENDLESS = 1000000  # epochs of a run that its steps end
 
 @dataclass(frozen=True)
 class Experiment:
-    """A preset and what changes it.
+    """A preset and the changes to it.
 
     Args:
         preset: name or TOML file; None to resume with the configuration that the run was started with.
@@ -116,4 +116,4 @@ def _check_writable(path: Path) -> None:
 
 
 def _nothing_to_resume(path: Path) -> InputNotFoundError:
-    return InputNotFoundError(f"{path} holds no run to resume", way_out="start the run without --resume")
+    return InputNotFoundError(f"nothing to resume in {path}", way_out="start the run without --resume")

@@ -13,7 +13,7 @@ from pdr_cli.config import TrainConfig
 
 # Convolutions on a CPU: from frames of about 32 x 32 on, channels-last is 1.2 to 1.5 times as fast, below it is slower.
 CHANNELS_LAST_PIXELS = 1024
-# glibc's numbers for mallopt, and what they are set to: larger than any tensor that is freed in a step.
+# glibc's options of mallopt, and their value: larger than any tensor that is freed in a step.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 2**30
 

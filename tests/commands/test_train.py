@@ -130,7 +130,7 @@ def test_a_missing_value_in_training_costs_the_windows_that_observe_it(tmp_path:
 def test_a_missing_value_that_leaves_no_window_to_validate_is_refused(tmp_path: Path) -> None:
     result = train_with(tmp_path, 130, np.nan)
     assert (result.code, "E_MISSING_VALUES" in result.last) == (65, True), result.last
-    assert "every window for validation lacks more values than land" in result.last
+    assert "every window for validation has missing values" in result.last
 
 
 @pytest.mark.parametrize("step", [30, 130])
