@@ -77,7 +77,7 @@ def atomic_output(path: Path | str, verify: Callable[[Path], None] | None = None
         recover(target)
         handle, name = tempfile.mkstemp(prefix=f".{key(target)}.", suffix=ending(target), dir=target.parent)
         temporary = Path(name)
-        try:
+        with _removed_on_failure(temporary, remove):
             with os.fdopen(handle, "wb") as stream:
                 reserve(stream.fileno(), need)
             yield temporary
@@ -86,10 +86,6 @@ def atomic_output(path: Path | str, verify: Callable[[Path], None] | None = None
             os.chmod(temporary, 0o666 & ~umask())
             os.replace(temporary, target)
             _sync(target.parent)
-        except BaseException as error:
-            _explain_refused_lock(temporary, error)
-            remove(temporary)
-            raise
 
 
 @contextlib.contextmanager
@@ -123,19 +119,15 @@ def atomic_folder(
             raise OutputError(f"{path} exists and was not made by this command", way_out="name another, or remove it")
         check_space(target, need)
         temporary = Path(tempfile.mkdtemp(prefix=f".{key(target)}.", suffix=ending(target), dir=target.parent))
-        try:
+        with _removed_on_failure(temporary, _remove_folder):
             yield temporary
             _sync_all(temporary)
             _check(verify, temporary, target)
             os.chmod(temporary, 0o777 & ~umask())
             old = _put_in_place(temporary, target)
             _sync(target.parent)
-        except BaseException as error:
-            _explain_refused_lock(temporary, error)
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
         if old is not None:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove_folder(old)
 
 
 def may_replace(target: Path, replaces: Callable[[Path], bool] | None) -> bool:
@@ -156,7 +148,7 @@ def recover(target: Path) -> None:
         if path.suffix == ".old" and not target.exists():
             os.rename(path, target)
         elif path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_folder(path)
         else:
             remove(path)
 
@@ -244,6 +236,23 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def _removed_on_failure(temporary: Path, remove: Callable[[Path], None]) -> Iterator[None]:
+    """Remove a temporary file or folder if the block fails, and name the reason if that is a refused lock."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            _explain_refused_lock(temporary, error)
+        finally:
+            remove(temporary)
+        raise
+
+
+def _remove_folder(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _explain_refused_lock(temporary: Path, error: BaseException) -> None:

@@ -48,21 +48,21 @@ class TrainingRequest:
 
     Args:
         config: resolved configuration.
-        dataset: data in memory, instead of the configuration's files; None: the files.
         out: run folder; None: a new one under runs/.
         device: see `devices.pick`.
         resume: the saved state to continue from, the last or the one before it; None: a new run.
         init_from: file or run whose weights the network starts from; None: new weights.
         freeze_backbone: True if the predictor is not trained.
+        dataset: data in memory instead of the configuration's files; None: the files.
     """
 
     config: Config
-    dataset: xr.Dataset | None = None
     out: Path | None = None
     device: str = "auto"
     resume: State | None = None
     init_from: Path | None = None
     freeze_backbone: bool = False
+    dataset: xr.Dataset | None = None
 
 
 @dataclass(frozen=True)
