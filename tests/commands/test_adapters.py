@@ -43,7 +43,7 @@ def runs(make_run: Callable[..., Path], weather: Path) -> Callable[[str], Path]:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_adapter_is_trained_and_loaded(runs: Callable[[str], Path], weather: Path, tmp_path: Path, name: str) -> None:
-    model = pdr_cli.load(runs(name))
+    model = pdr_cli.load(runs(name)).loaded
     assert type(model.network.adapter) is KINDS[name]
     assert model.card.config.model.adapter == name
     assert pdr("predict", weather, "-o", "f.nc", "-m", runs(name), "-q").code == 0
@@ -72,7 +72,7 @@ def test_gaussians_redraw_the_layer(runs: Callable[[str], Path], weather: Path, 
         values = (centre, scale, made.rotation.values, made.amplitude.values)
         tensors = [torch.from_numpy(np.asarray(v, np.float32)) for v in values]
         drawn = splat.render(*tensors, size=(rows, columns), kernel_size=K).numpy()
-        layer = pdr_cli.load(runs(name)).run(data.t2m.values[-4:][None, :, None]).gaussians
+        layer = pdr_cli.load(runs(name)).loaded.run(data.t2m.values[-4:][None, :, None]).gaussians
     assert layer is not None
     assert np.allclose(drawn, layer[0], atol=1e-5)
     assert layer.std() > 1e-4

@@ -348,14 +348,14 @@ def test_a_globe_is_regridded_across_its_seam(globe: Path, globe_run: Path, tmp_
 
 
 def test_a_globe_is_known_to_be_round_and_a_region_is_not(globe_run: Path, weather_run: Path) -> None:
-    around = [pdr_cli.load(run).network.predictor.periodic for run in (globe_run, weather_run)]
+    around = [pdr_cli.load(run).loaded.network.predictor.periodic for run in (globe_run, weather_run)]
     assert around == [True, False]
 
 
 def test_periodic_can_be_said(make_run: MakeRun, globe: Path, weather: Path) -> None:
     plain = make_run(globe, "--set", "model.periodic=none")
     forced = make_run(weather, "--set", "model.periodic=lon")
-    around = [pdr_cli.load(run).network.predictor.periodic for run in (plain, forced)]
+    around = [pdr_cli.load(run).loaded.network.predictor.periodic for run in (plain, forced)]
     assert around == [False, True]
 
 
