@@ -1,4 +1,4 @@
-"""A wheel that carries compiled renderers is for one kind of machine, and its name says so."""
+"""Build hook: a wheel that contains compiled renderers gets a platform tag in its name."""
 
 import platform
 from pathlib import Path
@@ -8,7 +8,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class WheelTag(BuildHookInterface):
-    """Run by hatchling, see pyproject.toml. The libraries ask Python for nothing, so any version will do."""
+    """Run by hatchling, see pyproject.toml. The libraries do not use Python's ABI, so the tag allows any version."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if any(Path(self.root, "ext", "predgsplat", "prebuilt").glob("*.so")):

@@ -6,11 +6,11 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pdr_cli.api import Model, load, predict
+    from pdr_cli.api import Model, evaluate, load, predict, train
     from pdr_cli.splat import render
 
 __version__ = "0.1.0"
-__all__ = ["Model", "__version__", "load", "predict", "render"]
+__all__ = ["Model", "__version__", "evaluate", "load", "predict", "render", "train"]
 
 
 def __getattr__(name: str) -> Any:

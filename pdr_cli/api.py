@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -22,9 +24,18 @@ from pdr_cli.inference.forecast import forecast, lead_steps
 from pdr_cli.inference.hindcast import Hindcast
 from pdr_cli.inference.intake import InputPolicy, Intake
 from pdr_cli.runs import folder as runs
+from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system import locks
+from pdr_cli.training import run as training
+from pdr_cli.training.request import Experiment
+from pdr_cli.training.run import TrainingRequest
+from pdr_cli.verification import evaluation, sources
+from pdr_cli.verification.document import Document
+from pdr_cli.verification.evaluation import Options
+from pdr_cli.verification.sources import Reading
 
 Paths = str | Path | Sequence[str | Path]  # files, folders or globs
+LENGTHS = {"epochs": "train.epochs", "steps": "train.steps", "budget": "train.budget"}  # of a training
 COMMAND = "pdr_cli.predict"  # in the history of a forecast
 
 
@@ -89,12 +100,60 @@ class Model:
                 return self._hindcast(intake, series, steps)
             at = None if init is None else time_axis.parse(str(init), series.time.values)
             made = forecast(self.loaded, intake, series, at, steps)
-        return dataset.of_layout(cf.single(made.frames, made.attributes(COMMAND)), made.frames.values)
+        return dataset.of_layout(cf.forecast_layout(made.frames, made.attributes(COMMAND)), made.frames.values)
 
     def _hindcast(self, intake: Intake, series: Series, steps: int | None) -> xr.Dataset:
         made = Hindcast(hindcast.plan(intake, series, steps), self.loaded, intake)
         layout = made.layout(made.attributes(COMMAND))
         return dataset.of_layout(layout, made.frames(0, len(made.plan.inits)))
+
+
+def train(
+    data: xr.Dataset | Paths = (),
+    *,
+    preset: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    variables: Sequence[str] = (),
+    out: str | Path | None = None,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    device: str = "auto",
+) -> RunFolder:
+    """Train a model, as `pdr train` does.
+
+    Args:
+        data: an open dataset, or files, folders or globs; default: the files of the preset.
+        preset: name or TOML file; None: with `resume`, the configuration of the run.
+        settings: {"table.key" or "key": value}, such as {"train.lr": 1e-3, "steps": 1000}. A length of the training
+            (epochs, steps, budget) replaces all limits of the preset.
+        variables: to observe and forecast; default: those of the preset.
+        out: run folder; default: a new one under runs/.
+        resume: continue the run in `out`.
+        init_from: model file, run or OpenSTL weights to start from.
+        device: as for `load`.
+
+    Returns:
+        The run folder; `load(folder.path)` loads its model.
+
+    Raises:
+        PdrError: as `pdr train`.
+    """
+    chosen = {LENGTHS.get(key, key): value for key, value in (settings or {}).items()}
+    lengths = {key: value for key, value in chosen.items() if key in LENGTHS.values()}
+    rest = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in chosen.items()]
+    dataset_given = data if isinstance(data, xr.Dataset) else None
+    files = [] if isinstance(data, xr.Dataset) else [data] if isinstance(data, (str, Path)) else data
+    folder = None if out is None else Path(out)
+    experiment = Experiment(None if preset is None else str(preset), files, variables, lengths, rest)
+    request = TrainingRequest(
+        experiment.resolve(folder, resume),
+        folder,
+        device,
+        resume="last" if resume else None,
+        init_from=None if init_from is None else Path(init_from),
+        dataset=dataset_given,
+    )
+    return training.train(request).folder
 
 
 def load(model: str | Path | None = None, device: str = "auto", batch: int | None = None) -> Model:
@@ -127,12 +186,47 @@ def predict(
     return loaded.predict(data, init=init, every_init=every_init, steps=steps, policy=policy, rename=rename)
 
 
+def evaluate(
+    data: xr.Dataset | Paths,
+    models: Model | str | Path | Sequence[Model | str | Path] = (),
+    *,
+    split: str = "test",
+    steps: int | None = None,
+    protocol: str = "honest",
+    options: Options | None = None,
+    reading: Reading | None = None,
+) -> Document:
+    """Score models, forecast files and baselines on the same windows, as `pdr evaluate` does.
+
+    Args:
+        data: the truth, an open dataset or files.
+        models: models as for `load`, loaded ones, or forecast files; default: the default model.
+        split: "test" (data that no model has seen), "val", "train" or "all".
+        steps: lead times; default: the shortest horizon of the models.
+        protocol: "honest", or "openstl" for the published windows and scaling.
+        options: scores, baselines and analyses; default: those of the kind of data.
+        reading: how models and data are read, including the device.
+
+    Raises:
+        PdrError: as `pdr evaluate`.
+    """
+    each = [models] if isinstance(models, (Model, str, Path)) else models
+    forecasters = [m.loaded if isinstance(m, Model) else str(m) for m in each]
+    truth = data if isinstance(data, xr.Dataset) else _files(data)
+    chosen = sources.task_of(truth, forecasters, reading or Reading(), split=split, steps=steps, protocol=protocol)
+    return evaluation.evaluate(chosen, options or Options()).document
+
+
+def _files(paths: Paths) -> list[Path]:
+    return formats.find_inputs([paths] if isinstance(paths, (str, Path)) else paths)
+
+
 @contextlib.contextmanager
 def _opened(intake: Intake, data: xr.Dataset | Paths, rename: Mapping[str, str] | None) -> Iterator[Series]:
     """The series of a dataset or of files; errors in the block tell files that are being written from damaged ones."""
     if isinstance(data, xr.Dataset):
         yield intake.from_dataset(data, rename)
         return
-    paths = formats.find_inputs([data] if isinstance(data, (str, Path)) else data)
+    paths = _files(data)
     with locks.inputs_in_use(paths):
         yield intakes.only_series(intake.open(paths, rename))

@@ -312,6 +312,7 @@ def evaluate(
             device=device,
             resample_fps=resample_fps,
             gray_to_rgb=gray_to_rgb,
+            kind=kind,
         ),
     )
 

@@ -1,5 +1,7 @@
 """The Python API gives what the commands write: the same numbers, in datasets as xarray opens them from the files."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,10 @@ import xarray as xr
 import pdr_cli
 from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.inference.intake import InputPolicy
+from pdr_cli.runs import modelfile
+from pdr_cli.verification.evaluation import Options
 from tests.cli import pdr
+from tests.conftest import TINY
 
 OF_THE_CALL = {"date_created", "history"}  # attributes that name the time and the command
 
@@ -94,6 +99,50 @@ def test_traffic_and_clips_are_datasets_of_their_variables(kind: str, request: p
     made = pdr_cli.predict(data, run)
     assert {made[n].dims for n in made.data_vars} == {("time", "y", "x")}
     assert_same(made, opened("f.nc"))
+
+
+def test_scores_are_those_of_the_command(weather: Path, weather_run: Path) -> None:
+    assert (
+        pdr("evaluate", weather, "-m", weather_run, "--metrics", "rmse,acc", "--steps", "3", "-o", "scores.json").code
+        == 0
+    )
+    expected = json.loads(Path("scores.json").read_text())
+    options, model = Options(metrics=("rmse", "acc")), pdr_cli.load(weather_run)
+    with xr.open_dataset(weather) as data:
+        documents = [pdr_cli.evaluate(given, model, steps=3, options=options) for given in (weather, data)]
+    documents.append(pdr_cli.evaluate([weather], [weather_run], steps=3, options=options))
+    for document in documents:
+        found = json.loads(json.dumps(document.to_json()))
+        assert {k: v for k, v in found.items() if k != "card"} == {k: v for k, v in expected.items() if k != "card"}
+    assert document.scores["run"]["rmse"].overall == expected["scores"]["run"]["rmse"]["overall"]
+
+
+def test_training_gives_the_weights_of_the_command(weather: Path, weather_run: Path) -> None:
+    tiny = {key: json.loads(value) for key, value in (setting.split("=") for setting in TINY)}
+    folder = pdr_cli.train(weather, preset="demo", settings={**tiny, "steps": 3}, out="run")
+    assert folder.path == Path("run")
+    expected, found = (modelfile.read(path / "model.safetensors") for path in (weather_run, folder.path))
+    assert found.weights.keys() == expected.weights.keys()
+    assert all(found.weights[name].equal(expected.weights[name]) for name in found.weights)
+    assert found.card.config.train == expected.card.config.train
+    assert found.card.config.model == expected.card.config.model
+
+
+def test_a_run_is_continued(weather_run: Path) -> None:
+    shutil.copytree(weather_run, "run")
+    folder = pdr_cli.train(settings={"train.steps": 4}, out="run", resume=True)
+    assert json.loads(folder.metrics.read_text().splitlines()[-1])["step"] == 4
+    with pytest.raises(UsageError, match="--preset"):
+        pdr_cli.train("air.nc")
+
+
+def test_forecast_files_are_scored_beside_models(weather: Path, weather_run: Path) -> None:
+    pdr_cli.predict(weather, weather_run, every_init=True).to_netcdf("theirs.nc")
+    scores = pdr_cli.evaluate(weather, [weather_run, "theirs.nc"]).scores
+    assert scores["theirs"]["rmse"].overall == pytest.approx(scores["run"]["rmse"].overall, rel=1e-4)
+    with xr.open_dataset(weather) as data:
+        alone = pdr_cli.evaluate(data[["t2m"]], "theirs.nc")
+    assert set(alone.scores) == {"theirs", "persistence"}
 
 
 def test_missing_values_follow_the_policy(weather: Path, weather_run: Path) -> None:

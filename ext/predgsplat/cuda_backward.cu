@@ -1,9 +1,9 @@
 // The gradients on a GPU, gathered: a warp owns one Gaussian, or a share of its rows, and walks the pixels it reaches.
 //
-//  1. One thread for each Gaussian of the block prepares it.
-//  2. The warps take the Gaussians in turn. Lanes are columns of the lattice; a narrow Gaussian leaves lanes over, which
-//     then take other rows of it. Sums stay in registers and are added by shuffles.
-//  3. One thread for each Gaussian turns the sums into gradients and writes them: no atomics, one order always.
+//  1. One thread per Gaussian of the block prepares it.
+//  2. The warps take the Gaussians in turn. Lanes are columns of the lattice; where a Gaussian has fewer columns, the
+//     remaining lanes take other rows of it. Sums stay in registers and are added by shuffles.
+//  3. One thread per Gaussian turns the sums into gradients and writes them: no atomics, and a fixed order.
 #include <type_traits>
 
 #include "cuda_common.cuh"
@@ -12,18 +12,18 @@ namespace predgsplat::cuda {
 namespace {
 
 constexpr int MOST_PER_BLOCK = 64;  // Gaussians
-constexpr int SHARE_BITS = 2;       // 4 warps for each, where there are too few Gaussians to occupy a GPU
-constexpr int MOMENTS = 5;          // suu, suw, sww, and sx and sy, or su and sw in the analytic mode
+constexpr int SHARE_BITS = 2;       // 4 warps per Gaussian where the Gaussians are too few to occupy a GPU
+constexpr int MOMENTS = 5;          // suu, suw, sww, then sx and sy, or su and sw in the analytic mode
 
-// A Gaussian as the warps read it.
+// A Gaussian, prepared for the warps.
 template <int C>
 struct alignas(16) Entry {
-  int64_t plane;  // where the first of the channels begins in the gradient image
+  int64_t plane;  // offset of the first of the channels in the gradient image
   int x, y;
-  int first_u, last_u, first_v, last_v;  // what it reaches of the frame; nothing if last < first
+  int first_u, last_u, first_v, last_v;  // within reach and frame; empty if last < first
   float fraction_x, fraction_y;
   Squares squares;
-  float ridge;  // b/c: at u the Gaussian is largest where v is -ridge u
+  float ridge;  // b/c: at u the Gaussian is largest at v = -ridge u
   float amplitudes[C];
 };
 
@@ -32,7 +32,7 @@ struct Sums {
   float moments[MOMENTS], amplitudes[C];
 };
 
-// The rows that a lane walks, and the lanes beside it. Columns repeat after `width` lanes, in other rows.
+// The rows that a lane walks, and its neighbouring lanes. After `width` lanes the columns repeat, in other rows.
 struct Lane {
   int width, column, row, rows;
   int left, right;
@@ -49,12 +49,12 @@ struct Lane {
   }
 };
 
-// The gradient of an image, from the channel on that is treated first.
+// The gradient of an image, from the first of the channels that are processed together.
 struct Image {
   const float* grad;
   int64_t plane;  // H W
   int height, width;
-  int channels;  // how many are left
+  int channels;  // number of channels from there on
 };
 
 // A walk down the gradient image, in all channels.
@@ -65,7 +65,7 @@ struct Walk {
 
   __device__ __forceinline__ Walk(const Image& image, int i, int j) : width(image.width) {
     const float* const first = image.grad + (static_cast<int64_t>(i) * width + j);
-    for (int c = 0; c < C; ++c) at[c] = first + (c < image.channels ? c * image.plane : 0);  // its amplitude is 0
+    for (int c = 0; c < C; ++c) at[c] = first + (c < image.channels ? c * image.plane : 0);  // amplitude 0
   }
 
   __device__ __forceinline__ void next_row() {
@@ -73,8 +73,8 @@ struct Walk {
   }
 };
 
-// The channels of the gradient image at one pixel, and their sum weighted by the amplitudes. With one channel the
-// amplitude is left for the end, where it scales all sums.
+// The channels of the gradient image at one pixel, and their sum weighted by the amplitudes. With a single channel the
+// amplitude is left out here and scales all sums at the end.
 template <int C>
 struct Pixel {
   float channels[C];
@@ -91,7 +91,7 @@ struct Pixel {
   }
 };
 
-// Sums of one column, over its rows: of the gradient times the value, times 1, w and w².
+// Sums over the rows of one column: the gradient times the value, times 1, w and w².
 struct ColumnMoments {
   float s0 = 0.0f, sw = 0.0f, sww = 0.0f;
 
@@ -109,12 +109,12 @@ struct ColumnMoments {
   }
 };
 
-// One strip of lattice columns. The gradient moves to the lattice with the weights that move the lattice to the image.
+// One strip of lattice columns. The weights that move the lattice to the image also interpolate the gradient at it.
 template <int C>
 __device__ __forceinline__ void walk_lattice(const Entry<C>& entry, const Image& image, const Lane& lane, int u,
                                              Sums<C>& sums) {
   const int j = entry.x + u;
-  // The last lane of a strip only lends its pixel to the one before it.
+  // The last lane of a strip only provides its pixel to the lane before it.
   const Column column(entry.squares, u, lane.column < lane.width - 1 && u <= entry.last_u);
   const bool inside = j >= 0 && j < image.width;
   const int first = entry.first_v + lane.row, rows = min(lane.rows, entry.last_v + 1 - first);
@@ -124,7 +124,7 @@ __device__ __forceinline__ void walk_lattice(const Entry<C>& entry, const Image&
   float v = static_cast<float>(first);
   ColumnMoments moments;
   float value_above = 0.0f, w_above = 0.0f, spread_above = 0.0f, moved_above = 0.0f, step_above = 0.0f;
-  // Each turn ends the lattice row above, which needs this pixel row, and begins the one at v.
+  // Each iteration completes the lattice row above, which needs this row of pixels, and begins the row at v.
 #pragma unroll 2
   for (int k = 0; k <= lane.rows; ++k) {
     const Pixel<C> pixel(walk, inside && static_cast<unsigned>(i) < static_cast<unsigned>(image.height));
@@ -138,7 +138,7 @@ __device__ __forceinline__ void walk_lattice(const Entry<C>& entry, const Image&
 
     const float w = v + ridge, value = k < rows ? column.from_ridge(w) : 0.0f;
     if constexpr (C > 1) {
-      // The value moves to the pixels instead, once for all channels.
+      // For the amplitudes the value is moved to the pixels instead, once for all channels.
       const float spread = lerp_to(value, __shfl_sync(ALL_LANES, value, lane.left), entry.fraction_x);
       const float drawn = lerp_to(spread, spread_above, entry.fraction_y);
       for (int c = 0; c < C; ++c) sums.amplitudes[c] = fmaf(drawn, pixel.channels[c], sums.amplitudes[c]);
@@ -156,7 +156,7 @@ __device__ __forceinline__ void walk_lattice(const Entry<C>& entry, const Image&
   moments.add_to(sums.moments, u);
 }
 
-// One strip of pixel columns, where the Gaussian is evaluated at the pixels themselves.
+// One strip of pixel columns; the Gaussian is evaluated at the pixels themselves.
 template <int C>
 __device__ __forceinline__ void walk_pixels(const Entry<C>& entry, const Image& image, const Lane& lane, int whole_u,
                                             Sums<C>& sums) {
@@ -210,12 +210,12 @@ struct Range {
   int first, last;
 };
 
-// What a Gaussian reaches of an axis, from its whole pixel: lattice points that draw into the frame, or pixels of it.
+// The offsets along one axis within reach of a Gaussian: of lattice points that draw into the frame, or of its pixels.
 template <bool ANALYTIC>
 __device__ __forceinline__ Range visible(float whole, float reach, int pixels) {
   const float first = fmaxf(-floorf(reach), (ANALYTIC ? 0.0f : -1.0f) - whole);
   const float last = fminf(floorf(reach) + (ANALYTIC ? 1.0f : 0.0f), static_cast<float>(pixels - 1) - whole);
-  if (!(first <= last)) return {0, -1};  // far outside, where no integer holds it, or NaN
+  if (!(first <= last)) return {0, -1};  // NaN, or too far outside to fit an integer
   return {static_cast<int>(first), static_cast<int>(last)};
 }
 
@@ -238,7 +238,7 @@ __device__ __forceinline__ void prepare_entry(const Parameters& p, const Geometr
   entry.ridge = g.b / g.c;
 }
 
-// Writes the gradients of the parameters, NaN if one of them is not finite.
+// Writes the gradients of the parameters; all are NaN if one parameter is not finite.
 template <bool ANALYTIC>
 __device__ __forceinline__ void write_gradients(const float (&sums)[MOMENTS], const Parameters& p,
                                                 const Geometry& geometry, int64_t n, const InputGradients& gradients) {
@@ -257,7 +257,7 @@ __device__ __forceinline__ void write_gradients(const float (&sums)[MOMENTS], co
   gradients.rotation[n] = d.theta + bad;
 }
 
-// The channels from `channel` on, at most C: the gradients of their amplitudes, and their part of the moments.
+// Adds the sums of a Gaussian's shares for C channels: writes the gradients of the amplitudes, adds to the moments.
 template <int C>
 __device__ __forceinline__ void add_shares(const Sums<C>* shares, int count, float amplitude, float bad, int channels_left,
                                            float* amplitudes, float (&moments)[MOMENTS]) {
@@ -273,13 +273,13 @@ __device__ __forceinline__ void add_shares(const Sums<C>* shares, int count, flo
     if (c < channels_left) amplitudes[c] = all.amplitudes[c] + bad;
 }
 
-// Gaussians are counted through all frames. Each is shared by 2^share_bits warps.
+// Gaussians are counted through all frames. 2^share_bits warps share each Gaussian.
 template <int C, bool ANALYTIC>
 __global__ void __launch_bounds__(THREADS, C < 3 ? 3 : 2)  // 80 registers each, or 128
     backward_kernel(const Problem problem, const float* __restrict__ grad_image, const InputGradients gradients,
                     int per_block, int share_bits) {
   __shared__ Entry<C> entries[MOST_PER_BLOCK];
-  __shared__ Sums<C> sums[MOST_PER_BLOCK];  // of each Gaussian and share
+  __shared__ Sums<C> sums[MOST_PER_BLOCK];  // per Gaussian and share
   __shared__ float moments[MOST_PER_BLOCK][MOMENTS];
   const Geometry& geometry = problem.geometry;
   const int64_t plane = static_cast<int64_t>(geometry.height) * geometry.width;
@@ -320,7 +320,7 @@ __global__ void __launch_bounds__(THREADS, C < 3 ? 3 : 2)  // 80 registers each,
 int backward(const Problem& problem, const float* grad_image, const InputGradients& gradients, void* stream) {
   const int64_t total = problem.frames * problem.gaussians;
   if (total == 0) return cudaSuccess;
-  // From 1024 blocks on the GPU is full, and more Gaussians per block prepare faster.
+  // 1024 blocks fill the GPU; beyond that, preparing more Gaussians per block is faster.
   const int64_t eights = total / (8 * 1024);
   const int share_bits = eights > 0 ? 0 : SHARE_BITS;
   const int per_block = eights == 0 ? WARPS >> SHARE_BITS : eights < 8 ? static_cast<int>(8 * eights) : MOST_PER_BLOCK;

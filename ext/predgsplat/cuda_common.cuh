@@ -1,10 +1,10 @@
-// What both CUDA kernels share: the functions that gaussian.h asks for, a Gaussian's parameters, its exponent.
-// tests/splat/cuda_on_cpu.h compiles the kernels as plain C++, so they keep to what it knows.
+// Shared by both CUDA kernels: the functions that gaussian.h requires, a Gaussian's parameters, its exponent.
+// tests/splat/cuda_on_cpu.h compiles the kernels as plain C++, so they use only the CUDA features that it implements.
 #pragma once
 
 namespace predgsplat {
 
-// Unlike fmaxf it keeps a NaN, which must not turn into a small scale.
+// Unlike fmaxf it returns NaN for an x of NaN, so that a scale of NaN is not clamped to a small scale.
 __device__ __forceinline__ float larger(float x, float y) { return x < y ? y : x; }
 __device__ __forceinline__ float square_root(float x) { return sqrtf(x); }
 __device__ __forceinline__ void sine_cosine(float x, float& sin, float& cos) { sincosf(x, &sin, &cos); }
@@ -23,7 +23,7 @@ constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
 constexpr int64_t MAX_BLOCKS_X = 0x7fffffff, MAX_BLOCKS_Y = 0xffff;
 
-// Off by 2^-22 of the value at most, and 0 where the value is not a normal number.
+// 2^x with a relative error of at most 2^-22; 0 where the result would be denormal.
 __device__ __forceinline__ float exp2_approximately(float x) {
 #ifdef __CUDA_ARCH__
   float y;
@@ -42,13 +42,13 @@ struct Parameters {
   float mu_x, mu_y, s1, s2, theta;
 };
 
-// n counts through the Gaussians of all frames. Two loads for a pair, which need not be aligned to 8 bytes.
+// n counts through the Gaussians of all frames. A pair takes two loads, because it may not be aligned to 8 bytes.
 __device__ __forceinline__ Parameters read_parameters(const Problem& problem, int64_t n) {
   return {problem.coords[2 * n], problem.coords[2 * n + 1], problem.scale[2 * n], problem.scale[2 * n + 1],
           problem.rotation[n]};
 }
 
-// 0, or NaN if a parameter is not finite. Added to a result, it shows there.
+// 0, or NaN if a parameter is not finite; added to a result to mark it.
 __device__ __forceinline__ float zero_if_finite(const Parameters& p) {
   return 0.0f * p.mu_x + 0.0f * p.mu_y + 0.0f * p.s1 + 0.0f * p.s2 + 0.0f * p.theta;
 }
@@ -57,8 +57,8 @@ __device__ __forceinline__ Gaussian<float> prepare(const Parameters& p, const Ge
   return prepare(p.mu_x, p.mu_y, p.s1, p.s2, p.theta, geometry);
 }
 
-// The exponent a u² + 2 b u v + c v² as (root v + slope u)² + rest u²: two fused operations along a column, and no
-// cancellation of large terms in a Gaussian that is long, thin and oblique.
+// The exponent a u² + 2 b u v + c v² as (root v + slope u)² + rest u²: two fused operations per row of a column, and no
+// cancellation of large terms for a long, thin, oblique Gaussian.
 struct Squares {
   float root, slope, rest;
 };
@@ -68,7 +68,7 @@ __device__ __forceinline__ Squares complete_square(const Gaussian<float>& g) {
   return {root, g.b / root, g.det / g.c};
 }
 
-// One column of a Gaussian, u pixels from its centre. What is not visible is 0; a NaN is.
+// One column of a Gaussian, u pixels from its centre: 0 unless visible, and NaN counts as visible.
 struct Column {
   float root, slope_u, minus_rest_uu;
 
@@ -77,13 +77,13 @@ struct Column {
 
   __device__ __forceinline__ float at(float v) const { return at_root(fmaf(root, v, slope_u)); }
 
-  // At w from the ridge, where the column is largest: root v + slope u is root w.
+  // At w from the ridge, where the column is largest; root v + slope u equals root w.
   __device__ __forceinline__ float from_ridge(float w) const { return at_root(root * w); }
 
   __device__ __forceinline__ float at_root(float t) const { return exp2_approximately(fmaf(-t, t, minus_rest_uu)); }
 };
 
-// Runs f(C) with C, the channels that a block treats at once, as a constant: 1 to 4. More channels come in chunks.
+// Calls f(C) with the number of channels per block, 1 to 4, as a constant. More channels are processed in chunks.
 template <class F>
 int with_channels(int64_t channels, const F& f) {
   switch (channels) {

@@ -1,9 +1,9 @@
-// The image on a GPU, gathered: a block owns 16x16 pixels of one frame and finds the Gaussians that reach them.
+// The image on a GPU, gathered: a block owns a tile of 16x16 pixels of one frame and finds the Gaussians that reach it.
 //
-//  1. Each thread looks at one Gaussian's circle, then, for those that may reach the tile, at its exact box. Survivors
-//     are listed in their order, by ballots: no sort, no buffer, no second kernel.
-//  2. The warps share the list. Each keeps sums of all 256 pixels in registers: lane = column and half, 8 rows each.
-//  3. The warps' sums are added in a fixed order, so that results repeat bit by bit.
+//  1. Each thread tests the circle of one Gaussian against the tile, then, if it may reach the tile, the exact box.
+//     Ballots list the remaining Gaussians in their order: no sort, no buffer, no second kernel.
+//  2. The warps share the list. Each warp keeps sums for all 256 pixels in registers: a lane has 8 rows of one column.
+//  3. The warps' sums are added in a fixed order, so that results are reproducible bit by bit.
 #include <type_traits>
 
 #include "cuda_common.cuh"
@@ -12,10 +12,10 @@ namespace predgsplat::cuda {
 namespace {
 
 constexpr int TILE = 16;
-constexpr int ROWS = 8;     // of a lane
+constexpr int ROWS = 8;     // per lane
 constexpr int BATCH = 512;  // Gaussians between two rounds of drawing
 
-// A Gaussian that reaches the tile, as drawing reads it.
+// A Gaussian that reaches the tile, prepared for drawing.
 template <int C>
 struct alignas(16) Entry {
   float x, y, fraction_x, fraction_y;
@@ -36,14 +36,14 @@ struct Shared {
 struct Tile {
   float left, top;
 
-  // Whether a Gaussian whose centre has this whole pixel may reach the tile. True for NaN, which must be seen.
+  // Whether a Gaussian whose centre has this whole pixel may reach the tile. True for NaN, which must be drawn.
   __device__ __forceinline__ bool reached(float x, float y, float reach_x, float reach_y) const {
     return !(x - reach_x > left + (TILE - 1)) && !(x + 1.0f + reach_x < left) &&
            !(y - reach_y > top + (TILE - 1)) && !(y + 1.0f + reach_y < top);
   }
 };
 
-// This thread's place among those that keep, in their order; total is how many do.
+// The number of threads before this one that keep their Gaussian; total: the number of all that do.
 __device__ __forceinline__ int place_in_order(bool keep, int (&kept)[WARPS], int& total) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const unsigned ballot = __ballot_sync(ALL_LANES, keep);
@@ -59,11 +59,11 @@ __device__ __forceinline__ int place_in_order(bool keep, int (&kept)[WARPS], int
   return place;
 }
 
-// Lists the Gaussians from first to last that may reach the tile by their circle; returns how many.
+// Lists the Gaussians [first, last) whose circle may reach the tile; returns their number.
 __device__ __forceinline__ int find_candidates(const Problem& problem, int64_t frame, int64_t first, int64_t last,
                                                const Tile& tile, int (&candidates)[BATCH], int (&kept)[WARPS]) {
   const Geometry& geometry = problem.geometry;
-  const float reach_of_one = sqrtf(2.0f * CUT / LOG2_E) / geometry.step;  // of a scale of 1, in pixels
+  const float reach_of_one = sqrtf(2.0f * CUT / LOG2_E) / geometry.step;  // reach in pixels at a scale of 1
   int found = 0;
   for (int64_t chunk = first; chunk < last; chunk += THREADS) {
     const int64_t n = chunk + threadIdx.x;
@@ -74,7 +74,7 @@ __device__ __forceinline__ int find_candidates(const Problem& problem, int64_t f
       const float x = multiply_then_add(p.mu_x, geometry.half_width, geometry.half_width);
       const float y = multiply_then_add(p.mu_y, geometry.half_height, geometry.half_height);
       const float scale = larger(larger(p.s1, p.s2), MIN_SCALE);
-      // One pixel more than the circle, for its rounding.
+      // One pixel more than the circle, to allow for rounding.
       const float reach = fminf(geometry.radius, reach_of_one * scale + 1.0f) + bad;
       keep = tile.reached(floorf(x), floorf(y), reach, reach);
     }
@@ -87,7 +87,7 @@ __device__ __forceinline__ int find_candidates(const Problem& problem, int64_t f
   return found;
 }
 
-// Prepares the candidates and lists those that reach the tile by their exact box; returns how many.
+// Prepares the candidates and lists those whose exact box reaches the tile; returns their number.
 template <int C>
 __device__ __forceinline__ int prepare_entries(const Problem& problem, int64_t first, int channel, const Tile& tile,
                                                int found, Shared<C>& shared) {
@@ -153,7 +153,7 @@ __device__ __forceinline__ void draw(const Entry<C>& entry, float i, float j, fl
 __device__ __forceinline__ void add_and_store(float (&shared)[WARPS][THREADS], const float (&sums)[ROWS],
                                               const Geometry& geometry, int left, int top, float* plane) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  __syncthreads();  // nobody reads what was there
+  __syncthreads();  // all threads have finished reading the shared memory
   for (int k = 0; k < ROWS; ++k) shared[warp][32 * k + lane] = sums[k];
   __syncthreads();
   float total = 0.0f;
@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(THREADS, C < 3 ? 4 : 6 - C) forward_kernel(con
     const int64_t last = first + BATCH < problem.gaussians ? first + BATCH : problem.gaussians;
     const int found = find_candidates(problem, frame, first, last, tile, shared.candidates, shared.kept);
     const int entries = prepare_entries(problem, frame * problem.gaussians + first, channel, tile, found, shared);
-    // The next batch takes the place of this one after barriers enough.
+    // The barriers in find_candidates keep the next batch from overwriting entries that are still in use.
     for (int k = warp; k < entries; k += WARPS) draw<C, ANALYTIC>(shared.entries[k], i, j, geometry.radius, sums);
   }
 

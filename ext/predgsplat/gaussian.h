@@ -1,8 +1,10 @@
-// The mathematics of one Gaussian, for both kernels: from its parameters to what is drawn, and from sums over the
-// pixels to the gradients of its parameters. docs/renderer.md derives it; pdr_cli/splat/reference.py specifies it.
+// The mathematics of one Gaussian, for CPU and GPU: from its parameters to the coefficients that are drawn, and from
+// sums over the pixels to the gradients of its parameters. docs/renderer.md derives it; pdr_cli/splat/reference.py
+// specifies it.
 //
-// F is float on a GPU and a vector of floats on a CPU, one Gaussian to a lane. Each side brings its own floor, larger,
-// square_root, sine_cosine and multiply_then_add, the last without fusing: all backends take the same floor.
+// F is float on a GPU and a vector of floats on a CPU, with one Gaussian per lane. Each side defines its own floor,
+// larger, square_root, sine_cosine and multiply_then_add. The last must not fuse, so that all backends compute the same
+// floor.
 #pragma once
 
 #ifdef __CUDACC__
@@ -14,19 +16,19 @@
 namespace predgsplat {
 
 constexpr float MIN_SCALE = 1e-3f;
-constexpr float MAX_SCALE = 1e6f;  // flat across any frame, and its square is still a float
+constexpr float MAX_SCALE = 1e6f;  // flat across any frame; its square still fits a float
 constexpr float EXTENT = 10.0f;  // the lattice spans [-5, 5] kernel units
-constexpr float CUT = 24.0f;     // exp(-q/2) below 2^-24 does not change a float32 sum of peak 1
+constexpr float CUT = 24.0f;     // exp(-q/2) below 2^-24 does not change a float32 sum whose peak is 1
 constexpr float LOG2_E = 1.4426950408889634f;
-// A coordinate beyond this is as good as infinite, and still converts to an integer.
+// Coordinates are clamped to it: beyond every frame, and still convertible to an integer.
 constexpr float FAR = 1e6f;
 
-// What all Gaussians of a call share.
+// The frame and the lattice, which all Gaussians of a call share.
 struct Geometry {
   int height, width;  // of the frame, in pixels
   float half_height, half_width;  // (H-1)/2, (W-1)/2: pixels per unit of coords
   float step;    // kernel units per pixel, 10/(K-1)
-  float radius;  // (K-1)/2 in pixels; of the analytic mode, which does not end: FAR
+  float radius;  // (K-1)/2 in pixels; FAR in the analytic mode, which has no lattice
   bool analytic;
 };
 
@@ -44,13 +46,13 @@ inline Geometry make_geometry(int height, int width, double kernel_size, bool an
 template <class F>
 struct Gaussian {
   F x, y;                     // whole pixel of the centre
-  F fraction_x, fraction_y;   // and the rest, in [0, 1)
+  F fraction_x, fraction_y;   // its fraction of a pixel, in [0, 1)
   F a, b, c;
-  F reach_x, reach_y;  // beyond |u| or |v| it is less than 2^-CUT
-  F det;               // a c - b², free of cancellation
+  F reach_x, reach_y;  // the Gaussian is less than 2^-CUT beyond this |u| or |v|
+  F det;               // a c - b², computed without cancellation
 };
 
-// The rotated axes, as prepare and its adjoint use them.
+// The rotated axes, used by prepare and adjoint.
 template <class F>
 struct Axes {
   F cos, sin;
@@ -93,18 +95,18 @@ PREDGSPLAT_BOTH Gaussian<F> prepare(F mu_x, F mu_y, F s1, F s2, F theta, const G
   return g;
 }
 
-// Sums over the lattice points or pixels of one Gaussian, weighted by its value, where G is the gradient of the image
-// (weighted by the amplitudes, if there are several channels), moved to the lattice as the image is moved from it.
+// Sums over the lattice points or pixels of one Gaussian, weighted by its value. G is the gradient of the image, for
+// several channels their sum weighted by the amplitudes, interpolated at the lattice points.
 //
-// w is v counted from the ridge: of all v at a given u, the Gaussian is largest at v = -(b/c) u. Sums over v itself would
-// be large where a Gaussian is long and thin, and their difference, which matters for its width, would be lost.
+// w is v relative to the ridge v = -(b/c) u, where the Gaussian is largest for that u. Sums over v itself would be
+// large for a long, thin Gaussian, and their difference, which determines the gradient of its width, would be lost.
 template <class F>
 struct Moments {
   F s0, su, sw, suu, suw, sww;  // of G, times 1, u, w, u², u w, w²
-  F sx, sy;                     // of the derivative of G by the shift; the analytic mode has su and sw for it
+  F sx, sy;                     // of the derivative of G by the shift; the analytic mode uses su and sw instead
 };
 
-// Adds one column: sums over its v of G, (v - v0) G and (v - v0)² G.
+// Adds one column, given its sums over v of G, (v - v0) G and (v - v0)² G.
 template <class F>
 PREDGSPLAT_BOTH void add_column(Moments<F>& m, F u, F ridge_slope, F v0, F s0, F sv, F svv) {
   const F ridge = ridge_slope * u - v0;
@@ -128,17 +130,17 @@ PREDGSPLAT_BOTH Gradients<F> adjoint(const Moments<F>& m, F s1, F s2, F theta, c
   const float hh = geometry.step * geometry.step;
   const F difference = r.inv1 - r.inv2;
   const F cc = r.cos * r.cos, ss = r.sin * r.sin;
-  const F yy = ss * r.inv1 + cc * r.inv2;  // of Σ^-1
+  const F yy = ss * r.inv1 + cc * r.inv2;  // the yy entry of Σ^-1
   Gradients<F> d;
   if (geometry.analytic) {
-    // d/d(centre) of exp(-q/2) is Σ^-1 (u, v) times it, and v = w - (xy/yy) u.
+    // The derivative of exp(-q/2) by the centre is Σ^-1 (u, v) exp(-q/2), and v = w - (xy/yy) u.
     d.mu_x = geometry.half_width * hh * (r.inv1 * r.inv2 / yy * m.su + r.cos * r.sin * difference * m.sw);
     d.mu_y = geometry.half_height * hh * yy * m.sw;
   } else {
     d.mu_x = geometry.half_width * m.sx;
     d.mu_y = geometry.half_height * m.sy;
   }
-  // q = along² / s1² + across² / s2², with along = cos u + sin v = along_u u + sin w, and across likewise.
+  // q = along² / s1² + across² / s2², with along = cos u + sin v = along_u u + sin w, and likewise for across.
   const F along_u = r.cos * r.inv2 / yy, across_u = -r.sin * r.inv1 / yy;
   d.s1 = hh * (r.inv1 / r.s1) * (along_u * along_u * m.suu + 2.0f * along_u * r.sin * m.suw + ss * m.sww);
   d.s2 = hh * (r.inv2 / r.s2) * (across_u * across_u * m.suu + 2.0f * across_u * r.cos * m.suw + cc * m.sww);

@@ -1,4 +1,4 @@
-// What the kernels offer to ops.cpp: plain pointers, contiguous float32.
+// The interface between ops.cpp and the kernels: plain pointers to contiguous float32.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace predgsplat {
 
-// P frames of N Gaussians with C channels, and the Gaussians themselves.
+// P frames of N Gaussians with C channels.
 struct Problem {
   int64_t frames, gaussians, channels;
   Geometry geometry;
@@ -17,7 +17,7 @@ struct Problem {
   const float* amplitudes;  // [P, N, C]
 };
 
-// One tensor for each of the four inputs, shaped like it. Every element is written.
+// One tensor per input, of the same shape. Every element is written.
 struct InputGradients {
   float *coords, *scale, *rotation, *amplitudes;
 };
@@ -27,15 +27,15 @@ void forward(const Problem& problem, float* image);  // [P, C, H, W], every elem
 void backward(const Problem& problem, const float* grad_image, const InputGradients& gradients);
 }  // namespace cpu
 
-// Both only launch: nothing waits for the device or reads from it, so that a CUDA graph can capture them.
+// Both only launch and never wait for the device or read from it, so that a CUDA graph can capture them.
 // They return a cudaError_t, 0 if the launch succeeded.
 namespace cuda {
 int forward(const Problem& problem, float* image, void* stream);
 int backward(const Problem& problem, const float* grad_image, const InputGradients& gradients, void* stream);
 }  // namespace cuda
 
-// Runs body(task, context) for every task, on the threads that torch has been given. Defined by whoever links the
-// kernels; there is no order among tasks.
+// Runs body(task, context) for every task on torch's threads, in any order. The program that links the kernels defines
+// both functions: ops.cpp in the library.
 void parallel(int64_t tasks, void (*body)(int64_t task, void* context), void* context);
 int threads();
 

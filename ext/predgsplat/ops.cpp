@@ -1,7 +1,8 @@
-// Registration with torch, on its stable ABI: compiles in a second, and one build serves torch 2.10 and later.
-// The schema is all that torch sees; pdr_cli/splat/native.py adds the autograd formula and the shapes.
-// Compiled twice: into the library with the schema and the CPU's kernels, and with PREDGSPLAT_CUDA into one that adds
-// those of CUDA.
+// Registers the kernels with torch through its stable ABI: compiles in a second, and one build serves torch 2.10 and
+// later. torch sees only the schema; pdr_cli/splat/native.py adds the autograd formula and the shapes.
+//
+// Compiled twice: for the CPU library, with the schema and the CPU kernels, and with PREDGSPLAT_CUDA for a library that
+// adds the CUDA kernels.
 #define TORCH_TARGET_VERSION (((0ULL + 2) << 56) | ((0ULL + 10) << 48))
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -38,7 +39,7 @@ int threads() { return static_cast<int>(torch::stable::get_num_threads()); }
 
 namespace {
 
-// The macro for this has another name in each version of torch.
+// torch's own macro for this has a different name in each version of torch.
 void check(AOTITorchError code) { STD_TORCH_CHECK(code == AOTI_TORCH_SUCCESS, "predgsplat: torch reports error ", code); }
 
 Tensor as_float(const Tensor& x) {
@@ -46,7 +47,7 @@ Tensor as_float(const Tensor& x) {
   return x.is_contiguous() ? x : torch::stable::contiguous(x);
 }
 
-// The four inputs, contiguous, and what the kernels need to know of them. coords: [..., N, 2].
+// The four inputs, contiguous, and the Problem that the kernels solve. coords: [..., N, 2].
 struct Inputs {
   Tensor coords, scale, rotation, amplitudes;
   Problem problem;
@@ -83,8 +84,8 @@ struct Inputs {
 
 float* output(Tensor& x) { return static_cast<float*>(x.data_ptr()); }
 
-// Uninitialised and contiguous, beside x. By the C interface: through the dispatcher it takes four times as long, which
-// a small frame notices.
+// Uninitialised and contiguous, with the dtype and device of x. Through the C interface: the dispatcher takes four
+// times as long, which shows in small frames.
 Tensor new_empty(const Tensor& x, const int64_t* shape, int64_t dims) {
   std::vector<int64_t> strides(dims, 1);
   for (int64_t i = dims - 1; i > 0; --i) strides[i - 1] = strides[i] * std::max<int64_t>(shape[i], 1);
@@ -132,7 +133,7 @@ Four render_backward_cpu(const Tensor& grad_image, const Tensor& coords, const T
   const int64_t dims = grad_image.dim();
   const Inputs inputs(coords, scale, rotation, amplitudes, grad_image.size(dims - 2), grad_image.size(dims - 1),
                       kernel_size, analytic);
-  const Tensor grad = as_float(grad_image);  // a sum, for one, sends an expanded tensor
+  const Tensor grad = as_float(grad_image);  // the gradient of a sum, for instance, is an expanded tensor
   Four gradients = empty_gradients(inputs);
   cpu::backward(inputs.problem, Inputs::pointer(grad), pointers(gradients));
   return gradients;
@@ -140,7 +141,7 @@ Four render_backward_cpu(const Tensor& grad_image, const Tensor& coords, const T
 
 #else
 
-// torch's stream and device, for as long as this lives.
+// Selects the device of a tensor while it exists; `stream` is torch's current stream there.
 struct OnDevice {
   torch::stable::accelerator::DeviceGuard guard;
   void* stream = nullptr;

@@ -1,7 +1,7 @@
-// Vectors of floats for the CPU kernel, and the functions that gaussian.h asks for.
+// Vectors of floats for the CPU kernels, and the functions that gaussian.h requires.
 //
-// GCC's vector types rather than intrinsics: one source for AVX-512, AVX2, SSE and NEON. The width is that of
-// the registers: wider vectors are taken apart into scalars, ten times slower. Compile with -ffp-contract=fast, which
+// GCC's vector types rather than intrinsics: one source for AVX-512, AVX2, SSE and NEON. Vectors are as wide as the
+// registers: GCC splits wider ones into scalars, which is ten times slower. Compile with -ffp-contract=fast, which
 // fuses a*b + c, and never with -ffast-math, which would delete the rounding below.
 #pragma once
 
@@ -39,7 +39,7 @@ PREDGSPLAT_INLINE Lanes load(const float* from) {
 
 PREDGSPLAT_INLINE void store(float* to, Lanes x) { std::memcpy(to, &x, sizeof x); }
 
-// Every second number, as of coordinates (x, y).
+// Every second number, for instance the x of coordinates (x, y).
 PREDGSPLAT_INLINE Lanes load_strided(const float* from) {
   Lanes x;
   for (int i = 0; i < LANES; ++i) x[i] = from[2 * i];
@@ -53,7 +53,7 @@ PREDGSPLAT_INLINE Lanes lane_numbers() {
   return x;
 }
 
-// x > y ? x : y, which compilers turn into a comparison and a move, because it must not be the other way round for NaN.
+// x > y ? x : y. Intrinsics, because for the sake of NaN compilers turn this expression into a comparison and a move.
 PREDGSPLAT_INLINE Lanes larger(Lanes x, Lanes y) {
 #if defined(__AVX512F__)
   return (Lanes)_mm512_maskz_max_ps(0xffff, (__m512)x, (__m512)y);
@@ -81,19 +81,19 @@ PREDGSPLAT_INLINE Lanes zero_unless(Ints mask, Lanes x) { return (Lanes)((Ints)x
 PREDGSPLAT_INLINE Lanes absolute(Lanes x) { return (Lanes)((Ints)x & 0x7fffffff); }
 PREDGSPLAT_INLINE Ints finite(Lanes x) { return (x - x) == 0.0f; }
 
-// Lane i is lane numbers[i] of x.
+// Lane i of the result is lane numbers[i] of x.
 PREDGSPLAT_INLINE Lanes pick(Lanes x, Lanes numbers) {
   return __builtin_shuffle(x, __builtin_convertvector(numbers, Ints));
 }
 
-// x * m + a rounded twice: the product passes through memory, where no compiler can fuse it.
+// x * m + a, rounded twice: the product passes through memory, so that the compiler cannot fuse it.
 PREDGSPLAT_INLINE Lanes multiply_then_add(Lanes x, float m, float a) {
   Lanes product = x * m;
   __asm__("" : "+m"(product));
   return product + a;
 }
 
-// To the nearest integer, by the float whose last bit is worth 1. |x| < 2^22.
+// Adding and subtracting it rounds |x| < 2^22 to the nearest integer, because its last bit is worth 1.
 constexpr float ROUNDER = 12582912.0f;
 
 PREDGSPLAT_INLINE Lanes floor(Lanes x) {
@@ -107,12 +107,12 @@ PREDGSPLAT_INLINE Lanes square_root(Lanes x) {
   return x;
 }
 
-// 2^x to 2e-7 of itself, for x in [-126, 127]; anything less is taken to be -126.
+// 2^x with a relative error of 2e-7, for x up to 127; x below -126 counts as -126.
 PREDGSPLAT_INLINE Lanes exp2(Lanes x) {
   x = larger(x, -126.0f);
   const Lanes rounded = x + ROUNDER;
   const Lanes f = x - (rounded - ROUNDER);
-  // Minimax on [-1/2, 1/2], relative.
+  // Minimax polynomial of the relative error on [-1/2, 1/2].
   Lanes y = broadcast(1.326470e-3f);
   y = y * f + 9.671510e-3f;
   y = y * f + 5.550734e-2f;
@@ -122,16 +122,16 @@ PREDGSPLAT_INLINE Lanes exp2(Lanes x) {
   return (Lanes)((Ints)y + ((Ints)rounded << 23));
 }
 
-// Sine and cosine of an angle up to a common sign, which neither cos², sin² nor their product has: the angle is taken
-// to [-π/2, π/2] by multiples of π. Angles beyond 10^4 lose digits, as floats themselves do.
+// Sine and cosine of an angle up to a common sign, which cancels in cos², sin² and cos sin: multiples of π reduce the
+// angle to [-π/2, π/2]. Angles beyond 10^4 lose digits, as floats themselves do.
 PREDGSPLAT_INLINE void sine_cosine(Lanes angle, Lanes& sine, Lanes& cosine) {
   const Lanes turns = (smaller(larger(angle * 0.318309886f, -4e6f), 4e6f) + ROUNDER) - ROUNDER;
-  // π in three parts of few digits, so that their products with whole numbers are exact.
+  // π as three numbers of few digits, whose products with whole numbers are exact.
   Lanes x = angle - turns * 3.140625f;
   x = x - turns * 9.67502593994140625e-4f;
   x = x - turns * 1.50995799097837543e-7f;
   const Lanes z = x * x;
-  // Taylor's series to 3e-9 at π/2, which needs no more than six terms.
+  // Taylor series with six terms: the error at π/2 is 3e-9.
   Lanes s = broadcast(-2.50521084e-8f);
   s = s * z + 2.75573192e-6f;
   s = s * z - 1.98412698e-4f;
@@ -147,7 +147,7 @@ PREDGSPLAT_INLINE void sine_cosine(Lanes angle, Lanes& sine, Lanes& cosine) {
   cosine = 1.0f + z * c;
 }
 
-// Numbers below 2^-126 are 0 as long as this lives: they change no sum here, and cost hundreds of cycles each.
+// While it exists, numbers below 2^-126 count as 0: they change no sum here, and each costs hundreds of cycles.
 class FlushDenormals {
 #if defined(__AVX__)
  public:
@@ -161,14 +161,14 @@ class FlushDenormals {
 #endif
 };
 
-// Sums of neighbouring lanes: those of a in the lower half, those of b in the upper.
+// Sums of neighbouring lanes: of a in the lower half, of b in the upper half.
 PREDGSPLAT_INLINE Lanes add_neighbours(Lanes a, Lanes b) {
   Ints even, odd;
   for (int i = 0; i < LANES; ++i) even[i] = 2 * i, odd[i] = 2 * i + 1;
   return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
 }
 
-// The sums over the lanes of eight vectors, always in the same order.
+// The sums over the lanes of eight vectors, in a fixed order.
 PREDGSPLAT_INLINE void sums_of_eight(const Lanes (&x)[8], float* sums) {
   Lanes half[4];
   for (int i = 0; i < 4; ++i) half[i] = add_neighbours(x[2 * i], x[2 * i + 1]);

@@ -13,9 +13,9 @@ from pathlib import Path
 from pdr_cli.commands import tables
 from pdr_cli.data import formats, kinds
 from pdr_cli.errors import InputNotFoundError, UsageError
-from pdr_cli.system import atomic, locks
+from pdr_cli.system import atomic
 from pdr_cli.system.logs import log, progress
-from pdr_cli.verification import cases, evaluation, scores, sources, task
+from pdr_cli.verification import cards, cases, evaluation, scores, sources, task
 from pdr_cli.verification.evaluation import Options, Result
 from pdr_cli.verification.sources import Reading
 from pdr_cli.verification.task import Task
@@ -46,7 +46,7 @@ class Request:
         device: see `devices.pick`.
         resample_fps: frames a second that clips are brought to.
         gray_to_rgb: read a gray clip as red, green and blue alike.
-        kind: of the data, where no model has one.
+        kind: of the data; None: the model's, or as found.
     """
 
     models: Sequence[str] = ()
@@ -68,12 +68,13 @@ class Request:
     device: str = "auto"
     resample_fps: float = 0
     gray_to_rgb: bool = False
-    kind: str = kinds.ANY
+    kind: str | None = None
 
     @property
     def reading(self) -> Reading:
         """How models and truth are read."""
-        return Reading(self.rename, self.kind, self.resample_fps, self.gray_to_rgb, self.batch, self.device)
+        kind = self.kind or kinds.ANY
+        return Reading(self.rename, kind, self.resample_fps, self.gray_to_rgb, self.batch, self.device)
 
     @property
     def options(self) -> Options:
@@ -86,13 +87,10 @@ def run(arguments: Sequence[str], request: Request) -> None:
     """Score; see `pdr evaluate --help` for the options."""
     paths = formats.find_inputs(arguments)
     _check(request, paths)
-    found = sources.find(request.models, request.reading)
-    with locks.inputs_in_use(paths):
-        series = sources.truth(paths, request.reading, found)
-    files = found.read_files(series[0])
-    chosen = task.build(found.models, files, series, request.split, request.steps, request.protocol)
+    split, steps, protocol = request.split, request.steps, request.protocol
+    chosen = sources.task_of(paths, request.models, request.reading, split=split, steps=steps, protocol=protocol)
     with progress("evaluating") as bar:
-        result = _with_command(evaluation.evaluate(chosen, request.options, bar))
+        result = _as_typed(evaluation.evaluate(chosen, request.options, bar), paths)
     _write(result, chosen, request)
     if request.as_json:
         print(json.dumps(result.document.to_json()))
@@ -100,9 +98,10 @@ def run(arguments: Sequence[str], request: Request) -> None:
         tables.show(result.document)
 
 
-def _with_command(result: Result) -> Result:
-    """The result, with the command line on its card."""
-    card = dataclasses.replace(result.document.card, command="pdr " + shlex.join(sys.argv[1:]))
+def _as_typed(result: Result, paths: Sequence[Path]) -> Result:
+    """The result, with the command line and its inputs on the card."""
+    command = "pdr " + shlex.join(sys.argv[1:])
+    card = dataclasses.replace(result.document.card, command=command, data=cards.listed(paths))
     return dataclasses.replace(result, document=dataclasses.replace(result.document, card=card))
 
 
@@ -131,9 +130,9 @@ def _write(result: Result, chosen: Task, request: Request) -> None:
     if request.plot is not None:
         from pdr_cli.drawing import pictures
 
-        pictures.skill(request.plot, document.to_json())
+        pictures.skill(request.plot, document)
     if request.report is not None:
         from pdr_cli.drawing import page
 
-        written = page.write(request.report, document.to_json(), cases.typical(result, chosen))
+        written = page.write(request.report, document, cases.typical(result, chosen))
         log.info("report: %s and %d pictures beside it", written[0], len(written) - 1)

@@ -75,14 +75,14 @@ def _picture(intake: Intake, model: Model, series: Series, init: int | None, out
     window = intake.observe(series, init)
     drawn = gaussians.of_forecast(model, series, window).isel(time=-1)
     made = forecast.after(model, intake, series, window)
-    both = (made.layers.coarse, made.layers.gaussians)
-    coarse, rendered = (window.orientation.invert(frames[0]) for frames in both if frames is not None)
+    both = (made.layers.coarse, made.layers.layer)
+    coarse, layer = (window.orientation.invert(frames[0]) for frames in both if frames is not None)
     pictures.layers(
         output,
         observed=made.observed(),
         fused=made.frames,
         coarse=coarse,
-        painted=rendered,
+        painted=layer,
         gaussians={str(n): values.values for n, values in drawn.data_vars.items()},
         truth=made.truth(),
     )

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from pdr_cli.data import formats, samples
+from pdr_cli.data.formats.hdf5 import HDF5
+from pdr_cli.data.formats.netcdf import NetCDF
+from pdr_cli.data.formats.video import Video
 from pdr_cli.errors import UsageError
 from pdr_cli.system.atomic import check_output
 
 SUFFIXES = {
-    "weather": formats.NETCDF_SUFFIXES,
-    "traffic": (*formats.HDF5_SUFFIXES, *formats.NETCDF_SUFFIXES),
-    "video": (".mp4", ".gif"),
+    "weather": NetCDF.outputs,
+    "traffic": (*HDF5.outputs, *NetCDF.outputs),
+    "video": Video.outputs,
 }
 
 

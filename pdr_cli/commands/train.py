@@ -54,11 +54,11 @@ def _run(arguments: Arguments) -> None:
     state = _state(arguments)
     request = TrainingRequest(
         arguments.experiment.resolve(arguments.out, arguments.resume),
-        arguments.out,
-        arguments.device,
-        state if arguments.resume else None,
-        arguments.init_from,
-        arguments.freeze_backbone,
+        out=arguments.out,
+        device=arguments.device,
+        resume=state if arguments.resume else None,
+        init_from=arguments.init_from,
+        freeze_backbone=arguments.freeze_backbone,
     )
     planned = training.plan(request, create=not arguments.dry_run)
     if arguments.dry_run:

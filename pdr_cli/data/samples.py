@@ -1,7 +1,7 @@
 """Synthetic sample data in the real formats, so that everything can be tried without a download.
 
-Nothing here was observed. Each kind moves steadily enough that a forecast can beat copying the last frame, and
-changes enough that a mean of the past is not a forecast.
+No sample was observed. Each moves steadily enough that a forecast can beat copying the last frame, and changes enough
+that a mean of the past is not a forecast.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ WEATHER_STEPS = 1460  # 365 days of four analyses
 WARMEST, COLDEST = 300.0, 262.0  # K, annual means at the equator and the pole
 LAPSE_RATE = 6.5  # K per km of height, the standard atmosphere's
 MOUNTAINS = 1.0  # km, standard deviation of the relief of land
-SEASON_SEA, SEASON_LAND = 4.0, 16.0  # K, amplitude of the annual cycle at 60 degrees: water stores heat, land does not
+SEASON_SEA, SEASON_LAND = 4.0, 16.0  # K, amplitude of the annual cycle at 60 degrees: water stores more heat
 COLDEST_DAY = 25  # late January
 DIURNAL_SEA, DIURNAL_LAND = 0.4, 5.0  # K, amplitude of the daily cycle
 WARMEST_HOUR = 14.5  # local solar time
-EDDIES = 1400  # in the year; about 35 alive at once, here or still west of the grid
+EDDIES = 1400  # in the year; about 35 alive at once, on the grid or west of it
 EDDY_KELVIN = (3.0, 10.0)  # peak anomaly, cold or warm
 EDDY_DEGREES = (5.0, 9.0)  # radius (1 sigma) in latitude: synoptic, and 2 cells or more
 EDDY_STEPS = (24, 56)  # life: 6 to 14 days
 JET_LATITUDE, JET_WIDTH = 47.5, 15.0  # degrees
 JET_SLOW, JET_FAST = 0.5, 1.4  # cells eastwards a step far from the jet and in it: 6 and 16 m/s at 45 N
-NOISE_KELVIN = 0.3  # what no forecast can know
+NOISE_KELVIN = 0.3  # unpredictable
 
 # Traffic: eight weeks of hourly in- and outflow of a small city, in TaxiBJ's layout.
 CITY = 16  # cells a side
@@ -47,7 +47,7 @@ LEISURE_HOUR, LEISURE_WIDTH = 14.5, 4.0  # hours; most of the weekend's traffic
 EVENTS = 110  # two a day: concerts, fairs, a closed road
 EVENT_TRIPS = 45.0  # trips per hour at an event's centre
 EVENT_HOURS = (6, 14)
-EVENT_CELLS_PER_HOUR = 0.7  # events wander at a steady pace, which only a model of motion can follow
+EVENT_CELLS_PER_HOUR = 0.7  # a steady pace, which only a model of motion can forecast
 DAY_SPREAD = 0.12  # relative, of whole days: rain, holidays
 
 # Video: sixteen seconds of moving shapes before a still background.
@@ -78,19 +78,19 @@ def make(kind: str, seed: int) -> Series:
 
 
 def check(kind: str, seed: int) -> None:
-    """Refuse what `make` cannot make.
+    """Refuse the arguments that `make` cannot use.
 
     Raises:
         UsageError: unknown kind, or a negative seed.
     """
     if kind not in KINDS:
-        raise UsageError(f"no sample {kind!r}; there are {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
+        raise UsageError(f"no sample {kind!r}.{did_you_mean(kind, KINDS)}", f"one of {', '.join(KINDS)}")
     if seed < 0:
-        raise UsageError(f"seed {seed} is negative; use 0 or more")
+        raise UsageError(f"seed {seed} is negative", "0 or more")
 
 
 def provenance(kind: str, seed: int) -> dict[str, str]:
-    """Global attributes of a sample file, which call it synthetic."""
+    """Global attributes of a sample file; they say that it is synthetic."""
     return {
         "Conventions": "CF-1.11",
         "title": f"Synthetic {kind} sample, not observations (seed {seed})",
@@ -101,7 +101,7 @@ def provenance(kind: str, seed: int) -> dict[str, str]:
 
 
 def weather(rng: np.random.Generator) -> Series:
-    """2 m temperature: a climate with seasons and days, and eddies that a sheared jet carries eastwards."""
+    """2 m temperature: annual and daily cycles, and eddies that a sheared jet carries eastwards."""
     times = WEATHER_START + np.arange(WEATHER_STEPS) * np.timedelta64(6, "h")
     land, height = _relief(rng)
     kelvin = _climate(land, height)
@@ -121,7 +121,7 @@ def weather(rng: np.random.Generator) -> Series:
 
 
 def traffic(rng: np.random.Generator) -> Series:
-    """In- and outflow: commuters to the centre and back, quieter weekends, and events that wander."""
+    """In- and outflow: commuters to the centre and back, weekends with less traffic, and moving events."""
     hours = np.arange(TRAFFIC_DAYS * SLOTS_PER_DAY)
     homes, works = _districts(rng)
     rate = _commuting(hours, homes, works)  # [T, 2, H, W]
@@ -176,7 +176,7 @@ def _relief(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _climate(land: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """Temperature without weather: [T, H, W] float32."""
+    """Temperature without eddies: [T, H, W] float32."""
     day = np.arange(WEATHER_STEPS)[:, None, None] / 4
     latitude = np.deg2rad(LATITUDES)[:, None]
     mean = WARMEST - (WARMEST - COLDEST) * np.sin(latitude) ** 2 - LAPSE_RATE * height
@@ -215,7 +215,7 @@ def _add_eddies(kelvin: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def _districts(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Where people live (a ring) and work (the centre), uneven, each with a maximum of 1: [H, W]."""
+    """Density of homes (a ring) and workplaces (the centre), uneven, each with a maximum of 1: [H, W]."""
     y, x = np.mgrid[:CITY, :CITY] - (CITY - 1) / 2
     radius = np.hypot(y, x) / CITY
     uneven = [np.exp(0.4 * _smooth_noise(rng, (CITY, CITY), 1.2)) for _ in range(2)]
@@ -237,7 +237,7 @@ def _commuting(hours: np.ndarray, homes: np.ndarray, works: np.ndarray) -> np.nd
 
 
 def _add_events(rate: np.ndarray, rng: np.random.Generator) -> None:
-    """Add crowds that gather, wander across the city and part: people come first and leave last."""
+    """Add crowds that gather, move across the city and disperse: inflow decreases and outflow increases."""
     y, x = np.mgrid[:CITY, :CITY]
     for _ in range(EVENTS):
         life, start = int(rng.integers(*EVENT_HOURS)), int(rng.integers(TRAFFIC_DAYS)) * 24 + int(rng.integers(7, 14))
@@ -253,7 +253,7 @@ def _add_events(rate: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def _bounce(position: np.ndarray, margin: float) -> np.ndarray:
-    """A path that never turns, folded so that it stays `margin` pixels inside the frame."""
+    """A straight path, reflected so that it stays `margin` pixels inside the frame."""
     room = FRAME - 1 - 2 * margin
     return margin + room - np.abs((position - margin) % (2 * room) - room)
 
@@ -268,7 +268,7 @@ def _path(rng: np.random.Generator, margin: float) -> tuple[np.ndarray, np.ndarr
 
 
 def _cover(frames: np.ndarray, inside: np.ndarray, level: np.ndarray | float) -> None:
-    """Paint `level` over the frames where the distance `inside` the outline, in pixels, is positive."""
+    """Paint `level` where the distance `inside` the outline, in pixels, is positive."""
     alpha = 1 / (1 + np.exp(-(inside / EDGE_PIXELS).clip(-30, 30)))
     frames += alpha * (level - frames)
 

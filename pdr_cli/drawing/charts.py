@@ -10,17 +10,14 @@ from typing import Any
 import numpy as np
 
 from pdr_cli.drawing.panels import DPI, FAINT, FONT, INK, plain, save
+from pdr_cli.verification import scores
+from pdr_cli.verification.document import ByLead, Document
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; markers and dashes say it a second time.
 MODELS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#a08000")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 REFERENCES = ("#6b7381", "#9aa1ac", "#b9985a", "#7d9189")  # quieter than any model
 DASHES = ((0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)), (0, (3, 1)))
-BASELINES = ("persistence", "climatology")
-# Scores whose best value is neither the least nor the greatest.
-IDEALS = {"bias": 0.0, "spectra": 1.0}
-HIGHER_IS_BETTER = ("ssim", "psnr", "acc")
-UNITLESS = ("ssim", "acc", "spectra")
 BAND = 0.16  # opacity of an interval
 SMOOTHING = 40  # the thick line is a mean over about a fortieth of the run
 LOG_FROM = 8.0  # a loss that falls by more than this reads better on a logarithmic axis
@@ -65,77 +62,61 @@ def curves(path: Path, metrics: Path) -> None:
     save(figure, path)
 
 
-def skill(path: Path, document: Mapping[str, Any]) -> None:
+def skill(path: Path, document: Document) -> None:
     """Draw error against lead time of models and baselines, each line labelled at its end.
 
     Args:
         path: PNG to write.
-        document: `units`, `lead` and `scores`: {name: {score: {"overall": x, "lead": [...]}}}; where there,
-            `metrics`, of which the first is drawn (else "rmse"), `lead_units`, "hours", "months" or "seconds", `kinds`, and
-            beside each "lead" its interval "low" and "high".
+        document: its headline score is drawn.
     """
     from matplotlib.figure import Figure
 
-    score = next(iter(document.get("metrics", ())), "rmse")
+    score = document.headline
     figure = Figure(figsize=(7.6, 4.6), dpi=DPI, facecolor="white")
     axes = figure.add_axes((0.09, 0.125, 0.66, 0.70))
     lead, lines = score_lines(axes, document, score)
-    looks_of = looks(list(lines), document.get("kinds", {}))
-    _label_ends(axes, lead, lines, looks_of, {n: document["scores"][n][score]["overall"] for n in lines})
-    axes.set_ylabel(with_units(metric_name(score), metric_units(document, score)), fontsize=9, color=INK)
-    _title(figure, f"{metric_name(score)} against lead time", _about(document))
+    overall = {name: entry.overall for name, entry in document.of_score(score).items()}
+    _label_ends(axes, lead, lines, looks(document), overall)
+    axes.set_ylabel(with_units(scores.title(score), document.units_of(score)), fontsize=9, color=INK)
+    _title(figure, f"{scores.title(score)} against lead time", _about(document))
     save(figure, path)
 
 
-def score_lines(axes: Any, document: Mapping[str, Any], score: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def score_lines(axes: Any, document: Document, score: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Draw one score of every forecaster against lead time, with its interval where the document has one.
 
     Returns:
         The lead times drawn, and {forecaster: values}, NaN where there is none.
     """
-    rows = {name: row[score] for name, row in document["scores"].items() if score in row}
-    lead, unit = lead_axis(document["lead"], document.get("lead_units", "hours"))
-    lines = {name: numbers(row["lead"]) for name, row in rows.items()}
-    looks_of = looks(list(document["scores"]), document.get("kinds", {}))
+    rows = document.of_score(score)
+    lead, unit = lead_axis(document.lead, document.lead_units)
+    lines = {name: numbers(row.lead) for name, row in rows.items()}
+    looks_of = looks(document)
     for name, values in lines.items():
         interval(axes, lead, rows[name], looks_of[name]["color"])
         axes.plot(lead, values, **looks_of[name])
     lead_ticks(axes, lead, unit)
-    ends = [v for row in rows.values() for key in ("lead", "high") for v in numbers(row.get(key, ())) if np.isfinite(v)]
-    if ends and min(ends) >= 0 and score.split(":")[0] not in (*IDEALS, *HIGHER_IS_BETTER):
+    ends = [
+        v for row in rows.values() for values in (row.lead, row.high or ()) for v in numbers(values) if np.isfinite(v)
+    ]
+    ideal = scores.ideal(score)
+    if ends and min(ends) >= 0 and ideal is None and not scores.higher_is_better(score):
         axes.set_ylim(0, 1.08 * max(ends) or 1)
-    if score.split(":")[0] in IDEALS:
-        axes.axhline(IDEALS[score.split(":")[0]], color=FAINT, linewidth=0.8, zorder=0)
+    if ideal is not None:
+        axes.axhline(ideal, color=FAINT, linewidth=0.8, zorder=0)
     return lead, lines
 
 
-def interval(axes: Any, at: np.ndarray, entry: Mapping[str, Any], color: str) -> None:
-    """Shade between `low` and `high` of an entry that has them."""
-    if "low" in entry and "high" in entry:
-        axes.fill_between(at, numbers(entry["low"]), numbers(entry["high"]), color=color, alpha=BAND, linewidth=0)
+def interval(axes: Any, at: np.ndarray, entry: ByLead, color: str) -> None:
+    """Shade the interval of an entry that has one."""
+    if entry.low is not None and entry.high is not None:
+        axes.fill_between(at, numbers(entry.low), numbers(entry.high), color=color, alpha=BAND, linewidth=0)
 
 
 def numbers(values: Sequence[Any]) -> np.ndarray:
-    """Values of a document as an array; NaN where it has null or infinity."""
+    """Values as an array; NaN for None and infinity."""
     found = np.array([np.nan if v is None else v for v in values], dtype=float)
     return np.where(np.isfinite(found), found, np.nan)
-
-
-def metric_name(score: str) -> str:
-    """A score as charts and tables write it: `RMSE`, `bias`, `RMSE of t2m`."""
-    short, _, channel = score.partition(":")
-    name = {"bias": "bias", "spectra": "fine-scale power ratio", "spectral_ratio": "fine-scale power ratio"}.get(short)
-    name = name or (short.upper() if len(short) <= 5 else short.replace("_", " "))
-    return f"{name} of {channel}" if channel else name
-
-
-def metric_units(document: Mapping[str, Any], score: str) -> str:
-    """Units of a score, "" where it has none."""
-    short = score.partition(":")[0]
-    units = str(document.get("units") or "")
-    known = dict.fromkeys(UNITLESS, "") | {"psnr": "dB", "mse": f"{units}²" if units not in ("", "1") else ""}
-    found = str(document.get("metric_units", {}).get(short, known.get(short, units)))
-    return "" if found == "1" else found
 
 
 def with_units(name: str, units: str) -> str:
@@ -257,26 +238,16 @@ def _clock(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _about(document: Mapping[str, Any]) -> str:
-    parts = [", ".join(document.get("variables", ()))]
-    if "n_windows" in document:
-        parts.append(f"{document['n_windows']} {document.get('split', '')} windows".replace("  ", " "))
-    if isinstance(document.get("period"), (list, tuple)):
-        parts.append(" to ".join(document["period"]))
-    elif document.get("period"):
-        parts.append(str(document["period"]))
-    return "; ".join(p for p in parts if p)
+def _about(document: Document) -> str:
+    period = document.period if isinstance(document.period, str) else " to ".join(document.period)
+    windows = f"{document.n_windows} {document.split} windows".replace("  ", " ")
+    return "; ".join(part for part in (", ".join(document.variables), windows, period) if part)
 
 
-def looks(known: Sequence[str], kinds: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Line styles, the same in every chart of a document: models in colour and solid, baselines gray and dashed.
-
-    Args:
-        known: all forecasters of the document, in its order.
-        kinds: {name: "model", "baseline" or "file"}; who is not in it is known by its name.
-    """
-    quiet = {n for n in known if kinds.get(n, "baseline" if n in BASELINES else "model") == "baseline"}
-    models, rest = [n for n in known if n not in quiet], [n for n in known if n in quiet]
+def looks(document: Document) -> dict[str, dict[str, Any]]:
+    """Line styles of the forecasters, alike in every chart: models in colour and solid, baselines gray and dashed."""
+    rest = document.baselines
+    models = [name for name in document.forecasters if name not in rest]
     loud = {
         n: {"color": _nth(MODELS, i), "linewidth": 2.2, "zorder": 3, "marker": _nth(MARKERS, i), "markersize": 4}
         for i, n in enumerate(models)

@@ -14,6 +14,7 @@ import numpy as np
 
 from pdr_cli.data import kinds
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.grid import is_latitude, is_longitude
 from pdr_cli.data.series import Series, names, side, size
 from pdr_cli.errors import StorageError
 from pdr_cli.system.atomic import atomic_output
@@ -114,7 +115,7 @@ def grid_of(series: Series) -> Grid:
     x, y = side(series, "x"), side(series, "y")
     if x is None or y is None or width < 2 or height < 2:
         return Grid(height, width, None, None, False)
-    geographic = _is(y, "latitude", "degrees_north") and _is(x, "longitude", "degrees_east")
+    geographic = is_latitude(str(y.name), y.attrs) and is_longitude(str(x.name), x.attrs)
     labels = tuple(f"{c.name} [{c.attrs['units']}]" if c.attrs.get("units") else str(c.name) for c in (x, y))
     return Grid(height, width, x.values.astype(float), y.values.astype(float), geographic, (labels[0], labels[1]))
 
@@ -133,15 +134,6 @@ def _along(values: np.ndarray | None, index: np.ndarray) -> np.ndarray:
     n = len(values)
     before, after = values[0] - n * (values[1] - values[0]), values[-1] + n * (values[-1] - values[-2])
     return np.interp(index, [-n, *range(n), 2 * n - 1], [before, *values, after])
-
-
-def _is(coordinate: Any, name: str, units: str) -> bool:
-    known = (name, name[:3])
-    return (
-        coordinate.attrs.get("standard_name") == name
-        or coordinate.attrs.get("units") == units
-        or str(coordinate.name).lower() in known
-    )
 
 
 def degrees(value: float, axis: str) -> str:

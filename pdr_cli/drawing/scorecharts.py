@@ -1,12 +1,12 @@
 """Charts of an evaluation, small enough for a phone: scores, skill, spectra and calibration.
 
-Each takes the document of `pdr evaluate -o` and returns a figure without a title; the page says what it shows.
+Each returns a figure without a title; the page has the title.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,13 @@ from pdr_cli.drawing.charts import (
     lead_axis,
     lead_ticks,
     looks,
-    metric_name,
-    metric_units,
     numbers,
     score_lines,
     with_units,
 )
 from pdr_cli.drawing.panels import DPI, FAINT, FONT, INK, MISSING, plain
+from pdr_cli.verification import scores
+from pdr_cli.verification.document import Calibration, Document, Spectra
 
 INCHES = (4.2, 2.75)
 BOX = (0.105, 0.155, 0.875, 0.735)  # left, bottom, width, height of the axes, as shares
@@ -32,68 +32,65 @@ SMALL, LARGE = 1e-3, 1e5  # ticks beyond are written with an exponent
 NYQUIST = 2  # cells: the shortest wave a grid can carry
 
 
-def against_lead(document: Mapping[str, Any], metric: str) -> Any:
+def against_lead(document: Document, metric: str) -> Any:
     """One score of all forecasters against lead time, intervals as bands."""
-    figure, axes = _chart(with_units(metric_name(metric), metric_units(document, metric)))
+    figure, axes = _chart(with_units(scores.title(metric), document.units_of(metric)))
     score_lines(axes, document, metric)
     return _small(figure)
 
 
-def skill(document: Mapping[str, Any], rival: str) -> Any:
+def skill(document: Document, rival: str) -> Any:
     """Skill of every model against one rival, by lead time, intervals as bands; 0 is as good as the rival."""
     figure, axes = _chart(f"skill against {rival}")
-    lead, unit = lead_axis(document["lead"], document.get("lead_units", "hours"))
-    looks_of = looks(list(document["scores"]), document.get("kinds", {}))
+    lead, unit = lead_axis(document.lead, document.lead_units)
+    looks_of = looks(document)
     axes.axhline(0, color=looks_of.get(rival, {}).get("color", FAINT), linewidth=1.2, zorder=1)
-    for model, row in document["skill"].items():
+    for model, row in document.skill.items():
         if rival in row:
             interval(axes, lead, row[rival], looks_of[model]["color"])
-            axes.plot(lead, numbers(row[rival]["lead"]), **looks_of[model])
+            axes.plot(lead, numbers(row[rival].lead), **looks_of[model])
     lead_ticks(axes, lead, unit)
     return _small(figure)
 
 
-def spectra(document: Mapping[str, Any]) -> Any:
+def spectra(document: Document, entry: Spectra) -> Any:
     """Power against wavelength, both logarithmic, long waves at the left; the truth in ink."""
-    entry = document["spectra"]
-    units = str(document.get("units") or "")
-    figure, axes = _chart(with_units("power", f"{units}²" if units not in ("", "1") else ""))
-    length = numbers(entry["wavelength"])
-    for name, look in _with_truth(document, entry["power"]).items():
-        power = numbers(entry["power"][name])
+    units = f"{document.units}²" if document.units not in ("", "1") else ""
+    figure, axes = _chart(with_units("power", units))
+    length = numbers(entry.wavelength)
+    for name, look in _with_truth(document, entry).items():
+        power = numbers(entry.power[name] or ())
         axes.plot(length, np.where(power > 0, power, np.nan), label=name, **look | {"marker": None})
     axes.set(xscale="log", yscale="log")
     axes.set_xlim(np.nanmax(length) * 1.05, np.nanmin(length) / 1.05)
     _power_axes(axes)
-    axes.set_xlabel(f"wavelength [{entry.get('wavelength_units', 'cells')}]", fontsize=9, color=INK)
+    axes.set_xlabel(f"wavelength [{entry.wavelength_units}]", fontsize=9, color=INK)
     return _small(figure)
 
 
-def calibration(document: Mapping[str, Any]) -> Any:
+def calibration(document: Document, entry: Mapping[str, Calibration]) -> Any:
     """How far forecasts are off on average where they forecast this much; bars show how often they do."""
-    entry = document["calibration"]
-    units = str(document.get("units") or "")
-    figure, axes = _chart(with_units("forecast − truth", units))
-    looks_of = looks(list(document["scores"]), document.get("kinds", {}))
+    figure, axes = _chart(with_units("forecast − truth", document.units))
+    looks_of = looks(document)
     axes.axhline(0, color=INK, linewidth=0.8, zorder=1)
     counts = axes.twinx()
     for name, bins in entry.items():
-        value, observed = numbers(bins["forecast"]), numbers(bins["observed"])
+        value, observed = numbers(bins.forecast), numbers(bins.observed)
         axes.plot(value, value - observed, **looks_of[name])
     _counts(counts, next(iter(entry.values())))
     axes.set_zorder(counts.get_zorder() + 1)
     axes.patch.set_visible(False)
     plain(axes)
-    axes.set_xlabel(with_units("forecast value", units), fontsize=9, color=INK)
+    axes.set_xlabel(with_units("forecast value", document.units), fontsize=9, color=INK)
     return _small(figure)
 
 
-def captioned(figure: Any, document: Mapping[str, Any], title: str, note: str = "") -> Any:
+def captioned(figure: Any, document: Document, title: str, note: str = "") -> Any:
     """The same figure for use by itself: a title above it, and below it who is who."""
     from matplotlib.lines import Line2D
 
     truth = {"truth": TRUTH} if any(line.get_label() == "truth" for line in figure.axes[0].lines) else {}
-    looks_of = looks(list(document["scores"]), document.get("kinds", {})) | truth
+    looks_of = looks(document) | truth
     handles = [Line2D([], [], label=name, **look) for name, look in looks_of.items()]
     figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.01, 0), ncols=2, frameon=False, fontsize=8.5)
     figure.text(0, 1.14, title, fontsize=11, weight="bold", color=INK, va="top", fontfamily=FONT)
@@ -144,10 +141,10 @@ def _room_for_labels(figure: Any, axes: Any) -> None:
         one.set_position((left, BOX[1], BOX[0] + BOX[2] - left, BOX[3]))
 
 
-def _with_truth(document: Mapping[str, Any], power: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
+def _with_truth(document: Document, entry: Spectra) -> dict[str, dict[str, Any]]:
     """Looks of the truth, then of the forecasters drawn."""
-    looks_of = {"truth": TRUTH} | looks(list(document["scores"]), document.get("kinds", {}))
-    return {name: look for name, look in looks_of.items() if name in power}
+    looks_of = {"truth": TRUTH} | looks(document)
+    return {name: look for name, look in looks_of.items() if entry.power.get(name)}
 
 
 def _power_axes(axes: Any) -> None:
@@ -170,9 +167,9 @@ def _power_of_ten(value: float) -> str:
     return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def _counts(axes: Any, bins: Mapping[str, Any]) -> None:
+def _counts(axes: Any, bins: Calibration) -> None:
     """Faint bars along the bottom: how many cells each bin of the first forecaster has."""
-    value, count = numbers(bins["forecast"]), numbers(bins["count"])
+    value, count = numbers(bins.forecast), numbers(bins.count)
     width = 0.8 * float(np.nanmedian(np.diff(value))) if len(value) > 1 else 1.0
     axes.bar(value, np.nan_to_num(count), width=width, color=MISSING, zorder=0)
     axes.set_ylim(0, 5 * max(float(np.nanmax(count)), 1.0))

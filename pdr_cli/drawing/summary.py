@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pdr_cli.data.times import Step
-from pdr_cli.drawing.charts import BASELINES, HIGHER_IS_BETTER, IDEALS, metric_name, metric_units
+from pdr_cli.verification import scores
+from pdr_cli.verification.document import ByLead, Document, Section, Skill
 
 NOTHING = "–"  # no such number, or none that is finite
 SAME = 0.001  # scores nearer than this share the mark of the best
@@ -85,55 +86,18 @@ def span(found: tuple[float, float]) -> str:
     return f"{number(100 * found[0], places)} to {number(100 * found[1], places)}"
 
 
-def bounds(entry: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The interval of a skill, where it has a finite one."""
-    found = entry.get("interval")
-    return (found[0], found[1]) if found and all(finite(v) for v in found) else None
-
-
-def unsure(entry: Mapping[str, Any]) -> bool:
-    """True if a skill was tested and is not significant."""
-    if "significant" in entry and entry["significant"] is not None:
-        return not entry["significant"]
-    found = bounds(entry)
-    return found is not None and found[0] <= 0 <= found[1]
-
-
-def is_baseline(document: Mapping[str, Any], name: str) -> bool:
-    """True for persistence, climatology and their like."""
-    return bool(document.get("kinds", {}).get(name, "baseline" if name in BASELINES else "model") == "baseline")
-
-
-def hardest(document: Mapping[str, Any], model: str) -> str | None:
-    """The baseline that `model` is least ahead of (any rival where there is no baseline), or None."""
-    row = {n: e for n, e in document.get("skill", {}).get(model, {}).items() if finite(e.get("overall"))}
-    baselines = {n: e for n, e in row.items() if is_baseline(document, n)} or row
-    return min(baselines, key=lambda n: baselines[n]["overall"], default=None)
-
-
-def champion(document: Mapping[str, Any]) -> str:
-    """The model with the most skill against its hardest baseline; the first where skill is not known."""
-
-    def merit(model: str) -> float:
-        rival = hardest(document, model)
-        return -math.inf if rival is None else float(document["skill"][model][rival]["overall"])
-
-    models = list(document.get("skill", {})) or [n for n in document["scores"] if not is_baseline(document, n)]
-    return max(models or list(document["scores"]), key=merit)
-
-
-def headline(document: Mapping[str, Any]) -> Headline:
+def headline(document: Document) -> Headline:
     """The best model against the best baseline, and whether the difference can be told from chance."""
-    model = champion(document)
-    rival = hardest(document, model)
+    model = document.champion
+    rival = document.hardest_rival(model)
     if rival is None:
         return _alone(document, model)
-    entry = document["skill"][model][rival]
-    overall, found = entry["overall"], bounds(entry)
-    baselines = sum(is_baseline(document, n) for n in document["skill"][model])
+    entry = document.skill[model][rival]
+    overall, found = entry.overall, entry.bounds
+    baselines = sum(map(document.is_baseline, document.skill[model]))
     label = f"skill against {rival}" + (f", the best of {baselines} baselines" if baselines > 1 else "")
     figure = f"{'+' if overall > 0 else ''}{percent(overall)}\u00a0%"
-    sentence, tone = _verdict(model, rival, overall, found, unsure(entry))
+    sentence, tone = _verdict(model, rival, overall, found, entry.insignificant)
     return Headline(model, rival, figure, label, sentence, tone)
 
 
@@ -153,29 +117,28 @@ def _verdict(
     return f"{model} does not beat {rival}: its MSE is {_margin(-overall, _turned(found), ' higher')}.{tested}", "bad"
 
 
-def score_table(document: Mapping[str, Any]) -> Table:
+def score_table(document: Document) -> Table:
     """Every forecaster by every metric overall; the best of each marked."""
-    metrics = [m for m in document["metrics"] if any(m in row for row in document["scores"].values())]
+    metrics = [m for m in document.metrics if document.of_score(m)]
     columns = [_column(document, m) for m in metrics]
-    rows = [(name, [column[name] for column in columns]) for name in document["scores"]]
+    rows = [(name, [column[name] for column in columns]) for name in document.forecasters]
     return Table("All lead times", "forecaster", [_head(document, m) for m in metrics], rows)
 
 
-def channel_table(document: Mapping[str, Any]) -> Table | None:
+def channel_table(document: Document) -> Table | None:
     """The metrics of each channel by itself, where there are several."""
-    keys = list(dict.fromkeys(k for row in document["scores"].values() for k in row if ":" in k))
-    keys = [k for k in keys if k.partition(":")[0] in document["metrics"]]
+    keys = [k for k in document.keys if ":" in k and k.partition(":")[0] in document.metrics]
     if not keys:
         return None
-    names = list(document["scores"])
+    names = document.forecasters
     columns = {k: _column(document, k) for k in keys}
     rows = [(_named(document, k), [columns[k][n] for n in names]) for k in keys]
     return Table("By variable", "score", [(n, "") for n in names], rows)
 
 
-def skill_table(document: Mapping[str, Any]) -> Table | None:
+def skill_table(document: Document) -> Table | None:
     """Skill of every model against every rival; what chance may explain is marked "unsure"."""
-    row = document.get("skill", {})
+    row = document.skill
     rivals = list(dict.fromkeys(r for entries in row.values() for r in entries))
     if not rivals:
         return None
@@ -183,32 +146,36 @@ def skill_table(document: Mapping[str, Any]) -> Table | None:
     return Table("Skill against", "model", [(r, "%") for r in rivals], rows)
 
 
-def lead_tables(document: Mapping[str, Any]) -> list[Table]:
+def lead_tables(document: Document) -> list[Table]:
     """Every number by lead time: one table a score, and one a model for its skill."""
-    keys = dict.fromkeys(k for row in document["scores"].values() for k in row)
-    tables = [_by_lead(document, with_bracket(*_head(document, k)), _entries(document, k)) for k in keys]
-    for model, row in document.get("skill", {}).items():
-        known = {rival: entry for rival, entry in row.items() if "lead" in entry}
+    tables = [_by_lead(document, with_bracket(*_head(document, k)), document.of_score(k)) for k in document.keys]
+    for model, row in document.skill.items():
+        known = {rival: entry for rival, entry in row.items() if entry.lead}
         if known:
             tables.append(_by_lead(document, f"skill of {model} against", known))
     return tables
 
 
-def concentration_table(document: Mapping[str, Any]) -> Table | None:
+def concentration_table(document: Document) -> Table | None:
     """Concentration of values, each beside how far it is from the truth's."""
-    return _beside_truth(document.get("concentration"), "Concentration of values")
+    return _beside_truth(document.concentration, "Concentration of values")
 
 
-def warping_table(document: Mapping[str, Any]) -> Table | None:
+def warping_table(document: Document) -> Table | None:
     """Warping error: how far frames are from their predecessor moved along the truth's flow."""
-    entry = document.get("warping") or {}
-    return _beside_truth(entry.get("errors"), f"Warping error; flow by {entry.get('flow', 'an optical flow')}")
+    if document.warping is None:
+        return None
+    return _beside_truth(document.warping.errors, f"Warping error; flow by {document.warping.flow}")
 
 
-def efficiency_table(document: Mapping[str, Any]) -> Table | None:
+def efficiency_table(document: Document) -> Table | None:
     """What each model costs."""
-    entry = document.get("efficiency") or {}
-    keys = list(dict.fromkeys(k for row in entry.values() for k in row))
+    entry = {name: row.to_json() for name, row in (document.efficiency or {}).items()}
+    keys = [
+        k
+        for k in dict.fromkeys(k for row in entry.values() for k in row)
+        if any(row[k] is not None for row in entry.values())
+    ]
     if not keys:
         return None
     rows = [(label(k), [Cell(_amount(row.get(k))) for row in entry.values()]) for k in keys]
@@ -234,13 +201,14 @@ def with_bracket(name: str, units: str) -> str:
     return f"{name} [{units}]" if units else name
 
 
-def _alone(document: Mapping[str, Any], model: str) -> Headline:
+def _alone(document: Document, model: str) -> Headline:
     """A headline without a rival: the first score."""
-    metric = document["metrics"][0]
-    value = document["scores"][model].get(metric, {}).get("overall")
-    text = f"{number(value, decimals([value]))} {metric_units(document, metric)}".strip()
+    metric = document.headline
+    entry = document.scores[model].get(metric)
+    value = None if entry is None else entry.overall
+    text = f"{number(value, decimals([value]))} {document.units_of(metric)}".strip()
     sentence = f"{model} was compared with no baseline, so nothing is known of its skill."
-    return Headline(model, None, text, f"{metric_name(metric)} over all lead times", sentence, "open")
+    return Headline(model, None, text, f"{scores.title(metric)} over all lead times", sentence, "open")
 
 
 def _margin(share: float, found: tuple[float, float] | None, what: str = "") -> str:
@@ -252,70 +220,71 @@ def _turned(found: tuple[float, float] | None) -> tuple[float, float] | None:
     return (-found[1], -found[0]) if found else None
 
 
-def _named(document: Mapping[str, Any], key: str) -> str:
+def _named(document: Document, key: str) -> str:
     return with_bracket(*_head(document, key))
 
 
-def _head(document: Mapping[str, Any], key: str) -> tuple[str, str]:
-    return metric_name(key), metric_units(document, key)
+def _head(document: Document, key: str) -> tuple[str, str]:
+    return scores.title(key), document.units_of(key)
 
 
-def _entries(document: Mapping[str, Any], key: str) -> dict[str, Mapping[str, Any]]:
-    return {name: row[key] for name, row in document["scores"].items() if key in row}
-
-
-def _column(document: Mapping[str, Any], key: str) -> dict[str, Cell]:
+def _column(document: Document, key: str) -> dict[str, Cell]:
     """Cells of one score by forecaster."""
-    values = {name: row.get(key, {}).get("overall") for name, row in document["scores"].items()}
+    found = document.of_score(key)
+    values = {name: found[name].overall if name in found else None for name in document.forecasters}
     places = decimals(values.values())
     best = _best(document, key, values)
     return {n: Cell(number(v, places), mark="best" if n in best else "") for n, v in values.items()}
 
 
-def _best(document: Mapping[str, Any], key: str, values: Mapping[str, Any]) -> set[str]:
+def _best(document: Document, key: str, values: Mapping[str, Any]) -> set[str]:
     """Who has the best value, and who is as good as equal; nobody where there is no choice."""
-    short = key.partition(":")[0]
-    up = short in document.get("higher_is_better", HIGHER_IS_BETTER)
+    up, ideal = key.partition(":")[0] in document.higher_is_better, scores.ideal(key)
     known = {n: float(v) for n, v in values.items() if finite(v)}
     if len(known) < 2:
         return set()
-    losses = {n: abs(v - IDEALS[short]) if short in IDEALS else -v if up else v for n, v in known.items()}
+    losses = {n: abs(v - ideal) if ideal is not None else -v if up else v for n, v in known.items()}
     least = min(losses.values())
     return {n for n, loss in losses.items() if loss - least <= SAME * abs(least)}
 
 
-def _skill(entry: Mapping[str, Any] | None) -> Cell:
-    if entry is None or not finite(entry.get("overall")):
+def _skill(entry: Skill | None) -> Cell:
+    if entry is None or not finite(entry.overall):
         return Cell(NOTHING)
-    found, overall = bounds(entry), entry["overall"]
+    found, overall = entry.bounds, entry.overall
     detail = span(found) if found else ""
     text = f"{'+' if overall > 0 else ''}{percent(overall)}"
-    if unsure(entry):
+    if entry.insignificant:
         return Cell(text, f"{detail}, n.s." if detail else "n.s.", "unsure")
     return Cell(text, detail, "best" if overall > 0 and found else "")
 
 
-def _by_lead(document: Mapping[str, Any], caption: str, entries: Mapping[str, Mapping[str, Any]]) -> Table:
+def _by_lead(document: Document, caption: str, entries: Mapping[str, ByLead]) -> Table:
     """Rows of lead times, columns of entries, with intervals where they have some."""
-    places = decimals(v for e in entries.values() for v in e["lead"])
+    places = decimals(v for e in entries.values() for v in e.lead)
     rows = []
-    for index, lead in enumerate(document["lead"]):
-        cells = [Cell(number(e["lead"][index], places), _between(e, index, places)) for e in entries.values()]
-        rows.append((lead_label(lead, document.get("lead_units", "hours")), cells))
-    rows.append(("all", [Cell(number(e.get("overall"), places)) for e in entries.values()]))
+    for index, lead in enumerate(document.lead):
+        cells = [Cell(number(e.lead[index], places), _between(e, index, places)) for e in entries.values()]
+        rows.append((lead_label(lead, document.lead_units), cells))
+    rows.append(("all", [Cell(number(e.overall, places)) for e in entries.values()]))
     return Table(caption, "lead time", [(name, "") for name in entries], rows)
 
 
-def _between(entry: Mapping[str, Any], index: int, places: int) -> str:
-    if "low" not in entry or "high" not in entry:
+def _between(entry: ByLead, index: int, places: int) -> str:
+    if entry.low is None or entry.high is None:
         return ""
-    return f"{number(entry['low'][index], places)} to {number(entry['high'][index], places)}"
+    return f"{number(entry.low[index], places)} to {number(entry.high[index], places)}"
 
 
-def _beside_truth(entry: Mapping[str, Mapping[str, Any]] | None, caption: str) -> Table | None:
+def _beside_truth(sections: Mapping[str, Section] | None, caption: str) -> Table | None:
     """Rows of the truth and forecasters, columns of measures; relative distance from the truth under each."""
-    keys = list(dict.fromkeys(k for row in (entry or {}).values() for k in row))
-    if not entry or not keys:
+    entry = {name: section.to_json() for name, section in (sections or {}).items()}
+    keys = [
+        k
+        for k in dict.fromkeys(k for row in entry.values() for k in row)
+        if any(row[k] is not None for row in entry.values())
+    ]
+    if not keys:
         return None
     places = {k: decimals(row.get(k) for row in entry.values()) for k in keys}
     truth = entry.get("truth", {})

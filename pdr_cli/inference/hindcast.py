@@ -87,10 +87,15 @@ class Hindcast:
 
     def layout(self, attributes: Mapping[str, str], time_layout: str = "cf") -> Layout:
         """The layout of the file that holds all forecasts."""
-        return cf.many(self.example, self.plan.times, attributes, time_layout)
+        return cf.hindcast_layout(self.example, self.plan.times, attributes, time_layout)
 
-    def attributes(self, command: str) -> dict[str, str]:
-        """Global attributes: those of the first forecast, except for those that describe all forecasts."""
+    def attributes(self, command: str, request_id: str = "") -> dict[str, str]:
+        """Global attributes: those of the first forecast, except for those that describe all forecasts.
+
+        Args:
+            command: made the hindcast, for the history.
+            request_id: identity of the request; "": none.
+        """
         plan, times = self.plan, self.plan.series.time.values
         first = self.intake.observe(plan.series, int(plan.inits[0]))
         method = self.intake.encoding.filling.method
@@ -99,6 +104,7 @@ class Hindcast:
             "title": f"Forecasts of {', '.join(names(plan.series))} by pdr from {len(plan.inits)} init times",
             "pdr_input_sha256": plan.input_sha256,
             "pdr_input_window": f"{time_axis.label(times[0])}/{time_axis.label(times[plan.inits[-1]])}",
+            "pdr_request_id": request_id,
             "pdr_plausible": json.dumps(plausible(self.example, self.intake)),
         }
 
@@ -158,7 +164,8 @@ def answer(request: Request, ranks: Processes) -> Hindcast:
     with _bar(ranks) as bar:
         with ranks.together():
             made = _begin(request)
-            attributes = _attributes(request, made) if ranks.first else {}
+            identity = _identity(request, made.intake, made.plan) if ranks.first else ""
+            attributes = made.attributes(command_line(), identity) if ranks.first else {}
             log.info("%d forecasts of %d steps", len(made.plan.inits), lead_steps(made.model.card, request.steps))
         layout = made.layout(attributes, request.time_layout)
         write(made, request.output, layout, compress=request.compress, ranks=ranks, bar=bar)
@@ -187,11 +194,6 @@ def _plan(request: Request, model: ModelHeader) -> tuple[Intake, Plan]:
 
 def _identity(request: Request, intake: Intake, planned: Plan) -> str:
     return request.identity(intake, planned.series, planned.input_sha256, planned.series.time.values)
-
-
-def _attributes(request: Request, made: Hindcast) -> dict[str, str]:
-    identity = _identity(request, made.intake, made.plan)
-    return made.attributes(command_line()) | {"pdr_request_id": identity}
 
 
 def write(made: Hindcast, path: Path, layout: Layout, *, compress: int, ranks: Processes, bar: Progress) -> None:

@@ -15,15 +15,13 @@ from pdr_cli.data import formats, kinds, limits, missing, regrid, units, windows
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.encoding import Encoding
-from pdr_cli.data.formats import netcdf
+from pdr_cli.data.formats.datasets import from_datasets
 from pdr_cli.data.grid import Orientation, orient
 from pdr_cli.data.series import Series
 from pdr_cli.errors import GridError, UsageError, VariableError
 from pdr_cli.inference.model import ModelHeader
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.system.logs import log
-
-FILL_GAP = ("none", "interp")
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ class InputPolicy:
 
     def __post_init__(self) -> None:
         missing.check_method(self.fill_missing)
-        if self.fill_gap not in FILL_GAP:
-            raise UsageError(f"--fill-gap {self.fill_gap} is not a method", f"one of {', '.join(FILL_GAP)}")
+        if self.fill_gap not in ("none", "interp"):
+            raise UsageError(f"--fill-gap {self.fill_gap} is not known", way_out="use interp")
         if self.regrid != "none":
             regrid.check_method(self.regrid)
 
@@ -118,20 +116,20 @@ class Intake:
             GridError: another grid, which the policy does not interpolate.
         """
         data, kind = self.card.config.data, self.model.kind
-        opened = formats.open_series(
-            paths,
+        options = formats.ReadOptions(
             variables=[] if kind.pictures else list(self.card.variables),
-            rename=rename,
+            rename=dict(rename or {}),
             size=self.card.size if data.size else (),
             color="rgb" if kind.pictures and len(self.card.variables) == 3 else "gray",
             resample_fps=self.policy.resample_fps or data.resample_fps,
             gray_to_rgb=self.policy.gray_to_rgb or data.gray_to_rgb,
         )
+        opened = formats.open_series(paths, options)
         return [self.adapt_input(kinds.with_kind(series, kind.name)) for series in opened]
 
     def from_dataset(self, dataset: xr.Dataset, rename: Mapping[str, str] | None = None) -> Series:
         """Take the model's variables from an open dataset; arguments and errors as for `open`."""
-        series = netcdf.from_datasets([(dataset, Path("dataset"))], list(self.card.variables), rename)
+        series = from_datasets([(dataset, Path("dataset"))], list(self.card.variables), rename)
         return self.adapt_input(kinds.with_kind(series, self.model.kind.name))
 
     def adapt_input(self, series: Series) -> Series:

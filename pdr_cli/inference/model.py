@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pdr_cli.data import kinds
-from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.kinds import Kind
 from pdr_cli.data.missing import Filling
 from pdr_cli.errors import CheckpointError
 from pdr_cli.runs import modelfile
-from pdr_cli.runs.modelfile import ModelCard, ModelFile
+from pdr_cli.runs.modelfile import Header, ModelFile
 from pdr_cli.system import devices
 from pdr_cli.system.memory import Batches
 
@@ -35,21 +34,21 @@ class Layers:
     Args:
         fused: the forecast, in data units.
         coarse: the predictor's forecast, in data units.
-        gaussians: the rendered Gaussians, in network units; None if the model has no adapter.
+        layer: the adapter's layer, in network units; None if the model has no adapter.
     """
 
     fused: np.ndarray
     coarse: np.ndarray
-    gaussians: np.ndarray | None
+    layer: np.ndarray | None
 
     @classmethod
     def joined(cls, parts: list[Layers]) -> Layers:
         """The layers of several batches, one after the other."""
-        drawn = [p.gaussians for p in parts if p.gaussians is not None]
+        layer = [p.layer for p in parts if p.layer is not None]
         return cls(
             np.concatenate([p.fused for p in parts]),
             np.concatenate([p.coarse for p in parts]),
-            np.concatenate(drawn) if drawn else None,
+            np.concatenate(layer) if layer else None,
         )
 
 
@@ -58,19 +57,12 @@ class ModelHeader:
 
     Args:
         path: of the model file.
-        card: its header.
-        sha256: of the file's bytes.
-        climatology: of the training data; None: read from the file when it is first used.
+        header: of the file.
     """
 
-    def __init__(self, path: Path, card: ModelCard, sha256: str, climatology: Climatology | None = None) -> None:
-        self.path, self.card, self.sha256 = path, card, sha256
-        self._climatology = climatology
-
-    @cached_property
-    def climatology(self) -> Climatology:
-        """Climatology of the training data."""
-        return self._climatology or modelfile.read(self.path).climatology
+    def __init__(self, path: Path, header: Header) -> None:
+        self.path = path
+        self.card, self.climatology, self.sha256 = header.card, header.climatology, header.sha256
 
     @property
     def kind(self) -> Kind:
@@ -101,8 +93,7 @@ class ModelHeader:
         card = self.card
         mean = card.scaling.offset if card.limits is None else card.limits.mean
         method = card.config.data.fill_missing if fill_missing == "none" else fill_missing
-        climatology = None if method == "none" else self.climatology
-        return Encoding(card.scaling, Filling(np.asarray(mean), self.never_observed, method, climatology))
+        return Encoding(card.scaling, Filling(np.asarray(mean), self.never_observed, method, self.climatology))
 
 
 class Model(ModelHeader):
@@ -119,7 +110,7 @@ class Model(ModelHeader):
     def __init__(
         self, path: Path, file: ModelFile, network: PDR, device: torch.device, batch: int | None = None
     ) -> None:
-        super().__init__(path, file.card, file.sha256, file.climatology)
+        super().__init__(path, file)
         self.network, self.device = network, device
         self.batches = Batches(BATCH_OPTION, batch)
 
@@ -148,11 +139,9 @@ class Model(ModelHeader):
         encoding = self._encoding
         with torch.inference_mode():
             out = self.network(Batch(encoding.to_network(observed, self.device), steps))
-        return Layers(
-            encoding.to_data(out.fused),
-            encoding.to_data(out.coarse),
-            None if out.layer is None else out.layer.float().cpu().numpy(),
-        )
+        # A view of a parameter asks for a gradient even here, so a layer may need to be detached.
+        layer = None if out.layer is None else out.layer.detach().float().cpu().numpy()
+        return Layers(encoding.to_data(out.fused), encoding.to_data(out.coarse), layer)
 
     @cached_property
     def _encoding(self) -> Encoding:
@@ -165,8 +154,7 @@ def read_header(path: Path) -> ModelHeader:
     Raises:
         CheckpointError: truncated, foreign or too new.
     """
-    header = modelfile.read_header(path)
-    return ModelHeader(path, header.card, header.sha256)
+    return ModelHeader(path, modelfile.read_header(path))
 
 
 def load(path: Path, device: str = "auto", batch: int | None = None) -> Model:

@@ -86,7 +86,7 @@ class Request:
             OutputError: an output cannot be created, or exists and must be kept.
         """
         paths = self.paths
-        formats.check_suffix(self.output)
+        formats.of_output(self.output)
         formats.check_time_layout(self.output, self.time_layout)
         _check_options(self)
         (_check_hindcast if self.every_init else _check_one_forecast)(self)
@@ -196,8 +196,8 @@ def _check_hindcast(request: Request) -> None:
                 f"{name} is for one forecast, --every-init makes one from each init", way_out="leave out one of the two"
             )
     suffix = request.output.suffix.lower()
-    if suffix not in formats.FIELD_SUFFIXES:
-        raise UsageError(f"--every-init writes {', '.join(formats.FIELD_SUFFIXES)}, not {suffix}")
+    if not formats.of_output(request.output).gridded:
+        raise UsageError(f"--every-init writes {', '.join(formats.outputs(gridded=True))}, not {suffix}")
     if processes.started_by_torchrun() and suffix != zarr.SUFFIX:
         raise UsageError(f"several processes cannot write one {suffix} file at once", way_out="name the output .zarr")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pdr_cli.data import formats, kinds
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.formats import netcdf
+from pdr_cli.data.formats import axes
 from pdr_cli.data.series import Series, names, read_frames, side, size, units
 from pdr_cli.errors import DataError
 from pdr_cli.runs import folder as runs
@@ -68,19 +68,18 @@ def _seen(card: ModelCard) -> str:
 
 def _data(path: Path, variables: list[str]) -> dict[str, Any]:
     paths = formats.find_inputs([path])
-    kind = formats.detect(paths[0])
-    report: dict[str, Any] = {"file": str(path), "format": kind, "bytes": sum(map(_bytes, paths))}
-    fields = kind in ("netcdf", "zarr")
-    if fields and not variables:
-        found = [netcdf.summary(formats.open_fields(p)) for p in reversed(paths)]
+    form = formats.of(paths[0])
+    report: dict[str, Any] = {"file": str(path), "format": form.name, "bytes": sum(map(_bytes, paths))}
+    if form.gridded and not variables:
+        found = [axes.summary(formats.open_fields(p)) for p in reversed(paths)]
         report["variables"] = {k: v for one in found for k, v in one.items()}
         variables = [n for n, v in report["variables"].items() if v["gridded"] == "yes"]
     # Variables of different grids cannot be one series; each is described by itself.
-    described = [[v] for v in variables] if fields and variables else [variables]
+    described = [[v] for v in variables] if form.gridded and variables else [variables]
     try:
         report["series"] = [entry for chosen in described for entry in _series(paths, chosen)]
     except DataError as error:
-        if kind not in ("netcdf", "zarr", "npz", "windows"):
+        if not form.gridded and form.name not in ("npz", "windows"):
             raise
         report["finding"] = str(error)
     return report
@@ -92,7 +91,7 @@ def _bytes(path: Path) -> int:
 
 
 def _series(paths: list[Path], variables: list[str]) -> list[dict[str, Any]]:
-    opened = formats.open_series(paths, variables=variables)
+    opened = formats.open_series(paths, formats.ReadOptions(variables))
     # Thousands of sequences are described by a frame or two each.
     looked_at = max(2, LOOKED_AT * 8 // max(len(opened), 8))
     return [_describe(s, looked_at) for s in opened]

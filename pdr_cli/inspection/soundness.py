@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pdr_cli.data import formats
-from pdr_cli.data.formats import cf, forecasts, stored, video
-from pdr_cli.data.formats.stored import Field
+from pdr_cli.data.formats import Field, cf, forecasts, stored, video
 from pdr_cli.data.missing import ABSURD
 from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrError
 from pdr_cli.inspection.findings import Finding
@@ -50,7 +49,7 @@ def is_model(path: Path) -> bool:
     """True for a model file, a run folder, or the bare name of a run."""
     if path.suffix == ".safetensors" or RunFolder(path).model.is_file():
         return True
-    return not path.exists() and path.suffix.lower() not in formats.OUTPUTS
+    return not path.exists() and path.suffix.lower() not in formats.outputs()
 
 
 def _run(model: Path) -> Iterator[Finding]:
@@ -102,13 +101,13 @@ def _checked(path: Path, fix: str, check: Callable[[], str]) -> Iterator[Finding
 def _forecast(path: Path) -> Iterator[Finding]:
     formats.find_inputs([path])
     try:
-        kind = formats.detect(path)
-        if kind == "video":
+        form = formats.of(path)
+        if form.name == "video":
             frames = video.read(path).sizes["time"]
             yield Finding("ok", f"{frames} frames, all of which decode{_checked_by(path)}")
             return
         with stored.fields(path) as fields:
-            yield from _fields(path, kind, fields)
+            yield from _fields(path, fields, form.gridded)
     except PdrError as error:
         yield Finding("problem", str(error), AGAIN)
 
@@ -119,10 +118,10 @@ def _checked_by(path: Path) -> str:
     return "; pictures are compressed and hold no hash"
 
 
-def _fields(path: Path, kind: str, fields: dict[str, Field]) -> Iterator[Finding]:
+def _fields(path: Path, fields: dict[str, Field], gridded: bool) -> Iterator[Finding]:
     about = stored.provenance(path)
     yield from _hash(path, about, fields)
-    if kind in ("netcdf", "zarr"):
+    if gridded:
         yield from _times(path, fields)
     bounds = json.loads(about.get("pdr_plausible", "{}"))
     for name, field in fields.items():

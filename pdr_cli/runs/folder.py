@@ -1,4 +1,4 @@
-"""Run folders: what is in one, and which model `-m` or its absence means."""
+"""Run folders: the files of one, and the model that `-m` or its absence names."""
 
 from __future__ import annotations
 
@@ -31,17 +31,22 @@ class RunFolder:
 
     @property
     def state(self) -> Path:
-        """Everything needed to go on from the last saved step."""
+        """The state from which training continues, of the last saved step."""
         return self.path / "state" / "last.safetensors"
 
     @property
+    def start(self) -> Path:
+        """The origin of the weights, if they are not new."""
+        return self.state.with_name("start.json")
+
+    @property
     def previous_state(self) -> Path:
-        """What `state` was before it was last replaced."""
+        """The state before the last one."""
         return self.state.with_name("last-1.safetensors")
 
     @property
     def previous_model(self) -> Path:
-        """What `model` was before it was last replaced."""
+        """The model before the last one."""
         return self.state.with_name("model-1.safetensors")
 
     @property
@@ -51,11 +56,11 @@ class RunFolder:
 
     @property
     def curves(self) -> Path:
-        """Losses against steps, drawn."""
+        """A plot of the losses against steps."""
         return self.path / "curves.png"
 
     def finished(self) -> bool:
-        """True if training came to its end; a folder without a log is taken as finished."""
+        """True if training reached its end, or if the folder has a model and no log."""
         if not self.model.is_file():
             return False
         if not self.metrics.is_file():
@@ -68,10 +73,10 @@ class RunFolder:
 
 
 def find_model(argument: str | None) -> Path:
-    """The model file that `-m` names: a run folder, a file, or a bare run name; without it $PDR_MODEL, else the newest run.
+    """The model file of a run folder, a file or a run name; by default that of $PDR_MODEL, or else of the newest run.
 
     Raises:
-        InputNotFoundError: none there.
+        InputNotFoundError: no such model, or no finished run.
     """
     argument = argument or os.environ.get("PDR_MODEL")
     if not argument:
@@ -80,20 +85,23 @@ def find_model(argument: str | None) -> Path:
         if candidate.is_file():
             return candidate
         if candidate.is_dir():
-            model = RunFolder(candidate).model
-            if not model.is_file():
-                raise InputNotFoundError(
-                    f"run {candidate} has no model yet; continue it with: pdr train --resume -o {candidate}"
-                )
-            return model
-    known = [p.name for p in RUNS.iterdir()] if RUNS.is_dir() else []
-    meant = did_you_mean(argument, known)
-    raise InputNotFoundError(f"no model {argument}" + (f".{meant}" if meant else f"; {TRAIN_HINT}"))
+            return _model_of(candidate)
+    near = did_you_mean(argument, [p.name for p in RUNS.iterdir()] if RUNS.is_dir() else [])
+    found = f"no model {argument}"
+    raise InputNotFoundError(f"{found}.{near}" if near else found, way_out="" if near else TRAIN_HINT)
+
+
+def _model_of(run: Path) -> Path:
+    model = RunFolder(run).model
+    if not model.is_file():
+        way_out = f"continue it with: pdr train --resume -o {run}"
+        raise InputNotFoundError(f"run {run} has no model yet", way_out=way_out)
+    return model
 
 
 def _newest() -> Path:
     folders = [RunFolder(p) for p in RUNS.iterdir() if p.is_dir()] if RUNS.is_dir() else []
     done = [f.model for f in folders if f.finished()]
     if not done:
-        raise InputNotFoundError(f"no finished run under ./{RUNS}; name a model with -m, or {TRAIN_HINT}")
+        raise InputNotFoundError(f"no finished run under ./{RUNS}", way_out=f"name a model with -m, or {TRAIN_HINT}")
     return max(done, key=lambda m: m.stat().st_mtime)

@@ -1,4 +1,4 @@
-"""`model.safetensors`: weights plus a header that says everything needed to predict and to trace a forecast."""
+"""`model.safetensors`: weights, climatology, and a header with all that a forecast and its provenance need."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 
     from pdr_cli.models.interfaces import Frames
 
-# 2: the climatology has a kind. 3: the SHA-256 is of the header too. 4: the data have a kind, no format.
+# 2: the climatology has a kind. 3: the SHA-256 covers the header too. 4: the kind of the data replaces their file format.
 FORMAT_VERSION = 4
 KINDS_OF_FORMATS = {"netcdf": "weather", "hdf5": "traffic", "npz": "traffic", "video": "video"}
 FOREIGN = (".pth", ".pt", ".ckpt")  # weights of other programs
 CLIMATOLOGY = "climatology"
+DTYPES = {"F32": "<f4", "F64": "<f8"}  # of coefficients, as safetensors names them
 NETWORK = "network."
 
 
@@ -53,8 +54,21 @@ class Side:
 class ModelCard:
     """The header of a model file.
 
-    `limits` and `land`, the cells that were missing in all training frames, are None in files of before they were kept;
-    `land` also where no training frame lacked a value.
+    Args:
+        config: the resolved preset.
+        kind: of the data.
+        variables: attributes of each channel by name, in order.
+        size: (H, W).
+        y: coordinate along y; None if the data have none.
+        x: coordinate along x.
+        step: of the time axis.
+        scaling: of each channel.
+        seen: periods and clips of training and validation.
+        data: name and SHA-256 of each data file.
+        training: versions, origin of the weights, and the best step.
+        limits: plausible range of each channel; None in files written before it was kept.
+        land: cells that were missing in every training frame; None if there are none, and in files written before they
+            were kept.
     """
 
     config: Config
@@ -90,43 +104,51 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str, where: Path) -> ModelCard:
-        """Read a card back.
+        """The card in `text`, the header of the file `where`.
 
         Raises:
             CheckpointError: incomplete, or of another version.
         """
         values = json.loads(text)
         try:
-            if "format" in values:  # before format 4 the file format of the training data stood for their kind
-                values["kind"] = KINDS_OF_FORMATS.get(values["format"], "weather")
-            entries = tuple((p, i, float(a), float(b)) for p, i, a, b in values["seen"]["entries"])
-            return cls(
-                config=configuration.validate(values["config"], where="its configuration"),
-                kind=values["kind"],
-                variables=values["variables"],
-                size=(int(values["size"][0]), int(values["size"][1])),
-                y=_side(values["y"]),
-                x=_side(values["x"]),
-                step=Step(**values["step"]),
-                scaling=Scaling(**{k: tuple(v) for k, v in values["scaling"].items()}),
-                seen=Seen(entries, values["seen"]["gap_seconds"]),
-                data=tuple(values["data"]),
-                training=values["training"],
-                limits=None if values.get("limits") is None else Limits(*map(tuple, values["limits"].values())),
-                land=None
-                if values.get("land") is None
-                else CellMask(tuple(values["land"]["shape"]), values["land"]["packed"]),
-            )
+            return cls(**_fields(values))
         except ConfigError as error:
             raise CheckpointError(f"{where} was written by another version of pdr: {error}") from error
         except (KeyError, TypeError, IndexError) as error:
-            raise CheckpointError(
-                f"{where}: the header lacks or garbles {error}; the file was not written by pdr"
-            ) from error
+            found = f"{where}: the header lacks or garbles {error}; the file was not written by pdr"
+            raise CheckpointError(found) from error
+
+
+def _fields(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a card from its JSON."""
+    kept = {name: values[name] for name in ("variables", "training")}
+    limits, land, seen = values.get("limits"), values.get("land"), values["seen"]
+    entries = tuple((p, i, float(a), float(b)) for p, i, a, b in seen["entries"])
+    return kept | {
+        "config": configuration.validate(values["config"], where="its configuration"),
+        "kind": _kind(values),
+        "size": (int(values["size"][0]), int(values["size"][1])),
+        "y": _side(values["y"]),
+        "x": _side(values["x"]),
+        "step": Step(**values["step"]),
+        "scaling": Scaling(**{k: tuple(v) for k, v in values["scaling"].items()}),
+        "seen": Seen(entries, seen["gap_seconds"]),
+        "data": tuple(values["data"]),
+        "limits": None if limits is None else Limits(*map(tuple, limits.values())),
+        "land": None if land is None else CellMask(tuple(land["shape"]), land["packed"]),
+    }
+
+
+def _kind(values: dict[str, Any]) -> str:
+    """The kind of the data; before format 4 it followed from their file format."""
+    if "format" in values:
+        return KINDS_OF_FORMATS.get(values["format"], "weather")
+    kind: str = values["kind"]
+    return kind
 
 
 def side_of(series: Series, dim: str) -> Side | None:
-    """The coordinate of a series along "y" or "x" as a card keeps it."""
+    """the coordinate of a series along "y" or "x", for a card."""
     coordinate = fields.side(series, dim)
     if coordinate is None:
         return None
@@ -154,32 +176,28 @@ def save(path: Path, network: torch.nn.Module, card: ModelCard, climatology: Cli
 
 @dataclass(frozen=True)
 class Header:
-    """The part of a model file that is read without torch.
-
-    Args:
-        card: the model card; the weights' hash is not checked.
-        sha256: of the file, by the rule of `hashes.sha256`.
-    """
-
-    card: ModelCard
-    sha256: str
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """A whole model file.
+    """A model file without its weights, read without torch.
 
     Args:
         card: the model card.
-        weights: state dict of the network.
         climatology: of the training data.
         sha256: of the file, by the rule of `hashes.sha256`.
     """
 
     card: ModelCard
-    weights: dict[str, torch.Tensor]
     climatology: Climatology
     sha256: str
+
+
+@dataclass(frozen=True)
+class ModelFile(Header):
+    """A whole model file.
+
+    Args:
+        weights: state dict of the network.
+    """
+
+    weights: dict[str, torch.Tensor]
 
 
 def read(path: Path) -> ModelFile:
@@ -192,7 +210,7 @@ def read(path: Path) -> ModelFile:
         content = _content(path)
         header = _header(content, path)
         card, weights, climatology = _checked(header, _tensors(content, path), path)
-        return ModelFile(card, weights, climatology, hashes.sha256_of(content))
+        return ModelFile(card, climatology, hashes.sha256_of(content), weights)
 
 
 def read_header(path: Path) -> Header:
@@ -204,22 +222,43 @@ def read_header(path: Path) -> Header:
     with damage.reading(path, CheckpointError):
         content = _content(path)
         header = _header(content, path)
-        _version(header, path)
-        return Header(ModelCard.from_json(header["pdr"], path), hashes.sha256_of(content))
+        coefficients = _coefficients(content, path)
+        if _version(header, path) == 1:
+            header = MIGRATIONS[1](header, {CLIMATOLOGY: coefficients}, path)
+        card = ModelCard.from_json(header["pdr"], path)
+        return Header(card, _climatology(header, coefficients), hashes.sha256_of(content))
 
 
 def _checked(
     header: dict[str, str], tensors: dict[str, torch.Tensor], path: Path
 ) -> tuple[ModelCard, dict[str, torch.Tensor], Climatology]:
     if CLIMATOLOGY not in tensors:
-        raise CheckpointError(f"{path} is a safetensors file, but not a pdr model: it has no climatology")
+        raise _no_climatology(path)
     for version in range(_version(header, path), FORMAT_VERSION):
         header = MIGRATIONS[version](header, tensors, path)
     _check_digest(header, digest(tensors, header), path)
-    about = json.loads(header[CLIMATOLOGY])
-    climatology = Climatology(about["kind"], tensors.pop(CLIMATOLOGY).numpy(), float(about["covered"]))
+    climatology = _climatology(header, tensors.pop(CLIMATOLOGY).numpy())
     weights = {k.removeprefix(NETWORK): v for k, v in tensors.items()}
     return ModelCard.from_json(header["pdr"], path), weights, climatology
+
+
+def _climatology(header: Mapping[str, str], coefficients: np.ndarray) -> Climatology:
+    about = json.loads(header[CLIMATOLOGY])
+    return Climatology(about["kind"], coefficients, float(about["covered"]))
+
+
+def _coefficients(content: bytes, path: Path) -> np.ndarray:
+    """The coefficients of the climatology, read without torch: [p, C, H, W]."""
+    begin = 8 + int.from_bytes(content[:8], "little")
+    entry = json.loads(content[8:begin]).get(CLIMATOLOGY)
+    if entry is None:
+        raise _no_climatology(path)
+    low, high = (begin + offset for offset in entry["data_offsets"])
+    return np.frombuffer(content[low:high], DTYPES[entry["dtype"]]).reshape(entry["shape"])
+
+
+def _no_climatology(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} is a safetensors file, but not a pdr model: it has no climatology")
 
 
 def _content(path: Path) -> bytes:
@@ -261,7 +300,7 @@ def _not_a_model(path: Path, size: int, found: object) -> CheckpointError:
 
 
 def digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> str:
-    """SHA-256 of tensors, their names, types and shapes, and of a header but for its own hash."""
+    """SHA-256 of tensors, their names, types and shapes, and of a header without its own hash."""
     found = hashlib.sha256()
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name].numpy())
@@ -273,17 +312,18 @@ def digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> st
 
 
 def _version(header: dict[str, str], path: Path) -> int:
-    """The format of a file, as its card says.
+    """The format of a file, from its card.
 
     Raises:
-        CheckpointError: newer than this pdr, or no format at all.
+        CheckpointError: newer than this pdr, or missing.
     """
     try:
         version = int(json.loads(header["pdr"])["format_version"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: the header names no format; the file is damaged or not of pdr") from error
     if not 1 <= version <= FORMAT_VERSION:
-        raise CheckpointError(f"{path} has format {version}, this pdr reads up to {FORMAT_VERSION}; upgrade pdr-cli")
+        found = f"{path} has format {version}, this pdr reads up to {FORMAT_VERSION}"
+        raise CheckpointError(found, way_out="upgrade pdr-cli")
     return version
 
 
@@ -295,13 +335,13 @@ def _check_digest(header: Mapping[str, str], found: str, path: Path) -> None:
 
 
 def _give_climatology_a_kind(header: dict[str, str], tensors: dict[str, Any], path: Path) -> dict[str, str]:
-    """Format 1 to 2: theirs is a mean of each time of day, or one mean."""
+    """Format 1 to 2: the climatology is a mean of each time of day, or one mean."""
     kind = "day" if len(tensors[CLIMATOLOGY]) > 1 else "mean"
     return {CLIMATOLOGY: json.dumps({"kind": kind, "covered": 0})} | header
 
 
 def _hash_the_header(header: dict[str, str], tensors: dict[str, Any], path: Path) -> dict[str, str]:
-    """Format 2 to 3: until then the hash was of the tensors alone."""
+    """Format 2 to 3: in format 2 the hash covers the tensors only."""
     _check_digest(header, digest(tensors, {}), path)
     return header | {"sha256": digest(tensors, header)}
 
@@ -320,7 +360,7 @@ def _side(values: dict[str, Any] | None) -> Side | None:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no word for: dataclasses, numpy scalars and arrays, paths."""
+    """Types that JSON does not have: dataclasses, numpy scalars and arrays, paths."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if isinstance(value, np.generic):

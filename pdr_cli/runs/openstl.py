@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from pdr_cli.errors import CheckpointError, InputNotFoundError
 from pdr_cli.models.openstl import tensors_of
-from pdr_cli.system import damage
+from pdr_cli.system import damage, hashes
 
 
 def load_openstl(path: Path | str) -> dict[str, Tensor]:
@@ -22,11 +23,21 @@ def load_openstl(path: Path | str) -> dict[str, Tensor]:
         InputNotFoundError: the file does not exist.
         CheckpointError: the file is damaged, or holds more than weights.
     """
-    path = Path(path)
+    return read_openstl(Path(path))[0]
+
+
+def read_openstl(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors as from `load_openstl`, and the SHA-256 of the bytes that were parsed."""
     if not path.is_file():
         raise InputNotFoundError(f"no weights in {path}: the file does not exist")
+    with damage.reading(path, CheckpointError):
+        content = path.read_bytes()
+    return _parsed(content, path), hashes.sha256_of(content)
+
+
+def _parsed(file: bytes, path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from error
     except damage.FAILURES as error:

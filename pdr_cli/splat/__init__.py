@@ -1,8 +1,8 @@
-"""Render Gaussians to images: one function, the fastest backend that works on this machine.
+"""Render Gaussians to images: one function, on the fastest backend available on this machine.
 
     image = render(coords, scale, rotation, amplitudes, size=(H, W), kernel_size=K)  # [..., C, H, W]
 
-Equivalent to `splat.reference.render`, which is the specification. See docs/renderer.md for the convention.
+Equivalent to `splat.reference.render`, which is the specification. docs/renderer.md explains the convention.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SAMPLINGS = ("lattice", "analytic")
 ENVIRONMENT = "PREDGSPLAT_BACKEND"
 
 
-class RendererUnavailable(RuntimeError):  # noqa: N818 - says what it is: the backend is not there
-    """A backend that was asked for by name and cannot run here."""
+class RendererUnavailable(RuntimeError):  # noqa: N818 - the name states the condition
+    """A backend was requested by name and cannot run here."""
 
 
 def render(
@@ -50,24 +50,24 @@ def render(
         amplitudes: [..., N, C] value at the centre, any number of channels.
         size: (H, W) of the frame.
         kernel_size: K, odd: the window is K pixels wide and may exceed the frame. With sampling="analytic" any
-            number above 1, and only the unit of `scale`.
+            number above 1, which only defines the unit of `scale`.
         normalize: "peak", or "density" for a further factor 1/(2π s1 s2) per Gaussian (Eq. 4).
-        sampling: "lattice" as Algorithm 1 does, or "analytic": the Gaussian's value at each pixel's centre. To draw
-            the same Gaussians r times as fine: size ((H-1)r+1, (W-1)r+1) and kernel_size (K-1)r+1.
-        backend: "auto" takes the fastest that works, or the one that PREDGSPLAT_BACKEND names.
+        sampling: "lattice" as in Algorithm 1, or "analytic": the Gaussian's value at each pixel's centre. To render
+            the same Gaussians at r times the resolution: size ((H-1)r+1, (W-1)r+1) and kernel_size (K-1)r+1.
+        backend: "auto" uses the fastest available backend, or the one that PREDGSPLAT_BACKEND names.
 
     Returns:
-        [..., C, H, W] in float32, or in float64, by the reference, if an input is float64.
+        [..., C, H, W] in float32; in float64, from the reference, if an input is float64.
 
     Raises:
-        ValueError: shapes or options that do not fit together.
-        RendererUnavailable: a backend asked for by name that is not there.
+        ValueError: invalid shapes or options.
+        RendererUnavailable: a backend requested by name is unavailable.
     """
     _check(coords, scale, rotation, amplitudes, size, kernel_size, normalize, sampling)
     name, _ = _select(backend, coords.device.type)
     if name != "reference":
         double = torch.float64 in (coords.dtype, scale.dtype, rotation.dtype, amplitudes.dtype)
-        # torch.compile of torch 2.11 takes is_exporting() to be true.
+        # Under torch.compile, torch 2.11 returns True for is_exporting().
         exporting = not torch.compiler.is_dynamo_compiling() and torch.compiler.is_exporting()
         if double or exporting:
             name = _reference_instead(backend, double)
@@ -79,49 +79,49 @@ def render(
 
 
 def active_backend(device: torch.device | str) -> tuple[str, str]:
-    """The backend that "auto" takes on a device, and why it is not a faster one."""
+    """The backend that "auto" uses on a device, and the reason."""
     return _select("auto", torch.device(device).type)
 
 
 def _select(backend: str, device: str) -> tuple[str, str]:
-    """The name of the backend to use on a type of device, and the reason for it."""
-    asked = f"backend={backend!r}"
+    """The name of the backend to use on a type of device, and the reason."""
+    request = f"backend={backend!r}"
     if backend == "auto":
         backend = os.environ.get(ENVIRONMENT) or "auto"
-        asked = f"{ENVIRONMENT}={backend}"
+        request = f"{ENVIRONMENT}={backend}"
     if backend not in BACKENDS:
-        raise ValueError(f"{asked} is not a renderer; expected one of {', '.join(BACKENDS)}")
+        raise ValueError(f"{request} is not a renderer; expected one of {', '.join(BACKENDS)}")
     if backend == "reference":
-        return "reference", f"asked for by {asked}"
+        return "reference", f"requested by {request}"
     if backend == "auto":
         if device not in ("cpu", "cuda"):
-            return "reference", f"there is no compiled renderer for {device}"
+            return "reference", f"no compiled renderer for {device}"
         reason = native.unavailable(device)
         if not reason:
             return device, "compiled for this machine"
-        _say_once(device, reason)
-        return "reference", f"the compiled {device} renderer is not there: {reason}"
+        _warn_once(device, reason)
+        return "reference", f"compiled {device} renderer unavailable: {reason}"
     if backend != device:
-        raise RendererUnavailable(f"{asked}, but the Gaussians are on {device}; move them, or leave it at 'auto'")
+        raise RendererUnavailable(f"{request}, but the Gaussians are on {device}; move them, or use 'auto'")
     if reason := native.unavailable(backend):
-        raise RendererUnavailable(f"{asked}, but {reason}; backend='reference' or 'auto' works everywhere")
-    return backend, f"asked for by {asked}"
+        raise RendererUnavailable(f"{request}, but {reason}; backend='reference' or 'auto' works everywhere")
+    return backend, f"requested by {request}"
 
 
-# What torch.compiler.assume_constant_result does, which imports the compiler too: half of a forecast's start.
+# As torch.compiler.assume_constant_result does, without its import of the compiler, half of a forecast's start-up time.
 _select._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache
-def _say_once(device: str, reason: str) -> None:
-    log.warning("the compiled %s renderer is not there, plain torch takes its place: %s", device, reason)
+def _warn_once(device: str, reason: str) -> None:
+    log.warning("compiled %s renderer unavailable, using plain torch: %s", device, reason)
 
 
 def _reference_instead(backend: str, double: bool) -> str:
-    """For what only the reference can do: float64, or a graph that leaves this program."""
+    """The reference, for float64 and exported graphs, which only it supports."""
     if backend != "auto":
-        what = "renders in float32" if double else "cannot be exported"
-        raise RendererUnavailable(f"backend={backend!r} {what}; backend='reference' or 'auto' does this")
+        reason = "renders in float32 only" if double else "cannot be exported"
+        raise RendererUnavailable(f"backend={backend!r} {reason}; use backend='reference' or 'auto'")
     return "reference"
 
 
@@ -135,7 +135,7 @@ def _check(
     normalize: str,
     sampling: str,
 ) -> None:
-    """Raise ValueError unless shapes and options belong together. In good order it takes a microsecond."""
+    """Raise ValueError for invalid shapes or options. Takes a microsecond if all are valid."""
     shape = coords.shape
     gaussians = shape[:-1]
     if not (
@@ -171,5 +171,5 @@ def _explain_shapes(coords: Tensor, scale: Tensor, rotation: Tensor, amplitudes:
     }
     for name, (x, shape) in expected.items():
         if x.ndim != len(shape) or any(n not in (m, "C") for m, n in zip(x.shape, shape, strict=True)):
-            wanted = f"[{', '.join(map(str, shape))}]"
-            raise ValueError(f"{name} has shape {list(x.shape)}; with coords {list(coords.shape)} expected {wanted}")
+            found, required = list(x.shape), f"[{', '.join(map(str, shape))}]"
+            raise ValueError(f"{name} has shape {found}; with coords {list(coords.shape)} expected {required}")

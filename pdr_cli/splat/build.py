@@ -1,11 +1,10 @@
-"""The compiled renderer's libraries: shipped ready-made, or built once on the machine that uses them.
+"""The compiled renderer's libraries: shipped with the wheel, or built once on the machine that uses them.
 
     library("cpu")   →  .../predgsplat-cpu-x86-64-v4-<hash>.so
 
-The name holds all that the result depends on: sources, flags, compiler, torch. A library is built in a folder of its
-own and moved into the cache in one step, so that processes which build the same do not wait for each other, and one
-that is killed leaves nothing that another could wait for. `python -m pdr_cli.splat.build FOLDER` builds those that a
-wheel carries.
+The file name contains a hash of everything the library depends on: sources, flags, compiler, torch. Each build uses its
+own folder and moves the result into the cache atomically: processes that build the same library do not wait for each
+other, and a killed build leaves no lock behind. `python -m pdr_cli.splat.build FOLDER` builds the libraries of a wheel.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ import torch
 log = logging.getLogger("pdr.splat")
 
 CACHE_ENVIRONMENT = "PREDGSPLAT_CACHE"
-LIMIT = 600  # seconds: a compiler that hangs must not hang a forecast
+LIMIT = 600  # seconds: a hanging compiler must not block a forecast forever
 
-# -ffp-contract=fast fuses a*b + c, and -ffast-math would delete the rounding in the exponential.
+# -ffp-contract=fast fuses a*b + c; -ffast-math is left out because it would delete the rounding in the exponential.
 CXX_FLAGS = "-std=c++20 -O3 -fPIC -fno-math-errno -fno-trapping-math -ffp-contract=fast -fvisibility=hidden"
 NVCC_FLAGS = "-std=c++20 -O3 -Xcompiler -fPIC"
-X86_LEVELS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}  # torch's name for what this CPU has: GCC's
+X86_LEVELS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}  # torch's name for a CPU capability: GCC's
 
 
 class BuildError(RuntimeError):
-    """There is no library, and this is why."""
+    """A library cannot be built; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one library is made. `target`: the CPU level or the GPU architectures it is for."""
+    """The commands that build one library. `target`: its CPU level or GPU architectures."""
 
     kind: str
     target: str
@@ -50,7 +49,7 @@ class Recipe:
     link: str
 
     def name(self) -> str:
-        """File name, by all that the result depends on."""
+        """File name, with a hash of everything the library depends on."""
         parts = [self.compile_cxx, self.compile_cuda, self.link, torch.__version__, platform.machine()]
         parts += [_version(command.split()[0]) for command in (self.compile_cxx, self.compile_cuda) if command]
         digest = hashlib.sha256("\n".join(parts).encode())
@@ -61,38 +60,38 @@ class Recipe:
 
 
 def shipped(kind: str) -> Path | None:
-    """The library that came with this installation for this machine, if one did."""
+    """The library for this machine that the installation contains, or None."""
     target = cpu_level() if kind == "cpu" else cuda_architectures()
     path = sources_folder() / "prebuilt" / f"predgsplat-{kind}-{target}.so"
     return path if path.is_file() else None
 
 
 def library(kind: str) -> Path:
-    """Path of the library for "cpu" or "cuda" in the cache, built now if need be.
+    """Path of the library for "cpu" or "cuda" in the cache; builds it if necessary.
 
     Raises:
-        BuildError: no compiler, no ninja, no sources, or a failed build; in one line.
+        BuildError: no compiler, no ninja, no sources, or a failed build; one line.
     """
     recipe = cpu_recipe(cpu_level()) if kind == "cpu" else cuda_recipe(cuda_architectures())
     path = cache_folder() / recipe.name()
     if not path.is_file():
-        log.info("building the renderer for this machine, once: %s", path)
+        log.info("compiling the renderer for this machine, once: %s", path)
         _build(recipe, path)
     return path
 
 
 def sources_folder() -> Path:
-    """`ext/predgsplat`, wherever this installation keeps it."""
+    """The `ext/predgsplat` of this installation or checkout."""
     package = Path(__file__).parents[1]
     inside = package / "ext" / "predgsplat"
     return inside if inside.is_dir() else package.parent / "ext" / "predgsplat"
 
 
 def cache_folder() -> Path:
-    """Where built libraries are kept; created.
+    """The folder of built libraries; created if necessary.
 
     Raises:
-        BuildError: there is no folder to write to.
+        BuildError: the folder cannot be created.
     """
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(os.environ.get(CACHE_ENVIRONMENT) or os.path.join(root, "predgsplat"))
@@ -104,34 +103,37 @@ def cache_folder() -> Path:
 
 
 def cpu_level() -> str:
-    """What the code is compiled for: of an x86 its level, of others the architecture."""
+    """The instruction set to compile for: the level of an x86 CPU, the architecture of any other."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return platform.machine()
     return X86_LEVELS.get(torch.backends.cpu.get_cpu_capability(), "x86-64")
 
 
 def cuda_architectures() -> str:
-    """Compute capabilities to compile for, like `8.0+9.0`: of TORCH_CUDA_ARCH_LIST, or of the devices here."""
-    named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(" ", ";").replace("+PTX", "")
-    if named:
-        return "+".join(sorted(filter(None, named.split(";"))))
+    """Compute capabilities to compile for, like `8.0+9.0`: from TORCH_CUDA_ARCH_LIST, or of this machine's devices."""
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(" ", ";").replace("+PTX", "")
+    if listed:
+        return "+".join(sorted(filter(None, listed.split(";"))))
     found = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
     return "+".join(f"{major}.{minor}" for major, minor in sorted(found)) or "8.0+9.0"
 
 
 def cpu_recipe(level: str) -> Recipe:
-    """Schema and CPU kernels, by the C++ compiler."""
+    """The schema and the CPU kernels, built by the C++ compiler."""
     march = f" -march={level}" if level.startswith("x86-64") else ""
     cxx = f"{_cxx()} {CXX_FLAGS}{march} {_includes()}"
-    return Recipe("cpu", level, ("cpu.cpp", "ops.cpp"), cxx, "", f"{_cxx()} -shared {_torch_libraries('torch_cpu')}")
+    link = f"{_cxx()} -shared {_torch_libraries('torch_cpu')}"
+    return Recipe("cpu", level, ("cpu_forward.cpp", "cpu_backward.cpp", "ops.cpp"), cxx, "", link)
 
 
 def cuda_recipe(architectures: str) -> Recipe:
-    """CUDA kernels, by nvcc. The schema is that of the CPU's library, which is loaded first."""
+    """The CUDA kernels, built by nvcc. The schema is in the CPU library, which is loaded first."""
     nvcc = _nvcc()
     codes = [a.replace(".", "") for a in architectures.split("+")]
     targets = " ".join(f"-gencode=arch=compute_{c},code=sm_{c}" for c in codes)
-    targets += f" -gencode=arch=compute_{codes[-1]},code=compute_{codes[-1]}"  # later devices compile this themselves
+    targets += (
+        f" -gencode=arch=compute_{codes[-1]},code=compute_{codes[-1]}"  # PTX, which newer devices compile themselves
+    )
     cxx = f"{_cxx()} {CXX_FLAGS} -DPREDGSPLAT_CUDA -DUSE_CUDA {_includes()} -I{Path(nvcc).parents[1] / 'include'}"
     link = f"{nvcc} -shared {targets} {_torch_libraries('torch_cuda', 'torch_cpu')}"
     sources = ("cuda_forward.cu", "cuda_backward.cu", "ops.cpp")
@@ -139,7 +141,7 @@ def cuda_recipe(architectures: str) -> Recipe:
 
 
 def _build(recipe: Recipe, path: Path) -> None:
-    """Compile and link in a folder of this process alone; move the result to `path`."""
+    """Compile and link in a temporary folder of this process; move the result to `path`."""
     ninja = _ninja()
     try:
         folder = tempfile.mkdtemp(prefix=".building-", dir=path.parent)
@@ -161,7 +163,7 @@ def _build(recipe: Recipe, path: Path) -> None:
 
 
 def ninja_file(recipe: Recipe) -> str:
-    """The build as ninja reads it."""
+    """The contents of `build.ninja`."""
     rules = [
         f"rule cxx\n  command = {recipe.compile_cxx} -c $in -o $out",
         f"rule cuda\n  command = {recipe.compile_cuda} -c $in -o $out",
@@ -188,22 +190,22 @@ def _cxx() -> str:
     for name in (os.environ.get("CXX"), "g++", "c++"):
         if name and shutil.which(name):
             return name
-    raise BuildError("there is no C++ compiler (g++, c++, or the one that CXX names)")
+    raise BuildError("no C++ compiler found (g++, c++, or the one that CXX names)")
 
 
 def _nvcc() -> str:
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     found = shutil.which("nvcc", path=os.path.join(home, "bin") if home else None)
     if not found:
-        raise BuildError("there is no CUDA compiler (nvcc, on PATH or under CUDA_HOME)")
+        raise BuildError("no CUDA compiler found (nvcc, on PATH or under CUDA_HOME)")
     return os.path.realpath(found)
 
 
 def _ninja() -> str:
-    """The ninja of this Python environment, which need not be on PATH, or that of the system."""
+    """The ninja of this Python environment, which may not be on PATH, or the one on PATH."""
     found = shutil.which("ninja", path=str(Path(sys.executable).parent)) or shutil.which("ninja")
     if not found:
-        raise BuildError("there is no ninja (pip install ninja)")
+        raise BuildError("ninja not found (pip install ninja)")
     return found
 
 
@@ -215,7 +217,7 @@ def _version(command: str) -> str:
 
 
 def _first_error(output: str) -> str:
-    """One line that tells what went wrong."""
+    """The first error of a build, in one line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower() and not line.startswith("ninja")]
     return "the build failed: " + (errors or lines or ["no output"])[0]
@@ -230,7 +232,7 @@ def _escape(path: Path) -> str:
 
 
 def main() -> None:
-    """Build what a wheel carries: a library for each level of this architecture."""
+    """Build the libraries of a wheel: one per level of this architecture."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     levels = [*X86_LEVELS.values(), "x86-64"] if cpu_level().startswith("x86-64") else [cpu_level()]

@@ -1,13 +1,13 @@
-"""Algorithm 1 as it is printed: every kernel padded to the frame, moved by `grid_sample`, and summed.
+"""Algorithm 1 exactly as printed: every kernel is padded to the frame, moved by `grid_sample`, and summed.
 
-It materialises [P·N, C, H, W] and needs K <= H, W. Kept as the oracle of the tests and as the rows `base` and
-`base_grid` of the benchmark, in its own convention, which differs from the public one in three ways:
+It builds [P·N, C, H, W] and needs K <= H, W. The oracle of the tests, and the rows `base` and `base_grid` of the
+benchmark. Its convention differs from the public one in three ways:
 
-* coords are added to the sampling grid, so that the content moves to -coords;
+* coords are added to the sampling grid, so the content moves to -coords;
 * the first scale lies along the rows, and rotation turns from +y towards +x;
-* the origin is where padding leaves the middle of the kernel, half a pixel off centre for even sizes.
+* the origin is the middle of the padded kernel, half a pixel off centre for even sizes.
 
-`to_literal` translates exactly.
+`to_literal` converts exactly.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def base(
 ) -> Tensor:
     """The paper's `Base`: one affine grid per Gaussian.
 
-    Args: as `reference.render`, but in the literal convention. Returns [..., C, H, W].
+    Arguments as in `reference.render`, in the literal convention. Returns [..., C, H, W].
     """
     batch, (N, C) = amplitudes.shape[:-2], amplitudes.shape[-2:]
     kernels = padded_kernels(scale, rotation, amplitudes, size, kernel_size)
@@ -40,7 +40,7 @@ def base(
 def base_grid(
     coords: Tensor, scale: Tensor, rotation: Tensor, amplitudes: Tensor, size: tuple[int, int], kernel_size: int
 ) -> Tensor:
-    """The paper's `+base_grid`: one grid for all Gaussians, shifted by each one's coords. As `base` otherwise."""
+    """The paper's `+base_grid`: one grid for all Gaussians, shifted by the coords of each; otherwise like `base`."""
     batch, (N, C) = amplitudes.shape[:-2], amplitudes.shape[-2:]
     kernels = padded_kernels(scale, rotation, amplitudes, size, kernel_size)
     grid = sampling_grid(size, coords.dtype, coords.device) + coords.reshape(-1, 1, 1, 2)  # [P N, H, W, 2]
@@ -51,7 +51,7 @@ def base_grid(
 def to_literal(
     coords: Tensor, scale: Tensor, rotation: Tensor, size: tuple[int, int], kernel_size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Translate the public convention to the literal one: `base` then equals `reference.render`."""
+    """Convert from the public convention to the literal one, in which `base` equals `reference.render`."""
     H, W = size
     middle = torch.tensor([_middle(pixels, kernel_size) for pixels in (W, H)], dtype=coords.dtype, device=coords.device)
     return middle - coords, scale.flip(-1), -rotation
@@ -90,6 +90,6 @@ def sampling_grid(size: tuple[int, int], dtype: torch.dtype, device: torch.devic
 
 
 def _middle(pixels: int, kernel_size: int) -> float:
-    """Where padding leaves the middle of the kernel, in the coordinates of the frame."""
+    """The middle of the padded kernel, in the coordinates of the frame."""
     middle = (pixels - kernel_size) // 2 + kernel_size // 2
     return 2 * middle / (pixels - 1) - 1

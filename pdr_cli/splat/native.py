@@ -3,7 +3,7 @@
     predgsplat::render(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic) -> image
     predgsplat::render_backward(grad_image, coords, ..., kernel_size, analytic) -> four gradients
 
-What it computes is `reference.render`, in float32. For the backward pass it keeps its inputs and nothing else.
+Equivalent to `reference.render` in float32. For the backward pass it saves only its inputs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pdr_cli.splat import build
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of loading a library: its path, or why there is none."""
+    """The path of a loaded library, or the reason why none is loaded."""
 
     path: str = ""
     reason: str = ""
@@ -29,14 +29,14 @@ class Loaded:
 
 @cache
 def load(kind: str) -> Loaded:
-    """Load the library for "cpu" or "cuda", once: the one that was shipped, or one that is built on this machine."""
+    """Load the library for "cpu" or "cuda", once: the shipped one, or one built on this machine."""
     if kind == "cuda":
         if not torch.cuda.is_available():
             return Loaded(reason="torch sees no CUDA device")
-        if reason := load("cpu").reason:  # its library declares the operators
+        if reason := load("cpu").reason:  # the CPU library declares the operators
             return Loaded(reason=reason)
     shipped = build.shipped(kind)
-    loaded = _open(shipped) if shipped else Loaded(reason="none is shipped")
+    loaded = _open(shipped) if shipped else Loaded(reason="no library is shipped")
     if loaded.reason:
         try:
             loaded = _open(build.library(kind))
@@ -69,7 +69,7 @@ def render(
     kernel_size: float,
     analytic: bool,
 ) -> Tensor:
-    """Render as `reference.render` does, float32 or less in and float32 out; the library must have been loaded."""
+    """Equivalent to `reference.render`, computed and returned in float32; the library must be loaded."""
     if not coords.dtype == scale.dtype == rotation.dtype == amplitudes.dtype == torch.float32:
         coords, scale, rotation, amplitudes = (x.float() for x in (coords, scale, rotation, amplitudes))
     arguments = (coords, scale, rotation, amplitudes, *size, kernel_size, analytic)
@@ -82,13 +82,13 @@ def render(
 
 
 def _forward(*arguments: Any) -> Tensor:
-    # Straight to the kernel: torch's Python layer around a registered gradient takes longer than a small frame does.
+    # Calls the kernel directly: torch's Python layer around a registered gradient takes longer than a small frame.
     with torch._C._AutoDispatchBelowAutograd():
         return torch.ops.predgsplat.render.default(*arguments)
 
 
 class _Render(torch.autograd.Function):
-    """The registered gradient once more, for eager mode: torch's layer around the other takes 30 µs, or two frames."""
+    """The same gradient for eager mode, where torch's layer around the registered one takes 30 µs, or two frames."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
@@ -107,13 +107,13 @@ def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _gradients(ctx: Any, grad_image: Tensor) -> tuple[Tensor | None, ...]:
     if torch.is_grad_enabled():
-        raise RuntimeError("the compiled renderer has no second derivatives; backend='reference' has")
+        raise RuntimeError("the compiled renderer has no second derivatives; use backend='reference'")
     gradients = torch.ops.predgsplat.render_backward.default(grad_image.float(), *ctx.saved_tensors, *ctx.options)
     return (*gradients, None, None, None, None)
 
 
 def _describe_to_torch() -> None:
-    """Register shapes and gradient, so that torch.compile and autograd know the operators."""
+    """Register shapes and gradient of the operators, for torch.compile and autograd."""
 
     def image_shape(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic):  # type: ignore[no-untyped-def]
         return amplitudes.new_empty((*amplitudes.shape[:-2], amplitudes.shape[-1], height, width))

@@ -1,14 +1,14 @@
-"""Algorithm 1 restated in plain torch: the specification that every other backend is tested against.
+"""Algorithm 1 in plain torch: the specification that every other backend is tested against.
 
 A Gaussian is sampled on a K×K lattice of whole pixels, h = 10/(K-1) kernel units apart, and the lattice is moved to
-the Gaussian's centre with bilinear weights, as `grid_sample` would move it. Nothing of shape [N, C, H, W] is made.
-Once the fraction of a pixel is blended in, the rest of the move is whole pixels, and the frame is covered with tiles:
+the Gaussian's centre with bilinear weights, as `grid_sample` would move it. No tensor of shape [N, C, H, W] is built.
+After blending by the fraction of a pixel, the remaining move is by whole pixels, and tiles cover the frame:
 
     window[n] = Y_n^T G_n X_n                               place the lattice in a window of two by two tiles
     tiles[c, t] = sum_n a[n, c] * [n starts in tile t] * window[n]              sum over all Gaussians at once
     out[c] = the windows of all tiles, overlapped and added
 
-G_n: [K+1, K+1]; X_n and Y_n hold zeros and ones. There is no scatter in it, so it also runs where
+G_n: [K+1, K+1]; X_n and Y_n contain zeros and ones. Without a scatter operation, it also runs where
 `torch.use_deterministic_algorithms(True)` forbids `grid_sample`.
 """
 
@@ -25,13 +25,13 @@ from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 EXTENT = 10.0  # the lattice spans [-5, 5] kernel units (Algorithm 1, line 2)
-MIN_SCALE = 1e-3  # far below one lattice step already; smaller would take 1/s² out of float32
+MIN_SCALE = 1e-3  # far below one lattice step; 1/s² of much smaller ones would overflow float32
 
-# Largest buffer of one block. On a CPU blocks that stay in the cache are over twice as fast as one of 50 MiB; a GPU
-# wants few launches instead.
+# Largest buffer of one block. On a CPU, blocks that fit the cache are over twice as fast as one of 50 MiB; a GPU is
+# faster with few launches.
 CPU_BLOCK_BYTES = 8 << 20
 GPU_BLOCK_BYTES = 256 << 20
-# Autograd keeps about ten such buffers per block. Where all blocks together pass this sum, the backward pass
+# Autograd saves about ten such buffers per block. If the buffers of all blocks exceed this, the backward pass
 # recomputes them (a third more work), and memory is bounded by one block instead of growing with the batch.
 SAVED_BYTES = 64 << 20
 
@@ -62,7 +62,7 @@ def render(
         [..., C, H, W].
     """
     if sampling == "lattice" and (kernel_size < 3 or kernel_size % 2 != 1):
-        raise ValueError(f"kernel_size is {kernel_size}, but the lattice needs an odd number of samples, 3 or more")
+        raise ValueError(f"kernel_size is {kernel_size}; expected an odd number, 3 or more")
     dtype = working_dtype(coords, scale, rotation, amplitudes)
     batch = coords.shape[:-2]
     frames = [
@@ -76,7 +76,7 @@ def render(
 
 
 def working_dtype(*tensors: Tensor) -> torch.dtype:
-    """The dtype to render in: half precision is too coarse for pixel positions."""
+    """float64 if a tensor has it, else float32: half precision is too coarse for pixel positions."""
     return torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
 
 
@@ -88,10 +88,10 @@ def density(scale: Tensor) -> Tensor:
 def lattice(scale: Tensor, rotation: Tensor, kernel_size: int) -> Tensor:
     """exp(-q/2) on the lattice, q = [u v] R S^-2 R^T [u v]^T: scale [P, N, 2], rotation [P, N] -> [P, N, K, K].
 
-    q is summed from the two rotated coordinates, in which it cannot turn negative by cancellation.
+    q is the sum of squares of the two rotated coordinates, so that cancellation cannot make it negative.
     """
     radius = kernel_size // 2
-    # Whole numbers times h: the middle of a float32 linspace(-5, 5, 15) is not exactly 0.
+    # Integers times h, because the middle of a float32 linspace(-5, 5, 15) is not exactly 0.
     u = torch.arange(-radius, radius + 1, dtype=scale.dtype, device=scale.device) * (EXTENT / (kernel_size - 1))
     return gaussian(scale, rotation, u, u)
 
@@ -108,8 +108,8 @@ def gaussian(scale: Tensor, rotation: Tensor, u: Tensor, v: Tensor) -> Tensor:
 def whole_and_fraction(position: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
     """Whole and fractional pixel of a centre: [P, N] in [-1, 1] -> two [P, N].
 
-    One multiplication and one addition: every backend does the same, so that all take the same floor. The whole
-    pixel carries no gradient, which leaves the one-sided derivative of bilinear sampling.
+    One multiplication and one addition, as in every backend, so that all compute the same floor. The whole pixel has
+    no gradient; the result is the one-sided derivative of bilinear sampling.
     """
     half = (pixels - 1) / 2
     centre = position * half + half
@@ -125,16 +125,16 @@ def blend(kernels: Tensor, fraction_x: Tensor, fraction_y: Tensor) -> Tensor:
 
 
 def place(whole: Tensor, pixels: int, kernel_size: int) -> tuple[Tensor, Tensor]:
-    """Where the lattice rows fall within their window, and in which tile the window starts, along one axis.
+    """The position of the lattice rows in their window, and the tile in which the window starts, along one axis.
 
-    A tile is K+1 pixels, so that a lattice which starts in it ends in the next one. Frames of up to two tiles are
-    one window. What lies outside the frame is 0 throughout.
+    A tile is K+1 pixels, so that a lattice that starts in a tile ends in the next one. Frames of up to two tiles are
+    one window. Pixels outside the frame are 0.
 
     Args:
         whole: [P, N] whole pixel of the centre.
 
     Returns:
-        [P, N, K+1, L] 1 where lattice row k falls on pixel l of the window; [P, N, tiles] 1 for the first tile.
+        [P, N, K+1, L] 1 where lattice row k falls on pixel l of the window; [P, N, tiles] 1 for the tile of its start.
     """
     rows = torch.arange(kernel_size + 1, dtype=whole.dtype, device=whole.device)
     start = whole - kernel_size // 2
@@ -144,20 +144,20 @@ def place(whole: Tensor, pixels: int, kernel_size: int) -> tuple[Tensor, Tensor]
     else:
         tile = torch.floor(start / len(rows))
         start = start - tile * len(rows)
-        # Tile -1 is the one before the frame.
+        # Tile -1 lies before the frame.
         first = tile[..., None] == torch.arange(-1, tiles - 1, dtype=whole.dtype, device=whole.device)
     offset = torch.arange(length, dtype=whole.dtype, device=whole.device) - start[..., None]  # [P, N, L]
     return (offset[..., None, :] == rows[:, None]).to(whole.dtype), first.to(whole.dtype)
 
 
 def window_layout(pixels: int, kernel_size: int) -> tuple[int, int]:
-    """Length L of a window and number of tiles in which one may start, along one axis."""
+    """Length L of a window, and the number of tiles in which windows may start, along one axis."""
     tile = kernel_size + 1
     return (pixels, 1) if pixels <= 2 * tile else (2 * tile, 1 + math.ceil(pixels / tile))
 
 
 def overlap_add(windows: Tensor, pixels: int) -> Tensor:
-    """Add windows where they overlap, each one tile after the other: [..., tiles, L] -> [..., pixels]."""
+    """Add overlapping windows that start one tile apart: [..., tiles, L] -> [..., pixels]."""
     tiles, length = windows.shape[-2:]
     if tiles == 1:
         return windows[..., 0, :]
@@ -196,7 +196,7 @@ def _analytic_block(
     (H, W), h = size, EXTENT / (kernel_size - 1)
     (x, fraction_x), (y, fraction_y) = (whole_and_fraction(coords[..., i], size[1 - i]) for i in (0, 1))
     columns, rows = (torch.arange(n, dtype=x.dtype, device=x.device) for n in (W, H))
-    # Whole pixels first: the difference of two large numbers is exact if both are whole.
+    # Whole pixels first: the difference of two large integers is exact.
     u = (columns - x[..., None] - fraction_x[..., None]) * h
     v = (rows - y[..., None] - fraction_y[..., None]) * h
     values = gaussian(scale, rotation, u, v)  # [P, N, H, W]
@@ -213,7 +213,7 @@ def _render_frames(frames: list[Tensor], size: tuple[int, int], kernel_size: flo
         return _render_block(coords, scale, rotation, amplitudes, size, int(kernel_size))
 
     if torch.compiler.is_compiling():
-        # The number of frames may be symbolic in an exported graph, and a loop over it would freeze it.
+        # The number of frames may be symbolic in an exported graph; a loop over frames would make it a constant.
         return render_block(*frames)
     frames_per_block, gaussians_per_block, recompute = _plan(frames[3], size, kernel_size, sampling)
     render_part: Callable[..., Tensor] = render_block
@@ -240,7 +240,7 @@ def _plan(amplitudes: Tensor, size: tuple[int, int], kernel_size: float, samplin
 
 
 def _autocast_off(device_type: str) -> contextlib.AbstractContextManager[None]:
-    """A context in which products keep their dtype; none is entered needlessly, for the sake of exported graphs."""
+    """A context without autocast; it is a null context where possible, to keep it out of exported graphs."""
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return contextlib.nullcontext()

@@ -1,8 +1,8 @@
 """Atomic writes: the only code that replaces a file or a folder.
 
 A file is written under a temporary name beside its target, closed, synced, re-opened and checked, and renamed over the
-target, while a lock beside it keeps other processes away. A crash at any moment leaves the old file or the new one,
-whole, and the next writer of the same target removes what the crash left.
+target, while a lock beside it keeps other processes away. A crash at any moment leaves the complete old file or the
+complete new one, and the next writer of the same target removes the temporary files of the crash.
 """
 
 from __future__ import annotations
@@ -18,38 +18,40 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pdr_cli.errors import DataError, LockedError, OutputError, StorageError, UsageError
-from pdr_cli.system.locks import HDF5_HINT, check_unlocked, locked
+from pdr_cli.system.locks import UnsupportedLocksError, check_unlocked, locked
 from pdr_cli.system.names import ending, key, remove, umask
 from pdr_cli.system.space import check_space, reserve, storage_errors
 
 
 def check_output(path: Path, inputs: Iterable[Path] = (), *, folder: bool = False) -> Path:
-    """Refuse an output that could not be created, before any work is done for it.
+    """Refuse an output that could not be created, before any work.
 
     Args:
         path: the file to be written; a symbolic link is followed.
         inputs: files that the output must not replace.
-        folder: whether the output is to be a folder.
+        folder: True if the output is a folder.
 
     Raises:
         UsageError: the output is one of the inputs.
-        OutputError: no folder, no permission, a directory in a file's place or a file in a folder's, or a link to nothing.
+        OutputError: no folder, no permission, a folder in place of a file or the reverse, or a broken link.
     """
     target = Path(os.path.realpath(path))
     if any(target == Path(os.path.realpath(p)) for p in inputs):
-        raise UsageError(f"output {path} is also an input; name another file with -o")
-    if folder and target.exists() and not target.is_dir():
-        raise OutputError(
-            f"output {path} is to be a folder, but a file is in its place; remove it or choose another name"
-        )
-    if target.is_dir() and not folder:
-        raise OutputError(f"output {path} is a directory; name a file in it, for example {path / 'forecast.nc'}")
-    if path.is_symlink() and not target.exists():
-        raise OutputError(f"output {path} is a link to {target}, which is not there; remove the link")
+        raise UsageError(f"output {path} is also an input", way_out="name another file with -o")
+    _check_kind(path, target, folder)
     _check_place(target)
     if target.exists() and not os.access(target, os.W_OK):
         raise OutputError(f"{path} exists and is read-only")
     return target
+
+
+def _check_kind(path: Path, target: Path, folder: bool) -> None:
+    if folder and target.exists() and not target.is_dir():
+        raise OutputError(f"output {path} is a file", "a folder", "remove it or choose another name")
+    if target.is_dir() and not folder:
+        raise OutputError(f"output {path} is a directory", way_out=f"name a file in it, such as {path / 'output.nc'}")
+    if path.is_symlink() and not target.exists():
+        raise OutputError(f"output {path} is a link to {target}, which does not exist", way_out="remove the link")
 
 
 @contextlib.contextmanager
@@ -61,8 +63,8 @@ def atomic_output(path: Path | str, verify: Callable[[Path], None] | None = None
 
     Args:
         path: the file to create or replace.
-        verify: re-opens the finished temporary file and raises if it is not what was meant.
-        need: estimated size in bytes, where it is known.
+        verify: re-opens the finished temporary file and raises if it is wrong.
+        need: estimated size in bytes; 0: unknown.
 
     Raises:
         OutputError: see `check_output`.
@@ -75,7 +77,7 @@ def atomic_output(path: Path | str, verify: Callable[[Path], None] | None = None
         recover(target)
         handle, name = tempfile.mkstemp(prefix=f".{key(target)}.", suffix=ending(target), dir=target.parent)
         temporary = Path(name)
-        try:
+        with _removed_on_failure(temporary, remove):
             with os.fdopen(handle, "wb") as stream:
                 reserve(stream.fileno(), need)
             yield temporary
@@ -84,10 +86,6 @@ def atomic_output(path: Path | str, verify: Callable[[Path], None] | None = None
             os.chmod(temporary, 0o666 & ~umask())
             os.replace(temporary, target)
             _sync(target.parent)
-        except BaseException as error:
-            _explain_refused_lock(temporary, error)
-            remove(temporary)
-            raise
 
 
 @contextlib.contextmanager
@@ -97,20 +95,20 @@ def atomic_folder(
     replaces: Callable[[Path], bool] | None = None,
     need: int = 0,
 ) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on success sync all in it, verify it and put it in `path`'s place.
+    """Yield an empty temporary folder beside `path`; on success sync its files, verify it and put it in `path`'s place.
 
-    Where the file system can exchange two names, `path` is the old or the new folder at any moment. Elsewhere the old
-    one is moved aside first; a crash between the two renames leaves no `path`, and `recover`, which every next writer
-    calls, moves the old one back. The new folder counts from its rename on.
+    On a file system that can exchange two names, `path` is the old or the new folder at any moment. On others the old
+    folder is moved aside first; a crash between the two renames leaves no `path`, and `recover`, which the next writer
+    calls, moves the old folder back.
 
     Args:
         path: the folder to create or replace.
-        verify: re-opens the finished temporary folder and raises if it is not what was meant.
-        replaces: whether a folder that is there is an output of this kind; without it only an empty one is replaced.
-        need: estimated size in bytes, where it is known.
+        verify: re-opens the finished temporary folder and raises if it is wrong.
+        replaces: True of an existing folder that is an output of the same kind; without it only an empty one is replaced.
+        need: estimated size in bytes; 0: unknown.
 
     Raises:
-        OutputError: there is something else in its place, no folder above it, or no permission.
+        OutputError: something else is in its place, the folder above it does not exist, or permission is missing.
         LockedError, StorageError: as `atomic_output`.
     """
     target = Path(os.path.realpath(path))
@@ -118,43 +116,39 @@ def atomic_folder(
     with locked(target), storage_errors(target):
         recover(target)
         if target.exists() and not may_replace(target, replaces):
-            raise OutputError(f"{path} is there and was not made by this command; name another, or remove it")
+            raise OutputError(f"{path} exists and was not made by this command", way_out="name another, or remove it")
         check_space(target, need)
         temporary = Path(tempfile.mkdtemp(prefix=f".{key(target)}.", suffix=ending(target), dir=target.parent))
-        try:
+        with _removed_on_failure(temporary, _remove_folder):
             yield temporary
             _sync_all(temporary)
             _check(verify, temporary, target)
             os.chmod(temporary, 0o777 & ~umask())
             old = _put_in_place(temporary, target)
             _sync(target.parent)
-        except BaseException as error:
-            _explain_refused_lock(temporary, error)
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
         if old is not None:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove_folder(old)
 
 
 def may_replace(target: Path, replaces: Callable[[Path], bool] | None) -> bool:
-    """True if a folder may take the place of `target`: an empty folder, or one that `replaces` knows."""
+    """True if a folder may take the place of `target`: an empty folder, or one for which `replaces` is true."""
     if not target.is_dir():
         return False
     return next(target.iterdir(), None) is None or (replaces is not None and replaces(target))
 
 
 def recover(target: Path) -> None:
-    """Undo what a crash of an earlier writer of `target` left: its temporaries, and an old folder moved aside.
+    """Clean up after a crash of an earlier writer of `target`: its temporary files, and an old folder moved aside.
 
-    The caller holds the lock of `target`, so that whatever bears its temporary names belongs to nobody.
+    The caller holds the lock of `target`, so that no other process uses its temporary names.
     """
     pattern = re.compile(rf"\.{re.escape(key(target))}\.[a-z0-9_]{{8}}\.(tmp|old)")
-    left = sorted(Path(e.path) for e in os.scandir(target.parent) if pattern.match(e.name))
-    for path in left:
+    remains = sorted(Path(e.path) for e in os.scandir(target.parent) if pattern.match(e.name))
+    for path in remains:
         if path.suffix == ".old" and not target.exists():
             os.rename(path, target)
         elif path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_folder(path)
         else:
             remove(path)
 
@@ -164,7 +158,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     def verify(written: Path) -> None:
         if written.read_bytes() != content:
-            raise StorageError(f"cannot write {path}: it reads back differently from what was written")
+            raise StorageError(f"cannot write {path}: its contents differ when read back")
 
     with atomic_output(path, verify, need=len(content)) as temporary:
         temporary.write_bytes(content)
@@ -176,7 +170,7 @@ def write_text(path: Path, content: str) -> None:
 
 
 def keep_previous(path: Path, previous: Path) -> None:
-    """Let `previous` be what `path` is now, if it is there, so that replacing `path` leaves both."""
+    """Keep the file at `path`, if it exists, as `previous` too, so that it outlives its replacement."""
     if not path.is_file():
         return
     with locked(previous), storage_errors(previous):
@@ -196,13 +190,14 @@ def keep_previous(path: Path, previous: Path) -> None:
 
 def _check_place(target: Path) -> None:
     if not target.parent.is_dir():
-        raise OutputError(f"no folder {target.parent} for the output; create it with: mkdir -p '{target.parent}'")
+        way_out = f"create it with: mkdir -p '{target.parent}'"
+        raise OutputError(f"no folder {target.parent} for the output", way_out=way_out)
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise OutputError(f"no permission to write in {target.parent}")
 
 
 def _put_in_place(new: Path, target: Path) -> Path | None:
-    """Give the folder `new` the name `target`; returns where the old folder is now, if there was one."""
+    """Rename the folder `new` to `target`; returns the new path of the old folder, if there was one."""
     if not target.exists():
         os.rename(new, target)
         return None
@@ -219,7 +214,7 @@ def _put_in_place(new: Path, target: Path) -> Path | None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two names change places at once; False where the system cannot (Linux's renameat2, RENAME_EXCHANGE = 2)."""
+    """Exchange two names atomically; False if the system cannot (Linux's renameat2, RENAME_EXCHANGE = 2)."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError):
@@ -243,20 +238,37 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def _removed_on_failure(temporary: Path, remove: Callable[[Path], None]) -> Iterator[None]:
+    """Remove a temporary file or folder if the block fails, and name the reason if that is a refused lock."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            _explain_refused_lock(temporary, error)
+        finally:
+            remove(temporary)
+        raise
+
+
+def _remove_folder(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def _explain_refused_lock(temporary: Path, error: BaseException) -> None:
-    """Where HDF5 could not write because the file system refuses locks, say so.
+    """Name the reason if HDF5 could not write because the file system refuses locks.
 
     Raises:
-        LockedError: that is the reason.
+        UnsupportedLocksError: that is the reason.
     """
     if not isinstance(error, (OSError, RuntimeError)) or not temporary.is_file():
         return
     try:
         check_unlocked(temporary)
-    except LockedError as locked:
-        # A lock held by somebody is this process's own: its library has not closed the file.
-        if HDF5_HINT in str(locked):
-            raise locked from error
+    except UnsupportedLocksError as refused:
+        raise refused from error
+    except LockedError:  # by this process itself, whose library has not closed the file
+        return
 
 
 def _check(verify: Callable[[Path], None] | None, temporary: Path, target: Path) -> None:
@@ -264,4 +276,4 @@ def _check(verify: Callable[[Path], None] | None, temporary: Path, target: Path)
         if verify is not None:
             verify(temporary)
     except DataError as error:
-        raise StorageError(f"cannot write {target}: what was written cannot be read again: {error}") from error
+        raise StorageError(f"cannot write {target}: the written file cannot be read again: {error}") from error

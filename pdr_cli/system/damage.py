@@ -1,4 +1,4 @@
-"""What libraries raise of a file that is not what it should be, as one error that names the file."""
+"""Failures of libraries on damaged files, as one error that names the file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pdr_cli.errors import DataError
 
-# Of a header that says something absurd, h5py raises RuntimeError and KeyError, xarray OverflowError, NumPy MemoryError
-# and what Python's own parser raises, and so on: fuzzing has found each of these.
+# Exceptions that fuzzing has found. For an absurd header h5py raises RuntimeError and KeyError, xarray OverflowError,
+# NumPy MemoryError and the errors of Python's own parser.
 FAILURES = (
     *(OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError),
     *(SystemError, EOFError, SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
@@ -22,23 +22,23 @@ FAILURES = (
 
 @contextlib.contextmanager
 def reading(path: Path | str, error: type[DataError] = DataError) -> Iterator[None]:
-    """Whatever a library raises in the block, as a DataError that names the file.
+    """Turn the failure of a library in the block into a DataError that names the file.
 
     Args:
-        path: of the file that is read there; nothing but reading it belongs into the block.
-        error: the kind of error.
+        path: the file that the block reads; the block does nothing else.
+        error: the class of the error.
 
     Raises:
-        DataError: says the size of the file and what the library says.
+        DataError: with the size of the file and the first line of the library's message.
     """
     try:
         yield
     except FAILURES as failure:
-        raise error(f"{path}{_size(Path(path))} is damaged or still being written: {_says(failure)}") from failure
+        raise error(f"{path}{_size(Path(path))} is damaged or still being written: {_described(failure)}") from failure
 
 
 def first_line(failure: BaseException) -> str:
-    """What a library says, without its advice to programmers, or else the kind of failure."""
+    """The first line of a library's message, without its advice to programmers; the class name if it has none."""
     text = str(failure).strip()
     return text.splitlines()[0] if text else type(failure).__name__
 
@@ -50,6 +50,6 @@ def _size(path: Path) -> str:
         return ""
 
 
-def _says(failure: BaseException) -> str:
+def _described(failure: BaseException) -> str:
     name, line = type(failure).__name__, first_line(failure)
     return line if line == name else f"{name}: {line}"

@@ -1,4 +1,4 @@
-"""Which device computes: asked for by name, never replaced silently."""
+"""The device that computes: chosen by name, never replaced silently."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def pick(name: str) -> torch.device:
-    """The torch device that `auto`, `cpu` or `cuda[:N]` names.
+    """The torch device named "auto", "cpu" or "cuda[:N]".
 
     Raises:
-        UsageError: another word.
-        DeviceError: a GPU that is not there.
+        UsageError: another name.
+        DeviceError: a GPU that torch does not see.
     """
     import torch
 
@@ -25,9 +25,10 @@ def pick(name: str) -> torch.device:
         return torch.device("cpu")
     kind, _, number = name.partition(":")
     if kind != "cuda" or (number and not number.isdigit()):
-        raise UsageError(f"--device {name}: use auto, cpu, cuda or cuda:N")
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(number or 0) >= there:
-        found = f"{there} GPU{'s' if there != 1 else ''}" if there else "no GPU"
-        raise DeviceError(f"--device {name}: this torch ({torch.__version__}) sees {found}; use --device cpu")
+        raise UsageError(f"--device {name}", "auto, cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number or 0) >= count:
+        found = f"{count} GPU{'s' if count != 1 else ''}" if count else "no GPU"
+        way_out = "use --device cpu"
+        raise DeviceError(f"--device {name}: this torch ({torch.__version__}) sees {found}", way_out=way_out)
     return torch.device("cuda", int(number or 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,6 +29,14 @@ def sha256_of(content: bytes) -> str:
     return _of_stream(io.BytesIO(content), len(content))
 
 
+def sha256_of_blocks(blocks: Iterable[bytes]) -> str:
+    """SHA-256 of blocks of bytes, one after the other."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest()
+
+
 def _of_folder(path: Path) -> str:
     digest, left = hashlib.sha256(), HASHED_WHOLE
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
@@ -40,11 +49,9 @@ def _of_folder(path: Path) -> str:
 
 
 def _of_stream(stream: BinaryIO, size: int) -> str:
-    digest = hashlib.sha256()
     if size <= HASHED_WHOLE:
-        for block in iter(lambda: stream.read(PIECE), b""):
-            digest.update(block)
-        return digest.hexdigest()
+        return sha256_of_blocks(iter(lambda: stream.read(PIECE), b""))
+    digest = hashlib.sha256()
     digest.update(str(size).encode())
     pieces = HASHED_WHOLE // PIECE
     for i in range(pieces):

@@ -1,4 +1,4 @@
-"""Locks: two processes never write one file, and an input that is being written is told apart from a damaged one."""
+"""Locks: two processes never write one file, and an input that is being written is distinguished from a damaged one."""
 
 from __future__ import annotations
 
@@ -21,22 +21,26 @@ from pdr_cli.system.space import free_space
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADFD)  # a file system without locks
+UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADFD)  # errors of a file system without locks
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
-PATIENCE = 0.1  # seconds: another's lock file may be in the middle of its removal
-TRY_LATER = "; try later, or wait for it"
+PATIENCE = 0.1  # seconds, because another process may be removing its lock file
+TRY_LATER = "try later, or wait for it"
 HDF5_HINT = "set HDF5_USE_FILE_LOCKING=FALSE if this file system has no locks and nobody else writes there"
+
+
+class UnsupportedLocksError(LockedError):
+    """A file on a file system that refuses locks, as HDF5 takes them."""
 
 
 @contextlib.contextmanager
 def locked(path: Path | str) -> Iterator[None]:
-    """Keep other processes from writing `path` meanwhile, by a lock on `.<name>.lock` beside it.
+    """Keep other processes from writing `path` during the block, by a lock on `.<name>.lock` beside it.
 
-    The lock ends with its process, however that dies. Within a process it may be taken again by whoever holds it.
+    The lock ends with its process, even if that is killed. A process that holds it can take it again.
 
     Raises:
-        LockedError: another process holds it; says which.
-        OutputError: no lock can be created there, so that no output could be.
+        LockedError: another process holds it; names the process.
+        OutputError: no lock can be created in the folder, and so no output.
     """
     from filelock import FileLock
 
@@ -51,30 +55,32 @@ def locked(path: Path | str) -> Iterator[None]:
             place.write_text(_whoami())
         yield
     finally:
-        # Before the release: a process that opened this file before sees that it has no name any more, and starts over.
+        # Before the release, so that a process that has opened the file sees that it lost its name, and starts over.
         remove(place)
         lock.release()
 
 
 def check_unlocked(path: Path) -> None:
-    """Refuse an input that another process holds open for writing, as HDF5's library marks it.
+    """Refuse an input that another process holds open for writing, which the HDF5 library marks by a lock.
 
     Raises:
-        LockedError: held by a writer, or on a file system that refuses locks.
+        LockedError: a writer holds it.
+        UnsupportedLocksError: the file system refuses locks.
     """
     with path.open("rb") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LockedError(f"{path} is in use: another process is writing it{TRY_LATER}") from error
+            raise LockedError(f"{path} is in use: another process is writing it", way_out=TRY_LATER) from error
         except OSError as error:
             if error.errno in UNSUPPORTED:
-                raise LockedError(f"{path} cannot be locked ({error.strerror}), as HDF5 wants; {HDF5_HINT}") from error
+                found = f"{path} cannot be locked ({error.strerror}), which HDF5 requires"
+                raise UnsupportedLocksError(found, way_out=HDF5_HINT) from error
 
 
 @contextlib.contextmanager
 def inputs_in_use(paths: Iterable[Path]) -> Iterator[None]:
-    """Tell an input that cannot be read because somebody is writing it from one that is damaged.
+    """Report an input that cannot be read because another process is writing it as locked, not as damaged.
 
     Raises:
         LockedError: one of `paths` is held by another process.
@@ -91,24 +97,28 @@ def inputs_in_use(paths: Iterable[Path]) -> Iterator[None]:
 
 
 def _acquire(lock: BaseFileLock, target: Path) -> bool:
-    """Take a lock; False, with a warning, on a file system that has none."""
+    """Take a lock; False, with a warning, on a file system without locks."""
     from filelock import Timeout
 
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout as error:
         if not Path(lock.lock_file).exists():
-            raise OutputError(f"nothing can be created in {target.parent}") from error
-        raise LockedError(f"{target} is being written by {_holder(Path(lock.lock_file))}; try later") from error
+            raise OutputError(f"no file can be created in {target.parent}") from error
+        found = f"{target} is being written by {_holder(Path(lock.lock_file))}"
+        raise LockedError(found, way_out="try later") from error
     except OSError as error:
-        number = error.errno
-        if number in UNSUPPORTED:
-            log.warning("%s: this file system has no locks, so another job writing it would not be noticed", target)
-            return False
-        if number in FORBIDDEN:
-            raise OutputError(f"nothing can be created in {target.parent}: {error}") from error
-        raise StorageError(f"cannot write {target}: {error}{free_space(target, error)}") from error
+        if error.errno not in UNSUPPORTED:
+            raise _refusal(target, error) from error
+        log.warning("%s: this file system has no locks, so that two processes may write it at once", target)
+        return False
     return True
+
+
+def _refusal(target: Path, error: OSError) -> OutputError | StorageError:
+    if error.errno in FORBIDDEN:
+        return OutputError(f"no file can be created in {target.parent}: {error}")
+    return StorageError(f"cannot write {target}: {error}{free_space(target, error)}")
 
 
 def _whoami() -> str:

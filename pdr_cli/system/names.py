@@ -1,4 +1,4 @@
-"""Names beside a target: its lock file and its temporaries."""
+"""Names beside a target, of its lock file and its temporary files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LONGEST_NAME = 255  # bytes, of Linux's file systems
 
 
 def key(target: Path) -> str:
-    """The target's name, or where names made of it would be too long, its beginning and a hash."""
+    """The target's name; of a name that is too long to be extended, its beginning and a hash."""
     name = os.fsencode(target.name)
     if len(name) <= LONGEST_NAME - 40:
         return target.name
@@ -19,16 +19,18 @@ def key(target: Path) -> str:
 
 
 def ending(target: Path) -> str:
+    """ ".tmp" and the target's suffix, unless that is very long: writers choose a format by the suffix."""
     return f".tmp{target.suffix}" if len(os.fsencode(target.suffix)) <= 16 else ".tmp"
 
 
 def remove(path: Path) -> None:
-    """Remove a temporary file if that can be done; else the next writer does."""
+    """Remove a temporary file; if that fails, the next writer removes it."""
     with contextlib.suppress(OSError):
         path.unlink()
 
 
 def umask() -> int:
+    """The process's file mode creation mask."""
     current = os.umask(0)
     os.umask(current)
     return current

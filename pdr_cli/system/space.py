@@ -1,4 +1,4 @@
-"""Free space: checked before any work is done, reserved before a file is written, named in errors about a full disk."""
+"""Free space: checked before any work, reserved before a file is written, named in errors about a full disk."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from pdr_cli.errors import StorageError
 
-# Of an estimate: compression and the file system's own blocks are not known beforehand.
+# Of an estimate, for compression and the file system's own blocks, which are unknown beforehand.
 MARGIN = 1.2
 LARGEST_RESERVED = 2**30  # bytes; where a file system cannot reserve, each block of it is written
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_space(path: Path, need: int) -> None:
-    """Refuse an output that would not fit, before any work is done for it.
+    """Refuse an output that would not fit, before any work.
 
     Args:
         path: the file or folder to be written.
@@ -33,28 +33,28 @@ def check_space(path: Path, need: int) -> None:
     # A file system that does not know its size says 0 blocks.
     if status.f_blocks and need * MARGIN > free:
         raise StorageError(
-            f"{path} needs about {size_text(need * MARGIN)}, but {size_text(free)} are free in {folder}; "
-            "make room there, or write to another place"
+            f"{path} needs about {size_text(need * MARGIN)}, but {size_text(free)} are free in {folder}",
+            way_out="free some space, or write to another folder",
         )
 
 
 @contextlib.contextmanager
 def storage_errors(target: Path) -> Iterator[None]:
-    """Turn the operating system's refusals while writing `target` into a StorageError that says what is free."""
+    """Turn the operating system's refusals while writing `target` into a StorageError that names the free space."""
     try:
         yield
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error.strerror or error}{free_space(target, error)}") from error
     except RuntimeError as error:
-        # netCDF4 reports a full disk as RuntimeError("NetCDF: HDF error"), h5py one as it closes as another.
+        # A full disk: RuntimeError("NetCDF: HDF error") from netCDF4, another RuntimeError from h5py as it closes a file.
         if not re.search("NetCDF|HDF5|close file|flush|write", str(error)):
             raise
         raise StorageError(f"cannot write {target}: {error}{free_space(target, None)}") from error
 
 
 def reserve(handle: int, need: int) -> None:
-    """Have the system find room for a file, and give it back: a quota or limit is met here, not within a C library,
-    some of which do not survive it.
+    """Allocate space for a file and free it again, so that a quota or limit fails here and not inside a C library, some of
+    which crash.
     """
     if need and hasattr(os, "posix_fallocate"):
         try:
@@ -66,6 +66,7 @@ def reserve(handle: int, need: int) -> None:
 
 
 def free_space(target: Path, error: OSError | None) -> str:
+    """ " (N MB free in FOLDER)" for a full disk, or an error without a number; otherwise empty."""
     if error is not None and error.errno not in FULL:
         return ""
     status = os.statvfs(target.parent)
@@ -73,4 +74,5 @@ def free_space(target: Path, error: OSError | None) -> str:
 
 
 def size_text(count: float) -> str:
+    """Bytes as "N MB" or "N GB"."""
     return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.1f} MB"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,23 @@ from pdr_cli.data import times as time_axis
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.series import size
 from pdr_cli.data.windows import Windows
-from pdr_cli.training.step import Batch
+from pdr_cli.models.interfaces import Batch
 
 NAMED = 4  # windows of a batch that a message names
+
+
+class WeightedBatch(NamedTuple):
+    """A batch and its weight in the loss.
+
+    Args:
+        inputs: of the network, with the target.
+        weight: of each value of the target, [B, τ, C, H, W]; None: all values weigh the same.
+        which: numbers of the windows, [B].
+    """
+
+    inputs: Batch
+    weight: torch.Tensor | None
+    which: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -43,10 +57,11 @@ class TrainingData:
         """The same data with at most so many validation windows, evenly spaced."""
         return replace(self, val=self.val.spread(most))
 
-    def batch(self, windows: Windows, which: np.ndarray, device: torch.device) -> Batch:
-        """Windows in network units: cells that were never observed are filled in all frames,
+    def batch(self, windows: Windows, which: np.ndarray, device: torch.device) -> WeightedBatch:
+        """Windows in network units.
 
-        other missing values in the observed frames alone."""
+        Cells that training never observed are filled in all frames, other missing values in the observed frames alone.
+        """
         may_lack: Literal["none", "following", "all"] = "none" if windows.never_observed is None else "following"
         frames = windows.batch(which, missing="all" if self.encoding.filling.method != "none" else may_lack)
         known = np.isfinite(np.concatenate(frames, axis=1))
@@ -54,7 +69,8 @@ class TrainingData:
         observed = self.encoding.observed(frames[0], times, device)
         following = self.encoding.target(frames[1], device)
         weight = self._weight(known[:, windows.in_steps :], device)
-        return Batch(observed, following, weight, None if known.all() else torch.from_numpy(known).to(device))
+        filled = None if known.all() else torch.from_numpy(known).to(device)
+        return WeightedBatch(Batch(observed, windows.out_steps, following, filled), weight, which)
 
     def _weight(self, known: np.ndarray, device: torch.device) -> torch.Tensor | None:
         """Weight of each value of [B, τ, C, H, W]; None if all weigh the same."""

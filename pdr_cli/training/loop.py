@@ -16,19 +16,18 @@ import torch
 
 from pdr_cli.config import TrainConfig, parse_duration
 from pdr_cli.errors import DataError, InterruptedRun
-from pdr_cli.models import interfaces
+from pdr_cli.models.interfaces import Batch, Terms, target_of
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import metrics
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system.logs import Progress, log
 from pdr_cli.system.memory import SAME, Batches
 from pdr_cli.training import state, step
-from pdr_cli.training.batches import TrainingData
-from pdr_cli.training.losses import Loss, Terms
+from pdr_cli.training.batches import TrainingData, WeightedBatch
+from pdr_cli.training.losses import Loss
 from pdr_cli.training.schedule import build_schedule
 from pdr_cli.training.setup import set_up
 from pdr_cli.training.state import Position
-from pdr_cli.training.step import Batch
 
 SAVE_SECONDS = 600.0  # a state this old is renewed within an epoch, so that kill -9 costs at most this much
 
@@ -151,15 +150,14 @@ class Trainer:
     def _step(self) -> None:
         rate = self._set_rate()
         self.network.train()
-        which = self._batch()
-        batch, done = self._tensors(which), self._fraction()
+        batch = self._batch()
         restore = step.snapshot(self.network, self.device)
 
         def undo() -> None:
             self.optimizer.zero_grad(set_to_none=True)
             restore()
 
-        loss, terms = self.batches.attempt(partial(self._gradients, batch, which, done), len(which), undo)
+        loss, terms = self.batches.attempt(partial(self._gradients, batch), len(batch.which), undo)
         if self.config.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimizer.step()
@@ -167,30 +165,30 @@ class Trainer:
         if self.position.step % self.config.log_every == 0:
             self._record("step", lr=rate, loss=float(loss), **{k: float(v) for k, v in terms.items()})
 
-    def _gradients(self, batch: Batch, which: np.ndarray, done: float, at_once: int) -> tuple[torch.Tensor, Terms]:
+    def _gradients(self, batch: WeightedBatch, at_once: int) -> tuple[torch.Tensor, Terms]:
         """Backpropagate a batch; returns its loss and the terms to log.
 
         Raises:
             NonFiniteLossError: the loss is NaN or infinite.
         """
         with self._autocast:
-            total, loss, terms = self._loss(batch, done, at_once)
+            total, loss, terms = self._loss(batch, at_once)
         if not torch.isfinite(total):
-            raise self._diverged(float(total.detach()), which)
+            raise self._diverged(float(total.detach()), batch.which)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         return loss.detach(), {k: v.detach() for k, v in terms.items()}
 
-    def _loss(self, batch: Batch, done: float, at_once: int) -> tuple[torch.Tensor, torch.Tensor, Terms]:
+    def _loss(self, batch: WeightedBatch, at_once: int) -> tuple[torch.Tensor, torch.Tensor, Terms]:
         """The value to minimise, the loss of the forecast, and the terms to log."""
-        _, y, weight, _ = batch
-        out = step.forward_in_parts(self.network, batch, done, at_once)
-        loss, terms = self.loss(out.fused, y, weight)
+        target = target_of(batch.inputs)
+        out = step.forward_in_parts(self.network, batch.inputs, at_once)
+        loss, terms = self.loss(out.fused, target, batch.weight)
         total = loss + sum(out.terms.values())
         terms |= out.terms
         if self.config.coarse_weight:
             # Without it the coarse forecast becomes whatever suits the fusion, and feeding it back diverges.
-            terms["coarse_loss"] = coarse_loss = self.loss(out.coarse, y, weight)[0]
+            terms["coarse_loss"] = coarse_loss = self.loss(out.coarse, target, batch.weight)[0]
             total = total + self.config.coarse_weight * coarse_loss
         return total, loss, terms
 
@@ -213,14 +211,16 @@ class Trainer:
             group["betas"] = (self.schedule.beta1(progress), group["betas"][1])
         return rate
 
-    def _batch(self) -> np.ndarray:
+    def _batch(self) -> WeightedBatch:
+        """The training windows of this step."""
+        batch = self.data.batch(self.data.train, self._windows(), self.device)
+        return batch._replace(inputs=batch.inputs._replace(progress=self._fraction()))
+
+    def _windows(self) -> np.ndarray:
         """Numbers of the windows of this step; the order depends on seed and epoch alone, so that a resumed run keeps it."""
         epoch, place = divmod(self.position.step, self.per_epoch)
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.data.train))
         return order[place * self.config.batch : (place + 1) * self.config.batch]
-
-    def _tensors(self, which: np.ndarray) -> Batch:
-        return self.data.batch(self.data.train, which, self.device)
 
     def _validate(self, progress: Progress) -> None:
         """Loss on the validation windows; a new best is saved as the model."""
@@ -237,17 +237,17 @@ class Trainer:
         with torch.inference_mode():
             for start in range(0, len(windows), self.config.batch):
                 which = np.arange(start, min(start + self.config.batch, len(windows)))
-                x, y, weight, _ = self.data.batch(windows, which, self.device)
+                inputs, weight, _ = self.data.batch(windows, which, self.device)
                 with self._autocast:
-                    fused = self.batches.attempt(partial(self._forecast, x, y.shape[1]), len(which))
-                    loss, _ = self.loss(fused, y, weight)
+                    fused = self.batches.attempt(partial(self._forecast, inputs), len(which))
+                    loss, _ = self.loss(fused, target_of(inputs), weight)
                 total += float(loss) * len(which)
         return total / len(windows)
 
-    def _forecast(self, x: torch.Tensor, steps: int, at_once: int) -> torch.Tensor:
-        """[B, T, C, H, W] → [B, τ, C, H, W]."""
-        parts = (x[i : i + at_once] for i in range(0, len(x), at_once))
-        return torch.cat([self.network(interfaces.Batch(part, steps)).fused for part in parts])
+    def _forecast(self, inputs: Batch, at_once: int) -> torch.Tensor:
+        """The forecast as inference makes it, [B, τ, C, H, W]."""
+        parts = inputs.observed.split(at_once)
+        return torch.cat([self.network(Batch(part, inputs.steps)).fused for part in parts])
 
     def _record(self, event: str, **values: Any) -> None:
         seconds = round(self.position.elapsed, 2)

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from pdr_cli.choices import LOSSES
 from pdr_cli.errors import ConfigError
+from pdr_cli.models.interfaces import Terms
 from pdr_cli.models.similarity import ssim, ssim_map, window_means, window_size
-
-Terms = dict[str, Tensor]
 
 
 class Loss(Protocol):

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import xarray as xr
 
 from pdr_cli.config import Config
 from pdr_cli.data import formats, kinds, scaling, seen, splits, statistics, windows
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.formats import ReadOptions, datasets
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.missing import Filling
 from pdr_cli.data.rules import Rules
 from pdr_cli.data.scaling import Scaling
 from pdr_cli.data.seen import Seen
-from pdr_cli.data.series import Series, names, size
+from pdr_cli.data.series import Series, names, read_frames, size
 from pdr_cli.data.splits import Split
 from pdr_cli.data.statistics import Climatology, Survey
 from pdr_cli.data.times import Step
@@ -27,14 +29,17 @@ from pdr_cli.errors import DataError, GridError, InputNotFoundError, MissingValu
 from pdr_cli.system import hashes
 from pdr_cli.system.logs import log
 
+DATASET = "dataset"  # stands for the file of a dataset in memory
+BLOCK = 256  # frames hashed at once
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """Opened and split data. Of other formats than NetCDF, nothing but time axes has been read yet.
+    """Opened and split data. Only time axes have been read, and the values of formats with missing values.
 
     Args:
-        missing: where values are missing; None if none are. Windows whose observed frames lack more than land are left
-            out, unless `data.fill_missing` says how to fill them.
+        missing: where values are missing; None if none are. Windows whose observed frames lack values in cells that are
+            observed elsewhere are left out, unless `data.fill_missing` says how to fill them.
     """
 
     series: list[Series]
@@ -85,32 +90,41 @@ def _matches(root: Path, pattern: str) -> list[Path]:
         return []
 
 
-def prepare(config: Config, paths: Sequence[Path]) -> Prepared:
-    """Open the files, check that they belong together, and split them in time.
+def open_files(config: Config, paths: Sequence[Path]) -> list[Series]:
+    """Open data files as series of the preset's kind.
 
     Raises:
-        DataError: files of another kind than the preset's.
-        GridError, TimeError: files that do not belong together, or are too short.
+        DataError: files of another kind, or that cannot be read.
     """
     data = config.data
-    series = formats.open_series(
-        paths,
-        variables=data.variables,
-        size=data.size,
-        color=data.color,
-        resample_fps=data.resample_fps,
-        gray_to_rgb=data.gray_to_rgb,
-    )
-    series = [kinds.with_kind(one, data.kind) for one in series]
-    step = time_axis.find_step(series[0].time.values, str(series[0].attrs["files"][0]))
-    for one in series:
-        if names(one) != names(series[0]) or size(one) != size(series[0]):
-            here, there = ("{} x {}".format(*size(s)) for s in (one, series[0]))
-            raise GridError(
-                f"{one.attrs['files'][0]} has frames of {here}, {series[0].attrs['files'][0]} of {there}; "
-                "for video, --set data.size=[128,128] brings all to one size"
-            )
-        windows.check_step(one.time.values, step, str(one.attrs["files"][0]))
+    options = ReadOptions(data.variables, {}, data.size, data.color, data.resample_fps, data.gray_to_rgb)
+    series = formats.open_series(paths, options)
+    return [kinds.with_kind(one, data.kind) for one in series]
+
+
+def open_dataset(config: Config, dataset: xr.Dataset) -> list[Series]:
+    """A dataset in memory as a series of the preset's kind.
+
+    Raises:
+        VariableError, DataError: a dataset without the preset's variables, or of another kind.
+    """
+    series = datasets.from_datasets([(dataset, Path(DATASET))], config.data.variables)
+    return [kinds.with_kind(series, config.data.kind)]
+
+
+def prepare(config: Config, paths: Sequence[Path]) -> Prepared:
+    """Open files and split them; see `open_files` and `split`."""
+    return split(config, open_files(config, paths))
+
+
+def split(config: Config, series: list[Series]) -> Prepared:
+    """Check that series belong together, and split them in time, or clips as wholes.
+
+    Raises:
+        GridError, TimeError: series that do not belong together, or are too short.
+        MissingValuesError: too few windows without missing values.
+    """
+    data, step = config.data, _common_step(series)
     parts = splits.split(series, Rules.of(data))
     cache = FrameCache(series, data.cache_mb)
     train, val, test = (splits.part_windows(series, data, parts, p, step, cache) for p in ("train", "val", "test"))
@@ -122,14 +136,29 @@ def prepare(config: Config, paths: Sequence[Path]) -> Prepared:
     return prepared
 
 
+def _common_step(series: Sequence[Series]) -> Step:
+    """The time step of series with the same channels and grid."""
+    first = series[0]
+    step = time_axis.find_step(first.time.values, str(first.attrs["files"][0]))
+    for one in series:
+        if names(one) != names(first) or size(one) != size(first):
+            mine, theirs = ("{} x {}".format(*size(s)) for s in (one, first))
+            raise GridError(
+                f"{one.attrs['files'][0]} has frames of {mine}, {first.attrs['files'][0]} of {theirs}",
+                way_out="for video, --set data.size=[128,128] resizes all to one size",
+            )
+        windows.check_step(one.time.values, step, str(one.attrs["files"][0]))
+    return step
+
+
 def _survey(config: Config, series: Sequence[Series], parts: Split) -> Survey | None:
-    """Where values are missing, in files that know such values."""
+    """Missing values, of formats that have such values; None if none are missing."""
     if not series[0].attrs.get("may_lack"):
         return None
     found = statistics.survey(series, parts.train, parts.val + parts.test, config.data.statistics_mb, config.train.seed)
     if found is not None:
         log.info(
-            "missing %.1f %% of the values; %.1f %% of the cells are land, never known in training; %d of %d frames lack more",
+            "missing %.1f %% of the values; %.1f %% of the cells never observed in training; %d of %d frames lack more",
             100 * found.share, 100 * found.never_observed.mean(), sum(int(b.sum()) for b in found.broken),
             sum(len(b) for b in found.broken),
         )  # fmt: skip
@@ -142,7 +171,7 @@ def _with_missing(windows: Windows, found: Survey, fill_missing: str) -> Windows
 
 
 class Measured(NamedTuple):
-    """What a pass over the training frames tells."""
+    """The results of one pass over the training frames."""
 
     scaling: Scaling
     climatology: Climatology
@@ -151,7 +180,7 @@ class Measured(NamedTuple):
 
 
 def measure(prepared: Prepared, config: Config) -> Measured:
-    """Read the training frames once for scaling, climatology, limits, and what stands for missing values."""
+    """Read the training frames once for scaling, climatology, limits and the filling of missing values."""
     parts = [(prepared.series[n], start, stop) for n, start, stop in prepared.split.train]
     never_observed = None if prepared.missing is None else prepared.missing.never_observed
     found = statistics.measure(parts, config.data.statistics_mb, config.train.seed, never_observed)
@@ -174,13 +203,26 @@ def what_was_read(prepared: Prepared) -> tuple[dict[str, str], ...]:
     """Name and SHA-256 of every file, for the model's header; a folder of pictures counts as one, by its identity."""
     found: dict[str, dict[str, str]] = {}
     for one in prepared.series:
-        if "folder" in one.attrs:
-            found[one.attrs["files"][0]] = {"name": one.attrs["folder"], "sha256": one.attrs["identity"]}
-            continue
-        for file in one.attrs["files"]:
+        files = one.attrs["files"]
+        for file in files[:1] if "folder" in one.attrs else files:
             if file not in found:
-                found[file] = {"name": Path(file).name, "sha256": hashes.sha256(Path(file))}
+                found[file] = _source(one, file)
     return tuple(found.values())
+
+
+def _source(series: Series, file: str) -> dict[str, str]:
+    if "folder" in series.attrs:
+        return {"name": series.attrs["folder"], "sha256": series.attrs["identity"]}
+    sha256 = _sha256_of_frames(series) if file == DATASET else hashes.sha256(Path(file))
+    return {"name": Path(file).name, "sha256": sha256}
+
+
+def _sha256_of_frames(series: Series) -> str:
+    """Of the numbers of a dataset in memory."""
+    blocks = range(0, series.sizes["time"], BLOCK)
+    return hashes.sha256_of_blocks(
+        read_frames(series, i, min(i + BLOCK, series.sizes["time"])).tobytes() for i in blocks
+    )
 
 
 def what_was_seen(prepared: Prepared) -> Seen:
@@ -195,17 +237,19 @@ def _check_windows(prepared: Prepared, in_steps: int, out_steps: int) -> None:
     where = prepared.series[0].attrs["files"][0]
     if prepared.missing is not None and _any_run(prepared, in_steps + out_steps):
         raise MissingValuesError(
-            f"{where}: every window for {part} lacks more values than land; fill them with "
-            "--set data.fill_missing=persist, mean or interp"
+            f"{where}: every window for {part} lacks values in cells that are observed elsewhere",
+            way_out="fill them with --set data.fill_missing=persist, mean or interp",
         )
-    longest = max(
-        (high - low for s in prepared.series for low, high in time_axis.segments(s.time.values, prepared.step)),
-        default=0,
-    )
     raise DataError(
         f"{where}: no unbroken run of {in_steps + out_steps} steps for {part} "
-        f"(the longest of the whole series is {longest}); use shorter windows with --set data.in_steps=..."
+        f"(the longest of the whole series is {_longest_run(prepared)})",
+        way_out="use shorter windows with --set data.in_steps=...",
     )
+
+
+def _longest_run(prepared: Prepared) -> int:
+    runs = (time_axis.segments(s.time.values, prepared.step) for s in prepared.series)
+    return max((high - low for segments in runs for low, high in segments), default=0)
 
 
 def _any_run(prepared: Prepared, length: int) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import xarray as xr
 
 from pdr_cli import config as configuration
 from pdr_cli.config import Config
@@ -24,7 +25,16 @@ from pdr_cli.training import cards, overview, ranks, warm_start
 from pdr_cli.training.batches import TrainingData
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.losses import Loss, LossOptions, build_loss
-from pdr_cli.training.prepare import Measured, Prepared, find_files, first_frame, measure, prepare
+from pdr_cli.training.prepare import (
+    Measured,
+    Prepared,
+    find_files,
+    first_frame,
+    measure,
+    open_dataset,
+    prepare,
+    split,
+)
 from pdr_cli.training.request import run_folder
 from pdr_cli.training.state import Position
 from pdr_cli.training.warm_start import WarmStart
@@ -43,6 +53,7 @@ class TrainingRequest:
         resume: the saved state to continue from, the last or the one before it; None: a new run.
         init_from: file or run whose weights the network starts from; None: new weights.
         freeze_backbone: True if the predictor is not trained.
+        dataset: data in memory instead of the configuration's files; None: the files.
     """
 
     config: Config
@@ -51,6 +62,7 @@ class TrainingRequest:
     resume: State | None = None
     init_from: Path | None = None
     freeze_backbone: bool = False
+    dataset: xr.Dataset | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +114,7 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     config, device = request.config, devices.pick(request.device)
     resume = request.resume is not None
     folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
-    prepared = open_data(config)
+    prepared = open_data(config, request.dataset)
     network = build(config, prepared)
     return Run(config, folder, prepared, network, device, _start(request, folder, prepared, network), request.resume)
 
@@ -110,24 +122,27 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
 def _start(request: TrainingRequest, folder: RunFolder, prepared: Prepared, network: PDR) -> WarmStart:
     if request.resume is None:
         init_from, freeze = request.init_from, request.freeze_backbone
-        return warm_start.begin(network, request.config, prepared.channels, prepared.size, init_from, freeze)
+        return warm_start.begin(network, request.config, frames_of(request.config, prepared), init_from, freeze)
     if request.init_from is not None or request.freeze_backbone:
         way_out = "leave out --init-from and --freeze-backbone"
         raise UsageError("--resume continues the run as it was started", way_out=way_out)
     return warm_start.resume(network, folder)
 
 
-def open_data(config: Config) -> Prepared:
-    """Find, open and split the data of a configuration.
+def open_data(config: Config, dataset: xr.Dataset | None = None) -> Prepared:
+    """Open and split a dataset, or the files of a configuration.
 
     Raises:
         InputNotFoundError: no files.
         LockedError: a file is being written.
         DataError: files that cannot be trained on.
     """
-    paths = find_files(config)
-    with locks.inputs_in_use(paths):
-        prepared = prepare(config, paths)
+    if dataset is not None:
+        prepared = split(config, open_dataset(config, dataset))
+    else:
+        paths = find_files(config)
+        with locks.inputs_in_use(paths):
+            prepared = prepare(config, paths)
     log.info("data    %s", overview.data_line(prepared))
     log.info("split   %s", overview.split_line(prepared))
     return prepared

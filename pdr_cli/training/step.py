@@ -1,62 +1,57 @@
-"""A training step in parts, for batches that do not fit into memory at once."""
+"""The forward pass of a training step, in parts for batches that do not fit into memory at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pdr_cli.models import interfaces
-from pdr_cli.models.interfaces import Forecast
+from pdr_cli.models.interfaces import Batch, Forecast, Terms
 from pdr_cli.models.pdr import PDR
 
 
-class Batch(NamedTuple):
-    """Windows in network units, everywhere finite.
+def forward_in_parts(network: PDR, batch: Batch, at_once: int) -> Forecast:
+    """The forward pass of a batch in training, in parts of `at_once` windows.
 
-    Args:
-        x: observed, [B, T, C, H, W].
-        y: following, [B, τ, C, H, W].
-        weight: how much each value of y counts, [B, τ, C, H, W] or what broadcasts to it; None: all alike.
-        known: where x and y are what the data say, [B, T + τ, C, H, W]; None: everywhere.
+    Only the forecast of each part is kept, and the part is run again in the backward pass (Chen et al. 2016, "Training Deep
+    Nets with Sublinear Memory Cost"). So a loss is that of the whole batch, however its windows are weighted, and so are
+    the gradients; but batch norms take their means over a part.
     """
+    if at_once >= len(batch.observed):
+        return network(batch, "train")
+    parts = [part_of(batch, i, i + at_once) for i in range(0, len(batch.observed), at_once)]
+    made = [_checkpointed(network, part) for part in parts]
+    shares = [len(part.observed) / len(batch.observed) for part in parts]
+    fused, coarse = torch.cat([out.fused for out in made]), torch.cat([out.coarse for out in made])
+    return Forecast(fused, coarse, None, _mean_terms([out.terms for out in made], shares))
 
-    x: Tensor
-    y: Tensor
-    weight: Tensor | None
-    known: Tensor | None
+
+def part_of(batch: Batch, start: int, stop: int) -> Batch:
+    """Windows [start, stop) of a batch."""
+    tensors: dict[str, Any] = {name: value for name, value in batch._asdict().items() if isinstance(value, Tensor)}
+    return batch._replace(**{name: value[start:stop] for name, value in tensors.items()})
 
 
-def forward_in_parts(network: PDR, batch: Batch, progress: float, at_once: int) -> Forecast:
-    """The forward pass of a batch in training, `at_once` windows after the other.
+def _checkpointed(network: PDR, part: Batch) -> Forecast:
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _norms_at_rest(network)  # of the first pass and of the second
 
-    Of each part no more than the forecast is kept, which is made again on the way back (Chen et al. 2016, "Training Deep
-    Nets with Sublinear Memory Cost"). A loss is therefore that of the whole batch, however its windows are weighted, and so
-    are the gradients; but batch norms take their means over a part.
-    """
-    x, y, _, known = batch
-    if at_once >= len(x):
-        return network(interfaces.Batch(x, y.shape[1], y, known, progress), "train")
-    parts, shares = [], []
-    for i in range(0, len(x), at_once):
-        part = slice(i, i + at_once)
-        known_part = None if known is None else known[part]
-        out: Forecast = checkpoint(
-            network, interfaces.Batch(x[part], y.shape[1], y[part], known_part, progress), "train",
-            use_reentrant=False, context_fn=lambda: (nullcontext(), _norms_at_rest(network)),
-        )  # fmt: skip
-        parts.append(out)
-        shares.append({name: term * (len(x[part]) / len(x)) for name, term in out.terms.items()})
-    terms = {name: torch.stack([share[name] for share in shares]).sum() for name in shares[0]}
-    return Forecast(torch.cat([out.fused for out in parts]), torch.cat([out.coarse for out in parts]), None, terms)
+    out: Forecast = checkpoint(network, part, "train", use_reentrant=False, context_fn=contexts)
+    return out
+
+
+def _mean_terms(terms: list[Terms], shares: list[float]) -> Terms:
+    """Means over parts with these shares of the windows."""
+    pairs = list(zip(terms, shares, strict=True))
+    return {name: torch.stack([part[name] * share for part, share in pairs]).sum() for name in terms[0]}
 
 
 def batch_norms(network: nn.Module) -> list[nn.Module]:
-    """The layers that normalise each window by the others of its batch."""
+    """The layers in training that normalise each window by the others of its batch."""
     return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
 
 

@@ -1,10 +1,10 @@
-"""Where training starts: from the weights of a trained model, ours or OpenSTL's, and with a predictor that stays as it is."""
+"""The start of a run: new weights, or those of a trained model, ours or OpenSTL's, with or without a frozen predictor."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +13,29 @@ from torch import Tensor
 from pdr_cli.config import Config
 from pdr_cli.errors import CheckpointError, ConfigError
 from pdr_cli.models import openstl
+from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.folder import RunFolder
-from pdr_cli.runs.modelfile import ModelFile
-from pdr_cli.runs.openstl import load_openstl
-from pdr_cli.system import atomic, hashes
+from pdr_cli.runs.modelfile import FOREIGN, ModelFile
+from pdr_cli.runs.openstl import read_openstl
+from pdr_cli.system import atomic
 from pdr_cli.system.logs import log
 
-FOREIGN = (".pth", ".pt", ".ckpt")
 PREDICTOR, ADAPTER = "predictor.", "adapter."
-# What must be the same for a predictor's weights to fit and to mean the same.
-OURS = (
-    "data.in_steps",
-    *(f"model.{key}" for key in ("backbone", "hid_s", "hid_t", "n_s", "n_t", "mlp_ratio", "anchor")),
-)
+# Settings that must be equal for a predictor's weights to fit and to have the same meaning.
+SHAPES = ("backbone", "hid_s", "hid_t", "n_s", "n_t", "mlp_ratio")
+OURS = ("data.in_steps", *(f"model.{key}" for key in SHAPES), "model.anchor")
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """How a run began. It is kept beside the run's state, because a resumed run goes on in the same way.
+    """How a run began. It is kept beside the run's state, because a resumed run continues in the same way.
 
     Args:
-        init_from: name, SHA-256 and kind of the file that the weights are from, and whether they are the adapter's
-            too; None for new ones.
+        init_from: name, SHA-256 and kind of the file of the weights, and whether it also holds the adapter's; None for
+            new weights.
         freeze_backbone: True if the predictor is not trained.
     """
 
@@ -50,28 +48,25 @@ class WarmStart:
         return bool(self.init_from and self.init_from["adapter"])
 
     def as_training(self) -> dict[str, Any]:
-        """For a model card: what differs from an ordinary start."""
-        values = {"init_from": self.init_from, "freeze_backbone": self.freeze_backbone}
-        return {key: value for key, value in values.items() if value}
+        """The entries of a model card; none for a run that began with new weights."""
+        return {key: value for key, value in asdict(self).items() if value}
 
     def save(self, folder: RunFolder) -> None:
-        """Write it beside the run's state, if there is anything to say."""
+        """Write it beside the run's state, unless the run began with new weights."""
         if self.as_training():
-            _place(folder).parent.mkdir(parents=True, exist_ok=True)
-            atomic.write_text(_place(folder), json.dumps(self.as_training()))
+            folder.start.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_text(folder.start, json.dumps(self.as_training()))
 
 
-def begin(
-    network: PDR, config: Config, channels: int, size: tuple[int, int], init_from: Path | None, freeze_backbone: bool
-) -> WarmStart:
-    """Give a new network the weights of a file, and hold its predictor still if it shall be.
+def begin(network: PDR, config: Config, frames: Frames, init_from: Path | None, freeze_backbone: bool) -> WarmStart:
+    """Load the weights of a file into a new network, and freeze its predictor if `freeze_backbone`.
 
     Raises:
-        InputNotFoundError: no such file.
+        InputNotFoundError: the file does not exist.
         CheckpointError: another predictor; names the settings that differ.
         ConfigError: nothing is left to train.
     """
-    origin = None if init_from is None else load(network, config, channels, size, init_from)
+    origin = None if init_from is None else load(network, config, frames, init_from)
     if freeze_backbone:
         if origin is None:
             log.warning("--freeze-backbone without --init-from: a predictor that was never trained stays so")
@@ -81,72 +76,71 @@ def begin(
 
 def resume(network: PDR, folder: RunFolder) -> WarmStart:
     """The start of the run in `folder`, whose weights are in its state."""
-    if not _place(folder).is_file():
+    if not folder.start.is_file():
         return WarmStart()
-    start = WarmStart(**json.loads(_place(folder).read_text()))
+    start = WarmStart(**json.loads(folder.start.read_text()))
     if start.freeze_backbone:
         freeze(network)
     return start
 
 
-def _place(folder: RunFolder) -> Path:
-    return folder.state.with_name("start.json")
-
-
 def freeze(network: PDR) -> None:
-    """Train the rest of the network alone.
+    """Freeze the predictor.
 
     Raises:
-        ConfigError: nothing else is there to train.
+        ConfigError: the network has no other parameters.
     """
     network.freeze_predictor()
     if not any(p.requires_grad for p in network.parameters()):
-        raise ConfigError(
-            "--freeze-backbone leaves nothing to train, because the fusion is none; choose another: --fusion concat"
-        )
+        found = "--freeze-backbone leaves nothing to train, because the fusion is none"
+        raise ConfigError(found, way_out="choose another: --fusion concat")
 
 
-def load(network: PDR, config: Config, channels: int, size: tuple[int, int], path: Path) -> dict[str, Any]:
-    """Give a network the weights of a file; returns what a model card says of it."""
+def load(network: PDR, config: Config, frames: Frames, path: Path) -> dict[str, Any]:
+    """Load the weights of a file into a network; returns the file's entry in the model card.
+
+    Raises:
+        InputNotFoundError, CheckpointError: see `begin`.
+    """
     if path.suffix.lower() in FOREIGN:
-        load_foreign(network, config, channels, size, path)
-        return {"name": path.name, "sha256": hashes.sha256(path), "kind": "OpenSTL", "adapter": False}
+        weights, sha256 = read_openstl(path)
+        load_foreign(network, config, frames, path, weights)
+        return {"name": path.name, "sha256": sha256, "kind": "OpenSTL", "adapter": False}
     path = runs.find_model(str(path))
     file = modelfile.read(path)
-    adapter = load_ours(network, config, channels, size, path, file)
+    adapter = load_ours(network, config, frames, path, file)
     return {"name": path.name, "sha256": file.sha256, "kind": "pdr", "adapter": adapter}
 
 
-def load_foreign(network: PDR, config: Config, channels: int, size: tuple[int, int], path: Path) -> None:
-    """The predictor's weights from a file of OpenSTL."""
-    weights = load_openstl(path)
+def load_foreign(network: PDR, config: Config, frames: Frames, path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Load the predictor's weights of an OpenSTL file."""
     try:
         found = openstl.architecture_of(weights)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    # Its models forecast frames, not their change; what the others say is in the shapes.
-    theirs: dict[str, Any] = {"data.in_steps": found.in_steps, "model.anchor": "none"}
-    for key in ("backbone", "hid_s", "hid_t", "n_s", "n_t", "mlp_ratio"):
-        theirs[f"model.{key}"] = getattr(found, key)
-    if found.mlp_ratio is None:
-        del theirs["model.mlp_ratio"]
-    compare(theirs, config, path)
-    check_channels(found.channels, channels, path)
-    load_predictor(network, config, weights, size, path)
+        raise error.at(path) from error
+    compare(_settings_of(found), config, path)
+    check_channels(found.channels, frames.channels, path)
+    load_predictor(network, config, frames, path, weights)
     log.info("start   predictor of %s (OpenSTL)", path)
 
 
-def load_ours(network: PDR, config: Config, channels: int, size: tuple[int, int], path: Path, file: ModelFile) -> bool:
-    """The predictor's weights from a model file, and those of adapter and fusion that have the same shape.
+def _settings_of(found: openstl.Architecture) -> dict[str, Any]:
+    """Our settings for an OpenSTL model: it forecasts frames and not their change; the shapes decide the others."""
+    shapes = {f"model.{key}": value for key, value in asdict(found).items() if key in SHAPES and value is not None}
+    return {"data.in_steps": found.in_steps, "model.anchor": "none", **shapes}
 
-    True if those are all of the adapter's.
+
+def load_ours(network: PDR, config: Config, frames: Frames, path: Path, file: ModelFile) -> bool:
+    """Load the predictor's weights of a model file, and those of adapter and fusion that have the same shape.
+
+    Returns:
+        True if all weights of the adapter are the file's.
     """
-    card, weights = file.card, file.weights
-    tables = card.config.model_dump()
-    compare({key: tables[key.split(".")[0]][key.split(".")[1]] for key in OURS}, config, path)
-    check_channels(len(card.variables), channels, path)
+    weights = file.weights
+    compare(_values(file.card.config, OURS), config, path)
+    check_channels(len(file.card.variables), frames.channels, path)
     inside = {k.removeprefix(PREDICTOR): v for k, v in weights.items() if k.startswith(PREDICTOR)}
-    load_predictor(network, config, inside, size, path)
+    load_predictor(network, config, frames, path, inside)
     others = {k: v for k, v in network.state_dict().items() if not k.startswith(PREDICTOR)}
     fitting = {k: weights[k] for k, v in others.items() if k in weights and weights[k].shape == v.shape}
     network.load_state_dict(fitting, strict=False)
@@ -154,31 +148,34 @@ def load_ours(network: PDR, config: Config, channels: int, size: tuple[int, int]
     return all(key in fitting for key in others if key.startswith(ADAPTER))
 
 
-def load_predictor(
-    network: PDR, config: Config, weights: Mapping[str, Tensor], size: tuple[int, int], path: Path
-) -> None:
-    """All of them and no others."""
+def load_predictor(network: PDR, config: Config, frames: Frames, path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Load all weights of the predictor, none missing and none left over."""
+    height, width = frames.size
     try:
-        openstl.load_strictly(network.predictor, weights, f"{config.model.backbone} for {size[0]} x {size[1]}")
+        openstl.load_strictly(network.predictor, weights, f"{config.model.backbone} for {height} x {width}")
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise error.at(path) from error
 
 
 def compare(theirs: Mapping[str, Any], config: Config, path: Path) -> None:
-    """Refuse settings that are not the file's.
+    """Refuse settings other than the file's.
 
     Raises:
         CheckpointError: names all that differ, and how to train with the file's.
     """
-    tables = config.model_dump()
-    mine = {key: tables[key.split(".")[0]][key.split(".")[1]] for key in theirs}
+    mine = _values(config, theirs)
     differing = [key for key in theirs if theirs[key] != mine[key]]
-    if differing:
-        words = ", ".join(
-            f"{key.split('.')[1]} {_plain(theirs[key])} there, {_plain(mine[key])} here" for key in differing
-        )
-        way_out = " ".join(f"--set {key}={_plain(theirs[key])}" for key in differing)
-        raise CheckpointError(f"{path} is of another model: {words}; train with {way_out}")
+    if not differing:
+        return
+    pairs = (f"{key.split('.')[1]} {_plain(theirs[key])}, not {_plain(mine[key])}" for key in differing)
+    settings = " ".join(f"--set {key}={_plain(theirs[key])}" for key in differing)
+    raise CheckpointError(f"{path} is of another model: {', '.join(pairs)}", way_out=f"train with {settings}")
+
+
+def _values(config: Config, keys: Iterable[str]) -> dict[str, Any]:
+    """The values of "table.key"s."""
+    tables = config.model_dump()
+    return {key: tables[key.split(".")[0]][key.split(".")[1]] for key in keys}
 
 
 def _plain(value: Any) -> str:
@@ -189,7 +186,7 @@ def check_channels(theirs: int, mine: int, path: Path) -> None:
     """Refuse weights for another number of channels.
 
     Raises:
-        CheckpointError: says both.
+        CheckpointError: names both.
     """
     if theirs != mine:
-        raise CheckpointError(f"{path} is of a model of {theirs} channels; the data here have {mine}")
+        raise CheckpointError(f"{path} is of a model of {theirs} channels; the data have {mine}")

@@ -1,7 +1,7 @@
-"""What a mean error does not show: contrast, flicker, lost detail and conditional bias.
+"""Analyses beside scores: contrast, flicker, lost detail and conditional bias, which a mean error does not show.
 
-Each analysis takes a batch at a time with `add`, in constant memory, and gives numbers that JSON can hold with
-`result`; what nothing was there to compute from is None.
+Each analysis takes a batch at a time with `add`, in constant memory, and returns JSON values with `result`: None where no
+value counts.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pdr_cli.errors import GridError, UsageError
 from pdr_cli.verification.networks.flow import Flow, consistent, warp
 
 LEVELS = 256  # of an 8-bit picture
-FINE = 4.0  # wavelength in cells below which a scale is fine: a network that halves the resolution cannot hold these
+FINE = 4.0  # longest wavelength, in cells, that a network which halves the resolution cannot represent
 
 
 class Concentration:
-    """How pixel values are distributed (the paper's Table 10); nearer to the truth's is better, larger is not.
+    """Distribution of pixel values (the paper's Table 10): nearer to the truth's is better, larger is not.
 
     Each sequence, clipped to [0, 1] and taken as an 8-bit picture, has a kurtosis (Pearson's: a normal distribution
     has 3) and a saturation (share of pixels at the highest level), both over all its pixels, and a diversity (number
     of levels that occur). `p90` is the 90th percentile of the values before rounding. The result is the mean over
-    sequences; a sequence of one level has no kurtosis and is left out of that mean.
+    sequences; a sequence of one level has no kurtosis and is not in the mean of it.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Concentration:
 
 
 def _concentration(values: np.ndarray) -> dict[str, float]:
-    """Of one sequence's values in [0, 1]; without "kurtosis" where all are alike."""
+    """Measures of one sequence of values in [0, 1]; without "kurtosis" where all are equal."""
     levels = np.arange(LEVELS)
     share = np.bincount(np.rint(values * (LEVELS - 1)).astype(np.intp), minlength=LEVELS) / values.size
     anomaly = levels - share @ levels
@@ -64,14 +64,14 @@ def _concentration(values: np.ndarray) -> dict[str, float]:
 
 
 class WarpingError:
-    """Flicker (the paper's Table 11): how much a frame differs from the one before, carried along by the true motion.
+    """Flicker (the paper's Table 11): difference of a frame from the one before it, warped by the true motion.
 
     The flow from each true frame back to the one before it warps the forecast of that earlier frame, which is then
-    compared with the forecast of the later one. The truth has such an error too, from the flow and from what appears
-    and vanishes: less than that means too smooth, not better.
+    compared with the forecast of the later one. The truth has such an error too, from the flow and from occlusion: a
+    smaller error than the truth's means too smooth, not better.
 
     Args:
-        flow: gives the flow between frames in unit scale: `RAFT.flow` or `flow.classical`.
+        flow: flow between frames on the scale of [0, 1]: `RAFT.flow` or `flow.classical`.
     """
 
     def __init__(self, flow: Flow) -> None:
@@ -85,7 +85,11 @@ class WarpingError:
             UsageError: fewer than two lead times.
         """
         if truth.shape[1] < 2:
-            raise UsageError(f"The warping error compares consecutive frames; these forecasts have {truth.shape[1]}")
+            raise UsageError(
+                f"--metrics warping compares consecutive frames; the forecasts have {truth.shape[1]}",
+                "two lead times or more",
+                "leave out warping",
+            )
         before, after = (_filled(x) for x in _neighbours(truth))
         backward, forward = self.flow(after, before), self.flow(before, after)
         visible = consistent(forward, backward)[:, None]
@@ -97,8 +101,8 @@ class WarpingError:
     def result(self) -> dict[str, dict[str, float | None]]:
         """{name: {"l1", "l2", "l1_visible", "l2_visible", "visible"}}, "truth" among the names.
 
-        `l1` and `l2` are the means of |error| and error² over everything, as published; `…_visible` over the share
-        `visible` of the cells where flows there and back agree, which leaves out what appears and vanishes.
+        `l1` and `l2` are the means of |error| and error² over all cells, as published; `…_visible` over the share
+        `visible` of the cells without occlusion, where the flows forward and backward agree.
         """
         out = {}
         for name, (l1, l2, cells, seen_l1, seen_l2, seen) in self._sums.items():
@@ -124,7 +128,7 @@ def _filled(frames: Tensor) -> Tensor:
 
 
 def _warping_sums(error: Tensor, visible: Tensor) -> np.ndarray:
-    """[6]: Σ|error|, Σerror² and their number over finite cells, and again over those that are visible too."""
+    """[6]: Σ|error|, Σerror² and their number, over finite cells and over finite visible cells."""
     finite = error.isfinite()
     out = []
     for kept in (finite, finite & visible):
@@ -138,13 +142,12 @@ def _mean(total: float, count: float) -> float | None:
 
 
 class Spectra:
-    """How much of the variance lies at which wavelength: the radially averaged power spectral density.
+    """Variance by wavelength: the radially averaged power spectral density.
 
-    Each frame's mean is removed and, because its borders do not join, the frame fades to zero there (a Hann window):
-    otherwise the jump from border to border looks like detail, falls off more slowly than any real field's, and hides
-    what a forecast has lost. Bins are as wide as the longest side can resolve, and end at the wavelength of two cells
-    (of the wider spacing), so that each direction counts at each scale. White noise of variance σ² has the density
-    σ² · dy · dx in every bin.
+    Each frame's mean is removed and a Hann window lets it fade to zero at its borders, which do not join: the jump from
+    border to border would look like detail, fall off more slowly than that of any real field, and hide lost detail. Bins
+    are as wide as the longest side resolves, and end at the wavelength of two cells (of the wider spacing), so that each
+    direction counts at each scale. White noise of variance σ² has the density σ² · dy · dx in every bin.
 
     Args:
         size: (H, W).
@@ -159,11 +162,13 @@ class Spectra:
         self, size: tuple[int, int], spacing: tuple[float, float] = (1.0, 1.0), *, windowed: bool = True
     ) -> None:
         if min(size) < 2:
-            raise GridError(f"A spectrum needs 2 x 2 cells at least, these frames have {size[0]} x {size[1]}")
+            raise GridError(
+                f"--metrics spectra: frames are {size[0]} x {size[1]}", "2 x 2 cells or more", "leave out spectra"
+            )
         lengths = np.array(size) * spacing
         wavenumber = np.hypot(np.fft.fftfreq(size[0], spacing[0])[:, None], np.fft.fftfreq(size[1], spacing[1]))
         bins = np.rint(wavenumber * lengths.max()).astype(np.intp).ravel()
-        bins[(wavenumber > (1 + 1e-9) / (2 * max(spacing))).ravel()] = 0  # bin 0, the mean, is not given out
+        bins[(wavenumber > (1 + 1e-9) / (2 * max(spacing))).ravel()] = 0  # bin 0, the mean, is not returned
         self.window = np.outer(_hann(size[0]), _hann(size[1])) if windowed else np.ones(size)
         self.density = spacing[0] * spacing[1] / (self.window**2).sum()
         self.modes = np.bincount(bins)[1:]
@@ -185,7 +190,9 @@ class Spectra:
         total = np.where(valid, frames, 0).astype(np.float64)
         mean = (total * weight).sum(axis=(-2, -1)) / np.maximum(weight.sum(axis=(-2, -1)), 1e-300)
         anomaly = np.where(valid & used[..., None, None], total - mean[..., None, None], 0)
-        anomaly[np.abs(anomaly) <= 1e-12 * np.abs(mean[..., None, None])] = 0  # rounding of a constant is no detail
+        anomaly[np.abs(anomaly) <= 1e-12 * np.abs(mean[..., None, None])] = (
+            0  # rounding errors of a constant are not detail
+        )
         power = (np.abs(np.fft.fft2(anomaly * self.window)) ** 2).sum(axis=0) * self.density  # [C, H, W]
         binned = [np.bincount(self._bins, weights=p.ravel())[1:] / self.modes for p in power]
         self._sums = self._sums + np.stack(binned)
@@ -214,15 +221,15 @@ class Spectra:
 def ratio(forecast: Spectra, truth: Spectra) -> float | None:
     """Power of a forecast at the finest scales over the truth's: 1 alike, less too smooth, more too noisy.
 
-    The finest scales are wavelengths of 2 to 4 cells, the upper octave of what the grid can hold: what bilinear
-    interpolation, averaging over possible outcomes and coarse latent grids lose first. The mean over those channels
-    where the truth has such detail; None if no channel has.
+    The finest scales are wavelengths of 2 to 4 cells, the shortest octave of the grid, which bilinear interpolation,
+    averages over possible outcomes and coarse latent grids lose first. The mean over the channels where the truth has
+    such detail; None if no channel has.
     """
     if not (forecast.frames and truth.frames):
         return None
-    given, wanted = ((s.power * s.modes)[:, s.fine].sum(axis=1) for s in (forecast, truth))
-    detailed = (wanted > 0) & np.isfinite(given)
-    return float((given[detailed] / wanted[detailed]).mean()) if detailed.any() else None
+    own, wanted = ((s.power * s.modes)[:, s.fine].sum(axis=1) for s in (forecast, truth))
+    detailed = (wanted > 0) & np.isfinite(own)
+    return float((own[detailed] / wanted[detailed]).mean()) if detailed.any() else None
 
 
 def _hann(n: int) -> np.ndarray:
@@ -231,10 +238,10 @@ def _hann(n: int) -> np.ndarray:
 
 
 class Calibration:
-    """Conditional bias: what was observed, on average, where the forecast said so much.
+    """Conditional bias: mean observation by forecast value.
 
     Args:
-        low, high: the range of forecast values that is divided into bins; what lies beyond joins the outermost.
+        low, high: the range of forecast values that is divided into bins; values beyond are in the outermost bins.
         bins: how many.
 
     Raises:
@@ -243,32 +250,34 @@ class Calibration:
 
     def __init__(self, low: float, high: float, bins: int = 20) -> None:
         if not low < high or bins < 1:
-            raise UsageError(f"Calibration needs a range of values and a bin, not {low} to {high} in {bins}")
+            raise UsageError(
+                f"--metrics calibration: values from {low} to {high} in {bins} bins", "a range and a bin or more"
+            )
         self.low, self.high, self.bins = low, high, bins
         self._sums = np.zeros((3, bins))  # number, Σ forecast, Σ truth
 
     def add(self, forecast: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> None:
-        """Forecast and truth of one shape; cells count where `valid` (default: everywhere) and both are finite."""
+        """Forecast and truth of one shape; cells count if `valid` (default: all) and both finite."""
         kept = np.isfinite(forecast) & np.isfinite(truth)
         kept = kept if valid is None else kept & valid
-        given, observed = forecast[kept].astype(np.float64), truth[kept].astype(np.float64)
-        place = (given - self.low) / (self.high - self.low) * self.bins
+        values, observed = forecast[kept].astype(np.float64), truth[kept].astype(np.float64)
+        place = (values - self.low) / (self.high - self.low) * self.bins
         index = np.clip(np.floor(place), 0, self.bins - 1).astype(np.intp)
-        for row, weights in enumerate((None, given, observed)):
+        for row, weights in enumerate((None, values, observed)):
             self._sums[row] += np.bincount(index, weights, minlength=self.bins)
 
     def result(self) -> dict[str, Any]:
         """{"forecast", "observed", "count"} of the bins that are not empty, from low to high."""
-        count, given, observed = self._sums[:, self._sums[0] > 0]
+        count, values, observed = self._sums[:, self._sums[0] > 0]
         return {
-            "forecast": (given / count).tolist(),
+            "forecast": (values / count).tolist(),
             "observed": (observed / count).tolist(),
             "count": [int(n) for n in count],
         }
 
 
 class Sharpness:
-    """Mean |∇forecast| over mean |∇truth|: 1 as sharp as the truth, less blurred, more noisy."""
+    """Mean |∇forecast| over mean |∇truth|: 1 as sharp as the truth; below blurred, above noisy."""
 
     def __init__(self) -> None:
         self._sums = np.zeros(2)
@@ -284,6 +293,6 @@ class Sharpness:
 
 
 def _slope(field: np.ndarray) -> np.ndarray:
-    """|∇field| per cell, [..., H − 1, W − 1], from differences of neighbours, which also see a checkerboard."""
+    """|∇field| of each cell, [..., H − 1, W − 1], from differences of neighbours, which resolve a checkerboard too."""
     x = field.astype(np.float64)
     return np.hypot(np.diff(x, axis=-2)[..., :-1], np.diff(x, axis=-1)[..., :-1, :])

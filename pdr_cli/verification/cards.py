@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pdr_cli import __version__
 from pdr_cli.inference.model import Model
@@ -34,7 +35,7 @@ def card(task: Task, convention: str, setting: Setting, seconds: Mapping[str, fl
         device=_device(task.first),
         threads=torch.get_num_threads(),
         date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        data=_data(task),
+        data=listed(list(dict.fromkeys(file for series in task.series for file in series.attrs["files"]))),
         models={name: _model(model) for name, model in task.models.items()},
         files={
             name: CardFile(str(file.paths[0]), file.layout, hashes.sha256(file.paths[0]))
@@ -51,11 +52,10 @@ def efficiencies(task: Task) -> dict[str, Efficiency]:
     return {name: efficiency.measure(model) for name, model in task.models.items()}
 
 
-def _data(task: Task) -> list[str]:
-    """Names of the files that hold the truth."""
-    files = list(dict.fromkeys(file for series in task.series for file in series.attrs["files"]))
-    listed = [str(file).rstrip("/").rpartition("/")[2] for file in files[:LISTED]]
-    return listed + ([f"and {len(files) - LISTED} more"] if len(files) > LISTED else [])
+def listed(paths: Sequence[str | Path]) -> list[str]:
+    """Names of files, twenty at most."""
+    names = [Path(path).name for path in paths[:LISTED]]
+    return names + ([f"and {len(paths) - LISTED} more"] if len(paths) > LISTED else [])
 
 
 def _device(model: Model | None) -> str:

@@ -74,7 +74,7 @@ def case_of(
     steps = steps or model.card.config.data.out_steps
     made = forecast(model, Intake(model), series, start + model.card.config.data.in_steps - 1, steps)
     layers, window = made.layers, made.window
-    painted = layers.gaussians if gaussians.drawn_by(model) else None
+    painted = layers.layer if gaussians.drawn_by(model) else None
     drawn = None if painted is None else gaussians.of_forecast(model, series, window, steps).isel(time=-1)
     return Case(
         label,

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import xarray as xr
+
 from pdr_cli.choices import BASELINES
 from pdr_cli.data import formats, kinds
-from pdr_cli.data.formats import forecasts, zarr
+from pdr_cli.data.formats import datasets, forecasts, zarr
 from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.series import Series, names
+from pdr_cli.errors import UsageError
 from pdr_cli.inference import model as models
 from pdr_cli.inference.intake import InputPolicy, Intake, renames
 from pdr_cli.inference.model import Model
 from pdr_cli.runs import folder as runs
+from pdr_cli.system import locks
+from pdr_cli.verification import task as tasks
 from pdr_cli.verification.studies import TRUTH
+from pdr_cli.verification.task import Task
 
 
 @dataclass(frozen=True)
@@ -57,41 +63,81 @@ class Forecasters:
         return {name: forecasts.read(paths, names(series)) for name, paths in self.files.items()}
 
 
-def find(arguments: Sequence[str], reading: Reading) -> Forecasters:
-    """The forecasters that arguments of --model name; without any, the default model.
+def task_of(
+    data: xr.Dataset | Sequence[Path],
+    forecasters: Sequence[str | Model],
+    reading: Reading,
+    *,
+    split: str = "test",
+    steps: int | None = None,
+    protocol: str = "honest",
+) -> Task:
+    """The task of scoring forecasters on data.
+
+    Args:
+        data: the truth, an open dataset or files.
+        forecasters: as for `find`.
+        reading: how both are read.
+        split, steps, protocol: as for `task.build`.
+
+    Raises:
+        PdrError: as `find`, `truth` and `task.build`.
+    """
+    found = find(forecasters, reading)
+    with locks.inputs_in_use([] if isinstance(data, xr.Dataset) else data):
+        series = truth(data, reading, found)
+    return tasks.build(found.models, found.read_files(series[0]), series, split, steps, protocol)
+
+
+def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
+    """The forecasters that arguments of --model name, or that are loaded already; without any, the default model.
 
     Raises:
         InputNotFoundError, CheckpointError: no such model, or one that cannot be loaded.
+        UsageError: a model for another kind of data.
     """
     found = Forecasters()
     for argument in arguments or [None]:  # type: ignore[list-item]
+        if isinstance(argument, Model):
+            found.models[_free(argument.name, found.models, found.files)] = argument
+            continue
         paths = _forecast_files(argument)
         if paths:
             found.files[_free(Path(argument).stem, found.models, found.files)] = paths
             continue
         model = models.load(runs.find_model(argument), reading.device, reading.batch)
         found.models[_free(model.name, found.models, found.files)] = model
+    _check_kind(found.models, reading.kind)
     return found
 
 
-def truth(paths: Sequence[Path], reading: Reading, found: Forecasters) -> list[Series]:
+def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecasters) -> list[Series]:
     """The truth: a model's variables, or else those that --var names, or those of the first forecast file."""
     if found.first is not None:
         policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb)
-        return Intake(found.first, policy).open(paths, renames(reading.rename, list(found.first.card.variables)))
+        intake, rename = Intake(found.first, policy), renames(reading.rename, list(found.first.card.variables))
+        return [intake.from_dataset(data, rename)] if isinstance(data, xr.Dataset) else intake.open(data, rename)
     pairs = [argument.partition("=") for argument in reading.rename]
-    wanted = [name for name, _, _ in pairs]
-    files = next(iter(found.files.values()), [])
-    if not wanted and files and formats.detect(paths[0]) in ("netcdf", "zarr"):
-        wanted = forecasts.fields_in_both(files[0], paths[0])
-    opened = formats.open_series(
-        paths,
-        variables=wanted,
-        rename={name: source or name for name, _, source in pairs},
-        resample_fps=reading.resample_fps,
-        gray_to_rgb=reading.gray_to_rgb,
-    )
+    wanted, rename = [name for name, _, _ in pairs], {name: source or name for name, _, source in pairs}
+    if isinstance(data, xr.Dataset):
+        opened = [datasets.from_datasets([(data, Path("dataset"))], wanted, rename)]
+    else:
+        options = formats.ReadOptions(
+            variables=wanted or _fields_in_both(data, found),
+            rename=rename,
+            resample_fps=reading.resample_fps,
+            gray_to_rgb=reading.gray_to_rgb,
+        )
+        opened = formats.open_series(data, options)
     return [kinds.with_kind(series, reading.kind) for series in opened]
+
+
+def _fields_in_both(paths: Sequence[Path], found: Forecasters) -> list[str]:
+    """Variables of the truth that the first forecast file has too; none where either has no named fields."""
+    files = next(iter(found.files.values()), [])
+    if not files or not formats.of(paths[0]).gridded:
+        return []
+    return forecasts.fields_in_both(files[0], paths[0])
 
 
 def _forecast_files(argument: str | None) -> list[Path]:
@@ -104,6 +150,12 @@ def _forecast_files(argument: str | None) -> list[Path]:
     if path.is_dir():
         return [] if (path / "model.safetensors").exists() else sorted((*path.glob("*.nc"), *path.glob("*.zarr")))
     return [path] if path.is_file() else sorted(Path(p) for p in glob.glob(argument))
+
+
+def _check_kind(loaded: Mapping[str, Model], kind: str) -> None:
+    for name, model in loaded.items():
+        if kind not in (kinds.ANY, model.kind.name):
+            raise UsageError(f"--kind {kind}: {name} is a model for {model.kind.name}", way_out="leave out --kind")
 
 
 def _free(name: str, *taken: Container[str]) -> str:

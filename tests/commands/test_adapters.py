@@ -72,7 +72,7 @@ def test_gaussians_redraw_the_layer(runs: Callable[[str], Path], weather: Path, 
         values = (centre, scale, made.rotation.values, made.amplitude.values)
         tensors = [torch.from_numpy(np.asarray(v, np.float32)) for v in values]
         drawn = splat.render(*tensors, size=(rows, columns), kernel_size=K).numpy()
-        layer = pdr_cli.load(runs(name)).loaded.run(data.t2m.values[-4:][None, :, None]).gaussians
+        layer = pdr_cli.load(runs(name)).loaded.run(data.t2m.values[-4:][None, :, None]).layer
     assert layer is not None
     assert np.allclose(drawn, layer[0], atol=1e-5)
     assert layer.std() > 1e-4
@@ -87,10 +87,8 @@ def test_a_control_has_no_gaussians_to_show_and_says_so(
 ) -> None:
     result = pdr("export", "-m", runs(name), "--input", weather, "-o", output)
     assert result.code == 2
-    assert (
-        f"draws no Gaussians (fusion concat, adapter {name}); expected a model with adapter flatten or local"
-        in result.last
-    )
+    says = f"draws no Gaussians (fusion concat, adapter {name}); expected a model with adapter flatten or local"
+    assert says in result.last
     assert not (tmp_path / output).exists()
 
 
@@ -136,7 +134,7 @@ def test_every_init_trains_and_is_found_again(weather: Path, tmp_path: Path, ini
     given = ["--preset", "demo", "--data", str(weather), "-o", "run", "--steps", "2", "-q"]
     result = pdr("train", *given, *tiny_settings(f"init={init}", f"coords={coords}"))
     if (init, coords) == ("none", "offset"):
-        assert (result.code, "gives them none" in result.last) == (78, True)
+        assert (result.code, "gives no place" in result.last) == (78, True)
         return
     assert result.code == 0, result.err
     adapter = pdr_cli.load(tmp_path / "run").loaded.network.adapter

@@ -65,7 +65,7 @@ def test_a_later_file_is_all_test_and_the_training_file_is_not(
     with xr.open_dataset(weather) as data:
         data.isel(time=slice(0, 100)).to_netcdf(tmp_path / "seen.nc")
     result = pdr("evaluate", "seen.nc", "-m", weather_run)
-    assert (result.code, "used to train" in result.last) == (65, True)
+    assert (result.code, "used in training" in result.last) == (65, True)
     assert pdr("evaluate", "seen.nc", "-m", weather_run, "--split", "all").code == 0
 
 
@@ -225,7 +225,7 @@ def test_efficiency_says_what_a_model_costs(weather: Path, weather_run: Path, mo
     monkeypatch.setattr(efficiency, "WARM_UP", 1)
     document = json.loads(pdr("evaluate", weather, "-m", weather_run, "--efficiency", "--json").out)
     cost = document["efficiency"]["run"]
-    network = pdr_cli.load(weather_run).network
+    network = pdr_cli.load(weather_run).loaded.network
     assert cost["parameters"] == sum(p.numel() for p in network.parameters())
     assert cost["flops"] == 2 * cost["macs"]
     assert cost["frames_per_second"] == pytest.approx(4 * cost["sequences_per_second"])
@@ -255,7 +255,7 @@ def test_the_published_convention_is_labelled_and_scores_on_its_own_scale(traffi
         ["mse", "mae", "ssim", "psnr"],
         "1",
     )
-    scale = pdr_cli.load(traffic_run).card.scaling.scale
+    scale = pdr_cli.load(traffic_run).loaded.card.scaling.scale
     by_channel = [
         ours["scores"]["run"][f"mse:{c}"]["overall"] / s**2 for c, s in zip(("inflow", "outflow"), scale, strict=True)
     ]
@@ -288,12 +288,12 @@ def test_new_mistakes_too(weather: Path, weather_run: Path, arguments: list[str]
     assert (result.code, says in result.last) == (code, True), result.last
 
 
-def weatherbench2_file(path: Path, data: xr.Dataset, inits: list[int], frames: np.ndarray) -> None:
+def weatherbench2_file(path: Path, data: xr.Dataset, inits: list[int], frames: np.ndarray, units: str = "K") -> None:
     """Forecasts [n, τ, H, W] from the frames numbered `inits`, every 6 hours, as WeatherBench 2 lays them out."""
     leads = (np.arange(frames.shape[1]) + 1) * np.timedelta64(6, "h")
     dims = ("time", "prediction_timedelta", "lat", "lon")
     xr.Dataset(
-        {"t2m": (dims, frames, {"units": "K"})},
+        {"t2m": (dims, frames, {"units": units})},
         coords={"time": data.time.values[inits], "prediction_timedelta": leads, "lat": data.lat, "lon": data.lon},
     ).to_netcdf(path)
 
@@ -339,11 +339,28 @@ def test_the_published_protocol_scales_each_part_by_itself(weather: Path, weathe
     assert document["n_windows"] == 24 - 8 + 1
     errors = [(frames[i + 4 : i + 8] - frames[i + 3]) ** 2 for i in range(17)]
     # Standardised by the test's sd and brought back by the training's: errors grow by the ratio of the two.
-    ratio = pdr_cli.load(weather_run).card.scaling.scale[0] / frames.std()
+    ratio = pdr_cli.load(weather_run).loaded.card.scaling.scale[0] / frames.std()
     wanted = np.mean(errors) * ratio**2
     assert document["scores"]["persistence"]["mse"]["overall"] == pytest.approx(wanted, rel=1e-4)
     refused = pdr("evaluate", weather, "-m", weather_run, "--protocol", "openstl", "--split", "all")
     assert refused.code == 2
+
+
+def test_a_kind_that_is_named_stands_for_the_one_found_in_the_file(
+    weather: Path, weather_run: Path, tmp_path: Path
+) -> None:
+    with xr.open_dataset(weather) as data:
+        counts = data.assign(t2m=data.t2m.assign_attrs(units="1"))
+        counts.to_netcdf(tmp_path / "counts.nc")
+        still = np.repeat(counts.t2m.values[[20]][:, None], 4, axis=1)
+        weatherbench2_file(tmp_path / "still.nc", counts, [20], still, units="1")
+    arguments = ("evaluate", "counts.nc", "-m", "still.nc", "--convention", "openstl", "--metrics", "mse")
+    assert pdr(*arguments).code == 0  # weather is scored in its own units
+    traffic = pdr(*arguments, "--kind", "traffic")  # traffic on the scale of [0, 1] of its model
+    assert (traffic.code, "name one with -m" in traffic.last) == (2, True)
+    assert pdr(*arguments, "--kind", "video").code == 65
+    other = pdr("evaluate", weather, "-m", weather_run, "--kind", "traffic")
+    assert (other.code, "a model for weather" in other.last) == (2, True)
 
 
 def test_a_report_is_one_page_and_its_pictures(weather: Path, weather_run: Path, tmp_path: Path) -> None:

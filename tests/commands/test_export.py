@@ -52,8 +52,22 @@ def test_gaussians_redraw_the_layer_they_came_from(weather: Path, weather_run: P
         values = (centre, scale, made.rotation.values, made.amplitude.values)
         tensors = [torch.from_numpy(np.asarray(v, np.float32)) for v in values]
         drawn = splat.render(*tensors, size=(int(rows), int(columns)), kernel_size=int(made.attrs["kernel_size"]))
-        layer = pdr_cli.load(weather_run).loaded.run(data.t2m.values[-4:][None, :, None]).gaussians
+        layer = pdr_cli.load(weather_run).loaded.run(data.t2m.values[-4:][None, :, None]).layer
     assert np.allclose(drawn.numpy(), layer[0], atol=1e-5)
+
+
+def test_gaussians_that_read_back_differently_are_refused(
+    weather: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = xr.Dataset.to_netcdf
+
+    def wrong(data: xr.Dataset, *arguments: object, **options: object) -> None:
+        right(data.assign(rotation=data.rotation + 1), *arguments, **options)
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", wrong)
+    result = pdr("export", "-m", weather_run, "--input", weather, "-o", "gaussians.nc")
+    assert (result.code, "E_IO" in result.last, "rotation reads back differently" in result.last) == (74, True, True)
+    assert list(Path().iterdir()) == []
 
 
 def test_layers_are_drawn_and_weights_written(weather: Path, weather_run: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pdr_cli.data.formats import cf, stored
+from pdr_cli.data.formats import base, cf
 from pdr_cli.errors import StorageError
 from pdr_cli.inference import hindcast
 from pdr_cli.inference import model as inference
@@ -137,7 +137,7 @@ def test_traffic_has_hindcasts_too(traffic: Path, traffic_run: Path) -> None:
         (["-o", "h.nc", "--preview", "a.png"], "--preview is for one forecast"),
         (["-o", "h.nc", "--fill-gap", "interp"], "--fill-gap is for one forecast"),
         (["-o", "h.npz"], "--every-init writes .nc"),
-        (["-o", "h.nc", "--time-layout", "grib"], "use cf or wb2"),
+        (["-o", "h.nc", "--time-layout", "grib"], "expected cf or wb2"),
         (["-o", "h.npz", "--time-layout", "wb2"], "--time-layout wb2 is for .nc"),
     ],
 )
@@ -217,8 +217,8 @@ def test_a_hindcast_that_was_altered_is_found(
     holed: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     made = make(name, holed, weather_run)
-    for divided in (stored.BLOCK_BYTES, 5 * 4 * 4 * 13 * 15):  # 5 of the 22 forecasts of 4 steps of 13 x 15
-        monkeypatch.setattr(stored, "BLOCK_BYTES", divided)
+    for divided in (base.BLOCK_BYTES, 5 * 4 * 4 * 13 * 15):  # 5 of the 22 forecasts of 4 steps of 13 x 15
+        monkeypatch.setattr(base, "BLOCK_BYTES", divided)
         result = pdr("verify", name)
         assert (result.code, "those that were written (SHA-256)" in result.out) == (0, True), result.out
     made.t2m[20, 2, 5, 5] += 0.25

@@ -52,7 +52,7 @@ def results(data: Path, folder: Path, *settings: str) -> Results:
     assert scored.code == 0, scored.err
     drawn = pdr("export", "-m", run, "--input", data, "-o", folder / "layers.png")
     assert drawn.code == 0, drawn.err
-    card = modelfile.load_card(run / "model.safetensors")
+    card = modelfile.read_header(run / "model.safetensors").card
     return Results(card, json.loads(scored.out), colours_of(folder / "layers.png"))
 
 

@@ -43,7 +43,7 @@ def test_a_sample_reads_back_from_its_file(tmp_path, made, kind, suffix, detecte
     path = tmp_path / f"sample{suffix}"
     formats.write(made[kind], path, samples.provenance(kind, 0))
     assert formats.detect(path) == detected
-    (back,) = formats.open_series([path], variables=names(made[kind]) if kind != "video" else ())
+    (back,) = formats.open_series([path], formats.ReadOptions(names(made[kind]) if kind != "video" else ()))
     assert names(back) == names(made[kind])
     assert size(back) == frame
     assert str(times.find_step(back.time.values)) == step

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from pdr_cli import config
-from pdr_cli.data import seen, splits, times, windows
-from pdr_cli.data.formats import hdf5
+from pdr_cli.data import formats, seen, splits, times, windows
 from pdr_cli.data.rules import Periods, Rules
 from pdr_cli.data.series import LazyFrames, Series, make_series
 from pdr_cli.data.times import Step
@@ -172,7 +171,8 @@ def test_periods_hold_in_calendars_without_leap_days() -> None:
 
 
 def test_short_days_of_traffic_are_used_or_dropped_by_the_protocol(tmp_path: Path) -> None:
-    series = [hdf5.read(sorted(taxibj_files(tmp_path, 8, short=[(13, 2), (16, 6)]).glob("*.h5")))]
+    paths = sorted(taxibj_files(tmp_path, 8, short=[(13, 2), (16, 6)]).glob("*.h5"))
+    series = formats.open_series(paths)
     # Four years of 8 days of 48 slots, two days of 40: 1536 - 16 = 1520 slots.
     assert series[0].sizes["time"] == 1520
     honest = Rules(0.1, 0.15, 4, 4, Periods(test="3d"))

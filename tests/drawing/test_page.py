@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdr_cli.drawing import page, summary
+from pdr_cli.drawing import maps, page, strips, summary
+from pdr_cli.drawing.album import Album
 from pdr_cli.errors import OutputError
 from pdr_cli.verification.cases import Case
-from tests.drawing.documents import case, cases, document, everything
+from tests.drawing.documents import case, cases, document, everything, typed
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -57,11 +59,11 @@ class Page(HTMLParser):
 
 
 def written(tmp_path: Path, made: dict, shown=(), name: str = "report.html") -> Page:
-    page.write(tmp_path / name, made, shown)
+    page.write(tmp_path / name, typed(made), shown)
     return Page((tmp_path / name).read_text())
 
 
-class NoFiles(page.Album):
+class NoFiles(Album):
     """An album that keeps its pictures to the page: drawing them again as PNGs is half the work."""
 
     def draw(self, name, how):
@@ -70,7 +72,26 @@ class NoFiles(page.Album):
 
 def page_of(made: dict, shown=()) -> Page:
     """The page alone."""
-    return Page(page._page(made, shown, NoFiles(Path(), made)))
+    return Page(page._page(typed(made), shown, NoFiles(Path(), typed(made))))
+
+
+@dataclass(frozen=True)
+class Written:
+    """A page in a file, with its pictures beside it: `paths` is what `page.write` returned."""
+
+    path: Path
+    paths: list[Path]
+    source: str
+    page: Page
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """The page of `everything` with the three cases, which the tests only read."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    paths = page.write(path, typed(everything()), cases())
+    source = path.read_text()
+    return Written(path, paths, source, Page(source))
 
 
 def test_the_reader_of_these_tests_sees_what_is_wrong():
@@ -79,12 +100,11 @@ def test_the_reader_of_these_tests_sees_what_is_wrong():
     assert Page("<div>").mistakes == ["<div> is never closed"]
 
 
-def test_a_page_with_everything_is_well_formed_and_small(tmp_path):
-    page = written(tmp_path, everything(), cases())
-    assert page.mistakes == []
-    ids = [a["id"] for _, a in page.attributes if a.get("id")]
+def test_a_page_with_everything_is_well_formed_and_small(whole):
+    assert whole.page.mistakes == []
+    ids = [a["id"] for _, a in whole.page.attributes if a.get("id")]
     assert len(ids) == len(set(ids))
-    assert (tmp_path / "report.html").stat().st_size < 3e6
+    assert whole.path.stat().st_size < 3e6
 
 
 def numbers_in(value) -> list[float]:
@@ -101,9 +121,9 @@ def ways_to_write(number: float) -> set[str]:
     return {w for w in ways if float(w.replace(",", "").replace("−", "-")) == pytest.approx(number, rel=0.01)}
 
 
-def test_every_number_of_the_tables_is_on_the_page():
+def test_every_number_of_the_tables_is_on_the_page(whole):
     made = everything()
-    text = page_of(made, cases()).text
+    text = whole.page.text
     words = set(text.split())
     for number in set(numbers_in([made[k] for k in ("scores", "concentration", "warping", "efficiency")])):
         assert ways_to_write(number) & words, f"{number} is nowhere"
@@ -114,8 +134,8 @@ def test_every_number_of_the_tables_is_on_the_page():
         assert all(f"{v:.4f}" in text for key in ("lead", "low", "high") for v in row[key])
 
 
-def test_the_protocol_is_on_the_page():
-    text = page_of(everything()).text
+def test_the_protocol_is_on_the_page(whole):
+    text = whole.page.text
     for said in (
         "204 test windows", "2013-11-09 00:00 to 2013-12-31 18:00", "lead times 6 h to 12 h", "standard", "honest",
         "26 blocks of 8 windows, 2,000 resamples", "1,234 of 98,760", "pdr evaluate 'my air.nc' -m runs/a", "ab12" * 16,
@@ -137,22 +157,23 @@ def test_names_are_text_whatever_they_contain(name):
     assert any(name in (a.get("aria-label") or "") for tag, a in shown.attributes if tag == "svg")
 
 
-def test_nothing_is_fetched(tmp_path):
-    page = written(tmp_path, everything(), cases())
-    assert page.tags["script"] == 0
+def test_nothing_is_fetched(whole):
+    assert whole.page.tags["script"] == 0
     links = [
-        v for _, a in page.attributes for k, v in a.items() if k in ("src", "href", "xlink:href", "srcset", "action")
+        v
+        for _, a in whole.page.attributes
+        for k, v in a.items()
+        if k in ("src", "href", "xlink:href", "srcset", "action")
     ]
     assert links
     assert all(link.startswith(("#", "data:")) for link in links)
-    style = re.search(r"<style>(.*?)</style>", (tmp_path / "report.html").read_text(), re.DOTALL)[1]
+    style = re.search(r"<style>(.*?)</style>", whole.source, re.DOTALL)[1]
     assert "@import" not in style
     assert "url(" not in style
 
 
-def test_every_picture_says_what_it_shows_with_a_number():
-    page = page_of(everything(), cases())
-    pictures = [a for tag, a in page.attributes if tag == "svg" and a.get("aria-hidden") != "true"]
+def test_every_picture_says_what_it_shows_with_a_number(whole):
+    pictures = [a for tag, a in whole.page.attributes if tag == "svg" and a.get("aria-hidden") != "true"]
     assert len(pictures) >= 3 * 6 + 5  # three cases of six panels, five charts
     assert all(a["role"] == "img" and re.search(r"\d", a["aria-label"]) for a in pictures)
     said = " ".join(a["aria-label"] for a in pictures)
@@ -163,21 +184,21 @@ def test_every_picture_says_what_it_shows_with_a_number():
     assert "truth's power at the shortest waves: pdr 18 %" in said.replace("&#x27;", "'")
 
 
-def test_every_picture_is_a_file_too(tmp_path):
-    paths = page.write(tmp_path / "report.html", everything(), cases())
-    assert paths[0] == tmp_path / "report.html"
+def test_every_picture_is_a_file_too(whole):
+    paths, folder = whole.paths, whole.path.with_suffix("")
+    assert paths[0] == whole.path
     assert sorted(p.name for p in paths[1:]) == sorted(
         ["score-rmse.png", "score-bias.png", "skill.png", "spectra.png", "calibration.png"]
         + [f"case-{label}.png" for label in ("best", "median", "worst")]
     )
-    assert {p.parent for p in paths[1:]} == {tmp_path / "report"}
+    assert {p.parent for p in paths[1:]} == {folder}
     for path in paths[1:]:
         assert np.asarray(Image.open(path).convert("L")).std() > 5
-    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == sorted(p.name for p in paths[1:])
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in paths[1:])
 
 
-def test_what_the_document_lacks_is_left_out():
-    whole, bare = page_of(everything(), cases()).text, page_of(document()).text
+def test_what_the_document_lacks_is_left_out(whole):
+    bare = page_of(document()).text
     for heading in (
         "Spectra and calibration",
         "Further measures",
@@ -186,11 +207,10 @@ def test_what_the_document_lacks_is_left_out():
         "Interval.",
         "By lead time",
     ):
-        assert heading in whole
+        assert heading in whole.page.text
         assert (heading in bare) == (heading == "By lead time")
     assert "Best forecast" not in bare
-    minimal = {k: v for k, v in document().items() if k in ("lead", "scores", "metrics", "units", "variables")}
-    assert page_of(minimal).mistakes == []
+    assert page_of(document(skill={}, metrics=["rmse"])).mistakes == []
 
 
 def test_one_lead_time_needs_no_chart_against_it(tmp_path):
@@ -258,8 +278,8 @@ def test_all_cases_share_their_colour_scales():
     """Scales come from all cases: the worst reaches 500, and the best is drawn on the same scale."""
     best, worst = case("best"), case("worst")
     worst.truth.values[-1] = 500
-    view = page.maps.views_of(best.observed)[0]
-    values, errors = page._scales(view, [best, worst])
+    view = maps.views_of(best.observed)[0]
+    values, errors = strips._scales(view, [best, worst])
     assert values.high == 500
     assert errors.high == pytest.approx(-errors.low)
     assert errors.high > 150  # 500 less at most 320 K
@@ -273,10 +293,10 @@ def test_missing_truth_is_no_obstacle():
 
 def test_a_page_that_cannot_be_written_is_refused_before_any_work(tmp_path):
     with pytest.raises(OutputError, match="mkdir"):
-        page.write(tmp_path / "none" / "a.html", document())
+        page.write(tmp_path / "none" / "a.html", typed(document()))
     (tmp_path / "report").write_text("mine")
     with pytest.raises(OutputError, match="name another report"):
-        page.write(tmp_path / "report.html", document())
+        page.write(tmp_path / "report.html", typed(document()))
     assert (tmp_path / "report").read_text() == "mine"
     with pytest.raises(OutputError, match="name another report"):
-        page.write(tmp_path / "nosuffix", document())
+        page.write(tmp_path / "nosuffix", typed(document()))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pdr_cli.drawing import page
-from tests.drawing.documents import cases, everything
+from tests.drawing.documents import cases, everything, typed
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no browser tests: playwright is not installed")
 CHROMIUM = next(
@@ -70,7 +70,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
             made[section][name] = made[section]["pdr"]
         made["card"]["models"][name] = made["card"]["models"]["pdr"]
     path = tmp_path_factory.mktemp("page") / "report.html"
-    page.write(path, made, cases())
+    page.write(path, typed(made), cases())
     return path.read_text()
 
 

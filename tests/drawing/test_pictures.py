@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdr_cli.data import samples
 from pdr_cli.data.series import Series, make_series
 from pdr_cli.data.times import Step
 from pdr_cli.drawing import charts, panels, pictures
 from pdr_cli.errors import OutputError
+from pdr_cli.verification.document import Document
+from tests.drawing.documents import document, sample, typed
 
 MAP = {
     "lat": ("y", np.array([60.0, 57.5, 55.0]), {"units": "degrees_north"}),
@@ -22,7 +23,7 @@ MAP = {
 
 def windows(kind: str, observed: int = 2, ahead: int = 3) -> tuple[Series, Series, Series]:
     """Observed frames, a forecast that repeats the last one with noise, and the truth."""
-    whole = samples.make(kind, 0).isel(time=slice(30, 30 + observed + ahead))
+    whole = sample(kind).isel(time=slice(30, 30 + observed + ahead)).copy(deep=True)
     past, truth = whole.isel(time=slice(0, observed)), whole.isel(time=slice(observed, None))
     noise = np.random.default_rng(0).normal(0, 0.05 * whole.values.std(), truth.shape)
     return past, truth.copy(data=(past.values[-1:] + noise).astype(np.float32)), truth
@@ -255,7 +256,7 @@ def test_long_leads_are_counted_in_days():
     assert [charts.hour_ticks(h) for h in (4, 24, 72)] == [1, 3, 12]
 
 
-def evaluated(bands: bool = False, metric: str = "rmse") -> dict:
+def evaluated(bands: bool = False, metric: str = "rmse", **rows_of: dict) -> Document:
     """A document of three forecasters and three leads, whose errors are a multiple of the lead."""
     lead = [6, 12, 18]
     rows = {}
@@ -264,7 +265,7 @@ def evaluated(bands: bool = False, metric: str = "rmse") -> dict:
         if bands:
             entry |= {"low": [v - 0.3 for v in entry["lead"]], "high": [v + 0.3 for v in entry["lead"]]}
         rows[name] = {metric: entry}
-    return {"units": "K", "lead": lead, "metrics": [metric], "scores": rows}
+    return typed(document(lead=lead, metrics=[metric], scores=rows | rows_of, skill={}))
 
 
 def tinted(path, color: str, opacity: float = 1.0) -> int:
@@ -302,23 +303,21 @@ def test_only_errors_are_drawn_from_zero(metric, from_zero):
 def test_missing_and_infinite_scores_are_gaps(tmp_path):
     assert charts.numbers([1.0, None, float("inf")])[0] == 1
     assert np.isnan(charts.numbers([None, float("inf"), float("nan")])).all()
-    document = evaluated()
-    document["scores"]["pdr"]["rmse"] = {"overall": None, "lead": [None, 1.0, float("inf")]}
-    pictures.skill(tmp_path / "gaps.png", document)
+    gaps = {"overall": None, "lead": [None, 1.0, float("inf")]}
+    pictures.skill(tmp_path / "gaps.png", evaluated(pdr={"rmse": gaps}))
     assert tinted(tmp_path / "gaps.png", charts.REFERENCES[0]) > 200
 
 
 def test_a_baseline_is_quiet_whatever_it_is_called_and_a_file_is_not():
-    looks = charts.looks(["a", "trend", "b"], {"a": "model", "trend": "baseline", "b": "file"})
+    kinds = {"a": "model", "trend": "baseline", "b": "file"}
+    looks = charts.looks(typed(document(kinds=kinds, scores={name: {} for name in kinds}, skill={})))
     assert looks["trend"]["color"] in charts.REFERENCES
     assert [looks["a"]["color"], looks["b"]["color"]] == list(charts.MODELS[:2])
 
 
-def test_units_follow_the_document_and_else_the_score():
-    assert charts.metric_units({"units": "K"}, "rmse:t2m") == "K"
-    assert charts.metric_units({"units": "K"}, "mse") == "K²"
-    assert [charts.metric_units({"units": "K"}, m) for m in ("ssim", "psnr")] == ["", "dB"]
-    assert charts.metric_units({"units": "K", "metric_units": {"acc": "1", "rmse": "degC"}}, "rmse") == "degC"
+def test_units_follow_the_document():
+    made = typed(document(metric_units={"acc": "1", "rmse": "degC"}))
+    assert [made.units_of(key) for key in ("rmse", "rmse:t2m", "acc", "psnr")] == ["degC", "degC", "", ""]
     assert charts.with_units("RMSE", "K") == "RMSE [K]"
     assert charts.with_units("SSIM", "1") == "SSIM"
 

@@ -46,7 +46,7 @@ def test_a_model_trained_on_the_gpu_predicts_the_same_on_the_cpu(
     run = make_run(weather, "--device", "cuda", "--precision", precision)
     assert pdr("evaluate", weather, "-m", run, "--device", "cuda", "-q").code == 0
     window = field(20, 13, 15)[None, :4, None]
-    on_gpu, on_cpu = (pdr_cli.load(run, device).run(window).fused for device in ("cuda", "cpu"))
+    on_gpu, on_cpu = (pdr_cli.load(run, device).loaded.run(window).fused for device in ("cuda", "cpu"))
     assert np.abs(on_gpu - on_cpu).max() < 0.05  # kelvin; TF32 convolutions keep three digits
 
 

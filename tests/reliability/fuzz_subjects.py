@@ -38,7 +38,7 @@ STEPS = 12
 def read_input(path: Path, color: str = "gray") -> Parts:
     """All frames of an input, and what goes with them, that must fit together."""
     found: Parts = []
-    for series in formats.open_series(formats.find_inputs([path]), color=color):
+    for series in formats.open_series(formats.find_inputs([path]), formats.ReadOptions(color=color)):
         frames = read_frames(series, 0, series.sizes["time"])
         assert series.time.dtype.kind != "M" or not np.isnat(series.time.values).any()
         times = time_axis.seconds(series.time.values)

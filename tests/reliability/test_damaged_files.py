@@ -59,7 +59,7 @@ def test_a_list_of_strings_in_which_the_library_would_never_end(
     # of its header are 0 in 64 bits.
     overwritten(path, b"GCOL", index.to_bytes(2, "little"), behind=16)
     overwritten(path, b"GCOL", length.to_bytes(8, "little"), behind=24)
-    with pytest.raises(DataError, match=r"the list of strings at byte \d+ has no end; get it again"):
+    with pytest.raises(DataError, match=r"the list of strings at byte \d+ has no end; get the file again"):
         read(path)
 
 
@@ -71,7 +71,7 @@ def test_netcdf_whose_metadata_fail_their_checksum(tmp_path: Path) -> None:
 
 def test_traffic_dates_that_are_no_text(tmp_path: Path) -> None:
     path = overwritten(traffic_file(tmp_path / "a.h5", 2), b"20140101", b"\xff\xfe")
-    with pytest.raises(DataError, match="is no YYYYMMDDSS"):
+    with pytest.raises(DataError, match="is not valid; expected YYYYMMDDSS"):
         read(path)
 
 

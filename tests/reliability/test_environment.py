@@ -36,10 +36,10 @@ def test_a_signal_in_predict_changes_no_output(
 def test_a_signal_while_the_file_is_written_changes_no_output(
     weather: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pdr_cli.data.formats import netcdf
+    from pdr_cli.data.formats.netcdf import NetCDF
 
     Path("f.nc").write_bytes(b"old")
-    monkeypatch.setattr(netcdf, "reading_back", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(NetCDF, "reading_back", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     assert pdr("predict", weather, "-o", "f.nc", "-m", weather_run).code == 143
     assert [(p.name, p.read_bytes()) for p in Path().iterdir()] == [("f.nc", b"old")]
 

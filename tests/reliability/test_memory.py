@@ -1,7 +1,9 @@
 """A batch that does not fit into memory is halved once, and the results are those of the whole batch."""
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from pdr_cli.models.pdr import PDR
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system import memory
 from pdr_cli.training import state
+from pdr_cli.training.loop import Trainer
 from tests.builders import field, weather_file
 from tests.cli import Result, pdr
 from tests.conftest import tiny_settings
@@ -163,6 +166,26 @@ def test_batch_norms_count_each_half_once(weather: Path, monkeypatch: pytest.Mon
     assert (result.code, "batch norms take their means over these" in result.err) == (0, True), result.err
     # Not the try that failed, nor the second pass on the way back.
     assert {int(n) for n in saved("run", "num_batches_tracked").values()} == {2}
+
+
+def test_a_resumed_run_keeps_the_halving(weather: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The batch norms of tau take their means over the halves, and memory is no longer short after the interruption.
+    step = Trainer._step
+
+    def interrupted(self: Trainer) -> None:
+        step(self)
+        if self.position.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as small:
+        holds(small, 4)
+        assert train(weather, "whole", "model.backbone=tau", "train.steps=4").code == 0
+        small.setattr(Trainer, "_step", interrupted)
+        assert train(weather, "cut", "model.backbone=tau", "train.steps=4").code == 128 + signal.SIGTERM
+    result = pdr("train", "--resume", "-o", "cut")
+    assert (result.code, "do not fit" in result.err) == (0, False), result.err
+    whole, cut = saved("whole", ""), saved("cut", "")
+    assert all(whole[name].equal(cut[name]) for name in whole)
 
 
 def test_a_shortage_where_nothing_can_be_halved_is_no_bug(

@@ -9,18 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from pdr_cli.data.formats import stored
 from pdr_cli.inference import model as inference
+from pdr_cli.models.interfaces import target_of
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system import hashes
 from pdr_cli.training import state
+from pdr_cli.training.batches import WeightedBatch
 from pdr_cli.training.loop import Trainer
-from pdr_cli.training.step import Batch
 from tests.cli import pdr
 from tests.conftest import tiny_settings
 from tests.reliability.processes import LOCKS, another_process
@@ -52,7 +52,7 @@ def test_a_damaged_state_is_replaced_by_the_one_before_and_training_ends_the_sam
     whole = {k: v.clone() for k, v in weights_of(run).items()}
     damage(run.state)
     result = pdr("train", "--resume", "-o", "run", "--steps", "6")
-    assert (result.code, "going on from the state before it, of step 3" in result.err) == (0, True), result.err
+    assert (result.code, "continuing from the previous state, of step 3" in result.err) == (0, True), result.err
     assert "SHA-256" in result.err
     again = weights_of(run)
     assert all(whole[k].equal(again[k]) for k in whole)
@@ -136,13 +136,15 @@ def test_a_loss_that_is_no_number_names_its_batch_and_keeps_the_last_good(
     run: RunFolder, weather: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {p: p.read_bytes() for p in (run.model, run.state)}
-    usual = Trainer._tensors
+    usual = Trainer._batch
 
-    def poisoned(self: Trainer, which: np.ndarray) -> Batch:
-        batch = usual(self, which)
-        return batch._replace(y=batch.y * float("nan")) if self.position.step == 7 else batch
+    def poisoned(self: Trainer) -> WeightedBatch:
+        batch = usual(self)
+        if self.position.step != 7:
+            return batch
+        return batch._replace(inputs=batch.inputs._replace(target=target_of(batch.inputs) * float("nan")))
 
-    monkeypatch.setattr(Trainer, "_tensors", poisoned)
+    monkeypatch.setattr(Trainer, "_batch", poisoned)
     result = pdr("train", "--resume", "-o", "run", "--steps", "9", "-q")
     assert (result.code, "E_NON_FINITE_LOSS" in result.last) == (65, True)
     assert "nan at step 8, batch " in result.last
@@ -156,7 +158,7 @@ def test_a_signal_lets_the_step_end_and_saves_it(
 ) -> None:
     usual = Trainer._batch
 
-    def disturbed(self: Trainer) -> np.ndarray:
+    def disturbed(self: Trainer) -> WeightedBatch:
         if self.position.step == 7:
             os.kill(os.getpid(), number)
         return usual(self)
@@ -165,6 +167,19 @@ def test_a_signal_lets_the_step_end_and_saves_it(
     result = pdr("train", "--resume", "-o", "run", "--steps", "12", "-q")
     assert (result.code, f"{number.name} at step 8; state saved" in result.last) == (128 + number, True), result.last
     assert state.read(run.state)[0].step == 8
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_several_ranks_are_refused_with_one_line_of_the_first(
+    weather: Path, monkeypatch: pytest.MonkeyPatch, rank: str, lines: int
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun sets it
+    monkeypatch.setenv("RANK", rank)
+    for more in ([], ["--ablation", "loss"]):
+        result = pdr("train", "--preset", "demo", "--data", weather, "-o", "run", *tiny_settings(), *more)
+        assert (result.code, len(result.err.splitlines())) == (2, lines), result.err
+        assert not lines or "start `pdr train` without torchrun" in result.last
+    assert not Path("run").exists()
 
 
 def test_training_starts_no_process_that_could_die(

@@ -11,7 +11,7 @@ import pytest
 
 from pdr_cli import config
 from pdr_cli.data import formats
-from pdr_cli.data.formats import frames, video
+from pdr_cli.data.formats import ReadOptions, frames, video
 from pdr_cli.data.series import Series, make_series, read_frames
 from pdr_cli.errors import DataError, TimeError, UsageError
 from pdr_cli.training.prepare import prepare
@@ -147,7 +147,7 @@ def test_a_variable_rate_is_refused_with_the_option(tmp_path: Path) -> None:
 
 def test_a_resampled_clip_shows_at_each_time_the_frame_that_is_shown(tmp_path: Path) -> None:
     path = variable_rate(tmp_path / "vfr.mp4")
-    series = video.read(path, resample_fps=25)
+    series = video.read(path, ReadOptions(resample_fps=25))
     assert np.allclose(series.time.values, np.arange(21) / 25)
     # The gray of frame i is 30 i, to a level or two of what H.264 keeps; a blend would lie between.
     levels = read_frames(series, 0, 21)[:, 0].mean(axis=(1, 2))
@@ -159,7 +159,7 @@ def test_a_resampled_clip_shows_at_each_time_the_frame_that_is_shown(tmp_path: P
 def test_a_constant_rate_is_resampled_alike(tmp_path: Path, fps: float, kept: Sequence[int]) -> None:
     path = video_file(tmp_path / "a.mp4", 30)
     expected = read_frames(video.read(path), 0, 30)[list(kept)]
-    series = video.read(path, resample_fps=fps)
+    series = video.read(path, ReadOptions(resample_fps=fps))
     assert np.array_equal(read_frames(series, 0, len(expected)), expected)
     assert series.sizes["time"] == len(expected)
 
@@ -174,7 +174,7 @@ def test_stamps_rounded_to_milliseconds_are_resampled_to_their_own_frames(tmp_pa
         for pixels in pictures:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="gray")))
         out.mux(stream.encode())
-    series = video.read(tmp_path / "a.mkv", resample_fps=30)
+    series = video.read(tmp_path / "a.mkv", ReadOptions(resample_fps=30))
     assert read_frames(series, 0, 25)[:, 0, 0, 0].tolist() == [8.0 * i for i in range(25)]
 
 
@@ -223,14 +223,14 @@ def test_resampling_is_for_video_files(weather: Path, weather_run: Path) -> None
 def test_resampling_does_not_go_with_a_list_of_frames(tmp_path: Path) -> None:
     path = kth_video(tmp_path, "person01_boxing_d1", 20)
     (tmp_path / "00sequences.txt").write_text("person01_boxing_d1 frames 1-9, 11-20\n")
-    with pytest.raises(UsageError, match="counts the frames of clips as they are"):
-        video.read_all([path], resample_fps=25)
+    with pytest.raises(UsageError, match="counts the frames of clips at their own rate"):
+        formats.open_series([path], ReadOptions(resample_fps=25))
 
 
 def test_time_stamps_that_no_film_has_are_not_filled_with_frames(tmp_path: Path) -> None:
     path = variable_rate(tmp_path / "still.mp4", [0, 1, 25 * 40000])
-    with pytest.raises(TimeError, match="3 frames in 40000 s are no film"):
-        video.read(path, resample_fps=25)
+    with pytest.raises(TimeError, match="3 frames in 40000 s cannot be a clip of 25 frames a second"):
+        video.read(path, ReadOptions(resample_fps=25))
 
 
 # -- 18: odd sizes
@@ -268,8 +268,8 @@ def gray_clip(path: Path, count: int = 3) -> Path:
 def test_gray_is_not_taken_for_colours_unless_asked(tmp_path: Path) -> None:
     path = gray_clip(tmp_path / "g.mkv")
     with pytest.raises(DataError, match=r"g\.mkv is gray .* --gray-to-rgb"):
-        video.read(path, color="rgb")
-    pixels = read_frames(video.read(path, color="rgb", gray_to_rgb=True), 0, 3)
+        video.read(path, ReadOptions(color="rgb"))
+    pixels = read_frames(video.read(path, ReadOptions(color="rgb", gray_to_rgb=True)), 0, 3)
     assert np.array_equal(pixels[:, 0], pixels[:, 2])
     assert pixels[:, 1, 0, 0].tolist() == [0, 50, 100]
 
@@ -290,14 +290,14 @@ def test_colours_are_read_as_their_luminance_by_a_model_of_gray(tmp_path: Path) 
     assert read_frames(video.read(path), 0, 1).mean() == pytest.approx(0.587 * 255, abs=1.5)
 
 
-def test_ten_bits_are_brought_to_eight(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_ten_bits_are_reduced_to_eight(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pictures = [np.full((16, 16), level, np.uint16) for level in (0, 512, 1023)]
     path = encoded(tmp_path / "ten.mkv", pictures, range(3), of="gray10le")
     with caplog.at_level("INFO", logger="pdr"):
         series = video.read(path)
     # 512 of 1023 is 127.6 of 255.
     assert np.abs(read_frames(series, 0, 3)[:, 0, 0, 0] - [0, 127.6, 255]).max() < 1
-    assert "has 10 bits; they are brought to 8" in caplog.text
+    assert "has 10 bits; they are reduced to 8" in caplog.text
 
 
 def test_transparent_pixels_are_refused_and_opaque_ones_read(tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_a_rotation_is_applied_as_a_player_does(
 
 
 def test_a_turned_clip_is_resized_as_it_is_shown(tmp_path: Path) -> None:
-    series = video.read(turned(tmp_path / "turned.mp4", (0, 1, -1, 0)), (16, 12))
+    series = video.read(turned(tmp_path / "turned.mp4", (0, 1, -1, 0)), ReadOptions(size=(16, 12)))
     assert read_frames(series, 0, 3).shape == (3, 1, 16, 12)
 
 
@@ -365,8 +365,8 @@ def first_of(series: Series) -> np.ndarray:
 def test_gray_pictures_are_not_taken_for_colours_unless_asked(tmp_path: Path) -> None:
     folder = pictures_of(tmp_path / "f", moving_square(3))
     with pytest.raises(DataError, match=r"is gray \(mode L\)"):
-        first_of(frames.read(folder, color="rgb"))
-    pixels = first_of(frames.read(folder, color="rgb", gray_to_rgb=True))
+        first_of(frames.read(folder, ReadOptions(color="rgb")))
+    pixels = first_of(frames.read(folder, ReadOptions(color="rgb", gray_to_rgb=True)))
     assert np.array_equal(pixels, np.stack([moving_square(3)] * 3))
 
 

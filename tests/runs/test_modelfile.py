@@ -89,6 +89,16 @@ def test_the_climatology_comes_back_with_its_kind(weather_run: Path) -> None:
     assert usual.description == "hour of day, 4 weeks of training"
 
 
+@pytest.mark.parametrize("version", [1, 2, 3, modelfile.FORMAT_VERSION])
+def test_a_header_has_the_climatology_of_the_file(model: Path, version: int) -> None:
+    if version == 1:
+        rewrite_header(model, lambda header: {k: v for k, v in header.items() if k != "climatology"})
+    rewrite_card(model, lambda card: card | {"format_version": version})
+    found, expected = modelfile.read_header(model).climatology, modelfile.read(model).climatology
+    assert (found.kind, found.covered) == (expected.kind, expected.covered)
+    assert np.array_equal(found.coefficients, expected.coefficients)
+
+
 def test_a_model_of_format_1_is_read_as_it_was_meant(model: Path) -> None:
     mornings = modelfile.read(model).climatology.coefficients[[1]].copy()
     rewrite_header(model, lambda header: {k: v for k, v in header.items() if k != "climatology"})

@@ -83,17 +83,17 @@ def no_compiler(tmp_path) -> dict[str, str]:
 def test_without_a_compiler_auto_takes_the_reference_and_says_why_in_one_line(no_compiler):
     result = run(RENDER.format(backend="auto"), **no_compiler)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("reference; the compiled cpu renderer is not there: there is no C++ compiler")
-    assert result.stderr.count("plain torch takes its place: there is no C++ compiler") == 1
+    assert result.stdout.startswith("reference; compiled cpu renderer unavailable: no C++ compiler found")
+    assert result.stderr.count("using plain torch: no C++ compiler found") == 1
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_without_a_compiler_a_renderer_asked_for_by_name_is_an_error(no_compiler):
+def test_without_a_compiler_a_renderer_requested_by_name_is_an_error(no_compiler):
     by_argument = run(RENDER.format(backend="cpu"), **no_compiler)
     by_environment = run(RENDER.format(backend="auto"), PREDGSPLAT_BACKEND="cpu", **no_compiler)
-    for result, asked in ((by_argument, "backend='cpu'"), (by_environment, "PREDGSPLAT_BACKEND=cpu")):
+    for result, request in ((by_argument, "backend='cpu'"), (by_environment, "PREDGSPLAT_BACKEND=cpu")):
         assert result.returncode == 1
-        assert f"RendererUnavailable: {asked}, but there is no C++ compiler" in result.stderr
+        assert f"RendererUnavailable: {request}, but no C++ compiler found" in result.stderr
 
 
 def test_a_failed_build_names_the_compiler_s_first_error(tmp_path):
@@ -148,7 +148,7 @@ def test_a_shipped_library_that_does_not_load_is_built_anew(tmp_path, no_compile
     assert f"path='{cache}" in run(code, PREDGSPLAT_CACHE=cache).stdout
     alone = run(code, **no_compiler | {"PREDGSPLAT_CACHE": str(tmp_path / "other")}).stdout
     assert "does not load" in alone
-    assert "there is no C++ compiler" in alone
+    assert "no C++ compiler found" in alone
 
 
 def test_a_change_of_anything_it_depends_on_builds_anew(tmp_path, monkeypatch):
@@ -204,4 +204,6 @@ def test_the_library_asks_torch_for_nothing_but_its_stable_abi():
 
 
 def test_sources_are_found_where_a_wheel_puts_them():
-    assert {"gaussian.h", "cpu.cpp", "ops.cpp"} <= {p.name for p in Path(build.sources_folder()).iterdir()}
+    assert {"gaussian.h", "cpu_shapes.h", "cpu_forward.cpp", "cpu_backward.cpp", "ops.cpp"} <= {
+        p.name for p in Path(build.sources_folder()).iterdir()
+    }

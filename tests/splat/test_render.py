@@ -40,7 +40,7 @@ def test_active_backend_gives_its_reason():
 
 def test_the_environment_overrides_auto_but_not_a_name(gaussians, monkeypatch):
     monkeypatch.setenv(splat.ENVIRONMENT, "reference")
-    assert splat.active_backend("cpu") == ("reference", "asked for by PREDGSPLAT_BACKEND=reference")
+    assert splat.active_backend("cpu") == ("reference", "requested by PREDGSPLAT_BACKEND=reference")
     monkeypatch.setenv(splat.ENVIRONMENT, "gpu")
     with pytest.raises(ValueError, match="PREDGSPLAT_BACKEND=gpu is not a renderer; expected one of auto, reference"):
         splat.render(*gaussians(), size=(20, 22), kernel_size=9)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +169,49 @@ def test_divergence_needs_two_differences() -> None:
 def test_misspelt_loss_gets_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'l1ssim'"):
         build_loss("l1sim", LossOptions(0.5, torch.ones(1)))
+
+
+MINE = """
+from pdr_cli.training.losses import LossOptions
+
+class Quartic:
+    def __init__(self, options: LossOptions) -> None:
+        self.span = options.data_range
+    def __call__(self, pred, target, weight=None):
+        loss = (((pred - target) / self.span) ** 4).mean()
+        return loss, {"quartic": loss.detach()}
+
+def nothing(options):
+    return 3
+"""
+
+
+@pytest.fixture
+def my_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_losses.py").write_text(MINE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    announced = EntryPoints([EntryPoint("quartic", "my_losses:Quartic", "pdr.losses")])
+    monkeypatch.setattr("importlib.metadata.entry_points", announced.select)
+
+
+@pytest.mark.usefixtures("my_losses")
+@pytest.mark.parametrize("name", ["quartic", "my_losses:Quartic"])
+def test_loss_of_another_package_is_built_from_the_options(name: str) -> None:
+    loss, terms = build_loss(name, LossOptions(0.5, torch.tensor(2.0)))(torch.tensor(6.0), torch.tensor(2.0))
+    assert (loss.item(), list(terms)) == (16, ["quartic"])  # ((6 - 2) / 2)^4
+
+
+@pytest.mark.usefixtures("my_losses")
+def test_network_is_trained_with_a_loss_of_another_package(make_run: Callable[..., Path], weather: Path) -> None:
+    run = make_run(weather, "--loss", "my_losses:Quartic")
+    assert "quartic" in json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+
+
+@pytest.mark.usefixtures("my_losses")
+@pytest.mark.parametrize(("name", "says"), [("my_losses:nothing", "builds a int"), ("my_losses:MINE", "MINE")])
+def test_object_that_is_not_a_loss_is_refused(name: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        build_loss(name, LossOptions(0.5, torch.ones(1)))
 
 
 def test_weight_outside_its_range_is_refused() -> None:

@@ -116,17 +116,17 @@ def test_predictor_of_openstl_is_taken_over(make_run: MakeRun, weather: Path, op
 def test_every_setting_that_differs_is_named(weather: Path, weather_run: Path) -> None:
     result = try_to_start(weather, "--init-from", weather_run, "--set", "hid_s=6", "--set", "n_t=3")
     assert result.code == 65
-    assert "hid_s 4 there, 6 here, n_t 2 there, 3 here; train with --set model.hid_s=4 --set model.n_t=2" in result.last
+    assert "hid_s 4, not 6, n_t 2, not 3; train with --set model.hid_s=4 --set model.n_t=2" in result.last
     assert not Path("run").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["--backbone", "van", "--set", "anchor=none"], 65, "backbone tau there, van here"),
-        (["--set", "hid_s=6", "--set", "anchor=none"], 65, "hid_s 4 there, 6 here; train with --set model.hid_s=4"),
+        (["--backbone", "van", "--set", "anchor=none"], 65, "backbone tau, not van"),
+        (["--set", "hid_s=6", "--set", "anchor=none"], 65, "hid_s 4, not 6; train with --set model.hid_s=4"),
         # What it says of the change of a frame would be read as a frame.
-        ([], 65, "anchor none there, last here"),
+        ([], 65, "anchor none, not last"),
         (["--set", "anchor=none", "--set", "fusion=none", "--freeze-backbone"], 78, "leaves nothing to train"),
     ],
 )
@@ -142,7 +142,7 @@ def test_other_channels_are_refused(tmp_path: Path, weather_run: Path, openstl_f
     city = traffic_file(tmp_path / "city.h5")
     for origin, anchor in ((weather_run, "last"), (openstl_file, "none")):
         result = try_to_start(city, "--init-from", origin, "--set", f"anchor={anchor}")
-        assert (result.code, "of a model of 1 channels; the data here have 2" in result.last) == (65, True), result.last
+        assert (result.code, "of a model of 1 channels; the data have 2" in result.last) == (65, True), result.last
 
 
 def test_file_of_something_else_is_named(weather: Path, tmp_path: Path) -> None:

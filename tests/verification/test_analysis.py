@@ -137,7 +137,7 @@ def test_warping_error_leaves_missing_cells_out() -> None:
 
 
 def test_one_lead_time_has_no_warping_error() -> None:
-    with pytest.raises(UsageError, match="consecutive frames; these forecasts have 1"):
+    with pytest.raises(UsageError, match="consecutive frames; the forecasts have 1"):
         WarpingError(flow.classical).add(np.zeros((1, 1, 1, 8, 8)), {})
 
 
@@ -248,7 +248,7 @@ def test_spectra_are_the_mean_over_all_frames_added() -> None:
     parts.add(frames[1:])
     assert parts.result()["power"] == pytest.approx(spectrum(frames).result()["power"])
     assert Spectra((12, 10)).result()["power"] is None
-    with pytest.raises(GridError, match="2 x 2 cells at least, these frames have 1 x 40"):
+    with pytest.raises(GridError, match="frames are 1 x 40; expected 2 x 2 cells"):
         Spectra((1, 40))
 
 
@@ -269,7 +269,7 @@ def test_calibration_puts_a_value_on_an_edge_above_it_and_the_highest_below() ->
     counted = Calibration(0, 4, bins=4)
     counted.add(np.array([0.0, 1.0, 4.0]), np.zeros(3))
     assert counted.result()["forecast"] == [0, 1, 4]
-    with pytest.raises(UsageError, match="not 3 to 3 in 20"):
+    with pytest.raises(UsageError, match="from 3 to 3 in 20"):
         Calibration(3, 3)
 
 

@@ -1,7 +1,7 @@
-"""What a file of forecasts holds by CF-1.11: dimensions, coordinates, variables and attributes, for NetCDF and Zarr alike.
+"""The layout of forecast files by CF-1.11: dimensions, coordinates, variables and attributes, for NetCDF and Zarr alike.
 
-A `Layout` describes a file without its numbers, so that a file larger than memory can be laid out first and filled
-later, piece by piece and by several processes.
+A `Layout` describes a file without the numbers of its fields, so that a file larger than memory can be laid out first and
+filled later, piece by piece and by several processes.
 """
 
 from __future__ import annotations
@@ -16,24 +16,28 @@ from typing import Any
 import numpy as np
 
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.grid import geographic, is_latitude
 from pdr_cli.data.series import Series, names, side
 
-FILL = np.float32(9.96921e36)  # NetCDF's default fill value for floats, written out so that no reader has to know it
+FILL = np.float32(
+    9.96921e36
+)  # NetCDF's default fill value for floats, written explicitly for readers that do not know it
 TIME_UNITS = "seconds since 1970-01-01 00:00:00"
 COORDINATES = "pdr_coordinates_sha256"
 TIME_LAYOUTS = ("cf", "wb2")
-CHUNK_BYTES = 4 * 2**20  # of a variable; a chunk holds whole forecasts, one of them at least
-# Attributes that describe how the input's numbers were stored, or that name variables which a forecast does not have.
+CHUNK_BYTES = 4 * 2**20  # of a variable; a chunk holds whole forecasts, at least one
+# Attributes that describe the storage of the input's numbers, or name variables that a forecast does not have.
 STORAGE_ATTRS = {"actual_range", "valid_range", "valid_min", "valid_max", "scale_factor", "add_offset", "missing_value",
                  "precision", "least_significant_digit", "coordinates", "grid_mapping", "cell_methods", "bounds",
                  "ancillary_variables", "cell_measures", "formula_terms", "climatology", "compress"}  # fmt: skip
 TEMPERATURES = ("k", "degk", "kelvin", "degc", "celsius", "degree_celsius", "degrees_celsius")
+DEGREES = {"latitude": "degrees_north", "longitude": "degrees_east"}
 LEAD_UNITS = {"hours": 3600.0, "minutes": 60.0, "seconds": 1.0, "milliseconds": 1e-3, "microseconds": 1e-6}
 
 
 @dataclass(frozen=True)
 class Coordinate:
-    """A variable that is written with its numbers when a file is laid out."""
+    """A variable whose numbers are written when a file is laid out."""
 
     name: str
     dims: tuple[str, ...]
@@ -47,7 +51,7 @@ class Layout:
 
     Attributes:
         sizes: of every dimension, by name.
-        coordinates: with their numbers.
+        coordinates: variables with their numbers.
         dims: of every field; frames are written along the first.
         chunks: of every field, along `dims`.
         fields: attributes of each float32 field by its name in the file, in the order of the channels.
@@ -74,7 +78,7 @@ class Layout:
         return 4 * len(self.fields) * math.prod(self.shape)
 
 
-def single(series: Series, provenance: Mapping[str, str]) -> Layout:
+def forecast_layout(series: Series, provenance: Mapping[str, str]) -> Layout:
     """One forecast, or any other series: `time` is the valid time (CF 1.11, example 5.14).
 
     Args:
@@ -90,31 +94,33 @@ def single(series: Series, provenance: Mapping[str, str]) -> Layout:
     return replace(_layout(series, coordinates, (1,), provenance), unlimited="time")
 
 
-def many(one: Series, inits: np.ndarray, provenance: Mapping[str, str], time_layout: str = "cf") -> Layout:
+def hindcast_layout(
+    example: Series, inits: np.ndarray, provenance: Mapping[str, str], time_layout: str = "cf"
+) -> Layout:
     """Forecasts from many init times.
 
     Args:
-        one: the forecast from the first of them, whose lead times and grid are those of all.
-        inits: [n] of the type of the series' times.
-        provenance: as for `single`.
-        time_layout: "cf": dims (forecast_reference_time, forecast_period, y, x) and the valid `time` of both; "wb2": the
-            names of WeatherBench2, (time, prediction_timedelta, latitude, longitude), where `time` is the init.
+        example: the forecast from the first init time; its lead times and grid are those of all.
+        inits: init times [n], of the type of the example's times.
+        provenance: as for `forecast_layout`.
+        time_layout: "cf": dims (forecast_reference_time, forecast_period, y, x) and the valid `time` along the first two;
+            "wb2": as WeatherBench2, (time, prediction_timedelta, latitude, longitude), where `time` is the init time.
     """
-    leads = time_axis.seconds(one.time.values) - _seconds([init_of(one)])[0]
-    frame = 4 * len(leads) * one.sizes["y"] * one.sizes["x"]
+    leads = time_axis.seconds(example.time.values) - _seconds([init_of(example)])[0]
+    frame = 4 * len(leads) * example.sizes["y"] * example.sizes["x"]
     chunks = (min(len(inits), max(1, CHUNK_BYTES // frame)), len(leads))
     if time_layout == "wb2":
         began = Coordinate("time", ("time",), _seconds(inits), _init_of(inits))
-        made = _layout(_renamed(one), [began, _timedelta(leads)], chunks, provenance, cells=False)
+        made = _layout(_renamed(example), [began, _timedelta(leads)], chunks, provenance, cells=False)
         return replace(made, unlimited="time")
     name, lead = "forecast_reference_time", "forecast_period"
     began = Coordinate(name, (name,), _seconds(inits), _init_of(inits))
     valid = Coordinate("time", (name, lead), _seconds(inits)[:, None] + leads, _time_attributes(inits))
-    return replace(_layout(one, [began, _period(one, lead), valid], chunks, provenance), unlimited=name)
+    return replace(_layout(example, [began, _period(example, lead), valid], chunks, provenance), unlimited=name)
 
 
 def coordinates_sha256(values: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of the numbers of coordinates by name, whatever their type and order."""
+    """SHA-256 of the values of coordinates by name, independent of their type and order."""
     digest = hashlib.sha256()
     for name in sorted(values):
         digest.update(f"{name} {values[name].shape} ".encode())
@@ -141,7 +147,7 @@ def _seconds(times: Any) -> np.ndarray:
 def _layout(
     series: Series, times: list[Coordinate], chunks: tuple[int, ...], provenance: Mapping[str, str], cells: bool = True
 ) -> Layout:
-    """Along the time coordinates that are dimensions, and then the grid; `cells`: with the bounds of its cells."""
+    """Dimensions are the time coordinates along themselves, then the grid; `cells`: with the bounds of its cells."""
     sides = [_side(series, dim) for dim in ("y", "x")]
     bounds = [b for s in sides if cells and (b := _bounds(series, s)) is not None]
     scalars, mapping = _scalars(series), _grid_mapping(series)
@@ -166,22 +172,22 @@ def _layout(
 
 
 def _field(series: Series, name: str, named: set[str]) -> dict[str, Any]:
-    """What the input says of a channel, with what CF-1.11 needs beside it."""
-    given = series.attrs["variables"].get(name, {})
-    attrs = _lasting(given)
+    """The input's attributes of a channel, with those that CF-1.11 needs."""
+    own = series.attrs["variables"].get(name, {})
+    attrs = _lasting(own)
     attrs.setdefault("long_name", legal_name(name))
     attrs.setdefault("units", "1")
     # CF-1.11 asks whether a temperature is a point on the scale or a difference.
     if str(attrs["units"]).lower() in TEMPERATURES:
         attrs.setdefault("units_metadata", "temperature: on_scale")
-    methods = str(given.get("cell_methods", ""))
+    methods = str(own.get("cell_methods", ""))
     if methods and set(re.findall(r"(\w+):", re.sub(r"\(.*?\)", "", methods))) <= named:
         attrs["cell_methods"] = methods
     return attrs
 
 
 def _lasting(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes without those of storage; names with a leading underscore belong to libraries."""
+    """Attributes without those of storage and those of libraries, which begin with an underscore."""
     return {k: v for k, v in attrs.items() if k not in STORAGE_ATTRS and not k.startswith("_")}
 
 
@@ -195,28 +201,28 @@ def _side(series: Series, dim: str) -> Coordinate:
 
 
 def _axis_attributes(name: str, dim: str, attrs: dict[str, Any]) -> dict[str, Any]:
-    """The input's attributes, with what CF needs and a name makes certain added."""
-    geographic = {"lat": ("latitude", "degrees_north"), "lon": ("longitude", "degrees_east")}.get(name.lower()[:3])
-    if geographic and name.lower() in ("lat", "lon", "latitude", "longitude"):
-        attrs = {"standard_name": geographic[0], "units": geographic[1]} | attrs
+    """The input's attributes, with those that CF needs of a latitude, a longitude or another side of the grid."""
+    side_of_earth = geographic(name, attrs)
+    if side_of_earth:
+        attrs = {"standard_name": side_of_earth, "units": DEGREES[side_of_earth]} | attrs
     elif "units" not in attrs and "standard_name" not in attrs:
-        # No axis: CF wants one to come with true latitudes and longitudes.
+        # Without `axis`: by CF, grids with that attribute also have true latitudes and longitudes.
         return {"long_name": f"{dim} index of the grid", "units": "1"} | attrs
     return {"axis": dim.upper()} | attrs
 
 
 def _bounds(series: Series, along: Coordinate) -> Coordinate | None:
-    """The cells' edges [n, 2]: the input's own, or for latitudes and longitudes halfway between the centres."""
+    """The edges of the cells [n, 2]: the input's own, or else for latitudes and longitudes halfway between centres."""
     own = series.attrs.get("bounds", {}).get(along.name)
     if own is not None:
         return Coordinate(own[0], (along.name, "bnds"), own[1], {})
     degrees = str(along.attrs.get("units", "")).startswith("degree")
-    if not degrees or along.attrs.get("standard_name") not in ("latitude", "longitude") or along.values.size < 2:
+    if not degrees or geographic(along.name, along.attrs) is None or along.values.size < 2:
         return None
     centres = along.values.astype(np.float64)
     inner = (centres[1:] + centres[:-1]) / 2
     edges = np.concatenate([[2 * centres[0] - inner[0]], inner, [2 * centres[-1] - inner[-1]]])
-    if along.attrs["standard_name"] == "latitude":
+    if is_latitude(along.name, along.attrs):
         edges = edges.clip(-90, 90)
     cells = np.stack([edges[:-1], edges[1:]], axis=1).astype(along.values.dtype)
     return Coordinate(f"{along.name}_bnds", (along.name, "bnds"), cells, {})
@@ -238,22 +244,18 @@ def _scalars(series: Series) -> list[Coordinate]:
 
 
 def _grid_mapping(series: Series) -> list[Coordinate]:
-    """The input's own; a radius of the earth is not made up."""
+    """The input's grid mapping; without one, no radius of the earth is assumed."""
     if "grid_mapping" not in series.attrs:
         return []
     name, attrs = series.attrs["grid_mapping"]
     return [Coordinate(str(name), (), np.asarray(0, np.int32), _lasting(attrs))]
 
 
-def _renamed(one: Series) -> Series:
-    """Latitude and longitude by the names that WeatherBench2 has for them, whatever they are called."""
-    found = {}
-    for dim, wanted in (("y", "latitude"), ("x", "longitude")):
-        coordinate = side(one, dim)
-        marks = set() if coordinate is None else {coordinate.attrs.get("standard_name"), str(coordinate.name).lower()}
-        if coordinate is not None and coordinate.name != wanted and marks & {wanted, wanted[:3]}:
-            found[str(coordinate.name)] = wanted
-    return one.rename(found)
+def _renamed(series: Series) -> Series:
+    """Latitude and longitude by WeatherBench2's names."""
+    sides = [c for c in (side(series, dim) for dim in ("y", "x")) if c is not None]
+    found = {str(c.name): geographic(str(c.name), c.attrs) for c in sides}
+    return series.rename({name: axis for name, axis in found.items() if axis and name != axis})
 
 
 def _time_attributes(times: np.ndarray) -> dict[str, str]:
@@ -265,7 +267,7 @@ def _time_attributes(times: np.ndarray) -> dict[str, str]:
 
 
 def _init_of(times: np.ndarray) -> dict[str, str]:
-    """Attributes of an init time that is counted as these times are."""
+    """Attributes of an init time of the same type as `times`."""
     attrs = _time_attributes(times)
     named = {"standard_name": "forecast_reference_time"} if "calendar" in attrs else {}
     return attrs | named | {"long_name": "time of the last observation used"}
@@ -277,7 +279,7 @@ def _period(series: Series, dim: str) -> Coordinate:
 
 
 def _timedelta(leads: np.ndarray) -> Coordinate:
-    """Whole numbers of the largest unit that they are whole in; `dtype` makes xarray read them as timedelta64."""
+    """Leads as integers of the largest unit that divides all; `dtype` makes xarray read them as timedelta64."""
     whole = (u for u, s in LEAD_UNITS.items() if np.allclose(leads / s, np.round(leads / s), rtol=0, atol=1e-6))
     unit = next(whole, "microseconds")
     attrs = {"standard_name": "forecast_period", "long_name": "lead time", "units": unit, "dtype": "timedelta64[ns]"}
@@ -286,7 +288,7 @@ def _timedelta(leads: np.ndarray) -> Coordinate:
 
 
 def filled(frames: np.ndarray) -> np.ndarray:
-    """Frames as they are stored: float32, and the fill value where values are missing."""
+    """Frames as stored: float32, with the fill value where values are missing."""
     return np.where(np.isnan(frames), FILL, frames).astype(np.float32)
 
 

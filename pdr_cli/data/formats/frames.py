@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pdr_cli.data.formats import kth
+from pdr_cli.data.formats.base import DEFAULTS, Format, ReadOptions
 from pdr_cli.data.formats.video import gray_error
 from pdr_cli.data.series import LazyFrames, Series, make_series
 from pdr_cli.errors import DataError, GridError
@@ -23,30 +24,35 @@ GRAY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")  # modes of pictures
 ORIENTATION = 0x0112  # the EXIF tag
 
 
-def is_folder(path: Path) -> bool:
-    """True for a folder that holds numbered pictures itself, not in folders below it."""
-    return path.is_dir() and any(_number(p.name) is not None for p in os.scandir(path))
+class Frames(Format):
+    """Folders of numbered pictures."""
+
+    name, title = "frames", "a folder of pictures"
+    takes = frozenset({"size", "color", "gray_to_rgb"})
+
+    def matches(self, path: Path) -> bool:
+        """A folder that holds numbered pictures itself, not in folders below it."""
+        return path.is_dir() and any(_number(p.name) is not None for p in os.scandir(path))
+
+    def open(self, paths: Sequence[Path], options: ReadOptions) -> list[Series]:
+        """Each folder as a clip; see `read`."""
+        return [read(path, options) for path in paths]
+
+    def inside(self, folder: Path, files: Sequence[Path]) -> list[Path]:
+        """Every folder of numbered pictures at or below `folder`, sorted."""
+        walked = os.walk(folder)
+        return sorted(Path(top) for top, _, names in walked if any(_number(n) is not None for n in names))
 
 
-def folders(root: Path) -> list[Path]:
-    """Every folder of numbered pictures at or below `root`, sorted."""
-    return sorted(Path(top) for top, _, names in os.walk(root) if any(_number(n) is not None for n in names))
-
-
-def read(folder: Path, size: Sequence[int] = (), color: str = "gray", *, gray_to_rgb: bool = False) -> Series:
+def read(folder: Path, options: ReadOptions = DEFAULTS) -> Series:
     """Open one folder as a clip of values 0..255, lazily.
 
-    Times are the numbers in the files' names over 25 frames a second, so that a number left out is a gap. Gray is the
-    red channel of a KTH clip, as published, and the luminance of any other.
-
-    Args:
-        folder: holds the pictures.
-        size: (H, W) to resize frames to, bilinear without smoothing, as published; empty: as they are.
-        color: "gray" (one channel) or "rgb" (three).
-        gray_to_rgb: whether gray pictures may be read as rgb, their channels alike.
+    Times are the numbers in the files' names over 25 frames a second, so that a missing number is a gap. Gray is the
+    red channel of a KTH clip, as published, and the luminance of any other. Frames are resized bilinearly without
+    smoothing, as published.
 
     Raises:
-        DataError: a picture that cannot be read or would have to be guessed at, or two of one number.
+        DataError: a picture that cannot be read, one with more than its pixels show, or two of one number.
     """
     files = _numbered(folder)
     if not files:
@@ -54,11 +60,10 @@ def read(folder: Path, size: Sequence[int] = (), color: str = "gray", *, gray_to
     numbers = np.array([n for n, _ in files])
     if len(np.unique(numbers)) < len(numbers):
         twice = int(numbers[np.flatnonzero(np.diff(numbers) == 0)[0]])
-        raise DataError(f"{folder} holds two pictures numbered {twice}; keep one of each")
+        raise DataError(f"{folder} holds two pictures numbered {twice}", way_out="keep one of each")
     paths = [folder / name for _, name in files]
     source = picture_size(paths[0])
-    times, red = numbers / kth.FRAME_RATE, kth.is_clip(folder)
-    series = pictures_series(paths.__getitem__, times, source, size, color, red=red, gray_to_rgb=gray_to_rgb)
+    series = pictures_series(paths.__getitem__, numbers / kth.FRAME_RATE, source, options, red=kth.is_clip(folder))
     return kth.label(series.assign_attrs(identity=_identity(folder), folder=folder.name), folder)
 
 
@@ -66,35 +71,32 @@ def pictures_series(
     path_of: Callable[[int], Path],
     times: np.ndarray,
     source: tuple[int, int],
-    size: Sequence[int],
-    color: str,
+    options: ReadOptions,
     *,
     red: bool = False,
     resample: str = "bilinear",
-    gray_to_rgb: bool = False,
 ) -> Series:
-    """A Series whose frames are these picture files, opened when they are asked for.
+    """A Series whose frames are picture files, opened when the frames are read.
 
-    Pictures of 16 bits are brought to 8. Refused are transparent ones, those that a viewer would turn, and gray ones
-    where colours are wanted.
+    Pictures of 16 bits are reduced to 8. Refused are transparent ones, those that a viewer would turn, and gray ones
+    where colours are needed.
 
     Args:
         path_of: the file of frame k.
         times: [T] seconds.
         source: (H, W) that all of them have.
-        size: (H, W) wanted; empty: as they are.
-        color: "gray" or "rgb".
+        options: `size`, `color` and `gray_to_rgb` of the frames.
         red: gray is the red channel, not the luminance.
         resample: "bilinear" or "bicubic".
-        gray_to_rgb: whether gray pictures may be read as rgb.
     """
+    size, color = options.size, options.color
     out = (int(size[0]), int(size[1])) if len(size) else source
     channels = ["gray"] if color == "gray" else ["red", "green", "blue"]
-    bands = "red" if red and color == "gray" else "any" if gray_to_rgb and color == "rgb" else color
-    one = partial(_pixels, source=source if not len(size) else None, out=out, bands=bands, resample=resample)
+    bands = "red" if red and color == "gray" else "any" if options.gray_to_rgb and color == "rgb" else color
+    read_one = partial(_pixels, source=source if not len(size) else None, out=out, bands=bands, resample=resample)
 
     def frames(start: int, stop: int) -> np.ndarray:
-        return np.stack([one(path_of(k)) for k in range(start, stop)])
+        return np.stack([read_one(path_of(k)) for k in range(start, stop)])
 
     series = make_series(
         LazyFrames((len(times), len(channels), *out), np.float32, frames),
@@ -134,9 +136,9 @@ def _open(path: Path) -> Any:
     try:
         return Image.open(path)
     except FileNotFoundError:
-        raise DataError(f"{path} is not there any more") from None
+        raise DataError(f"{path} was removed while it was read") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} ({path.stat().st_size} bytes) is no picture or damaged: {error}") from error
+        raise DataError(f"{path} ({path.stat().st_size} bytes) is not a picture or damaged: {error}") from error
 
 
 def _pixels(path: Path, source: tuple[int, int] | None, out: tuple[int, int], bands: str, resample: str) -> np.ndarray:
@@ -145,8 +147,8 @@ def _pixels(path: Path, source: tuple[int, int] | None, out: tuple[int, int], ba
     with _open(path) as picture:
         if source is not None and (picture.height, picture.width) != source:
             raise GridError(
-                f"{path} is {picture.height} x {picture.width}, others are {source[0]} x {source[1]}; "
-                "--set data.size=[128,128] brings all to one size"
+                f"{path} is {picture.height} x {picture.width}, others are {source[0]} x {source[1]}",
+                way_out="--set data.size=[128,128] resizes all to one size",
             )
         with damage.reading(path):
             _refuse_guesses(path, picture, bands)
@@ -155,7 +157,7 @@ def _pixels(path: Path, source: tuple[int, int] | None, out: tuple[int, int], ba
 
 
 def _check_sums(path: Path) -> None:
-    """Refuse a PNG whose checksums are wrong, which reading its pixels passes over."""
+    """Refuse a PNG whose checksums are wrong; reading its pixels does not check them."""
     with _open(path) as picture:
         if picture.format == "PNG":
             with damage.reading(path):
@@ -163,15 +165,15 @@ def _check_sums(path: Path) -> None:
 
 
 def _refuse_guesses(path: Path, picture: Any, bands: str) -> None:
-    """Refuse a picture whose pixels are not all that is to be seen.
+    """Refuse a picture that a viewer would show differently from its pixels.
 
     Raises:
-        DataError: transparent, to be turned, or gray where red, green and blue are wanted.
+        DataError: transparent, turned by a viewer, or gray where red, green and blue are needed.
     """
     if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-        raise DataError(f"{path} is transparent; put it on a background first, of the colour that is meant")
+        raise DataError(f"{path} is transparent", way_out="put it on a background first")
     if picture.getexif().get(ORIENTATION, 1) != 1:
-        raise DataError(f"{path} is to be shown turned (EXIF orientation); write it as it is shown first")
+        raise DataError(f"{path} is to be shown turned (EXIF orientation)", way_out="write it as it is shown first")
     if bands == "rgb" and picture.mode in GRAY:
         raise gray_error(path, f"mode {picture.mode}")
 
@@ -195,6 +197,6 @@ def _resized(plane: Any, out: tuple[int, int], resample: str) -> np.ndarray:
         # A bicubic kernel overshoots; 8-bit readers clip it.
         return np.clip(np.asarray(plane.resize(out[::-1], Image.Resampling.BICUBIC), dtype=np.float32), 0, 255)
     box = (0, 0, plane.width, plane.height)
-    # Sampled at the new pixels' centres without smoothing, which is what published frames were made with.
+    # Sampled at the new pixels' centres without smoothing, as the published frames were.
     turned = plane.transform(out[::-1], Image.Transform.EXTENT, box, Image.Resampling.BILINEAR)
     return np.asarray(turned, dtype=np.float32)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pdr_cli.data.formats import frames
+from pdr_cli.data.formats.base import Format, ReadOptions
 from pdr_cli.data.series import Series, precut_times
 from pdr_cli.errors import DataError
 
@@ -23,27 +24,36 @@ LISTS = {"train.txt": "train", "test.txt": "test"}
 LINE = re.compile(r"(?P<prefix>[^,]+),\s*(?P<first>\d+)\s*,\s*(?P<last>\d+)\s*")
 
 
-def is_list(path: Path) -> bool:
-    """True for a text file whose first line names a window."""
-    if path.suffix.lower() != ".txt" or not path.is_file():
-        return False
-    with path.open(errors="replace") as stream:
-        return LINE.fullmatch(stream.readline().strip("\n")) is not None
+class WindowLists(Format):
+    """Lists of windows beside folders of pictures."""
+
+    name, title = "windows", "a list of windows"
+    takes = frozenset({"size", "color", "gray_to_rgb"})
+
+    def matches(self, path: Path) -> bool:
+        """A text file whose first line is a window."""
+        if path.suffix.lower() != ".txt" or not path.is_file():
+            return False
+        with path.open(errors="replace") as stream:
+            return LINE.fullmatch(stream.readline().strip("\n")) is not None
+
+    def open(self, paths: Sequence[Path], options: ReadOptions) -> list[Series]:
+        """Each list as one Series; see `read`."""
+        return [read(path, options) for path in paths]
+
+    def inside(self, folder: Path, files: Sequence[Path]) -> list[Path]:
+        """The lists in a folder, training first."""
+        return [folder / name for name in LISTS if self.matches(folder / name)]
 
 
-def lists(folder: Path) -> list[Path]:
-    """The lists in a folder, training first."""
-    return [folder / name for name in LISTS if is_list(folder / name)]
-
-
-def read(path: Path, size: Sequence[int] = (), color: str = "rgb", *, gray_to_rgb: bool = False) -> Series:
+def read(path: Path, options: ReadOptions) -> Series:
     """Open a list as one Series of windows end to end, 0.1 s between frames and one step left out between windows.
 
-    Windows are sorted by clip and number. Channels are red, green, blue, where the published loader leaves them in the
-    order blue, green, red; of the usual scores only LPIPS can tell. Frames of another size are resized bicubically.
+    Windows are sorted by clip and number. Channels are red, green, blue; the published loader leaves them in the order
+    blue, green, red, which of the usual scores changes only LPIPS. Frames of another size are resized bicubically.
 
     Raises:
-        DataError: a line that names no window, or pictures that are missing: the first and how many.
+        DataError: a line that is not a window, or missing pictures: the first and their number.
     """
     entries = sorted(_entries(path))
     refuse_missing(path)
@@ -53,7 +63,7 @@ def read(path: Path, size: Sequence[int] = (), color: str = "rgb", *, gray_to_rg
 
     times = precut_times(len(entries), WINDOW, STEP)
     source = frames.picture_size(path_of(0))
-    series = frames.pictures_series(path_of, times, source, size, color, resample="bicubic", gray_to_rgb=gray_to_rgb)
+    series = frames.pictures_series(path_of, times, source, options, resample="bicubic")
     clips = np.flatnonzero([i == 0 or entries[i][0] != entries[i - 1][0] for i in range(len(entries))])
     series = series.assign_attrs(
         files=[str(path)],
@@ -66,22 +76,22 @@ def read(path: Path, size: Sequence[int] = (), color: str = "rgb", *, gray_to_rg
 
 
 def missing(path: Path) -> list[str]:
-    """Pictures that a list names and that are not there, in order."""
+    """Pictures of a list that do not exist, in order."""
     names = (_name(prefix, first, k) for prefix, first in sorted(_entries(path)) for k in range(WINDOW))
     return _absent(path.parent, list(dict.fromkeys(names)))
 
 
 def refuse_missing(path: Path) -> None:
-    """Refuse a list some of whose pictures are not there.
+    """Refuse a list with missing pictures.
 
     Raises:
-        DataError: names the first and says how many.
+        DataError: names the first and their number.
     """
     absent = missing(path)
     if absent:
         raise DataError(
-            f"{path} names {len(absent)} pictures that are not there, first {path.parent / absent[0]}; "
-            "put the folder of pictures beside the list, complete, or take their lines out"
+            f"{path} names {len(absent)} pictures that are not there, first {path.parent / absent[0]}",
+            way_out="put the complete folder of pictures beside the list, or remove their lines",
         )
 
 
@@ -92,13 +102,13 @@ def _name(prefix: str, first: int, k: int) -> str:
 
 def _absent(root: Path, names: list[str]) -> list[str]:
     """Each folder is listed once: asking for half a million files one by one takes long."""
-    there: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = {}
     absent = []
     for name in names:
         folder, _, file = name.rpartition("/")
-        if folder not in there:
-            there[folder] = set(os.listdir(root / folder)) if (root / folder).is_dir() else set()
-        if file not in there[folder]:
+        if folder not in found:
+            found[folder] = set(os.listdir(root / folder)) if (root / folder).is_dir() else set()
+        if file not in found[folder]:
             absent.append(name)
     return absent
 
@@ -111,7 +121,7 @@ def _entries(path: Path) -> list[tuple[str, int]]:
             continue
         match = LINE.fullmatch(line.strip())
         if match is None:
-            raise DataError(f"{path}, line {number}: {line!r} is no window; wanted is prefix,first,last")
+            raise DataError(f"{path}, line {number}: {line!r} is not a window", "prefix,first,last")
         entries.append((match["prefix"], int(match["first"])))
     if not entries:
         raise DataError(f"{path} lists no windows")

@@ -1,4 +1,4 @@
-"""KTH actions: what a clip's name says about it, and the official list of its sequences (Schüldt et al., 2004)."""
+"""KTH actions: the labels in a clip's name, and the official list of its sequences (Schüldt et al., 2004)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NAME = re.compile(rf"(person(\d\d)_({'|'.join(ACTIONS)})_d\d)(_uncomp)?")
 
 
 def is_clip(path: Path) -> bool:
-    """True if a file or folder is named like `person01_boxing_d1_uncomp.avi`."""
+    """True if a file or folder has a name like `person01_boxing_d1_uncomp.avi`."""
     return NAME.fullmatch(_stem(path)) is not None
 
 
 def label(series: Series, path: Path) -> Series:
-    """The series with its person, action and part of the benchmark in `attrs`, if its path is named like a KTH clip."""
+    """The series with its person, action and part of the benchmark in `attrs`, if its path has the name of a KTH clip."""
     match = NAME.fullmatch(_stem(path))
     if match is None:
         return series
@@ -32,7 +32,7 @@ def label(series: Series, path: Path) -> Series:
 
 
 def sequences(series: Series, path: Path, listed: dict[str, list[tuple[int, int]]]) -> list[Series]:
-    """The parts of a clip that the list names, each its own series; times stay those of the clip.
+    """The sequences of a clip in the list, each as a series; times stay those of the clip.
 
     The list counts frames from 1 and includes both ends; some of its ends lie a few frames beyond the clip's.
     """
@@ -48,7 +48,7 @@ def find_list(path: Path) -> Path | None:
 
 
 def read_list(path: Path) -> dict[str, list[tuple[int, int]]]:
-    """{`person01_boxing_d1`: [(first, last), ...]} of the official list; header and missing clips are passed over.
+    """{`person01_boxing_d1`: [(first, last), ...]} of the official list; its header and missing clips are skipped.
 
     Raises:
         DataError: a sequence that ends before it begins, or begins before frame 1.
@@ -59,14 +59,15 @@ def read_list(path: Path) -> dict[str, list[tuple[int, int]]]:
         ranges = [(int(a), int(b)) for a, b in re.findall(r"(\d+)\s*-\s*(\d+)", rest)]
         wrong = next((r for r in ranges if not 1 <= r[0] <= r[1]), None)
         if NAME.fullmatch(name) and wrong:
-            raise DataError(f"{path}: {name} has a sequence from frame {wrong[0]} to {wrong[1]}, counted from 1")
+            what = f"{path}: {name} has a sequence from frame {wrong[0]} to {wrong[1]}"
+            raise DataError(what, "sequences that end after they begin, counted from 1")
         if NAME.fullmatch(name) and ranges:
             found[name] = ranges
     return found
 
 
 def lists(paths: Sequence[Path]) -> dict[Path, dict[str, list[tuple[int, int]]]]:
-    """For each folder of clips the list that holds there; says so once if some have none, or some clips are not in it."""
+    """The list of each folder of clips; logs once if clips have no list or are not in it."""
     known: dict[Path, dict[str, list[tuple[int, int]]]] = {}
     read: dict[Path, dict[str, list[tuple[int, int]]]] = {}
     for folder in dict.fromkeys(p.parent for p in paths):

@@ -1,10 +1,14 @@
-"""OpenSTL's `dataset.npz` of TaxiBJ: windows cut already, X_train, Y_train, X_test and Y_test [n, T, 2, H, W] in [-1, 1]."""
+"""OpenSTL's `dataset.npz` of TaxiBJ: windows cut beforehand, X_train, Y_train, X_test and Y_test [n, T, 2, H, W] in [-1, 1].
+
+Forecasts are written as the arrays `data` [T, C, H, W] and `time` [T], with the provenance.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from pdr_cli.data.formats.hdf5 import channel_names
-from pdr_cli.data.series import LazyFrames, Series, make_series, names, precut_times
-from pdr_cli.errors import DataError, VariableError
+from pdr_cli.data.formats.base import Field, Format, ReadOptions, WriteOptions, beginning
+from pdr_cli.data.formats.hdf5 import channel_names, chosen
+from pdr_cli.data.series import LazyFrames, Series, make_series, precut_times
+from pdr_cli.errors import DataError, StorageError
+from pdr_cli.system import damage
 
 STEP = 1800.0  # seconds between frames
 PARTS = ("train", "test")
@@ -23,35 +29,66 @@ BLOCK = 256  # windows decompressed at once
 
 @dataclass(frozen=True)
 class Member:
-    """One array of the file: its shape, its type, and how to get at its numbers."""
+    """One array of the file: its shape, its type, and a function that reads it."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     load: Callable[[], np.ndarray]
 
 
-def is_npz(path: Path) -> bool:
-    """True for a zip file of NumPy arrays."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(n.endswith(".npy") for n in archive.namelist())
+class NPZ(Format):
+    """Zip files of NumPy arrays."""
 
+    name, title = "npz", "NPZ"
+    outputs = (".npz",)
+    takes = frozenset({"variables"})
 
-def read(path: Path, variables: Sequence[str] = ()) -> list[Series]:
-    """Open the file as one Series for each part, its windows end to end, values as (v + 1) / 2 in [0, 1].
+    def matches(self, path: Path) -> bool:
+        """A zip file that holds arrays."""
+        if beginning(path)[:4] != b"PK\x03\x04" or not zipfile.is_zipfile(path):
+            return False
+        with zipfile.ZipFile(path) as archive:
+            return any(n.endswith(".npy") for n in archive.namelist())
 
-    Times are seconds in steps of half an hour, with one step left out between windows: the real times are not in the
-    file. An array that is stored uncompressed is mapped, another is decompressed to float32 when first asked for.
+    def open(self, paths: Sequence[Path], options: ReadOptions) -> list[Series]:
+        """One Series for each part of each file, its windows end to end, values as (v + 1) / 2 in [0, 1].
 
-    Raises:
-        DataError: other arrays than these four, or of other shapes; names those there.
-        VariableError: a channel name that such files do not have.
-    """
-    arrays = members(path)
-    _check(path, arrays)
-    identity = _identity(path)
-    return [_part(path, part, arrays, identity, variables) for part in PARTS]
+        Times are seconds in steps of half an hour, with one step left out between windows: the file does not hold the
+        real times. Arrays that are stored uncompressed are mapped; others are decompressed to float32 at the first read.
+
+        Raises:
+            DataError: other arrays than these four, or of other shapes; lists those of the file.
+            VariableError: a channel name that such files do not have.
+        """
+        return [part for path in paths for part in _parts(path, options.variables)]
+
+    def inside(self, folder: Path, files: Sequence[Path]) -> list[Path]:
+        """Files of this format count only in folders without other data files: many programs write .npz."""
+        return [p for p in files if p.suffix.lower() in self.outputs]
+
+    def write(self, series: Series, path: Path, provenance: Mapping[str, str], options: WriteOptions) -> None:
+        """Write `data`, `time` and the provenance, compressed."""
+        arrays: dict[str, Any] = {"data": series.values, "time": series.time.values.astype(str), **provenance}
+        with path.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+
+    def verify(self, path: Path, series: Series, options: WriteOptions) -> None:
+        """Compare all frames."""
+        with damage.reading(path), np.load(path) as arrays:
+            if not np.array_equal(arrays["data"], series.values, equal_nan=True):
+                raise StorageError("data read back differently from what was written")
+
+    def provenance(self, path: Path) -> Mapping[str, str]:
+        """The arrays that are text of pdr."""
+        with np.load(path) as arrays:
+            return {name: str(arrays[name]) for name in arrays.files if name.startswith("pdr_")}
+
+    @contextlib.contextmanager
+    def stored(self, path: Path) -> Iterator[dict[str, Field]]:
+        """The channels of `data`, by number."""
+        with np.load(path) as arrays:
+            every = arrays["data"].swapaxes(0, 1)
+        yield {f"channel {i}": Field(v.shape, lambda a, b, v=v: v[a:b]) for i, v in enumerate(every)}  # type: ignore[misc]
 
 
 def members(path: Path) -> dict[str, Member]:
@@ -72,21 +109,28 @@ def describe(arrays: dict[str, Member]) -> str:
     return ", ".join(f"{name} {list(m.shape)}" for name, m in arrays.items()) or "none"
 
 
-def _check(path: Path, arrays: dict[str, Member]) -> None:
-    wanted = [f"{side}_{part}" for part in PARTS for side in "XY"]
-    shapes = [arrays[n].shape for n in wanted if n in arrays]
-    good = len(shapes) == 4 and all(len(s) == 5 and s[2:] == shapes[0][2:] and s[0] > 0 for s in shapes)
-    good = good and all(arrays[n].dtype.kind == "f" for n in wanted)
-    good = good and all(arrays[f"X_{p}"].shape[0] == arrays[f"Y_{p}"].shape[0] for p in PARTS)
-    good = good and len({arrays[f"X_{p}"].shape[1] + arrays[f"Y_{p}"].shape[1] for p in PARTS}) == 1
-    if not good:
+def _parts(path: Path, variables: Sequence[str]) -> list[Series]:
+    arrays = members(path)
+    if not _are_windows(arrays):
         raise DataError(
-            f"{path} holds the arrays {describe(arrays)}; wanted are X_train, Y_train, X_test and Y_test of floats "
-            "[windows, steps, channels, rows, columns], as in OpenSTL's dataset.npz of TaxiBJ"
+            f"{path} holds the arrays {describe(arrays)}",
+            "X_train, Y_train, X_test and Y_test of floats [windows, steps, channels, rows, columns], as in OpenSTL's "
+            "dataset.npz of TaxiBJ",
         )
+    identity = _identity(path)
+    return [chosen(_part(path, part, arrays, identity), variables, path) for part in PARTS]
 
 
-def _part(path: Path, part: str, arrays: dict[str, Member], identity: str, variables: Sequence[str]) -> Series:
+def _are_windows(arrays: dict[str, Member]) -> bool:
+    expected = [f"{side}_{part}" for part in PARTS for side in "XY"]
+    shapes = [arrays[n].shape for n in expected if n in arrays]
+    good = len(shapes) == 4 and all(len(s) == 5 and s[2:] == shapes[0][2:] and s[0] > 0 for s in shapes)
+    good = good and all(arrays[n].dtype.kind == "f" for n in expected)
+    good = good and all(arrays[f"X_{p}"].shape[0] == arrays[f"Y_{p}"].shape[0] for p in PARTS)
+    return good and len({arrays[f"X_{p}"].shape[1] + arrays[f"Y_{p}"].shape[1] for p in PARTS}) == 1
+
+
+def _part(path: Path, part: str, arrays: dict[str, Member], identity: str) -> Series:
     before, after = arrays[f"X_{part}"], arrays[f"Y_{part}"]
     count, (channels, height, width) = before.shape[0], before.shape[2:]
     length = before.shape[1] + after.shape[1]
@@ -97,7 +141,7 @@ def _part(path: Path, part: str, arrays: dict[str, Member], identity: str, varia
         flat = whole.reshape(-1, channels, height, width)[start - first * length : stop - first * length]
         return (flat + 1) / 2
 
-    series = make_series(
+    return make_series(
         LazyFrames((count * length, channels, height, width), np.float32, frames),
         precut_times(count, length, STEP),
         {name: {"units": "1", "long_name": f"{name}, scaled to 0 to 1"} for name in channel_names(channels)},
@@ -105,14 +149,10 @@ def _part(path: Path, part: str, arrays: dict[str, Member], identity: str, varia
         kind="traffic",
         files=[path],
     ).assign_attrs(part=part, identity=f"{identity}:{part}", window=length, value_range=(0.0, 1.0))
-    unknown = [v for v in variables if v not in names(series)]
-    if unknown:
-        raise VariableError(f"{path} has no channel {unknown[0]!r}; it has {', '.join(names(series))}")
-    return series.sel(channel=list(variables)) if variables else series
 
 
 def _identity(path: Path) -> str:
-    """A hash of the arrays' names, sizes and checksums, all of which stand in the zip file's directory."""
+    """A hash of the arrays' names, sizes and checksums, which the directory of the zip file lists."""
     with zipfile.ZipFile(path) as archive:
         entries = sorted((i.filename, i.file_size, i.CRC) for i in archive.infolist())
     return hashlib.sha256(repr(entries).encode()).hexdigest()
@@ -142,7 +182,7 @@ def _mapped(path: Path, info: zipfile.ZipInfo, head: int, shape: tuple[int, ...]
 
 
 def _decompressed(path: Path, name: str, shape: tuple[int, ...], fortran: bool) -> np.ndarray:
-    """The array as float32, converted piece by piece, so that no float64 copy is ever whole."""
+    """The array as float32, converted in pieces, so that no whole copy in float64 is made."""
     with zipfile.ZipFile(path) as archive, archive.open(name) as stream:
         _, _, dtype = _header(stream)
         if fortran:

@@ -1,7 +1,7 @@
 """Motion between frames: an optical flow that needs no weights, warping by a flow, and extrapolation of the motion.
 
-A flow from a to b, [n, 2, H, W], says where each cell of a is found in b: u cells to the right and v cells down, so
-that b(x + u, y + v) = a(x, y). Warping b by it gives a.
+A flow from a to b, [n, 2, H, W], is the displacement of each cell of a: u cells to the right and v cells down, so that
+b(x + u, y + v) = a(x, y). Warping b by it gives a.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ RADIUS, WARPS = 7, 5  # Lucas-Kanade's window is 15 cells wide; five warps reach
 def classical(a: Tensor, b: Tensor) -> Tensor:
     """Iterative Lucas-Kanade flow (Le Besnerais & Champagnat, 2005) of frames in any units.
 
-    [n, C, H, W] twice → [n, 2, H, W]. All channels move together, as their leading pattern does. Where nothing is to
-    be seen, as in a constant frame, nothing moves. A NaN counts as the mean of its frame.
+    [n, C, H, W] twice → [n, 2, H, W]. All channels move together, as their leading pattern does. Cells without texture,
+    as in a constant frame, do not move. A NaN counts as the mean of its frame.
     """
     pairs = torch.stack([a, b], dim=1).detach().cpu().double().numpy()
     flows = [lucas_kanade(*leading_pattern(pair)) for pair in pairs]
@@ -48,7 +48,7 @@ def standardised(frames: np.ndarray) -> np.ndarray:
     filled = np.where(valid, frames, means)
     anomaly = filled - filled.mean()
     spread = anomaly.std()
-    # What rounding leaves of a constant is no texture.
+    # Rounding errors of a constant are not texture.
     return anomaly / spread if spread > 1e-7 * np.abs(filled).max() else np.zeros_like(anomaly)
 
 
@@ -84,10 +84,10 @@ def positions(flow: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def consistent(forward: Tensor, backward: Tensor) -> Tensor:
-    """Where both frames show the same thing: [n, H, W], on the cells that `backward` starts from.
+    """Cells of b without occlusion: [n, H, W].
 
-    There, following the backward flow and then the forward flow leads back, within 1 % of the squared flows plus
-    half a squared cell, and does not leave the frame (Sundaram, Brox & Keutzer, 2010).
+    From such a cell the backward flow and then the forward flow lead back to it, within 1 % of the squared flows plus
+    half a squared cell, and do not leave the frame (Sundaram, Brox & Keutzer, 2010).
 
     Args:
         forward: flow from a to b, [n, 2, H, W].
@@ -95,21 +95,20 @@ def consistent(forward: Tensor, backward: Tensor) -> Tensor:
     """
     H, W = backward.shape[-2:]
     x, y = positions(backward)
-    there_x, there_y = x + backward[:, 0], y + backward[:, 1]
+    origin_x, origin_y = x + backward[:, 0], y + backward[:, 1]
     returning = warp(forward, backward)
     gap = (backward + returning).square().sum(dim=1)
     allowed = 0.01 * (backward.square() + returning.square()).sum(dim=1) + 0.5
-    inside = (there_x >= 0) & (there_x <= W - 1) & (there_y >= 0) & (there_y <= H - 1)
+    inside = (origin_x >= 0) & (origin_x <= W - 1) & (origin_y >= 0) & (origin_y <= H - 1)
     return (gap <= allowed) & inside
 
 
 def extrapolate(observed: np.ndarray, steps: int) -> np.ndarray:
-    """The last frame carried on by the motion that led to it: [B, T, C, H, W] → [B, τ, C, H, W].
+    """The last frame advected by the motion of the last two: [B, T, C, H, W] → [B, τ, C, H, W].
 
-    Semi-Lagrangian advection (Germann & Zawadzki, 2002): each cell is traced back along the flow, which stays as it
-    is, and takes the last frame's value there, read once. The flow is that of the last two frames: on weather and
-    video a mean over more of them was mostly worse. One observed frame, or constant ones, give persistence; so does a
-    cell that is NaN or whose origin is.
+    Semi-Lagrangian advection (Germann & Zawadzki, 2002): each cell is traced back along the constant flow, and takes the
+    value of the last frame at its origin, interpolated once. On weather and video, a mean flow of more frames was mostly
+    worse. One observed frame, or constant ones, give persistence; so does a cell that is NaN or whose origin is.
     """
     last = torch.from_numpy(observed[:, -1])
     frames = last.double()

@@ -1,4 +1,4 @@
-"""LPIPS: how different two pictures look to a network (Zhang et al., CVPR 2018), version 0.1 on AlexNet."""
+"""LPIPS: perceptual distance of two pictures (Zhang et al., CVPR 2018), version 0.1 on AlexNet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PIECE = 16  # frames taken at once, so that memory does not grow with the batch
 
 
 class LPIPS(nn.Module):
-    """AlexNet's features, and the weight of each of their channels for the eye.
+    """AlexNet's features, and a learned weight of each of their channels.
 
     The weights are named as their authors name them: `features.{0,3,6,8,10}.{weight,bias}`, as in torchvision's
     AlexNet, and `lin{0..4}.model.1.weight`, as in the lpips package.
@@ -95,6 +95,10 @@ def check(frames: Tensor) -> None:
     """Raise what `LPIPS.distance` raises for frames [n, C, H, W] that it is not defined for."""
     _, C, H, W = frames.shape
     if C not in (1, 3):
-        raise UsageError(f"LPIPS is defined for grey (1 channel) or RGB (3 channels) frames, not for {C} channels")
+        raise UsageError(
+            f"--metrics lpips: frames have {C} channels", "1 (grey) or 3 (red, green, blue)", "leave out lpips"
+        )
     if min(H, W) < SMALLEST:
-        raise GridError(f"LPIPS needs frames of {SMALLEST} x {SMALLEST} pixels at least, these are {H} x {W}")
+        raise GridError(
+            f"--metrics lpips: frames are {H} x {W}", f"{SMALLEST} x {SMALLEST} pixels or more", "leave out lpips"
+        )

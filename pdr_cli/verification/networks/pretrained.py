@@ -1,47 +1,57 @@
-"""Pretrained weights of the networks that judge forecasts; the files are the user's."""
+"""Pretrained weights of the networks in scores and analyses; the user provides the files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from pdr_cli.errors import CheckpointError, InputNotFoundError
 
 
 def load(network: nn.Module, path: Path, what: str) -> None:
-    """Fill a network with the weights of a safetensors file and make it ready to judge.
+    """Load the weights of a safetensors file into a network, in evaluation mode and without gradients.
 
     Args:
         network: its state dict has exactly the names and shapes that the file must have.
         path: the file.
-        what: the network's name in messages.
+        what: name of the network, for messages.
 
     Raises:
         InputNotFoundError: no such file.
-        CheckpointError: no safetensors file, or a weight that is missing, of another shape, not finite, or unknown.
+        CheckpointError: not a safetensors file, or a weight that is missing, of another shape, not finite, or unknown.
     """
+    weights, wanted = _read(path, what), network.state_dict()
+    for name, values in wanted.items():
+        _check(weights, name, values.shape, path, what)
+    for name in weights:
+        if name not in wanted:
+            raise CheckpointError(
+                f"{path} has {name}", f"only the weights of {what}", "check that it is the right file"
+            )
+    network.load_state_dict(weights)
+    network.eval().requires_grad_(False)
+
+
+def _read(path: Path, what: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise InputNotFoundError(f"{path} is not there; give the weights of {what} as a safetensors file")
+        raise InputNotFoundError(f"{path}: no such file", f"the weights of {what} as a safetensors file")
     try:
-        given = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no safetensors file, or is truncated: {error}") from error
-    wanted = network.state_dict()
-    for name, values in wanted.items():
-        if name not in given:
-            raise CheckpointError(f"{path} has no {name}, which {what} needs; it has {', '.join(sorted(given)[:3])}, …")
-        if given[name].shape != values.shape:
-            raise CheckpointError(
-                f"{path}: {name} is {list(given[name].shape)}, but {what} has {list(values.shape)} there"
-            )
-        if not given[name].isfinite().all():
-            raise CheckpointError(f"{path}: {name} holds NaN or infinity; the file is damaged")
-    for name in given:
-        if name not in wanted:
-            raise CheckpointError(f"{path} has {name}, which {what} does not know; is it another network's file?")
-    network.load_state_dict(given)
-    network.eval().requires_grad_(False)
+        raise CheckpointError(f"{path} is not a safetensors file, or is truncated: {error}") from error
+
+
+def _check(weights: Mapping[str, Tensor], name: str, shape: Sequence[int], path: Path, what: str) -> None:
+    """Refuse a weight that is missing, of another shape or not finite."""
+    if name not in weights:
+        held = ", ".join(sorted(weights)[:3])
+        raise CheckpointError(f"{path} lacks {name}; it has {held}, …", f"the weights of {what}")
+    if weights[name].shape != shape:
+        raise CheckpointError(f"{path}: {name} is {list(weights[name].shape)}", f"{list(shape)}, as {what} has it")
+    if not weights[name].isfinite().all():
+        raise CheckpointError(f"{path}: {name} holds NaN or infinity", way_out="the file is damaged: fetch it again")

@@ -45,8 +45,8 @@ class RAFT(nn.Module):
         """Flow from a to b in cells: [n, C, H, W] twice, in [0, 1] → [n, 2, H, W].
 
         Three channels are red, green, blue; of any other number the mean is taken as grey. Frames are enlarged to
-        sides of 128 or more, divisible by 8, and the flow is scaled back. Features are 8 cells apart: the motion of what
-        is narrower, such as an arm in a frame of 128 x 128, is hardly seen.
+        sides of 128 or more, divisible by 8, and the flow is scaled back. Features are 8 cells apart: the motion of
+        narrower things, such as an arm in a frame of 128 x 128, is hardly resolved.
         """
         H, W = a.shape[-2:]
         height, width = working_size(H, W)
@@ -167,7 +167,7 @@ class Update(nn.Module):
 
 
 class MotionEncoder(nn.Module):
-    """What the present flow and the correlations around it say: [n, 82, h, w], the flow itself at the end."""
+    """Features of the present flow and of the correlations around it: [n, 82, h, w], the flow itself at the end."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ def forecast(calendar: str = "standard", variables: dict | None = None, grid: st
 
 def hindcast(path: Path, one: Series, inits: np.ndarray, time_layout: str = "cf") -> Path:
     """A file with the same forecast from every init."""
-    layout = cf.many(one, inits, ABOUT, time_layout)
+    layout = cf.hindcast_layout(one, inits, ABOUT, time_layout)
     store = formats.field_store(path)
     store.create(path, layout, 4)
     with store.writing(path, layout) as put:
@@ -128,7 +128,7 @@ def test_weatherbench_names_are_read_by_xarray_as_dates_and_timedeltas(tmp_path:
 def test_leads_of_half_hours_are_whole_minutes() -> None:
     one = forecast()
     one = one.assign_coords(time=times(1)[0] + np.array([30, 60, 90], "timedelta64[m]"))
-    lead = next(c for c in cf.many(one, times(2), {}, "wb2").coordinates if c.name == "prediction_timedelta")
+    lead = next(c for c in cf.hindcast_layout(one, times(2), {}, "wb2").coordinates if c.name == "prediction_timedelta")
     assert (lead.values.tolist(), lead.attrs["units"]) == ([30, 60, 90], "minutes")
 
 
@@ -163,7 +163,7 @@ def test_compression_is_zlib_with_shuffle_or_else_a_checksum(tmp_path: Path, com
 
 def test_variables_and_attributes_stand_in_the_order_of_the_layout(tmp_path: Path) -> None:
     formats.write(forecast(), tmp_path / "f.nc", ABOUT)
-    layout = cf.single(forecast(), ABOUT)
+    layout = cf.forecast_layout(forecast(), ABOUT)
     with netCDF4.Dataset(tmp_path / "f.nc") as back:
         assert list(back.variables) == [*(c.name for c in layout.coordinates), *layout.fields]
         assert back.ncattrs() == list(layout.attrs)
@@ -209,7 +209,9 @@ def test_the_inputs_own_bounds_and_scalars_come_back_bit_for_bit(tmp_path: Path)
         given = data.load().assign(edges=(("lat", "nv"), cells)).assign_coords(height=height)
         given.lat.attrs["bounds"] = "edges"
         given.to_netcdf(tmp_path / "given.nc")
-    formats.write(formats.open_series([tmp_path / "given.nc"], variables=["t2m"])[0], tmp_path / "out.nc", ABOUT)
+    formats.write(
+        formats.open_series([tmp_path / "given.nc"], formats.ReadOptions(["t2m"]))[0], tmp_path / "out.nc", ABOUT
+    )
     with xr.open_dataset(tmp_path / "given.nc") as given, xr.open_dataset(tmp_path / "out.nc") as back:
         assert (back.lat.attrs["bounds"], back.edges.values.tobytes()) == ("edges", given.edges.values.tobytes())
         assert back.height.values.tobytes() == given.height.values.tobytes()
@@ -232,3 +234,34 @@ def test_the_method_of_an_average_is_kept_and_one_of_absent_axes_is_not(tmp_path
     with xr.open_dataset(tmp_path / "f.nc") as back:
         kept = {name: back[name].attrs.get("cell_methods") for name in ways}
     assert kept == {"a": ways["a"], "b": None, "c": ways["c"]}
+
+
+def with_sides(y: tuple[str, dict], x: tuple[str, dict]) -> Series:
+    """The forecast on a grid whose coordinates have these names and attributes."""
+    one = forecast().rename(lat=y[0], lon=x[0])
+    one[y[0]].attrs, one[x[0]].attrs = y[1], x[1]
+    return one
+
+
+def test_latitudes_are_known_by_their_units_whatever_they_are_called(tmp_path: Path) -> None:
+    one = with_sides(("rows", {"units": "degrees_north"}), ("columns", {"units": "degree_E"}))
+    formats.write(one, tmp_path / "f.nc", ABOUT)
+    with xr.open_dataset(tmp_path / "f.nc") as back:
+        assert (back.rows.attrs["standard_name"], back["columns"].attrs["standard_name"]) == ("latitude", "longitude")
+        assert back.rows_bnds.shape == (7, 2)
+    with xr.open_dataset(hindcast(tmp_path / "h.nc", one, times(2), "wb2")) as back:
+        assert back.t2m.dims[2:] == ("latitude", "longitude")
+
+
+def test_rotated_latitudes_are_not_latitudes(tmp_path: Path) -> None:
+    sides = [
+        (n, {"standard_name": f"grid_{long}", "units": "degrees"})
+        for n, long in (("lat", "latitude"), ("lon", "longitude"))
+    ]
+    one = with_sides(*sides)
+    formats.write(one, tmp_path / "f.nc", ABOUT)
+    with xr.open_dataset(tmp_path / "f.nc") as back:
+        assert back.lat.attrs == {"axis": "Y", **sides[0][1]}
+        assert "lat_bnds" not in back.variables
+    with xr.open_dataset(hindcast(tmp_path / "h.nc", one, times(2), "wb2")) as back:
+        assert back.t2m.dims[2:] == ("lat", "lon")

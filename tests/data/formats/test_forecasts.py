@@ -279,7 +279,6 @@ def test_every_layout_gives_its_frames_by_init_and_valid_time(
     layout: Callable[[Path], list[Path]], tmp_path: Path
 ) -> None:
     paths = layout(tmp_path)
-    assert all(forecasts.is_forecast(p) for p in paths)
     found = forecasts.read(paths[::-1], ["t2m"])
     assert np.array_equal(found.inits, INITS)
     assert np.array_equal(found.leads, LEADS)
@@ -331,12 +330,12 @@ def test_what_predict_writes_is_read_back(weather: Path, forecast_of_pdr: list[P
     truth = formats.open_series([weather])[0]
     frames = found.frames(found.inits[0], found.inits[0] + LEADS * HOUR)
     assert np.array_equal(found.fit(truth).apply(frames), frames)
-    assert not forecasts.is_forecast(weather)
+    with pytest.raises(TimeError, match="has no init time"):
+        forecasts.read([weather], ["t2m"])
 
 
 def test_a_clips_forecast_is_read_back(clip: Path, video_run: Path) -> None:
     assert pdr("predict", clip, "-m", video_run, "-o", "f.nc").code == 0
-    assert forecasts.is_forecast(Path("f.nc"))
     found = forecasts.read([Path("f.nc")], ["gray"])
     with xr.open_dataset("f.nc", decode_times=False) as written:
         assert found.inits.tolist() == [float(written.forecast_reference_time)]
@@ -371,17 +370,24 @@ def truth_on(lat: np.ndarray, units: str = "K") -> Any:
 
 
 @pytest.mark.parametrize(
-    ("mine", "theirs"), [("K", "kelvin"), ("m s**-1", "m s-1"), ("m/s", "m s-1"), ("kg m^-2", "kg m-2"), ("", "K")]
-)
+    ("mine", "theirs"),
+    [
+        ("K", "kelvin"), ("m s**-1", "m s-1"), ("m/s", "m s-1"), ("kg m^-2", "kg m-2"), ("", "K"), ("mbar", "hPa"),
+        ("degC", "degrees_Celsius"), ("m s-1", "meters per second"), ("kg m-2 s-1", "mm s-1"), ("furlong", "furlong"),
+    ],
+)  # fmt: skip
 def test_spellings_of_a_unit_are_one_unit(mine: str, theirs: str) -> None:
     found = forecasts.read([one_file(attrs={"units": mine})], ["t2m"])
     assert not found.fit(truth_on(LAT, theirs)).flip_y
 
 
-def test_other_units_are_refused_with_both_names() -> None:
-    found = forecasts.read([one_file(attrs={"units": "degC"})], ["t2m"])
-    with pytest.raises(VariableError, match="t2m is in degC, but the data to compare with are in K"):
-        found.fit(truth_on(LAT))
+@pytest.mark.parametrize(
+    ("mine", "theirs"), [("degC", "K"), ("Pa", "hPa"), ("mm h-1", "mm s-1"), ("K", "hPa"), ("furlong", "m")]
+)
+def test_other_units_are_refused_with_both_names(mine: str, theirs: str) -> None:
+    found = forecasts.read([one_file(attrs={"units": mine})], ["t2m"])
+    with pytest.raises(VariableError, match=f"t2m is in {mine}, but the data to compare with are in {theirs}"):
+        found.fit(truth_on(LAT, theirs))
 
 
 def test_files_of_different_units_are_not_joined() -> None:
@@ -437,6 +443,16 @@ def test_an_ensemble_needs_a_choice() -> None:
         forecasts.read([Path("e.nc")], ["t2m"])
 
 
+def test_points_are_a_grid_by_names_alone(tmp_path: Path) -> None:
+    path = anemoi(tmp_path)[0]
+    with netCDF4.Dataset(path, "a") as data:
+        for long, short in (("latitude", "lat"), ("longitude", "lon")):
+            data[long].delncattr("units")
+            data.renameVariable(long, short)
+    found = forecasts.read([path], ["t2m"])
+    assert (found.y.tolist(), found.x.tolist()) == (LAT.tolist(), LON.tolist())
+
+
 def test_scattered_points_are_no_grid(tmp_path: Path) -> None:
     path = anemoi(tmp_path)[0]
     with netCDF4.Dataset(path, "a") as data:
@@ -466,10 +482,10 @@ def undated(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "kind", "says"),
     [
-        (lambda p: weather_file(p, 8), TimeError, "has no init time: .*it has time \\(time\\)"),
+        (lambda p: weather_file(p, 8), TimeError, "has no init time; its times are time \\(time\\)"),
         (analysis, TimeError, "none of its frames is valid after its init time"),
         (counted, TimeError, "has no init time"),
-        (undated, TimeError, "its init time forecast_reference_time is no date"),
+        (undated, TimeError, "its init time forecast_reference_time is not a date"),
         (
             lambda p: video_file(p.with_suffix(".mp4"), 5).rename(p),
             DataError,
@@ -484,10 +500,5 @@ def test_what_is_no_forecast_is_refused_with_the_reason(
 ) -> None:
     path = Path("f.nc")
     make(path)
-    assert not forecasts.is_forecast(path)
     with pytest.raises(kind, match=says):
         forecasts.read([path], ["t2m"])
-
-
-def test_what_is_not_there_is_no_forecast() -> None:
-    assert not forecasts.is_forecast(Path("nowhere.nc"))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pdr_cli.data import formats, times
-from pdr_cli.data.formats import frames
+from pdr_cli.data.formats import ReadOptions, frames
 from pdr_cli.data.seen import identities
 from pdr_cli.data.series import names, read_frames, size
 from pdr_cli.errors import DataError, GridError
@@ -31,14 +31,18 @@ def test_gray_is_the_red_of_kth_and_the_luminance_of_others(tmp_path: Path) -> N
     assert read_frames(frames.read(tmp_path / "person01_boxing_d1_uncomp"), 0, 1).max() == 200
     # ITU-R 601: 0.299 of red, 59.8.
     assert read_frames(frames.read(tmp_path / "own"), 0, 1).max() == 60
-    assert read_frames(frames.read(tmp_path / "own", color="rgb"), 0, 1)[0, :, 0, 0].tolist() == [200, 0, 0]
+    assert read_frames(frames.read(tmp_path / "own", ReadOptions(color="rgb")), 0, 1)[0, :, 0, 0].tolist() == [
+        200,
+        0,
+        0,
+    ]
 
 
 def test_resizing_samples_bilinearly_at_pixel_centres(tmp_path: Path) -> None:
     columns = np.tile(np.arange(0, 160, 10, dtype=np.uint8), (16, 1))
     for number in (1, 2):
         picture(tmp_path / "clip" / f"{number}.png", columns)
-    series = frames.read(tmp_path / "clip", size=(8, 12))
+    series = frames.read(tmp_path / "clip", ReadOptions(size=(8, 12)))
     # Column j of 12 lies at (j + 0.5) * 16 / 12 - 0.5 of 16, where the ramp is ten times that: 1.67, 15, 28.3, ...
     expected = 10 * ((np.arange(12) + 0.5) * 16 / 12 - 0.5)
     assert np.allclose(read_frames(series, 0, 1)[0, 0], expected, atol=1e-3)

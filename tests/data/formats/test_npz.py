@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pdr_cli.data import formats, seen, splits, statistics, times, windows
-from pdr_cli.data.formats import npz
+from pdr_cli.data.formats import ReadOptions, npz
+from pdr_cli.data.formats.npz import NPZ
 from pdr_cli.data.rules import Rules
 from pdr_cli.data.series import names, read_frames
 from pdr_cli.data.windows import FrameCache
@@ -37,7 +38,7 @@ def test_an_uncompressed_array_is_mapped_not_held(tmp_path: Path) -> None:
 
 
 def test_the_window_cutter_finds_the_windows_that_were_cut_and_no_others(tmp_path: Path) -> None:
-    train, _ = npz.read(taxibj_npz(tmp_path / "dataset.npz", 30))
+    train, _ = NPZ().open([taxibj_npz(tmp_path / "dataset.npz", 30)], ReadOptions())
     step = times.find_step(train.time.values)
     assert str(step) == "30 min"
     known = statistics.measure([(train, 0, 240)], 100, 0).climatology
@@ -47,7 +48,7 @@ def test_the_window_cutter_finds_the_windows_that_were_cut_and_no_others(tmp_pat
 
 
 def test_windows_that_may_overlap_validation_are_left_out_of_training(tmp_path: Path) -> None:
-    series = npz.read(taxibj_npz(tmp_path / "dataset.npz", 30, 3))
+    series = NPZ().open([taxibj_npz(tmp_path / "dataset.npz", 30, 3)], ReadOptions())
     parts = splits.split(series, Rules(0.4, 0.15, 4, 4))
     # 60 % of 30 windows are 18, or 144 frames; windows of 8 frames may overlap 7 neighbours, 8 are left out: 208.
     assert (parts.train, parts.val, parts.test) == ([(0, 0, 144)], [(0, 208, 240)], [(1, 0, 24)])
@@ -62,7 +63,7 @@ def test_windows_that_may_overlap_validation_are_left_out_of_training(tmp_path: 
 
 def test_other_arrays_are_named_with_their_shapes(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", data=np.zeros((3, 2, 8, 8)), time=np.zeros(3))
-    with pytest.raises(DataError, match=r"data \[3, 2, 8, 8\], time \[3\]; wanted are X_train"):
+    with pytest.raises(DataError, match=r"data \[3, 2, 8, 8\], time \[3\]; expected X_train"):
         formats.open_series([tmp_path / "a.npz"])
     arrays = {f"{side}_{part}": np.zeros((3, 4, 2, 8, 8)) for side in "XY" for part in ("train", "test")}
     np.savez(tmp_path / "b.npz", **arrays | {"Y_test": np.zeros((2, 4, 2, 8, 8))})
@@ -72,6 +73,6 @@ def test_other_arrays_are_named_with_their_shapes(tmp_path: Path) -> None:
 
 def test_one_channel_may_be_chosen(tmp_path: Path) -> None:
     path = taxibj_npz(tmp_path / "dataset.npz")
-    assert names(npz.read(path, ["outflow"])[0]) == ["outflow"]
+    assert names(NPZ().open([path], ReadOptions(["outflow"]))[0]) == ["outflow"]
     with pytest.raises(VariableError, match="it has inflow, outflow"):
-        npz.read(path, ["speed"])
+        NPZ().open([path], ReadOptions(["speed"]))

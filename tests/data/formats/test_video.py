@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pdr_cli.data import formats
-from pdr_cli.data.formats import stored, video
+from pdr_cli.data.formats import ReadOptions, stored, video
 from pdr_cli.data.series import make_series, read_frames
 from pdr_cli.errors import DataError, UsageError
 from tests.builders import video_file, weather_file
@@ -30,7 +30,7 @@ def test_a_late_window_equals_the_same_frames_read_from_the_start(tmp_path: Path
 def test_frames_are_resized_only_when_asked(tmp_path: Path) -> None:
     path = video_file(tmp_path / "a.mp4", 4, size=(24, 32))
     assert video.read(path).shape == (4, 1, 24, 32)
-    assert video.read(path, (16, 16), "rgb").shape == (4, 3, 16, 16)
+    assert video.read(path, ReadOptions(size=(16, 16), color="rgb")).shape == (4, 3, 16, 16)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (31, 47)])

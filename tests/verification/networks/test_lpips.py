@@ -103,30 +103,33 @@ def test_many_frames_at_once_are_as_one_by_one(trained: LPIPS) -> None:
 def test_31_pixels_are_the_least() -> None:
     network, frames = LPIPS(), torch.rand(1, 1, 31, 31)
     assert network.distance(frames, frames).shape == (1,)
-    with pytest.raises(GridError, match="31 x 31 pixels at least, these are 64 x 30"):
+    with pytest.raises(GridError, match="frames are 64 x 30; expected 31 x 31 pixels or more"):
         network.distance(torch.rand(1, 3, 64, 30), torch.rand(1, 3, 64, 30))
 
 
 def test_two_channels_have_no_lpips() -> None:
-    with pytest.raises(UsageError, match="not for 2 channels"):
+    with pytest.raises(UsageError, match="frames have 2 channels"):
         LPIPS().distance(torch.rand(1, 2, 64, 64), torch.rand(1, 2, 64, 64))
 
 
 def test_a_wrong_file_is_named_with_its_first_fault(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    with pytest.raises(InputNotFoundError, match=r"weights\.safetensors is not there"):
+    with pytest.raises(InputNotFoundError, match=r"weights\.safetensors: no such file"):
         LPIPS.load(path)
     path.write_bytes(b"no weights")
-    with pytest.raises(CheckpointError, match="no safetensors file"):
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
         LPIPS.load(path)
     good = {k: v.contiguous() for k, v in LPIPS().state_dict().items()}
     damaged = good["features.3.bias"].clone()
     damaged[5] = torch.nan
     faults = {
-        r"has no lin2\.model\.1\.weight": {k: v for k, v in good.items() if k != "lin2.model.1.weight"},
-        r"features\.0\.bias is \[3\], but LPIPS on AlexNet has \[64\]": {**good, "features.0.bias": torch.ones(3)},
+        r"lacks lin2\.model\.1\.weight": {k: v for k, v in good.items() if k != "lin2.model.1.weight"},
+        r"features\.0\.bias is \[3\]; expected \[64\], as LPIPS on AlexNet has it": {
+            **good,
+            "features.0.bias": torch.ones(3),
+        },
         r"features\.3\.bias holds NaN": {**good, "features.3.bias": damaged},
-        r"has classifier\.1\.bias, which": {**good, "classifier.1.bias": torch.ones(3)},
+        r"has classifier\.1\.bias; expected only the weights": {**good, "classifier.1.bias": torch.ones(3)},
     }
     for message, tensors in faults.items():
         save_file(tensors, path)

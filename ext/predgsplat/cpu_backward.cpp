@@ -1,0 +1,358 @@
+// The gradients on a CPU, gathered: each Gaussian sums the gradient of the image at its own lattice points or pixels,
+// strip by strip; the sums (Moments) of LANES Gaussians become the gradients of their parameters together.
+#include "cpu_draw.h"
+
+#include <memory>
+#include <optional>
+
+namespace predgsplat::cpu {
+namespace {
+
+// The gradient of one frame's image. origin: pixel (0, 0) of the first channel.
+struct GradientImage {
+  const float* origin;
+  int64_t stride, plane;
+};
+
+// Gradient images with a border of zeros: a row above and below, a column before, and a vector and a column behind.
+class Bordered {
+ public:
+  Bordered(const Geometry& geometry, int64_t images)
+      : height_(geometry.height),
+        width_(geometry.width),
+        stride_(geometry.width + LANES + 2),
+        plane_((geometry.height + 2) * stride_),
+        pixels_(new float[images * plane_]) {}
+
+  // Copies the rows [top, bottom) of one image, and clears the border beside them.
+  void copy(const float* from, int64_t image, int64_t top, int64_t bottom) {
+    float* row = pixels_.get() + image * plane_ + (top + 1) * stride_;
+    if (top == 0) std::fill_n(row - stride_, stride_, 0.0f);
+    for (int64_t i = top; i < bottom; ++i, row += stride_) {
+      row[0] = 0.0f;
+      std::copy_n(from + image * height_ * width_ + i * width_, width_, row + 1);
+      std::fill_n(row + 1 + width_, LANES + 1, 0.0f);
+    }
+    if (bottom == height_) std::fill_n(row, stride_, 0.0f);
+  }
+
+  GradientImage from(int64_t image) const { return {pixels_.get() + image * plane_ + stride_ + 1, stride_, plane_}; }
+
+ private:
+  int64_t height_, width_, stride_, plane_;
+  std::unique_ptr<float[]> pixels_;
+};
+
+// The values of a strip at its lattice points or pixels, without the factors of its rows: first row `start`, then row
+// by row down and up from it.
+template <bool STEEP, bool ANALYTIC>
+class LatticeValues {
+ public:
+  PREDGSPLAT_INLINE LatticeValues(const Strip<STEEP, ANALYTIC>& strip, int start, std::nullptr_t) : strip_(strip) {
+    value_down_ = value_up_ = directly(start);
+    if constexpr (!STEEP) ratio_down_ = strip.ratio_down(), ratio_up_ = strip.ratio_up();
+  }
+
+  PREDGSPLAT_INLINE LatticeValues(const Strip<STEEP, ANALYTIC>& strip, int, const SmallLattice* small)
+      : strip_(strip), ratio_down_(small->ratio_down), ratio_up_(small->ratio_up) {
+    value_down_ = value_up_ = strip.unmoved(small->along_x(strip.u));
+  }
+
+  PREDGSPLAT_INLINE Lanes first() const { return value_down_; }
+
+  PREDGSPLAT_INLINE Lanes down(int v) {
+    if constexpr (STEEP) return directly(v);
+    return value_down_ *= ratio_down_;
+  }
+
+  PREDGSPLAT_INLINE Lanes up(int v) {
+    if constexpr (STEEP) return directly(v);
+    return value_up_ *= ratio_up_;
+  }
+
+ private:
+  PREDGSPLAT_INLINE Lanes directly(int row) const {
+    return strip_.unmoved(static_cast<float>(row) - strip_.offset());
+  }
+
+  const Strip<STEEP, ANALYTIC>& strip_;
+  Lanes value_down_, value_up_, ratio_down_{}, ratio_up_{};
+};
+
+// Sums over the rows of each column of a strip: the weighted gradient times 1, v - start and (v - start)², and its
+// derivatives by the shift.
+struct ColumnSums {
+  Lanes s0{}, sv{}, svv{}, sx{}, sy{};
+
+  PREDGSPLAT_INLINE void add(int rows_from_start, Lanes weight, Lanes gradient) {
+    const float distance = static_cast<float>(rows_from_start);
+    const Lanes product = weight * gradient;
+    s0 += product;
+    sv += distance * product;
+    svv += (distance * distance) * product;
+  }
+};
+
+// at: the gradient in the first column of the strip, in row 0: that of the whole pixel of the centre.
+template <class Values>
+PREDGSPLAT_INLINE void gather_pixel_rows(Values& values, const float* factor, const float* at, int64_t stride,
+                                         const Span& span, ColumnSums& sums) {
+  const auto add = [&](int v, Lanes value) PREDGSPLAT_LAMBDA {
+    sums.add(v - span.start, factor[v] * value, load(at + v * stride));
+  };
+  add(span.start, values.first());
+  for (int v = span.start + 1; v <= span.bottom; ++v) add(v, values.down(v));
+  for (int v = span.start - 1; v >= span.top; --v) add(v, values.up(v));
+}
+
+// A row of the gradient, interpolated at the lattice points along x, and its derivative by the fraction.
+struct MovedRow {
+  Lanes moved, slope;
+
+  PREDGSPLAT_INLINE MovedRow(const float* at, float fraction_x) {
+    const Lanes left = load(at);
+    slope = load(at + 1) - left;
+    moved = left + fraction_x * slope;
+  }
+};
+
+// Like gather_pixel_rows, but at lattice points, which lie between pixels: the gradient is interpolated.
+template <class Values>
+PREDGSPLAT_INLINE void gather_lattice_rows(Values& values, const Shape& g, const float* factor, const float* at,
+                                           int64_t stride, const Span& span, ColumnSums& sums) {
+  const auto row = [&](int v) PREDGSPLAT_LAMBDA { return MovedRow(at + v * stride, g.fraction_x); };
+  const auto add = [&](int v, Lanes value, const MovedRow& own, const MovedRow& next) PREDGSPLAT_LAMBDA {
+    const Lanes weight = factor[v] * value, down = next.moved - own.moved;
+    sums.add(v - span.start, weight, own.moved + g.fraction_y * down);
+    sums.sx += weight * (own.slope + g.fraction_y * (next.slope - own.slope));
+    sums.sy += weight * down;
+  };
+  MovedRow above = row(span.start), below = row(span.start + 1);
+  add(span.start, values.first(), above, below);
+  const auto step_down = [&](int v) PREDGSPLAT_LAMBDA {
+    const Lanes value = values.down(v);
+    const MovedRow next = row(v + 1);
+    add(v, value, below, next);
+    below = next;
+  };
+  const auto step_up = [&](int v) PREDGSPLAT_LAMBDA {
+    const Lanes value = values.up(v);
+    const MovedRow own = row(v);
+    add(v, value, own, above);
+    above = own;
+  };
+  walk_both_ways(span, step_down, step_up);
+}
+
+// Adds the moments of one strip, which may extend into the border of the image.
+template <bool STEEP, bool ANALYTIC, class Small>
+PREDGSPLAT_INLINE void gather_strip(const Shape g, const float* factor, const GradientImage& image, int column, int top,
+                                    int bottom, Small small, Moments<Lanes>& moments) {
+  const Strip<STEEP, ANALYTIC> strip(g, column - g.x);
+  const Span span{std::is_null_pointer_v<Small> ? strip.start(top, bottom) : 0, top, bottom};
+  LatticeValues<STEEP, ANALYTIC> values(strip, span.start, small);
+  const int64_t stride = image.stride;
+  const float* at = image.origin + g.y * stride + column;
+  ColumnSums sums;
+  if constexpr (ANALYTIC)
+    gather_pixel_rows(values, factor, at, stride, span, sums);
+  else
+    gather_lattice_rows(values, g, factor, at, stride, span, sums);
+  const Lanes v0 = broadcast(static_cast<float>(span.start) - strip.offset());
+  add_column(moments, strip.u, broadcast(-g.b / g.c), v0, sums.s0, sums.sv, sums.svv);
+  moments.sx += sums.sx;
+  moments.sy += sums.sy;
+}
+
+template <bool STEEP, bool ANALYTIC>
+PREDGSPLAT_INLINE void gather_strips(const Shape& g, RowShares& rows, const GradientImage& image,
+                                     Moments<Lanes>& moments) {
+  rows.fill<STEEP, ANALYTIC>(g, 0.0f, 1.0f);
+  const Strips strips = lattice_strips(g);
+  int column = strips.column;
+  for (int i = 0; i < strips.count; ++i, column += LANES) {
+    int top = g.top, bottom = g.bottom;
+    const float u1 = static_cast<float>(column - g.x) - (ANALYTIC ? g.fraction_x : 0.0f);
+    if (strips.count > 1) rows_in_reach<ANALYTIC>(g, u1, u1 + (LANES - 1), top, bottom);
+    if (top <= bottom) gather_strip<STEEP, ANALYTIC>(g, rows.own, image, column, top, bottom, nullptr, moments);
+  }
+}
+
+// The moments of one Gaussian, in the order of Moments. small: its SmallLattice, or nullptr.
+template <bool ANALYTIC>
+PREDGSPLAT_INLINE void gather(const Shape& g, RowShares& rows, const GradientImage& image, const SmallLattice* small,
+                              float* sums) {
+  Moments<Lanes> m{};
+  if (!ANALYTIC && SmallLattice::POSSIBLE && small) {
+    rows.fill(small->rows(), -SmallLattice::RADIUS, 0.0f, 1.0f);
+    gather_strip<false, false>(g, rows.own, image, g.x + g.left, g.top, g.bottom, small, m);
+  } else if (g.steep) {
+    gather_strips<true, ANALYTIC>(g, rows, image, m);
+  } else {
+    gather_strips<false, ANALYTIC>(g, rows, image, m);
+  }
+  const Lanes each[8] = {m.s0, m.su, m.sw, m.suu, m.suw, m.sww, m.sx, m.sy};
+  sums_of_eight(each, sums);
+}
+
+// For several channels: the part of the frame that one Gaussian touches, with the Gaussian drawn into it, and with the
+// sum of the channels' gradients, each times its amplitude. The moments are then those of a single channel.
+class Window {
+ public:
+  explicit Window(const Geometry& geometry) {
+    const int64_t diameter = geometry.radius < FAR ? 2 * static_cast<int64_t>(geometry.radius) + 2 : INT32_MAX;
+    const int64_t rows = std::min<int64_t>(diameter, geometry.height + 2);
+    const int64_t columns = round_up(std::min<int64_t>(diameter, geometry.width + 2), LANES) + LANES;
+    drawn_.resize(rows * columns);
+    weighted_.resize(rows * columns);
+  }
+
+  // Writes the gradients of the amplitudes as well.
+  template <bool ANALYTIC>
+  void fill(const Shape& g, RowShares& rows, const GradientImage& image, const float* amplitudes, int64_t channels,
+            float* grad_amplitudes) {
+    place<ANALYTIC>(g);
+    const Canvas canvas{drawn_.data() - offset(), stride_, 0, top_, top_ + height_, nullptr, 1};
+    draw<ANALYTIC, true>(g, rows, canvas, pixel_strips<ANALYTIC>(g, left_ + stride_), nullptr, 1.0f);
+    const float* from = image.origin + top_ * image.stride + left_;
+    for (int64_t c = 0; c < channels; ++c)
+      grad_amplitudes[c] = add_channel(from + c * image.plane, image.stride, amplitudes[c]);
+  }
+
+  GradientImage weighted() const { return {weighted_.data() - offset(), stride_, 0}; }
+
+ private:
+  template <bool ANALYTIC>
+  void place(const Shape& g) {
+    const int first = g.x + g.left, last = g.x + g.right + (ANALYTIC ? 0 : 1);
+    top_ = g.y + g.top, left_ = first;
+    height_ = g.bottom - g.top + (ANALYTIC ? 1 : 2);
+    vectors_ = (last - first + LANES) / LANES;
+    stride_ = (vectors_ + 1) * LANES;
+    std::fill_n(drawn_.data(), height_ * stride_, 0.0f);
+    std::fill_n(weighted_.data(), height_ * stride_, 0.0f);
+  }
+
+  // Adds the gradient of one channel times its amplitude; returns the gradient of the amplitude.
+  float add_channel(const float* from, int64_t from_stride, float amplitude) {
+    const float* drawn = drawn_.data();
+    float* weighted = weighted_.data();
+    const int height = height_, columns = vectors_ * LANES;
+    const int64_t stride = stride_;
+    Lanes total{};
+    for (int i = 0; i < height; ++i, from += from_stride, drawn += stride, weighted += stride)
+      for (int j = 0; j < columns; j += LANES) {
+        const Lanes gradient = load(from + j);
+        total += load(drawn + j) * gradient;
+        store(weighted + j, load(weighted + j) + amplitude * gradient);
+      }
+    return sum(total);
+  }
+
+  int64_t offset() const { return top_ * stride_ + left_; }
+
+  int top_ = 0, left_ = 0, height_ = 0, vectors_ = 0;
+  int64_t stride_ = 0;
+  std::vector<float> drawn_, weighted_;
+};
+
+// Writes the gradients of the parameters, NaN for a Gaussian that is not finite.
+void write_gradients(const Gradients<Lanes>& d, const Block& block, int64_t first,
+                     const InputGradients& gradients) {
+  for (int i = 0; i < block.count; ++i) {
+    const float lost = block.all_finite(i) ? 0.0f : std::nanf("");
+    gradients.coords[2 * (first + i)] = d.mu_x[i] + lost;
+    gradients.coords[2 * (first + i) + 1] = d.mu_y[i] + lost;
+    gradients.scale[2 * (first + i)] = d.s1[i] + lost;
+    gradients.scale[2 * (first + i) + 1] = d.s2[i] + lost;
+    gradients.rotation[first + i] = d.theta[i] + lost;
+  }
+}
+
+// The Gaussians of one frame, as one task gathers their gradients.
+template <bool ANALYTIC>
+class Gatherer {
+ public:
+  Gatherer(const Problem& problem, const GradientImage& image, const InputGradients& gradients)
+      : problem_(problem), image_(image), gradients_(gradients), rows_(problem.geometry) {
+    if (problem.channels != 1) window_.emplace(problem.geometry);
+  }
+
+  // At most LANES Gaussians; `first` counts through all frames.
+  PREDGSPLAT_INLINE void gather_block(int64_t first, int count) {
+    const Geometry& geometry = problem_.geometry;
+    const Block block(problem_, first, count);
+    const SmallLattices<ANALYTIC> small(block, geometry, lattice_strips);
+    Moments<Lanes> m{};
+    Lanes* const by_name[8] = {&m.s0, &m.su, &m.sw, &m.suu, &m.suw, &m.sww, &m.sx, &m.sy};
+    for (int i = 0; i < count; ++i) {
+      const int64_t C = problem_.channels;
+      std::fill_n(gradients_.amplitudes + (first + i) * C, C, block.all_finite(i) ? 0.0f : std::nanf(""));
+      if (!block.visible(i)) continue;
+      float sums[8];
+      gather_one(block[i], small[i], first + i, sums);
+      for (int k = 0; k < 8; ++k) (*by_name[k])[i] = sums[k];
+    }
+    const Parameters p = read_parameters(problem_, first, count);
+    write_gradients(adjoint(m, p.s1, p.s2, p.theta, geometry), block, first, gradients_);
+  }
+
+ private:
+  // Writes the gradients of the amplitudes of Gaussian n, and its moments weighted by the amplitudes.
+  PREDGSPLAT_INLINE void gather_one(const Shape g, const SmallLattice* small, int64_t n, float* sums) {
+    const int64_t C = problem_.channels;
+    const float* amplitudes = problem_.amplitudes + n * C;
+    float* grad_amplitudes = gradients_.amplitudes + n * C;
+    if (C == 1) {
+      gather<ANALYTIC>(g, rows_, image_, small, sums);
+      grad_amplitudes[0] = sums[0];
+      for (int k = 0; k < 8; ++k) sums[k] *= amplitudes[0];
+    } else {
+      window_->template fill<ANALYTIC>(g, rows_, image_, amplitudes, C, grad_amplitudes);
+      gather<ANALYTIC>(g, rows_, window_->weighted(), small, sums);
+    }
+  }
+
+  const Problem& problem_;
+  const GradientImage image_;
+  const InputGradients& gradients_;
+  RowShares rows_;
+  std::optional<Window> window_;
+};
+
+// Gaussians [from, to) of one frame.
+template <bool ANALYTIC>
+void gather_range(const Problem& problem, int64_t frame, int64_t from, int64_t to, const GradientImage& image,
+                  const InputGradients& gradients) {
+  Gatherer<ANALYTIC> gatherer(problem, image, gradients);
+  for (int64_t n = from; n < to; n += LANES)
+    gatherer.gather_block(frame * problem.gaussians + n, static_cast<int>(std::min<int64_t>(LANES, to - n)));
+}
+
+}  // namespace
+
+void backward(const Problem& problem, const float* grad_image, const InputGradients& gradients) {
+  const int64_t P = problem.frames, N = problem.gaussians, C = problem.channels;
+  const int64_t height = problem.geometry.height, pixels = height * problem.geometry.width;
+  if (P == 0 || N == 0) return;
+  const auto gather = problem.geometry.analytic ? gather_range<true> : gather_range<false>;
+  const int64_t parts = tasks_per_frame(problem);
+  const auto part_of = [&](int64_t n, int64_t part) { return n * part / parts; };
+  // A frame of one task is copied by that task, into memory of its own; frames of several tasks are copied before.
+  Bordered shared(problem.geometry, parts > 1 ? P * C : 0);
+  if (parts > 1)
+    in_parallel(P * parts, [&](int64_t task) {
+      const int64_t top = part_of(height, task % parts), bottom = part_of(height, task % parts + 1);
+      for (int64_t c = 0; c < C; ++c) shared.copy(grad_image, task / parts * C + c, top, bottom);
+    });
+  in_parallel(P * parts, [&](int64_t task) {
+    const FlushDenormals flush;
+    const int64_t frame = task / parts, from = part_of(N, task % parts), to = part_of(N, task % parts + 1);
+    if (parts > 1) return gather(problem, frame, from, to, shared.from(frame * C), gradients);
+    Bordered own(problem.geometry, C);
+    for (int64_t c = 0; c < C; ++c) own.copy(grad_image + frame * C * pixels, c, 0, height);
+    gather(problem, frame, 0, N, own.from(0), gradients);
+  });
+}
+
+}  // namespace predgsplat::cpu

@@ -1,0 +1,84 @@
+"""Inputs that files, folders and globs name."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pdr_cli.data.formats import registry
+from pdr_cli.data.formats.base import Format
+from pdr_cli.errors import InputNotFoundError, did_you_mean
+
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+\S")  # `Path` turns // into /
+
+
+def find_inputs(arguments: Sequence[str | Path]) -> list[Path]:
+    """The data files that files, folders and globs name, sorted within each argument.
+
+    Raises:
+        InputNotFoundError: an argument names nothing.
+    """
+    found = [path for argument in arguments for path in _named(argument)]
+    return list(dict.fromkeys(found))
+
+
+def _named(argument: str | Path) -> list[Path]:
+    path = Path(argument)
+    matches = [path] if path.exists() else sorted(Path(p) for p in glob.glob(str(argument), recursive=True))
+    if not matches:
+        raise _nothing(str(argument))
+    return [p for match in matches for p in (inside(match) if match.is_dir() and not _is_store(match) else [match])]
+
+
+def _nothing(argument: str) -> InputNotFoundError:
+    """The error for an argument that names nothing."""
+    if URL.match(argument):
+        return InputNotFoundError(
+            f"{argument} is a URL; files, folders and globs of this machine are read",
+            way_out="download it first, or open it with xarray and pass the dataset to the Python API",
+        )
+    folder = Path(argument).parent
+    if not folder.is_dir():
+        return InputNotFoundError(f"no file {argument}: there is no folder {folder}")
+    return InputNotFoundError(f"no file {argument}.{did_you_mean(Path(argument).name, os.listdir(folder))}")
+
+
+def inside(folder: Path) -> list[Path]:
+    """Inputs in a folder: data files at any depth, or else lists of windows, arrays, or folders of pictures.
+
+    Raises:
+        InputNotFoundError: none of these.
+    """
+    known = registry.suffixes()
+    every = tuple(dict.fromkeys((*known, *registry.outputs())))
+    files = sorted(p for p in _under(folder) if p.suffix.lower() in (*every, *registry.GRIB_SUFFIXES))
+    found = [p for p in files if p.suffix.lower() in known]
+    others = (member.inside(folder, files) for member in registry.members())
+    found = found or next((paths for paths in others if paths), [])
+    # GRIB is not read; its files are named so that opening them says how to convert them.
+    found = found or [p for p in files if p.suffix.lower() in registry.GRIB_SUFFIXES]
+    if not found:
+        kinds = f"data files ({', '.join(every)}), folders of pictures or train.txt"
+        raise InputNotFoundError(f"folder {folder} holds no inputs", kinds)
+    return found
+
+
+def _under(folder: Path) -> Iterator[Path]:
+    """Files and stores at any depth, without hidden ones; the files of a store are skipped."""
+    formats = _of_stores()
+    for root, folders, plain in os.walk(folder):
+        stores = [f for f in folders if any(member.matches(Path(root, f)) for member in formats)]
+        folders[:] = [f for f in folders if f not in stores and not f.startswith(".")]
+        yield from (Path(root, name) for name in (*plain, *stores) if not name.startswith("."))
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether a folder is one input as a whole, such as a Zarr store."""
+    return any(member.matches(folder) for member in _of_stores())
+
+
+def _of_stores() -> list[Format]:
+    return [member for member in registry.members() if member.store]
