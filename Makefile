@@ -13,7 +13,6 @@ FUZZ_SEED ?= $(shell date +%s)
 FUZZ_KEPT ?= fuzz-failures
 SANITIZED := test_channels or test_leading_dimensions or test_centres or not_finite or misaligned
 
-# make wheel  dist/*.whl with the renderer compiled for every level of this processor's kind
 .PHONY: demo test fuzz check lint types wheel gpu-check gpu-sanitize clean
 
 $(VENV)/.base: pyproject.toml constraints.txt

@@ -147,11 +147,11 @@ def train(
     experiment = Experiment(None if preset is None else str(preset), files, variables, lengths, rest)
     request = TrainingRequest(
         experiment.resolve(folder, resume),
-        dataset_given,
         folder,
         device,
-        "last" if resume else None,
-        None if init_from is None else Path(init_from),
+        resume="last" if resume else None,
+        init_from=None if init_from is None else Path(init_from),
+        dataset=dataset_given,
     )
     return training.train(request).folder
 

@@ -11,7 +11,8 @@ from typing import Self
 class PdrError(Exception):
     """A failure that the user can mend. `code` is the exit code, `name` is stable and greppable.
 
-    `str()` joins the three parts to one line: "FOUND; expected EXPECTED; WAY OUT". Code reads the parts, never the line.
+    `str()` joins the three parts to one line: "FOUND; expected EXPECTED; WAY OUT", with a capital letter
+    where a question such as "Did you mean 'x'?" comes before. Code reads the parts, never the line.
 
     Args:
         found: what is wrong, with the file, option or value that is.
@@ -28,7 +29,10 @@ class PdrError(Exception):
 
     def __str__(self) -> str:
         expected = f"expected {self.expected}" if self.expected else ""
-        return "; ".join(part for part in (self.found, expected, self.way_out) if part)
+        line = self.found
+        for part in filter(None, (expected, self.way_out)):
+            line += f" {part[0].upper()}{part[1:]}" if line.endswith("?") else f"; {part}"
+        return line
 
     def at(self, where: object) -> Self:
         """The same failure, with the file, channel or step `where` it was met put before what was found."""

@@ -13,6 +13,9 @@ from tests.builders import traffic_file, video_file, weather_file
 from tests.cli import pdr
 
 settings.register_profile("fuzz", max_examples=1000, deadline=None)  # of `make fuzz`
+# A time limit for an example fails on a loaded machine, whatever the example.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 # The smallest network that still has every part.
 TINY = ["hid_s=4", "hid_t=8", "n_t=2", "mlp_ratio=2", "gaussians=9", "hidden=8", "log_every=1", "val_windows=8"]

@@ -95,7 +95,6 @@ def ids(path: Path) -> str:
     return str(path.relative_to(PACKAGE))
 
 
-@pytest.mark.xfail(reason="rooms that are still being moved")
 @pytest.mark.parametrize("path", module_files(), ids=ids)
 def test_dependencies_point_one_way(path: Path) -> None:
     here = room(path)
@@ -111,7 +110,6 @@ def test_the_renderer_knows_only_torch() -> None:
         assert not outside, path
 
 
-@pytest.mark.xfail(reason="rooms that are still being moved")
 def test_no_room_is_in_a_circle() -> None:
     graph: dict[str, set[str]] = {}
     for path in module_files():
@@ -119,7 +117,6 @@ def test_no_room_is_in_a_circle() -> None:
     refuse_circles(graph)
 
 
-@pytest.mark.xfail(reason="rooms that are still being moved")
 def test_no_file_is_in_a_circle() -> None:
     """Imports for type checking alone do not count."""
     refuse_circles({module_name(p): imports_of(p) & MODULES - {module_name(p)} for p in module_files()})
@@ -139,7 +136,6 @@ def refuse_circles(graph: dict[str, set[str]]) -> None:
         visit(name, ())
 
 
-@pytest.mark.xfail(reason="rooms that are still being moved")
 def test_no_command_imports_another() -> None:
     """What two commands share lies in the rooms below; tables are drawn in one file."""
     for path in (PACKAGE / "commands").glob("*.py"):
@@ -169,14 +165,12 @@ def outside_formats() -> Iterator[tuple[Path, str]]:
             yield path, path.read_text(encoding="utf-8")
 
 
-@pytest.mark.xfail(reason="rooms that are still being moved")
 def test_no_code_outside_formats_asks_what_the_format_was() -> None:
     """What the data mean is their kind (`data/kinds.py`); the file format ends where the Series begins."""
     asking = ('attrs["format"]', 'attrs.get("format")', "card.format")
     assert [ids(p) for p, text in outside_formats() if any(a in text for a in asking)] == []
 
 
-@pytest.mark.xfail(reason="rooms that are still being moved")
 def test_no_code_outside_formats_reads_a_message() -> None:
     reading = (
         '" in str(error)',
@@ -204,7 +198,6 @@ def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return len([a for a in every if a.arg not in ("self", "cls")])
 
 
-@pytest.mark.xfail(reason="rooms that are still being moved")
 def test_no_function_takes_more_than_eight_parameters() -> None:
     wide = {
         f"{name}:{node.name}": parameters(node)
@@ -214,14 +207,12 @@ def test_no_function_takes_more_than_eight_parameters() -> None:
     assert wide == {}
 
 
-@pytest.mark.xfail(reason="rooms that are still being moved")
 def test_functions_are_short() -> None:
     lengths = sorted((node.end_lineno or 0) - node.lineno + 1 for _, node in functions())
     assert lengths[len(lengths) // 2] <= 7
     assert lengths[int(0.9 * len(lengths))] <= 18
 
 
-@pytest.mark.xfail(reason="rooms that are still being moved")
 def test_files_are_short() -> None:
     lines = {ids(p): len(p.read_text(encoding="utf-8").splitlines()) for p in module_files()}
     assert {n: c for n, c in lines.items() if c > (LONGEST_APP if n == "app.py" else LONGEST_FILE)} == {}

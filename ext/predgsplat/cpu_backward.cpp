@@ -275,7 +275,7 @@ class Gatherer {
  public:
   Gatherer(const Problem& problem, const GradientImage& image, const InputGradients& gradients)
       : problem_(problem), image_(image), gradients_(gradients), rows_(problem.geometry) {
-    if (problem.channels > 1) window_.emplace(problem.geometry);
+    if (problem.channels != 1) window_.emplace(problem.geometry);
   }
 
   // At most LANES Gaussians; `first` counts through all frames.

@@ -46,7 +46,7 @@ class Encoding:
 
     def to_data(self, frames: Tensor) -> np.ndarray:
         """Network units to data units: [..., C, H, W], NaN in cells that training never observed."""
-        values = self.scaling.invert(frames.float().cpu().numpy())
+        values = self.scaling.invert(frames.detach().float().cpu().numpy())
         absent = self.filling.never_observed
         return values if absent is None else np.where(absent, np.float32(np.nan), values)
 

@@ -49,7 +49,7 @@ def rows(document: Document) -> list[tuple[str, Values]]:
         ("SSIM", [(document.card.ssim, False)]),
         *((f"model {name}", _model(model)) for name, model in document.card.models.items()),
         ("command", [(document.card.command, True)]),
-        *((summary.label(key), [(_plain(value), False)]) for key, value in card.items()),
+        *((summary.label(key), [(_plain(value), False)]) for key, value in card.items() if value),
     ]
     shown = ((name, [v for v in values if v[0]]) for name, values in every)
     return [(name, values) for name, values in shown if values]
@@ -60,7 +60,7 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{summary.label(str(k))} {_plain(v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(_plain(v) for v in value)
-    return "" if value is None or value == 0 else str(value)
+    return "" if value is None else str(value)
 
 
 def _model(model: CardModel) -> Values:

@@ -82,7 +82,7 @@ def _drawn(model: Model, adapter: GaussianAdapter, window: Observed, steps: int)
         drawn = adapter.gaussians(model.network(Batch(x, steps)).coarse, x)
     if adapter.normalize == "density":
         drawn = drawn._replace(amplitudes=drawn.amplitudes * density(drawn.scale))
-    return tuple(t[0].float().cpu().numpy() for t in drawn)
+    return tuple(t[0].detach().float().cpu().numpy() for t in drawn)
 
 
 def write(model: Model, series: Series, window: Observed, path: Path, attributes: Mapping[str, str]) -> int:

@@ -23,8 +23,6 @@ from pdr_cli.inference.model import ModelHeader
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.system.logs import log
 
-FILL_GAP = ("none", "interp")
-
 
 @dataclass(frozen=True)
 class InputPolicy:
@@ -51,8 +49,8 @@ class InputPolicy:
 
     def __post_init__(self) -> None:
         missing.check_method(self.fill_missing)
-        if self.fill_gap not in FILL_GAP:
-            raise UsageError(f"--fill-gap {self.fill_gap} is not a method", f"one of {', '.join(FILL_GAP)}")
+        if self.fill_gap not in ("none", "interp"):
+            raise UsageError(f"--fill-gap {self.fill_gap} is not known", way_out="use interp")
         if self.regrid != "none":
             regrid.check_method(self.regrid)
 

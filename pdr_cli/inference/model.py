@@ -139,7 +139,8 @@ class Model(ModelHeader):
         encoding = self._encoding
         with torch.inference_mode():
             out = self.network(Batch(encoding.to_network(observed, self.device), steps))
-        layer = None if out.layer is None else out.layer.float().cpu().numpy()
+        # A view of a parameter asks for a gradient even here, so a layer may need to be detached.
+        layer = None if out.layer is None else out.layer.detach().float().cpu().numpy()
         return Layers(encoding.to_data(out.fused), encoding.to_data(out.coarse), layer)
 
     @cached_property

@@ -148,7 +148,8 @@ def _forecast_files(argument: str | None) -> list[Path]:
     if zarr.is_store(path):
         return [path]
     if path.is_dir():
-        return [] if (path / "model.safetensors").exists() else sorted((*path.glob("*.nc"), *path.glob("*.zarr")))
+        fields = formats.outputs(gridded=True)
+        return [] if (path / "model.safetensors").exists() else sorted(p for p in path.iterdir() if p.suffix in fields)
     return [path] if path.is_file() else sorted(Path(p) for p in glob.glob(argument))
 
 

@@ -1,5 +1,7 @@
 """Training and predicting read windows, never whole files."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +12,27 @@ import numpy as np
 from tests.conftest import tiny_settings
 
 STEPS = 100_000
+# Each command runs in a process of its own, which is forked after the modules were imported once.
 SCRIPT = """
-import resource, sys
+import json, os, resource, sys
+from pdr_cli.commands import predict, train
 from pdr_cli.process import main
-try:
-    main()
-except SystemExit as stop:
-    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-    raise
+for arguments in json.load(sys.stdin):
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        if status:
+            sys.exit(f"{arguments[0]} ended with {os.waitstatus_to_exitcode(status)}")
+        continue
+    sys.argv = ["pdr", *arguments]
+    code = 1
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, flush=True)
+    os._exit(code)
 """
 
 
@@ -37,12 +52,19 @@ def write_file(path: Path, steps: int) -> Path:
     return path
 
 
-def peak_mb(folder: Path, *arguments: str) -> int:
+def peaks_mb(folder: Path, commands: list[list[str]]) -> list[int]:
+    """The peak of memory of each command."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-c", SCRIPT],
+        input=json.dumps(commands),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # a fork has none of the threads
     )
     assert done.returncode == 0, done.stderr
-    return int(done.stdout.split()[-1])
+    return [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("peak")]
 
 
 def test_the_peak_does_not_grow_with_the_file(tmp_path: Path) -> None:
@@ -50,13 +72,13 @@ def test_the_peak_does_not_grow_with_the_file(tmp_path: Path) -> None:
     size_mb = files["large"].stat().st_size / 1e6
     assert size_mb > 400
     settings = tiny_settings("data.cache_mb=16", "data.statistics_mb=1000")
-    peaks = {}
+    commands = []
     for name, path in files.items():
-        trained = peak_mb(
-            tmp_path, "train", "--preset", "demo", "--data", str(path), "-o", name, "--steps", "40", "-q", *settings
-        )
-        predicted = peak_mb(tmp_path, "predict", str(path), "-m", name, "-o", f"{name}_forecast.nc")
-        peaks[name] = (trained, predicted)
-    grown = [large - small for small, large in zip(peaks["small"], peaks["large"], strict=True)]
+        commands += [
+            ["train", "--preset", "demo", "--data", str(path), "-o", name, "--steps", "40", "-q", *settings],
+            ["predict", str(path), "-m", name, "-o", f"{name}_forecast.nc"],
+        ]
+    peaks = peaks_mb(tmp_path, commands)
+    grown = [large - small for small, large in zip(peaks[:2], peaks[2:], strict=True)]
     # The time axis itself, one line of each window, and 16 MB of cache may grow; 410 MB of frames may not.
     assert max(grown) < 120, f"train and predict took {grown} MB more for a file of {size_mb:.0f} MB"

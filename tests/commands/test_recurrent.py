@@ -56,8 +56,8 @@ def test_training_says_how_far_it_is(
     make_run: Callable[..., Path], weather: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[float] = []
-    shown = predrnn.PredRNN.shown
-    monkeypatch.setattr(predrnn.PredRNN, "shown", lambda self, *a: told.append(a[3]) or shown(self, *a))
+    mask = predrnn.PredRNN.teacher_mask
+    monkeypatch.setattr(predrnn.PredRNN, "teacher_mask", lambda self, b: told.append(b.progress) or mask(self, b))
     make_run(weather, "--backbone", "predrnn", "--steps", "4", "--budget", "1h")
     assert told == pytest.approx([0, 1 / 4, 2 / 4, 3 / 4], abs=1e-3), "the clock adds next to nothing to the steps"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import numpy as np
 
 from pdr_cli.data import samples
+from pdr_cli.data.series import Series
 from pdr_cli.verification.cases import Case
 from pdr_cli.verification.document import Document
 
@@ -81,9 +83,15 @@ def everything() -> dict[str, Any]:
     )  # fmt: skip
 
 
+@functools.cache
+def sample(kind: str) -> Series:
+    """The first frames of a sample, which takes a second to make."""
+    return samples.make(kind, 0).isel(time=slice(0, 80)).copy(deep=True)
+
+
 def case(label: str, kind: str = "weather", gaussians: bool = True, rgb: bool = False, ahead: int = 3) -> Case:
     """A forecast that repeats the last frame, with thirty Gaussians in it."""
-    whole = samples.make(kind, 0).isel(time=slice(30, 32 + ahead))
+    whole = sample(kind).isel(time=slice(30, 32 + ahead)).copy(deep=True)
     if rgb:
         whole = whole.isel(channel=[0, 0, 0]).assign_coords(channel=["red", "green", "blue"])
     past, truth = whole.isel(time=slice(0, 2)), whole.isel(time=slice(2, None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -74,18 +75,36 @@ def page_of(made: dict, shown=()) -> Page:
     return Page(page._page(typed(made), shown, NoFiles(Path(), typed(made))))
 
 
+@dataclass(frozen=True)
+class Written:
+    """A page in a file, with its pictures beside it: `paths` is what `page.write` returned."""
+
+    path: Path
+    paths: list[Path]
+    source: str
+    page: Page
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """The page of `everything` with the three cases, which the tests only read."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    paths = page.write(path, typed(everything()), cases())
+    source = path.read_text()
+    return Written(path, paths, source, Page(source))
+
+
 def test_the_reader_of_these_tests_sees_what_is_wrong():
     assert Page("<p>a</p>").mistakes == []
     assert Page("<div><p>a</div>").mistakes != []
     assert Page("<div>").mistakes == ["<div> is never closed"]
 
 
-def test_a_page_with_everything_is_well_formed_and_small(tmp_path):
-    page = written(tmp_path, everything(), cases())
-    assert page.mistakes == []
-    ids = [a["id"] for _, a in page.attributes if a.get("id")]
+def test_a_page_with_everything_is_well_formed_and_small(whole):
+    assert whole.page.mistakes == []
+    ids = [a["id"] for _, a in whole.page.attributes if a.get("id")]
     assert len(ids) == len(set(ids))
-    assert (tmp_path / "report.html").stat().st_size < 3e6
+    assert whole.path.stat().st_size < 3e6
 
 
 def numbers_in(value) -> list[float]:
@@ -102,9 +121,9 @@ def ways_to_write(number: float) -> set[str]:
     return {w for w in ways if float(w.replace(",", "").replace("−", "-")) == pytest.approx(number, rel=0.01)}
 
 
-def test_every_number_of_the_tables_is_on_the_page():
+def test_every_number_of_the_tables_is_on_the_page(whole):
     made = everything()
-    text = page_of(made, cases()).text
+    text = whole.page.text
     words = set(text.split())
     for number in set(numbers_in([made[k] for k in ("scores", "concentration", "warping", "efficiency")])):
         assert ways_to_write(number) & words, f"{number} is nowhere"
@@ -115,8 +134,8 @@ def test_every_number_of_the_tables_is_on_the_page():
         assert all(f"{v:.4f}" in text for key in ("lead", "low", "high") for v in row[key])
 
 
-def test_the_protocol_is_on_the_page():
-    text = page_of(everything()).text
+def test_the_protocol_is_on_the_page(whole):
+    text = whole.page.text
     for said in (
         "204 test windows", "2013-11-09 00:00 to 2013-12-31 18:00", "lead times 6 h to 12 h", "standard", "honest",
         "26 blocks of 8 windows, 2,000 resamples", "1,234 of 98,760", "pdr evaluate 'my air.nc' -m runs/a", "ab12" * 16,
@@ -138,22 +157,23 @@ def test_names_are_text_whatever_they_contain(name):
     assert any(name in (a.get("aria-label") or "") for tag, a in shown.attributes if tag == "svg")
 
 
-def test_nothing_is_fetched(tmp_path):
-    page = written(tmp_path, everything(), cases())
-    assert page.tags["script"] == 0
+def test_nothing_is_fetched(whole):
+    assert whole.page.tags["script"] == 0
     links = [
-        v for _, a in page.attributes for k, v in a.items() if k in ("src", "href", "xlink:href", "srcset", "action")
+        v
+        for _, a in whole.page.attributes
+        for k, v in a.items()
+        if k in ("src", "href", "xlink:href", "srcset", "action")
     ]
     assert links
     assert all(link.startswith(("#", "data:")) for link in links)
-    style = re.search(r"<style>(.*?)</style>", (tmp_path / "report.html").read_text(), re.DOTALL)[1]
+    style = re.search(r"<style>(.*?)</style>", whole.source, re.DOTALL)[1]
     assert "@import" not in style
     assert "url(" not in style
 
 
-def test_every_picture_says_what_it_shows_with_a_number():
-    page = page_of(everything(), cases())
-    pictures = [a for tag, a in page.attributes if tag == "svg" and a.get("aria-hidden") != "true"]
+def test_every_picture_says_what_it_shows_with_a_number(whole):
+    pictures = [a for tag, a in whole.page.attributes if tag == "svg" and a.get("aria-hidden") != "true"]
     assert len(pictures) >= 3 * 6 + 5  # three cases of six panels, five charts
     assert all(a["role"] == "img" and re.search(r"\d", a["aria-label"]) for a in pictures)
     said = " ".join(a["aria-label"] for a in pictures)
@@ -164,21 +184,21 @@ def test_every_picture_says_what_it_shows_with_a_number():
     assert "truth's power at the shortest waves: pdr 18 %" in said.replace("&#x27;", "'")
 
 
-def test_every_picture_is_a_file_too(tmp_path):
-    paths = page.write(tmp_path / "report.html", typed(everything()), cases())
-    assert paths[0] == tmp_path / "report.html"
+def test_every_picture_is_a_file_too(whole):
+    paths, folder = whole.paths, whole.path.with_suffix("")
+    assert paths[0] == whole.path
     assert sorted(p.name for p in paths[1:]) == sorted(
         ["score-rmse.png", "score-bias.png", "skill.png", "spectra.png", "calibration.png"]
         + [f"case-{label}.png" for label in ("best", "median", "worst")]
     )
-    assert {p.parent for p in paths[1:]} == {tmp_path / "report"}
+    assert {p.parent for p in paths[1:]} == {folder}
     for path in paths[1:]:
         assert np.asarray(Image.open(path).convert("L")).std() > 5
-    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == sorted(p.name for p in paths[1:])
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in paths[1:])
 
 
-def test_what_the_document_lacks_is_left_out():
-    whole, bare = page_of(everything(), cases()).text, page_of(document()).text
+def test_what_the_document_lacks_is_left_out(whole):
+    bare = page_of(document()).text
     for heading in (
         "Spectra and calibration",
         "Further measures",
@@ -187,7 +207,7 @@ def test_what_the_document_lacks_is_left_out():
         "Interval.",
         "By lead time",
     ):
-        assert heading in whole
+        assert heading in whole.page.text
         assert (heading in bare) == (heading == "By lead time")
     assert "Best forecast" not in bare
     assert page_of(document(skill={}, metrics=["rmse"])).mistakes == []

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdr_cli.data import samples
 from pdr_cli.data.series import Series, make_series
 from pdr_cli.data.times import Step
 from pdr_cli.drawing import charts, panels, pictures
 from pdr_cli.errors import OutputError
 from pdr_cli.verification.document import Document
-from tests.drawing.documents import document, typed
+from tests.drawing.documents import document, sample, typed
 
 MAP = {
     "lat": ("y", np.array([60.0, 57.5, 55.0]), {"units": "degrees_north"}),
@@ -24,7 +23,7 @@ MAP = {
 
 def windows(kind: str, observed: int = 2, ahead: int = 3) -> tuple[Series, Series, Series]:
     """Observed frames, a forecast that repeats the last one with noise, and the truth."""
-    whole = samples.make(kind, 0).isel(time=slice(30, 30 + observed + ahead))
+    whole = sample(kind).isel(time=slice(30, 30 + observed + ahead)).copy(deep=True)
     past, truth = whole.isel(time=slice(0, observed)), whole.isel(time=slice(observed, None))
     noise = np.random.default_rng(0).normal(0, 0.05 * whole.values.std(), truth.shape)
     return past, truth.copy(data=(past.values[-1:] + noise).astype(np.float32)), truth

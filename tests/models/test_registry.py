@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -11,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-from pdr_cli import choices
 from pdr_cli.choices import PREDICTORS
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.interfaces import Batch, Frames
@@ -101,7 +101,7 @@ def test_what_cannot_be_built_is_explained(name: str, message: str) -> None:
 @pytest.mark.usefixtures("my_nets")
 def test_entry_point_is_listed_and_builds(monkeypatch: pytest.MonkeyPatch) -> None:
     announced = EntryPoints([EntryPoint("mine", "my_nets:Mine", "pdr.predictors")])
-    monkeypatch.setattr(choices, "entry_points", announced.select)
+    monkeypatch.setattr(importlib.metadata, "entry_points", announced.select)
     assert PREDICTORS.names() == [*PREDICTORS.own, "mine"]
     assert isinstance(build_predictor("mine", 3, 1, **OPTIONS), nn.Identity)
 

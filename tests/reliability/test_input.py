@@ -236,7 +236,10 @@ def test_another_resolution_is_interpolated_when_asked(given: Given, weather: Pa
 
     path = given(finer)
     said = refusal(path, weather_run)
-    assert "a grid of 25 x 29, the model's is 13 x 15; regrid the input to it (pdr predict --regrid bilinear)" in said
+    assert (
+        "a grid of 25 x 29; expected the model's 13 x 15; regrid the input to it (pdr predict --regrid bilinear)"
+        in said
+    )
     made, expected = forecast(path, weather_run, "--regrid", "bilinear"), forecast(weather, weather_run)
     # Every second point of the fine grid is one of the model's: interpolation gives back the values it was made from.
     assert np.allclose(made.t2m.values, expected.t2m.values, atol=1e-3)

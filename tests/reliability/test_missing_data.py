@@ -69,7 +69,7 @@ def test_land_in_a_forecast_is_no_fault_of_it(coast: Path, coast_run: Path, name
     assert pdr("predict", coast, "-o", name, "-m", coast_run, *many).code == 0
     result = pdr("verify", name)
     assert (result.code, "up to 20 cells of each missing" in result.out) == (0, True), result.out
-    assert "its numbers are those that were written (SHA-256)" in result.out
+    assert "the numbers are those that were written (SHA-256)" in result.out
 
 
 def test_a_cell_that_one_frame_alone_lacks_is_a_fault(coast: Path, coast_run: Path) -> None:

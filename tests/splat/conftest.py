@@ -8,6 +8,24 @@ import pytest
 import torch
 from torch import Tensor
 
+from pdr_cli.splat import build
+
+# A compiler that copies an object which it made before, by name: for tests that build the same sources again.
+# $KEPT: which objects are kept; $WAIT: seconds before ops.cpp.o is there.
+COMPILER = """#!/bin/sh
+for object; do :; done
+case "$object" in
+    ops.cpp.o) sleep "${{WAIT:-0}}" ;;
+esac
+case "$object" in
+    ${{KEPT:-*.cpp.o}}) ;;
+    *) exec {cxx} "$@" ;;
+esac
+kept="{folder}/$object"
+test -e "$kept" && exec cp "$kept" "$object"
+{cxx} "$@" && cp "$object" "$kept.$$" && mv "$kept.$$" "$kept"
+"""
+
 
 def random_gaussians(
     batch: tuple[int, ...] = (),
@@ -58,3 +76,13 @@ def evaluate() -> Callable[..., tuple[Tensor, ...]]:
 @pytest.fixture(scope="session")
 def same() -> Callable[..., None]:
     return assert_same
+
+
+@pytest.fixture(scope="session")
+def compiler(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of `COMPILER`, for $CXX; its builds must all have the same flags, and the same sources of what is kept."""
+    folder = tmp_path_factory.mktemp("objects")
+    path = folder / "cxx"
+    path.write_text(COMPILER.format(cxx=build._cxx(), folder=folder))
+    path.chmod(0o755)
+    return str(path)

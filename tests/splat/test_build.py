@@ -47,22 +47,23 @@ def test_importing_builds_nothing(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_second_process_takes_what_the_first_one_built(tmp_path):
-    first = run(RENDER.format(backend="cpu"), PREDGSPLAT_CACHE=str(tmp_path))
+def test_a_second_process_takes_what_the_first_one_built(tmp_path, compiler):
+    first = run(RENDER.format(backend="cpu"), PREDGSPLAT_CACHE=str(tmp_path), CXX=compiler)
     assert first.stdout == "cpu; compiled for this machine\n", first.stderr
     (built,) = tmp_path.iterdir()  # and no folder of the build is left
     before = built.stat().st_mtime_ns
-    second = run(RENDER.format(backend="cpu"), PREDGSPLAT_CACHE=str(tmp_path))
+    second = run(RENDER.format(backend="cpu"), PREDGSPLAT_CACHE=str(tmp_path), CXX=compiler)
     assert second.returncode == 0
     assert built.stat().st_mtime_ns == before
 
 
-def test_two_processes_may_build_at_once_and_a_killed_one_blocks_nobody(tmp_path):
-    def start() -> subprocess.Popen:
+def test_two_processes_may_build_at_once_and_a_killed_one_blocks_nobody(tmp_path, compiler):
+    def start(**environment: str) -> subprocess.Popen:
         command = [sys.executable, "-c", RENDER.format(backend="cpu")]
-        return subprocess.Popen(command, env=os.environ | {"PREDGSPLAT_CACHE": str(tmp_path)}, stdout=subprocess.PIPE)
+        environment |= {"PREDGSPLAT_CACHE": str(tmp_path), "CXX": compiler}
+        return subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE)
 
-    killed = start()
+    killed = start(WAIT="10")
     deadline = time.monotonic() + 60
     while not any(tmp_path.glob(".building-*/*.o")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -142,10 +143,10 @@ def test_a_shipped_library_needs_no_compiler(tmp_path, no_compiler):
     assert "reason=''" in result.stdout
 
 
-def test_a_shipped_library_that_does_not_load_is_built_anew(tmp_path, no_compiler):
+def test_a_shipped_library_that_does_not_load_is_built_anew(tmp_path, no_compiler, compiler):
     code = with_shipped(tmp_path, b"for another system")
     cache = str(tmp_path / "cache")
-    assert f"path='{cache}" in run(code, PREDGSPLAT_CACHE=cache).stdout
+    assert f"path='{cache}" in run(code, PREDGSPLAT_CACHE=cache, CXX=compiler).stdout
     alone = run(code, **no_compiler | {"PREDGSPLAT_CACHE": str(tmp_path / "other")}).stdout
     assert "does not load" in alone
     assert "no C++ compiler found" in alone
@@ -172,9 +173,9 @@ def test_a_change_of_anything_it_depends_on_builds_anew(tmp_path, monkeypatch):
     assert len(names) == 5 if build.cpu_level() != "x86-64" else 4
 
 
-def test_paths_with_spaces(tmp_path):
+def test_paths_with_spaces(tmp_path, compiler):
     cache = tmp_path / "a cache: with $ signs"
-    result = run(RENDER.format(backend="cpu"), PREDGSPLAT_CACHE=str(cache))
+    result = run(RENDER.format(backend="cpu"), PREDGSPLAT_CACHE=str(cache), CXX=compiler)
     assert result.returncode == 0, result.stderr
 
 

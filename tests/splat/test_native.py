@@ -181,7 +181,10 @@ def test_nothing_to_draw(frames, count):
 
 def test_no_channels():
     inputs = random_gaussians((2,), 5, 0, torch.float32)
-    assert native_render((10, 12), 7)(*inputs).shape == (2, 0, 10, 12)
+    image = native_render((10, 12), 7)(*inputs)
+    assert image.shape == (2, 0, 10, 12)
+    gradients = torch.autograd.grad(image.sum(), inputs)
+    assert all(not gradient.any() for gradient in gradients)
 
 
 def strided(x):
