@@ -27,9 +27,10 @@ $(VENV)/.dev: $(VENV)/.base
 demo: $(VENV)/.base
 	PATH="$(abspath $(BIN)):$$PATH" sh docs/demo.sh $(DEMO)
 
-# A file at a time on each core; a test that is about threads starts its own.
+# A file at a time on each core, the longest first; a test that is about threads starts its own.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu and not fuzz" -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu and not fuzz" -n auto --maxprocesses 4 \
+	  --dist loadfile --no-loadscope-reorder
 
 # The same seed makes the same files; those that something is wrong with stay in FUZZ_KEPT.
 fuzz: $(VENV)/.dev

@@ -17,8 +17,19 @@ settings.register_profile("fuzz", max_examples=1000, deadline=None)  # of `make 
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
+# Files of half a minute and more, which start first: one that starts last leaves a core without work.
+LONGEST = (
+    *("test_build.py", "test_native.py", "test_fault_loop.py", "test_train.py", "test_adapters.py", "test_export.py"),
+    *("test_page.py", "test_memory.py", "test_cuda_compiles.py", "test_package.py", "test_operations.py"),
+)
+
 # The smallest network that still has every part.
 TINY = ["hid_s=4", "hid_t=8", "n_t=2", "mlp_ratio=2", "gaussians=9", "hidden=8", "log_every=1", "val_windows=8"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest files first; `--no-loadscope-reorder` keeps this order among processes."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")

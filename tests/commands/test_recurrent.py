@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -26,13 +27,19 @@ def steps_of(run: Path) -> list[dict]:  # type: ignore[type-arg]
     return [line for line in lines if line["event"] == "step"]
 
 
+@pytest.fixture(scope="module")
+def trained(make_run: Callable[..., Path], weather: Path) -> Callable[[str], Path]:
+    """The run of a predictor, trained when first asked for; the tests only read it."""
+    return functools.cache(lambda name: make_run(weather, "--backbone", name))
+
+
 @pytest.mark.parametrize(
     ("name", "terms"), [("predrnnv2", ["decoupling", "observed_loss"]), ("dmvfn", ["pyramid_loss"])]
 )
 def test_trained_predicted_and_read_back(
-    make_run: Callable[..., Path], weather: Path, tmp_path: Path, name: str, terms: list[str]
+    trained: Callable[[str], Path], weather: Path, tmp_path: Path, name: str, terms: list[str]
 ) -> None:
-    run = make_run(weather, "--backbone", name)
+    run = trained(name)
     assert all(line[term] > 0 for line in steps_of(run) for term in terms)
     out = tmp_path / "forecast.nc"
     result = pdr("predict", weather, "-m", run, "--steps", "6", "-o", out)
@@ -79,12 +86,14 @@ def test_every_one_becomes_onnx(make_run: Callable[..., Path], weather: Path, na
 
 
 @pytest.mark.parametrize(("name", "term"), [("predrnnv2", "decoupling"), ("wast", "frequency_loss")])
-def test_a_frozen_predictor_is_not_taught(make_run: Callable[..., Path], weather: Path, name: str, term: str) -> None:
-    trained = make_run(weather, "--backbone", name)
-    run = make_run(weather, "--backbone", name, "--init-from", str(trained), "--freeze-backbone")
-    assert all(term in line for line in steps_of(trained))
+def test_a_frozen_predictor_is_not_taught(
+    make_run: Callable[..., Path], trained: Callable[[str], Path], weather: Path, name: str, term: str
+) -> None:
+    start = trained(name)
+    run = make_run(weather, "--backbone", name, "--init-from", str(start), "--freeze-backbone")
+    assert all(term in line for line in steps_of(start))
     assert not any(term in line for line in steps_of(run))
-    before, after = (modelfile.read(Path(one, "model.safetensors")).weights for one in (trained, run))
+    before, after = (modelfile.read(Path(one, "model.safetensors")).weights for one in (start, run))
     same = {key: before[key].equal(after[key]) for key in before}
     assert all(same[key] for key in same if key.startswith("predictor.")), "statistics of norms included"
     assert not all(same.values()), "adapter and fusion learn"

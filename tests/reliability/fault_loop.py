@@ -49,10 +49,14 @@ class Subject:
 
 
 @functools.cache
+def sample(kind: str) -> Series:
+    """The longer version of a small sample."""
+    return samples.make(kind, 0).isel(time=slice(0, 5), y=slice(0, 16), x=slice(0, 16)).copy(deep=True)
+
+
 def series_of(kind: str, number: int) -> Series:
     """Version 1 or 2 of a small sample."""
-    whole = samples.make(kind, 0).isel(time=slice(0, 5), y=slice(0, 16), x=slice(0, 16)).load()
-    return whole.isel(time=slice(0, 3 + number))
+    return sample(kind).isel(time=slice(0, 3 + number))
 
 
 def write_series(kind: str) -> Callable[[Path, int], None]:
@@ -151,10 +155,13 @@ def loop(subject: Subject, fault: str, root: Path, stride: int = 1) -> dict[str,
     wrong: list[str] = []
     error, lasting, writes = FAULTS[fault]
     target = root / subject.name
+    old = root.with_name("old")  # written once, since every call starts from the same files
+    shutil.rmtree(old, ignore_errors=True)
+    (old / subject.name).parent.mkdir(parents=True)
+    subject.write(old / subject.name, 1)
     for n in range(1, LIMIT, stride):
         shutil.rmtree(root, ignore_errors=True)
-        target.parent.mkdir(parents=True)
-        subject.write(target, 1)
+        shutil.copytree(old, root, symlinks=True)
         child = os.fork()
         if child == 0:
             library.faults_arm(os.fsencode(root), ctypes.c_long(n), error, int(lasting), int(writes))

@@ -97,7 +97,7 @@ def test_without_a_compiler_a_renderer_requested_by_name_is_an_error(no_compiler
         assert f"RendererUnavailable: {request}, but no C++ compiler found" in result.stderr
 
 
-def test_a_failed_build_names_the_compiler_s_first_error(tmp_path):
+def test_a_failed_build_names_the_compiler_s_first_error(tmp_path, compiler):
     code = f"""
     import shutil
     from pathlib import Path
@@ -108,7 +108,7 @@ def test_a_failed_build_names_the_compiler_s_first_error(tmp_path):
     build.sources_folder = lambda: folder
     print(native.unavailable("cpu"))
     """
-    result = run(code, PREDGSPLAT_CACHE=str(tmp_path / "cache"))
+    result = run(code, PREDGSPLAT_CACHE=str(tmp_path / "cache"), CXX=compiler, KEPT="ops.cpp.o")
     assert result.stdout.startswith("the build failed: "), result.stderr
     assert "this is no processor" in result.stdout
     assert not any((tmp_path / "cache").iterdir())
