@@ -138,22 +138,25 @@ def train(
     Raises:
         PdrError: as `pdr train`.
     """
-    chosen = {LENGTHS.get(key, key): value for key, value in (settings or {}).items()}
-    lengths = {key: value for key, value in chosen.items() if key in LENGTHS.values()}
-    rest = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in chosen.items()]
-    dataset_given = data if isinstance(data, xr.Dataset) else None
-    files = [] if isinstance(data, xr.Dataset) else [data] if isinstance(data, (str, Path)) else data
     folder = None if out is None else Path(out)
-    experiment = Experiment(None if preset is None else str(preset), files, variables, lengths, rest)
+    files = [] if isinstance(data, xr.Dataset) else _listed(data)
+    experiment = Experiment(None if preset is None else str(preset), files, variables, *_options(settings or {}))
     request = TrainingRequest(
         experiment.resolve(folder, resume),
         folder,
         device,
         resume="last" if resume else None,
         init_from=None if init_from is None else Path(init_from),
-        dataset=dataset_given,
+        dataset=data if isinstance(data, xr.Dataset) else None,
     )
     return training.train(request).folder
+
+
+def _options(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The lengths of a training among settings, by full key, and all settings as `key=value`."""
+    chosen = {LENGTHS.get(key, key): value for key, value in settings.items()}
+    lengths = {key: value for key, value in chosen.items() if key in LENGTHS.values()}
+    return lengths, [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in chosen.items()]
 
 
 def load(model: str | Path | None = None, device: str = "auto", batch: int | None = None) -> Model:
@@ -212,13 +215,13 @@ def evaluate(
     """
     each = [models] if isinstance(models, (Model, str, Path)) else models
     forecasters = [m.loaded if isinstance(m, Model) else str(m) for m in each]
-    truth = data if isinstance(data, xr.Dataset) else _files(data)
+    truth = data if isinstance(data, xr.Dataset) else formats.find_inputs(_listed(data))
     chosen = sources.task_of(truth, forecasters, reading or Reading(), split=split, steps=steps, protocol=protocol)
     return evaluation.evaluate(chosen, options or Options()).document
 
 
-def _files(paths: Paths) -> list[Path]:
-    return formats.find_inputs([paths] if isinstance(paths, (str, Path)) else paths)
+def _listed(paths: Paths) -> Sequence[str | Path]:
+    return [paths] if isinstance(paths, (str, Path)) else paths
 
 
 @contextlib.contextmanager
@@ -227,6 +230,6 @@ def _opened(intake: Intake, data: xr.Dataset | Paths, rename: Mapping[str, str] 
     if isinstance(data, xr.Dataset):
         yield intake.from_dataset(data, rename)
         return
-    paths = _files(data)
+    paths = formats.find_inputs(_listed(data))
     with locks.inputs_in_use(paths):
         yield intakes.only_series(intake.open(paths, rename))

@@ -134,7 +134,7 @@ def test_every_init_trains_and_is_found_again(weather: Path, tmp_path: Path, ini
     given = ["--preset", "demo", "--data", str(weather), "-o", "run", "--steps", "2", "-q"]
     result = pdr("train", *given, *tiny_settings(f"init={init}", f"coords={coords}"))
     if (init, coords) == ("none", "offset"):
-        assert (result.code, "gives no place" in result.last) == (78, True)
+        assert (result.code, "model.init none gives them none" in result.last) == (78, True)
         return
     assert result.code == 0, result.err
     adapter = pdr_cli.load(tmp_path / "run").loaded.network.adapter

@@ -375,7 +375,7 @@ def test_levels_to_choose_from_are_listed(given: Given, weather_run: Path) -> No
 
 def test_a_wrong_name_is_met_with_the_nearest(given: Given, weather_run: Path) -> None:
     path = given(lambda d: d.rename(t2m="t2mm"))
-    assert "Did you mean 't2mm'?; --var t2m=NAME" in refusal(path, weather_run)
+    assert "Did you mean 't2mm'? --var t2m=NAME" in refusal(path, weather_run)
     assert predict(path, weather_run, "--var", "t2m=t2mm").code == 0
 
 

@@ -247,7 +247,7 @@ def test_coordinates_that_are_not_as_they_were_written_are_found(
     shutil.rmtree(name) if store else Path(name).unlink()
     altered.to_zarr(name) if store else altered.to_netcdf(name)
     result = pdr("verify", name)
-    assert (result.code, "its coordinates differ from the SHA-256" in result.out) == (65, True), result.out
+    assert (result.code, "the coordinates differ from the SHA-256" in result.out) == (65, True), result.out
 
 
 def test_uneven_lead_times_are_found(predict: Callable[..., tuple[int, str, str]]) -> None:
@@ -274,4 +274,4 @@ def test_a_run_is_verified_with_all_it_needs_to_go_on(weather_run: Path, tmp_pat
     content[-1000] ^= 4
     Path("run/state/last.safetensors").write_bytes(content)
     result = pdr("verify", "run")
-    assert (result.code, "--resume goes on from the state before it" in result.out) == (65, True)
+    assert (result.code, "--resume continues from the previous state" in result.out) == (65, True)
