@@ -13,6 +13,7 @@ import xarray as xr
 from PIL import Image
 
 from pdr_cli.data import formats
+from pdr_cli.data.formats import ReadOptions
 from pdr_cli.data.series import Series, names
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.modelfile import ModelCard
@@ -31,7 +32,7 @@ class Results:
 
 
 def opened(path: Path) -> Series:
-    return formats.open_series([path], variables=["inflow", "outflow"])[0]
+    return formats.open_series([path], ReadOptions(["inflow", "outflow"]))[0]
 
 
 def in_netcdf(source: Path, path: Path, units: str) -> Path:

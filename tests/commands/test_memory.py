@@ -67,6 +67,11 @@ def peaks_mb(folder: Path, commands: list[list[str]]) -> list[int]:
     return [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("peak")]
 
 
+def peak_mb(folder: Path, *arguments: str) -> int:
+    """The peak of memory of one command."""
+    return peaks_mb(folder, [list(arguments)])[0]
+
+
 def test_the_peak_does_not_grow_with_the_file(tmp_path: Path) -> None:
     files = {"small": write_file(tmp_path / "small.nc", 2_000), "large": write_file(tmp_path / "large.nc", STEPS)}
     size_mb = files["large"].stat().st_size / 1e6

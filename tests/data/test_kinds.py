@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from pdr_cli.data import formats, kinds
+from pdr_cli.data.formats import ReadOptions
 from pdr_cli.data.kinds import TRAFFIC, VIDEO, WEATHER
 from pdr_cli.data.series import Series, make_series
 from pdr_cli.errors import DataError, UsageError
@@ -17,7 +18,7 @@ def fields(*units: str) -> Series:
     values = np.ones((4, 3, 3), np.float32)
     made = {f"v{n}": (("time", "y", "x"), values, {"units": unit}) for n, unit in enumerate(units)}
     xr.Dataset(made, coords={"time": times}).to_netcdf("fields.nc")
-    return formats.open_series([Path("fields.nc")], variables=list(made))[0]
+    return formats.open_series([Path("fields.nc")], ReadOptions(list(made)))[0]
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_a_series_full_of_gaps_is_trained_on_and_scored_when_they_are_filled(
 def test_unfilled_a_series_full_of_gaps_is_refused_with_the_way_out(tmp_path: Path) -> None:
     gappy = weather_file(tmp_path / "gaps.nc", values=with_land(gaps=tuple(range(1, 160, 3))))
     result = pdr("train", "--preset", "demo", "--data", gappy, "-q", *tiny_settings())
-    assert (result.code, "every window for training lacks values in cells" in result.last) == (65, True)
+    assert (result.code, "every window for training has missing values" in result.last) == (65, True)
     assert "data.fill_missing=persist" in result.last
 
 
