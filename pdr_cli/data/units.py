@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -114,6 +114,47 @@ def check(series: Series, variables: Mapping[str, Mapping[str, Any]]) -> None:
                 f"the model's {attrs['units']!r}",
                 "convert it first",
             )
+
+
+def named_by(parts: Sequence[Series]) -> Series:
+    """The first of several parts of a series; a channel that has no units in it has those of the others."""
+    first = parts[0]
+    found: dict[str, str] = {}
+    for part in parts[1:]:
+        here = dict(zip(names(part), units(part), strict=True))
+        found = {name: unit for name, unit in here.items() if unit.strip()} | found
+    unnamed = [n for n, unit in zip(names(first), units(first), strict=True) if not unit.strip() and n in found]
+    for name in unnamed:
+        file = first.attrs["files"][0]
+        log.warning("units   %s: %s has no units; taken to be %s as in the other files", file, name, found[name])
+    return first.assign_attrs(variables=_labelled(first, {n: found[n] for n in unnamed})) if unnamed else first
+
+
+def to_common(series: Series, first: Series) -> Series:
+    """A series in the units of another one with the same channels, converted as it is read.
+
+    Channels without units are assumed to be in the other's units, which is said.
+
+    Raises:
+        UnitsError: units that cannot be converted; names both files.
+    """
+    here, there = (dict(zip(names(s), units(s), strict=True)) for s in (series, first))
+    mine, theirs = (str(s.attrs["files"][0]) for s in (series, first))
+    how: dict[str, Conversion] = {}
+    for name, unit in here.items():
+        try:
+            found = conversion(unit, there[name])
+        except UnitsError:
+            raise UnitsError(
+                f"{mine}: {name} is in {unit!r}, which cannot be converted to {there[name]!r} of {theirs}",
+                way_out="convert one of the files first, or leave it out",
+            ) from None
+        if there[name].strip() and not unit.strip():
+            log.warning("units   %s: %s has no units; taken to be %s as in %s", mine, name, there[name], theirs)
+        if found is not None:
+            log.info("units   %s: %s from %s to %s of %s", mine, name, unit, there[name], theirs)
+            how[name] = found
+    return _convert(series, {n: c.apply for n, c in how.items()}, {n: there[n] for n in how}) if how else series
 
 
 def to_model(series: Series, variables: Mapping[str, Mapping[str, Any]]) -> Series:

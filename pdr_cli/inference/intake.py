@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data import formats, kinds, limits, missing, regrid, units, windows
+from pdr_cli.data import formats, kinds, limits, missing, places, regrid, units, windows
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.formats.datasets import from_datasets
-from pdr_cli.data.grid import Orientation, orient
+from pdr_cli.data.grid import Orientation
 from pdr_cli.data.series import Series
 from pdr_cli.errors import GridError, UsageError, VariableError
 from pdr_cli.inference.model import ModelHeader
@@ -171,17 +171,14 @@ class Intake:
                 "choose them with --var",
             )
         units.check(series, card.variables)
-        found = None
-        if fields.size(series)[0] == card.size[0]:
-            y, x = (fields.side(series, d) for d in ("y", "x"))
-            found = orient(*(None if s is None else np.asarray(s.values, float) for s in (y, x, card.y, card.x)))
-        if found is None or fields.size(series)[1] - found.repeats_x != card.size[1]:
+        try:
+            return places.match(places.of(series), card.grid)
+        except GridError as error:
             raise GridError(
-                f"{file} is on a grid of {_by(fields.size(series))}",
-                f"the model's {_by(card.size)}",
-                "regrid the input to it (pdr predict --regrid bilinear), or train on this one",
-            )
-        return found
+                f"{file} is on another grid than the model: {error.found}",
+                error.expected,
+                "regrid the input to the model's grid (pdr predict --regrid bilinear), or train on this one",
+            ) from error
 
     def never_observed(self, series: Series) -> np.ndarray:
         """Cells that training never observed, on the grid of a series: [C, H, W]."""

@@ -14,6 +14,7 @@ from pdr_cli.data import formats, kinds
 from pdr_cli.data.formats import datasets, forecasts, zarr
 from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.series import Series, names
+from pdr_cli.data.times import find_step
 from pdr_cli.errors import UsageError
 from pdr_cli.inference import model as models
 from pdr_cli.inference.intake import InputPolicy, Intake, renames
@@ -58,9 +59,18 @@ class Forecasters:
         """The model that settings are taken from."""
         return next(iter(self.models.values()), None)
 
-    def read_files(self, series: Series) -> dict[str, ForecastFile]:
+    def rename(self, arguments: Sequence[str]) -> dict[str, str]:
+        """{variable of the model, or of the truth: name in some of the files} of --var."""
+        if self.first is not None:
+            return renames(arguments, list(self.first.card.variables))
+        pairs = [argument.partition("=") for argument in arguments]
+        return {name: source or name for name, _, source in pairs}
+
+    def read_files(self, series: Series, rename: Mapping[str, str]) -> dict[str, ForecastFile]:
         """The forecast files, opened for the variables of the truth."""
-        return {name: forecasts.read(paths, names(series)) for name, paths in self.files.items()}
+        step = find_step(series.time.values) if series.sizes["time"] > 1 else None
+        spacing = step.count if step is not None and step.unit == "s" else None
+        return {n: forecasts.read(paths, names(series), rename, spacing) for n, paths in self.files.items()}
 
 
 def task_of(
@@ -86,7 +96,8 @@ def task_of(
     found = find(forecasters, reading)
     with locks.inputs_in_use([] if isinstance(data, xr.Dataset) else data):
         series = truth(data, reading, found)
-    return tasks.build(found.models, found.read_files(series[0]), series, split, steps, protocol)
+    files = found.read_files(series[0], found.rename(reading.rename))
+    return tasks.build(found.models, files, series, split, steps, protocol)
 
 
 def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
@@ -113,12 +124,12 @@ def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
 
 def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecasters) -> list[Series]:
     """The truth: a model's variables, or else those that --var names, or those of the first forecast file."""
+    rename = _of_truth(found.rename(reading.rename), data)
     if found.first is not None:
         policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb)
-        intake, rename = Intake(found.first, policy), renames(reading.rename, list(found.first.card.variables))
+        intake = Intake(found.first, policy)
         return [intake.from_dataset(data, rename)] if isinstance(data, xr.Dataset) else intake.open(data, rename)
-    pairs = [argument.partition("=") for argument in reading.rename]
-    wanted, rename = [name for name, _, _ in pairs], {name: source or name for name, _, source in pairs}
+    wanted = list(rename)
     if isinstance(data, xr.Dataset):
         opened = [datasets.from_datasets([(data, Path("dataset"))], wanted, rename)]
     else:
@@ -130,6 +141,19 @@ def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecaster
         )
         opened = formats.open_series(data, options)
     return [kinds.with_kind(series, reading.kind) for series in opened]
+
+
+def _of_truth(rename: Mapping[str, str], data: xr.Dataset | Sequence[Path]) -> dict[str, str]:
+    """Names in the truth: a variable that it has under its own name, and not under the other one, keeps its own."""
+    if isinstance(data, xr.Dataset):
+        there = set(map(str, data.variables))
+    elif formats.of(data[0]).gridded:
+        there = {str(n) for path in data for n in formats.open_fields(path).variables}
+    else:
+        return dict(rename)
+    bare = {name: (name.partition("@")[0], source.partition("@")[0]) for name, source in rename.items()}
+    kept = {name for name, (own, other) in bare.items() if other not in there and own in there}
+    return {name: name if name in kept else source for name, source in rename.items()}
 
 
 def _fields_in_both(paths: Sequence[Path], found: Forecasters) -> list[str]:

@@ -38,7 +38,9 @@ class Zarr(GriddedFormat):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return xr.open_zarr(path, chunks=None, decode_timedelta=False)
+                # The arrays' own metadata, not their consolidated copy, which may be older.
+                stored = xr.open_zarr(path, chunks=None, consolidated=False, decode_cf=False)
+                return xr.decode_cf(_zeros_as_values(stored, path), decode_timedelta=False)
         except (ValueError, KeyError, OSError, TypeError, RuntimeError) as error:
             raise _unreadable(path, error) from error
 
@@ -91,6 +93,20 @@ class Zarr(GriddedFormat):
         """See `GriddedFormat.note`."""
         _open(path, "r+").attrs.update(attrs)
         _consolidate(path)
+
+
+def _zeros_as_values(stored: xr.Dataset, path: Path) -> xr.Dataset:
+    """An undecoded store in which a fill value of 0 masks nothing, unless an attribute or a packing says so.
+
+    0 is the fill value that Zarr takes by default, and xarray reads the fill value of format 2 as missing.
+    """
+    group = _open(path, "r")
+    for name, variable in stored.variables.items():
+        array = group[str(name)]
+        packed = "scale_factor" in array.attrs or "add_offset" in array.attrs
+        if not packed and "_FillValue" not in array.attrs and variable.attrs.get("_FillValue") == 0:
+            del variable.attrs["_FillValue"]
+    return stored
 
 
 def is_store(path: Path) -> bool:
