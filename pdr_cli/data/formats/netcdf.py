@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data.formats import cf, hdf5, heaps
+from pdr_cli.data.formats import cf, filters, hdf5, heaps
 from pdr_cli.data.formats.base import beginning
 from pdr_cli.data.formats.cf import Layout
 from pdr_cli.data.formats.gridded import GriddedFormat, Put, Stored
@@ -51,6 +51,8 @@ class NetCDF(GriddedFormat):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                if needs := filters.needed(path):
+                    return filters.open_dataset(path, needs)
                 return xr.open_dataset(path, engine="netcdf4", decode_timedelta=False)
         except ValueError as error:
             raise _undecodable(path, error) from error
