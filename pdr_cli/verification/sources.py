@@ -34,6 +34,7 @@ class Reading:
         kind: of the truth where no model has one; "any": as found.
         resample_fps: frames a second that clips are brought to; 0: as they are, or as the model was trained.
         gray_to_rgb: read a gray clip as red, green and blue alike.
+        group: group of the truth that holds the fields; "": as in training, or the only one.
         batch: windows that a network sees at once, at most.
         device: see `devices.pick`.
     """
@@ -42,6 +43,7 @@ class Reading:
     kind: str = kinds.ANY
     resample_fps: float = 0
     gray_to_rgb: bool = False
+    group: str = ""
     batch: int | None = None
     device: str = "auto"
 
@@ -114,7 +116,7 @@ def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
 def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecasters) -> list[Series]:
     """The truth: a model's variables, or else those that --var names, or those of the first forecast file."""
     if found.first is not None:
-        policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb)
+        policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb, group=reading.group)
         intake, rename = Intake(found.first, policy), renames(reading.rename, list(found.first.card.variables))
         return [intake.from_dataset(data, rename)] if isinstance(data, xr.Dataset) else intake.open(data, rename)
     pairs = [argument.partition("=") for argument in reading.rename]
@@ -123,21 +125,22 @@ def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecaster
         opened = [datasets.from_datasets([(data, Path("dataset"))], wanted, rename)]
     else:
         options = formats.ReadOptions(
-            variables=wanted or _fields_in_both(data, found),
+            variables=wanted or _fields_in_both(data, found, reading.group),
             rename=rename,
             resample_fps=reading.resample_fps,
             gray_to_rgb=reading.gray_to_rgb,
+            group=reading.group,
         )
         opened = formats.open_series(data, options)
     return [kinds.with_kind(series, reading.kind) for series in opened]
 
 
-def _fields_in_both(paths: Sequence[Path], found: Forecasters) -> list[str]:
+def _fields_in_both(paths: Sequence[Path], found: Forecasters, group: str) -> list[str]:
     """Variables of the truth that the first forecast file has too; none where either has no named fields."""
     files = next(iter(found.files.values()), [])
     if not files or not formats.of(paths[0]).gridded:
         return []
-    return forecasts.fields_in_both(files[0], paths[0])
+    return forecasts.fields_in_both(files[0], paths[0], group)
 
 
 def _forecast_files(argument: str | None) -> list[Path]:

@@ -33,14 +33,13 @@ class Zarr(GriddedFormat):
         """A folder that is a Zarr group."""
         return is_store(path)
 
-    def open_dataset(self, path: Path) -> xr.Dataset:
+    def open_dataset(self, path: Path, group: str = "") -> xr.Dataset:
         """See `GriddedFormat.open_dataset`."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return xr.open_zarr(path, chunks=None, decode_timedelta=False)
-        except (ValueError, KeyError, OSError, TypeError, RuntimeError) as error:
-            raise _unreadable(path, error) from error
+        return open_store(path, path, group)
+
+    def groups(self, path: Path) -> list[str]:
+        """See `GriddedFormat.groups`."""
+        return groups_of(path)
 
     def create(self, path: Path, layout: Layout, compress: int) -> None:
         """Lay out a store of format 3.
@@ -91,6 +90,33 @@ class Zarr(GriddedFormat):
         """See `GriddedFormat.note`."""
         _open(path, "r+").attrs.update(attrs)
         _consolidate(path)
+
+
+def open_store(store: Any, path: Path, group: str = "") -> xr.Dataset:
+    """A group of a store as it is, times decoded, no field read yet.
+
+    Args:
+        store: folder, or a store of zarr.
+        path: of the store, for messages.
+        group: path of the group; "": the root.
+
+    Raises:
+        DataError, TimeError: as `GriddedFormat.open_dataset`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return xr.open_zarr(store, group=group or None, chunks=None, decode_timedelta=False)
+    except (ValueError, KeyError, OSError, TypeError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def groups_of(store: Any) -> list[str]:
+    """Paths of all groups of a store but the root."""
+    import zarr
+
+    every = zarr.open_group(store, mode="r").members(max_depth=None)
+    return sorted(f"/{name}" for name, member in every if isinstance(member, zarr.Group))
 
 
 def is_store(path: Path) -> bool:
