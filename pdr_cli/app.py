@@ -1,6 +1,6 @@
 """The typer app: options and their help, made from the registries. No work happens here and nothing heavy is imported."""
 
-from __future__ import annotations
+from __future__ import annotations  # noqa: I001 - the options of `options` in few lines
 
 from pathlib import Path
 from typing import Annotated
@@ -10,26 +10,8 @@ import typer
 from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    AsJson,
-    Backbone,
-    Batch,
-    Device,
-    GrayToRgb,
-    Init,
-    Inputs,
-    Kind,
-    ModelOption,
-    Preset,
-    Rename,
-    ResampleFps,
-    Results,
-    Settings,
-    Steps,
-    Threads,
-    Variables,
-    Variants,
-    listed,
-    logged,
+    AsJson, Backbone, Batch, Device, GrayToRgb, Group, Init, Inputs, Kind, ModelOption, Preset, Rename, ResampleFps,
+    Results, Settings, Steps, Threads, Variables, Variants, listed, logged,
 )  # fmt: skip
 
 app = typer.Typer(
@@ -80,6 +62,7 @@ def train(
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
     resample_fps: ResampleFps = 0,
     gray_to_rgb: GrayToRgb = False,
+    group: Group = "",
     init_from: Annotated[
         Path | None,
         typer.Option(help="Start from trained weights: a run, a model.safetensors, or OpenSTL's .pth or .ckpt."),
@@ -122,6 +105,7 @@ def train(
             "data.kind": kind,
             "data.resample_fps": resample_fps or None,
             "data.gray_to_rgb": "true" if gray_to_rgb else None,
+            "data.group": group or None,
             "model.backbone": backbone,
             "model.adapter": adapter,
             "model.fusion": fusion,
@@ -176,6 +160,7 @@ def predict(
     ] = False,
     resample_fps: ResampleFps = 0,
     gray_to_rgb: GrayToRgb = False,
+    group: Group = "",
     time_layout: Annotated[
         str, typer.Option(help="Time coordinates of .nc and .zarr: cf, or wb2 as in WeatherBench2.")
     ] = "cf",
@@ -218,7 +203,7 @@ def predict(
             steps=steps,
             batch=batch,
             rename=var or [],
-            policy=InputPolicy(fill_missing, fill_gap, regrid, allow_out_of_range, resample_fps, gray_to_rgb),
+            policy=InputPolicy(fill_missing, fill_gap, regrid, allow_out_of_range, resample_fps, gray_to_rgb, group),
             time_layout=time_layout,
             compress=compress,
             preview=preview,
@@ -265,6 +250,7 @@ def evaluate(
     kind: Kind = None,
     resample_fps: ResampleFps = 0,
     gray_to_rgb: GrayToRgb = False,
+    group: Group = "",
     lpips_weights: Annotated[
         Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
     ] = None,
@@ -313,6 +299,7 @@ def evaluate(
             resample_fps=resample_fps,
             gray_to_rgb=gray_to_rgb,
             kind=kind,
+            group=group,
         ),
     )
 
@@ -442,12 +429,13 @@ def inspect(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="A data file, forecast, folder of clips, or model.")],
     preset: Annotated[str | None, typer.Option("--for", help="Check whether this preset or model can use it.")] = None,
     var: Variables = None,
+    group: Group = "",
     as_json: AsJson = False,
 ) -> None:
     """Show what a file holds and whether a preset or a model can use it."""
     from pdr_cli.commands import inspect as command
 
-    command.run(path, preset=preset, variables=var or [], as_json=as_json)
+    command.run(path, preset=preset, variables=var or [], group=group, as_json=as_json)
 
 
 @app.command(rich_help_panel=TOOLS)

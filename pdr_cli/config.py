@@ -28,6 +28,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "fill_missing": "none",
         "resample_fps": 0.0,
         "gray_to_rgb": False,
+        "group": "",
     },
     "train": {"latitude_weights": False},
     "model": {
@@ -70,6 +71,9 @@ class DataConfig(_Table):
     )
     gray_to_rgb: bool = Field(
         description="with color rgb, true: a gray clip is read with equal red, green and blue; false: it is refused"
+    )
+    group: str = Field(
+        description="group of NetCDF and Zarr files that holds the fields; empty: the root, or the only group with fields"
     )
     scaling: Literal["auto", "standard", "minmax", "unit"] = Field(
         description="standard: mean 0, sd 1; minmax: [0, 1] by training extremes; unit: bytes over 255; "

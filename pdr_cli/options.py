@@ -56,6 +56,12 @@ Rename = Annotated[
 ]
 Variables = Annotated[list[str] | None, typer.Option("--var", help="Variable to read as a channel; repeatable.")]
 Variants = Annotated[str | None, typer.Option(help="Comma-separated variants. Default: all.")]
+Group = Annotated[
+    str,
+    typer.Option(
+        metavar="PATH", help="Group of a NetCDF or Zarr file that holds the fields. Default: the root, or the only one."
+    ),
+]
 Init = Annotated[str | None, typer.Option(help="Time of the last observation to use. Default: the last of the input.")]
 
 

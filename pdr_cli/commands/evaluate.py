@@ -47,6 +47,7 @@ class Request:
         resample_fps: frames a second that clips are brought to.
         gray_to_rgb: read a gray clip as red, green and blue alike.
         kind: of the data; None: the model's, or as found.
+        group: of the data that holds the fields; "": the model's, or as found.
     """
 
     models: Sequence[str] = ()
@@ -69,12 +70,13 @@ class Request:
     resample_fps: float = 0
     gray_to_rgb: bool = False
     kind: str | None = None
+    group: str = ""
 
     @property
     def reading(self) -> Reading:
         """How models and truth are read."""
         kind = self.kind or kinds.ANY
-        return Reading(self.rename, kind, self.resample_fps, self.gray_to_rgb, self.batch, self.device)
+        return Reading(self.rename, kind, self.resample_fps, self.gray_to_rgb, self.group, self.batch, self.device)
 
     @property
     def options(self) -> Options:

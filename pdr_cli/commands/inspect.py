@@ -12,15 +12,15 @@ from pdr_cli.errors import DataError
 from pdr_cli.inspection import files, fitness
 
 
-def run(path: Path, *, preset: str | None, variables: Sequence[str], as_json: bool) -> None:
+def run(path: Path, *, preset: str | None, variables: Sequence[str], group: str, as_json: bool) -> None:
     """Print a report of a data file, a folder of clips, or a model.
 
     Raises:
         DataError: the file cannot be used at all, or not by what `--for` names.
     """
-    report = files.of(path, variables)
+    report = files.of(path, variables, group)
     if preset is not None:
-        report |= fitness.of(path, preset, variables)
+        report |= fitness.of(path, preset, variables, group)
     if as_json:
         print(json.dumps(report, default=str))
     else:

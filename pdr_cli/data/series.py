@@ -146,7 +146,7 @@ def make_like(
 
 
 def reordered(series: Series, order: np.ndarray) -> Series:
-    """The frames numbered `order`, in that order; frames that are neighbours in the file are read in one call."""
+    """The frames numbered `order`, all or some, in that order; frames that are neighbours in the file are read in one call."""
 
     def frames(start: int, stop: int) -> np.ndarray:
         which = order[start:stop]
@@ -157,7 +157,8 @@ def reordered(series: Series, order: np.ndarray) -> Series:
             return read_frames(series, low, high)[which - low]
         return np.concatenate([read_frames(series, int(i), int(i) + 1) for i in which])
 
-    return make_like(series, LazyFrames(shape(series), np.float32, frames), times=series.time.values[order])
+    lazy = LazyFrames((len(order), *shape(series)[1:]), np.float32, frames)
+    return make_like(series, lazy, times=series.time.values[order])
 
 
 def precut_times(count: int, length: int, step: float) -> np.ndarray:

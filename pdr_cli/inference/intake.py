@@ -35,6 +35,7 @@ class InputPolicy:
         allow_out_of_range: accept values far outside of the range of the training data.
         resample_fps: frames a second that a clip is resampled to; 0: as in training.
         gray_to_rgb: read a gray clip as three equal channels, red, green and blue.
+        group: group of the file that holds the fields; "": as in training.
 
     Raises:
         UsageError: an unknown method.
@@ -46,6 +47,7 @@ class InputPolicy:
     allow_out_of_range: bool = False
     resample_fps: float = 0
     gray_to_rgb: bool = False
+    group: str = ""
 
     def __post_init__(self) -> None:
         missing.check_method(self.fill_missing)
@@ -123,6 +125,7 @@ class Intake:
             color="rgb" if kind.pictures and len(self.card.variables) == 3 else "gray",
             resample_fps=self.policy.resample_fps or data.resample_fps,
             gray_to_rgb=self.policy.gray_to_rgb or data.gray_to_rgb,
+            group=self.policy.group or data.group,
         )
         opened = formats.open_series(paths, options)
         return [self.adapt_input(kinds.with_kind(series, kind.name)) for series in opened]

@@ -142,7 +142,8 @@ class Request:
             "model": intake.model.sha256,
             "model_format": modelfile.FORMAT_VERSION,
             "output": [self.output.suffix.lower(), self.time_layout, self.compress],
-            "repairs": dataclasses.asdict(self.policy),
+            # The observed values identify their group.
+            "repairs": {key: value for key, value in dataclasses.asdict(self.policy).items() if key != "group"},
             "observed": input_sha256,
             "times": time_axis.seconds(times).tolist(),
             "variables": list(zip(names(series), units(series), strict=True)),

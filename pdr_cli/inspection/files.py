@@ -10,7 +10,7 @@ import numpy as np
 
 from pdr_cli.data import formats, kinds
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.formats import axes
+from pdr_cli.data.formats import ReadOptions, axes
 from pdr_cli.data.series import Series, names, read_frames, side, size, units
 from pdr_cli.errors import DataError
 from pdr_cli.runs import folder as runs
@@ -20,13 +20,13 @@ from pdr_cli.runs.modelfile import ModelCard
 LOOKED_AT = 64  # frames that are read for the range of values, evenly spaced
 
 
-def of(path: Path, variables: Sequence[str]) -> dict[str, Any]:
-    """What a data file, a folder of clips or a model holds, as nested dictionaries.
+def of(path: Path, variables: Sequence[str], group: str = "") -> dict[str, Any]:
+    """What a data file, a folder of clips or a model holds, as nested dictionaries; `group`: see `ReadOptions`.
 
     Raises:
         DataError: the file cannot be used at all.
     """
-    return _model(path) if _is_model(path) else _data(path, list(variables))
+    return _model(path) if _is_model(path) else _data(path, list(variables), group)
 
 
 def _is_model(path: Path) -> bool:
@@ -66,18 +66,18 @@ def _seen(card: ModelCard) -> str:
     return "; ".join(parts)
 
 
-def _data(path: Path, variables: list[str]) -> dict[str, Any]:
+def _data(path: Path, variables: list[str], group: str) -> dict[str, Any]:
     paths = formats.find_inputs([path])
     form = formats.of(paths[0])
     report: dict[str, Any] = {"file": str(path), "format": form.name, "bytes": sum(map(_bytes, paths))}
     if form.gridded and not variables:
-        found = [axes.summary(formats.open_fields(p)) for p in reversed(paths)]
+        found = [axes.summary(formats.open_fields(p, group)) for p in reversed(paths)]
         report["variables"] = {k: v for one in found for k, v in one.items()}
         variables = [n for n, v in report["variables"].items() if v["gridded"] == "yes"]
     # Variables of different grids cannot be one series; each is described by itself.
     described = [[v] for v in variables] if form.gridded and variables else [variables]
     try:
-        report["series"] = [entry for chosen in described for entry in _series(paths, chosen)]
+        report["series"] = [entry for chosen in described for entry in _series(paths, ReadOptions(chosen, group=group))]
     except DataError as error:
         if not form.gridded and form.name not in ("npz", "windows"):
             raise
@@ -90,8 +90,8 @@ def _bytes(path: Path) -> int:
     return sum(p.stat().st_size for p in inside if p.is_file())
 
 
-def _series(paths: list[Path], variables: list[str]) -> list[dict[str, Any]]:
-    opened = formats.open_series(paths, formats.ReadOptions(variables))
+def _series(paths: list[Path], options: ReadOptions) -> list[dict[str, Any]]:
+    opened = formats.open_series(paths, options)
     # Thousands of sequences are described by a frame or two each.
     looked_at = max(2, LOOKED_AT * 8 // max(len(opened), 8))
     return [_describe(s, looked_at) for s in opened]

@@ -16,13 +16,13 @@ from pdr_cli.inspection.findings import Finding
 from pdr_cli.runs import folder as runs
 
 
-def of(path: Path, preset: str, variables: Sequence[str]) -> dict[str, Any]:
+def of(path: Path, preset: str, variables: Sequence[str], group: str = "") -> dict[str, Any]:
     """Whether a preset or model can use the file: everything found, the first thing that stops it, or what it would use."""
     try:
         if preset in config.preset_names() or preset.endswith(".toml"):
-            found = _by_preset(path, preset, list(variables))
+            found = _by_preset(path, preset, list(variables), group)
         else:
-            found = [Finding("ok", _by_model(path, preset))]
+            found = [Finding("ok", _by_model(path, preset, group))]
     except ConfigError:
         raise
     except DataError as error:
@@ -36,17 +36,18 @@ def of(path: Path, preset: str, variables: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _by_preset(path: Path, preset: str, variables: list[str]) -> list[Finding]:
+def _by_preset(path: Path, preset: str, variables: list[str], group: str) -> list[Finding]:
     overrides = [f"data.variables={','.join(variables)}"] if variables else []
+    overrides += [f"data.group={group}"] if group else []
     return findings.of(config.load(preset, overrides), formats.find_inputs([path]))
 
 
-def _by_model(path: Path, model: str) -> str:
+def _by_model(path: Path, model: str, group: str) -> str:
     from pdr_cli.data import windows
     from pdr_cli.inference import model as models
-    from pdr_cli.inference.intake import Intake
+    from pdr_cli.inference.intake import InputPolicy, Intake
 
-    intake = Intake(models.load(runs.find_model(model), "cpu"))
+    intake = Intake(models.load(runs.find_model(model), "cpu"), InputPolicy(group=group))
     data, step = intake.card.config.data, intake.card.step
     series = intake.open(formats.find_inputs([path]))
     for one in series:

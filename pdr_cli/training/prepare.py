@@ -97,7 +97,7 @@ def open_files(config: Config, paths: Sequence[Path]) -> list[Series]:
         DataError: files of another kind, or that cannot be read.
     """
     data = config.data
-    options = ReadOptions(data.variables, {}, data.size, data.color, data.resample_fps, data.gray_to_rgb)
+    options = ReadOptions(data.variables, {}, data.size, data.color, data.resample_fps, data.gray_to_rgb, data.group)
     series = formats.open_series(paths, options)
     return [kinds.with_kind(one, data.kind) for one in series]
 

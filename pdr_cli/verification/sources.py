@@ -35,6 +35,7 @@ class Reading:
         kind: of the truth where no model has one; "any": as found.
         resample_fps: frames a second that clips are brought to; 0: as they are, or as the model was trained.
         gray_to_rgb: read a gray clip as red, green and blue alike.
+        group: group of the truth that holds the fields; "": as in training, or the only one.
         batch: windows that a network sees at once, at most.
         device: see `devices.pick`.
     """
@@ -43,6 +44,7 @@ class Reading:
     kind: str = kinds.ANY
     resample_fps: float = 0
     gray_to_rgb: bool = False
+    group: str = ""
     batch: int | None = None
     device: str = "auto"
 
@@ -124,9 +126,10 @@ def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
 
 def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecasters) -> list[Series]:
     """The truth: a model's variables, or else those that --var names, or those of the first forecast file."""
-    rename = _of_truth(found.rename(reading.rename), data)
+    group = reading.group or (found.first.card.config.data.group if found.first is not None else "")
+    rename = _of_truth(found.rename(reading.rename), data, group)
     if found.first is not None:
-        policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb)
+        policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb, group=reading.group)
         intake = Intake(found.first, policy)
         return [intake.from_dataset(data, rename)] if isinstance(data, xr.Dataset) else intake.open(data, rename)
     wanted = list(rename)
@@ -134,21 +137,24 @@ def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecaster
         opened = [datasets.from_datasets([(data, Path("dataset"))], wanted, rename)]
     else:
         options = formats.ReadOptions(
-            variables=wanted or _fields_in_both(data, found),
+            variables=wanted or _fields_in_both(data, found, reading.group),
             rename=rename,
             resample_fps=reading.resample_fps,
             gray_to_rgb=reading.gray_to_rgb,
+            group=reading.group,
         )
         opened = formats.open_series(data, options)
     return [kinds.with_kind(series, reading.kind) for series in opened]
 
 
-def _of_truth(rename: Mapping[str, str], data: xr.Dataset | Sequence[Path]) -> dict[str, str]:
+def _of_truth(rename: Mapping[str, str], data: xr.Dataset | Sequence[Path], group: str) -> dict[str, str]:
     """Names in the truth: a variable that it has under its own name, and not under the other one, keeps its own."""
+    if not rename:
+        return {}
     if isinstance(data, xr.Dataset):
         there = set(map(str, data.variables))
     elif formats.of(data[0]).gridded:
-        there = {str(n) for path in data for n in formats.open_fields(path).variables}
+        there = {str(n) for path in data for n in formats.open_fields(path, group).variables}
     else:
         return dict(rename)
     bare = {name: (name.partition("@")[0], source.partition("@")[0]) for name, source in rename.items()}
@@ -156,12 +162,12 @@ def _of_truth(rename: Mapping[str, str], data: xr.Dataset | Sequence[Path]) -> d
     return {name: name if name in kept else source for name, source in rename.items()}
 
 
-def _fields_in_both(paths: Sequence[Path], found: Forecasters) -> list[str]:
+def _fields_in_both(paths: Sequence[Path], found: Forecasters, group: str) -> list[str]:
     """Variables of the truth that the first forecast file has too; none where either has no named fields."""
     files = next(iter(found.files.values()), [])
     if not files or not formats.of(paths[0]).gridded:
         return []
-    return forecasts.fields_in_both(files[0], paths[0])
+    return forecasts.fields_in_both(files[0], paths[0], group)
 
 
 def _forecast_files(argument: str | None) -> list[Path]:

@@ -29,6 +29,7 @@ class ReadOptions:
         color: "gray" or "rgb".
         resample_fps: constant frame rate that clips are resampled to; 0: their own rate.
         gray_to_rgb: whether gray frames may be read as rgb.
+        group: group that holds the fields; "": the root, or the only group with fields.
     """
 
     variables: Sequence[str] = ()
@@ -37,6 +38,7 @@ class ReadOptions:
     color: str = "gray"
     resample_fps: float = 0
     gray_to_rgb: bool = False
+    group: str = ""
 
     def only(self, taken: Collection[str]) -> ReadOptions:
         """The options named in `taken`; the others are set to their defaults."""

@@ -175,11 +175,11 @@ def read(
     return ForecastFile(files, variables)
 
 
-def fields_in_both(path: Path, truth: Path) -> list[str]:
-    """The fields of a forecast file, by their names in `truth`, a file of a gridded format."""
+def fields_in_both(path: Path, truth: Path, group: str = "") -> list[str]:
+    """The fields of a forecast file, by their names in `truth`, a file of a gridded format, or in a group of it."""
     dataset = registry.open_fields(path)
     forecast = _fields(dataset, times_of(dataset, path).dims)
-    return [n for n in axes.gridded(registry.open_fields(truth)) if {n, cf.legal_name(n)} & set(forecast)]
+    return [n for n in axes.gridded(registry.open_fields(truth, group)) if {n, cf.legal_name(n)} & set(forecast)]
 
 
 def _open(path: Path, variables: Sequence[str], rename: dict[str, str], spacing: float | None) -> _File:

@@ -96,8 +96,8 @@ def gridded(path: Path) -> GriddedFormat:
     return cast(GriddedFormat, found)
 
 
-def open_fields(path: Path) -> xr.Dataset:
-    """A file of a gridded format as a dataset, times decoded, no field read yet.
+def open_fields(path: Path, group: str = "") -> xr.Dataset:
+    """A file of a gridded format as a dataset, times decoded, no field read yet; `group`: see `ReadOptions`.
 
     Raises:
         DataError: damaged, or of another format.
@@ -105,7 +105,7 @@ def open_fields(path: Path) -> xr.Dataset:
     """
     form = gridded(path)
     with damage.reading(path):
-        return form.open_dataset(path)
+        return form.open_fields(path, group)
 
 
 def of_output(path: Path) -> Format:

@@ -7,6 +7,7 @@ have a scalar time. Where leads have a dimension of their own, the file holds fo
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -229,7 +230,9 @@ def _resolution(variable: xr.Variable) -> float:
     if factor is None or not origin:
         return SHORTEST
     counted = {k: v for k, v in variable.encoding.items() if k in ("units", "calendar")}
-    start = xr.conventions.decode_cf_variable("start", xr.Variable((), 0, counted)).values
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dates before 1678
+        start = xr.conventions.decode_cf_variable("start", xr.Variable((), 0, counted)).values
     ticks = time_axis.seconds(np.atleast_1d(variable.values).ravel()) - time_axis.seconds(np.atleast_1d(start))
     largest = float(np.abs(ticks).max(initial=0)) / factor
     return max(0.5 * float(np.spacing(stored.type(largest))) * factor * 1.01, SHORTEST)

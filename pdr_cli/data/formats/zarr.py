@@ -33,16 +33,13 @@ class Zarr(GriddedFormat):
         """A folder that is a Zarr group."""
         return is_store(path)
 
-    def open_dataset(self, path: Path) -> xr.Dataset:
+    def open_dataset(self, path: Path, group: str = "") -> xr.Dataset:
         """See `GriddedFormat.open_dataset`."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                # The arrays' own metadata, not their consolidated copy, which may be older.
-                stored = xr.open_zarr(path, chunks=None, consolidated=False, decode_cf=False)
-                return xr.decode_cf(_zeros_as_values(stored, path), decode_timedelta=False)
-        except (ValueError, KeyError, OSError, TypeError, RuntimeError) as error:
-            raise _unreadable(path, error) from error
+        return open_store(path, path, group)
+
+    def groups(self, path: Path) -> list[str]:
+        """See `GriddedFormat.groups`."""
+        return groups_of(path)
 
     def create(self, path: Path, layout: Layout, compress: int) -> None:
         """Lay out a store of format 3.
@@ -95,14 +92,45 @@ class Zarr(GriddedFormat):
         _consolidate(path)
 
 
-def _zeros_as_values(stored: xr.Dataset, path: Path) -> xr.Dataset:
+def open_store(store: Any, path: Path, group: str = "") -> xr.Dataset:
+    """A group of a store as it is, times decoded, no field read yet.
+
+    Args:
+        store: folder, or a store of zarr.
+        path: of the store, for messages.
+        group: path of the group; "": the root.
+
+    Raises:
+        DataError, TimeError: as `GriddedFormat.open_dataset`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # The arrays' own metadata, not their consolidated copy, which may be older.
+            stored = xr.open_zarr(store, group=group or None, chunks=None, consolidated=False, decode_cf=False)
+            return xr.decode_cf(_zeros_as_values(stored, store, group), decode_timedelta=False)
+    except (ValueError, KeyError, OSError, TypeError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def groups_of(store: Any) -> list[str]:
+    """Paths of all groups of a store but the root."""
+    import zarr
+
+    every = zarr.open_group(store, mode="r").members(max_depth=None)
+    return sorted(f"/{name}" for name, member in every if isinstance(member, zarr.Group))
+
+
+def _zeros_as_values(stored: xr.Dataset, store: Any, group: str) -> xr.Dataset:
     """An undecoded store in which a fill value of 0 masks nothing, unless an attribute or a packing says so.
 
     0 is the fill value that Zarr takes by default, and xarray reads the fill value of format 2 as missing.
     """
-    group = _open(path, "r")
+    import zarr
+
+    arrays = zarr.open_group(store, mode="r", path=group or None, use_consolidated=False)
     for name, variable in stored.variables.items():
-        array = group[str(name)]
+        array = arrays[str(name)]
         packed = "scale_factor" in array.attrs or "add_offset" in array.attrs
         if not packed and "_FillValue" not in array.attrs and variable.attrs.get("_FillValue") == 0:
             del variable.attrs["_FillValue"]

@@ -282,7 +282,11 @@ def test_every_layout_gives_its_frames_by_init_and_valid_time(
     found = forecasts.read(paths[::-1], ["t2m"])
     assert np.array_equal(found.inits, INITS)
     assert np.array_equal(found.leads, LEADS)
-    assert (np.asarray(found.grid.y.values).tolist(), np.asarray(found.grid.x.values).tolist(), found.variables) == (LAT.tolist(), LON.tolist(), ["t2m"])
+    assert (np.asarray(found.grid.y.values).tolist(), np.asarray(found.grid.x.values).tolist(), found.variables) == (
+        LAT.tolist(),
+        LON.tolist(),
+        ["t2m"],
+    )
     for i, init in enumerate(INITS):
         frames = found.frames(init, init + LEADS * HOUR)
         assert frames.dtype == np.float32
@@ -450,7 +454,10 @@ def test_points_are_a_grid_by_names_alone(tmp_path: Path) -> None:
             data[long].delncattr("units")
             data.renameVariable(long, short)
     found = forecasts.read([path], ["t2m"])
-    assert (np.asarray(found.grid.y.values).tolist(), np.asarray(found.grid.x.values).tolist()) == (LAT.tolist(), LON.tolist())
+    assert (np.asarray(found.grid.y.values).tolist(), np.asarray(found.grid.x.values).tolist()) == (
+        LAT.tolist(),
+        LON.tolist(),
+    )
 
 
 def test_scattered_points_are_no_grid(tmp_path: Path) -> None:
