@@ -10,7 +10,7 @@ import typer
 from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    AsJson, Backbone, Batch, Device, GrayToRgb, Group, Init, Inputs, Kind, ModelOption, Preset, Rename, ResampleFps,
+    AsJson, Backbone, Batch, Device, GrayToRgb, Group, Init, Inputs, Kind, MissingValue, ModelOption, Preset, Rename, ResampleFps,
     Results, Settings, Steps, Threads, Variables, Variants, listed, logged,
 )  # fmt: skip
 
@@ -63,6 +63,7 @@ def train(
     resample_fps: ResampleFps = 0,
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
+    missing_value: MissingValue = None,
     init_from: Annotated[
         Path | None,
         typer.Option(help="Start from trained weights: a run, a model.safetensors, or OpenSTL's .pth or .ckpt."),
@@ -106,6 +107,7 @@ def train(
             "data.resample_fps": resample_fps or None,
             "data.gray_to_rgb": "true" if gray_to_rgb else None,
             "data.group": group or None,
+            "data.missing_value": ",".join(missing_value) if missing_value else None,
             "model.backbone": backbone,
             "model.adapter": adapter,
             "model.fusion": fusion,
@@ -161,6 +163,7 @@ def predict(
     resample_fps: ResampleFps = 0,
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
+    missing_value: MissingValue = None,
     time_layout: Annotated[
         str, typer.Option(help="Time coordinates of .nc and .zarr: cf, or wb2 as in WeatherBench2.")
     ] = "cf",
@@ -203,7 +206,16 @@ def predict(
             steps=steps,
             batch=batch,
             rename=var or [],
-            policy=InputPolicy(fill_missing, fill_gap, regrid, allow_out_of_range, resample_fps, gray_to_rgb, group),
+            policy=InputPolicy(
+                fill_missing=fill_missing,
+                fill_gap=fill_gap,
+                regrid=regrid,
+                allow_out_of_range=allow_out_of_range,
+                resample_fps=resample_fps,
+                gray_to_rgb=gray_to_rgb,
+                group=group,
+                missing_values=tuple(missing_value or ()),
+            ),
             time_layout=time_layout,
             compress=compress,
             preview=preview,
@@ -251,6 +263,7 @@ def evaluate(
     resample_fps: ResampleFps = 0,
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
+    missing_value: MissingValue = None,
     lpips_weights: Annotated[
         Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
     ] = None,
@@ -300,6 +313,7 @@ def evaluate(
             gray_to_rgb=gray_to_rgb,
             kind=kind,
             group=group,
+            missing_values=missing_value or (),
         ),
     )
 
@@ -430,12 +444,15 @@ def inspect(
     preset: Annotated[str | None, typer.Option("--for", help="Check whether this preset or model can use it.")] = None,
     var: Variables = None,
     group: Group = "",
+    missing_value: MissingValue = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a file holds and whether a preset or a model can use it."""
     from pdr_cli.commands import inspect as command
+    from pdr_cli.data.formats import ReadOptions
 
-    command.run(path, preset=preset, variables=var or [], group=group, as_json=as_json)
+    reading = ReadOptions(var or [], group=group, missing_values=missing_value or ())
+    command.run(path, preset=preset, reading=reading, as_json=as_json)
 
 
 @app.command(rich_help_panel=TOOLS)

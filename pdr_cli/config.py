@@ -29,6 +29,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "resample_fps": 0.0,
         "gray_to_rgb": False,
         "group": "",
+        "missing_value": [],
     },
     "train": {"latitude_weights": False},
     "model": {
@@ -75,6 +76,10 @@ class DataConfig(_Table):
     group: str = Field(
         description="group of NetCDF and Zarr files that holds the fields; empty: the root, or the only group with fields"
     )
+    missing_value: list[str] = Field(
+        description="numbers that stand for missing values in NetCDF, Zarr and GRIB files that do not declare them, such as "
+        "-999, or sst=-9999 for one variable; none: no number does, whatever it looks like"
+    )
     scaling: Literal["auto", "standard", "minmax", "unit"] = Field(
         description="standard: mean 0, sd 1; minmax: [0, 1] by training extremes; unit: bytes over 255; "
         "auto: by the kind of data"
@@ -106,6 +111,14 @@ class DataConfig(_Table):
         if len(size) not in (0, 2) or any(s < 8 for s in size):
             raise ValueError("size is [] or [H, W] with sides of at least 8 pixels")
         return size
+
+    @field_validator("missing_value")
+    @classmethod
+    def _are_numbers(cls, given: list[str]) -> list[str]:
+        for text in given:
+            if text != "none" and not re.fullmatch(r"(.+=)?[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
+                raise ValueError(f"{text!r} is not a number, NAME=NUMBER or none")
+        return given
 
     @field_validator("train_period")
     @classmethod

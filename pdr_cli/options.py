@@ -56,6 +56,13 @@ Rename = Annotated[
 ]
 Variables = Annotated[list[str] | None, typer.Option("--var", help="Variable to read as a channel; repeatable.")]
 Variants = Annotated[str | None, typer.Option(help="Comma-separated variants. Default: all.")]
+MissingValue = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]NUMBER|none",
+        help="Number that stands for missing values where the file does not declare it; repeatable. none: no number does.",
+    ),
+]
 Group = Annotated[
     str,
     typer.Option(

@@ -13,6 +13,7 @@ Formats add, where it applies,
 
 * `value_range`: lowest and highest value that the format defines, such as 0 and 255 of pictures,
 * `may_lack`: True where frames may hold missing values (NaN),
+* `missing_values`: the numbers that stand for missing values by an option, see `ReadOptions`,
 * `grid_mapping`: name and attributes of the variable that describes the projection,
 * `bounds`: {coordinate name: (name of its bounds, their values [n, 2], or [H, W, corners])},
 * `scalars`: {channel: {coordinate name: (value, attributes)}}, such as a height of 2 m or a level,

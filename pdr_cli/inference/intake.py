@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data import formats, kinds, limits, missing, places, regrid, units, windows
+from pdr_cli.data import formats, kinds, limits, missing, places, regrid, suspects, units, windows
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.encoding import Encoding
@@ -36,6 +36,7 @@ class InputPolicy:
         resample_fps: frames a second that a clip is resampled to; 0: as in training.
         gray_to_rgb: read a gray clip as three equal channels, red, green and blue.
         group: group of the file that holds the fields; "": as in training.
+        missing_values: numbers that stand for missing values besides those of training, see `ReadOptions`.
 
     Raises:
         UsageError: an unknown method.
@@ -48,6 +49,7 @@ class InputPolicy:
     resample_fps: float = 0
     gray_to_rgb: bool = False
     group: str = ""
+    missing_values: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         missing.check_method(self.fill_missing)
@@ -106,6 +108,11 @@ class Intake:
         """Encoding of the model, with the policy's filling."""
         return self.model.encoding(self.policy.fill_missing)
 
+    @property
+    def _missing_values(self) -> tuple[str, ...]:
+        """See `ReadOptions`: those of the policy, and those of training."""
+        return (*self.policy.missing_values, *self.card.config.data.missing_value)
+
     def open(self, paths: Sequence[Path], rename: Mapping[str, str] | None = None) -> list[Series]:
         """Open input files with the model's variables, units, frame size and colour.
 
@@ -126,13 +133,14 @@ class Intake:
             resample_fps=self.policy.resample_fps or data.resample_fps,
             gray_to_rgb=self.policy.gray_to_rgb or data.gray_to_rgb,
             group=self.policy.group or data.group,
+            missing_values=self._missing_values,
         )
         opened = formats.open_series(paths, options)
         return [self.adapt_input(kinds.with_kind(series, kind.name)) for series in opened]
 
     def from_dataset(self, dataset: xr.Dataset, rename: Mapping[str, str] | None = None) -> Series:
         """Take the model's variables from an open dataset; arguments and errors as for `open`."""
-        series = from_datasets([(dataset, Path("dataset"))], list(self.card.variables), rename)
+        series = from_datasets([(dataset, Path("dataset"))], list(self.card.variables), rename, self._missing_values)
         return self.adapt_input(kinds.with_kind(series, self.model.kind.name))
 
     def adapt_input(self, series: Series) -> Series:
@@ -189,8 +197,10 @@ class Intake:
         cells = np.zeros((len(self.card.variables), *self.card.size), bool) if cells is None else cells
         return self.orientation(series).invert(cells)
 
-    def observe(self, series: Series, init: int | None = None) -> Observed:
+    def observe(self, series: Series, init: int | None = None, *, advise: bool = False) -> Observed:
         """Read, check and fill the window that ends with frame `init` (default: the last) of a series.
+
+        `advise`: log what is unlikely but may be right.
 
         Missing, infinite and absurd values are refused, unless the policy or the model's training fills them. Cells that
         training never observed are always filled, whatever the input holds there.
@@ -202,6 +212,8 @@ class Intake:
         in_steps, fill_gap = self.card.config.data.in_steps, self.policy.fill_gap != "none"
         start, stop = windows.last_window(series, in_steps, step, init, fill_gap=fill_gap)
         frames = self._believable(fields.read_frames(series, start, stop), series, start, orientation)
+        if advise and self.card.limits is not None:
+            limits.warn_of_narrow(frames, series, self.card.limits)
         frames, times = windows.close_gaps(frames, series.time.values[start:stop], step)
         inserted = len(frames) - (stop - start)
         frames, times = orientation.apply(frames[-in_steps:]), times[-in_steps:]
@@ -218,6 +230,7 @@ class Intake:
         cells = None if cells is None else orientation.invert(cells)
         if self.encoding.filling.method == "none":
             missing.check(frames, series, start, cells)
+        suspects.check(frames, series)
         frames = missing.without_absurd(frames)
         frames = frames if cells is None else np.where(cells, np.float32(np.nan), frames)
         if self.card.limits is not None and self.model.kind.learned_range and not self.policy.allow_out_of_range:

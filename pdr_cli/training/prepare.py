@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli.config import Config
-from pdr_cli.data import formats, kinds, scaling, seen, splits, statistics, windows
+from pdr_cli.data import formats, kinds, scaling, seen, splits, statistics, suspects, windows
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import ReadOptions, datasets
 from pdr_cli.data.limits import Limits
@@ -97,7 +97,8 @@ def open_files(config: Config, paths: Sequence[Path]) -> list[Series]:
         DataError: files of another kind, or that cannot be read.
     """
     data = config.data
-    options = ReadOptions(data.variables, {}, data.size, data.color, data.resample_fps, data.gray_to_rgb, data.group)
+    options = ReadOptions(data.variables, {}, data.size, data.color, data.resample_fps, data.gray_to_rgb, data.group,
+                          data.missing_value)  # fmt: skip
     series = formats.open_series(paths, options)
     return [kinds.with_kind(one, data.kind) for one in series]
 
@@ -108,7 +109,9 @@ def open_dataset(config: Config, dataset: xr.Dataset) -> list[Series]:
     Raises:
         VariableError, DataError: a dataset without the preset's variables, or of another kind.
     """
-    series = datasets.from_datasets([(dataset, Path(DATASET))], config.data.variables)
+    series = datasets.from_datasets(
+        [(dataset, Path(DATASET))], config.data.variables, missing_values=config.data.missing_value
+    )
     return [kinds.with_kind(series, config.data.kind)]
 
 
@@ -155,6 +158,9 @@ def _survey(config: Config, series: Sequence[Series], parts: Split) -> Survey | 
     """Missing values, of formats that have such values; None if none are missing."""
     if not series[0].attrs.get("may_lack"):
         return None
+    for one in series:
+        suspects.check(suspects.sample(one), one)
+        suspects.warn_of_restarts(one)
     found = statistics.survey(series, parts.train, parts.val + parts.test, config.data.statistics_mb, config.train.seed)
     if found is not None:
         log.info(
@@ -184,6 +190,7 @@ def measure(prepared: Prepared, config: Config) -> Measured:
     parts = [(prepared.series[n], start, stop) for n, start, stop in prepared.split.train]
     never_observed = None if prepared.missing is None else prepared.missing.never_observed
     found = statistics.measure(parts, config.data.statistics_mb, config.train.seed, never_observed)
+    suspects.check_extremes(prepared.series[0], found.minimum, found.maximum, found.mean, found.sd)
     return Measured(
         scaling.fit(config.data.scaling, prepared.series[0], found),
         found.climatology,

@@ -10,7 +10,7 @@ from pathlib import Path
 import xarray as xr
 
 from pdr_cli.choices import BASELINES
-from pdr_cli.data import formats, kinds
+from pdr_cli.data import formats, kinds, limits, suspects
 from pdr_cli.data.formats import datasets, forecasts, zarr
 from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.series import Series, names
@@ -35,6 +35,7 @@ class Reading:
         kind: of the truth where no model has one; "any": as found.
         resample_fps: frames a second that clips are brought to; 0: as they are, or as the model was trained.
         gray_to_rgb: read a gray clip as red, green and blue alike.
+        missing_values: see `ReadOptions`.
         group: group of the truth that holds the fields; "": as in training, or the only one.
         batch: windows that a network sees at once, at most.
         device: see `devices.pick`.
@@ -45,6 +46,7 @@ class Reading:
     resample_fps: float = 0
     gray_to_rgb: bool = False
     group: str = ""
+    missing_values: Sequence[str] = ()
     batch: int | None = None
     device: str = "auto"
 
@@ -98,6 +100,7 @@ def task_of(
     found = find(forecasters, reading)
     with locks.inputs_in_use([] if isinstance(data, xr.Dataset) else data):
         series = truth(data, reading, found)
+        _check_values(series, found)
     files = found.read_files(series[0], found.rename(reading.rename))
     return tasks.build(found.models, files, series, split, steps, protocol)
 
@@ -129,12 +132,13 @@ def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecaster
     group = reading.group or (found.first.card.config.data.group if found.first is not None else "")
     rename = _of_truth(found.rename(reading.rename), data, group)
     if found.first is not None:
-        policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb, group=reading.group)
+        policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb, group=reading.group,
+                             missing_values=tuple(reading.missing_values))  # fmt: skip
         intake = Intake(found.first, policy)
         return [intake.from_dataset(data, rename)] if isinstance(data, xr.Dataset) else intake.open(data, rename)
     wanted = list(rename)
     if isinstance(data, xr.Dataset):
-        opened = [datasets.from_datasets([(data, Path("dataset"))], wanted, rename)]
+        opened = [datasets.from_datasets([(data, Path("dataset"))], wanted, rename, reading.missing_values)]
     else:
         options = formats.ReadOptions(
             variables=wanted or _fields_in_both(data, found, reading.group),
@@ -142,9 +146,19 @@ def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecaster
             resample_fps=reading.resample_fps,
             gray_to_rgb=reading.gray_to_rgb,
             group=reading.group,
+            missing_values=reading.missing_values,
         )
         opened = formats.open_series(data, options)
     return [kinds.with_kind(series, reading.kind) for series in opened]
+
+
+def _check_values(series: Sequence[Series], found: Forecasters) -> None:
+    """Refuse a truth with undeclared missing values; warn of one whose values span far less than those of training."""
+    for one in series:
+        frames = suspects.sample(one)
+        suspects.check(frames, one)
+        if found.first is not None and found.first.card.limits is not None:
+            limits.warn_of_narrow(frames, one, found.first.card.limits)
 
 
 def _of_truth(rename: Mapping[str, str], data: xr.Dataset | Sequence[Path], group: str) -> dict[str, str]:

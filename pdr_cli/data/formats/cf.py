@@ -214,7 +214,7 @@ def _axis_attributes(name: str, dim: str, attrs: dict[str, Any]) -> dict[str, An
         attrs = {"standard_name": side_of_earth, "units": DEGREES[side_of_earth]} | attrs
         if not dim:  # the latitude or longitude of each cell is no side of the grid
             return attrs
-    elif "units" not in attrs and "standard_name" not in attrs:
+    elif attrs.get("units", "1") in ("", "1") and "standard_name" not in attrs:
         # Without `axis`: by CF, grids with that attribute also have true latitudes and longitudes.
         return {"long_name": f"{dim} index of the grid", "units": "1"} | attrs
     return {"axis": dim.upper()} | attrs

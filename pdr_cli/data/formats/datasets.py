@@ -16,7 +16,12 @@ from pdr_cli.system.logs import log
 Datasets = Sequence[tuple[xr.Dataset, Path]]
 
 
-def from_datasets(datasets: Datasets, variables: Sequence[str] = (), rename: Mapping[str, str] | None = None) -> Series:
+def from_datasets(
+    datasets: Datasets,
+    variables: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
+    missing_values: Sequence[str] = (),
+) -> Series:
     """One lazy Series of open files.
 
     Args:
@@ -24,6 +29,7 @@ def from_datasets(datasets: Datasets, variables: Sequence[str] = (), rename: Map
             order of their first times; other variables are stacked as channels.
         variables: names to read as channels, `t@850` for the level 850 of t; empty: the only gridded variable.
         rename: {channel: name in the files}.
+        missing_values: see `ReadOptions`.
 
     Raises:
         DataError: damaged.
@@ -44,12 +50,14 @@ def from_datasets(datasets: Datasets, variables: Sequence[str] = (), rename: Map
     together: dict[object, list[str]] = {}
     for name, held in files.items():
         together.setdefault(tuple((i, channel.signature) for i, channel in held), []).append(name)
-    joined = [_joined(opened, [files[name] for name in chosen]) for chosen in together.values()]
-    return joined[0] if len(joined) == 1 else joining.stack(joined, list(sources))
+    joined = [_joined(opened, [files[name] for name in chosen], missing_values) for chosen in together.values()]
+    made = joined[0] if len(joined) == 1 else joining.stack(joined, list(sources))
+    return made.assign_attrs(missing_values=tuple(missing_values)) if missing_values else made
 
 
-def _joined(opened: Sequence[Opened], held: Sequence[Sequence[tuple[int, Channel]]]) -> Series:
+def _joined(
+    opened: Sequence[Opened], held: Sequence[Sequence[tuple[int, Channel]]], missing_values: Sequence[str]
+) -> Series:
     """Channels that the same files hold on the same axes, joined along time."""
-    return joining.join(
-        [part(opened[files[0][0]], [channel for _, channel in files]) for files in zip(*held, strict=True)]
-    )
+    parts = (part(opened[of[0][0]], [channel for _, channel in of], missing_values) for of in zip(*held, strict=True))
+    return joining.join(list(parts))

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data import kinds
+from pdr_cli.data import kinds, suspects
 from pdr_cli.data.formats.axes import Axes
 from pdr_cli.data.formats.channels import UNFINISHED, Opened, Source, level_of, places_along
 from pdr_cli.data.formats.time_roles import is_lead, is_time
@@ -57,8 +57,8 @@ class Channel:
         return self.axes, self.lead
 
 
-def part(one: Opened, channels: Sequence[Channel]) -> Series:
-    """Channels of one file with the same times and places, read lazily.
+def part(one: Opened, channels: Sequence[Channel], missing_values: Sequence[str] = ()) -> Series:
+    """Channels of one file with the same times and places, read lazily; `missing_values`: see `ReadOptions`.
 
     Raises:
         TimeError: no times, or missing ones.
@@ -74,7 +74,7 @@ def part(one: Opened, channels: Sequence[Channel]) -> Series:
     shape = (len(times), len(channels), dataset.sizes[axes.y], dataset.sizes[axes.x])
     variables = {c.name: _attributes(one, c) for c in channels}
     series = make_series(
-        LazyFrames(shape, np.float32, _reader(arrays, axes.time, one)),
+        LazyFrames(shape, np.float32, _reader(arrays, axes.time, one, [_missing(c, missing_values) for c in channels])),
         times,
         variables,
         _coordinates(one, first),
@@ -102,8 +102,17 @@ def _plane(dataset: xr.Dataset, channel: Channel) -> xr.DataArray:
     return dataset[channel.variable].isel(channel.chosen).transpose(*filter(None, (axes.time, axes.y, axes.x)))
 
 
-def _reader(arrays: list[xr.DataArray], time: str, one: Opened) -> Callable[[int, int], np.ndarray]:
-    """A function that reads frames [start, stop) of variables; values outside of their valid range are NaN."""
+def _missing(channel: Channel, missing_values: Sequence[str]) -> np.ndarray:
+    """The numbers that stand for missing values of a channel, as float32."""
+    given = (text.rpartition("=") for text in missing_values if text != suspects.NONE)
+    names = ("", channel.name, channel.variable)
+    return np.array([float(number) for name, _, number in given if name in names], np.float32)
+
+
+def _reader(
+    arrays: list[xr.DataArray], time: str, one: Opened, missing: list[np.ndarray]
+) -> Callable[[int, int], np.ndarray]:
+    """A function that reads frames [start, stop) of variables; NaN are values outside of their valid range, and `missing`."""
     ranges = [valid_range(a) for a in arrays]
 
     def frames(start: int, stop: int) -> np.ndarray:
@@ -116,7 +125,12 @@ def _reader(arrays: list[xr.DataArray], time: str, one: Opened) -> Callable[[int
             p if r is None else np.where((p >= r[0]) & (p <= r[1]), p, np.nan)
             for p, r in zip(planes, ranges, strict=True)
         ]
-        return np.stack([np.asarray(p, np.float32) for p in planes], axis=1)
+        planes = [np.asarray(p, np.float32) for p in planes]
+        planes = [
+            np.where(np.isin(p, m), np.float32(np.nan), p) if m.size else p
+            for p, m in zip(planes, missing, strict=True)
+        ]
+        return np.stack(planes, axis=1)
 
     return frames
 
