@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.missing import without_absurd
 from pdr_cli.data.series import Series, names, read_frames
 from pdr_cli.errors import MissingValuesError
 from pdr_cli.system.logs import log
@@ -101,7 +102,7 @@ def check(frames: np.ndarray, series: Series) -> None:
     Raises:
         MissingValuesError: names the number, its share and the next value.
     """
-    found = [] if is_trusted(series) else undeclared(frames)
+    found = [] if is_trusted(series) else undeclared(without_absurd(frames))
     if not found:
         return
     first = found[0]
@@ -109,7 +110,7 @@ def check(frames: np.ndarray, series: Series) -> None:
     others = "".join(f", {100 * s.share:.2g} % {s.value:.7g}" for s in found[1:])
     raise MissingValuesError(
         f"{series.attrs['files'][0]}: {100 * first.share:.2g} % of the values of {name} are {value}{others}, and the next is "
-        f"{found[-1].nearest:.6g}: probably missing values that are not declared",
+        f"{found[-1].nearest:.4g}: probably missing values that are not declared",
         way_out=" ".join(f"--missing-value={s.value:.7g}" for s in found)
         + f" reads them as missing; --missing-value {NONE} reads them as they are",
     )

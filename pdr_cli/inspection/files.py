@@ -11,6 +11,7 @@ import numpy as np
 from pdr_cli.data import formats, kinds, suspects
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import ReadOptions, axes
+from pdr_cli.data.missing import without_absurd
 from pdr_cli.data.series import Series, names, read_frames, side, size, units
 from pdr_cli.errors import DataError
 from pdr_cli.runs import folder as runs
@@ -136,7 +137,7 @@ def _describe(series: Series, looked_at: int) -> dict[str, Any]:
 
 def _notes(frames: np.ndarray, series: Series) -> str:
     """What a user should know of the values [T, C, H, W] before training on them; "" if nothing."""
-    marks = [] if suspects.is_trusted(series) else suspects.undeclared(frames)
+    marks = [] if suspects.is_trusted(series) else suspects.undeclared(without_absurd(frames))
     notes = [f"{100 * s.share:.2g} % are {s.value:.7g}: missing values? (--missing-value={s.value:.7g})" for s in marks]
     sums = suspects.restarts(series) if series.attrs.get("may_lack") and not marks else []
     return "; ".join(notes + [f"{name} is a sum that starts again each day" for name in sums])

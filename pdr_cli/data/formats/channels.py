@@ -17,7 +17,10 @@ from pdr_cli.errors import TimeError, VariableError, did_you_mean
 
 NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z%].*)?")
 UNFINISHED = "if it is still being written, wait"
-CALENDARS = "standard, proleptic_gregorian, julian, noleap, all_leap and 360_day"
+CALENDARS = (
+    *("standard", "gregorian", "proleptic_gregorian", "julian", "noleap", "365_day", "all_leap", "366_day", "360_day"),
+    *("utc", "tai"),
+)
 EXPVER = ("expver",)  # ERA5 and its preliminary values, which complete each other
 
 
@@ -90,8 +93,7 @@ def _check_usable(one: Opened) -> None:
     dataset, path, times = one.dataset, one.path, one.finder.times
     empty = [str(d) for d, n in dataset.sizes.items() if n == 0]
     if empty:
-        along_time = empty[0] in times or empty[0] in dataset.encoding.get("unlimited_dims", ()) or empty[0] == "time"
-        has = "steps" if along_time else "values"
+        has = "steps" if empty[0] in times or empty[0] == "time" else "values"
         raise TimeError(f"{path} has no {has}: dimension {empty[0]} has length 0", way_out=UNFINISHED)
     for axis in times.values():
         if axis.others:
@@ -117,12 +119,21 @@ def _check_usable(one: Opened) -> None:
 def _undecoded(dataset: xr.Dataset, path: Path, name: str) -> TimeError:
     """The error for a time axis whose units are not decoded."""
     attrs = dataset[name].attrs
-    return TimeError(
-        f"{path}: {name} has units {attrs['units']!r} and calendar {attrs.get('calendar', 'standard')!r}, which are not "
-        "decoded",
-        f"a calendar of CF: {CALENDARS}",
-        f"ncatted -a calendar,{name},o,c,CALENDAR FILE",
-    )
+    unit, calendar = str(attrs["units"]), str(attrs.get("calendar", "standard"))
+    found = f"{path}: the time axis cannot be decoded: {name} has units {unit!r} and calendar {calendar!r}"
+    if calendar.lower() not in CALENDARS:
+        way_out = f"correct it: ncatted -a calendar,{name},o,c,{_nearest_calendar(calendar)} FILE"
+        return TimeError(found, f"a calendar of CF: {', '.join(CALENDARS)}", way_out)
+    expected = "units such as 'days since 2000-01-01'; a month or a year has no fixed length"
+    return TimeError(found, expected, "write dates to the file first, for example with xarray's Dataset.assign_coords")
+
+
+def _nearest_calendar(calendar: str) -> str:
+    """The name in CF of what other programs call by other names."""
+    plain = calendar.lower()
+    if "thirty" in plain or "360" in plain:
+        return "360_day"
+    return "noleap" if "365" in plain or plain.startswith("no") else "CALENDAR"
 
 
 def _where(opened: Sequence[Opened]) -> str:

@@ -119,7 +119,9 @@ def _reader(
         try:
             planes = [a.isel({time: slice(start, stop)}).values if time else a.values[None][start:stop] for a in arrays]
         except (OSError, RuntimeError, ValueError) as error:
-            what = f"steps {start} to {stop - 1} cannot be read, the file is damaged: {first_line(error)}"
+            proof = not isinstance(error, ValueError) or "checksum" in str(error)
+            why = ", the file is damaged" if proof else ""
+            what = f"steps {start} to {stop - 1} cannot be read{why}: {first_line(error)}"
             raise DataError(f"{one.path}: {what}") from error
         planes = [
             p if r is None else np.where((p >= r[0]) & (p <= r[1]), p, np.nan)

@@ -183,6 +183,9 @@ def _dates(variable: xr.Variable) -> xr.Variable | None:
     unit = str(variable.attrs.get("units", ""))
     if unit.replace(" ", "").lower().startswith(f"dayas{ABSOLUTE}".lower()) and variable.dtype.kind in "fiu":
         return xr.Variable(variable.dims, _of_days(variable.values), _without_units(variable), variable.encoding)
+    if unit.lower().startswith("months since ") and variable.dtype.kind in "fiu":
+        values = _of_months(variable)
+        return None if values is None else xr.Variable(variable.dims, values, _without_units(variable))
     if variable.ndim == 1 and variable.size and variable.dtype.kind in "SUO":
         values = _of_texts(variable.values)
         return None if values is None else xr.Variable(variable.dims, values, dict(variable.attrs))
@@ -199,6 +202,26 @@ def _of_days(days: np.ndarray) -> np.ndarray:
     start = [np.datetime64(f"{d // 10000:04d}-{d // 100 % 100:02d}-{d % 100:02d}", "ns") for d in whole.ravel()]
     ticks = np.round((days - whole).astype(np.float64) * time_axis.DAY * 1e3).astype("timedelta64[ms]")
     return np.asarray(np.array(start).reshape(days.shape) + ticks)
+
+
+def _of_months(variable: xr.Variable) -> np.ndarray | None:
+    """Dates of whole calendar months, or of their middles, since a date; None of other fractions, which have no length."""
+    months = np.asarray(variable.values, np.float64)
+    whole = np.floor(months)
+    if not (np.isfinite(months).all() and np.isin(months - whole, (0, 0.5)).all()):
+        return None
+    calendar = str(variable.attrs.get("calendar", "standard")).lower().replace("360_day", "360")
+    counted = {"units": str(variable.attrs["units"]).lower().replace("months", "days", 1)}
+    counted["calendar"] = "360_day" if calendar == "360" else calendar
+    try:
+        start = xr.conventions.decode_cf_variable("start", xr.Variable((), 0, counted)).values[()]
+    except ValueError:
+        return None
+    dates = [time_axis.shift(start, time_axis.Step(1, "month"), int(n)) for n in whole.ravel()]
+    later = [time_axis.shift(start, time_axis.Step(1, "month"), int(n) + 1) for n in whole.ravel()]
+    half = (months - whole).ravel() > 0
+    found = [d + (e - d) / 2 if h else d for d, e, h in zip(dates, later, half, strict=True)]
+    return np.array(found).reshape(months.shape)
 
 
 def _of_texts(texts: np.ndarray) -> np.ndarray | None:

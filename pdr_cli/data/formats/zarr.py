@@ -13,8 +13,9 @@ import xarray as xr
 
 from pdr_cli.data.formats import cf
 from pdr_cli.data.formats.cf import Layout
+from pdr_cli.data.formats.conventions import decoded
 from pdr_cli.data.formats.gridded import GriddedFormat, Put, Stored
-from pdr_cli.errors import DataError, TimeError
+from pdr_cli.errors import DataError
 from pdr_cli.system.damage import first_line
 
 SUFFIX = ".zarr"
@@ -108,7 +109,7 @@ def open_store(store: Any, path: Path, group: str = "") -> xr.Dataset:
             warnings.simplefilter("ignore")
             # The arrays' own metadata, not their consolidated copy, which may be older.
             stored = xr.open_zarr(store, group=group or None, chunks=None, consolidated=False, decode_cf=False)
-            return xr.decode_cf(_zeros_as_values(stored, store, group), decode_timedelta=False)
+            return decoded(_zeros_as_values(stored, store, group))
     except (ValueError, KeyError, OSError, TypeError, RuntimeError) as error:
         raise _unreadable(path, error) from error
 
@@ -143,10 +144,7 @@ def is_store(path: Path) -> bool:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    what = first_line(error)
-    if any(word in str(error) for word in ("decode", "calendar", "time units")):
-        return TimeError(f"{path}: the time axis cannot be decoded: {what}")
-    return DataError(f"{path} is damaged, incomplete, or not a Zarr store of fields: {what}")
+    return DataError(f"{path} is damaged, incomplete, or not a Zarr store of fields: {first_line(error)}")
 
 
 def _consolidate(path: Path) -> None:
