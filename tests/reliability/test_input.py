@@ -211,7 +211,7 @@ def test_different_frames_for_one_time_are_refused(given: Given, weather_run: Pa
         return longer
 
     said = refusal(given(again), weather_run)
-    assert "1 time is repeated with different values, first 2020-01-25 18:00" in said
+    assert "1 time is repeated, with different values at 2020-01-25 18:00" in said
 
 
 def test_a_frame_that_is_repeated_unchanged_is_kept_once(given: Given, weather: Path, weather_run: Path) -> None:

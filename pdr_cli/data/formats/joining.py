@@ -215,7 +215,7 @@ def _repeated(series: Series, count: int, at: int, files: np.ndarray) -> TimeErr
     times = f"{count} times are" if count > 1 else "1 time is"
     where = f"{files[0]} and {files[1]}" if files[0] != files[1] else str(files[0])
     return TimeError(
-        f"{where}: {times} repeated with different values, first {when}",
+        f"{where}: {times} repeated, with different values at {when}",
         way_out="leave out one of the files, or cut it: ncks -d time,FIRST,LAST IN OUT"
         if files[0] != files[1]
         else "drop duplicates first, for example with xarray's drop_duplicates('time')",

@@ -223,7 +223,7 @@ def test_a_restart_is_kept_once_and_a_clash_names_its_two_files(tmp_path: Path) 
     other = legs[2].assign_coords(time=legs[2].time - 6 * HOUR)
     other.to_netcdf(tmp_path / "x" / "leg3.nc")
     (tmp_path / "x" / "leg2.nc").unlink()
-    with pytest.raises(TimeError, match=r"leg1\.nc and .*leg3\.nc: 1 time is repeated with different values"):
+    with pytest.raises(TimeError, match=r"leg1\.nc and .*leg3\.nc: 2 times are repeated, with different values"):
         read(tmp_path / "x")
 
 
