@@ -26,7 +26,7 @@ from pdr_cli.errors import DataError, PdrError
 from pdr_cli.system import damage, space
 from pdr_cli.system.atomic import remove_folder
 from pdr_cli.system.logs import log
-from pdr_cli.system.names import key
+from pdr_cli.system.names import key, remove
 from pdr_cli.system.processes import Processes
 
 Block = tuple[int, int]  # inits [low, high), one whole chunk
@@ -106,7 +106,7 @@ class Unfinished:
         """After a failure: keep the finished blocks, unless there are none or the input is at fault."""
         count, n = _count(_claims(self.folder, self.layout)), self.layout.shape[0]
         if not count or (isinstance(error, PdrError) and error.code == DataError.code):
-            remove_folder(self.folder)
+            _remove(self.folder)
         else:
             log.warning(
                 "%s of %s forecasts are kept in %s; the same command continues", f"{count:,}", f"{n:,}", self.folder
@@ -142,7 +142,7 @@ def beside(
             begun.leave(error)
         raise
     if ranks.first:
-        remove_folder(folder)
+        _remove(folder)
 
 
 def folders(output: Path) -> list[Path]:
@@ -171,11 +171,12 @@ def sha256(frames: np.ndarray) -> str:
 def _prepare(folder: Path, output: Path, layout: Layout, request: Mapping[str, str], compress: int) -> None:
     """Create the folder, or take over what an earlier run left if it is sound and answers the same request."""
     for found in folders(output):
-        reason = _reason(found, layout, request)
+        reason, count = _reason(found, layout, request), _count(_lines(found))
         if reason:
-            log.warning("starts anew: removed %s forecasts that an earlier run had finished, because of %s",
-                        f"{_count(_lines(found)):,}", reason)  # fmt: skip
-            remove_folder(found)
+            if count and (found / REQUEST).exists():
+                log.warning("starts anew: removed the %s finished forecasts of an interrupted run, because of %s",
+                            f"{count:,}", reason)  # fmt: skip
+            _remove(found)
     if not folder.exists():
         folder.mkdir(mode=0o700)
         FORM.create(folder / STORE, layout, compress)
@@ -185,6 +186,12 @@ def _prepare(folder: Path, output: Path, layout: Layout, request: Mapping[str, s
         )
     for partial in folder.rglob("*.partial"):  # of a write by Zarr that was killed
         partial.unlink()
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder; without its request, what a crash leaves of it is removed silently."""
+    remove(folder / REQUEST)
+    remove_folder(folder)
 
 
 def _reason(folder: Path, layout: Layout, request: Mapping[str, str]) -> str:

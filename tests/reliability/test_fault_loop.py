@@ -14,11 +14,12 @@ from tests.reliability.processes import environment
 FAST = [
     *("text/kill", "text/EIO", "text/ENOSPC", "hdf5/kill", "hdf5/EIO", "hdf5/ENOSPC", "mp4/kill"),
     *("netcdf/kill", "netcdf/EIO", "netcdf/ENOSPC"),
-    "zarr/kill/10",  # every tenth call: a store is many files
+    *("zarr/kill/10", "hindcast/kill/40", "hindcast-nc/kill/40"),  # not every call: a store is many files
     *("state/kill", "state/EIO", "model/kill", "folder/kill", "folder/EIO", "renames/kill", "renames/EIO"),
 ]
 SLOW = [
     *("npz/kill", "npz/EIO", "npz/ENOSPC", "mp4/EIO", "mp4/ENOSPC", "zarr/kill", "zarr/EIO", "zarr/ENOSPC"),
+    *("hindcast/kill", "hindcast/EIO", "hindcast/ENOSPC", "hindcast-nc/kill", "hindcast-nc/EIO", "hindcast-nc/ENOSPC"),
     *("state/ENOSPC", "model/EIO", "model/ENOSPC", "folder/ENOSPC", "renames/ENOSPC"),
 ]
 # What a command may end with.
