@@ -26,7 +26,7 @@ from pdr_cli.data.formats.cf import Layout
 from pdr_cli.data.formats.gridded import Put, Stored
 from pdr_cli.data.formats.stored import sha256_of
 from pdr_cli.data.series import Series, frames_at_once, names, read_frames
-from pdr_cli.errors import StorageError, TimeError, UsageError
+from pdr_cli.errors import DataError, StorageError, TimeError, UsageError
 from pdr_cli.inference import unfinished
 from pdr_cli.inference.forecast import forecast, lead_steps
 from pdr_cli.inference.intake import Intake
@@ -261,7 +261,7 @@ def write(
                     _compare(sums, stored, path)
             if ranks.first:
                 with space.storage_errors(path):
-                    store.note(temporary, layout.attrs | {"pdr_data_sha256": sha256_of(temporary)})
+                    store.note(temporary, layout.attrs | {"pdr_data_sha256": _sha256(temporary, path)})
 
 
 def _begun(
@@ -340,6 +340,14 @@ def _forecast(made: Hindcast, block: Block, put: Put, keep: Keep) -> str:
     put(block[0], frames)
     keep(block, frames, digest)
     return digest
+
+
+def _sha256(temporary: Path, path: Path) -> str:
+    """The hash of all numbers; a failure to read them is a fault of the disk, not of the input."""
+    try:
+        return sha256_of(temporary)
+    except DataError as error:
+        raise StorageError(f"cannot write {path}: the written file cannot be read again: {error}") from error
 
 
 def _compare(sums: Mapping[Block, str], stored: Stored, path: Path) -> None:
