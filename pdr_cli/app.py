@@ -138,7 +138,11 @@ def predict(
     model: ModelOption = None,
     init: Init = None,
     every_init: Annotated[
-        bool, typer.Option("--every-init", help="A hindcast: one forecast from each possible init; .nc or .zarr.")
+        bool,
+        typer.Option(
+            "--every-init",
+            help="A hindcast: one forecast from each possible init; .nc or .zarr. Continues one that was cut off.",
+        ),
     ] = False,
     steps: Steps = None,
     batch: Batch = None,

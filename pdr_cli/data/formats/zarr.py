@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -80,6 +81,11 @@ class Zarr(GriddedFormat):
                 group[name][start : start + len(frames)] = cf.filled(frames[..., index, :, :])
 
         yield put
+
+    def discard(self, path: Path, layout: Layout, start: int) -> None:
+        """Remove the chunks that begin at an index of the first dimension; they may be damaged."""
+        for name in layout.fields:
+            shutil.rmtree(path / name / "c" / str(start // layout.chunks[0]), ignore_errors=True)
 
     @contextmanager
     def reading_back(self, path: Path, layout: Layout) -> Iterator[Stored]:
