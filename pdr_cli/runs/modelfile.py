@@ -17,6 +17,7 @@ from pdr_cli import config as configuration
 from pdr_cli.config import Config
 from pdr_cli.data import grid
 from pdr_cli.data import series as fields
+from pdr_cli.data.bounds import Bounds
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.missing import CellMask
@@ -69,6 +70,8 @@ class ModelCard:
         limits: plausible range of each channel; None in files written before it was kept.
         land: cells that were missing in every training frame; None if there are none, and in files written before they
             were kept.
+        bounds: of the forecast, in the variables' units; None if there are none, and in files written before they were
+            kept, whose forecasts stay as they were.
     """
 
     config: Config
@@ -84,6 +87,7 @@ class ModelCard:
     training: dict[str, Any]
     limits: Limits | None = None
     land: CellMask | None = None
+    bounds: Bounds | None = None
 
     @property
     def never_observed(self) -> np.ndarray | None:
@@ -122,7 +126,8 @@ class ModelCard:
 def _fields(values: dict[str, Any]) -> dict[str, Any]:
     """The fields of a card from its JSON."""
     kept = {name: values[name] for name in ("variables", "training")}
-    limits, land, seen = values.get("limits"), values.get("land"), values["seen"]
+    limits, land, bounds = (values.get(key) for key in ("limits", "land", "bounds"))
+    seen = values["seen"]
     entries = tuple((p, i, float(a), float(b)) for p, i, a, b in seen["entries"])
     return kept | {
         "config": configuration.validate(values["config"], where="its configuration"),
@@ -136,6 +141,7 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
         "data": tuple(values["data"]),
         "limits": None if limits is None else Limits(*map(tuple, limits.values())),
         "land": None if land is None else CellMask(tuple(land["shape"]), land["packed"]),
+        "bounds": None if bounds is None else Bounds(tuple(bounds["low"]), tuple(bounds["high"])),
     }
 
 
