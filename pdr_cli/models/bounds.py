@@ -12,6 +12,10 @@ class Bounds(nn.Module):
     The bounds are constants of the data and not weights: a model file keeps them in its header, and they are not in the
     state dict. They follow the network to its device.
 
+    A value outside has no gradient from the loss of the bounded forecast, but from that of the coarse one, which is not
+    bounded. On bike counts this had a smaller error in validation (MAE, 2 seeds) than gradients that pass the clamp: all of
+    them, a tenth of them, or those alone that lead back inside.
+
     Args:
         low: lowest value of each channel, [C], in the units of the frames; -inf where there is none.
         high: highest value of each channel, [C]; inf where there is none.
@@ -29,26 +33,4 @@ class Bounds(nn.Module):
         """Bound frames [..., C, H, W], or folded ones [..., C·p², H/p, W/p]."""
         pixels = frames.shape[-3] // len(self.low)  # p²: the pixels of a cell follow each other, channel by channel
         low, high = (ends.repeat_interleave(pixels, 0) if pixels > 1 else ends for ends in (self.low, self.high))
-        if self.training:
-            bounded: Tensor = _Inward.apply(frames, low, high)
-            return bounded
-        return torch.minimum(torch.maximum(frames, low), high)
-
-
-class _Inward(torch.autograd.Function):
-    """The bounds in training. Of a value outside of them, the gradient passes only if a step along it leads back inside.
-
-    The gradient of a plain clamp is 0 outside, so that a cell once driven below a bound stays there, whatever its target
-    is. With the gradient of the identity, cells that are right at their bound drift further away from it.
-    """
-
-    @staticmethod
-    def forward(ctx, frames: Tensor, low: Tensor, high: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(frames < low, frames > high)
-        return torch.minimum(torch.maximum(frames, low), high)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
-        below, above = ctx.saved_tensors
-        outward = (below & (gradient > 0)) | (above & (gradient < 0))
-        return gradient.masked_fill(outward, 0), None, None
+        return torch.clamp(frames, low, high)

@@ -114,6 +114,17 @@ def test_verify_finds_a_value_below_the_bound(rain: Path, rain_run: Path) -> Non
     assert (result.code, "1 values of tp are not between 0 and" in result.last) == (65, True), result.err
 
 
+def test_verify_finds_it_in_a_format_that_numbers_its_channels(rain: Path, rain_run: Path) -> None:
+    assert pdr("predict", rain, "-m", rain_run, "-o", "f.npz").code == 0
+    with np.load("f.npz") as arrays:
+        altered = {name: arrays[name] for name in arrays.files}
+    altered["data"][0, 0, 0, 0] = -0.01
+    altered["pdr_data_sha256"] = np.asarray(stored.data_sha256([[altered["data"][:, 0]]]))
+    np.savez("g.npz", **altered)
+    result = pdr("verify", "g.npz")
+    assert (result.code, "1 values of channel 0 are not between 0 and" in result.last) == (65, True), result.err
+
+
 def test_an_exported_program_has_the_bounds(rain: Path, rain_run: Path, unbounded: Path) -> None:
     import torch
 
