@@ -13,7 +13,7 @@ class Bounds(nn.Module):
     state dict. They follow the network to its device.
 
     A value outside has no gradient from the loss of the bounded forecast, but from that of the coarse one, which is not
-    bounded. On bike counts this had a smaller error in validation (MAE, 2 seeds) than gradients that pass the clamp: all of
+    bounded. On bike counts this had a smaller mean absolute error in validation than gradients that pass the clamp: all of
     them, a tenth of them, or those alone that lead back inside.
 
     Args:
