@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data import formats, kinds, limits, missing, places, regrid, suspects, units, windows
+from pdr_cli.data import bounds, formats, kinds, limits, missing, places, regrid, suspects, units, windows
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.encoding import Encoding
@@ -255,8 +255,8 @@ class Intake:
             window: of the series.
 
         Returns:
-            The frames with their valid times, `forecast_reference_time` and `forecast_period`; NaN in cells that the
-            window never observes.
+            The frames within the model's bounds, with their valid times, `forecast_reference_time` and `forecast_period`;
+            NaN in cells that the window never observes.
         """
         frames = window.orientation.invert(np.where(window.never_observed, np.float32(np.nan), frames[0]))
         init = series.time.values[window.stop - 1]
@@ -265,7 +265,7 @@ class Intake:
         forecast = fields.make_like(series, frames, times=valid).assign_coords(
             forecast_reference_time=((), init, {}), forecast_period=("time", lead, {"units": "hours"})
         )
-        return units.as_given(forecast)
+        return bounds.hold(forecast, self.card.bounds)
 
 
 def renames(arguments: Sequence[str], channels: Sequence[str]) -> dict[str, str]:

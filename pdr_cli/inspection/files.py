@@ -45,6 +45,7 @@ def _model(path: Path) -> dict[str, Any]:
         "parameters": sum(w.numel() for w in weights.values()),
         "frames": f"{card.config.data.in_steps} → {card.config.data.out_steps}, every {card.step}",
         "variables": {name: str(attrs.get("units", "")) for name, attrs in card.variables.items()},
+        "bounds": _bounds(card),
         "grid": _grid_of_card(card),
         "trained on": ", ".join(d["name"] for d in card.data),
         "seen": _seen(card),
@@ -55,6 +56,11 @@ def _model(path: Path) -> dict[str, Any]:
 def _grid_of_card(card: ModelCard) -> str:
     sides = [f"{s.name} {s.values[0]:g} to {s.values[-1]:g}" for s in (card.y, card.x) if s is not None]
     return f"{card.size[0]} x {card.size[1]}" + (f" ({', '.join(sides)})" if sides else "")
+
+
+def _bounds(card: ModelCard) -> dict[str, str]:
+    words = ["none"] * len(card.variables) if card.bounds is None else card.bounds.words()
+    return dict(zip(card.variables, words, strict=True))
 
 
 def _seen(card: ModelCard) -> str:

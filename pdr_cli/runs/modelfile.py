@@ -18,6 +18,7 @@ from pdr_cli.config import Config
 from pdr_cli.data import grid
 from pdr_cli.data import places as locations
 from pdr_cli.data import series as fields
+from pdr_cli.data.bounds import Bounds
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.grid import Side
 from pdr_cli.data.limits import Limits
@@ -65,6 +66,8 @@ class ModelCard:
             were kept.
         places: "latitude" and "longitude" of each cell, of a grid that is not rectangular on the globe.
         mapping: attributes of the grid mapping.
+        bounds: of the forecast, in the variables' units; None if there are none, and in files written before they were
+            kept, whose forecasts stay as they were.
     """
 
     config: Config
@@ -82,6 +85,7 @@ class ModelCard:
     land: CellMask | None = None
     places: dict[str, PackedField] = dataclasses.field(default_factory=dict)
     mapping: dict[str, Any] = dataclasses.field(default_factory=dict)
+    bounds: Bounds | None = None
 
     @property
     def never_observed(self) -> np.ndarray | None:
@@ -125,7 +129,8 @@ class ModelCard:
 def _fields(values: dict[str, Any]) -> dict[str, Any]:
     """The fields of a card from its JSON."""
     kept = {name: values[name] for name in ("variables", "training")}
-    limits, land, seen = values.get("limits"), values.get("land"), values["seen"]
+    limits, land, bounds = (values.get(key) for key in ("limits", "land", "bounds"))
+    seen = values["seen"]
     entries = tuple((p, i, float(a), float(b)) for p, i, a, b in seen["entries"])
     return kept | {
         "config": configuration.validate(values["config"], where="its configuration"),
@@ -141,6 +146,7 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
         "land": None if land is None else CellMask(tuple(land["shape"]), land["packed"]),
         "places": {n: PackedField(tuple(p["shape"]), p["packed"]) for n, p in values.get("places", {}).items()},
         "mapping": values.get("mapping", {}),
+        "bounds": None if bounds is None else Bounds(tuple(bounds["low"]), tuple(bounds["high"])),
     }
 
 

@@ -32,6 +32,7 @@ def card_of(config: Config, prepared: Prepared, measured: Measured, start: WarmS
         step=prepared.step,
         scaling=measured.scaling,
         limits=measured.limits,
+        bounds=measured.bounds,
         land=None if prepared.missing is None else CellMask.of(prepared.missing.never_observed),
         seen=periods_seen(prepared),
         data=files_read(prepared),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +13,10 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli.config import Config
-from pdr_cli.data import formats, kinds, scaling, seen, splits, statistics, suspects, windows
+from pdr_cli.data import bounds, formats, kinds, scaling, seen, splits, statistics, suspects, windows
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.bounds import Bounds
+from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.formats import ReadOptions, datasets
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.missing import Filling
@@ -126,8 +129,10 @@ def split(config: Config, series: list[Series]) -> Prepared:
     Raises:
         GridError, TimeError: series that do not belong together, or are too short.
         MissingValuesError: too few windows without missing values.
+        ConfigError: `data.bounds` names a variable that the data do not have.
     """
     data, step = config.data, _common_step(series)
+    bounds.check_names(data.bounds, series[0])
     parts = splits.split(series, Rules.of(data))
     cache = FrameCache(series, data.cache_mb)
     train, val, test = (splits.part_windows(series, data, parts, p, step, cache) for p in ("train", "val", "test"))
@@ -183,10 +188,20 @@ class Measured(NamedTuple):
     climatology: Climatology
     limits: Limits
     filling: Filling
+    bounds: Bounds | None
+
+    @property
+    def encoding(self) -> Encoding:
+        """Data units to network units."""
+        return Encoding(self.scaling, self.filling)
 
 
 def measure(prepared: Prepared, config: Config) -> Measured:
-    """Read the training frames once for scaling, climatology, limits and the filling of missing values."""
+    """Read the training frames once for scaling, climatology, limits, bounds and the filling of missing values.
+
+    Raises:
+        DataError: a channel that is constant, or beyond the bounds that `data.bounds` gives it.
+    """
     parts = [(prepared.series[n], start, stop) for n, start, stop in prepared.split.train]
     never_observed = None if prepared.missing is None else prepared.missing.never_observed
     found = statistics.measure(parts, config.data.statistics_mb, config.train.seed, never_observed)
@@ -196,6 +211,7 @@ def measure(prepared: Prepared, config: Config) -> Measured:
         found.climatology,
         found.limits,
         Filling(found.mean, never_observed, config.data.fill_missing, found.climatology),
+        bounds.resolve(config.data.bounds, prepared.series[0], found.limits, partial(statistics.count_outside, parts)),
     )
 
 

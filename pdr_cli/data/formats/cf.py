@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.bounds import BOUNDED
 from pdr_cli.data.grid import geographic, is_latitude, is_longitude, unwrapped
 from pdr_cli.data.series import Series, names, places, side
 
@@ -190,7 +191,15 @@ def _field(series: Series, name: str, named: set[str]) -> dict[str, Any]:
     methods = str(own.get("cell_methods", ""))
     if methods and set(re.findall(r"(\w+):", re.sub(r"\(.*?\)", "", methods))) <= named:
         attrs["cell_methods"] = methods
-    return attrs
+    return attrs | _valid(series, name)
+
+
+def _valid(series: Series, name: str) -> dict[str, np.float32]:
+    """The bounds of a forecast's channel, as CF has them."""
+    if BOUNDED not in series.attrs:
+        return {}
+    low, high = (side[names(series).index(name)] for side in (series.attrs[BOUNDED].low, series.attrs[BOUNDED].high))
+    return {key: np.float32(v) for key, v in (("valid_min", low), ("valid_max", high)) if v is not None}
 
 
 def _lasting(attrs: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pdr_cli.errors import DataError, GridError, TimeError
 from pdr_cli.system.damage import first_line
 from pdr_cli.system.logs import log
 
+VALID = ("valid_min", "valid_max", "valid_range")
 Scalars = dict[str, tuple[Any, dict[str, Any]]]
 
 
@@ -246,12 +247,21 @@ def _bounds(dataset: xr.Dataset, channel: Channel) -> dict[str, tuple[str, np.nd
 
 
 def valid_range(variable: xr.DataArray) -> tuple[float, float] | None:
-    """Lowest and highest valid value, by valid_range, valid_min and valid_max (CF-1.11, §2.5.1); None: no such attributes.
+    """Lowest and highest value that counts as valid: those of the attributes, with room for rounding; None: no attributes."""
+    found = _valid_ends(variable)
+    if found is None:
+        return None
+    (low, high), slack = found
+    return (low - slack, high + slack) if np.isfinite(slack) else (low, high)
 
-    They are packed as the data are, unless they have the unpacked type.
+
+def _valid_ends(variable: xr.DataArray) -> tuple[tuple[float, float], float] | None:
+    """Lowest and highest valid value, by valid_range, valid_min and valid_max (CF-1.11, §2.5.1), and their rounding.
+
+    They are packed as the data are, unless they have the unpacked type. None: no such attributes.
     """
     attrs = variable.attrs
-    if not {"valid_range", "valid_min", "valid_max"} & set(attrs):
+    if not set(VALID) & set(attrs):
         return None
     ends = np.atleast_1d(attrs.get("valid_range", [attrs.get("valid_min", -np.inf), attrs.get("valid_max", np.inf)]))
     if len(ends) != 2 or ends.dtype.kind not in "fiu":
@@ -263,13 +273,13 @@ def valid_range(variable: xr.DataArray) -> tuple[float, float] | None:
         ends = ends.astype(ends.dtype.str.replace("i", "u"))
     low, high = sorted(float(e) * (factor or 1) + (offset or 0) if packed else float(e) for e in ends)
     slack = 0.5 * abs(factor) if packed and factor is not None else 1e-6 * max(abs(low), abs(high))
-    return (low - slack, high + slack) if np.isfinite(slack) else (low, high)
+    return (low, high), slack
 
 
 def _attributes(one: Opened, channel: Channel) -> dict[str, Any]:
     """Attributes of a channel, with its level in the long name and units from where they are."""
     variable = one.dataset[channel.variable]
-    attrs = dict(variable.attrs)
+    attrs = {k: v for k, v in variable.attrs.items() if k not in VALID} | _decoded(variable)
     for dim, index in channel.chosen.items():
         if one.dataset.sizes[dim] > 1:
             level = level_of(one, dim, index) or (one.dataset[dim].values[index] if dim in one.dataset else index, {})
@@ -278,3 +288,9 @@ def _attributes(one: Opened, channel: Channel) -> dict[str, Any]:
     if "units" not in attrs and "units" in variable.encoding:
         attrs["units"] = variable.encoding["units"]
     return attrs
+
+
+def _decoded(variable: xr.DataArray) -> dict[str, float]:
+    """The valid range as valid_min and valid_max in the units of the decoded data."""
+    found = _valid_ends(variable)
+    return {} if found is None else {k: v for k, v in zip(VALID, found[0], strict=False) if np.isfinite(v)}
