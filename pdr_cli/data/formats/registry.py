@@ -14,8 +14,6 @@ from pdr_cli.data.formats.gridded import GriddedFormat
 from pdr_cli.errors import DataError, UsageError
 from pdr_cli.system import damage
 
-GRIB_SUFFIXES = (".grib", ".grib2", ".grb", ".grb2")
-
 
 def members() -> Iterator[Format]:
     """Every format, in the order in which they are tried. Other packages are looked up last, and only if ours do not match."""
@@ -52,12 +50,6 @@ def _unknown(path: Path) -> DataError:
     if path.is_dir():
         return DataError(f"{path} is a folder without numbered pictures", way_out="name the files in it")
     head = beginning(path)
-    if head[:4] == b"GRIB" or path.suffix.lower() in GRIB_SUFFIXES:
-        return DataError(
-            f"{path} is GRIB, which is not read",
-            way_out=f"convert it with: cdo -f nc copy {path} {path.with_suffix('.nc').name}, or open it with xarray and "
-            "cfgrib and pass the dataset to the Python API",
-        )
     return DataError(
         f"{path} ({path.stat().st_size} bytes) is neither {_titles()}; it begins with {head[:8]!r} and may be damaged or "
         "of another format"
@@ -65,7 +57,7 @@ def _unknown(path: Path) -> DataError:
 
 
 def _titles() -> str:
-    *most, last = [member.title for member in members() if member.suffixes]
+    *most, last = [member.title for member in members() if member.suffixes or member.second]
     return f"{', '.join(most)} nor {last}"
 
 
@@ -130,3 +122,8 @@ def outputs(*, gridded: bool = False) -> tuple[str, ...]:
 def suffixes() -> tuple[str, ...]:
     """Suffixes by which inputs are found in folders."""
     return tuple(dict.fromkeys(s for member in members() for s in member.suffixes))
+
+
+def second() -> tuple[str, ...]:
+    """Endings of the names of files that are inputs where a folder holds no other ones; see `Format`."""
+    return tuple(s for member in members() for s in member.second)

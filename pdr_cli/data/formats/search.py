@@ -11,6 +11,7 @@ from pathlib import Path
 from pdr_cli.data.formats import registry
 from pdr_cli.data.formats.base import Format
 from pdr_cli.errors import InputNotFoundError, did_you_mean
+from pdr_cli.system.logs import log
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+\S")  # `Path` turns // into /
 
@@ -54,16 +55,25 @@ def inside(folder: Path) -> list[Path]:
     """
     known = registry.suffixes()
     every = tuple(dict.fromkeys((*known, *registry.outputs())))
-    files = sorted(p for p in _under(folder) if p.suffix.lower() in (*every, *registry.GRIB_SUFFIXES))
+    under = sorted(_under(folder))
+    second = [p for p in under if p.name.lower().endswith(registry.second())]
+    files = [p for p in under if p.suffix.lower() in every and p not in second]
     found = [p for p in files if p.suffix.lower() in known]
     others = (member.inside(folder, files) for member in registry.members())
     found = found or next((paths for paths in others if paths), [])
-    # GRIB is not read; its files are named so that opening them says how to convert them.
-    found = found or [p for p in files if p.suffix.lower() in registry.GRIB_SUFFIXES]
+    if found and second:
+        log.info(
+            "inputs  %d of %d files in %s: %s is left out", len(found), len(found) + len(second), folder, _few(second)
+        )
+    found = found or second
     if not found:
         kinds = f"data files ({', '.join(every)}), folders of pictures or train.txt"
         raise InputNotFoundError(f"folder {folder} holds no inputs", kinds)
     return found
+
+
+def _few(paths: Sequence[Path]) -> str:
+    return paths[0].name + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
 
 
 def _under(folder: Path) -> Iterator[Path]:
