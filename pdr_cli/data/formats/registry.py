@@ -9,6 +9,7 @@ from typing import cast
 import xarray as xr
 
 from pdr_cli.choices import FORMATS
+from pdr_cli.data.formats import foreign
 from pdr_cli.data.formats.base import Format, beginning
 from pdr_cli.data.formats.gridded import GriddedFormat
 from pdr_cli.errors import DataError, UsageError
@@ -47,6 +48,8 @@ def of(path: Path) -> Format:
 
 def _unknown(path: Path) -> DataError:
     """The error for a file or folder that no format matches."""
+    if (error := foreign.recognised(path)) is not None:
+        return error
     if path.is_dir():
         return DataError(f"{path} is a folder without numbered pictures", way_out="name the files in it")
     head = beginning(path)

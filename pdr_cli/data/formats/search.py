@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pdr_cli.data.formats import registry
+from pdr_cli.data.formats import foreign, registry
 from pdr_cli.data.formats.base import Format
 from pdr_cli.errors import InputNotFoundError, did_you_mean
 from pdr_cli.system.logs import log
@@ -53,6 +53,8 @@ def inside(folder: Path) -> list[Path]:
     Raises:
         InputNotFoundError: none of these.
     """
+    if (error := foreign.recognised(folder)) is not None:
+        raise error
     known = registry.suffixes()
     every = tuple(dict.fromkeys((*known, *registry.outputs())))
     under = sorted(_under(folder))

@@ -92,13 +92,14 @@ class Zarr(GriddedFormat):
         _consolidate(path)
 
 
-def open_store(store: Any, path: Path, group: str = "") -> xr.Dataset:
+def open_store(store: Any, path: Path, group: str = "", consolidated: bool | None = None) -> xr.Dataset:
     """A group of a store as it is, times decoded, no field read yet.
 
     Args:
         store: folder, or a store of zarr.
         path: of the store, for messages.
         group: path of the group; "": the root.
+        consolidated: whether metadata are read from their consolidated copy; None: if it exists.
 
     Raises:
         DataError, TimeError: as `GriddedFormat.open_dataset`.
@@ -106,16 +107,17 @@ def open_store(store: Any, path: Path, group: str = "") -> xr.Dataset:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return xr.open_zarr(store, group=group or None, chunks=None, decode_timedelta=False)
+            inside = "/".join(filter(None, group.split("/"))) or None
+            return xr.open_zarr(store, group=inside, consolidated=consolidated, chunks=None, decode_timedelta=False)
     except (ValueError, KeyError, OSError, TypeError, RuntimeError) as error:
         raise _unreadable(path, error) from error
 
 
-def groups_of(store: Any) -> list[str]:
-    """Paths of all groups of a store but the root."""
+def groups_of(store: Any, root: str = "") -> list[str]:
+    """Paths of all groups in a group of a store, from that group on."""
     import zarr
 
-    every = zarr.open_group(store, mode="r").members(max_depth=None)
+    every = zarr.open_group(store, path=root or None, mode="r").members(max_depth=None)
     return sorted(f"/{name}" for name, member in every if isinstance(member, zarr.Group))
 
 
