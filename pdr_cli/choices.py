@@ -310,7 +310,8 @@ FORMATS = Family(
     "formats",
     "format",
     "",
-    _in("data.formats.netcdf", netcdf=("NetCDF", "NetCDF files of fields"))
+    _in("data.formats.remote", remote=("Remote", "URLs of Zarr stores and files of fields, with the extra remote"))
+    | _in("data.formats.netcdf", netcdf=("NetCDF", "NetCDF files of fields"))
     | _in("data.formats.zarr", zarr=("Zarr", "Zarr stores of fields"))
     | _in("data.formats.grib", grib=("GRIB", "GRIB 1 and 2 files of fields, with the extra grib"))
     | _in("data.formats.zipped", zarr__zip=("ZippedZarr", "Zarr stores in a ZIP archive"))

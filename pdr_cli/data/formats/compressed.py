@@ -89,14 +89,11 @@ def _unpacked(path: Path) -> Iterator[tuple[GriddedFormat, Path]]:
     """
     method, stat = cast(_Method, _method(path)), path.stat()
     inside = _content(path, stat.st_size, stat.st_mtime_ns)
-    try:
+    with registry.named(path, inside):
         form = registry.of(inside)
         if not form.gridded:
             raise DataError(f"{path} is {form.title}, compressed", way_out=f"unpack it first: {method.command} {path}")
         yield cast(GriddedFormat, form), inside
-    except DataError as error:
-        found, way_out = (part.replace(str(inside), str(path)) for part in (error.found, error.way_out))
-        raise error.replace(found=found, way_out=way_out) from error
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -13,7 +14,7 @@ from pdr_cli.data.formats import foreign
 from pdr_cli.data.formats.base import Format, beginning
 from pdr_cli.data.formats.gridded import GriddedFormat
 from pdr_cli.errors import DataError, UsageError
-from pdr_cli.system import damage
+from pdr_cli.system import damage, urls
 
 
 def members() -> Iterator[Format]:
@@ -91,6 +92,16 @@ def gridded(path: Path) -> GriddedFormat:
     return cast(GriddedFormat, found)
 
 
+@contextlib.contextmanager
+def named(path: Path, copy: Path) -> Iterator[None]:
+    """Errors of the block that name `copy`, an unpacked or downloaded copy of `path`, name `path` in its place."""
+    try:
+        yield
+    except DataError as error:
+        found, way_out = (part.replace(str(copy), str(path)) for part in (error.found, error.way_out))
+        raise error.replace(found=found, way_out=way_out) from error
+
+
 def open_fields(path: Path, group: str = "") -> xr.Dataset:
     """A file of a gridded format as a dataset, times decoded, no field read yet; `group`: see `ReadOptions`.
 
@@ -107,8 +118,9 @@ def of_output(path: Path) -> Format:
     """The format that the suffix of an output names.
 
     Raises:
-        UsageError: none.
+        UsageError: none, or the output is a URL.
     """
+    urls.refuse_output(path)
     suffix = path.suffix.lower()
     found = next((member for member in members() if suffix in member.outputs), None)
     if found is None:

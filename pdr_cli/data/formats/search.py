@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pdr_cli.data.formats import foreign, registry
 from pdr_cli.data.formats.base import Format
 from pdr_cli.errors import InputNotFoundError, did_you_mean
+from pdr_cli.system import urls
 from pdr_cli.system.logs import log
-
-URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+\S")  # `Path` turns // into /
 
 
 def find_inputs(arguments: Sequence[str | Path]) -> list[Path]:
-    """The data files that files, folders and globs name, sorted within each argument.
+    """The data files that files, folders, globs and URLs name, sorted within each argument.
 
     Raises:
         InputNotFoundError: an argument names nothing.
@@ -28,6 +26,8 @@ def find_inputs(arguments: Sequence[str | Path]) -> list[Path]:
 
 def _named(argument: str | Path) -> list[Path]:
     path = Path(argument)
+    if not path.exists() and (url := urls.remote(str(argument))) is not None:
+        return [url]
     matches = [path] if path.exists() else sorted(Path(p) for p in glob.glob(str(argument), recursive=True))
     if not matches:
         raise _nothing(str(argument))
@@ -36,11 +36,6 @@ def _named(argument: str | Path) -> list[Path]:
 
 def _nothing(argument: str) -> InputNotFoundError:
     """The error for an argument that names nothing."""
-    if URL.match(argument):
-        return InputNotFoundError(
-            f"{argument} is a URL; files, folders and globs of this machine are read",
-            way_out="download it first, or open it with xarray and pass the dataset to the Python API",
-        )
     folder = Path(argument).parent
     if not folder.is_dir():
         return InputNotFoundError(f"no file {argument}: there is no folder {folder}")

@@ -62,18 +62,6 @@ def test_an_unknown_suffix_is_a_usage_error() -> None:
         formats.of_output(Path("out.xyz"))
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/era5.zarr", "https://example.org/a.nc", "gs://bucket/*.nc"])
-def test_a_url_is_refused_with_what_is_read_and_the_way_out(url: str) -> None:
-    # The shell's arguments may reach us as paths, which have one slash less.
-    for argument in (url, Path(url)):
-        with pytest.raises(
-            InputNotFoundError, match=r"is a URL; files, folders and globs .* are read; download it first"
-        ):
-            formats.find_inputs([argument])
-    result = pdr("inspect", url)
-    assert (result.code, "is a URL" in result.last, len(result.err.strip().splitlines())) == (66, True, 1)
-
-
 class Rows(Format):
     """A tiny format of another package: a line of text for each frame of one row."""
 
