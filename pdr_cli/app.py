@@ -44,7 +44,8 @@ def _root(
 def train(
     preset: Preset = None,
     data: Annotated[
-        list[str] | None, typer.Option(help="Files, folders or globs. Default: those of the preset, in $PDR_DATA.")
+        list[str] | None,
+        typer.Option(help="Files, folders, globs or URLs. Default: those of the preset, in $PDR_DATA."),
     ] = None,
     var: Variables = None,
     kind: Kind = None,
@@ -220,7 +221,7 @@ def predict(
 @logged
 def evaluate(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Files, a folder or a glob with the observations.")
+        list[str], typer.Argument(metavar="INPUT...", help="Files, a folder, a glob or URLs with the observations.")
     ],
     models: Annotated[
         list[str] | None,
@@ -426,7 +427,9 @@ def export(
 @app.command(rich_help_panel=TOOLS)
 @logged
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A data file, forecast, folder of clips, or model.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A data file or its URL, a forecast, folder of clips, or model.")
+    ],
     preset: Annotated[str | None, typer.Option("--for", help="Check whether this preset or model can use it.")] = None,
     var: Variables = None,
     group: Group = "",

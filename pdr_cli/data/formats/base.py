@@ -23,7 +23,8 @@ class ReadOptions:
     """How inputs are opened.
 
     Args:
-        variables: channels to read; empty: all, or the only variable of a file of fields.
+        variables: channels to read; "all": all, of fields those on one grid and at the same times; empty: all, or the only
+            variable of a file of fields.
         rename: {channel: name in the file}.
         size: (H, W) that frames are resized to; empty: their own size.
         color: "gray" or "rgb".

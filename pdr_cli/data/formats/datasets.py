@@ -13,6 +13,7 @@ import xarray as xr
 
 from pdr_cli.data import kinds
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.formats import selection
 from pdr_cli.data.formats.axes import Axes, axes_of, gridded, is_time
 from pdr_cli.data.series import LazyFrames, Series, end_to_end, make_series, names, read_frames, reordered
 from pdr_cli.errors import DataError, GridError, TimeError, VariableError, did_you_mean
@@ -43,7 +44,8 @@ def from_datasets(opened: Opened, variables: Sequence[str] = (), rename: Mapping
     Args:
         opened: datasets of one grid, and their paths for messages. Those that hold the same variable are joined along
             time in the order of their first times; variables from different files are stacked as channels.
-        variables: names to read as channels, `t@850` for the level 850 of t; empty: the only gridded variable.
+        variables: names to read as channels, `t@850` for the level 850 of t; "all": see `selection.chosen`; empty: the
+            only gridded variable.
         rename: {channel: name in the files}.
 
     Raises:
@@ -52,7 +54,7 @@ def from_datasets(opened: Opened, variables: Sequence[str] = (), rename: Mapping
         TimeError: no usable time axis, a repeated time, or variables at different times.
         GridError: the files have different grids.
     """
-    sources = _choose(opened, list(variables), dict(rename or {}))
+    sources = _choose(opened, selection.chosen(opened, variables), dict(rename or {}))
     together: dict[tuple[int, ...], dict[str, _Source]] = {}
     for channel, source in sources.items():
         holders = tuple(i for i, (dataset, _) in enumerate(opened) if source.name in gridded(dataset))
