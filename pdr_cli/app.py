@@ -10,8 +10,9 @@ import typer
 from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    AsJson, Backbone, Batch, Device, GrayToRgb, Group, Init, Inputs, Kind, MissingValue, ModelOption, Preset, Rename, ResampleFps,
-    Results, Settings, Steps, Threads, Variables, Variants, listed, logged,
+    AsJson, Backbone, Batch, Device, FillGap, FillMissing, GrayToRgb, Group, Init, Inputs, Kind, MissingValue,
+    ModelOption, Preset, Regrid, Rename, ResampleFps, Results, Settings, Steps, Threads, Variables, Variants,
+    listed, logged,
 )  # fmt: skip
 
 app = typer.Typer(
@@ -44,7 +45,8 @@ def _root(
 def train(
     preset: Preset = None,
     data: Annotated[
-        list[str] | None, typer.Option(help="Files, folders or globs. Default: those of the preset, in $PDR_DATA.")
+        list[str] | None,
+        typer.Option(help="Files, folders, globs or URLs. Default: those of the preset, in $PDR_DATA."),
     ] = None,
     var: Variables = None,
     kind: Kind = None,
@@ -147,20 +149,9 @@ def predict(
     steps: Steps = None,
     batch: Batch = None,
     var: Rename = None,
-    fill_missing: Annotated[
-        str,
-        typer.Option(
-            metavar="METHOD",
-            help="Missing values in the window: none (refuse), persist (last value), mean (climatology) or interp.",
-        ),
-    ] = "none",
-    fill_gap: Annotated[
-        str, typer.Option(metavar="METHOD", help="A single missing time step: none (refuse) or interp.")
-    ] = "none",
-    regrid: Annotated[
-        str,
-        typer.Option(metavar="METHOD", help="Input on another grid: none (refuse), bilinear or conservative."),
-    ] = "none",
+    fill_missing: FillMissing = "none",
+    fill_gap: FillGap = "none",
+    regrid: Regrid = "none",
     allow_out_of_range: Annotated[
         bool, typer.Option("--allow-out-of-range", help="Accept values far outside the range of the training data.")
     ] = False,
@@ -236,7 +227,7 @@ def predict(
 @logged
 def evaluate(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Files, a folder or a glob with the observations.")
+        list[str], typer.Argument(metavar="INPUT...", help="Files, a folder, a glob or URLs with the observations.")
     ],
     models: Annotated[
         list[str] | None,
@@ -444,7 +435,9 @@ def export(
 @app.command(rich_help_panel=TOOLS)
 @logged
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A data file, forecast, folder of clips, or model.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A data file or its URL, a forecast, folder of clips, or model.")
+    ],
     preset: Annotated[str | None, typer.Option("--for", help="Check whether this preset or model can use it.")] = None,
     var: Variables = None,
     group: Group = "",

@@ -61,7 +61,9 @@ class DataConfig(_Table):
     paths: list[str] = Field(description="data files as globs under $PDR_DATA, or absolute as --data gave them")
     layout: str = Field(description="one sentence on what the files contain")
     source: str = Field(description="where they are published")
-    variables: list[str] = Field(description="variables to read as channels; empty: the only variable of the file")
+    variables: list[str] = Field(
+        description="variables to read as channels; all: every one on one grid; empty: the only variable of the file"
+    )
     in_steps: int = Field(ge=1, description="observed frames, T")
     out_steps: int = Field(ge=1, description="forecast frames, tau")
     size: list[int] = Field(description="[H, W] that video frames are resized to; empty: not resized")

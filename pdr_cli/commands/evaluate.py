@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 from pdr_cli.commands import tables
 from pdr_cli.data import formats, kinds
 from pdr_cli.errors import InputNotFoundError, UsageError
+from pdr_cli.inference import provenance
 from pdr_cli.system import atomic
 from pdr_cli.system.logs import log, progress
 from pdr_cli.verification import cards, cases, evaluation, scores, sources, task
@@ -113,7 +112,7 @@ def run(arguments: Sequence[str], request: Request) -> None:
 
 def _as_typed(result: Result, paths: Sequence[Path]) -> Result:
     """The result, with the command line and its inputs on the card."""
-    command = "pdr " + shlex.join(sys.argv[1:])
+    command = provenance.command_line()
     card = dataclasses.replace(result.document.card, command=command, data=cards.listed(paths))
     return dataclasses.replace(result, document=dataclasses.replace(result.document, card=card))
 

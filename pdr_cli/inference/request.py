@@ -37,6 +37,7 @@ from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
 from pdr_cli.system import atomic, locks, processes
 from pdr_cli.system.logs import log
+from pdr_cli.system.urls import RemotePath
 
 Answer = TypeVar("Answer")
 Read = TypeVar("Read", bound=ModelHeader)
@@ -246,8 +247,9 @@ def _attempt(read: Callable[[], Answer], paths: Sequence[Path], wait: float) -> 
 
 
 def _stamps(paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """Size and modification time of each file, and of all files in a folder."""
-    every = [found for p in paths for found in (p, *sorted(p.rglob("*")))]
+    """Size and modification time of each file, and of all files in a folder; none of a URL."""
+    here = [p for p in paths if not isinstance(p, RemotePath)]
+    every = [found for p in here for found in (p, *sorted(p.rglob("*")))]
     return [(s.st_size, s.st_mtime_ns) for s in (p.stat() for p in every)]
 
 

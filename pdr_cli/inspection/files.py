@@ -17,6 +17,7 @@ from pdr_cli.errors import DataError
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.modelfile import ModelCard
+from pdr_cli.system.urls import RemotePath
 
 LOOKED_AT = 64  # frames that are read for the range of values, evenly spaced
 
@@ -77,7 +78,8 @@ def _data(path: Path, reading: ReadOptions) -> dict[str, Any]:
     variables = list(reading.variables)
     paths = formats.find_inputs([path])
     form = formats.of(paths[0])
-    report: dict[str, Any] = {"file": str(path), "format": form.name, "bytes": sum(map(_bytes, paths))}
+    whole = str(paths[0]) if isinstance(paths[0], RemotePath) else str(path)
+    report: dict[str, Any] = {"file": whole, "format": form.name, "bytes": sum(map(_bytes, paths))}
     if form.gridded and not variables:
         found = [axes.summary(formats.open_fields(p, reading.group)) for p in reversed(paths)]
         report["variables"] = {k: v for one in found for k, v in one.items()}

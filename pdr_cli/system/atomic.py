@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pdr_cli.errors import DataError, LockedError, OutputError, StorageError, UsageError
+from pdr_cli.system import urls
 from pdr_cli.system.locks import UnsupportedLocksError, check_unlocked, locked
 from pdr_cli.system.names import ending, key, remove, umask
 from pdr_cli.system.space import check_space, reserve, storage_errors
@@ -35,6 +36,7 @@ def check_output(path: Path, inputs: Iterable[Path] = (), *, folder: bool = Fals
         UsageError: the output is one of the inputs.
         OutputError: no folder, no permission, a folder in place of a file or the reverse, or a broken link.
     """
+    urls.refuse_output(path)
     target = Path(os.path.realpath(path))
     if any(target == Path(os.path.realpath(p)) for p in inputs):
         raise UsageError(f"output {path} is also an input", way_out="name another file with -o")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,11 +30,12 @@ from pdr_cli.data.statistics import Climatology, Survey
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import DataError, GridError, InputNotFoundError, MissingValuesError
-from pdr_cli.system import hashes
+from pdr_cli.system import hashes, urls
 from pdr_cli.system.logs import log
 
 DATASET = "dataset"  # stands for the file of a dataset in memory
 BLOCK = 256  # frames hashed at once
+HASHED = 16  # frames behind a URL that are hashed, evenly spaced
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def find_files(config: Config) -> list[Path]:
         InputNotFoundError: none; names the files of the preset, their layout and where they are published.
     """
     data = config.data
-    if all(os.path.isabs(p) for p in data.paths):
+    if all(os.path.isabs(p) or urls.remote(p) is not None for p in data.paths):
         return formats.find_inputs(data.paths)
     root = Path(os.environ.get("PDR_DATA", "data"))
     found = next(filter(None, (_matches(root, pattern) for pattern in data.paths)), [])
@@ -236,6 +238,8 @@ def files_read(prepared: Prepared) -> tuple[dict[str, str], ...]:
 def _source(series: Series, file: str) -> dict[str, str]:
     if "folder" in series.attrs:
         return {"name": series.attrs["folder"], "sha256": series.attrs["identity"]}
+    if urls.remote(file) is not None:
+        return {"name": Path(file).name, "sha256": _sha256_of_some(series)}
     sha256 = _sha256_of_frames(series) if file == DATASET else hashes.sha256(Path(file))
     return {"name": Path(file).name, "sha256": sha256}
 
@@ -246,6 +250,14 @@ def _sha256_of_frames(series: Series) -> str:
     return hashes.sha256_of_blocks(
         read_frames(series, i, min(i + BLOCK, series.sizes["time"])).tobytes() for i in blocks
     )
+
+
+def _sha256_of_some(series: Series) -> str:
+    """Of the times and of a few frames: data behind a URL are not read once more for their hash."""
+    times = time_axis.seconds(series.time.values)
+    chosen = np.unique(np.linspace(0, len(times) - 1, HASHED).round().astype(int))
+    frames = (read_frames(series, i, i + 1).tobytes() for i in chosen)
+    return hashes.sha256_of_blocks(itertools.chain([times.tobytes()], frames))
 
 
 def periods_seen(prepared: Prepared) -> Seen:

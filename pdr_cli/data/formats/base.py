@@ -23,7 +23,8 @@ class ReadOptions:
     """How inputs are opened.
 
     Args:
-        variables: channels to read; empty: all, or the only variable of a file of fields.
+        variables: channels to read; "all": all, of fields those on one grid and at the same times; empty: all, or the only
+            variable of a file of fields.
         rename: {channel: name in the file}.
         size: (H, W) that frames are resized to; empty: their own size.
         color: "gray" or "rgb".
@@ -92,6 +93,8 @@ class Format(abc.ABC):
         name: as `pdr inspect` prints it; equal to the name in `choices.FORMATS`.
         title: in messages, such as "NetCDF" or "a folder of pictures".
         suffixes: files with these suffixes (lower case) are found in folders.
+        second: endings of names (lower case) of files that are found in folders without files of `suffixes`: people keep
+            them beside the files that they were converted to.
         outputs: suffixes (lower case) that it writes; then `write` is needed.
         takes: names of the `ReadOptions` that have a meaning for it; `open` gets the defaults of all others.
         gridded: whether it holds fields with their coordinates and is a `gridded.GriddedFormat`.
@@ -101,6 +104,7 @@ class Format(abc.ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
+    second: ClassVar[tuple[str, ...]] = ()
     outputs: ClassVar[tuple[str, ...]] = ()
     takes: ClassVar[frozenset[str]] = frozenset()
     gridded: ClassVar[bool] = False

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from pdr_cli.data.formats import joining
+from pdr_cli.data.formats import joining, selection
 from pdr_cli.data.formats.channels import Opened, choose
 from pdr_cli.data.formats.parts import Channel, part
 from pdr_cli.data.series import Series
@@ -27,7 +27,8 @@ def from_datasets(
     Args:
         datasets: of one grid, and their paths for messages. Those that hold the same variable are joined along time in the
             order of their first times; other variables are stacked as channels.
-        variables: names to read as channels, `t@850` for the level 850 of t; empty: the only gridded variable.
+        variables: names to read as channels, `t@850` for the level 850 of t; "all": see `selection.chosen`; empty: the only
+            gridded variable.
         rename: {channel: name in the files}.
         missing_values: see `ReadOptions`.
 
@@ -39,7 +40,7 @@ def from_datasets(
         UnitsError: the files have units that cannot be converted to each other.
     """
     opened = [Opened.of(dataset, path) for dataset, path in datasets]
-    sources = choose(opened, variables, dict(rename or {}))
+    sources = choose(opened, selection.chosen(opened, variables), dict(rename or {}))
     files: dict[str, list[tuple[int, Channel]]] = {
         name: [(i, Channel.of(one, name, s)) for i, one in enumerate(opened) if s.name in one.finder.gridded]
         for name, s in sources.items()

@@ -99,13 +99,15 @@ class Zarr(GriddedFormat):
         _consolidate(path)
 
 
-def open_store(store: Any, path: Path, group: str = "") -> xr.Dataset:
+def open_store(store: Any, path: Path, group: str = "", consolidated: bool | None = False) -> xr.Dataset:
     """A group of a store as it is, times decoded, no field read yet.
 
     Args:
         store: folder, or a store of zarr.
         path: of the store, for messages.
         group: path of the group; "": the root.
+        consolidated: whether metadata are read from their consolidated copy, which may be older than the arrays' own;
+            None: if it exists.
 
     Raises:
         DataError, TimeError: as `GriddedFormat.open_dataset`.
@@ -113,29 +115,30 @@ def open_store(store: Any, path: Path, group: str = "") -> xr.Dataset:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # The arrays' own metadata, not their consolidated copy, which may be older.
-            stored = xr.open_zarr(store, group=group or None, chunks=None, consolidated=False, decode_cf=False)
-            return decoded(_zeros_as_values(stored, store, group))
+            inside = "/".join(filter(None, group.split("/")))
+            options: Any = {"chunks": None, "consolidated": consolidated, "decode_cf": False}
+            stored = xr.open_zarr(store, group=inside or None, **options)
+            return decoded(_zeros_as_values(stored, store, inside, consolidated))
     except (ValueError, KeyError, OSError, TypeError, RuntimeError) as error:
         raise _unreadable(path, error) from error
 
 
-def groups_of(store: Any) -> list[str]:
-    """Paths of all groups of a store but the root."""
+def groups_of(store: Any, root: str = "") -> list[str]:
+    """Paths of all groups in a group of a store, from that group on."""
     import zarr
 
-    every = zarr.open_group(store, mode="r").members(max_depth=None)
+    every = zarr.open_group(store, path=root or None, mode="r").members(max_depth=None)
     return sorted(f"/{name}" for name, member in every if isinstance(member, zarr.Group))
 
 
-def _zeros_as_values(stored: xr.Dataset, store: Any, group: str) -> xr.Dataset:
+def _zeros_as_values(stored: xr.Dataset, store: Any, group: str, consolidated: bool | None) -> xr.Dataset:
     """An undecoded store in which a fill value of 0 masks nothing, unless an attribute or a packing says so.
 
     0 is the fill value that Zarr takes by default, and xarray reads the fill value of format 2 as missing.
     """
     import zarr
 
-    arrays = zarr.open_group(store, mode="r", path=group or None, use_consolidated=False)
+    arrays = zarr.open_group(store, mode="r", path=group or None, use_consolidated=consolidated)
     for name, variable in stored.variables.items():
         array = arrays[str(name)]
         packed = "scale_factor" in array.attrs or "add_offset" in array.attrs
