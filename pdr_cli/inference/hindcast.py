@@ -245,23 +245,29 @@ def write(
     Raises:
         StorageError: the file system refused, or the numbers read back differ from those written.
     """
-    store = formats.field_store(path)
     with _begun(path, layout, request, compress, ranks) as begun:
-        kept = begun.kept(ranks) if begun else {}
-        with _temporary(path, layout, begun, kept, ranks) as temporary:
-            with ranks.together(), space.storage_errors(path):
-                if not store.store:
-                    store.create(temporary, layout, compress)
-            with ranks.together(), space.storage_errors(path):
-                # The store of the blocks is the output itself, unless that is a NetCDF file.
-                with contextlib.nullcontext(_nowhere) if store.store else store.writing(temporary, layout) as put:
-                    _copy(begun, kept, put)
-                    sums = _fill(made, _Blocks(layout, begun, kept, ranks), put, bar)
-                with store.reading_back(temporary, layout) as stored:
-                    _compare(sums, stored, path)
+        blocks = _Blocks(layout, begun, begun.kept(ranks) if begun else {}, ranks)
+        with _temporary(path, blocks) as temporary:
+            _write(made, blocks, path, temporary, compress, bar)
             if ranks.first:
                 with space.storage_errors(path):
-                    store.note(temporary, layout.attrs | {"pdr_data_sha256": _sha256(temporary, path)})
+                    attrs = layout.attrs | {"pdr_data_sha256": _sha256(temporary, path)}
+                    formats.field_store(path).note(temporary, attrs)
+
+
+def _write(made: Hindcast, blocks: _Blocks, path: Path, temporary: Path, compress: int, bar: Progress) -> None:
+    """Write and compare this process's blocks of the file or store `temporary`, which becomes `path`."""
+    store, layout, ranks = formats.field_store(path), blocks.layout, blocks.ranks
+    with ranks.together(), space.storage_errors(path):
+        if not store.store:
+            store.create(temporary, layout, compress)
+    with ranks.together(), space.storage_errors(path):
+        # The store of the blocks is the output itself, unless that is a NetCDF file.
+        with contextlib.nullcontext(_nowhere) if store.store else store.writing(temporary, layout) as put:
+            _copy(blocks.begun, blocks.kept, put)
+            sums = _fill(made, blocks, put, bar)
+        with store.reading_back(temporary, layout) as stored:
+            _compare(sums, stored, path)
 
 
 def _begun(
@@ -277,14 +283,12 @@ def _begun(
 
 
 @contextlib.contextmanager
-def _temporary(
-    path: Path, layout: Layout, begun: Unfinished | None, kept: Mapping[Block, str], ranks: Processes
-) -> Iterator[Path]:
+def _temporary(path: Path, blocks: _Blocks) -> Iterator[Path]:
     """The file or store that becomes the output at the end."""
-    missing = begun.missing_bytes(kept) if begun else 0
+    begun = blocks.begun
     store = begun.store if begun and formats.field_store(path).store else None
-    need = missing + (0 if store else layout.nbytes)
-    if ranks.first:
+    need = (begun.missing_bytes(blocks.kept) if begun else 0) + (0 if store else blocks.layout.nbytes)
+    if blocks.ranks.first:
         with formats.atomically(path, need=need, begun=store) as temporary:
             yield temporary
     else:
