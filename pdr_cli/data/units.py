@@ -311,6 +311,7 @@ def spelling(text: str) -> frozenset[tuple[str, int]]:
 
 def _factors(text: str) -> Iterator[tuple[int, str]]:
     """The factors of a unit in order, each with +1, or -1 for one that it is divided by."""
+    text = re.sub(r"([℃℉])", lambda match: {"℃": "°C", "℉": "°F"}[match[1]], text)
     text = re.sub(r"[\ufffdº˚]", "°", text)  # what is left of a degree sign, or stands for one
     text = re.sub(r"\b(deg(?:ree)?s?)\.\s*", r"\1 ", text, flags=re.IGNORECASE)
     text = re.sub(r"\b([cm]?m)\s+(?:of\s+)?water(?:\s+equivalent)?\b", r"\1_water", text, flags=re.IGNORECASE)

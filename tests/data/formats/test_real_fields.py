@@ -99,6 +99,20 @@ def test_a_globe_from_180_west_joins_one_from_greenwich(tmp_path: Path) -> None:
     assert np.array_equal(frames(series)[:, 0], values)
 
 
+def test_a_globe_that_repeats_its_first_column_joins_one_that_does_not(tmp_path: Path) -> None:
+    values, lon = field(20, 12, 36), 10.0 * np.arange(36)
+    closed = np.concatenate([values, values[..., :1]], axis=-1)
+    east = np.append(lon, 360)
+    turned = np.roll(values, 18, axis=-1)
+    one = dataset(closed[:10], lon=east)
+    others = {"open": values, "turned": np.concatenate([turned, turned[..., :1]], axis=-1)}
+    for name, lons in (("open", lon), ("turned", np.linspace(-180, 180, 37))):
+        series = read(in_two(tmp_path / name, one, later(others[name][10:], lon=lons)))
+        assert np.array_equal(frames(series)[:, 0], closed)
+    series = read(in_two(tmp_path / "first", dataset(values[:10], lon=lon), later(closed[10:], lon=east)))
+    assert np.array_equal(frames(series)[:, 0], values)
+
+
 @pytest.mark.parametrize("other", [lambda lat: lat + 1e-13, lambda lat: lat.astype("f4")], ids=["noise", "float32"])
 def test_coordinates_that_differ_by_rounding_are_one_grid(tmp_path: Path, other: Callable) -> None:
     lat = np.linspace(60, 60 - 2.3 * 11, 12)
@@ -227,6 +241,53 @@ def test_a_restart_is_kept_once_and_a_clash_names_its_two_files(tmp_path: Path) 
         read(tmp_path / "x")
 
 
+def test_two_meshes_of_one_file_are_two_grids(tmp_path: Path) -> None:
+    data = curvilinear().drop_vars("vertices_latitude").rename(latitude="TLAT", longitude="TLONG")
+    del data.TLAT.attrs["bounds"]
+    corners = {n: (("i", "j"), data[t].values + 0.25, data[t].attrs) for n, t in (("ULAT", "TLAT"), ("ULONG", "TLONG"))}
+    data = data.assign(corners).assign(u=data.siconc).reset_coords(["TLAT", "TLONG"])
+    data.siconc.encoding["coordinates"], data.u.encoding["coordinates"] = "TLAT TLONG", "ULAT ULONG"
+    data[["ULAT", "ULONG", "TLAT", "TLONG", "u", "siconc"]].to_netcdf(tmp_path / "f.nc")
+    with pytest.raises(GridError, match=r"u on .* is on another grid than siconc"):
+        read(tmp_path / "f.nc", "siconc", "u")
+    for name, lat in (("siconc", "TLAT"), ("u", "ULAT")):
+        assert lat in read(tmp_path / "f.nc", name).coords
+
+
+def test_rows_and_columns_of_a_mesh_may_run_the_other_way(tmp_path: Path) -> None:
+    values = field(20)
+    mesh = curvilinear().drop_vars(("i", "j", "vertices_latitude"))
+    del mesh.latitude.attrs["bounds"]
+    mesh.isel(time=slice(10)).to_netcdf(tmp_path / "a.nc")
+    mesh.isel(time=slice(10, None), i=slice(None, None, -1), j=slice(None, None, -1)).to_netcdf(tmp_path / "b.nc")
+    assert np.array_equal(frames(read([tmp_path / "a.nc", tmp_path / "b.nc"]))[:, 0], values)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("grid_latitude", "grid_longitude"),
+        ("projection_y_coordinate", "projection_x_coordinate"),
+        ("south_north", "west_east"),
+    ],
+)
+def test_names_tell_rows_from_columns_in_any_order(tmp_path: Path, names: tuple[str, str]) -> None:
+    y, x = names
+    data = dataset().drop_vars(("lat", "lon")).rename(lat=y, lon=x).transpose(x, "time", y)
+    data.to_netcdf(tmp_path / "f.nc")
+    assert np.array_equal(frames(read(tmp_path / "f.nc"))[:, 0], field(20))
+
+
+def test_heights_of_one_file_go_by_the_attribute_of_each_variable(tmp_path: Path) -> None:
+    data = dataset(name="tas").assign(uas=dataset().t2m, psl=dataset().t2m)
+    about = {"units": "m", "positive": "up", "standard_name": "height"}
+    data = data.assign(height2m=((), 2.0, about), height10m=((), 10.0, about))
+    data.tas.encoding["coordinates"], data.uas.encoding["coordinates"] = "height2m", "height10m"
+    data.to_netcdf(tmp_path / "f.nc")
+    found = read(tmp_path / "f.nc", "tas", "uas", "psl").attrs["scalars"]
+    assert {n: list(s) for n, s in found.items()} == {"tas": ["height2m"], "uas": ["height10m"], "psl": []}
+
+
 # -- valid times and their step
 
 
@@ -288,6 +349,78 @@ def test_months_and_days_as_people_count_them(
 ) -> None:
     times = read(stamped(tmp_path / "f.nc", numbers, unit, "f8")).time.values
     assert (times[0], times[-1]) == (np.datetime64(first, "ns"), np.datetime64(last, "ns"))
+
+
+@pytest.mark.parametrize(
+    "unit", ["HOURS SINCE 2020-01-01", "hour since 2020-1-1", "Hours  since 2020-01-01 05:30 +05:30"]
+)
+def test_units_of_time_in_other_spellings(tmp_path: Path, unit: str) -> None:
+    series = read(stamped(tmp_path / "f.nc", 6.0 * np.arange(20), unit, "f8", " standard "))
+    assert np.array_equal(series.time.values, dataset().time.values)
+
+
+@pytest.mark.parametrize("unit", ["hours since 2020-01-01 00:00 CET", "hours since 02/01/2020", "days since 1-1-1 BC"])
+def test_dates_that_could_be_others_are_not_guessed(tmp_path: Path, unit: str) -> None:
+    with pytest.raises(TimeError, match="the time axis cannot be decoded: time has units"):
+        read(stamped(tmp_path / "f.nc", 6.0 * np.arange(20), unit, "f8"))
+
+
+def test_months_from_a_day_that_not_every_month_has_are_not_counted(tmp_path: Path) -> None:
+    with pytest.raises(TimeError, match="cannot be decoded"):
+        read(stamped(tmp_path / "f.nc", np.arange(20.0), "months since 2020-01-31", "f8"))
+    assert (
+        str(
+            time_axis.find_step(
+                read(stamped(tmp_path / "g.nc", np.arange(20.0), "month since 2020-01-01", "f8")).time.values
+            )
+        )
+        == "1 month"
+    )
+
+
+def test_no_calendar_is_not_called_noleap(tmp_path: Path) -> None:
+    with pytest.raises(TimeError) as refused:
+        read(stamped(tmp_path / "f.nc", np.arange(20.0), "days since 2000-01-01", "f8", "none"))
+    assert "noleap FILE" not in str(refused.value)
+
+
+REFERENCE = {"standard_name": "forecast_reference_time"}
+
+
+@pytest.mark.parametrize("along", ["time", "leadtime"])
+def test_leads_without_units_are_not_guessed(tmp_path: Path, along: str) -> None:
+    data = dataset()
+    data["time"] = ("time", data.time.values, REFERENCE)
+    if along == "time":
+        data = data.assign_coords(leadtime=("time", np.full(20, 6.0)))
+    else:
+        data = data.expand_dims(leadtime=[6.0], axis=1)
+    data.to_netcdf(tmp_path / "f.nc")
+    with pytest.raises(TimeError, match=r"their lead leadtime has no units.*ncatted -a units,leadtime,o,c,hours"):
+        read(tmp_path / "f.nc")
+    data["leadtime"].attrs["units"] = "hours"
+    data.to_netcdf(tmp_path / "g.nc")
+    assert np.array_equal(read(tmp_path / "g.nc").time.values, data.time.values + 6 * HOUR)
+    (data * 1).assign_coords(leadtime=data.leadtime * 0).to_netcdf(tmp_path / "h.nc")
+    assert np.array_equal(read(tmp_path / "h.nc").time.values, data.time.values)
+
+
+def test_init_times_without_leads_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = dataset()
+    data["time"] = ("time", data.time.values, REFERENCE)
+    data.to_netcdf(tmp_path / "f.nc")
+    with caplog.at_level("WARNING"):
+        read(tmp_path / "f.nc")
+    assert "time is when forecasts began, and the file has no lead; taken as valid times" in caplog.text
+
+
+def test_a_time_of_that_standard_name_goes_before_other_times(tmp_path: Path) -> None:
+    data = dataset().rename(time="t")
+    data = data.assign_coords(
+        sent=("t", data.t.values + HOUR, {"axis": "T"}), seen=("t", data.t.values, {"standard_name": "time"})
+    )
+    data.drop_vars("t").to_netcdf(tmp_path / "f.nc")
+    assert np.array_equal(read(tmp_path / "f.nc").time.values, dataset().time.values)
 
 
 def of_cfgrib(times: np.ndarray, leads: Sequence[int], marked: bool) -> dict[str, Any]:
@@ -472,6 +605,44 @@ def test_numbers_that_are_values_are_not_suspected(tmp_path: Path, values: np.nd
     suspects.check(frames(series), series)
 
 
+@pytest.mark.parametrize("mark", [np.float64(1e20), np.float64(-9999.1), "-999", np.int32(-9999)])
+def test_a_missing_value_of_another_type_is_missing(tmp_path: Path, mark: Any) -> None:
+    values = field(20)
+    values[:, 0, 0] = np.float32(mark)
+    dataset(values).to_netcdf(tmp_path / "f.nc")
+    with netCDF4.Dataset(tmp_path / "f.nc", "a") as out:
+        out["t2m"].setncattr("missing_value", mark)
+    assert np.isnan(frames(read(tmp_path / "f.nc"))[:, 0, 0, 0]).all()
+
+
+@pytest.mark.parametrize("mark", ["_FillValue", "missing_value"])
+def test_unsigned_bytes_of_a_classic_file(tmp_path: Path, mark: str) -> None:
+    numbers = np.arange(20 * 12 * 14, dtype="u1").reshape(20, 12, 14)
+    dataset().drop_vars("t2m").to_netcdf(tmp_path / "f.nc", format="NETCDF3_CLASSIC")
+    with netCDF4.Dataset(tmp_path / "f.nc", "a") as out:
+        fill = np.int8(-1) if mark == "_FillValue" else None
+        v = out.createVariable("t2m", "i1", ("time", "lat", "lon"), fill_value=fill)
+        v.set_auto_maskandscale(False)
+        v.setncatts({"units": "K", "scale_factor": 0.5, "add_offset": 200.0, "_Unsigned": "true"})
+        v.setncattr("valid_range", np.array([0, -6], "i1"))  # 0 to 250
+        if fill is None:
+            v.missing_value = np.int8(-1)
+        v[...] = numbers.astype("i1")
+    found = frames(read(tmp_path / "f.nc"))[:, 0]
+    assert np.array_equal(found, np.where(numbers <= 250, 200 + 0.5 * numbers, np.nan), equal_nan=True)
+
+
+def test_packed_numbers_that_were_never_written_are_missing(tmp_path: Path) -> None:
+    dataset().drop_vars("t2m").to_netcdf(tmp_path / "f.nc")
+    with netCDF4.Dataset(tmp_path / "f.nc", "a") as out:
+        v = out.createVariable("t2m", "i2", ("time", "lat", "lon"))
+        v.setncatts({"units": "K", "scale_factor": 0.01, "add_offset": 280.0})
+        v[:, 1:] = field(20)[:, 1:]
+    found = frames(read(tmp_path / "f.nc"))[:, 0]
+    assert np.isnan(found[:, 0]).all()
+    assert np.allclose(found[:, 1:], field(20)[:, 1:], atol=0.0051)
+
+
 def test_sums_that_start_again_each_day_are_known(tmp_path: Path) -> None:
     rain = np.clip(field(96) - 280, 0, None)
     sums = np.concatenate([np.cumsum(rain[i : i + 24], axis=0) for i in range(0, 96, 24)])
@@ -600,6 +771,11 @@ def test_a_dimension_of_length_zero_is_named(tmp_path: Path) -> None:
     dataset().isel(lat=slice(0)).to_netcdf(tmp_path / "f.nc")
     with pytest.raises(TimeError, match="no values: dimension lat has length 0"):
         read(tmp_path / "f.nc")
+
+
+def test_a_dimension_of_length_zero_that_no_field_has_is_nothing(tmp_path: Path) -> None:
+    dataset().assign(seen=("obs", np.zeros(0))).to_netcdf(tmp_path / "f.nc")
+    assert np.array_equal(frames(read(tmp_path / "f.nc"))[:, 0], field(20))
 
 
 def test_no_message_of_a_sound_file_calls_it_damaged(tmp_path: Path) -> None:
