@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli.data import kinds, suspects
-from pdr_cli.data.formats.axes import Axes
+from pdr_cli.data.formats.axes import OTHER_NAMES, Axes
 from pdr_cli.data.formats.channels import UNFINISHED, Opened, Source, level_of, places_along
 from pdr_cli.data.formats.time_roles import is_lead, is_time
 from pdr_cli.data.grid import geographic
@@ -91,7 +91,8 @@ def part(one: Opened, channels: Sequence[Channel], missing_values: Sequence[str]
         file_attrs=dict(dataset.attrs),
     )
     scalars = {c.name: _scalars(one, c) for c in channels}
-    return series.assign_attrs(may_lack=True, scalars=scalars, **_grid_attributes(dataset, first))
+    labels = {c.name: _labels(dataset[c.variable]) for c in channels}
+    return series.assign_attrs(may_lack=True, scalars=scalars, labels=labels, **_grid_attributes(dataset, first))
 
 
 def _check_times_known(times: np.ndarray, one: Opened) -> None:
@@ -213,6 +214,13 @@ def _scalars(one: Opened, channel: Channel) -> Scalars:
         if (level := level_of(one, dim, index)) is not None:
             found[dim] = level
     return found
+
+
+def _labels(variable: xr.DataArray) -> dict[str, str]:
+    """Scalar coordinates of words that tell a member or a level, such as `member_id`: `r1i1p1f1`."""
+    texts = {str(n): c for n, c in variable.coords.items() if c.size == 1 and c.dtype.kind in "SUO" and not is_time(c)}
+    named = {n: c.values.ravel()[0] for n, c in texts.items() if n.lower() in (*OTHER_NAMES, "member_id")}
+    return {n: t.decode("latin-1").strip() if isinstance(t, bytes) else str(t).strip() for n, t in named.items()}
 
 
 def _listed(variable: xr.DataArray) -> list[str]:

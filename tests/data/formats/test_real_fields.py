@@ -227,6 +227,25 @@ def test_one_variable_at_two_heights_is_not_joined(tmp_path: Path) -> None:
         read(folder)
 
 
+def test_every_file_is_compared_with_the_heights_of_all_others(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    for number, metres in enumerate((None, 2.0, 10.0)):
+        data = dataset(field(6), start=f"2020-01-0{1 + 2 * number}")
+        data = data if metres is None else data.assign_coords(height=((), metres, {"units": "m", "positive": "up"}))
+        data.to_netcdf(tmp_path / "x" / f"{number}.nc")
+    with pytest.raises(VariableError, match=r"2\.nc: t2m is at height 10 m, but at 2 m in .*1\.nc"):
+        read(tmp_path / "x")
+
+
+def test_members_that_are_named_by_words_are_not_joined(tmp_path: Path) -> None:
+    first, second = (
+        d.assign_coords(member_id=((), n)) for d, n in ((dataset(field(10)), "r1"), (later(field(10)), "r2"))
+    )
+    with pytest.raises(VariableError, match=r"b\.nc: t2m is at member_id r2, but at r1 in .*a\.nc"):
+        read(in_two(tmp_path / "x", first, second))
+    assert read(in_two(tmp_path / "y", first, second.assign_coords(member_id=((), "r1")))).sizes["time"] == 20
+
+
 def test_a_restart_is_kept_once_and_a_clash_names_its_two_files(tmp_path: Path) -> None:
     data = dataset(field(30))
     (tmp_path / "x").mkdir()
