@@ -37,7 +37,8 @@ test: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) FUZZ_KEPT="$(abspath $(FUZZ_KEPT))" \
 	  $(BIN)/python -m pytest -s -m fuzz tests/reliability/test_fuzz.py
-	$(BIN)/python -m pytest --hypothesis-profile fuzz tests/reliability/test_made_files.py tests/reliability/test_odd_files.py
+	$(BIN)/python -m pytest --hypothesis-profile fuzz tests/reliability/test_made_files.py
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -s --hypothesis-profile fuzz tests/reliability/test_odd_files.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

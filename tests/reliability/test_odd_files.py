@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
+import os
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +33,26 @@ from tests.reliability import odd_files
 from tests.reliability.odd_files import UNITS, Plan, Truth, Way, Written
 
 LONG = settings.get_current_profile_name() == "fuzz"
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "600"))  # of all tests together, under the profile `fuzz`
 COMPARED: Counter[str] = Counter()  # pairs, by test
+BEGAN: dict[str, float] = {}  # when each test began
+
+
+def is_over(name: str, share: float) -> bool:
+    """Whether a test has had its share of the time of `make fuzz`; its further examples are not written."""
+    now = time.monotonic()
+    return LONG and now - BEGAN.setdefault(name, now) > share * SECONDS
+
+
+@contextlib.contextmanager
+def counted(name: str) -> Iterator[None]:
+    """Count a pair; a test that fails has all the time that it takes to find the smallest example."""
+    try:
+        yield
+    except BaseException:
+        BEGAN[name] = math.inf
+        raise
+    COMPARED[name] += 1
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,10 +63,10 @@ def report() -> Iterator[None]:
         print(f"\npairs compared: {dict(COMPARED)}, {COMPARED.total()} in all", file=sys.__stdout__)
 
 
-def some(few: int, many: int) -> settings:
-    """So many examples, the same ones each time; many more and others under the profile `fuzz`."""
+def some(few: int) -> settings:
+    """So many examples, the same ones each time; others under the profile `fuzz`, for as long as `is_over` allows."""
     return settings(
-        max_examples=many if LONG else few,
+        max_examples=100_000 if LONG else few,
         deadline=None,
         derandomize=not LONG,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -114,17 +137,19 @@ def pairs(draw: st.DrawFn) -> tuple[Truth, Plan, Plan]:
     return truth, draw(odd_files.plans(truth)), draw(odd_files.plans(truth))
 
 
-@some(20, 1000)
+@some(20)
 @given(pairs())
 def test_a_field_written_in_two_ways_is_one_field(tmp_path: Path, pair: tuple[Truth, Plan, Plan]) -> None:
     truth, *plans = pair
-    for plan in plans:
-        made = plan.write(truth, new(tmp_path))
-        series = read(made)
-        check_times(series.time.values, truth)
-        check_convention(series, truth, made.way)
-        check_values(meant(series, truth)[:, 0], truth, made)
-    COMPARED["one variable"] += 1
+    if is_over("one variable", 0.35):
+        return
+    with counted("one variable"):
+        for plan in plans:
+            made = plan.write(truth, new(tmp_path))
+            series = read(made)
+            check_times(series.time.values, truth)
+            check_convention(series, truth, made.way)
+            check_values(meant(series, truth)[:, 0], truth, made)
 
 
 @st.composite
@@ -135,19 +160,21 @@ def two_variables(draw: st.DrawFn) -> tuple[Truth, Truth, Plan, Plan]:
     return truth, second, draw(odd_files.plans(truth, kinds=kinds)), draw(odd_files.plans(second, "other", kinds))
 
 
-@some(6, 300)
+@some(6)
 @given(two_variables())
 def test_two_variables_of_files_in_other_ways_are_stacked(
     tmp_path: Path, both: tuple[Truth, Truth, Plan, Plan]
 ) -> None:
     truth, second, first_plan, second_plan = both
-    made, other = first_plan.write(truth, new(tmp_path)), second_plan.write(second, new(tmp_path))
-    series = read(made, other)
-    check_times(series.time.values, truth)
-    found = meant(series, truth, second)
-    check_values(found[:, 0], truth, made)
-    check_values(found[:, 1], second, other)
-    COMPARED["two variables"] += 1
+    if is_over("two variables", 0.15):
+        return
+    with counted("two variables"):
+        made, other = first_plan.write(truth, new(tmp_path)), second_plan.write(second, new(tmp_path))
+        series = read(made, other)
+        check_times(series.time.values, truth)
+        found = meant(series, truth, second)
+        check_values(found[:, 0], truth, made)
+        check_values(found[:, 1], second, other)
 
 
 # -- what is not the same field
@@ -183,15 +210,17 @@ def changed(draw: st.DrawFn, change: str) -> tuple[Truth, Truth, Plan]:
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_field_is_not_joined(tmp_path: Path, change: str) -> None:
-    @some(3, 30)
+    @some(3)
     @given(changed(change))
     def refuse(example: tuple[Truth, Truth, Plan]) -> None:
         truth, last, plan = example
-        made = plan.write(truth, new(tmp_path), last)
-        with pytest.raises(DataError) as refused:
-            read(made)
-        assert refused.value.code == 65
-        COMPARED[f"refused: {change}"] += 1
+        if is_over(change, 0.025):
+            return
+        with counted(change):
+            made = plan.write(truth, new(tmp_path), last)
+            with pytest.raises(DataError) as refused:
+                read(made)
+            assert refused.value.code == 65
 
     refuse()
 
@@ -251,33 +280,38 @@ def of_a_model(draw: st.DrawFn) -> tuple[str, Plan]:
     return grid, dataclasses.replace(plan, ways=tuple(exact))
 
 
-@some(5, 200)
+@some(5)
 @given(of_a_model())
 def test_a_forecast_does_not_depend_on_how_its_input_is_written(
     tmp_path: Path, trained: Callable[[str], Trained], example: tuple[str, Plan]
 ) -> None:
     grid, plan = example
+    if is_over("forecasts", 0.25):
+        return
     model = trained(grid)
-    made = plan.write(model.truth, new(tmp_path))
-    series = predict(made, model.run)
-    assert [time_axis.label(t) for t in series.time.values] == model.times
-    check_convention(series, model.truth, made.way)
-    # The network passes on an error of its input, of packing or rounding, a few times larger at most.
-    assert np.abs(meant(series, model.truth) - model.forecast).max() <= 20 * made.error
-    COMPARED["forecasts"] += 1
+    with counted("forecasts"):
+        made = plan.write(model.truth, new(tmp_path))
+        series = predict(made, model.run)
+        assert [time_axis.label(t) for t in series.time.values] == model.times
+        check_convention(series, model.truth, made.way)
+        # The network passes on an error of its input, of packing or rounding, a few times larger at most.
+        assert np.abs(meant(series, model.truth) - model.forecast).max() <= 20 * made.error
 
 
-@some(2, 50)
+@some(2)
 @given(
     st.sampled_from(["region", "plane", "mesh"] if LONG else ["region"]), st.sampled_from([0.5, -0.05, 3.0]), st.data()
 )
 def test_a_field_elsewhere_is_not_forecast(
     tmp_path: Path, trained: Callable[[str], Trained], grid: str, shift: float, data: st.DataObject
 ) -> None:
+    if is_over("elsewhere", 0.05):
+        return
     model = trained(grid)
     truth = dataclasses.replace(model.truth, shift=shift)
-    made = data.draw(odd_files.plans(truth)).write(truth, new(tmp_path))
-    result = pdr("predict", *made.paths, "-o", made.paths[0].with_name("forecast.nc"), "-m", model.run)
-    assert result.code == 65, result.err
-    assert "E_GRID_MISMATCH" in result.err
-    COMPARED["refused: forecasts elsewhere"] += 1
+    plan = data.draw(odd_files.plans(truth))
+    with counted("elsewhere"):
+        made = plan.write(truth, new(tmp_path))
+        result = pdr("predict", *made.paths, "-o", made.paths[0].with_name("forecast.nc"), "-m", model.run)
+        assert result.code == 65, result.err
+        assert "E_GRID_MISMATCH" in result.err

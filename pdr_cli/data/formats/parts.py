@@ -53,7 +53,7 @@ class Channel:
         axes = cast(Axes, one.finder.axes(source.name))  # `channels.choose` takes gridded variables only
         chosen = places_along(one, source)
         lead = chosen.get(one.finder.times[axes.time].lead_dim, 0)
-        return cls(name, source.name, axes, chosen, lead, _places(one.dataset, source.name, axes))
+        return cls(name, source.name, axes, chosen, lead, places_of(one.dataset, source.name, axes))
 
     @property
     def signature(self) -> tuple[Axes, int, tuple[str, ...]]:
@@ -163,13 +163,13 @@ def _coordinates(one: Opened, channel: Channel) -> dict[str, Any]:
             count = int((~np.isfinite(values)).sum())
             raise GridError(f"{one.path}: {count} of {len(values)} values of the coordinate {side} are missing")
         coords[side] = (dim, values, dict(dataset[side].attrs))
-    found = {n: (("y", "x"), _cells(dataset[n], axes), dict(dataset[n].attrs)) for n in channel.places}
+    found = {n: (("y", "x"), cells(dataset[n], axes), dict(dataset[n].attrs)) for n in channel.places}
     if not found and not any(s in dataset.variables for s in (axes.y, axes.x)):
         log.info("grid    %s: %s and %s are taken as y and x", one.path, axes.y, axes.x)
     return coords | found
 
 
-def _places(dataset: xr.Dataset, name: str, axes: Axes) -> tuple[str, ...]:
+def places_of(dataset: xr.Dataset, name: str, axes: Axes) -> tuple[str, ...]:
     """The variables that hold latitude and longitude of each cell of a field, where the file has one of each on y and x."""
     own = [*_listed(dataset[name]), *map(str, dataset[name].coords)]
     found: dict[str, str] = {}
@@ -183,7 +183,7 @@ def _places(dataset: xr.Dataset, name: str, axes: Axes) -> tuple[str, ...]:
     return tuple(found.values()) if set(found) == {"latitude", "longitude"} else ()
 
 
-def _cells(variable: xr.DataArray, axes: Axes) -> np.ndarray:
+def cells(variable: xr.DataArray, axes: Axes) -> np.ndarray:
     """The values of a variable on y and x, also if it is repeated at every time: [H, W]."""
     return variable.isel({d: 0 for d in variable.dims if d == axes.time}).transpose(axes.y, axes.x).values
 
@@ -247,14 +247,18 @@ def _mappings(variable: xr.DataArray) -> dict[str, list[str]]:
 def _grid_attributes(dataset: xr.Dataset, channel: Channel) -> dict[str, Any]:
     """The grid mapping of y and x, and the bounds of the coordinates, where the file has them."""
     found: dict[str, Any] = {}
-    axes = channel.axes
-    mappings = {n: c for n, c in _mappings(dataset[channel.variable]).items() if n in dataset.variables}
-    ours = [n for n, coordinates in mappings.items() if {axes.y, axes.x} & set(coordinates)] or list(mappings)
-    if ours:
-        found["grid_mapping"] = (ours[0], dict(dataset[ours[0]].attrs))
+    if mapping := mapping_of(dataset, channel.variable, channel.axes):
+        found["grid_mapping"] = (mapping, dict(dataset[mapping].attrs))
     if bounds := _bounds(dataset, channel):
         found["bounds"] = bounds
     return found
+
+
+def mapping_of(dataset: xr.Dataset, name: str, axes: Axes) -> str:
+    """The grid mapping of a field's y and x; "" where the file has none."""
+    mappings = {n: c for n, c in _mappings(dataset[name]).items() if n in dataset.variables}
+    ours = [n for n, coordinates in mappings.items() if {axes.y, axes.x} & set(coordinates)] or list(mappings)
+    return ours[0] if ours else ""
 
 
 def _bounds(dataset: xr.Dataset, channel: Channel) -> dict[str, tuple[str, np.ndarray]]:

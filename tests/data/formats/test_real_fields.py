@@ -14,7 +14,8 @@ import xarray as xr
 
 from pdr_cli.data import formats, suspects
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.formats import ReadOptions
+from pdr_cli.data.formats import ReadOptions, forecasts
+from pdr_cli.data.grid import UNCHANGED
 from pdr_cli.data.series import Series, names, places, read_frames, shape, side, units
 from pdr_cli.data.units import UnitsError
 from pdr_cli.errors import DataError, GridError, MissingValuesError, PdrError, TimeError, VariableError
@@ -742,6 +743,21 @@ def test_another_mesh_of_the_same_shape_is_another_grid(tmp_path: Path) -> None:
     second["time"] = second.time + 200 * 6 * HOUR
     with pytest.raises(GridError, match=r"its l\w+s run from"):
         read(in_two(tmp_path / "x", curvilinear(), second))
+
+
+def test_forecasts_on_another_mesh_are_not_compared(tmp_path: Path) -> None:
+    def forecast(shift: float) -> Path:
+        mesh = curvilinear(shift).drop_vars("vertices_latitude")
+        del mesh.latitude.attrs["bounds"]
+        began = ((), mesh.time.values[0] - 6 * HOUR, REFERENCE)
+        mesh.assign_coords(forecast_reference_time=began).to_netcdf(tmp_path / f"{shift}.nc")
+        return tmp_path / f"{shift}.nc"
+
+    curvilinear().to_netcdf(tmp_path / "f.nc")
+    truth = read(tmp_path / "f.nc")
+    assert forecasts.read([forecast(0.0)], ["siconc"]).fit(truth) == UNCHANGED
+    with pytest.raises(GridError, match="not on the grid of the data to compare with: its latitudes run from"):
+        forecasts.read([forecast(40.0)], ["siconc"]).fit(truth)
 
 
 def test_missing_coordinates_are_refused(tmp_path: Path) -> None:
