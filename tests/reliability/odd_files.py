@@ -365,7 +365,8 @@ def _time(way: Way, times: np.ndarray) -> tuple[tuple[str, ...], dict[str, Any]]
     """Dimensions of the times, (), and the variables that hold them.
 
     own: along the dimension of their name; other: along another one; valid: as the new archive of ERA5 has it; scalar: of the
-    only frame; cfgrib: the init along `time`, and `valid_time`; step: the same with a dimension of one lead; lead: the init
+    only frame; cfgrib: the init along `time`, and `valid_time`; message: the same of
+    one frame, with a scalar `valid_time`; step: the same with a dimension of one lead; lead: the init
     and the lead of each frame; sent: valid times, and the init as a scalar.
     """
     import datetime
@@ -384,6 +385,9 @@ def _time(way: Way, times: np.ndarray) -> tuple[tuple[str, ...], dict[str, Any]]
     ours = {"time": (("time",), early, early_attrs | began), "step": ((), np.float64(LEAD), lead)}
     if way.times == "cfgrib":
         return ("time",), ours | {"valid_time": (("time",), values, attrs | mark)}
+    if way.times == "message":
+        began = {"time": (("time",), early, early_attrs)}
+        return ("time",), ours | began | {"valid_time": ((), values[0], attrs | mark)}
     if way.times == "step":
         valid = (("time", "step"), values[:, None], attrs | mark)
         return ("time", "step"), ours | {"step": (("step",), np.array([LEAD]), lead), "valid_time": valid}
@@ -534,7 +538,8 @@ def ways(draw: st.DrawFn, truth: Truth, containers: Sequence[str], variable: str
     )
     if stamp == "year one":
         calendars = ("standard", "gregorian", "") if truth.calendar == "standard" else calendars
-    times = ["own", "own", "valid", "other", "cfgrib", "step", "lead", "sent"]
+    single = ["scalar", "message"] if frames == 1 else []
+    times = [*single, "own", "own", "valid", "other", "cfgrib", "step", "lead", "sent"]
     names = one(*NAMES[truth.kind])
     return Way(
         variable=variable,
@@ -552,7 +557,7 @@ def ways(draw: st.DrawFn, truth: Truth, containers: Sequence[str], variable: str
         missing=missing,
         stamp=stamp,
         calendar=one(*calendars),
-        times="scalar" if frames == 1 and draw(st.booleans()) else one(*times),
+        times=one(*times),
         level=one("", "", "level", "plev"),
         mapping=one("", "short", "long"),
         listed=one("", "all", "absent"),

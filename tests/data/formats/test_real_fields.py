@@ -473,6 +473,13 @@ def test_frames_of_forecasts_are_dated_by_their_valid_times(tmp_path: Path, kept
         assert "step" not in back.variables
 
 
+def test_the_scalar_valid_time_of_a_single_message_goes_before_its_init(tmp_path: Path) -> None:
+    data = dataset(field(1))
+    valid = ((), data.time.values[0] + 6 * HOUR, {"standard_name": "time"})
+    data.assign_coords(valid_time=valid, step=((), 6.0, {"units": "hours"})).to_netcdf(tmp_path / "f.nc")
+    assert np.array_equal(read(tmp_path / "f.nc").time.values, data.time.values + 6 * HOUR)
+
+
 def test_one_lead_of_many_forecasts_is_dated_by_its_valid_times(tmp_path: Path) -> None:
     times, values = dataset().time.values[::2], np.stack([field(10), field(10, seed=1)], axis=1)
     data = dataset(field(10)).drop_vars(("time", "t2m"))
