@@ -10,9 +10,9 @@ import typer
 from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    AsJson, Backbone, Batch, Device, FillGap, FillMissing, GrayToRgb, Group, Init, Inputs, Kind, MissingValue,
-    ModelOption, Preset, Regrid, Rename, ResampleFps, Results, Settings, Steps, Threads, Variables, Variants,
-    listed, logged,
+    AllowOutOfRange, AsJson, Assume, Backbone, Batch, Device, FillGap, FillMissing, GrayToRgb, Group, Init, InitFrom,
+    Inputs, Kind, MissingValue, ModelOption, Preset, Regrid, Rename, ResampleFps, Results, Settings, State, Steps,
+    Threads, Variables, Variants, WaitInput, listed, logged,
 )  # fmt: skip
 
 app = typer.Typer(
@@ -66,10 +66,8 @@ def train(
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
     missing_value: MissingValue = None,
-    init_from: Annotated[
-        Path | None,
-        typer.Option(help="Start from trained weights: a run, a model.safetensors, or OpenSTL's .pth or .ckpt."),
-    ] = None,
+    assume: Assume = None,
+    init_from: InitFrom = None,
     freeze_backbone: Annotated[
         bool, typer.Option("--freeze-backbone", help="Do not train the predictor, only adapter and fusion.")
     ] = False,
@@ -82,10 +80,7 @@ def train(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant of an --ablation.")] = 3,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in -o from its last saved state.")] = False,
-    state: Annotated[
-        str,
-        typer.Option(metavar="last|last-1", help="Saved state that --resume starts from: the last, or the one before."),
-    ] = "last",
+    state: State = "last",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
 ) -> None:
     """Train a model on your data; leaves a run folder that `predict` and `evaluate` find by themselves.
@@ -110,6 +105,7 @@ def train(
             "data.gray_to_rgb": "true" if gray_to_rgb else None,
             "data.group": group or None,
             "data.missing_value": ",".join(missing_value) if missing_value else None,
+            "data.assume": ",".join(assume) if assume else None,
             "model.backbone": backbone,
             "model.adapter": adapter,
             "model.fusion": fusion,
@@ -152,13 +148,12 @@ def predict(
     fill_missing: FillMissing = "none",
     fill_gap: FillGap = "none",
     regrid: Regrid = "none",
-    allow_out_of_range: Annotated[
-        bool, typer.Option("--allow-out-of-range", help="Accept values far outside the range of the training data.")
-    ] = False,
+    allow_out_of_range: AllowOutOfRange = False,
     resample_fps: ResampleFps = 0,
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
     missing_value: MissingValue = None,
+    assume: Assume = None,
     time_layout: Annotated[
         str, typer.Option(help="Time coordinates of .nc and .zarr: cf, or wb2 as in WeatherBench2.")
     ] = "cf",
@@ -170,9 +165,7 @@ def predict(
         bool, typer.Option("--skip-existing", help="Do nothing if the output already answers this request.")
     ] = False,
     no_clobber: Annotated[bool, typer.Option("--no-clobber", help="Refuse to replace an existing output.")] = False,
-    wait_input: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Wait up to this long for an input that is being written.")
-    ] = 0,
+    wait_input: WaitInput = 0,
     fallback: Annotated[
         str | None, typer.Option(metavar="last-1", help="Use the previous model if the run's model is damaged.")
     ] = None,
@@ -210,6 +203,7 @@ def predict(
                 gray_to_rgb=gray_to_rgb,
                 group=group,
                 missing_values=tuple(missing_value or ()),
+                assume=tuple(assume or ()),
             ),
             time_layout=time_layout,
             compress=compress,
@@ -259,6 +253,7 @@ def evaluate(
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
     missing_value: MissingValue = None,
+    assume: Assume = None,
     lpips_weights: Annotated[
         Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
     ] = None,
@@ -309,6 +304,7 @@ def evaluate(
             kind=kind,
             group=group,
             missing_values=missing_value or (),
+            assume=assume or (),
         ),
     )
 
@@ -442,13 +438,16 @@ def inspect(
     var: Variables = None,
     group: Group = "",
     missing_value: MissingValue = None,
+    assume: Assume = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a file holds and whether a preset or a model can use it."""
     from pdr_cli.commands import inspect as command
+    from pdr_cli.data.arrays import Conventions
     from pdr_cli.data.formats import ReadOptions
 
-    reading = ReadOptions(var or [], group=group, missing_values=missing_value or ())
+    given = Conventions.parse(assume or ())
+    reading = ReadOptions(var or [], group=group, missing_values=missing_value or (), assume=given)
     command.run(path, preset=preset, reading=reading, as_json=as_json)
 
 

@@ -47,6 +47,7 @@ class Request:
         gray_to_rgb: read a gray clip as red, green and blue alike.
         kind: of the data; None: the model's, or as found.
         missing_values: see `ReadOptions`.
+        assume: conventions that the data leave open, such as `slots=0-23`.
         group: of the data that holds the fields; "": the model's, or as found.
     """
 
@@ -72,6 +73,7 @@ class Request:
     kind: str | None = None
     group: str = ""
     missing_values: Sequence[str] = ()
+    assume: Sequence[str] = ()
 
     @property
     def reading(self) -> Reading:
@@ -84,6 +86,7 @@ class Request:
             gray_to_rgb=self.gray_to_rgb,
             group=self.group,
             missing_values=self.missing_values,
+            assume=self.assume,
             batch=self.batch,
             device=self.device,
         )

@@ -120,6 +120,8 @@ def _describe(series: Series, looked_at: int) -> dict[str, Any]:
         **{d: _ends(side(series, d)) for d in ("y", "x") if side(series, d) is not None},
         "times": f"{len(times)}, {time_axis.label(times[0])} to {time_axis.label(times[-1])}",
     }
+    if assumed := series.attrs.get("assumed"):
+        entry["assumed"] = "; ".join(assumed)
     if "part" in series.attrs:
         entry["part"] = series.attrs["part"]
     if len(times) > 1:
