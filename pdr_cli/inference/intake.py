@@ -141,7 +141,13 @@ class Intake:
             learned=self.card.learned,
         )
         opened = formats.open_series(paths, options)
-        return [self.adapt_input(kinds.with_kind(series, kind.name)) for series in opened]
+        return [self.adapt_input(kinds.with_kind(self._with_slots(series), kind.name)) for series in opened]
+
+    def _with_slots(self, series: Series) -> Series:
+        """A series whose forecast is dated as the model's training was, unless its own files count slots."""
+        slots = self.card.conventions.get("slots", "")
+        own = "conventions" in series.attrs or not slots
+        return series if own else series.assign_attrs(conventions={"slots": slots})
 
     def from_dataset(self, dataset: xr.Dataset, rename: Mapping[str, str] | None = None) -> Series:
         """Take the model's variables from an open dataset; arguments and errors as for `open`."""

@@ -50,6 +50,7 @@ def _model(path: Path) -> dict[str, Any]:
         "grid": _grid_of_card(card),
         "trained on": ", ".join(d["name"] for d in card.data),
         "seen": _seen(card),
+        **({"conventions": ", ".join(f"{k}={v}" for k, v in card.conventions.items())} if card.conventions else {}),
         **{k.replace("_", " "): v for k, v in card.training.items()},
     }
 
@@ -128,6 +129,8 @@ def _describe(series: Series, looked_at: int) -> dict[str, Any]:
         step = time_axis.find_step(times, str(series.attrs["files"][0]))
         runs_ = time_axis.segments(times, step)
         entry["step"] = str(step)
+        if "slots" in series.attrs.get("conventions", {}):
+            entry["days"] = _days(series)
         if "window" in series.attrs:
             entry["windows"] = f"{len(runs_)} of {series.attrs['window']} frames, cut beforehand"
         else:
@@ -143,6 +146,13 @@ def _describe(series: Series, looked_at: int) -> dict[str, Any]:
     if found := _notes(frames, series):
         entry["note"] = found
     return entry
+
+
+def _days(series: Series) -> str:
+    """The days of a traffic grid, and how many of them are not whole."""
+    slots = int(series.attrs["file_attrs"]["slots_per_day"])
+    _, counts = np.unique(series.time.values.astype("datetime64[D]"), return_counts=True)
+    return f"{len(counts)}, {int((counts < slots).sum())} of them with fewer than {slots} slots"
 
 
 def _notes(frames: np.ndarray, series: Series) -> str:

@@ -31,6 +31,11 @@ def split_line(prepared: Prepared) -> str:
     return f"{counts} ({prepared.split.rule})"
 
 
+def assumed_line(prepared: Prepared) -> str:
+    """What the files leave open and was assumed; "" if nothing."""
+    return "; ".join(dict.fromkeys(text for one in prepared.series for text in one.attrs.get("assumed", ())))
+
+
 def model_line(network: PDR, config: Config, size: tuple[int, int]) -> str:
     """Parameters of predictor and adapter, and the number of Gaussians."""
     total = sum(p.numel() for p in network.parameters())

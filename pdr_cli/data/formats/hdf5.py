@@ -23,6 +23,7 @@ from pdr_cli.errors import DataError, GridError, StorageError, TimeError, UsageE
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 LAYOUT = "the data sets `data` [T, C, H, W] (or [T, H, W, C], [T, H, W]) of numbers and `date` [T] (YYYYMMDDSS)"
 FLOWS = ("inflow", "outflow")  # the two channels of such files, in this order
+ZONES = ("timezone", "time_zone", "tz", "utc_offset")  # attributes that may state the zone of the stamps
 SAMPLED = 16  # frames that are read for the range of the values
 ROUNDING = 1e-3  # minutes or slots
 TO_NETCDF = "write this forecast to .nc"
@@ -315,11 +316,20 @@ def _assumed(files: Sequence[_File]) -> tuple[str, ...]:
     first = files[0]
     doubts = dict.fromkeys(file.decision.doubt for file in files if file.decision.doubt)
     order = () if "channels" in first.handle.attrs else (f"channels {', '.join(first.channels)} in this order",)
-    return (*doubts, *order, "times are local, as stamped")
+    unusual = layouts.unusual(first.values, first.axes, COUNTS)
+    return (*doubts, *unusual, *order, _zone(first))
+
+
+def _zone(file: _File) -> str:
+    """The time zone of the stamps, as far as the file states it."""
+    stated = next((_text(file.handle.attrs[name]) for name in ZONES if name in file.handle.attrs), "")
+    return f"times of the zone {stated}, as stamped" if stated else "times are local, as stamped"
 
 
 def _slots_of(series: Series) -> Slots:
     """The slots of a series: those of the HDF5 files that it came from, or else as many as its step divides a day into.
+
+    Of a forecast from other files, the first slot has the number that it has in the model's training.
 
     Raises:
         UsageError: a step that does not divide a day.
@@ -331,7 +341,9 @@ def _slots_of(series: Series) -> Slots:
     minutes = round(60 * step.hours)
     if abs(60 * step.hours - minutes) > ROUNDING or minutes < 1 or DAY_MINUTES % minutes:
         raise UsageError(f".h5 numbers the slots of a day, and steps of {step} do not divide a day", way_out=TO_NETCDF)
-    return Slots(DAY_MINUTES // minutes)
+    kept = series.attrs.get("conventions", {}).get("slots")
+    trained, counted = Slots.parse(kept) if kept else None, Slots(DAY_MINUTES // minutes)
+    return trained if trained is not None and trained.per_day == counted.per_day else counted
 
 
 def _step(series: Series) -> Step:

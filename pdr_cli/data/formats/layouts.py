@@ -136,6 +136,12 @@ def _is_plausible(channels: int, height: int, width: int) -> bool:
     return channels <= FEW and 2 * channels <= min(height, width)
 
 
+def unusual(values: str, axes: str, custom: str) -> tuple[str, ...]:
+    """The conventions of a file that differ from those of its format, in words."""
+    found = [] if values == custom else [f"values taken as {values}"]
+    return tuple(found + ([] if axes == CHANNELS_FIRST else ["the last axis taken as channels"]))
+
+
 def channel_attributes(values: str, channels: list[str]) -> dict[str, dict[str, Any]]:
     """Attributes of channels whose values have a convention."""
     units, name_of = ATTRIBUTES[values]

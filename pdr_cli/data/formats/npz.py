@@ -204,7 +204,11 @@ def _part(path: Path, part: str, arrays: dict[str, Member], layout: _Layout) -> 
         part=part,
         window=length,
         conventions={"values": layout.values, "axes": layout.axes},
-        assumed=(f"channels {', '.join(flows)} in this order", "steps of 30 min, without dates"),
+        assumed=(
+            *layouts.unusual(layout.values, layout.axes, SIGNED),
+            f"channels {', '.join(flows)} in this order",
+            "steps of 30 min, without dates",
+        ),
     )
     return series.assign_attrs(value_range=(0.0, 1.0)) if layout.values in (SIGNED, UNIT) else series
 
