@@ -116,6 +116,12 @@ class Intake:
         """See `ReadOptions`: those of the policy, and those of training."""
         return (*self.policy.missing_values, *self.card.config.data.missing_value)
 
+    @property
+    def _assume(self) -> Conventions:
+        """The conventions of the policy, and those of the training's option; its slots yield to what a file states."""
+        kept = (text for text in self.card.config.data.assume if not text.startswith("slots="))
+        return Conventions.parse((*kept, *self.policy.assume))
+
     def open(self, paths: Sequence[Path], rename: Mapping[str, str] | None = None) -> list[Series]:
         """Open input files with the model's variables, units, frame size and colour.
 
@@ -137,7 +143,7 @@ class Intake:
             gray_to_rgb=self.policy.gray_to_rgb or data.gray_to_rgb,
             group=self.policy.group or data.group,
             missing_values=self._missing_values,
-            assume=Conventions.parse(self.policy.assume),
+            assume=self._assume,
             learned=self.card.learned,
         )
         opened = formats.open_series(paths, options)

@@ -110,3 +110,17 @@ def test_a_folder_of_arrays_is_named_with_the_way_out() -> None:
     result = pdr("inspect", "folder")
     assert (result.code, "holds no inputs, but files: 1 of .npy" in result.last) == (66, True)
     assert "to_netcdf('OUT.nc')" in result.last
+
+
+def test_a_model_reads_values_as_the_option_of_its_training(make_run: Callable[..., Path]) -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.uniform(0, 0.9, (24 * 20, 2, 8, 8)).astype(np.float32)
+    when = np.datetime64("2014-04-01") + np.arange(len(frames)) // 24
+    stamps = [f"{str(d).replace('-', '')}{k % 24:02d}" for k, d in enumerate(when)]
+    with h5py.File("means.h5", "w") as out:
+        out["data"], out["date"] = frames, np.array(stamps, dtype="S")
+    run = make_run(Path("means.h5").absolute(), "--assume", "values=counts")
+    result = pdr("predict", "means.h5", "-m", run, "-o", "out.h5")
+    assert result.code == 0, result.err
+    with h5py.File("out.h5") as out:
+        assert out.attrs["values"] == "counts"

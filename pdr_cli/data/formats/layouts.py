@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,19 +117,21 @@ def refuse_others(path: Path, frames: np.ndarray, values: str) -> None:
 
 
 def axes_of(path: Path, shape: tuple[int, int, int], assume: Conventions, learned: Conventions) -> str:
-    """The order of the axes of frames of a shape, channels first or last; logs an order that is not the usual one."""
+    """The order of the axes of frames of a shape, channels first or last.
+
+    The option decides, else the lengths of the axes, else the model; an order that is not the usual one is logged.
+    """
     if assume.axes:
         return assume.axes
     first, last = (_is_plausible(*s) for s in (shape, (shape[2], *shape[:2])))
     if first or not last:
-        return CHANNELS_FIRST
-    found = learned.axes or CHANNELS_LAST
-    log.warning(
+        return CHANNELS_FIRST if first else learned.axes or CHANNELS_FIRST
+    log.log(
+        logging.INFO if learned.axes == CHANNELS_LAST else logging.WARNING,
         "axes    %s: frames of %s are taken as %s; if not, state it: %s axes=%s",
-        path, " x ".join(map(str, shape)), found, OPTION,
-        CHANNELS_FIRST if found == CHANNELS_LAST else CHANNELS_LAST,
+        path, " x ".join(map(str, shape)), CHANNELS_LAST, OPTION, CHANNELS_FIRST,
     )  # fmt: skip
-    return found
+    return CHANNELS_LAST
 
 
 def _is_plausible(channels: int, height: int, width: int) -> bool:

@@ -27,7 +27,7 @@ from pdr_cli.errors import DataError, StorageError
 from pdr_cli.system import damage
 
 STEP = 1800.0  # seconds between frames
-PARTS = ("train", "test")
+PUBLISHED = ("train", "test")
 VAL = "val"  # the part that a file may have besides
 SAMPLED = 64  # windows that are read for the range of the values
 BLOCK = 256  # windows decompressed at once
@@ -127,17 +127,17 @@ def _parts(path: Path, options: ReadOptions) -> list[Series]:
         )
     layout = _layout(path, arrays, options)
     identity = _identity(path)
-    made = (_part(path, part, arrays, layout).assign_attrs(identity=f"{identity}:{part}") for part in _held(arrays))
+    made = (_part(path, part, arrays, layout).assign_attrs(identity=f"{identity}:{part}") for part in parts_of(arrays))
     return [chosen(one, options.variables, path) for one in made]
 
 
-def _held(arrays: Mapping[str, Member]) -> tuple[str, ...]:
+def parts_of(arrays: Mapping[str, Member]) -> tuple[str, ...]:
     """The parts of a file."""
-    return ("train", VAL, "test") if {f"X_{VAL}", f"Y_{VAL}"} & set(arrays) else PARTS
+    return ("train", VAL, "test") if {f"X_{VAL}", f"Y_{VAL}"} & set(arrays) else PUBLISHED
 
 
 def _are_windows(arrays: dict[str, Member]) -> bool:
-    parts = _held(arrays)
+    parts = parts_of(arrays)
     expected = [f"{side}_{part}" for part in parts for side in "XY"]
     shapes = [arrays[n].shape for n in expected if n in arrays]
     good = len(shapes) == len(expected) and all(len(s) == 5 and s[2:] == shapes[0][2:] and 0 not in s for s in shapes)
