@@ -39,8 +39,8 @@ def of(paths: Sequence[Path]) -> list[str]:
 
 def labelled(series: list[Series]) -> list[Series]:
     """Series of which several are clips, with `part` and `named_part` where the names of their folders give a part."""
-    open_ = [n for n, one in enumerate(series) if kinds.of(one).parts == "clip" and "part" not in one.attrs]
-    if len(open_) < 2:
+    unlabelled = [n for n, one in enumerate(series) if kinds.of(one).parts == "clip" and "part" not in one.attrs]
+    if len(unlabelled) < 2:
         return series
     places = [Path(one.attrs["files"][0]) for one in series]
     places = [p.parent if "folder" in one.attrs else p for p, one in zip(places, series, strict=True)]
@@ -49,7 +49,7 @@ def labelled(series: list[Series]) -> list[Series]:
         one.assign_attrs(
             part=parts[n], named_part=True, assumed=(f"part {parts[n]}, by the names of folders or files",)
         )
-        if n in open_ and parts[n]
+        if n in unlabelled and parts[n]
         else one
         for n, one in enumerate(series)
     ]

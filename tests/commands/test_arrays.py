@@ -98,7 +98,7 @@ def test_an_array_without_times_is_named_with_the_way_out() -> None:
 
 
 def test_the_command_for_an_array_works() -> None:
-    np.save("a.npy", np.arange(24 * 8 * 8.0).reshape(24, 8, 8))
+    np.save("a.npy", np.arange(24 * 3 * 8 * 8.0).reshape(24, 3, 8, 8))
     code = pdr("inspect", "a.npy").last.split('python -c "')[1].split('"')[0]
     exec(code, {})
     assert "24, 2024-01-01 00:00 to 2024-01-01 23:00" in pdr("inspect", "OUT.nc").out

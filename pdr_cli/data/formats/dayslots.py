@@ -93,16 +93,18 @@ def decide(files: Sequence[Stamps], assume: Conventions, learned: Conventions) -
     """
     if assume.slots is not None:
         return [Decision(_fitting(file, assume.slots, f"{OPTION} slots={assume.slots}"), "option") for file in files]
-    open_ = [file for file in files if file.stated is None]
-    found = _common(files, open_, learned) if open_ else None
+    undecided = [file for file in files if file.stated is None]
+    found = _common(files, undecided, learned) if undecided else None
     decisions = [Decision(f.stated, "file") if f.stated is not None else found for f in files]
     return _of_one_day([d for d in decisions if d is not None], files)
 
 
-def _common(files: Sequence[Stamps], open_: Sequence[Stamps], learned: Conventions) -> Decision:
+def _common(files: Sequence[Stamps], undecided: Sequence[Stamps], learned: Conventions) -> Decision:
     """The slots of a day of all files that do not state them."""
-    whole = Stamps(open_[0].path, min(f.low for f in open_), max(f.high for f in open_), sum(f.days for f in open_))
-    shown = {found: f for f in open_ if (found := f.shown(learned)) is not None}
+    whole = Stamps(
+        undecided[0].path, min(f.low for f in undecided), max(f.high for f in undecided), sum(f.days for f in undecided)
+    )
+    shown = {found: f for f in undecided if (found := f.shown(learned)) is not None}
     if len(shown) > 1:
         (one, first), (other, second) = list(shown.items())[:2]
         raise TimeError(f"{second.path} counts slots {other}, {first.path} {one}", way_out="read them one by one")
@@ -110,7 +112,7 @@ def _common(files: Sequence[Stamps], open_: Sequence[Stamps], learned: Conventio
     by_others = next(iter(stated)) if len(stated) == 1 else None
     slots = next(iter(shown), None) or whole.shown(learned)
     if slots is not None:
-        for file in open_:
+        for file in undecided:
             _fitting(file, slots, f"the slots {slots} that the other files count")
         return Decision(slots, "stamps")
     if by_others is not None and whole.fit(by_others):

@@ -15,6 +15,7 @@ TIFF_WAY_OUT = (
     "to_netcdf"
 )
 NPY = b"\x93NUMPY"
+FRAMES = {3: "", 4: "[:, 0]", 5: "[0, :, 0]"}  # index of the frames [time, y, x] of an array, by its number of axes
 PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # of protocols 2 to 5
 TAR_MARK = slice(257, 262)
 REFERENCES = (b'"refs"', b'".zgroup"', b'".zattrs"')  # keys of kerchunk
@@ -38,7 +39,7 @@ def _of_file(path: Path) -> tuple[str, str] | None:
     if head[:4] in TIFF:
         return "TIFF, a format without times", TIFF_WAY_OUT
     if head.startswith(NPY):
-        return _array(path), _array_way_out(path)
+        return _array(path)
     if head.startswith(PICKLE):
         return "a Python pickle, which may run code when it is read", (
             "load it where you trust it, and save its arrays X_train, Y_train, X_test and Y_test [windows, steps, channels, "
@@ -56,28 +57,31 @@ def _of_file(path: Path) -> tuple[str, str] | None:
     return None
 
 
-def _array(path: Path) -> str:
-    """A NumPy array in words: its shape and type, which its header has."""
+def _array(path: Path) -> tuple[str, str]:
+    """A NumPy array in words, by its header, and the command that writes its frames to NetCDF."""
     try:
         with path.open("rb") as stream:
             version = np.lib.format.read_magic(stream)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(stream)
-    except (ValueError, EOFError, OSError):
-        return "a NumPy array, damaged"
-    return f"a NumPy array of {' x '.join(map(str, shape))} {dtype}, without times and names of its axes"
+    except (ValueError, EOFError, OSError) as error:
+        return f"a NumPy array with a damaged header ({error})", "get the file again"
+    what = f"a NumPy array of {' x '.join(map(str, shape))} {dtype}, without times and names of its axes"
+    return what, _frames_to_netcdf(path, len(shape)) + (
+        "write pictures as clips, and windows cut beforehand as X_train, Y_train, X_test and Y_test with numpy.savez"
+    )
 
 
-def _array_way_out(path: Path) -> str:
+def _frames_to_netcdf(path: Path, axes: int) -> str:
+    """The command for frames [time, y, x] of an array of so many axes; "" where it has no such frames."""
+    if axes not in FRAMES:
+        return ""
     code = (
-        f"import numpy, pandas, xarray; a = numpy.load('{path}'); xarray.DataArray(a, name='field', "
+        f"import numpy, pandas, xarray; a = numpy.load('{path}'){FRAMES[axes]}; xarray.DataArray(a, name='field', "
         "dims=('time', 'y', 'x'), coords={'time': pandas.date_range('2024-01-01', periods=len(a), freq='1h')})"
         ".to_netcdf('OUT.nc')"
     )
-    return (
-        f'write frames [time, y, x] with their own times to NetCDF: python -c "{code}"; write pictures as clips, and windows '
-        "cut beforehand as X_train, Y_train, X_test and Y_test with numpy.savez"
-    )
+    return f'write frames [time, y, x] with their own times to NetCDF: python -c "{code}"; '
 
 
 def _of_folder(path: Path) -> tuple[str, str] | None:

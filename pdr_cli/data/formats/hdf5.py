@@ -19,11 +19,13 @@ from pdr_cli.data.formats.dayslots import Decision, Stamps
 from pdr_cli.data.series import LazyFrames, Series, end_to_end, make_series, names
 from pdr_cli.data.times import Step
 from pdr_cli.errors import DataError, GridError, StorageError, TimeError, UsageError, VariableError
+from pdr_cli.system.logs import log
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 LAYOUT = "the data sets `data` [T, C, H, W] (or [T, H, W, C], [T, H, W]) of numbers and `date` [T] (YYYYMMDDSS)"
 FLOWS = ("inflow", "outflow")  # the two channels of such files, in this order
 ZONES = ("timezone", "time_zone", "tz", "utc_offset")  # attributes that may state the zone of the stamps
+EIGHT_BITS = 255  # largest number of 8 bits
 SAMPLED = 16  # frames that are read for the range of the values
 ROUNDING = 1e-3  # minutes or slots
 TO_NETCDF = "write this forecast to .nc"
@@ -131,22 +133,7 @@ class HDF5(Format):
         """
         files = _decided([_open(p) for p in paths], options)
         files.sort(key=lambda file: file.times[0])
-        first, slots = files[0], files[0].decision.slots
-        channels, height, width = _shape(files)
-        times = np.concatenate([file.times for file in files])
-        frames = end_to_end([(file.read, len(file.days)) for file in files])
-        series = make_series(
-            LazyFrames((len(times), channels, height, width), np.float32, frames),
-            times,
-            layouts.channel_attributes(first.values, first.channels),
-            {},
-            kind="traffic",
-            files=[file.path for file in files],
-            file_attrs={"slots_per_day": slots.per_day, "first_slot": slots.first},
-        )
-        kept = {"slots": str(slots), "values": first.values, "axes": first.axes}
-        series = series.assign_attrs(conventions=kept, assumed=_assumed(files))
-        return [chosen(series, options.variables, paths[0])]
+        return [chosen(_joined(files), options.variables, paths[0])]
 
     def check(self, series: Series, suffix: str) -> None:
         """Refuse what is not traffic, and times that are not slots of a day."""
@@ -287,6 +274,25 @@ def _shape(files: Sequence[_File]) -> tuple[int, int, int]:
     return first.shape
 
 
+def _joined(files: Sequence[_File]) -> Series:
+    """One Series of files in the order of their times."""
+    first, slots = files[0], files[0].decision.slots
+    channels, height, width = _shape(files)
+    times = np.concatenate([file.times for file in files])
+    frames = end_to_end([(file.read, len(file.days)) for file in files])
+    series = make_series(
+        LazyFrames((len(times), channels, height, width), np.float32, frames),
+        times,
+        layouts.channel_attributes(first.values, first.channels),
+        {},
+        kind="traffic",
+        files=[file.path for file in files],
+        file_attrs={"slots_per_day": slots.per_day, "first_slot": slots.first},
+    )
+    kept = {"slots": str(slots), "values": first.values, "axes": first.axes}
+    return series.assign_attrs(conventions=kept, assumed=_assumed(files))
+
+
 def _decided(files: Sequence[_File], options: ReadOptions) -> list[_File]:
     """The files with what slots, values and axes mean in them."""
     decisions = dayslots.decide([file.stamps for file in files], options.assume, options.learned)
@@ -308,6 +314,10 @@ def _axes_of(file: _File, options: ReadOptions) -> str:
 
 def _values(file: _File, ends: layouts.Ends, options: ReadOptions) -> str:
     stated = _text(file.handle.attrs.get("values", ""))
+    if file.handle["data"].dtype == np.uint8 and ends.high == EIGHT_BITS:
+        log.warning(
+            "values  %s: whole numbers of 8 bits that reach %d: larger counts may be cut off", file.path, EIGHT_BITS
+        )
     return layouts.values_of(file.path, ends, (options.assume.values, stated, options.learned.values), scaled=False)
 
 

@@ -67,9 +67,9 @@ def values_of(path: Path, ends: Ends, given: tuple[str, str, str], *, scaled: bo
         return _checked(path, ends, found, learned)
     if learned == PLAIN or (learned == COUNTS and ends.whole and ends.fit(COUNTS)):
         return learned
-    found = _told(ends, scaled or learned == SIGNED)
+    found = _by_range(ends, scaled or learned == SIGNED)
     if learned and found != learned:
-        raise _other(path, ends, found, learned)
+        raise _mismatch(path, ends, found, learned)
     if not learned and found != custom:
         log.warning(
             "values  %s: %s, where such files hold %s: kept as they are, taken as %s; %s values=... states others",
@@ -78,8 +78,8 @@ def values_of(path: Path, ends: Ends, given: tuple[str, str, str], *, scaled: bo
     return found
 
 
-def _told(ends: Ends, scaled: bool) -> str:
-    """The convention that the numbers tell."""
+def _by_range(ends: Ends, scaled: bool) -> str:
+    """The convention that the range of the numbers shows."""
     if ends.low < 0:
         return SIGNED if scaled and ends.fit(SIGNED) else PLAIN
     return UNIT if ends.fit(UNIT) and (scaled or not ends.whole) else COUNTS
@@ -90,11 +90,11 @@ def _checked(path: Path, ends: Ends, found: str, learned: str) -> str:
     if not ends.fit(found):
         raise DataError(f"{path}: values from {ends} are not {found}", way_out=f"{OPTION} values={PLAIN} keeps them")
     if learned and ATTRIBUTES[found] != ATTRIBUTES[learned]:
-        raise _other(path, ends, found, learned)
+        raise _mismatch(path, ends, found, learned)
     return found
 
 
-def _other(path: Path, ends: Ends, found: str, learned: str) -> DataError:
+def _mismatch(path: Path, ends: Ends, found: str, learned: str) -> DataError:
     """The error for values of another convention than those of a model's training."""
     way_out = "bring them to the range of the training, or train a model on them"
     if ends.fit(learned) and learned != PLAIN:

@@ -188,3 +188,15 @@ def test_a_small_forecast_is_read_back_as_counts(tmp_path: Path) -> None:
     formats.write(counts.copy(data=counts.values / 10), tmp_path / "b.h5", {})
     back = read(tmp_path / "b.h5", learned="counts")
     assert (units(back), back.attrs["conventions"]["slots"]) == (["count", "count"], "1-24")
+
+
+def test_counts_of_8_bits_that_reach_their_largest_number_are_suspected(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = np.zeros((24, 2, 10, 12), np.uint8)
+    frames[0, 0, 0, 0] = 254
+    read(grid_file(tmp_path / "a.h5", frames))
+    assert not caplog.messages
+    frames[0, 0, 0, 0] = 255
+    read(grid_file(tmp_path / "b.h5", frames))
+    assert "whole numbers of 8 bits that reach 255: larger counts may be cut off" in caplog.text
