@@ -57,7 +57,7 @@ STANDARD_NAMES: dict[str, bool] = {
 SIGNED = {"tendency", "change", "anomaly", "difference", "product", "derivative", "divergence", "net", "shear"}
 # Quantities of `units.TABLE` in which the names below are those quantities.
 WATER, SHARE, SPEED, LENGTH = ("length", "water", "water a second", "speed"), ("share",), ("speed",), ("length",)
-# Names of variables for files without standard names (ECMWF, CMIP, WeatherBench2, satellites): quantities, and whether it is a share.
+# Names of variables in files without standard names (ECMWF, CMIP, WeatherBench2): quantities, and whether it is a share.
 SHORT_NAMES: dict[str, tuple[tuple[str, ...], bool]] = {
     **dict.fromkeys(("tp", "cp", "lsp", "pr", "prc", "prsn", "prcp", "apcp", "prate", "ppt", "swe"), (WATER, False)),
     **dict.fromkeys(("precip", "precipitation", "precipitationcal", "rain", "rainfall", "snowfall"), (WATER, False)),
