@@ -29,6 +29,8 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "fill_missing": "none",
         "resample_fps": 0.0,
         "gray_to_rgb": False,
+        "group": "",
+        "missing_value": [],
         "bounds": [NONE],
     },
     "train": {"latitude_weights": False},
@@ -59,7 +61,9 @@ class DataConfig(_Table):
     paths: list[str] = Field(description="data files as globs under $PDR_DATA, or absolute as --data gave them")
     layout: str = Field(description="one sentence on what the files contain")
     source: str = Field(description="where they are published")
-    variables: list[str] = Field(description="variables to read as channels; empty: the only variable of the file")
+    variables: list[str] = Field(
+        description="variables to read as channels; all: every one on one grid; empty: the only variable of the file"
+    )
     in_steps: int = Field(ge=1, description="observed frames, T")
     out_steps: int = Field(ge=1, description="forecast frames, tau")
     size: list[int] = Field(description="[H, W] that video frames are resized to; empty: not resized")
@@ -72,6 +76,13 @@ class DataConfig(_Table):
     )
     gray_to_rgb: bool = Field(
         description="with color rgb, true: a gray clip is read with equal red, green and blue; false: it is refused"
+    )
+    group: str = Field(
+        description="group of NetCDF and Zarr files that holds the fields; empty: the root, or the only group with fields"
+    )
+    missing_value: list[str] = Field(
+        description="numbers that stand for missing values in NetCDF, Zarr and GRIB files that do not declare them, such as "
+        "-999, or sst=-9999 for one variable; none: no number does, whatever it looks like"
     )
     scaling: Literal["auto", "standard", "minmax", "unit"] = Field(
         description="standard: mean 0, sd 1; minmax: [0, 1] by training extremes; unit: bytes over 255; "
@@ -108,6 +119,14 @@ class DataConfig(_Table):
         if len(size) not in (0, 2) or any(s < 8 for s in size):
             raise ValueError("size is [] or [H, W] with sides of at least 8 pixels")
         return size
+
+    @field_validator("missing_value")
+    @classmethod
+    def _are_numbers(cls, given: list[str]) -> list[str]:
+        for text in given:
+            if text != "none" and not re.fullmatch(r"(.+=)?[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
+                raise ValueError(f"{text!r} is not a number, NAME=NUMBER or none")
+        return given
 
     @field_validator("bounds")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,6 +114,20 @@ class Model(ModelHeader):
         super().__init__(path, file)
         self.network, self.device = network, device
         self.batches = Batches(BATCH_OPTION, batch)
+
+    def numerics(self) -> dict[str, str]:
+        """What changes the last digits of a forecast on this machine, by name."""
+        import torch
+
+        from pdr_cli.splat import ENVIRONMENT
+
+        return {
+            "version of torch": torch.__version__,
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+            "processor": torch.backends.cpu.get_cpu_capability(),
+            "number of threads": str(torch.get_num_threads()),
+            "renderer": os.environ.get(ENVIRONMENT, ""),
+        }
 
     def run(self, observed: np.ndarray, steps: int | None = None) -> Layers:
         """Forecast from windows; cells that training never observed are NaN in `fused` and `coarse`.

@@ -20,11 +20,12 @@ from pdr_cli.data.series import Series, names, units
 from pdr_cli.inference import intake as intakes
 from pdr_cli.inference.intake import Intake, Observed
 from pdr_cli.inference.model import Model
+from pdr_cli.system import urls
 
 
 def command_line() -> str:
     """The command that runs, for the history of its outputs."""
-    return "pdr " + shlex.join(sys.argv[1:])
+    return "pdr " + shlex.join(map(urls.without_credentials, sys.argv[1:]))
 
 
 def provenance(model: Model, series: Series, window: Observed, command: str) -> dict[str, str]:

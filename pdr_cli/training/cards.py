@@ -27,6 +27,8 @@ def card_of(config: Config, prepared: Prepared, measured: Measured, start: WarmS
         size=prepared.size,
         y=modelfile.side_of(series, "y"),
         x=modelfile.side_of(series, "x"),
+        places=modelfile.places_of(series),
+        mapping=modelfile.mapping_of(series),
         step=prepared.step,
         scaling=measured.scaling,
         limits=measured.limits,
