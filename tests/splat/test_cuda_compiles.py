@@ -34,6 +34,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
     def run(*arguments, **options):
         result = subprocess.run(*arguments, **options)
+        assert result.returncode == 0, result.stdout + result.stderr
         logs.append(result.stdout)
         return result
 
