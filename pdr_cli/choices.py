@@ -310,8 +310,12 @@ FORMATS = Family(
     "formats",
     "format",
     "",
-    _in("data.formats.netcdf", netcdf=("NetCDF", "NetCDF files of fields"))
+    _in("data.formats.remote", remote=("Remote", "URLs of Zarr stores and files of fields, with the extra remote"))
+    | _in("data.formats.netcdf", netcdf=("NetCDF", "NetCDF files of fields"))
     | _in("data.formats.zarr", zarr=("Zarr", "Zarr stores of fields"))
+    | _in("data.formats.grib", grib=("GRIB", "GRIB 1 and 2 files of fields, with the extra grib"))
+    | _in("data.formats.zipped", zarr__zip=("ZippedZarr", "Zarr stores in a ZIP archive"))
+    | _in("data.formats.compressed", compressed=("Compressed", "files of fields behind gzip, bzip2 or xz"))
     | _in("data.formats.hdf5", hdf5=("HDF5", "HDF5 files of traffic grids, in the layout of TaxiBJ"))
     | _in("data.formats.human36m", windows=("WindowLists", "lists of windows beside pictures, as Human3.6M"))
     | _in("data.formats.npz", npz=("NPZ", "windows cut beforehand, as OpenSTL's dataset.npz"))

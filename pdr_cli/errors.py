@@ -116,7 +116,7 @@ class OutputError(PdrError):
 
 
 class StorageError(PdrError):
-    """An I/O error or a full disk while writing."""
+    """An I/O error: a full disk while writing, or a URL that cannot be reached."""
 
     code, name = 74, "E_IO"
 

@@ -17,7 +17,8 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log more detail.
 LogJson = Annotated[bool, typer.Option("--log-json", help="Write log lines as JSON objects.")]
 LOGGING = {"quiet": Quiet, "verbose": Verbose, "log_json": LogJson}
 Inputs = Annotated[
-    list[str], typer.Argument(metavar="INPUT...", help="Files, a folder or a glob: NetCDF, Zarr, HDF5 or video.")
+    list[str],
+    typer.Argument(metavar="INPUT...", help="Files, a folder, a glob or URLs: NetCDF, Zarr, GRIB, HDF5 or video."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N]; never replaced silently.")]
 Preset = Annotated[str | None, typer.Option("-p", "--preset", help="A name from `pdr presets`, or a TOML file.")]
@@ -54,8 +55,34 @@ Rename = Annotated[
     list[str] | None,
     typer.Option("--var", metavar="NAME[=INPUTNAME]", help="Variable, or its other name in the input; repeatable."),
 ]
-Variables = Annotated[list[str] | None, typer.Option("--var", help="Variable to read as a channel; repeatable.")]
+Variables = Annotated[
+    list[str] | None, typer.Option("--var", help="Variable to read as a channel, or all; repeatable.")
+]
 Variants = Annotated[str | None, typer.Option(help="Comma-separated variants. Default: all.")]
+FillMissing = Annotated[
+    str,
+    typer.Option(
+        metavar="METHOD",
+        help="Missing values in the window: none (refuse), persist (last value), mean (climatology) or interp.",
+    ),
+]
+FillGap = Annotated[str, typer.Option(metavar="METHOD", help="A single missing time step: none (refuse) or interp.")]
+Regrid = Annotated[
+    str, typer.Option(metavar="METHOD", help="Input on another grid: none (refuse), bilinear or conservative.")
+]
+MissingValue = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]NUMBER|none",
+        help="Number that stands for missing values where the file does not declare it; repeatable. none: no number does.",
+    ),
+]
+Group = Annotated[
+    str,
+    typer.Option(
+        metavar="PATH", help="Group of a NetCDF or Zarr file that holds the fields. Default: the root, or the only one."
+    ),
+]
 Init = Annotated[str | None, typer.Option(help="Time of the last observation to use. Default: the last of the input.")]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 from pdr_cli.commands import tables
 from pdr_cli.data import formats, kinds
 from pdr_cli.errors import InputNotFoundError, UsageError
+from pdr_cli.inference import provenance
 from pdr_cli.system import atomic
 from pdr_cli.system.logs import log, progress
 from pdr_cli.verification import cards, cases, evaluation, scores, sources, task
@@ -47,6 +46,8 @@ class Request:
         resample_fps: frames a second that clips are brought to.
         gray_to_rgb: read a gray clip as red, green and blue alike.
         kind: of the data; None: the model's, or as found.
+        missing_values: see `ReadOptions`.
+        group: of the data that holds the fields; "": the model's, or as found.
     """
 
     models: Sequence[str] = ()
@@ -69,12 +70,23 @@ class Request:
     resample_fps: float = 0
     gray_to_rgb: bool = False
     kind: str | None = None
+    group: str = ""
+    missing_values: Sequence[str] = ()
 
     @property
     def reading(self) -> Reading:
         """How models and truth are read."""
         kind = self.kind or kinds.ANY
-        return Reading(self.rename, kind, self.resample_fps, self.gray_to_rgb, self.batch, self.device)
+        return Reading(
+            rename=self.rename,
+            kind=kind,
+            resample_fps=self.resample_fps,
+            gray_to_rgb=self.gray_to_rgb,
+            group=self.group,
+            missing_values=self.missing_values,
+            batch=self.batch,
+            device=self.device,
+        )
 
     @property
     def options(self) -> Options:
@@ -100,7 +112,7 @@ def run(arguments: Sequence[str], request: Request) -> None:
 
 def _as_typed(result: Result, paths: Sequence[Path]) -> Result:
     """The result, with the command line and its inputs on the card."""
-    command = "pdr " + shlex.join(sys.argv[1:])
+    command = provenance.command_line()
     card = dataclasses.replace(result.document.card, command=command, data=cards.listed(paths))
     return dataclasses.replace(result, document=dataclasses.replace(result.document, card=card))
 

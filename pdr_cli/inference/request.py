@@ -37,6 +37,7 @@ from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
 from pdr_cli.system import atomic, locks, processes
 from pdr_cli.system.logs import log
+from pdr_cli.system.urls import RemotePath
 
 Answer = TypeVar("Answer")
 Read = TypeVar("Read", bound=ModelHeader)
@@ -142,7 +143,10 @@ class Request:
             "model": intake.model.sha256,
             "model_format": modelfile.FORMAT_VERSION,
             "output": [self.output.suffix.lower(), self.time_layout, self.compress],
-            "repairs": dataclasses.asdict(self.policy),
+            # The observed values identify their group, and which of them are missing.
+            "repairs": {
+                k: v for k, v in dataclasses.asdict(self.policy).items() if k not in ("group", "missing_values")
+            },
             "observed": input_sha256,
             "times": time_axis.seconds(times).tolist(),
             "variables": list(zip(names(series), units(series), strict=True)),
@@ -243,8 +247,9 @@ def _attempt(read: Callable[[], Answer], paths: Sequence[Path], wait: float) -> 
 
 
 def _stamps(paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """Size and modification time of each file, and of all files in a folder."""
-    every = [found for p in paths for found in (p, *sorted(p.rglob("*")))]
+    """Size and modification time of each file, and of all files in a folder; none of a URL."""
+    here = [p for p in paths if not isinstance(p, RemotePath)]
+    every = [found for p in here for found in (p, *sorted(p.rglob("*")))]
     return [(s.st_size, s.st_mtime_ns) for s in (p.stat() for p in every)]
 
 

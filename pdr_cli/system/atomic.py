@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pdr_cli.errors import DataError, LockedError, OutputError, StorageError, UsageError
+from pdr_cli.system import urls
 from pdr_cli.system.locks import UnsupportedLocksError, check_unlocked, locked
 from pdr_cli.system.names import ending, key, remove, umask
 from pdr_cli.system.space import check_space, reserve, storage_errors
@@ -35,6 +36,7 @@ def check_output(path: Path, inputs: Iterable[Path] = (), *, folder: bool = Fals
         UsageError: the output is one of the inputs.
         OutputError: no folder, no permission, a folder in place of a file or the reverse, or a broken link.
     """
+    urls.refuse_output(path)
     target = Path(os.path.realpath(path))
     if any(target == Path(os.path.realpath(p)) for p in inputs):
         raise UsageError(f"output {path} is also an input", way_out="name another file with -o")
@@ -73,8 +75,8 @@ def atomic_output(path: Path | str, verify: Callable[[Path], None] | None = None
     """
     target = check_output(Path(path))
     with locked(target), storage_errors(target):
-        check_space(target, need)
         recover(target)
+        check_space(target, need)
         handle, name = tempfile.mkstemp(prefix=f".{key(target)}.", suffix=ending(target), dir=target.parent)
         temporary = Path(name)
         with _removed_on_failure(temporary, remove):
@@ -94,6 +96,7 @@ def atomic_folder(
     verify: Callable[[Path], None] | None = None,
     replaces: Callable[[Path], bool] | None = None,
     need: int = 0,
+    begun: Path | None = None,
 ) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; on success sync its files, verify it and put it in `path`'s place.
 
@@ -106,6 +109,7 @@ def atomic_folder(
         verify: re-opens the finished temporary folder and raises if it is wrong.
         replaces: True of an existing folder that is an output of the same kind; without it only an empty one is replaced.
         need: estimated size in bytes; 0: unknown.
+        begun: a folder on the same file system to yield instead, which stays where it is if the block fails.
 
     Raises:
         OutputError: something else is in its place, the folder above it does not exist, or permission is missing.
@@ -118,8 +122,8 @@ def atomic_folder(
         if target.exists() and not may_replace(target, replaces):
             raise OutputError(f"{path} exists and was not made by this command", way_out="name another, or remove it")
         check_space(target, need)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{key(target)}.", suffix=ending(target), dir=target.parent))
-        with _removed_on_failure(temporary, _remove_folder):
+        temporary = begun or Path(tempfile.mkdtemp(prefix=f".{key(target)}.", suffix=ending(target), dir=target.parent))
+        with contextlib.nullcontext() if begun else _removed_on_failure(temporary, remove_folder):
             yield temporary
             _sync_all(temporary)
             _check(verify, temporary, target)
@@ -127,7 +131,7 @@ def atomic_folder(
             old = _put_in_place(temporary, target)
             _sync(target.parent)
         if old is not None:
-            _remove_folder(old)
+            remove_folder(old)
 
 
 def may_replace(target: Path, replaces: Callable[[Path], bool] | None) -> bool:
@@ -148,7 +152,7 @@ def recover(target: Path) -> None:
         if path.suffix == ".old" and not target.exists():
             os.rename(path, target)
         elif path.is_dir() and not path.is_symlink():
-            _remove_folder(path)
+            remove_folder(path)
         else:
             remove(path)
 
@@ -186,6 +190,11 @@ def keep_previous(path: Path, previous: Path) -> None:
         finally:
             # A rename between two names of one file does nothing and leaves both.
             temporary.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a temporary folder, as far as that is possible."""
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_place(target: Path) -> None:
@@ -249,10 +258,6 @@ def _removed_on_failure(temporary: Path, remove: Callable[[Path], None]) -> Iter
         finally:
             remove(temporary)
         raise
-
-
-def _remove_folder(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def _explain_refused_lock(temporary: Path, error: BaseException) -> None:

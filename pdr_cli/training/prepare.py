@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +14,10 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli.config import Config
-from pdr_cli.data import formats, kinds, scaling, seen, splits, statistics, windows
+from pdr_cli.data import bounds, formats, kinds, scaling, seen, splits, statistics, suspects, windows
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.bounds import Bounds
+from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.formats import ReadOptions, datasets
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.missing import Filling
@@ -26,11 +30,12 @@ from pdr_cli.data.statistics import Climatology, Survey
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import DataError, GridError, InputNotFoundError, MissingValuesError
-from pdr_cli.system import hashes
+from pdr_cli.system import hashes, urls
 from pdr_cli.system.logs import log
 
 DATASET = "dataset"  # stands for the file of a dataset in memory
 BLOCK = 256  # frames hashed at once
+HASHED = 16  # frames behind a URL that are hashed, evenly spaced
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def find_files(config: Config) -> list[Path]:
         InputNotFoundError: none; names the files of the preset, their layout and where they are published.
     """
     data = config.data
-    if all(os.path.isabs(p) for p in data.paths):
+    if all(os.path.isabs(p) or urls.remote(p) is not None for p in data.paths):
         return formats.find_inputs(data.paths)
     root = Path(os.environ.get("PDR_DATA", "data"))
     found = next(filter(None, (_matches(root, pattern) for pattern in data.paths)), [])
@@ -97,7 +102,8 @@ def open_files(config: Config, paths: Sequence[Path]) -> list[Series]:
         DataError: files of another kind, or that cannot be read.
     """
     data = config.data
-    options = ReadOptions(data.variables, {}, data.size, data.color, data.resample_fps, data.gray_to_rgb)
+    options = ReadOptions(data.variables, {}, data.size, data.color, data.resample_fps, data.gray_to_rgb, data.group,
+                          data.missing_value)  # fmt: skip
     series = formats.open_series(paths, options)
     return [kinds.with_kind(one, data.kind) for one in series]
 
@@ -108,7 +114,9 @@ def open_dataset(config: Config, dataset: xr.Dataset) -> list[Series]:
     Raises:
         VariableError, DataError: a dataset without the preset's variables, or of another kind.
     """
-    series = datasets.from_datasets([(dataset, Path(DATASET))], config.data.variables)
+    series = datasets.from_datasets(
+        [(dataset, Path(DATASET))], config.data.variables, missing_values=config.data.missing_value
+    )
     return [kinds.with_kind(series, config.data.kind)]
 
 
@@ -123,8 +131,10 @@ def split(config: Config, series: list[Series]) -> Prepared:
     Raises:
         GridError, TimeError: series that do not belong together, or are too short.
         MissingValuesError: too few windows without missing values.
+        ConfigError: `data.bounds` names a variable that the data do not have.
     """
     data, step = config.data, _common_step(series)
+    bounds.check_names(data.bounds, series[0])
     parts = splits.split(series, Rules.of(data))
     cache = FrameCache(series, data.cache_mb)
     train, val, test = (splits.part_windows(series, data, parts, p, step, cache) for p in ("train", "val", "test"))
@@ -155,6 +165,9 @@ def _survey(config: Config, series: Sequence[Series], parts: Split) -> Survey | 
     """Missing values, of formats that have such values; None if none are missing."""
     if not series[0].attrs.get("may_lack"):
         return None
+    for one in series:
+        suspects.check(suspects.sample(one), one)
+        suspects.warn_of_restarts(one)
     found = statistics.survey(series, parts.train, parts.val + parts.test, config.data.statistics_mb, config.train.seed)
     if found is not None:
         log.info(
@@ -177,18 +190,30 @@ class Measured(NamedTuple):
     climatology: Climatology
     limits: Limits
     filling: Filling
+    bounds: Bounds | None
+
+    @property
+    def encoding(self) -> Encoding:
+        """Data units to network units."""
+        return Encoding(self.scaling, self.filling)
 
 
 def measure(prepared: Prepared, config: Config) -> Measured:
-    """Read the training frames once for scaling, climatology, limits and the filling of missing values."""
+    """Read the training frames once for scaling, climatology, limits, bounds and the filling of missing values.
+
+    Raises:
+        DataError: a channel that is constant, or beyond the bounds that `data.bounds` gives it.
+    """
     parts = [(prepared.series[n], start, stop) for n, start, stop in prepared.split.train]
     never_observed = None if prepared.missing is None else prepared.missing.never_observed
     found = statistics.measure(parts, config.data.statistics_mb, config.train.seed, never_observed)
+    suspects.check_extremes(prepared.series[0], found.minimum, found.maximum, found.mean, found.sd)
     return Measured(
         scaling.fit(config.data.scaling, prepared.series[0], found),
         found.climatology,
         found.limits,
         Filling(found.mean, never_observed, config.data.fill_missing, found.climatology),
+        bounds.resolve(config.data.bounds, prepared.series[0], found.limits, partial(statistics.count_outside, parts)),
     )
 
 
@@ -213,6 +238,8 @@ def files_read(prepared: Prepared) -> tuple[dict[str, str], ...]:
 def _source(series: Series, file: str) -> dict[str, str]:
     if "folder" in series.attrs:
         return {"name": series.attrs["folder"], "sha256": series.attrs["identity"]}
+    if urls.remote(file) is not None:
+        return {"name": Path(file).name, "sha256": _sha256_of_some(series)}
     sha256 = _sha256_of_frames(series) if file == DATASET else hashes.sha256(Path(file))
     return {"name": Path(file).name, "sha256": sha256}
 
@@ -223,6 +250,14 @@ def _sha256_of_frames(series: Series) -> str:
     return hashes.sha256_of_blocks(
         read_frames(series, i, min(i + BLOCK, series.sizes["time"])).tobytes() for i in blocks
     )
+
+
+def _sha256_of_some(series: Series) -> str:
+    """Of the times and of a few frames: data behind a URL are not read once more for their hash."""
+    times = time_axis.seconds(series.time.values)
+    chosen = np.unique(np.linspace(0, len(times) - 1, HASHED).round().astype(int))
+    frames = (read_frames(series, i, i + 1).tobytes() for i in chosen)
+    return hashes.sha256_of_blocks(itertools.chain([times.tobytes()], frames))
 
 
 def periods_seen(prepared: Prepared) -> Seen:

@@ -15,6 +15,7 @@ from pdr_cli.config import Config
 from pdr_cli.errors import InputNotFoundError, OutputError, UsageError
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs.folder import RunFolder
+from pdr_cli.system import urls
 
 ENDLESS = 1000000  # epochs of a run that its steps end
 
@@ -55,11 +56,27 @@ class Experiment:
         options = {key: value for key, value in (self.options or {}).items() if value is not None}
         overrides = [f"{key}={value}" for key, value in options.items()]
         if self.data:
-            # Absolute, so that the saved configuration finds them again from any folder.
-            overrides.append(f"data.paths={json.dumps([os.path.abspath(d) for d in self.data])}")
+            overrides.append(f"data.paths={json.dumps([_saved(d) for d in self.data])}")
         if self.variables:
             overrides.append(f"data.variables={','.join(self.variables)}")
         return overrides + _limits(options)
+
+
+def _saved(path: str | Path) -> str:
+    """A path as the configuration saves it: absolute, so that it is found again from any folder; a URL as it is.
+
+    Raises:
+        UsageError: a URL with credentials, which a run would keep and models would spread.
+    """
+    url = urls.remote(str(path))
+    if url is None:
+        return os.path.abspath(path)
+    if urls.has_credentials(url.url):
+        way_out = (
+            "set credentials in the environment (AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS), or download it"
+        )
+        raise UsageError(f"{url} has a password or a query, which the run would save", way_out=way_out)
+    return url.url
 
 
 def _limits(options: Mapping[str, Any]) -> list[str]:
@@ -96,6 +113,8 @@ def run_folder(path: Path | None, config: Config, resume: bool) -> RunFolder:
         InputNotFoundError: nothing to resume in it.
         OutputError: it holds something else, or cannot be created.
     """
+    if path is not None:
+        urls.refuse_output(path)
     folder = RunFolder(path or runs.RUNS / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
     if folder.path.exists() and not folder.path.is_dir():
         raise OutputError(f"run folder {folder.path} is a file", way_out="name another with -o")

@@ -6,6 +6,7 @@ This is the face of the package. The list of formats is in `registry`, one class
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,7 @@ from pdr_cli.data.formats.base import COMPRESSION, DEFAULTS, Field, Format, Read
 from pdr_cli.data.formats.gridded import GriddedFormat
 from pdr_cli.data.formats.registry import of, of_output, open_fields, outputs
 from pdr_cli.data.formats.search import find_inputs
+from pdr_cli.data.formats.selection import ALL
 from pdr_cli.data.series import Series
 from pdr_cli.errors import OutputError, StorageError, UsageError
 from pdr_cli.system import atomic, damage
@@ -55,6 +57,8 @@ def open_series(paths: Sequence[Path], options: ReadOptions = DEFAULTS) -> list[
     form = registry.of_all(paths)
     if options.resample_fps and "resample_fps" not in form.takes:
         raise UsageError(f"--resample-fps is for video files, but {paths[0]} is {form.title}")
+    if not form.gridded and list(options.variables) == [ALL]:
+        options = dataclasses.replace(options, variables=())  # without names, these formats give all they have
     with damage.reading(paths[0]):
         return form.open(paths, options.only(form.takes))
 
@@ -137,11 +141,13 @@ def field_store(path: Path) -> GriddedFormat:
 
 
 def atomically(
-    path: Path, verify: Callable[[Path], None] | None = None, need: int = 0
+    path: Path, verify: Callable[[Path], None] | None = None, need: int = 0, begun: Path | None = None
 ) -> contextlib.AbstractContextManager[Path]:
-    """`atomic.atomic_output`, or `atomic.atomic_folder` for a store; `need`: bytes of its fields, 0: unknown."""
+    """`atomic.atomic_output`, or `atomic.atomic_folder` for a store, which may be `begun`; `need`: bytes of its fields,
+    0: unknown.
+    """
     form = of_output(path)
     need += OVERHEAD if need else 0
     if form.store:
-        return atomic_folder(path, verify, replaces=form.matches, need=need)
+        return atomic_folder(path, verify, replaces=form.matches, need=need, begun=begun)
     return atomic_output(path, verify, need=need)

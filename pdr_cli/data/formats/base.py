@@ -23,12 +23,16 @@ class ReadOptions:
     """How inputs are opened.
 
     Args:
-        variables: channels to read; empty: all, or the only variable of a file of fields.
+        variables: channels to read; "all": all, of fields those on one grid and at the same times; empty: all, or the only
+            variable of a file of fields.
         rename: {channel: name in the file}.
         size: (H, W) that frames are resized to; empty: their own size.
         color: "gray" or "rgb".
         resample_fps: constant frame rate that clips are resampled to; 0: their own rate.
         gray_to_rgb: whether gray frames may be read as rgb.
+        group: group that holds the fields; "": the root, or the only group with fields.
+        missing_values: numbers that stand for missing values, `-999` of every variable or `sst=-9999` of one; `none`: no
+            number does, whatever it looks like.
     """
 
     variables: Sequence[str] = ()
@@ -37,6 +41,8 @@ class ReadOptions:
     color: str = "gray"
     resample_fps: float = 0
     gray_to_rgb: bool = False
+    group: str = ""
+    missing_values: Sequence[str] = ()
 
     def only(self, taken: Collection[str]) -> ReadOptions:
         """The options named in `taken`; the others are set to their defaults."""
@@ -87,6 +93,8 @@ class Format(abc.ABC):
         name: as `pdr inspect` prints it; equal to the name in `choices.FORMATS`.
         title: in messages, such as "NetCDF" or "a folder of pictures".
         suffixes: files with these suffixes (lower case) are found in folders.
+        second: endings of names (lower case) of files that are found in folders without files of `suffixes`: people keep
+            them beside the files that they were converted to.
         outputs: suffixes (lower case) that it writes; then `write` is needed.
         takes: names of the `ReadOptions` that have a meaning for it; `open` gets the defaults of all others.
         gridded: whether it holds fields with their coordinates and is a `gridded.GriddedFormat`.
@@ -96,6 +104,7 @@ class Format(abc.ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
+    second: ClassVar[tuple[str, ...]] = ()
     outputs: ClassVar[tuple[str, ...]] = ()
     takes: ClassVar[frozenset[str]] = frozenset()
     gridded: ClassVar[bool] = False

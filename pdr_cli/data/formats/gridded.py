@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data.formats import cf
+from pdr_cli.data.formats import cf, groups
 from pdr_cli.data.formats.base import Field, Format, ReadOptions, WriteOptions
 from pdr_cli.data.formats.cf import Layout
 from pdr_cli.data.formats.datasets import from_datasets
@@ -33,17 +33,29 @@ class GriddedFormat(Format):
     """
 
     gridded = True
-    takes = frozenset({"variables", "rename"})
+    takes = frozenset({"variables", "rename", "group", "missing_values"})
     engine: ClassVar[str]
 
     @abc.abstractmethod
-    def open_dataset(self, path: Path) -> xr.Dataset:
+    def open_dataset(self, path: Path, group: str = "") -> xr.Dataset:
         """A file as it is, times decoded, no field read yet.
+
+        Args:
+            path: of the file.
+            group: path of the group to open, such as "/observed"; formats without groups open the file.
 
         Raises:
             DataError: damaged, or not of this format.
             TimeError: a time axis that cannot be decoded.
         """
+
+    def groups(self, path: Path) -> list[str]:
+        """Paths of all groups but the root; none in formats without groups."""
+        return []
+
+    def open_fields(self, path: Path, group: str = "") -> xr.Dataset:
+        """The group of a file that holds its fields, with the coordinates of its parents; see `groups.fields`."""
+        return groups.fields(path, group, lambda: self.groups(path), lambda name: self.open_dataset(path, name))
 
     def create(self, path: Path, layout: Layout, compress: int) -> None:
         """Lay out a new file: everything but the numbers of its fields, which are missing until written."""
@@ -69,8 +81,8 @@ class GriddedFormat(Format):
 
     def open(self, paths: Sequence[Path], options: ReadOptions) -> list[Series]:
         """One Series; see `datasets.from_datasets`."""
-        opened = [(self.open_dataset(path), path) for path in paths]
-        return [from_datasets(opened, options.variables, options.rename)]
+        opened = [(self.open_fields(path, options.group), path) for path in paths]
+        return [from_datasets(opened, options.variables, options.rename, options.missing_values)]
 
     def need(self, series: Series) -> int:
         """Bytes of its fields, uncompressed."""

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data.formats import cf, hdf5, heaps
+from pdr_cli.data.formats import cf, filters, hdf5, heaps
 from pdr_cli.data.formats.base import beginning
 from pdr_cli.data.formats.cf import Layout
+from pdr_cli.data.formats.conventions import decoded
 from pdr_cli.data.formats.gridded import GriddedFormat, Put, Stored
-from pdr_cli.errors import DataError, TimeError
+from pdr_cli.errors import DataError
 from pdr_cli.system import damage
 
 MEMORY = Path("/dev/shm")  # Linux's file system in memory
@@ -43,7 +44,7 @@ class NetCDF(GriddedFormat):
         heaps.check(path)
         return _is_netcdf4(path)
 
-    def open_dataset(self, path: Path) -> xr.Dataset:
+    def open_dataset(self, path: Path, group: str = "") -> xr.Dataset:
         """See `GriddedFormat.open_dataset`."""
         size = path.stat().st_size
         if size == 0:
@@ -51,12 +52,21 @@ class NetCDF(GriddedFormat):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return xr.open_dataset(path, engine="netcdf4", decode_timedelta=False)
+                if needs := filters.needed(path, group):
+                    return filters.open_dataset(path, needs, group)
+                return decoded(xr.open_dataset(path, engine="netcdf4", decode_cf=False, group=group or None))
         except ValueError as error:
-            raise _undecodable(path, error) from error
+            raise DataError(f"{path} cannot be read as NetCDF: {damage.first_line(error)}") from error
         except OSError as error:
             what = damage.first_line(error)
             raise DataError(f"{path} ({size} bytes) is damaged, truncated or still being written: {what}") from error
+
+    def groups(self, path: Path) -> list[str]:
+        """See `GriddedFormat.groups`."""
+        import netCDF4
+
+        with netCDF4.Dataset(path) as file:
+            return list(_groups(file))
 
     def fill(self, path: Path, layout: Layout, frames: np.ndarray, compress: int) -> None:
         """Create a file with all its numbers.
@@ -129,21 +139,16 @@ def _is_netcdf4(path: Path) -> bool:
                 return False
             if "_NCProperties" in handle.attrs:
                 return True
-            return any(item.attrs.get("CLASS") == b"DIMENSION_SCALE" for item in handle.values())
+            return handle.visititems(lambda _, item: item.attrs.get("CLASS") == b"DIMENSION_SCALE" or None) is not None
     except damage.FAILURES:
         return path.suffix.lower() in NetCDF.suffixes
 
 
-def _undecodable(path: Path, error: ValueError) -> DataError:
-    """xarray raises ValueError for times that it cannot decode and for files that it cannot read."""
-    what = damage.first_line(error)
-    if not any(word in str(error) for word in ("decode", "calendar", "units")):
-        return DataError(f"{path} cannot be read as NetCDF: {what}")
-    return TimeError(
-        f"{path}: the time axis cannot be decoded: {what}",
-        "units such as 'days since 2000-01-01'; a month or a year has no fixed length",
-        "cdo -settaxis,2000-01-01,00:00,1mon sets dates",
-    )
+def _groups(group: Any) -> Iterator[str]:
+    """Paths of the groups in a group, at any depth."""
+    for inside in group.groups.values():
+        yield inside.path
+        yield from _groups(inside)
 
 
 def _room_in_memory(need: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -9,12 +10,11 @@ from typing import cast
 import xarray as xr
 
 from pdr_cli.choices import FORMATS
+from pdr_cli.data.formats import foreign
 from pdr_cli.data.formats.base import Format, beginning
 from pdr_cli.data.formats.gridded import GriddedFormat
 from pdr_cli.errors import DataError, UsageError
-from pdr_cli.system import damage
-
-GRIB_SUFFIXES = (".grib", ".grib2", ".grb", ".grb2")
+from pdr_cli.system import damage, urls
 
 
 def members() -> Iterator[Format]:
@@ -49,15 +49,11 @@ def of(path: Path) -> Format:
 
 def _unknown(path: Path) -> DataError:
     """The error for a file or folder that no format matches."""
+    if (error := foreign.recognised(path)) is not None:
+        return error
     if path.is_dir():
         return DataError(f"{path} is a folder without numbered pictures", way_out="name the files in it")
     head = beginning(path)
-    if head[:4] == b"GRIB" or path.suffix.lower() in GRIB_SUFFIXES:
-        return DataError(
-            f"{path} is GRIB, which is not read",
-            way_out=f"convert it with: cdo -f nc copy {path} {path.with_suffix('.nc').name}, or open it with xarray and "
-            "cfgrib and pass the dataset to the Python API",
-        )
     return DataError(
         f"{path} ({path.stat().st_size} bytes) is neither {_titles()}; it begins with {head[:8]!r} and may be damaged or "
         "of another format"
@@ -65,7 +61,7 @@ def _unknown(path: Path) -> DataError:
 
 
 def _titles() -> str:
-    *most, last = [member.title for member in members() if member.suffixes]
+    *most, last = [member.title for member in members() if member.suffixes or member.second]
     return f"{', '.join(most)} nor {last}"
 
 
@@ -96,8 +92,18 @@ def gridded(path: Path) -> GriddedFormat:
     return cast(GriddedFormat, found)
 
 
-def open_fields(path: Path) -> xr.Dataset:
-    """A file of a gridded format as a dataset, times decoded, no field read yet.
+@contextlib.contextmanager
+def named(path: Path, copy: Path) -> Iterator[None]:
+    """Errors of the block that name `copy`, an unpacked or downloaded copy of `path`, name `path` in its place."""
+    try:
+        yield
+    except DataError as error:
+        found, way_out = (part.replace(str(copy), str(path)) for part in (error.found, error.way_out))
+        raise error.replace(found=found, way_out=way_out) from error
+
+
+def open_fields(path: Path, group: str = "") -> xr.Dataset:
+    """A file of a gridded format as a dataset, times decoded, no field read yet; `group`: see `ReadOptions`.
 
     Raises:
         DataError: damaged, or of another format.
@@ -105,15 +111,16 @@ def open_fields(path: Path) -> xr.Dataset:
     """
     form = gridded(path)
     with damage.reading(path):
-        return form.open_dataset(path)
+        return form.open_fields(path, group)
 
 
 def of_output(path: Path) -> Format:
     """The format that the suffix of an output names.
 
     Raises:
-        UsageError: none.
+        UsageError: none, or the output is a URL.
     """
+    urls.refuse_output(path)
     suffix = path.suffix.lower()
     found = next((member for member in members() if suffix in member.outputs), None)
     if found is None:
@@ -130,3 +137,8 @@ def outputs(*, gridded: bool = False) -> tuple[str, ...]:
 def suffixes() -> tuple[str, ...]:
     """Suffixes by which inputs are found in folders."""
     return tuple(dict.fromkeys(s for member in members() for s in member.suffixes))
+
+
+def second() -> tuple[str, ...]:
+    """Endings of the names of files that are inputs where a folder holds no other ones; see `Format`."""
+    return tuple(s for member in members() for s in member.second)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pdr_cli.data.formats import registry
+from pdr_cli.data.formats import foreign, registry
 from pdr_cli.data.formats.base import Format
 from pdr_cli.errors import InputNotFoundError, did_you_mean
-
-URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+\S")  # `Path` turns // into /
+from pdr_cli.system import urls
+from pdr_cli.system.logs import log
 
 
 def find_inputs(arguments: Sequence[str | Path]) -> list[Path]:
-    """The data files that files, folders and globs name, sorted within each argument.
+    """The data files that files, folders, globs and URLs name, sorted within each argument.
 
     Raises:
         InputNotFoundError: an argument names nothing.
@@ -27,6 +26,8 @@ def find_inputs(arguments: Sequence[str | Path]) -> list[Path]:
 
 def _named(argument: str | Path) -> list[Path]:
     path = Path(argument)
+    if not path.exists() and (url := urls.remote(str(argument))) is not None:
+        return [url]
     matches = [path] if path.exists() else sorted(Path(p) for p in glob.glob(str(argument), recursive=True))
     if not matches:
         raise _nothing(str(argument))
@@ -35,11 +36,6 @@ def _named(argument: str | Path) -> list[Path]:
 
 def _nothing(argument: str) -> InputNotFoundError:
     """The error for an argument that names nothing."""
-    if URL.match(argument):
-        return InputNotFoundError(
-            f"{argument} is a URL; files, folders and globs of this machine are read",
-            way_out="download it first, or open it with xarray and pass the dataset to the Python API",
-        )
     folder = Path(argument).parent
     if not folder.is_dir():
         return InputNotFoundError(f"no file {argument}: there is no folder {folder}")
@@ -52,18 +48,29 @@ def inside(folder: Path) -> list[Path]:
     Raises:
         InputNotFoundError: none of these.
     """
+    if (error := foreign.recognised(folder)) is not None:
+        raise error
     known = registry.suffixes()
     every = tuple(dict.fromkeys((*known, *registry.outputs())))
-    files = sorted(p for p in _under(folder) if p.suffix.lower() in (*every, *registry.GRIB_SUFFIXES))
+    under = sorted(_under(folder))
+    second = [p for p in under if p.name.lower().endswith(registry.second())]
+    files = [p for p in under if p.suffix.lower() in every and p not in second]
     found = [p for p in files if p.suffix.lower() in known]
     others = (member.inside(folder, files) for member in registry.members())
     found = found or next((paths for paths in others if paths), [])
-    # GRIB is not read; its files are named so that opening them says how to convert them.
-    found = found or [p for p in files if p.suffix.lower() in registry.GRIB_SUFFIXES]
+    if found and second:
+        log.info(
+            "inputs  %d of %d files in %s: %s is left out", len(found), len(found) + len(second), folder, _few(second)
+        )
+    found = found or second
     if not found:
         kinds = f"data files ({', '.join(every)}), folders of pictures or train.txt"
         raise InputNotFoundError(f"folder {folder} holds no inputs", kinds)
     return found
+
+
+def _few(paths: Sequence[Path]) -> str:
+    return paths[0].name + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
 
 
 def _under(folder: Path) -> Iterator[Path]:
