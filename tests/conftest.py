@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from pdr_cli.drawing import pictures
+from pdr_cli.splat import native
 from tests.builders import traffic_file, video_file, weather_file
 from tests.cli import pdr
 
@@ -31,6 +32,12 @@ LONGEST = (
 
 # The smallest network that still has every part.
 TINY = ["hid_s=4", "hid_t=8", "n_t=2", "mlp_ratio=2", "gaussians=9", "hidden=8", "log_every=1", "val_windows=8"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Build the renderer before the workers start, which would each build it where the cache is empty."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        native.unavailable("cpu")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
