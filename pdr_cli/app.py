@@ -10,8 +10,9 @@ import typer
 from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    AsJson, Backbone, Batch, Device, GrayToRgb, Group, Init, Inputs, Kind, ModelOption, Preset, Rename, ResampleFps,
-    Results, Settings, Steps, Threads, Variables, Variants, listed, logged,
+    AsJson, Backbone, Batch, Device, FillGap, FillMissing, GrayToRgb, Group, Init, Inputs, Kind, MissingValue,
+    ModelOption, Preset, Regrid, Rename, ResampleFps, Results, Settings, Steps, Threads, Variables, Variants,
+    listed, logged,
 )  # fmt: skip
 
 app = typer.Typer(
@@ -64,6 +65,7 @@ def train(
     resample_fps: ResampleFps = 0,
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
+    missing_value: MissingValue = None,
     init_from: Annotated[
         Path | None,
         typer.Option(help="Start from trained weights: a run, a model.safetensors, or OpenSTL's .pth or .ckpt."),
@@ -107,6 +109,7 @@ def train(
             "data.resample_fps": resample_fps or None,
             "data.gray_to_rgb": "true" if gray_to_rgb else None,
             "data.group": group or None,
+            "data.missing_value": ",".join(missing_value) if missing_value else None,
             "model.backbone": backbone,
             "model.adapter": adapter,
             "model.fusion": fusion,
@@ -137,31 +140,25 @@ def predict(
     model: ModelOption = None,
     init: Init = None,
     every_init: Annotated[
-        bool, typer.Option("--every-init", help="A hindcast: one forecast from each possible init; .nc or .zarr.")
+        bool,
+        typer.Option(
+            "--every-init",
+            help="A hindcast: one forecast from each possible init; .nc or .zarr. Continues one that was cut off.",
+        ),
     ] = False,
     steps: Steps = None,
     batch: Batch = None,
     var: Rename = None,
-    fill_missing: Annotated[
-        str,
-        typer.Option(
-            metavar="METHOD",
-            help="Missing values in the window: none (refuse), persist (last value), mean (climatology) or interp.",
-        ),
-    ] = "none",
-    fill_gap: Annotated[
-        str, typer.Option(metavar="METHOD", help="A single missing time step: none (refuse) or interp.")
-    ] = "none",
-    regrid: Annotated[
-        str,
-        typer.Option(metavar="METHOD", help="Input on another grid: none (refuse), bilinear or conservative."),
-    ] = "none",
+    fill_missing: FillMissing = "none",
+    fill_gap: FillGap = "none",
+    regrid: Regrid = "none",
     allow_out_of_range: Annotated[
         bool, typer.Option("--allow-out-of-range", help="Accept values far outside the range of the training data.")
     ] = False,
     resample_fps: ResampleFps = 0,
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
+    missing_value: MissingValue = None,
     time_layout: Annotated[
         str, typer.Option(help="Time coordinates of .nc and .zarr: cf, or wb2 as in WeatherBench2.")
     ] = "cf",
@@ -204,7 +201,16 @@ def predict(
             steps=steps,
             batch=batch,
             rename=var or [],
-            policy=InputPolicy(fill_missing, fill_gap, regrid, allow_out_of_range, resample_fps, gray_to_rgb, group),
+            policy=InputPolicy(
+                fill_missing=fill_missing,
+                fill_gap=fill_gap,
+                regrid=regrid,
+                allow_out_of_range=allow_out_of_range,
+                resample_fps=resample_fps,
+                gray_to_rgb=gray_to_rgb,
+                group=group,
+                missing_values=tuple(missing_value or ()),
+            ),
             time_layout=time_layout,
             compress=compress,
             preview=preview,
@@ -252,6 +258,7 @@ def evaluate(
     resample_fps: ResampleFps = 0,
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
+    missing_value: MissingValue = None,
     lpips_weights: Annotated[
         Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
     ] = None,
@@ -301,6 +308,7 @@ def evaluate(
             gray_to_rgb=gray_to_rgb,
             kind=kind,
             group=group,
+            missing_values=missing_value or (),
         ),
     )
 
@@ -433,12 +441,15 @@ def inspect(
     preset: Annotated[str | None, typer.Option("--for", help="Check whether this preset or model can use it.")] = None,
     var: Variables = None,
     group: Group = "",
+    missing_value: MissingValue = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a file holds and whether a preset or a model can use it."""
     from pdr_cli.commands import inspect as command
+    from pdr_cli.data.formats import ReadOptions
 
-    command.run(path, preset=preset, variables=var or [], group=group, as_json=as_json)
+    reading = ReadOptions(var or [], group=group, missing_values=missing_value or ())
+    command.run(path, preset=preset, reading=reading, as_json=as_json)
 
 
 @app.command(rich_help_panel=TOOLS)

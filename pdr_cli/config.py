@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pdr_cli.errors import ConfigError, did_you_mean
 
 Kind = Literal["weather", "traffic", "video", "any"]
+AUTO, NONE = "auto", "none"  # entries of data.bounds that name no variable
 
 # Defaults for keys added later, so that older models and presets keep their meaning.
 ADDED_LATER: dict[str, dict[str, Any]] = {
@@ -29,6 +30,8 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "resample_fps": 0.0,
         "gray_to_rgb": False,
         "group": "",
+        "missing_value": [],
+        "bounds": [NONE],
     },
     "train": {"latitude_weights": False},
     "model": {
@@ -77,9 +80,17 @@ class DataConfig(_Table):
     group: str = Field(
         description="group of NetCDF and Zarr files that holds the fields; empty: the root, or the only group with fields"
     )
+    missing_value: list[str] = Field(
+        description="numbers that stand for missing values in NetCDF, Zarr and GRIB files that do not declare them, such as "
+        "-999, or sst=-9999 for one variable; none: no number does, whatever it looks like"
+    )
     scaling: Literal["auto", "standard", "minmax", "unit"] = Field(
         description="standard: mean 0, sd 1; minmax: [0, 1] by training extremes; unit: bytes over 255; "
         "auto: by the kind of data"
+    )
+    bounds: list[str] = Field(
+        description="lowest and highest possible values of forecasts. auto: by the file's valid range, the quantity and the "
+        "kind; none: no bounds; NAME=LOW..HIGH, with either left out, or NAME=none: of one variable"
     )
     val_fraction: float = Field(gt=0, lt=0.5, description="share of the time axis, or of the clips, for validation")
     test_fraction: float = Field(ge=0, lt=0.5, description="last share of the time axis, or of the clips, for test")
@@ -108,6 +119,22 @@ class DataConfig(_Table):
         if len(size) not in (0, 2) or any(s < 8 for s in size):
             raise ValueError("size is [] or [H, W] with sides of at least 8 pixels")
         return size
+
+    @field_validator("missing_value")
+    @classmethod
+    def _are_numbers(cls, given: list[str]) -> list[str]:
+        for text in given:
+            if text != "none" and not re.fullmatch(r"(.+=)?[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
+                raise ValueError(f"{text!r} is not a number, NAME=NUMBER or none")
+        return given
+
+    @field_validator("bounds")
+    @classmethod
+    def _are_bounds(cls, bounds: list[str]) -> list[str]:
+        named = [name for name, _, _ in map(parse_bound, bounds) if name]
+        if {AUTO, NONE} <= set(bounds) or len(set(named)) < len(named):
+            raise ValueError("auto and none contradict each other, as do two bounds of one variable")
+        return bounds
 
     @field_validator("train_period")
     @classmethod
@@ -236,6 +263,24 @@ def parse_interval(text: str) -> tuple[str, str] | None:
     if last < first[: len(last)]:
         raise ValueError(f"{text!r} is a period that ends before it begins")
     return first, last
+
+
+def parse_bound(text: str) -> tuple[str, float | None, float | None]:
+    """Name, lowest and highest value of an entry of `data.bounds`: `tp=0..`, `siconc=0..100`, `depth=..5`, `tp=none`.
+
+    The name of `auto` and `none`, which are of all variables, is empty.
+    """
+    name, separator, ends = (part.strip() for part in text.rpartition("="))
+    if (not separator and ends in (AUTO, NONE)) or (name and ends == NONE):
+        return name, None, None
+    number = r"([+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)?"
+    match = re.fullmatch(rf"{number}\s*\.\.\s*{number}", ends)
+    if not name or match is None or not any(match.groups()):
+        raise ValueError(f"{text!r} is not a bound; write auto, none, NAME=0.., NAME=..1, NAME=0..1 or NAME=none")
+    low, high = (None if end is None else float(end) for end in match.groups())
+    if low is not None and high is not None and low >= high:
+        raise ValueError(f"{text!r} is a bound whose lowest value is not below its highest")
+    return name, low, high
 
 
 def parse_days(text: str) -> int | None:

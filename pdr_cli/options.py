@@ -59,6 +59,24 @@ Variables = Annotated[
     list[str] | None, typer.Option("--var", help="Variable to read as a channel, or all; repeatable.")
 ]
 Variants = Annotated[str | None, typer.Option(help="Comma-separated variants. Default: all.")]
+FillMissing = Annotated[
+    str,
+    typer.Option(
+        metavar="METHOD",
+        help="Missing values in the window: none (refuse), persist (last value), mean (climatology) or interp.",
+    ),
+]
+FillGap = Annotated[str, typer.Option(metavar="METHOD", help="A single missing time step: none (refuse) or interp.")]
+Regrid = Annotated[
+    str, typer.Option(metavar="METHOD", help="Input on another grid: none (refuse), bilinear or conservative.")
+]
+MissingValue = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]NUMBER|none",
+        help="Number that stands for missing values where the file does not declare it; repeatable. none: no number does.",
+    ),
+]
 Group = Annotated[
     str,
     typer.Option(

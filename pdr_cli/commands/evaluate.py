@@ -46,6 +46,7 @@ class Request:
         resample_fps: frames a second that clips are brought to.
         gray_to_rgb: read a gray clip as red, green and blue alike.
         kind: of the data; None: the model's, or as found.
+        missing_values: see `ReadOptions`.
         group: of the data that holds the fields; "": the model's, or as found.
     """
 
@@ -70,12 +71,22 @@ class Request:
     gray_to_rgb: bool = False
     kind: str | None = None
     group: str = ""
+    missing_values: Sequence[str] = ()
 
     @property
     def reading(self) -> Reading:
         """How models and truth are read."""
         kind = self.kind or kinds.ANY
-        return Reading(self.rename, kind, self.resample_fps, self.gray_to_rgb, self.group, self.batch, self.device)
+        return Reading(
+            rename=self.rename,
+            kind=kind,
+            resample_fps=self.resample_fps,
+            gray_to_rgb=self.gray_to_rgb,
+            group=self.group,
+            missing_values=self.missing_values,
+            batch=self.batch,
+            device=self.device,
+        )
 
     @property
     def options(self) -> Options:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pdr_cli.commands import tables
+from pdr_cli.data.formats import ReadOptions
 from pdr_cli.errors import DataError
 from pdr_cli.inspection import files, fitness
 
 
-def run(path: Path, *, preset: str | None, variables: Sequence[str], group: str, as_json: bool) -> None:
+def run(path: Path, *, preset: str | None, reading: ReadOptions, as_json: bool) -> None:
     """Print a report of a data file, a folder of clips, or a model.
 
     Raises:
         DataError: the file cannot be used at all, or not by what `--for` names.
     """
-    report = files.of(path, variables, group)
+    report = files.of(path, reading)
     if preset is not None:
-        report |= fitness.of(path, preset, variables, group)
+        report |= fitness.of(path, preset, reading)
     if as_json:
         print(json.dumps(report, default=str))
     else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pdr_cli.data.bounds import Bounds
 from pdr_cli.data.missing import Filling
 from pdr_cli.data.scaling import Scaling
 
@@ -49,6 +50,13 @@ class Encoding:
         values = self.scaling.invert(frames.detach().float().cpu().numpy())
         absent = self.filling.never_observed
         return values if absent is None else np.where(absent, np.float32(np.nan), values)
+
+    def bounds(self, bounds: Bounds) -> tuple[Tensor, Tensor]:
+        """The lowest and highest value of each channel in network units, [C] each; infinite where there is none."""
+        import torch
+
+        low, high = (torch.from_numpy(self.scaling.apply(ends)[:, 0, 0]) for ends in bounds.ends())
+        return low, high
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> Tensor:

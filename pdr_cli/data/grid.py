@@ -56,6 +56,20 @@ class Axis(Protocol):
     def attrs(self) -> Mapping[str, Any]: ...
 
 
+def unwrapped(longitudes: np.ndarray) -> np.ndarray:
+    """Longitudes without jumps by 360 degrees between neighbours, as across Greenwich or the date line."""
+    return np.asarray(np.unwrap(np.asarray(longitudes, np.float64), period=360))
+
+
+@dataclass(frozen=True)
+class Side:
+    """The coordinate of a grid along y or x, in memory."""
+
+    name: str
+    values: tuple[float, ...]
+    attrs: dict[str, Any]
+
+
 def is_periodic(periodic: str, x: Axis | None) -> bool:
     """True if the last column is next to the first: by `model.periodic`, or if that is "auto", on a circle of longitudes."""
     if periodic == "auto":
@@ -132,21 +146,29 @@ class Orientation:
         return x, y, -rotation if self.flip_x != self.flip_y else rotation
 
 
+UNCHANGED = Orientation(False, False, 0)
+
+
 def orient(
-    y: np.ndarray | None, x: np.ndarray | None, model_y: np.ndarray | None, model_x: np.ndarray | None
+    y: np.ndarray | None,
+    x: np.ndarray | None,
+    model_y: np.ndarray | None,
+    model_x: np.ndarray | None,
+    *,
+    cyclic: bool = True,
 ) -> Orientation:
-    """The orientation that maps a grid with coordinates (y, x) to the model's.
+    """The orientation that maps a grid with coordinates (y, x) to the model's; `cyclic`: x are longitudes.
 
     Raises:
         GridError: the coordinates have other values, not the same in another order.
     """
     flip_y, _ = _align(y, model_y, "y", cyclic=False)
-    repeats = x is not None and model_x is not None and len(x) == len(model_x) + 1 and _repeats(x)
-    flip_x, roll_x = _align(x[:-1] if repeats and x is not None else x, model_x, "x", cyclic=True)
+    repeats = cyclic and x is not None and model_x is not None and len(x) == len(model_x) + 1 and repeats_first(x)
+    flip_x, roll_x = _align(x[:-1] if repeats and x is not None else x, model_x, "x", cyclic=cyclic)
     return Orientation(flip_y, flip_x, roll_x, repeats)
 
 
-def _repeats(longitudes: np.ndarray) -> bool:
+def repeats_first(longitudes: np.ndarray) -> bool:
     """True if the last column repeats the first one, 360 degrees further."""
     return bool(
         abs(abs(float(longitudes[-1]) - float(longitudes[0])) - 360) < CLOSE * abs(longitudes[1] - longitudes[0])
@@ -163,11 +185,8 @@ def _align(values: np.ndarray | None, model: np.ndarray | None, dim: str, cyclic
             return flip, 0
         if cyclic and (roll := _roll(candidate, model)) is not None:
             return flip, roll
-    raise GridError(
-        f"the input is on another grid: its {dim} coordinate has {_ends(values)}",
-        _ends(model),
-        "regrid the input to the model's grid (pdr predict --regrid bilinear)",
-    )
+    apart = f", up to {np.abs(values - model).max():.3g} apart" if len(values) == len(model) else ""
+    raise GridError(f"its {dim} coordinate has {_ends(values)}", _ends(model) + apart)
 
 
 def _close(values: np.ndarray, model: np.ndarray) -> bool:

@@ -26,7 +26,7 @@ class Kind:
         name: in presets and `--kind`.
         scaling: what `data.scaling = "auto"` means.
         weekly: whether the data have a weekly cycle, as human activity has and the atmosphere has not.
-        bounds: lowest and highest possible value, for colour scales; None where there is no bound.
+        bounds: lowest and highest possible value, of forecasts and colour scales; None where there is no bound.
         palette: colour map of one channel.
         scores: default scores; the first is the headline.
         published_scores: default scores under `--convention openstl`.

@@ -9,8 +9,10 @@ import numpy as np
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names, units
 from pdr_cli.errors import DataError
+from pdr_cli.system.logs import log
 
 SIGMAS = 10.0
+NARROW = 30  # times less spread than in training
 
 
 class RangeError(DataError):
@@ -43,6 +45,26 @@ class Limits:
         """
         mean, sd, low, high = (np.asarray(v, float) for v in (self.mean, self.sd, self.minimum, self.maximum))
         return np.minimum(mean - SIGMAS * sd, 2 * low - high), np.maximum(mean + SIGMAS * sd, 2 * high - low)
+
+
+def warn_of_narrow(frames: np.ndarray, series: Series, limits: Limits) -> None:
+    """Log a warning for frames [T, C, H, W] that span far less than training did, away from its mean, in every channel.
+
+    So does a fraction where percent were learned. A calm or dry window lies near the mean and is not warned of.
+    """
+    values = frames.swapaxes(0, 1).reshape(frames.shape[1], -1)
+    if not np.isfinite(values).any(axis=1).all():
+        return
+    mean, sd = np.asarray(limits.mean), np.asarray(limits.sd)
+    narrow = np.nanstd(values, axis=1) * NARROW < sd
+    away = np.abs(np.nanmean(values, axis=1) - mean) > sd
+    if (narrow & away).all():
+        log.warning(
+            "values  %s: %s span %.4g to %.4g, where training had %.4g to %.4g (mean %.4g): are the units right? "
+            "A fraction in place of percent is off by a factor of 100",
+            series.attrs["files"][0], names(series)[0], np.nanmin(values[0]), np.nanmax(values[0]),
+            limits.minimum[0], limits.maximum[0], mean[0],
+        )  # fmt: skip
 
 
 def check(frames: np.ndarray, series: Series, start: int, limits: Limits) -> None:

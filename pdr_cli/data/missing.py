@@ -175,6 +175,8 @@ def check(
     worst = int(np.argmax(counts))
     first = int(np.argmax(bad[:, worst].any(axis=(1, 2))))
     from_, to, at = (time_axis.label(series.time.values[start + n]) for n in (0, len(frames) - 1, first))
+    if counts[worst] == bad[:, worst].size:  # nothing to fill from
+        way_out = "give data that have values there"
     raise MissingValuesError(
         f"{series.attrs['files'][0]}: {int(counts[worst])} of {bad[:, worst].size} values of {names(series)[worst]} are "
         f"{_what(frames[first, worst][bad[first, worst]][0])} between {from_} and {to}, first at {at}",

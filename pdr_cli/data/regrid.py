@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data.grid import is_latitude, is_longitude, wraps
-from pdr_cli.data.series import LazyFrames, Series, make_like, read_frames, side
+from pdr_cli.data.grid import is_latitude, is_longitude, unwrapped, wraps
+from pdr_cli.data.series import LazyFrames, Series, make_like, places, read_frames, side
 from pdr_cli.errors import GridError, UsageError
 
 METHODS = ("bilinear", "conservative")
@@ -57,7 +57,10 @@ def to_grid(series: Series, y: Coordinate, x: Coordinate, method: str) -> Series
 
     shape = (series.sizes["time"], series.sizes["channel"], len(y[1]), len(x[1]))
     coords = {y[0]: ("y", y[1], dict(y[2])), x[0]: ("x", x[1], dict(x[2]))}
-    return make_like(series, LazyFrames(shape, np.float32, frames), sides=coords)
+    made = make_like(series, LazyFrames(shape, np.float32, frames), sides=coords)
+    for name in ("bounds", "grid_mapping"):  # of the grid that was left
+        made.attrs.pop(name, None)
+    return made
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,16 @@ class _Source:
                 f"{series.attrs['files'][0]} has no coordinates to regrid by",
                 way_out="regrid it to the model's grid first",
             )
-        return cls(y.values, x.values, wraps(x.values))
+        if places(series):
+            raise GridError(
+                f"{series.attrs['files'][0]} has a latitude and a longitude for each cell",
+                "a grid of rows and columns to regrid from",
+                "regrid it first, for example with: cdo remapbil,GRID IN OUT",
+            )
+        if not is_longitude(str(x.name), x.attrs):
+            return cls(y.values, x.values, False)
+        east = unwrapped(x.values)
+        return cls(y.values, east, wraps(east))
 
     def field(self, values: np.ndarray) -> xr.DataArray:
         """Frames [T, C, H, W] with ascending coordinates."""

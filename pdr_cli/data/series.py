@@ -1,7 +1,8 @@
 """Series: the one type that travels from file to network and back.
 
 A Series is an `xarray.DataArray` with dims (time, channel, y, x), read lazily. Its coordinates are the file's own
-and keep their names: a latitude called `lat` is a coordinate `lat` on dim y. Every Series has in `attrs`
+and keep their names: a latitude called `lat` is a coordinate `lat` on dim y; on a grid that is not rectangular on the globe,
+latitudes and longitudes are coordinates on (y, x). Every Series has in `attrs`
 
 * `variables`: {channel name: attributes of that variable},
 * `kind`: name of the kind of data, see `data/kinds.py`,
@@ -12,8 +13,10 @@ Formats add, where it applies,
 
 * `value_range`: lowest and highest value that the format defines, such as 0 and 255 of pictures,
 * `may_lack`: True where frames may hold missing values (NaN),
+* `missing_values`: the numbers that stand for missing values by an option, see `ReadOptions`,
 * `grid_mapping`: name and attributes of the variable that describes the projection,
-* `bounds`: {coordinate name: (name of its bounds, their values [n, 2])},
+* `bounds`: {coordinate name: (name of its bounds, their values [n, 2], or [H, W, corners])},
+* `scalars`: {channel: {coordinate name: (value, attributes)}}, such as a height of 2 m or a level,
 * `identity`: tells this series from others whose times are not dates, see `data/seen.py`,
 * `source_size`: (H, W) of pictures before they were resized,
 * `resampled`: frame rate that a clip was brought to, in words,
@@ -144,7 +147,7 @@ def make_like(
 
 
 def reordered(series: Series, order: np.ndarray) -> Series:
-    """The frames numbered `order`, in that order; frames that are neighbours in the file are read in one call."""
+    """The frames numbered `order`, all or some, in that order; frames that are neighbours in the file are read in one call."""
 
     def frames(start: int, stop: int) -> np.ndarray:
         which = order[start:stop]
@@ -155,7 +158,8 @@ def reordered(series: Series, order: np.ndarray) -> Series:
             return read_frames(series, low, high)[which - low]
         return np.concatenate([read_frames(series, int(i), int(i) + 1) for i in which])
 
-    return make_like(series, LazyFrames(shape(series), np.float32, frames), times=series.time.values[order])
+    lazy = LazyFrames((len(order), *shape(series)[1:]), np.float32, frames)
+    return make_like(series, lazy, times=series.time.values[order])
 
 
 def precut_times(count: int, length: int, step: float) -> np.ndarray:
@@ -199,6 +203,11 @@ def units(series: Series) -> list[str]:
 def side(series: Series, dim: str) -> xr.DataArray | None:
     """The coordinate along `dim` ("y" or "x"), or None on a plain pixel grid."""
     return next((c for c in series.coords.values() if c.dims == (dim,)), None)
+
+
+def places(series: Series) -> list[xr.DataArray]:
+    """Latitude and longitude of each cell, [H, W], of a grid that is not rectangular on the globe."""
+    return [c for c in series.coords.values() if c.dims == ("y", "x")]
 
 
 def size(series: Series) -> tuple[int, int]:

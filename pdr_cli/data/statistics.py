@@ -157,6 +157,17 @@ def measure(
     return sums.result(Climatology(design.kind, fit.coefficients(), covered))
 
 
+def count_outside(parts: Sequence[tuple[Series, int, int]], channel: int, low: float, high: float) -> int:
+    """The number of values of a channel in parts (series, first frame, one past the last) outside of [low, high]."""
+    found = 0
+    for series, start, stop in parts:
+        at_once = frames_at_once(series, BLOCK)
+        for first in range(start, stop, at_once):
+            values = read_frames(series, first, min(first + at_once, stop))[:, channel]
+            found += int(((values < low) | (values > high)).sum())
+    return found
+
+
 def _calendar_step(series: Series) -> Step | None:
     """The step of a series whose times are dates; None for clips and single frames."""
     times = series.time.values

@@ -17,6 +17,8 @@ from pdr_cli.errors import TimeError
 # A step may differ from a whole number of steps by this share: video time stamps are rounded to milliseconds.
 TOLERANCE = 0.1
 DAY, WEEK, YEAR = 86400.0, 7 * 86400.0, 365.2425 * 86400.0  # seconds
+UNITS = (DAY, 3600.0, 1800.0, 900.0, 600.0, 300.0, 60.0, 1.0)  # that rounded stamps are brought back to, seconds
+EPOCH = "microseconds since 1970-01-01"
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,16 @@ def seconds(times: np.ndarray) -> np.ndarray:
     if times.dtype == object:
         import cftime
 
-        numbers = cftime.date2num(list(times), "microseconds since 1970-01-01", calendar=times[0].calendar)
+        numbers = cftime.date2num(list(times), EPOCH, calendar=times[0].calendar)
         return np.asarray(numbers, dtype=np.float64) / 1e6
     return times.astype(np.float64)
+
+
+def calendar(times: np.ndarray) -> str:
+    """The calendar of dates, by its name in CF; "" for seconds."""
+    if np.issubdtype(times.dtype, np.datetime64):
+        return "standard"
+    return str(times[0].calendar) if times.dtype == object else ""
 
 
 def months(times: np.ndarray) -> np.ndarray:
@@ -110,13 +119,65 @@ def _find_step(times: np.ndarray) -> Step:
         what = "is repeated" if spacing[at] == 0 else "goes backwards"
         found = f"time {what} at step {at + 1} ({label(times[at + 1])})"
         raise TimeError(found, way_out="sort the file and drop duplicates first")
-    step = _monthly(times) or Step(_most_common(spacing))
+    step = _monthly(times) or Step(_most_common(spacing) if _are_dates(times) else _fitted(spacing))
     in_steps = np.diff(positions(times, step))
     if np.any(np.abs(in_steps - np.round(in_steps)) > TOLERANCE):
         steps = ", ".join(sorted({str(Step(float(s))) for s in np.unique(np.round(spacing, 3))[:6]}))
         found = f"irregular times: steps of {steps} between {label(times[0])} and {label(times[-1])}"
         raise TimeError(found, way_out="interpolate them to one step first")
     return step
+
+
+def rounded(times: np.ndarray, tolerance: float) -> tuple[np.ndarray, float]:
+    """Times without the rounding of their stored type, and the largest change in seconds.
+
+    They become whole days, hours, minutes or seconds where all of them lie within `tolerance` of these, or else multiples
+    of a whole step from a whole minute. A unit that is not much longer than the tolerance proves nothing.
+
+    Args:
+        times: dates, [T].
+        tolerance: largest error of a stored stamp, seconds.
+    """
+    ticks = seconds(times)
+    exact = _whole(ticks, tolerance)
+    exact = _lattice(ticks, tolerance) if exact is None else exact
+    if exact is None or len(np.unique(exact)) < len(np.unique(ticks)):
+        return times, 0.0
+    change = float(np.abs(exact - ticks).max(initial=0))
+    return (times, 0.0) if change == 0 else (_dates(exact, times), change)
+
+
+def _whole(ticks: np.ndarray, tolerance: float) -> np.ndarray | None:
+    """Multiples of the longest unit that all stamps lie within `tolerance` of; None if there is no such unit."""
+    for unit in UNITS:
+        exact = np.round(ticks / unit) * unit
+        if unit > 3 * tolerance and np.all(np.abs(ticks - exact) <= tolerance):
+            return exact
+    return None
+
+
+def _lattice(ticks: np.ndarray, tolerance: float) -> np.ndarray | None:
+    """The multiples of one whole step that all stamps lie within `tolerance` of; None if there is no such step."""
+    if len(ticks) < 3:
+        return None
+    count = np.arange(len(ticks))
+    step = float(ticks[-1] - ticks[0]) / count[-1]
+    for unit in UNITS:
+        whole = round(step / unit) * unit
+        start = round(float(np.median(ticks - count * whole)) / 60) * 60
+        if whole > 0 and np.all(np.abs(start + count * whole - ticks) <= tolerance):
+            return np.asarray(start + count * whole, np.float64)
+    return None
+
+
+def _dates(ticks: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Dates of the type of `like` from seconds since 1970-01-01 of their calendar: [T]."""
+    if np.issubdtype(like.dtype, np.datetime64):
+        return np.round(ticks * 1e6).astype(np.int64).astype("datetime64[us]").astype(like.dtype)
+    import cftime
+
+    found = cftime.num2date(np.round(ticks * 1e6).astype(np.int64), EPOCH, calendar=like[0].calendar)
+    return np.asarray(found, dtype=object)
 
 
 def segments(times: np.ndarray, step: Step) -> list[tuple[int, int]]:
@@ -234,10 +295,21 @@ def _most_common(spacing: np.ndarray) -> float:
     return float(values[np.argmax(counts)])
 
 
+def _fitted(spacing: np.ndarray) -> float:
+    """The spacing of a clip's frames, fitted to all of them: stamps in milliseconds of 24 frames a second are 41 or 42 apart."""
+    common = _most_common(spacing)
+    near = float(spacing[np.abs(spacing - common) < common / 2].mean())
+    fitted = float(spacing.sum() / max(np.round(spacing / near).sum(), 1))
+    return common if abs(fitted - common) <= 1e-9 * common else fitted
+
+
+def _are_dates(times: np.ndarray) -> bool:
+    return bool(np.issubdtype(times.dtype, np.datetime64)) or times.dtype == object
+
+
 def _monthly(times: np.ndarray) -> Step | None:
     """A step of calendar months, if months differ in length and all times have the same place in their month."""
-    numbers = not np.issubdtype(times.dtype, np.datetime64) and times.dtype != object
-    if numbers or len(np.unique(np.diff(seconds(times)))) == 1 or np.any(np.diff(months(times)) < 1):
+    if not _are_dates(times) or len(np.unique(np.diff(seconds(times)))) == 1 or np.any(np.diff(months(times)) < 1):
         return None
     ticks = seconds(times)
     start, end = (seconds(np.array([_month(t, n) for t in times])) for n in (0, 1))

@@ -14,7 +14,7 @@ import numpy as np
 
 from pdr_cli.data import kinds
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.grid import is_latitude, is_longitude
+from pdr_cli.data.grid import is_latitude, is_longitude, unwrapped
 from pdr_cli.data.series import Series, names, side, size
 from pdr_cli.errors import StorageError
 from pdr_cli.system.atomic import atomic_output
@@ -117,7 +117,8 @@ def grid_of(series: Series) -> Grid:
         return Grid(height, width, None, None, False)
     geographic = is_latitude(str(y.name), y.attrs) and is_longitude(str(x.name), x.attrs)
     labels = tuple(f"{c.name} [{c.attrs['units']}]" if c.attrs.get("units") else str(c.name) for c in (x, y))
-    return Grid(height, width, x.values.astype(float), y.values.astype(float), geographic, (labels[0], labels[1]))
+    columns = unwrapped(x.values) if is_longitude(str(x.name), x.attrs) else x.values.astype(float)
+    return Grid(height, width, columns, y.values.astype(float), geographic, (labels[0], labels[1]))
 
 
 def edges(values: np.ndarray | None, n: int) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from pdr_cli.errors import PdrError, UsageError
 from pdr_cli.inference.model import Model
+from pdr_cli.models.bounds import Bounds
 from pdr_cli.models.interfaces import Batch
 from pdr_cli.system import atomic
 from pdr_cli.system.atomic import atomic_output
@@ -44,11 +45,16 @@ class Graph(nn.Module):
         for name in ("offset", "scale"):
             values = torch.tensor(getattr(model.card.scaling, name), dtype=torch.float32)
             self.register_buffer(name, values[:, None, None])
+        bounds = model.card.bounds
+        self.bounded: nn.Module = (
+            nn.Identity() if bounds is None else Bounds(*(torch.from_numpy(e[:, 0, 0]) for e in bounds.ends()))
+        )
 
     def forward(self, observed: torch.Tensor) -> torch.Tensor:
-        """Scale, forecast, scale back."""
+        """Scale, forecast, scale back, and bound again, because scaling rounds."""
         fused = self.network(Batch((observed - self.offset) / self.scale, self.steps)).fused
-        return fused * self.scale + self.offset
+        bounded: torch.Tensor = self.bounded(fused * self.scale + self.offset)
+        return bounded
 
 
 def write_onnx(model: Model, path: Path, verify: bool) -> str:

@@ -68,7 +68,7 @@ def forecast(
         GridError, VariableError, TimeError, MissingValuesError, RangeError: the series does not fit the model.
     """
     series = intake.adapt_input(series)
-    return after(model, intake, series, intake.observe(series, init), steps)
+    return after(model, intake, series, intake.observe(series, init, advise=True), steps)
 
 
 def after(model: Model, intake: Intake, series: Series, window: Observed, steps: int | None = None) -> Forecast:
@@ -118,7 +118,7 @@ def _begin(request: Request, intake: Intake) -> tuple[Series, Observed]:
     def observe() -> tuple[Series, Observed]:
         series = request.open(intake)
         init = None if request.init is None else time_axis.parse(request.init, series.time.values)
-        return series, intake.observe(series, init)
+        return series, intake.observe(series, init, advise=True)
 
     return request.when_ready(observe)
 

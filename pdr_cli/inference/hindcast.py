@@ -1,6 +1,7 @@
 """Forecasts from every possible init of a series, computed and written block by block: memory does not grow with them.
 
-Several processes share the blocks: the first lays out the store and finishes it, each writes a region of its own.
+Several processes share the blocks: the first lays out the store and finishes it, each writes a region of its own. Finished
+blocks outlive an interruption; see `unfinished`.
 """
 
 from __future__ import annotations
@@ -9,32 +10,37 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from pdr_cli import __version__
 from pdr_cli.data import formats, windows
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import cf
 from pdr_cli.data.formats.cf import Layout
+from pdr_cli.data.formats.gridded import Put, Stored
 from pdr_cli.data.formats.stored import sha256_of
 from pdr_cli.data.series import Series, frames_at_once, names, read_frames
-from pdr_cli.errors import StorageError, TimeError, UsageError
+from pdr_cli.errors import DataError, StorageError, TimeError, UsageError
+from pdr_cli.inference import unfinished
 from pdr_cli.inference.forecast import forecast, lead_steps
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.model import Model, ModelHeader
 from pdr_cli.inference.provenance import command_line, plausible, provenance
 from pdr_cli.inference.request import Request
-from pdr_cli.system import locks, processes, space
+from pdr_cli.inference.unfinished import Block, Keep, Unfinished
+from pdr_cli.system import atomic, locks, processes, space
 from pdr_cli.system.logs import Progress, Silence, log, progress
 from pdr_cli.system.processes import Processes
 
 AT_ONCE = 16  # windows in one pass of the network, unless --batch says otherwise
 HASHED_AT_ONCE = 32  # frames
+FAST = 1  # level of compression of blocks that are copied at the end
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,12 @@ class Hindcast:
         """The layout of the file that holds all forecasts."""
         return cf.hindcast_layout(self.example, self.plan.times, attributes, time_layout)
 
+    def depends_on(self, identity: str) -> dict[str, str]:
+        """All that the numbers depend on to the last digit, by name; `identity`: of the request."""
+        batch = str(self.model.batches.at_once or AT_ONCE)
+        own = {"model": self.model.sha256, "input": self.plan.input_sha256, "version of pdr": __version__}
+        return own | self.model.numerics() | {"--batch": batch, "set of options": identity}
+
     def attributes(self, command: str, request_id: str = "") -> dict[str, str]:
         """Global attributes: those of the first forecast, except for those that describe all forecasts.
 
@@ -134,7 +146,7 @@ def plan(intake: Intake, series: Series, steps: int | None) -> Plan:
 
 @contextlib.contextmanager
 def locked(output: Path, ranks: Processes) -> Iterator[None]:
-    """The lock of an output, which the first process holds for all.
+    """The lock of an output, which the first process holds for all; temporary files of a crash are removed.
 
     Raises:
         LockedError: in all processes.
@@ -143,6 +155,8 @@ def locked(output: Path, ranks: Processes) -> Iterator[None]:
         with ranks.together():
             if ranks.first:
                 held.enter_context(locks.locked(output))
+                with space.storage_errors(output):
+                    atomic.recover(Path(os.path.realpath(output)))
         yield
 
 
@@ -168,7 +182,15 @@ def answer(request: Request, ranks: Processes) -> Hindcast:
             attributes = made.attributes(command_line(), identity) if ranks.first else {}
             log.info("%d forecasts of %d steps", len(made.plan.inits), lead_steps(made.model.card, request.steps))
         layout = made.layout(attributes, request.time_layout)
-        write(made, request.output, layout, compress=request.compress, ranks=ranks, bar=bar)
+        write(
+            made,
+            request.output,
+            layout,
+            request=made.depends_on(identity) if ranks.first else {},
+            compress=request.compress,
+            ranks=ranks,
+            bar=bar,
+        )
     return made
 
 
@@ -188,7 +210,10 @@ def _plan(request: Request, model: ModelHeader) -> tuple[Intake, Plan]:
     intake = Intake(model, request.policy)
     found = request.when_ready(lambda: plan(intake, request.open(intake), request.steps))
     channels, y, x = (found.series.sizes[d] for d in ("channel", "y", "x"))
-    space.check_space(request.output, 4 * len(found.inits) * found.steps * channels * y * x)
+    # What an earlier run has finished needs no more room, unless it is copied into a file.
+    store = formats.field_store(request.output).store
+    n = max(0, len(found.inits) - (unfinished.claimed(request.output) if store else 0))
+    space.check_space(request.output, 4 * n * found.steps * channels * y * x)
     return intake, found
 
 
@@ -196,13 +221,23 @@ def _identity(request: Request, intake: Intake, planned: Plan) -> str:
     return request.identity(intake, planned.series, planned.input_sha256, planned.series.time.values)
 
 
-def write(made: Hindcast, path: Path, layout: Layout, *, compress: int, ranks: Processes, bar: Progress) -> None:
-    """Write a hindcast, atomically and verified.
+def write(
+    made: Hindcast,
+    path: Path,
+    layout: Layout,
+    *,
+    request: Mapping[str, str],
+    compress: int,
+    ranks: Processes,
+    bar: Progress,
+) -> None:
+    """Write a hindcast, atomically and verified; the blocks that an interrupted run of the same request wrote are kept.
 
     Args:
         made: the hindcast.
         path: of a NetCDF file or, for several processes, a Zarr store.
         layout: of the file.
+        request: all that the numbers depend on, by name.
         compress: see `formats.write`.
         ranks: the processes that share the work.
         bar: progress of this process.
@@ -210,42 +245,116 @@ def write(made: Hindcast, path: Path, layout: Layout, *, compress: int, ranks: P
     Raises:
         StorageError: the file system refused, or the numbers read back differ from those written.
     """
-    store = formats.field_store(path)
-    with formats.atomically(path, need=layout.nbytes) if ranks.first else contextlib.nullcontext(path) as temporary:
-        with ranks.together(), space.storage_errors(path):
+    with _begun(path, layout, request, compress, ranks) as begun:
+        blocks = _Blocks(layout, begun, begun.kept(ranks) if begun else {}, ranks)
+        with _temporary(path, blocks) as temporary:
+            _write(made, blocks, path, temporary, compress, bar)
             if ranks.first:
-                store.create(temporary, layout, compress)
-        temporary = Path(ranks.from_first(str(temporary)))
-        with ranks.together(), space.storage_errors(path):
-            blocks = _blocks(layout, ranks)
-            with store.writing(temporary, layout) as put:
-                sums = {block: _fill(made, block, put, bar, done) for block, done in blocks}
-            with store.reading_back(temporary, layout) as stored:
-                _compare(sums, stored, path)
-        if ranks.first:
-            with space.storage_errors(path):
-                store.note(temporary, {"pdr_data_sha256": sha256_of(temporary)})
+                with space.storage_errors(path):
+                    attrs = layout.attrs | {"pdr_data_sha256": _sha256(temporary, path)}
+                    formats.field_store(path).note(temporary, attrs)
 
 
-def _blocks(layout: Layout, ranks: Processes) -> Iterator[tuple[tuple[int, int], float]]:
-    """This process's inits [low, high) by whole chunks, each with the share of them that is done after it."""
-    n, length = layout.shape[0], layout.chunks[0]
-    mine = ranks.share(-(-n // length))
-    for i, number in enumerate(mine):
-        yield (number * length, min((number + 1) * length, n)), (i + 1) / len(mine)
+def _write(made: Hindcast, blocks: _Blocks, path: Path, temporary: Path, compress: int, bar: Progress) -> None:
+    """Write and compare this process's blocks of the file or store `temporary`, which becomes `path`."""
+    store, layout, ranks = formats.field_store(path), blocks.layout, blocks.ranks
+    with ranks.together(), space.storage_errors(path):
+        if not store.store:
+            store.create(temporary, layout, compress)
+    with ranks.together(), space.storage_errors(path):
+        # The store of the blocks is the output itself, unless that is a NetCDF file.
+        with contextlib.nullcontext(_nowhere) if store.store else store.writing(temporary, layout) as put:
+            _copy(blocks.begun, blocks.kept, put)
+            sums = _fill(made, blocks, put, bar)
+        with store.reading_back(temporary, layout) as stored:
+            _compare(sums, stored, path)
 
 
-def _fill(
-    made: Hindcast, block: tuple[int, int], put: Callable[[int, np.ndarray], None], bar: Progress, done: float
-) -> int:
-    """Forecast and write one block; returns a checksum of its numbers."""
+def _begun(
+    path: Path, layout: Layout, request: Mapping[str, str], compress: int, ranks: Processes
+) -> contextlib.AbstractContextManager[Unfinished | None]:
+    """Where finished blocks are kept; None if the disk has no room for them beside a NetCDF file."""
+    if formats.field_store(path).store:
+        return unfinished.beside(path, layout, request, ranks, compress)
+    if not unfinished.folders(path) and space.fits(path, layout.nbytes) and not space.fits(path, 2 * layout.nbytes):
+        log.warning("%s: no room to keep finished forecasts, so that an interrupted run would start anew", path)
+        return contextlib.nullcontext()
+    return unfinished.beside(path, layout, request, ranks, min(compress, FAST))
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, blocks: _Blocks) -> Iterator[Path]:
+    """The file or store that becomes the output at the end."""
+    begun = blocks.begun
+    store = begun.store if begun and formats.field_store(path).store else None
+    need = (begun.missing_bytes(blocks.kept) if begun else 0) + (0 if store else blocks.layout.nbytes)
+    if blocks.ranks.first:
+        with formats.atomically(path, need=need, begun=store) as temporary:
+            yield temporary
+    else:
+        yield store or path
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The blocks of a hindcast, of which this process makes its share of those that are not kept."""
+
+    layout: Layout
+    begun: Unfinished | None
+    kept: Mapping[Block, str]
+    ranks: Processes
+
+    def mine(self) -> list[Block]:
+        """This process's share: of the kept blocks, which it compares again, and of the others."""
+        every = unfinished.blocks(self.layout)
+        groups = [[b for b in every if b in self.kept], [b for b in every if b not in self.kept]]
+        return [group[i] for group in groups for i in self.ranks.share(len(group))]
+
+    def keeping(self) -> contextlib.AbstractContextManager[Keep]:
+        """A function that keeps a block for a run that continues this one."""
+        return self.begun.writing(self.ranks.rank) if self.begun else contextlib.nullcontext(_nowhere)
+
+
+def _nowhere(*_: object) -> None:
+    """A function that writes nothing."""
+
+
+def _copy(begun: Unfinished | None, kept: Mapping[Block, str], put: Put) -> None:
+    """Copy the kept blocks."""
+    if begun and kept and put is not _nowhere:
+        with begun.reading() as stored:
+            for block in kept:
+                put(block[0], stored(*block))
+
+
+def _fill(made: Hindcast, blocks: _Blocks, put: Put, bar: Progress) -> dict[Block, str]:
+    """Forecast and write this process's blocks that are not kept; returns the SHA-256 of all its blocks."""
+    sums, mine = {}, blocks.mine()
+    with blocks.keeping() as keep:
+        for done, block in enumerate(mine, 1):
+            sums[block] = blocks.kept[block] if block in blocks.kept else _forecast(made, block, put, keep)
+            bar.update(done / len(mine))
+    return sums
+
+
+def _forecast(made: Hindcast, block: Block, put: Put, keep: Keep) -> str:
+    """Forecast and write one block; returns the SHA-256 of its numbers."""
     frames = made.frames(*block)
+    digest = unfinished.sha256(frames)
     put(block[0], frames)
-    bar.update(done)
-    return zlib.crc32(cf.filled(frames).tobytes())
+    keep(block, frames, digest)
+    return digest
 
 
-def _compare(sums: dict[tuple[int, int], int], stored: Callable[[int, int], np.ndarray], path: Path) -> None:
+def _sha256(temporary: Path, path: Path) -> str:
+    """The hash of all numbers; a failure to read them is a fault of the disk, not of the input."""
+    try:
+        return sha256_of(temporary)
+    except DataError as error:
+        raise StorageError(f"cannot write {path}: the written file cannot be read again: {error}") from error
+
+
+def _compare(sums: Mapping[Block, str], stored: Stored, path: Path) -> None:
     for (low, high), expected in sums.items():
-        if zlib.crc32(cf.filled(stored(low, high)).tobytes()) != expected:
+        if unfinished.sha256(stored(low, high)) != expected:
             raise StorageError(f"{path}: forecasts {low} to {high - 1} read back differently from what was written")

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data import formats, kinds, limits, missing, regrid, units, windows
+from pdr_cli.data import bounds, formats, kinds, limits, missing, places, regrid, suspects, units, windows
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.formats.datasets import from_datasets
-from pdr_cli.data.grid import Orientation, orient
+from pdr_cli.data.grid import Orientation
 from pdr_cli.data.series import Series
 from pdr_cli.errors import GridError, UsageError, VariableError
 from pdr_cli.inference.model import ModelHeader
@@ -36,6 +36,7 @@ class InputPolicy:
         resample_fps: frames a second that a clip is resampled to; 0: as in training.
         gray_to_rgb: read a gray clip as three equal channels, red, green and blue.
         group: group of the file that holds the fields; "": as in training.
+        missing_values: numbers that stand for missing values besides those of training, see `ReadOptions`.
 
     Raises:
         UsageError: an unknown method.
@@ -48,6 +49,7 @@ class InputPolicy:
     resample_fps: float = 0
     gray_to_rgb: bool = False
     group: str = ""
+    missing_values: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         missing.check_method(self.fill_missing)
@@ -106,6 +108,11 @@ class Intake:
         """Encoding of the model, with the policy's filling."""
         return self.model.encoding(self.policy.fill_missing)
 
+    @property
+    def _missing_values(self) -> tuple[str, ...]:
+        """See `ReadOptions`: those of the policy, and those of training."""
+        return (*self.policy.missing_values, *self.card.config.data.missing_value)
+
     def open(self, paths: Sequence[Path], rename: Mapping[str, str] | None = None) -> list[Series]:
         """Open input files with the model's variables, units, frame size and colour.
 
@@ -126,13 +133,14 @@ class Intake:
             resample_fps=self.policy.resample_fps or data.resample_fps,
             gray_to_rgb=self.policy.gray_to_rgb or data.gray_to_rgb,
             group=self.policy.group or data.group,
+            missing_values=self._missing_values,
         )
         opened = formats.open_series(paths, options)
         return [self.adapt_input(kinds.with_kind(series, kind.name)) for series in opened]
 
     def from_dataset(self, dataset: xr.Dataset, rename: Mapping[str, str] | None = None) -> Series:
         """Take the model's variables from an open dataset; arguments and errors as for `open`."""
-        series = from_datasets([(dataset, Path("dataset"))], list(self.card.variables), rename)
+        series = from_datasets([(dataset, Path("dataset"))], list(self.card.variables), rename, self._missing_values)
         return self.adapt_input(kinds.with_kind(series, self.model.kind.name))
 
     def adapt_input(self, series: Series) -> Series:
@@ -174,17 +182,14 @@ class Intake:
                 "choose them with --var",
             )
         units.check(series, card.variables)
-        found = None
-        if fields.size(series)[0] == card.size[0]:
-            y, x = (fields.side(series, d) for d in ("y", "x"))
-            found = orient(*(None if s is None else np.asarray(s.values, float) for s in (y, x, card.y, card.x)))
-        if found is None or fields.size(series)[1] - found.repeats_x != card.size[1]:
+        try:
+            return places.match(places.of(series), card.grid)
+        except GridError as error:
             raise GridError(
-                f"{file} is on a grid of {_by(fields.size(series))}",
-                f"the model's {_by(card.size)}",
-                "regrid the input to it (pdr predict --regrid bilinear), or train on this one",
-            )
-        return found
+                f"{file} is on another grid than the model: {error.found}",
+                error.expected,
+                "regrid the input to the model's grid (pdr predict --regrid bilinear), or train on this one",
+            ) from error
 
     def never_observed(self, series: Series) -> np.ndarray:
         """Cells that training never observed, on the grid of a series: [C, H, W]."""
@@ -192,8 +197,10 @@ class Intake:
         cells = np.zeros((len(self.card.variables), *self.card.size), bool) if cells is None else cells
         return self.orientation(series).invert(cells)
 
-    def observe(self, series: Series, init: int | None = None) -> Observed:
+    def observe(self, series: Series, init: int | None = None, *, advise: bool = False) -> Observed:
         """Read, check and fill the window that ends with frame `init` (default: the last) of a series.
+
+        `advise`: log what is unlikely but may be right.
 
         Missing, infinite and absurd values are refused, unless the policy or the model's training fills them. Cells that
         training never observed are always filled, whatever the input holds there.
@@ -205,6 +212,8 @@ class Intake:
         in_steps, fill_gap = self.card.config.data.in_steps, self.policy.fill_gap != "none"
         start, stop = windows.last_window(series, in_steps, step, init, fill_gap=fill_gap)
         frames = self._believable(fields.read_frames(series, start, stop), series, start, orientation)
+        if advise and self.card.limits is not None:
+            limits.warn_of_narrow(frames, series, self.card.limits)
         frames, times = windows.close_gaps(frames, series.time.values[start:stop], step)
         inserted = len(frames) - (stop - start)
         frames, times = orientation.apply(frames[-in_steps:]), times[-in_steps:]
@@ -221,6 +230,7 @@ class Intake:
         cells = None if cells is None else orientation.invert(cells)
         if self.encoding.filling.method == "none":
             missing.check(frames, series, start, cells)
+        suspects.check(frames, series)
         frames = missing.without_absurd(frames)
         frames = frames if cells is None else np.where(cells, np.float32(np.nan), frames)
         if self.card.limits is not None and self.model.kind.learned_range and not self.policy.allow_out_of_range:
@@ -245,8 +255,8 @@ class Intake:
             window: of the series.
 
         Returns:
-            The frames with their valid times, `forecast_reference_time` and `forecast_period`; NaN in cells that the
-            window never observes.
+            The frames within the model's bounds, with their valid times, `forecast_reference_time` and `forecast_period`;
+            NaN in cells that the window never observes.
         """
         frames = window.orientation.invert(np.where(window.never_observed, np.float32(np.nan), frames[0]))
         init = series.time.values[window.stop - 1]
@@ -255,7 +265,7 @@ class Intake:
         forecast = fields.make_like(series, frames, times=valid).assign_coords(
             forecast_reference_time=((), init, {}), forecast_period=("time", lead, {"units": "hours"})
         )
-        return units.as_given(forecast)
+        return bounds.hold(forecast, self.card.bounds)
 
 
 def renames(arguments: Sequence[str], channels: Sequence[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +33,7 @@ class Layers:
     """The parts of a forecast, each [B, τ, C, H, W].
 
     Args:
-        fused: the forecast, in data units.
+        fused: the forecast, in data units, within the model's bounds.
         coarse: the predictor's forecast, in data units.
         layer: the adapter's layer, in network units; None if the model has no adapter.
     """
@@ -114,6 +115,20 @@ class Model(ModelHeader):
         self.network, self.device = network, device
         self.batches = Batches(BATCH_OPTION, batch)
 
+    def numerics(self) -> dict[str, str]:
+        """What changes the last digits of a forecast on this machine, by name."""
+        import torch
+
+        from pdr_cli.splat import ENVIRONMENT
+
+        return {
+            "version of torch": torch.__version__,
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+            "processor": torch.backends.cpu.get_cpu_capability(),
+            "number of threads": str(torch.get_num_threads()),
+            "renderer": os.environ.get(ENVIRONMENT, ""),
+        }
+
     def run(self, observed: np.ndarray, steps: int | None = None) -> Layers:
         """Forecast from windows; cells that training never observed are NaN in `fused` and `coarse`.
 
@@ -141,7 +156,11 @@ class Model(ModelHeader):
             out = self.network(Batch(encoding.to_network(observed, self.device), steps))
         # A view of a parameter asks for a gradient even here, so a layer may need to be detached.
         layer = None if out.layer is None else out.layer.detach().float().cpu().numpy()
-        return Layers(encoding.to_data(out.fused), encoding.to_data(out.coarse), layer)
+        return Layers(self._bounded(encoding.to_data(out.fused)), encoding.to_data(out.coarse), layer)
+
+    def _bounded(self, frames: np.ndarray) -> np.ndarray:
+        """The network's bounds again, in data units: the scaling rounds."""
+        return frames if self.card.bounds is None else self.card.bounds.clip(frames)
 
     @cached_property
     def _encoding(self) -> Encoding:
@@ -179,4 +198,8 @@ def load(path: Path, device: str = "auto", batch: int | None = None) -> Model:
         network.load_state_dict(file.weights)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights are not those of the network it describes: {error}") from error
-    return Model(path, file, network.eval().to(where), where, batch)
+    model = Model(path, file, network, where, batch)
+    if card.bounds is not None:
+        network.bound(*model.encoding().bounds(card.bounds))
+    network.eval().to(where)
+    return model

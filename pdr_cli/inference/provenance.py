@@ -9,9 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from pdr_cli import __version__
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.bounds import BOUNDED
 from pdr_cli.data.formats import cf, stored
+from pdr_cli.data.missing import ABSURD
 from pdr_cli.data.series import Series, names, units
 from pdr_cli.inference import intake as intakes
 from pdr_cli.inference.intake import Intake, Observed
@@ -65,15 +69,30 @@ def checksums(forecast: Series, intake: Intake) -> dict[str, str]:
 
 
 def plausible(forecast: Series, intake: Intake) -> dict[str, list[float]]:
-    """Plausible range of each variable in the model's units, as learned in training.
+    """The range that each variable of a forecast lies in: its bounds, and the range learned in training.
 
-    Empty if the input may lie outside of it, and for models without learned ranges.
+    The learned range is left out if the input may lie outside of it, for models without one, and in other units than the
+    model's. Variables without any range are left out.
     """
+    learned, bounded = _learned(forecast, intake), _bounded(forecast)
+    ranges = {name: [*learned.get(name, []), *bounded.get(name, [])] for name in names(forecast)}
+    return {cf.legal_name(n): [max(r[::2]), min(r[1::2])] for n, r in ranges.items() if r}
+
+
+def _learned(forecast: Series, intake: Intake) -> dict[str, list[float]]:
     limits, variables = intake.card.limits, intake.card.variables
     if limits is None or intake.policy.allow_out_of_range:
         return {}
     return {
-        cf.legal_name(name): [float(low), float(high)]
+        name: [float(low), float(high)]
         for name, unit, low, high in zip(names(forecast), units(forecast), *limits.bounds(), strict=True)
         if unit == str(variables.get(name, {}).get("units", ""))
     }
+
+
+def _bounded(forecast: Series) -> dict[str, list[float]]:
+    """The bounds of each variable, as numbers that JSON has."""
+    if BOUNDED not in forecast.attrs:
+        return {}
+    ends = (np.clip(side.ravel(), -ABSURD, ABSURD).tolist() for side in forecast.attrs[BOUNDED].ends())
+    return {name: [low, high] for name, low, high in zip(names(forecast), *ends, strict=True)}

@@ -143,8 +143,10 @@ class Request:
             "model": intake.model.sha256,
             "model_format": modelfile.FORMAT_VERSION,
             "output": [self.output.suffix.lower(), self.time_layout, self.compress],
-            # The observed values identify their group.
-            "repairs": {key: value for key, value in dataclasses.asdict(self.policy).items() if key != "group"},
+            # The observed values identify their group, and which of them are missing.
+            "repairs": {
+                k: v for k, v in dataclasses.asdict(self.policy).items() if k not in ("group", "missing_values")
+            },
             "observed": input_sha256,
             "times": time_axis.seconds(times).tolist(),
             "variables": list(zip(names(series), units(series), strict=True)),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pdr_cli.data import formats, kinds
+from pdr_cli.data import formats, kinds, suspects
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import ReadOptions, axes
+from pdr_cli.data.missing import without_absurd
 from pdr_cli.data.series import Series, names, read_frames, side, size, units
 from pdr_cli.errors import DataError
 from pdr_cli.runs import folder as runs
@@ -21,13 +22,13 @@ from pdr_cli.system.urls import RemotePath
 LOOKED_AT = 64  # frames that are read for the range of values, evenly spaced
 
 
-def of(path: Path, variables: Sequence[str], group: str = "") -> dict[str, Any]:
-    """What a data file, a folder of clips or a model holds, as nested dictionaries; `group`: see `ReadOptions`.
+def of(path: Path, reading: ReadOptions) -> dict[str, Any]:
+    """What a data file, a folder of clips or a model holds, as nested dictionaries.
 
     Raises:
         DataError: the file cannot be used at all.
     """
-    return _model(path) if _is_model(path) else _data(path, list(variables), group)
+    return _model(path) if _is_model(path) else _data(path, reading)
 
 
 def _is_model(path: Path) -> bool:
@@ -45,6 +46,7 @@ def _model(path: Path) -> dict[str, Any]:
         "parameters": sum(w.numel() for w in weights.values()),
         "frames": f"{card.config.data.in_steps} → {card.config.data.out_steps}, every {card.step}",
         "variables": {name: str(attrs.get("units", "")) for name, attrs in card.variables.items()},
+        "bounds": _bounds(card),
         "grid": _grid_of_card(card),
         "trained on": ", ".join(d["name"] for d in card.data),
         "seen": _seen(card),
@@ -57,6 +59,11 @@ def _grid_of_card(card: ModelCard) -> str:
     return f"{card.size[0]} x {card.size[1]}" + (f" ({', '.join(sides)})" if sides else "")
 
 
+def _bounds(card: ModelCard) -> dict[str, str]:
+    words = ["none"] * len(card.variables) if card.bounds is None else card.bounds.words()
+    return dict(zip(card.variables, words, strict=True))
+
+
 def _seen(card: ModelCard) -> str:
     if any(identity for _, identity, _, _ in card.seen.entries):  # times are not dates
         return f"{len(card.seen.entries)} {'clips' if kinds.named(card.kind).pictures else 'runs of windows'}"
@@ -67,19 +74,21 @@ def _seen(card: ModelCard) -> str:
     return "; ".join(parts)
 
 
-def _data(path: Path, variables: list[str], group: str) -> dict[str, Any]:
+def _data(path: Path, reading: ReadOptions) -> dict[str, Any]:
+    variables = list(reading.variables)
     paths = formats.find_inputs([path])
     form = formats.of(paths[0])
     whole = str(paths[0]) if isinstance(paths[0], RemotePath) else str(path)
     report: dict[str, Any] = {"file": whole, "format": form.name, "bytes": sum(map(_bytes, paths))}
     if form.gridded and not variables:
-        found = [axes.summary(formats.open_fields(p, group)) for p in reversed(paths)]
+        found = [axes.summary(formats.open_fields(p, reading.group)) for p in reversed(paths)]
         report["variables"] = {k: v for one in found for k, v in one.items()}
         variables = [n for n, v in report["variables"].items() if v["gridded"] == "yes"]
     # Variables of different grids cannot be one series; each is described by itself.
     described = [[v] for v in variables] if form.gridded and variables else [variables]
     try:
-        report["series"] = [entry for chosen in described for entry in _series(paths, ReadOptions(chosen, group=group))]
+        opened = [replace(reading, variables=chosen) for chosen in described]
+        report["series"] = [entry for options in opened for entry in _series(paths, options)]
     except DataError as error:
         if not form.gridded and form.name not in ("npz", "windows"):
             raise
@@ -129,7 +138,17 @@ def _describe(series: Series, looked_at: int) -> dict[str, Any]:
     entry["missing"] = f"{100 * missing / frames.size:.1f} %" + (
         "" if len(chosen) == len(times) else f" of {len(chosen)} frames"
     )
+    if found := _notes(frames, series):
+        entry["note"] = found
     return entry
+
+
+def _notes(frames: np.ndarray, series: Series) -> str:
+    """What a user should know of the values [T, C, H, W] before training on them; "" if nothing."""
+    marks = [] if suspects.is_trusted(series) else suspects.undeclared(without_absurd(frames))
+    notes = [f"{100 * s.share:.2g} % are {s.value:.7g}: missing values? (--missing-value={s.value:.7g})" for s in marks]
+    sums = suspects.restarts(series) if series.attrs.get("may_lack") and not marks else []
+    return "; ".join(notes + [f"{name} is a sum that starts again each day" for name in sums])
 
 
 def _ends(coordinate: Any) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pdr_cli import config
 from pdr_cli.data import formats
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.formats import ReadOptions
 from pdr_cli.data.series import Series
 from pdr_cli.errors import ConfigError, DataError
 from pdr_cli.inspection import findings
@@ -16,13 +16,13 @@ from pdr_cli.inspection.findings import Finding
 from pdr_cli.runs import folder as runs
 
 
-def of(path: Path, preset: str, variables: Sequence[str], group: str = "") -> dict[str, Any]:
+def of(path: Path, preset: str, reading: ReadOptions) -> dict[str, Any]:
     """Whether a preset or model can use the file: everything found, the first thing that stops it, or what it would use."""
     try:
         if preset in config.preset_names() or preset.endswith(".toml"):
-            found = _by_preset(path, preset, list(variables), group)
+            found = _by_preset(path, preset, reading)
         else:
-            found = [Finding("ok", _by_model(path, preset, group))]
+            found = [Finding("ok", _by_model(path, preset, reading))]
     except ConfigError:
         raise
     except DataError as error:
@@ -36,18 +36,23 @@ def of(path: Path, preset: str, variables: Sequence[str], group: str = "") -> di
     }
 
 
-def _by_preset(path: Path, preset: str, variables: list[str], group: str) -> list[Finding]:
-    overrides = [f"data.variables={','.join(variables)}"] if variables else []
-    overrides += [f"data.group={group}"] if group else []
+def _by_preset(path: Path, preset: str, reading: ReadOptions) -> list[Finding]:
+    given = {
+        "variables": ",".join(reading.variables),
+        "group": reading.group,
+        "missing_value": ",".join(reading.missing_values),
+    }
+    overrides = [f"data.{key}={value}" for key, value in given.items() if value]
     return findings.of(config.load(preset, overrides), formats.find_inputs([path]))
 
 
-def _by_model(path: Path, model: str, group: str) -> str:
+def _by_model(path: Path, model: str, reading: ReadOptions) -> str:
     from pdr_cli.data import windows
     from pdr_cli.inference import model as models
     from pdr_cli.inference.intake import InputPolicy, Intake
 
-    intake = Intake(models.load(runs.find_model(model), "cpu"), InputPolicy(group=group))
+    policy = InputPolicy(group=reading.group, missing_values=tuple(reading.missing_values))
+    intake = Intake(models.load(runs.find_model(model), "cpu"), policy)
     data, step = intake.card.config.data, intake.card.step
     series = intake.open(formats.find_inputs([path]))
     for one in series:

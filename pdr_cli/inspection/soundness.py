@@ -123,9 +123,11 @@ def _fields(path: Path, fields: dict[str, Field], gridded: bool) -> Iterator[Fin
     yield from _hash(path, about, fields)
     if gridded:
         yield from _times(path, fields)
-    bounds = json.loads(about.get("pdr_plausible", "{}"))
+    ranges = json.loads(about.get("pdr_plausible", "{}"))
+    if not set(ranges) & set(fields) and len(ranges) == len(fields):
+        ranges = dict(zip(fields, ranges.values(), strict=True))  # NPZ numbers its channels
     for name, field in fields.items():
-        yield from _values(name, field, *bounds.get(name, (-ABSURD, ABSURD)))
+        yield from _values(name, field, *ranges.get(name, (-ABSURD, ABSURD)))
 
 
 def _hash(path: Path, about: dict[str, str], fields: dict[str, Field]) -> Iterator[Finding]:

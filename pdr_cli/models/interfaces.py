@@ -89,7 +89,15 @@ class Predictor(nn.Module, ABC):
     frames inside its memory, and only it can say which true frames it sees in training. The same holds for its loss terms.
     A predictor that maps T frames to T frames and needs none of this is a plain `nn.Module`: `PDR` anchors it and feeds its
     forecast back (`layers.rollout`).
+
+    Attributes:
+        bounded: keeps frames [..., C, H, W] within the bounds of their quantities; for the frames that are fed back. The
+            network bounds the forecast itself.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bounded: nn.Module = nn.Identity()
 
     @abstractmethod
     def forward(

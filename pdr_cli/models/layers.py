@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 
-def rollout(predictor: Callable[[Tensor], Tensor], x: Tensor, steps: int, anchored: bool = False) -> Tensor:
+def rollout(
+    predictor: Callable[[Tensor], Tensor],
+    x: Tensor,
+    steps: int,
+    anchored: bool = False,
+    bounded: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """The first `steps` frames of a predictor, which is fed its own forecast where one pass gives fewer.
 
     Gradients flow through every pass. x: [B, T, C, H, W] → [B, steps, C, H, W].
@@ -18,6 +24,7 @@ def rollout(predictor: Callable[[Tensor], Tensor], x: Tensor, steps: int, anchor
         x: observed.
         steps: frames to forecast.
         anchored: the output of a pass is the change since the last frame of its input.
+        bounded: keeps frames that are fed back within their bounds; None: they are fed back as they are.
     """
 
     def one_pass(seen: Tensor) -> Tensor:
@@ -26,7 +33,7 @@ def rollout(predictor: Callable[[Tensor], Tensor], x: Tensor, steps: int, anchor
     in_steps = x.shape[1]
     frames = one_pass(x)
     while frames.shape[1] < steps:
-        latest = torch.cat([x, frames], dim=1)[:, -in_steps:]
+        latest = torch.cat([x, frames if bounded is None else bounded(frames)], dim=1)[:, -in_steps:]
         frames = torch.cat([frames, one_pass(latest)], dim=1)
     return frames[:, :steps]
 

@@ -2,7 +2,7 @@
 
 X~ = F_p(X)          (1)  a pixel-space predictor forecasts
 Y  = R(F_c(X~))      (2)  an adapter reads Gaussians from the forecast and renders them
-X^ = Φ(X~, Y)        (3)  a fusion joins both to the final forecast
+X^ = Φ(X~, Y)        (3)  a fusion joins both to the final forecast, which is kept within the bounds of its quantities
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from pdr_cli.models.bounds import Bounds
 from pdr_cli.models.interfaces import Adapter, Batch, Forecast, Fusion, Mode, Predictor, Terms
 from pdr_cli.models.layers import rollout
 
@@ -41,23 +42,25 @@ class PDR(nn.Module):
         self.adapter = adapter
         self.fusion = fusion
         self.anchor = anchor
+        self.bounded: nn.Module = nn.Identity()
         self.frozen = False
 
     def forward(self, batch: Batch, mode: Mode = "forecast") -> Forecast:
         """Forecast `batch.steps` frames after `batch.observed`.
 
         In mode "train", predictor and adapter may see the target and return loss terms. A frozen predictor runs as in a
-        forecast in either mode.
+        forecast in either mode. `fused` is within the bounds (`bound`); `coarse` is not, so that its loss has a gradient
+        wherever it lies.
         """
         coarse, terms = self._coarse(batch, mode)
         layer, further = self._layer(coarse, batch, mode)
-        return Forecast(self.fusion(coarse, layer), coarse, layer, terms | further)
+        return Forecast(self.bounded(self.fusion(coarse, layer)), coarse, layer, terms | further)
 
     def _coarse(self, batch: Batch, mode: Mode) -> tuple[Tensor, Terms]:
         """Eq. 1: [B, T, C, H, W] → [B, τ, C, H, W], and the predictor's loss terms."""
         x, anchored = batch.observed, self.anchor == "last"
         if not isinstance(self.predictor, Predictor):
-            return rollout(self.predictor, x, batch.steps, anchored), {}
+            return rollout(self.predictor, x, batch.steps, anchored, self.bounded), {}
         if mode == "train" and not self.frozen:
             return self.predictor.training_forward(batch, anchored)
         return self.predictor(x, batch.steps, anchored, batch.covariates, batch.generator), {}
@@ -69,6 +72,12 @@ class PDR(nn.Module):
         if mode == "train":
             return self.adapter.training_forward(coarse, batch)
         return self.adapter(coarse, batch.observed, batch.covariates, batch.generator), {}
+
+    def bound(self, low: Tensor, high: Tensor) -> None:
+        """Keep forecasts, and frames that are fed back, between a lowest and a highest value: [C], in network units."""
+        self.bounded = Bounds(low, high)
+        if isinstance(self.predictor, Predictor):
+            self.predictor.bounded = Bounds(low, high)
 
     def freeze_predictor(self) -> None:
         """Freeze the predictor: no gradients; batch norm, dropout and stochastic depth stay in eval mode."""

@@ -16,10 +16,14 @@ import xarray as xr
 from pdr_cli import config as configuration
 from pdr_cli.config import Config
 from pdr_cli.data import grid
+from pdr_cli.data import places as locations
 from pdr_cli.data import series as fields
+from pdr_cli.data.bounds import Bounds
 from pdr_cli.data.climatology import Climatology
+from pdr_cli.data.grid import Side
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.missing import CellMask
+from pdr_cli.data.places import Grid, PackedField
 from pdr_cli.data.scaling import Scaling
 from pdr_cli.data.seen import Seen
 from pdr_cli.data.series import Series
@@ -42,15 +46,6 @@ NETWORK = "network."
 
 
 @dataclass(frozen=True)
-class Side:
-    """The coordinate of the model's grid along y or x."""
-
-    name: str
-    values: tuple[float, ...]
-    attrs: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class ModelCard:
     """The header of a model file.
 
@@ -69,6 +64,10 @@ class ModelCard:
         limits: plausible range of each channel; None in files written before it was kept.
         land: cells that were missing in every training frame; None if there are none, and in files written before they
             were kept.
+        places: "latitude" and "longitude" of each cell, of a grid that is not rectangular on the globe.
+        mapping: attributes of the grid mapping.
+        bounds: of the forecast, in the variables' units; None if there are none, and in files written before they were
+            kept, whose forecasts stay as they were.
     """
 
     config: Config
@@ -84,11 +83,19 @@ class ModelCard:
     training: dict[str, Any]
     limits: Limits | None = None
     land: CellMask | None = None
+    places: dict[str, PackedField] = dataclasses.field(default_factory=dict)
+    mapping: dict[str, Any] = dataclasses.field(default_factory=dict)
+    bounds: Bounds | None = None
 
     @property
     def never_observed(self) -> np.ndarray | None:
         """Cells that were missing in every training frame, [C, H, W]; None if there are none."""
         return None if self.land is None else self.land.cells
+
+    @property
+    def grid(self) -> Grid:
+        """The places of the model's cells."""
+        return Grid(self.size, self.y, self.x, {n: p.values for n, p in self.places.items()}, self.mapping)
 
     @property
     def frames(self) -> Frames:
@@ -122,7 +129,8 @@ class ModelCard:
 def _fields(values: dict[str, Any]) -> dict[str, Any]:
     """The fields of a card from its JSON."""
     kept = {name: values[name] for name in ("variables", "training")}
-    limits, land, seen = values.get("limits"), values.get("land"), values["seen"]
+    limits, land, bounds = (values.get(key) for key in ("limits", "land", "bounds"))
+    seen = values["seen"]
     entries = tuple((p, i, float(a), float(b)) for p, i, a, b in seen["entries"])
     return kept | {
         "config": configuration.validate(values["config"], where="its configuration"),
@@ -136,6 +144,9 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
         "data": tuple(values["data"]),
         "limits": None if limits is None else Limits(*map(tuple, limits.values())),
         "land": None if land is None else CellMask(tuple(land["shape"]), land["packed"]),
+        "places": {n: PackedField(tuple(p["shape"]), p["packed"]) for n, p in values.get("places", {}).items()},
+        "mapping": values.get("mapping", {}),
+        "bounds": None if bounds is None else Bounds(tuple(bounds["low"]), tuple(bounds["high"])),
     }
 
 
@@ -153,6 +164,17 @@ def side_of(series: Series, dim: str) -> Side | None:
     if coordinate is None:
         return None
     return Side(str(coordinate.name), tuple(map(float, coordinate.values)), dict(coordinate.attrs))
+
+
+def places_of(series: Series) -> dict[str, PackedField]:
+    """The latitude and longitude of each cell of a series, for a card."""
+    return {name: PackedField.of(values) for name, values in locations.of(series).places.items()}
+
+
+def mapping_of(series: Series) -> dict[str, Any]:
+    """The attributes of the grid mapping of a series that place its cells, for a card."""
+    mapping = locations.of(series).mapping
+    return {key: mapping[key] for key in locations.PROJECTION if key in mapping}
 
 
 def frames_of(config: Config, channels: int, size: tuple[int, int], x: Side | None) -> Frames:

@@ -75,8 +75,8 @@ def atomic_output(path: Path | str, verify: Callable[[Path], None] | None = None
     """
     target = check_output(Path(path))
     with locked(target), storage_errors(target):
-        check_space(target, need)
         recover(target)
+        check_space(target, need)
         handle, name = tempfile.mkstemp(prefix=f".{key(target)}.", suffix=ending(target), dir=target.parent)
         temporary = Path(name)
         with _removed_on_failure(temporary, remove):
@@ -96,6 +96,7 @@ def atomic_folder(
     verify: Callable[[Path], None] | None = None,
     replaces: Callable[[Path], bool] | None = None,
     need: int = 0,
+    begun: Path | None = None,
 ) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; on success sync its files, verify it and put it in `path`'s place.
 
@@ -108,6 +109,7 @@ def atomic_folder(
         verify: re-opens the finished temporary folder and raises if it is wrong.
         replaces: True of an existing folder that is an output of the same kind; without it only an empty one is replaced.
         need: estimated size in bytes; 0: unknown.
+        begun: a folder on the same file system to yield instead, which stays where it is if the block fails.
 
     Raises:
         OutputError: something else is in its place, the folder above it does not exist, or permission is missing.
@@ -120,8 +122,8 @@ def atomic_folder(
         if target.exists() and not may_replace(target, replaces):
             raise OutputError(f"{path} exists and was not made by this command", way_out="name another, or remove it")
         check_space(target, need)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{key(target)}.", suffix=ending(target), dir=target.parent))
-        with _removed_on_failure(temporary, _remove_folder):
+        temporary = begun or Path(tempfile.mkdtemp(prefix=f".{key(target)}.", suffix=ending(target), dir=target.parent))
+        with contextlib.nullcontext() if begun else _removed_on_failure(temporary, remove_folder):
             yield temporary
             _sync_all(temporary)
             _check(verify, temporary, target)
@@ -129,7 +131,7 @@ def atomic_folder(
             old = _put_in_place(temporary, target)
             _sync(target.parent)
         if old is not None:
-            _remove_folder(old)
+            remove_folder(old)
 
 
 def may_replace(target: Path, replaces: Callable[[Path], bool] | None) -> bool:
@@ -150,7 +152,7 @@ def recover(target: Path) -> None:
         if path.suffix == ".old" and not target.exists():
             os.rename(path, target)
         elif path.is_dir() and not path.is_symlink():
-            _remove_folder(path)
+            remove_folder(path)
         else:
             remove(path)
 
@@ -188,6 +190,11 @@ def keep_previous(path: Path, previous: Path) -> None:
         finally:
             # A rename between two names of one file does nothing and leaves both.
             temporary.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a temporary folder, as far as that is possible."""
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_place(target: Path) -> None:
@@ -251,10 +258,6 @@ def _removed_on_failure(temporary: Path, remove: Callable[[Path], None]) -> Iter
         finally:
             remove(temporary)
         raise
-
-
-def _remove_folder(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def _explain_refused_lock(temporary: Path, error: BaseException) -> None:

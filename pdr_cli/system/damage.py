@@ -20,6 +20,9 @@ FAILURES = (
 )
 
 
+PROOFS = (OSError, RuntimeError, EOFError, struct.error, zipfile.BadZipFile, zlib.error)
+
+
 @contextlib.contextmanager
 def reading(path: Path | str, error: type[DataError] = DataError) -> Iterator[None]:
     """Turn the failure of a library in the block into a DataError that names the file.
@@ -34,7 +37,14 @@ def reading(path: Path | str, error: type[DataError] = DataError) -> Iterator[No
     try:
         yield
     except FAILURES as failure:
-        raise error(f"{path}{_size(Path(path))} is damaged or still being written: {_described(failure)}") from failure
+        raise error(f"{path}{_size(Path(path))} {_verdict(failure)}: {_described(failure)}") from failure
+
+
+def _verdict(failure: BaseException) -> str:
+    """What a failure says of a file. Only some errors prove damage; a sound file of an unusual form may raise the others."""
+    if isinstance(failure, PROOFS):
+        return "is damaged or still being written"
+    return "cannot be read; it may be damaged, or of a form that pdr does not know"
 
 
 def first_line(failure: BaseException) -> str:

@@ -39,6 +39,10 @@ class Processes:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def from_all(self, value: Any) -> list[Any]:
+        """The values that all processes passed, by rank."""
+        return self._gather(value)
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Wait for all processes at the end of the block; a failure of one process in it becomes a failure of all.

@@ -27,15 +27,19 @@ def check_space(path: Path, need: int) -> None:
     Raises:
         StorageError: less is free than the estimate and a margin.
     """
-    folder = Path(os.path.realpath(path)).parent
-    status = os.statvfs(folder)
-    free = status.f_bavail * status.f_frsize
-    # A file system that does not know its size says 0 blocks.
-    if status.f_blocks and need * MARGIN > free:
+    if not fits(path, need):
+        folder = Path(os.path.realpath(path)).parent
         raise StorageError(
-            f"{path} needs about {size_text(need * MARGIN)}, but {size_text(free)} are free in {folder}",
+            f"{path} needs about {size_text(need * MARGIN)}, but {size_text(_free(os.statvfs(folder)))} are free in {folder}",
             way_out="free some space, or write to another folder",
         )
+
+
+def fits(path: Path, need: int) -> bool:
+    """True if an estimated size in bytes, and a margin, is free where `path` is written."""
+    status = os.statvfs(Path(os.path.realpath(path)).parent)
+    # A file system that does not know its size says 0 blocks.
+    return not status.f_blocks or need * MARGIN <= _free(status)
 
 
 @contextlib.contextmanager
@@ -69,8 +73,11 @@ def free_space(target: Path, error: OSError | None) -> str:
     """ " (N MB free in FOLDER)" for a full disk, or an error without a number; otherwise empty."""
     if error is not None and error.errno not in FULL:
         return ""
-    status = os.statvfs(target.parent)
-    return f" ({size_text(status.f_bavail * status.f_frsize)} free in {target.parent})"
+    return f" ({size_text(_free(os.statvfs(target.parent)))} free in {target.parent})"
+
+
+def _free(status: os.statvfs_result) -> int:
+    return status.f_bavail * status.f_frsize
 
 
 def size_text(count: float) -> str:

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,10 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli.config import Config
-from pdr_cli.data import formats, kinds, scaling, seen, splits, statistics, windows
+from pdr_cli.data import bounds, formats, kinds, scaling, seen, splits, statistics, suspects, windows
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.bounds import Bounds
+from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.formats import ReadOptions, datasets
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.missing import Filling
@@ -99,7 +102,8 @@ def open_files(config: Config, paths: Sequence[Path]) -> list[Series]:
         DataError: files of another kind, or that cannot be read.
     """
     data = config.data
-    options = ReadOptions(data.variables, {}, data.size, data.color, data.resample_fps, data.gray_to_rgb, data.group)
+    options = ReadOptions(data.variables, {}, data.size, data.color, data.resample_fps, data.gray_to_rgb, data.group,
+                          data.missing_value)  # fmt: skip
     series = formats.open_series(paths, options)
     return [kinds.with_kind(one, data.kind) for one in series]
 
@@ -110,7 +114,9 @@ def open_dataset(config: Config, dataset: xr.Dataset) -> list[Series]:
     Raises:
         VariableError, DataError: a dataset without the preset's variables, or of another kind.
     """
-    series = datasets.from_datasets([(dataset, Path(DATASET))], config.data.variables)
+    series = datasets.from_datasets(
+        [(dataset, Path(DATASET))], config.data.variables, missing_values=config.data.missing_value
+    )
     return [kinds.with_kind(series, config.data.kind)]
 
 
@@ -125,8 +131,10 @@ def split(config: Config, series: list[Series]) -> Prepared:
     Raises:
         GridError, TimeError: series that do not belong together, or are too short.
         MissingValuesError: too few windows without missing values.
+        ConfigError: `data.bounds` names a variable that the data do not have.
     """
     data, step = config.data, _common_step(series)
+    bounds.check_names(data.bounds, series[0])
     parts = splits.split(series, Rules.of(data))
     cache = FrameCache(series, data.cache_mb)
     train, val, test = (splits.part_windows(series, data, parts, p, step, cache) for p in ("train", "val", "test"))
@@ -157,6 +165,9 @@ def _survey(config: Config, series: Sequence[Series], parts: Split) -> Survey | 
     """Missing values, of formats that have such values; None if none are missing."""
     if not series[0].attrs.get("may_lack"):
         return None
+    for one in series:
+        suspects.check(suspects.sample(one), one)
+        suspects.warn_of_restarts(one)
     found = statistics.survey(series, parts.train, parts.val + parts.test, config.data.statistics_mb, config.train.seed)
     if found is not None:
         log.info(
@@ -179,18 +190,30 @@ class Measured(NamedTuple):
     climatology: Climatology
     limits: Limits
     filling: Filling
+    bounds: Bounds | None
+
+    @property
+    def encoding(self) -> Encoding:
+        """Data units to network units."""
+        return Encoding(self.scaling, self.filling)
 
 
 def measure(prepared: Prepared, config: Config) -> Measured:
-    """Read the training frames once for scaling, climatology, limits and the filling of missing values."""
+    """Read the training frames once for scaling, climatology, limits, bounds and the filling of missing values.
+
+    Raises:
+        DataError: a channel that is constant, or beyond the bounds that `data.bounds` gives it.
+    """
     parts = [(prepared.series[n], start, stop) for n, start, stop in prepared.split.train]
     never_observed = None if prepared.missing is None else prepared.missing.never_observed
     found = statistics.measure(parts, config.data.statistics_mb, config.train.seed, never_observed)
+    suspects.check_extremes(prepared.series[0], found.minimum, found.maximum, found.mean, found.sd)
     return Measured(
         scaling.fit(config.data.scaling, prepared.series[0], found),
         found.climatology,
         found.limits,
         Filling(found.mean, never_observed, config.data.fill_missing, found.climatology),
+        bounds.resolve(config.data.bounds, prepared.series[0], found.limits, partial(statistics.count_outside, parts)),
     )
 
 

@@ -12,7 +12,6 @@ import xarray as xr
 from pdr_cli import config as configuration
 from pdr_cli.config import Config
 from pdr_cli.data import grid
-from pdr_cli.data.encoding import Encoding
 from pdr_cli.errors import ConfigError, UsageError
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Frames
@@ -187,11 +186,13 @@ def fit(run: Run) -> Position:
 
 
 def trainer(run: Run) -> Trainer:
-    """The loop of a run: measures scaling and climatology, and places Gaussians that start from the data."""
+    """The loop of a run: measures scaling, climatology and bounds, and places Gaussians that start from the data."""
     measured = measure(run.prepared, run.config)
     card = cards.card_of(run.config, run.prepared, measured, run.start)
     if not run.start.has_adapter:
         run.network.initialize(torch.from_numpy(first_frame(run.prepared, measured)))
+    if measured.bounds is not None:
+        run.network.bound(*measured.encoding.bounds(measured.bounds))
     run.network.to(run.device)
 
     def save_best(position: Position) -> None:
@@ -216,11 +217,11 @@ def training_data(run: Run, measured: Measured) -> TrainingData:
     Raises:
         ConfigError: weights by latitude for data without latitudes.
     """
-    prepared, encoding = run.prepared, Encoding(measured.scaling, measured.filling)
+    prepared = run.prepared
     area = grid.areas(prepared.series[0]) if run.config.train.latitude_weights else None
     if run.config.train.latitude_weights and area is None:
         raise ConfigError(
             f"train.latitude_weights is true, and {prepared.series[0].attrs['files'][0]} has no latitudes",
             way_out="train with --set train.latitude_weights=false",
         )
-    return TrainingData(prepared.train, prepared.val, encoding, area)
+    return TrainingData(prepared.train, prepared.val, measured.encoding, area)

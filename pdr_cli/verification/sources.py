@@ -10,10 +10,11 @@ from pathlib import Path
 import xarray as xr
 
 from pdr_cli.choices import BASELINES
-from pdr_cli.data import formats, kinds
+from pdr_cli.data import formats, kinds, limits, suspects
 from pdr_cli.data.formats import datasets, forecasts, zarr
 from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.series import Series, names
+from pdr_cli.data.times import find_step
 from pdr_cli.errors import UsageError
 from pdr_cli.inference import model as models
 from pdr_cli.inference.intake import InputPolicy, Intake, renames
@@ -34,6 +35,7 @@ class Reading:
         kind: of the truth where no model has one; "any": as found.
         resample_fps: frames a second that clips are brought to; 0: as they are, or as the model was trained.
         gray_to_rgb: read a gray clip as red, green and blue alike.
+        missing_values: see `ReadOptions`.
         group: group of the truth that holds the fields; "": as in training, or the only one.
         batch: windows that a network sees at once, at most.
         device: see `devices.pick`.
@@ -44,6 +46,7 @@ class Reading:
     resample_fps: float = 0
     gray_to_rgb: bool = False
     group: str = ""
+    missing_values: Sequence[str] = ()
     batch: int | None = None
     device: str = "auto"
 
@@ -60,9 +63,18 @@ class Forecasters:
         """The model that settings are taken from."""
         return next(iter(self.models.values()), None)
 
-    def read_files(self, series: Series) -> dict[str, ForecastFile]:
+    def rename(self, arguments: Sequence[str]) -> dict[str, str]:
+        """{variable of the model, or of the truth: name in some of the files} of --var."""
+        if self.first is not None:
+            return renames(arguments, list(self.first.card.variables))
+        pairs = [argument.partition("=") for argument in arguments]
+        return {name: source or name for name, _, source in pairs}
+
+    def read_files(self, series: Series, rename: Mapping[str, str]) -> dict[str, ForecastFile]:
         """The forecast files, opened for the variables of the truth."""
-        return {name: forecasts.read(paths, names(series)) for name, paths in self.files.items()}
+        step = find_step(series.time.values) if series.sizes["time"] > 1 else None
+        spacing = step.count if step is not None and step.unit == "s" else None
+        return {n: forecasts.read(paths, names(series), rename, spacing) for n, paths in self.files.items()}
 
 
 def task_of(
@@ -88,7 +100,9 @@ def task_of(
     found = find(forecasters, reading)
     with locks.inputs_in_use([] if isinstance(data, xr.Dataset) else data):
         series = truth(data, reading, found)
-    return tasks.build(found.models, found.read_files(series[0]), series, split, steps, protocol)
+        _check_values(series, found)
+    files = found.read_files(series[0], found.rename(reading.rename))
+    return tasks.build(found.models, files, series, split, steps, protocol)
 
 
 def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
@@ -115,14 +129,16 @@ def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
 
 def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecasters) -> list[Series]:
     """The truth: a model's variables, or else those that --var names, or those of the first forecast file."""
+    group = reading.group or (found.first.card.config.data.group if found.first is not None else "")
+    rename = _of_truth(found.rename(reading.rename), data, group)
     if found.first is not None:
-        policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb, group=reading.group)
-        intake, rename = Intake(found.first, policy), renames(reading.rename, list(found.first.card.variables))
+        policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb, group=reading.group,
+                             missing_values=tuple(reading.missing_values))  # fmt: skip
+        intake = Intake(found.first, policy)
         return [intake.from_dataset(data, rename)] if isinstance(data, xr.Dataset) else intake.open(data, rename)
-    pairs = [argument.partition("=") for argument in reading.rename]
-    wanted, rename = [name for name, _, _ in pairs], {name: source or name for name, _, source in pairs}
+    wanted = list(rename)
     if isinstance(data, xr.Dataset):
-        opened = [datasets.from_datasets([(data, Path("dataset"))], wanted, rename)]
+        opened = [datasets.from_datasets([(data, Path("dataset"))], wanted, rename, reading.missing_values)]
     else:
         options = formats.ReadOptions(
             variables=wanted or _fields_in_both(data, found, reading.group),
@@ -130,9 +146,34 @@ def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecaster
             resample_fps=reading.resample_fps,
             gray_to_rgb=reading.gray_to_rgb,
             group=reading.group,
+            missing_values=reading.missing_values,
         )
         opened = formats.open_series(data, options)
     return [kinds.with_kind(series, reading.kind) for series in opened]
+
+
+def _check_values(series: Sequence[Series], found: Forecasters) -> None:
+    """Refuse a truth with undeclared missing values; warn of one whose values span far less than those of training."""
+    for one in series:
+        frames = suspects.sample(one)
+        suspects.check(frames, one)
+        if found.first is not None and found.first.card.limits is not None:
+            limits.warn_of_narrow(frames, one, found.first.card.limits)
+
+
+def _of_truth(rename: Mapping[str, str], data: xr.Dataset | Sequence[Path], group: str) -> dict[str, str]:
+    """Names in the truth: a variable that it has under its own name, and not under the other one, keeps its own."""
+    if not rename:
+        return {}
+    if isinstance(data, xr.Dataset):
+        there = set(map(str, data.variables))
+    elif formats.of(data[0]).gridded:
+        there = {str(n) for path in data for n in formats.open_fields(path, group).variables}
+    else:
+        return dict(rename)
+    bare = {name: (name.partition("@")[0], source.partition("@")[0]) for name, source in rename.items()}
+    kept = {name for name, (own, other) in bare.items() if other not in there and own in there}
+    return {name: name if name in kept else source for name, source in rename.items()}
 
 
 def _fields_in_both(paths: Sequence[Path], found: Forecasters, group: str) -> list[str]:

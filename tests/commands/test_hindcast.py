@@ -177,12 +177,12 @@ def test_a_missing_value_stops_it_and_leaves_the_old_one(weather_run: Path, tmp_
 def test_numbers_that_read_back_differently_are_noticed(
     holed: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = hindcast._fill
+    right = hindcast._forecast
 
-    def wrong(made: hindcast.Hindcast, block: tuple[int, int], put: Callable, *rest: object) -> int:
+    def wrong(made: hindcast.Hindcast, block: tuple[int, int], put: Callable, *rest: object) -> str:
         return right(made, block, lambda start, frames: put(start, frames + 1), *rest)
 
-    monkeypatch.setattr(hindcast, "_fill", wrong)
+    monkeypatch.setattr(hindcast, "_forecast", wrong)
     result = pdr("predict", holed, "--every-init", "-o", "h.nc", "-m", weather_run)
     assert (result.code, "read back differently" in result.last) == (74, True)
     assert not Path("h.nc").exists()
@@ -267,13 +267,14 @@ def test_a_killed_hindcast_leaves_no_file_of_that_name(
     weather: Path, weather_run: Path, tmp_path: Path, name: str
 ) -> None:
     process = started(["predict", weather, "--every-init", "-o", name, "-m", weather_run, "--steps", "400"])
-    while process.poll() is None and not list(tmp_path.glob(".h.*.tmp.*")):
+    while process.poll() is None and not list(tmp_path.glob(".h.*.unfinished/journal-0.jsonl")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert list(tmp_path.glob(".h.*.tmp.*")), "it was killed while it wrote"
+    assert list(tmp_path.glob(".h.*.unfinished")), "it was killed while it wrote"
     assert not (tmp_path / name).exists()
     make(name, weather, weather_run)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.slow

@@ -155,11 +155,53 @@ def test_a_series_without_units_is_in_the_models() -> None:
     assert (series.values == 15).all()
 
 
-def test_units_that_cannot_be_converted_name_the_variable_and_the_way_out() -> None:
-    with pytest.raises(
-        UnitsError, match=r"v\.nc: v0: units 'Pa' cannot be .* 'K'; .* ncatted -a units,v0,o,c,'K' FILE"
-    ):
-        units.to_model(series_in("Pa"), {"v0": {"units": "K"}})
+@pytest.mark.parametrize(
+    ("here", "there", "way_out"),
+    [("Pa", "K", "convert the values"), ("blob", "blobs_2", "ncatted -a units,VARIABLE,o,c,'blobs_2' FILE")],
+)
+def test_a_label_is_only_to_be_corrected_where_neither_unit_is_known(here: str, there: str, way_out: str) -> None:
+    with pytest.raises(UnitsError, match=rf"v\.nc: v0: units '{here}' cannot be .* '{there}'; .*{way_out}"):
+        units.to_model(series_in(here), {"v0": {"units": there}})
+
+
+@pytest.mark.parametrize(
+    "text", ["deg C", "DegC", "degrees C", "degreesC", "deg. C", "\ufffdC", "ºC", "° C", "Celcius", "oC", "Deg_C"]
+)
+def test_celsius_as_people_write_it(text: str) -> None:
+    how = units.conversion(text, "K")
+    assert how is not None
+    assert how.apply(np.float64(7)) == np.float32(280.15)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "factor"),
+    [
+        ("m of water equivalent", "mm of water", 1000),
+        ("m of water", "kg m-2", 1000),
+        ("kg m-2", "m of water equivalent", 1e-3),
+    ],
+)
+def test_depths_of_water_are_weights(here: str, there: str, factor: float) -> None:
+    how = units.conversion(here, there)
+    assert how is not None
+    assert np.isclose(how.factor, factor)
+
+
+@pytest.mark.parametrize(
+    ("name", "attrs", "converted"),
+    [("tp", {}, True), ("v0", {"standard_name": "precipitation_amount"}, True),
+     ("v0", {}, False), ("v0", {"standard_name": "surface_snow_thickness"}, False)],
+)  # fmt: skip
+def test_kilograms_a_square_metre_are_millimetres_of_water_alone(name: str, attrs: dict, converted: bool) -> None:
+    series = series_in("kg m-2").assign_coords(channel=[name])
+    series.attrs["variables"] = {name: {"units": "kg m-2"} | attrs}
+    if not converted:
+        with pytest.raises(UnitsError):
+            units.to_model(series, {name: {"units": "m"}})
+        return
+    there = units.to_model(series, {name: {"units": "m"}})
+    assert np.allclose(there.values, series.values / 1000)
+    assert np.allclose(units.as_given(there).values, series.values)
 
 
 def test_quantities_are_known_by_any_spelling() -> None:

@@ -141,11 +141,13 @@ def field_store(path: Path) -> GriddedFormat:
 
 
 def atomically(
-    path: Path, verify: Callable[[Path], None] | None = None, need: int = 0
+    path: Path, verify: Callable[[Path], None] | None = None, need: int = 0, begun: Path | None = None
 ) -> contextlib.AbstractContextManager[Path]:
-    """`atomic.atomic_output`, or `atomic.atomic_folder` for a store; `need`: bytes of its fields, 0: unknown."""
+    """`atomic.atomic_output`, or `atomic.atomic_folder` for a store, which may be `begun`; `need`: bytes of its fields,
+    0: unknown.
+    """
     form = of_output(path)
     need += OVERHEAD if need else 0
     if form.store:
-        return atomic_folder(path, verify, replaces=form.matches, need=need)
+        return atomic_folder(path, verify, replaces=form.matches, need=need, begun=begun)
     return atomic_output(path, verify, need=need)

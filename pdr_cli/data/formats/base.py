@@ -31,6 +31,8 @@ class ReadOptions:
         resample_fps: constant frame rate that clips are resampled to; 0: their own rate.
         gray_to_rgb: whether gray frames may be read as rgb.
         group: group that holds the fields; "": the root, or the only group with fields.
+        missing_values: numbers that stand for missing values, `-999` of every variable or `sst=-9999` of one; `none`: no
+            number does, whatever it looks like.
     """
 
     variables: Sequence[str] = ()
@@ -40,6 +42,7 @@ class ReadOptions:
     resample_fps: float = 0
     gray_to_rgb: bool = False
     group: str = ""
+    missing_values: Sequence[str] = ()
 
     def only(self, taken: Collection[str]) -> ReadOptions:
         """The options named in `taken`; the others are set to their defaults."""

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.grid import geographic, is_latitude
-from pdr_cli.data.series import Series, names, side
+from pdr_cli.data.bounds import BOUNDED
+from pdr_cli.data.grid import geographic, is_latitude, is_longitude, unwrapped
+from pdr_cli.data.series import Series, names, places, side
 
 FILL = np.float32(
     9.96921e36
@@ -149,24 +150,31 @@ def _layout(
 ) -> Layout:
     """Dimensions are the time coordinates along themselves, then the grid; `cells`: with the bounds of its cells."""
     sides = [_side(series, dim) for dim in ("y", "x")]
-    bounds = [b for s in sides if cells and (b := _bounds(series, s)) is not None]
-    scalars, mapping = _scalars(series), _grid_mapping(series)
+    located = [*sides, *_places(series, sides)]
+    bounds = {c.name: b for c in located if cells and (b := _bounds(series, c)) is not None}
     sizes = {c.name: len(c.values) for c in times if c.dims == (c.name,)}
-    auxiliary = [c.name for c in (*times, *scalars) if c.name not in sizes]
+    auxiliary = [c.name for c in (*times, *located[2:]) if c.name not in sizes]
     sizes |= {s.name: series.sizes[d] for d, s in zip(("y", "x"), sides, strict=True)}
-    shared = {"coordinates": " ".join(auxiliary), "grid_mapping": " ".join(m.name for m in mapping)}
-    shared = {k: v for k, v in shared.items() if v}
-    coordinates = [*times, *_bounded(sides, bounds), *bounds, *scalars, *mapping]
+    taken = {*sizes, *auxiliary, *(b.name for b in bounds.values()), *map(legal_name, names(series))}
+    scalars, of_channels = _scalars(series, taken)
+    mapping = _grid_mapping(series, {*taken, *(s.name for s in scalars)})
+    shared = {"grid_mapping": " ".join(m.name for m in mapping)} if mapping else {}
+    coordinates = [*times, *_bounded(located, bounds), *bounds.values(), *scalars, *mapping]
     attrs = {k: v for k, v in provenance.items() if v}
     if "pdr_version" in attrs:
         attrs[COORDINATES] = coordinates_sha256({c.name: c.values for c in coordinates})
-    named = {"time", "area", *sizes, *auxiliary}
+    named = {"time", "area", *sizes, *auxiliary, *(s.name for s in scalars)}
+    fields = {}
+    for name in names(series):
+        listed = {"coordinates": " ".join([*auxiliary, *of_channels[name]])}
+        fields[legal_name(name)] = _field(series, name, named) | {k: v for k, v in (listed | shared).items() if v}
+    corners = {b.dims[-1]: b.values.shape[-1] for b in bounds.values()}
     return Layout(
-        sizes=sizes | ({"bnds": 2} if bounds else {}),
+        sizes=sizes | corners,
         coordinates=coordinates,
         dims=tuple(sizes),
         chunks=(*chunks, series.sizes["y"], series.sizes["x"]),
-        fields={legal_name(n): _field(series, n, named) | shared for n in names(series)},
+        fields=fields,
         attrs=attrs,
     )
 
@@ -183,7 +191,15 @@ def _field(series: Series, name: str, named: set[str]) -> dict[str, Any]:
     methods = str(own.get("cell_methods", ""))
     if methods and set(re.findall(r"(\w+):", re.sub(r"\(.*?\)", "", methods))) <= named:
         attrs["cell_methods"] = methods
-    return attrs
+    return attrs | _valid(series, name)
+
+
+def _valid(series: Series, name: str) -> dict[str, np.float32]:
+    """The bounds of a forecast's channel, as CF has them."""
+    if BOUNDED not in series.attrs:
+        return {}
+    low, high = (side[names(series).index(name)] for side in (series.attrs[BOUNDED].low, series.attrs[BOUNDED].high))
+    return {key: np.float32(v) for key, v in (("valid_min", low), ("valid_max", high)) if v is not None}
 
 
 def _lasting(attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,7 +221,9 @@ def _axis_attributes(name: str, dim: str, attrs: dict[str, Any]) -> dict[str, An
     side_of_earth = geographic(name, attrs)
     if side_of_earth:
         attrs = {"standard_name": side_of_earth, "units": DEGREES[side_of_earth]} | attrs
-    elif "units" not in attrs and "standard_name" not in attrs:
+        if not dim:  # the latitude or longitude of each cell is no side of the grid
+            return attrs
+    elif attrs.get("units", "1") in ("", "1") and "standard_name" not in attrs:
         # Without `axis`: by CF, grids with that attribute also have true latitudes and longitudes.
         return {"long_name": f"{dim} index of the grid", "units": "1"} | attrs
     return {"axis": dim.upper()} | attrs
@@ -215,11 +233,15 @@ def _bounds(series: Series, along: Coordinate) -> Coordinate | None:
     """The edges of the cells [n, 2]: the input's own, or else for latitudes and longitudes halfway between centres."""
     own = series.attrs.get("bounds", {}).get(along.name)
     if own is not None:
-        return Coordinate(own[0], (along.name, "bnds"), own[1], {})
+        return Coordinate(own[0], (*along.dims, "bnds" if len(along.dims) == 1 else "vertices"), own[1], {})
+    if len(along.dims) > 1:
+        return None
     degrees = str(along.attrs.get("units", "")).startswith("degree")
     if not degrees or geographic(along.name, along.attrs) is None or along.values.size < 2:
         return None
     centres = along.values.astype(np.float64)
+    if is_longitude(along.name, along.attrs):
+        centres = unwrapped(centres)  # 357.5 and 0 are neighbours, and so are 180 and -177.5
     inner = (centres[1:] + centres[:-1]) / 2
     edges = np.concatenate([[2 * centres[0] - inner[0]], inner, [2 * centres[-1] - inner[-1]]])
     if is_latitude(along.name, along.attrs):
@@ -228,27 +250,48 @@ def _bounds(series: Series, along: Coordinate) -> Coordinate | None:
     return Coordinate(f"{along.name}_bnds", (along.name, "bnds"), cells, {})
 
 
-def _bounded(sides: list[Coordinate], bounds: list[Coordinate]) -> list[Coordinate]:
-    """The coordinates along y and x that have numbers, each with the name of its bounds."""
-    found = {b.dims[0]: {"bounds": b.name} for b in bounds}
-    return [replace(s, attrs=s.attrs | found.get(s.name, {})) for s in sides if s.values.size]
+def _bounded(located: list[Coordinate], bounds: Mapping[str, Coordinate]) -> list[Coordinate]:
+    """The coordinates of the places of cells that have numbers, each with the name of its bounds."""
+    found = {coordinate: {"bounds": b.name} for coordinate, b in bounds.items()}
+    return [replace(c, attrs=c.attrs | found.get(c.name, {})) for c in located if c.values.size]
 
 
-def _scalars(series: Series) -> list[Coordinate]:
-    """Scalar coordinates of the input, such as a height of 2 m."""
-    return [
-        Coordinate(str(name), (), c.values, _lasting(c.attrs))
-        for name, c in series.coords.items()
-        if c.ndim == 0 and name != "forecast_reference_time" and c.dtype.kind in "fiu"
-    ]
+def _places(series: Series, sides: list[Coordinate]) -> list[Coordinate]:
+    """Latitude and longitude of each cell, of a grid that is not rectangular on the globe."""
+    dims = tuple(s.name for s in sides)
+    found = [(str(c.name), c) for c in places(series)]
+    return [Coordinate(n, dims, c.values, _axis_attributes(n, "", _lasting(c.attrs))) for n, c in found]
 
 
-def _grid_mapping(series: Series) -> list[Coordinate]:
+def _scalars(series: Series, taken: set[str]) -> tuple[list[Coordinate], dict[str, list[str]]]:
+    """Scalar coordinates of the input, such as a height of 2 m, and the names of those of each channel.
+
+    One that differs between channels is written for each of them, as `height_uas`; so is one whose name is `taken`.
+    """
+    owned = series.attrs.get("scalars", {})
+    written: dict[str, Coordinate] = {}
+    of_channels: dict[str, list[str]] = {channel: [] for channel in names(series)}
+    for channel in of_channels:
+        for name, (value, attrs) in owned.get(channel, {}).items():
+            made = Coordinate(legal_name(name), (), np.asarray(value), _lasting(attrs))
+            if made.name in taken or not _equal(written.get(made.name, made), made):
+                made = replace(made, name=f"{made.name}_{legal_name(channel)}")
+            written[made.name] = made
+            of_channels[channel].append(made.name)
+    return list(written.values()), of_channels
+
+
+def _equal(one: Coordinate, other: Coordinate) -> bool:
+    return bool(one.values == other.values) and one.attrs.get("units") == other.attrs.get("units")
+
+
+def _grid_mapping(series: Series, taken: set[str]) -> list[Coordinate]:
     """The input's grid mapping; without one, no radius of the earth is assumed."""
     if "grid_mapping" not in series.attrs:
         return []
     name, attrs = series.attrs["grid_mapping"]
-    return [Coordinate(str(name), (), np.asarray(0, np.int32), _lasting(attrs))]
+    name = legal_name(str(name))
+    return [Coordinate(f"{name}_mapping" if name in taken else name, (), np.asarray(0, np.int32), _lasting(attrs))]
 
 
 def _renamed(series: Series) -> Series:

@@ -12,6 +12,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from pdr_cli.data.formats.base import beginning
+from pdr_cli.data.formats.conventions import decoded
 from pdr_cli.errors import DataError
 from pdr_cli.system import damage
 from pdr_cli.system.logs import log
@@ -75,7 +76,7 @@ def open_dataset(path: Path, needs: dict[str, Filters], group: str = "") -> xr.D
         variable = dataset[name].variable
         data = indexing.LazilyIndexedArray(_Stored(path, f"{group}/{name}".strip("/"), variable, lacking))
         dataset[name] = xr.Variable(variable.dims, data, variable.attrs, variable.encoding)
-    return xr.decode_cf(dataset, decode_timedelta=False)
+    return decoded(dataset)
 
 
 def _filters(dataset: Any) -> Filters:

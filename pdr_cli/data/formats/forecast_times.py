@@ -4,7 +4,7 @@ Axes are found by CF attributes, then by name:
 
 * init and valid time of their own: pdr, anemoi-inference, bris;
 * `time` is the init and a lead dimension follows: WeatherBench2, earth2studio, ECMWF's cfgrib;
-* valid time and lead, from which the init follows: CREDIT;
+* valid time and lead, from which the init follows: CREDIT, GraphCast;
 * valid time counted from the init: pysteps.
 """
 
@@ -19,18 +19,11 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.formats import axes
-from pdr_cli.data.times import DAY, Step
+from pdr_cli.data.formats import time_roles
+from pdr_cli.data.formats.time_roles import INIT_NAMES, LEAD_NAMES, VALID_NAMES, is_lead, lead_seconds
+from pdr_cli.data.times import Step
 from pdr_cli.errors import TimeError
 
-INIT_NAMES = ("forecast_reference_time", "reference_time", "init_time", "initial_time", "initialization_time", "init")
-LEAD_NAMES = ("forecast_period", "prediction_timedelta", "lead_time", "leadtime", "step", "forecast_hour", "fhour")
-VALID_NAMES = ("valid_time", "time")
-SECONDS = {
-    1e-9: ("ns", "nanosecond", "nanoseconds"), 1e-6: ("us", "microsecond", "microseconds"),
-    1e-3: ("ms", "millisecond", "milliseconds"), 1.0: ("s", "sec", "second", "seconds"),
-    60.0: ("min", "minute", "minutes"), 3600.0: ("h", "hr", "hrs", "hour", "hours"), DAY: ("d", "day", "days"),
-}  # fmt: skip
 INSTANT = 1e-3  # seconds; frames nearer to the init than this are the init's own
 
 
@@ -62,21 +55,23 @@ class Times:
         return {d for d in (self.init_dim, self.lead_dim) if d is not None}
 
 
-def times_of(dataset: xr.Dataset, path: Path) -> Times:
+def times_of(dataset: xr.Dataset, path: Path, spacing: float | None = None) -> Times:
     """Find init, lead and valid time; frames at the init time itself are left out.
 
+    Args:
+        dataset: of one file.
+        path: for messages.
+        spacing: of the data to compare with, seconds; it tells the unit of leads that have none. None: not known.
+
     Raises:
-        TimeError: no init time.
+        TimeError: no init time, or leads whose unit cannot be told.
     """
     init = _find(dataset, "forecast_reference_time", INIT_NAMES, ())
-    lead = _find(dataset, "forecast_period", LEAD_NAMES, ())
-    if lead is not None and lead.name == "step" and not _has_units(lead):
-        lead = None  # a counter of another kind
+    lead = _lead(dataset, spacing)
     if init is None and lead is not None and lead.ndim == 1 and _has_axis_of_its_own(dataset, lead):
         init = dataset["time"]
-    valid = _find(dataset, "time", VALID_NAMES, () if init is None else (str(init.name),))
-    if valid is not None and not (_is_time(valid) and valid.ndim <= 2):
-        valid = None
+    taken = [str(v.name) for v in (init, lead) if v is not None]
+    valid = _valid(dataset, taken, [str(d) for v in (init, lead) if v is not None for d in v.dims])
     if init is None and valid is not None and str(dataset.attrs.get("source", "")).lower().startswith("pysteps"):
         init = _start_of_units(valid)
     if init is None and lead is not None and valid is not None:
@@ -84,6 +79,45 @@ def times_of(dataset: xr.Dataset, path: Path) -> Times:
     if init is None or not _is_time(init) or init.ndim > 1 or (lead is None and valid is None):
         raise _no_init(dataset, path, init)
     return _from_init(init, lead, valid)
+
+
+def _lead(dataset: xr.Dataset, spacing: float | None) -> xr.DataArray | None:
+    """The lead times, with units; `time` itself where it is a duration, as GraphCast has it.
+
+    Raises:
+        TimeError: neither units nor name nor the spacing of the data to compare with tell the unit.
+    """
+    lead = _find(dataset, "forecast_period", LEAD_NAMES, ())
+    if lead is None and "time" in dataset.variables and is_lead("time", dataset["time"].variable):
+        return dataset["time"]
+    if lead is None or time_roles.seconds_in(lead.variable) is not None or time_roles.unit_of(lead.variable):
+        return lead
+    if lead.name == "step":
+        return None  # a counter of another kind
+    unit = next((unit for unit in ("hour", "minute", "second", "day") if unit[:4] in str(lead.name).lower()), None)
+    unit = "hour" if lead.name == "fhour" else unit or _only_fitting(lead.values, spacing)
+    return lead if unit is None else lead.assign_attrs(units=f"{unit}s")
+
+
+def _only_fitting(leads: np.ndarray, spacing: float | None) -> str | None:
+    """The only unit in which neighbouring leads are as far apart as frames of the data to compare with; None: no such unit."""
+    ticks = np.unique(np.append(np.asarray(leads, float).ravel(), 0.0))
+    if spacing is None or len(ticks) < 2:
+        return None
+    factors = {"day": time_axis.DAY, "hour": 3600.0, "minute": 60.0, "second": 1.0}
+    apart = float(np.diff(ticks).min())
+    fitting = [unit for unit, factor in factors.items() if np.isclose(apart * factor, spacing, rtol=1e-3)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _valid(dataset: xr.Dataset, taken: Sequence[str], dims: Sequence[str]) -> xr.DataArray | None:
+    """The valid times, without dimensions of length 1 that neither inits nor leads have."""
+    valid = _find(dataset, "time", VALID_NAMES, taken)
+    if valid is None or not _is_time(valid):
+        return None
+    single = [d for d in valid.dims if valid.ndim > 1 and d not in dims and valid.sizes[d] == 1]
+    valid = valid.isel(dict.fromkeys(single, 0))
+    return valid if valid.ndim <= 2 else None
 
 
 def _from_init(init: xr.DataArray, lead: xr.DataArray | None, valid: xr.DataArray | None) -> Times:
@@ -99,7 +133,7 @@ def _from_init(init: xr.DataArray, lead: xr.DataArray | None, valid: xr.DataArra
         )
     else:
         lead = cast(xr.DataArray, lead)  # `times_of` has one of the two
-        ticks = began[:, None] + _spread(_seconds(lead), lead.dims, (init_dim, lead_dim), (n, L))
+        ticks = began[:, None] + _spread(_ahead(lead), lead.dims, (init_dim, lead_dim), (n, L))
     row, column = np.nonzero(ticks - began[:, None] > INSTANT)
     layout = f"init {init.name}, " + (f"valid {valid.name}" if valid is not None else f"lead {cast(Any, lead).name}")
     place = np.stack([row, column], axis=1)
@@ -110,7 +144,7 @@ def _from_valid_and_lead(valid: xr.DataArray, lead: xr.DataArray) -> Times:
     """Init = valid - lead, along one dimension or none."""
     dim = str(valid.dims[0]) if valid.ndim else None
     times = np.atleast_1d(valid.values)
-    leads = np.broadcast_to(_seconds(lead), times.shape)
+    leads = np.broadcast_to(_ahead(lead), times.shape)
     ahead = np.flatnonzero(leads > INSTANT)
     inits = np.array([time_axis.shift(times[i], Step(float(leads[i])), -1) for i in ahead])
     place = np.stack([np.zeros_like(ahead), ahead], axis=1)
@@ -140,26 +174,11 @@ def _has_axis_of_its_own(dataset: xr.Dataset, lead: xr.DataArray) -> bool:
 
 def _is_time(variable: xr.DataArray) -> bool:
     """Dates, or the seconds of a clip."""
-    return axes.is_time(variable) or (variable.dtype.kind == "f" and variable.attrs.get("units") == "s")
+    return time_roles.is_time(variable) or (variable.dtype.kind == "f" and variable.attrs.get("units") == "s")
 
 
-def _has_units(lead: xr.DataArray) -> bool:
-    return "units" in {**lead.attrs, **lead.encoding} or np.issubdtype(lead.dtype, np.timedelta64)
-
-
-def _seconds(lead: xr.DataArray) -> np.ndarray:
-    """Leads in seconds; without units they are forecast hours.
-
-    Raises:
-        TimeError: units of another quantity than time.
-    """
-    if np.issubdtype(lead.dtype, np.timedelta64):
-        return lead.values / np.timedelta64(1, "ns") * 1e-9
-    unit = str(lead.attrs.get("units") or lead.encoding.get("units") or "hours").strip().lower()
-    factor = next((f for f, spelled in SECONDS.items() if unit in spelled), None)
-    if factor is None:
-        raise TimeError(f"lead time {lead.name} has units {unit!r}", "hours or seconds")
-    return lead.values.astype(np.float64) * factor
+def _ahead(lead: xr.DataArray) -> np.ndarray:
+    return lead_seconds(lead.variable, str(lead.name))
 
 
 def _spread(

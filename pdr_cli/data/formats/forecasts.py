@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pdr_cli.data import places as locations
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import axes, cf, registry
 from pdr_cli.data.formats.forecast_times import INSTANT, Times, times_of
-from pdr_cli.data.grid import Orientation, geographic, orient
-from pdr_cli.data.series import Series, side
-from pdr_cli.data.series import size as size_of
+from pdr_cli.data.grid import UNCHANGED, Orientation, Side, geographic
+from pdr_cli.data.series import Series
 from pdr_cli.data.series import units as units_of
 from pdr_cli.data.units import UnitsError, conversion
 from pdr_cli.errors import DataError, GridError, TimeError, VariableError, did_you_mean
@@ -31,12 +31,15 @@ ROUNDING = 1.0
 
 @dataclass(frozen=True)
 class _Grid:
-    """Dimensions of a grid, its coordinates where the file has them, and (H, W), also of a grid stored as a list."""
+    """Dimensions of a grid in the file, of which a grid stored as a list has one, and the places of its cells."""
 
     dims: tuple[str, ...]
-    y: np.ndarray | None
-    x: np.ndarray | None
-    size: tuple[int, int]
+    cells: locations.Grid
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.cells.size
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class ForecastFile:
         paths: the files.
         variables: channels, by the names passed to `read`.
         units: of each channel; empty where the file gives none.
-        y, x: coordinates of the grid as the file has them, or None; for `grid.orient`.
+        grid: of the frames, as the file has it.
         layout: the variables that hold the times, in words.
     """
 
@@ -65,7 +68,7 @@ class ForecastFile:
         self.paths = [file.path for file in files]
         self.variables = list(variables)
         self.units = [_units(a) for a in files[0].arrays]
-        self.y, self.x, self.size = files[0].grid.y, files[0].grid.x, files[0].grid.size
+        self.grid = files[0].grid.cells
         self.layout = files[0].times.layout
         self._file = np.concatenate([np.full(len(f.times.init), n) for n, f in enumerate(files)])
         self._init = np.concatenate([f.times.init for f in files])
@@ -93,7 +96,7 @@ class ForecastFile:
         """
         began = time_axis.seconds(np.array([init]))[0]
         ends = time_axis.seconds(valid_times)
-        out = np.full((len(ends), len(self.variables), *self.size), np.nan, np.float32)
+        out = np.full((len(ends), len(self.variables), *self.grid.size), np.nan, np.float32)
         rows = np.flatnonzero(np.abs(self._init - began) < self._tolerance)
         near = np.abs(self._valid[rows] - ends[:, None]) < self._tolerance
         for file in np.unique(self._file[rows]):
@@ -113,18 +116,14 @@ class ForecastFile:
         path = self._files[0].path
         for name, mine, theirs in zip(self.variables, self.units, units_of(series), strict=True):
             _check_units(f"{path}: {name}", mine, theirs)
-        if self.size != size_of(series):
-            own, others = ("{} x {}".format(*s) for s in (self.size, size_of(series)))
-            what = f"{path} is on a grid of {own}, the data to compare with on one of {others}"
-            raise GridError(what, way_out="regrid it first")
         own, others = _calendar(self.inits), _calendar(series.time.values)
         if own != others:
             raise TimeError(f"{path} has times in {own}, the data to compare with in {others}")
-        y, x = (None if s is None else np.asarray(s.values, float) for s in (side(series, d) for d in "yx"))
         try:
-            return orient(self.y, self.x, y, x)
+            return locations.match(self.grid, locations.of(series))
         except GridError as error:
-            raise error.at(f"{path} is not on the grid of the data to compare with") from error
+            found = f"{path} is not on the grid of the data to compare with: {error.found}"
+            raise GridError(found, error.expected, "regrid it first") from error
 
     @property
     def _of_clips(self) -> bool:
@@ -150,13 +149,19 @@ class ForecastFile:
         raise DataError(f"{first} and {second} hold the same forecast", "files of one producer, each once")
 
 
-def read(paths: Sequence[Path], variables: Sequence[str], rename: Mapping[str, str] | None = None) -> ForecastFile:
+def read(
+    paths: Sequence[Path],
+    variables: Sequence[str],
+    rename: Mapping[str, str] | None = None,
+    spacing: float | None = None,
+) -> ForecastFile:
     """Open the forecasts of one producer.
 
     Args:
         paths: files of one grid, each with one init, several, or one step.
         variables: names of the channels in the data to compare with.
-        rename: {channel: name in these files}.
+        rename: {channel: name in these files}; the channel's own name is tried too.
+        spacing: of the frames to compare with, seconds; see `times_of`.
 
     Raises:
         DataError: not of a gridded format, or the same forecast twice.
@@ -164,7 +169,7 @@ def read(paths: Sequence[Path], variables: Sequence[str], rename: Mapping[str, s
         VariableError: a variable is missing, has a further dimension, or other units in another file.
         GridError: no grid, or different grids.
     """
-    files = [_open(path, variables, dict(rename or {})) for path in paths]
+    files = [_open(path, variables, dict(rename or {}), spacing) for path in paths]
     for other in files[1:]:
         _check_alike(files[0], other)
     return ForecastFile(files, variables)
@@ -177,9 +182,9 @@ def fields_in_both(path: Path, truth: Path, group: str = "") -> list[str]:
     return [n for n in axes.gridded(registry.open_fields(truth, group)) if {n, cf.legal_name(n)} & set(forecast)]
 
 
-def _open(path: Path, variables: Sequence[str], rename: dict[str, str]) -> _File:
+def _open(path: Path, variables: Sequence[str], rename: dict[str, str], spacing: float | None) -> _File:
     dataset = registry.open_fields(path)
-    times = times_of(dataset, path)
+    times = times_of(dataset, path, spacing)
     if not len(times.init):
         raise TimeError(f"{path} is not a forecast: none of its frames is valid after its init time ({times.layout})")
     sources = [_source(dataset, path, name, rename, times.dims) for name in variables]
@@ -210,14 +215,14 @@ def _source(dataset: xr.Dataset, path: Path, name: str, rename: dict[str, str], 
 
 def _grid(dataset: xr.Dataset, path: Path, name: str, dims: set[Any]) -> _Grid:
     space = [str(d) for d in dataset[name].dims if d not in dims]
-    y, x = axes.sides(dataset, space)
+    y, x = axes.AxisFinder(dataset).sides(space)
     large = [d for d in space if dataset.sizes[d] > 1]
     if (y is None or x is None) and len(large) == 2:
         y, x = large
     if y is None or x is None:
         return _grid_of_points(dataset, path, name, large)
-    sides = [dataset[d].values.astype(float) if d in dataset.coords else None for d in (y, x)]
-    return _Grid((y, x), sides[0], sides[1], (dataset.sizes[y], dataset.sizes[x]))
+    sides = [dataset[d] if d in dataset.coords else None for d in (y, x)]
+    return _Grid((y, x), locations.Grid((dataset.sizes[y], dataset.sizes[x]), sides[0], sides[1]))
 
 
 def _grid_of_points(dataset: xr.Dataset, path: Path, name: str, large: list[str]) -> _Grid:
@@ -231,7 +236,8 @@ def _grid_of_points(dataset: xr.Dataset, path: Path, name: str, large: list[str]
         if len(lat) % width == 0:
             rows, columns = lat.reshape(-1, width), lon.reshape(-1, width)
             if (rows == rows[:, :1]).all() and (columns == columns[:1]).all():
-                return _Grid((large[0],), rows[:, 0], columns[0], rows.shape)
+                y, x = (Side(n, tuple(v), {}) for n, v in (("latitude", rows[:, 0]), ("longitude", columns[0])))
+                return _Grid((large[0],), locations.Grid(rows.shape, y, x))
     raise GridError(
         f"{path}: {name} is on a list of {dataset.sizes[large[0]]} points ({large[0]})",
         "rows and columns of a latitude-longitude grid",
@@ -278,19 +284,19 @@ def _check_alike(first: _File, other: _File) -> None:
     Raises:
         GridError, VariableError: names both files.
     """
-    a, b = first.grid, other.grid
-    if a.size != b.size or not _same(a.y, b.y) or not _same(a.x, b.x):
-        raise GridError(f"{other.path} is on another grid than {first.path}")
+    try:
+        how = locations.match(other.grid.cells, first.grid.cells)
+    except GridError as error:
+        found = f"{other.path} is on another grid than {first.path}: {error.found}"
+        raise GridError(found, error.expected, "regrid one of them") from error
+    if how != UNCHANGED:
+        raise GridError(
+            f"{other.path} has rows or columns in another order than {first.path}", way_out="reorder one of them"
+        )
     for mine, theirs in zip(other.arrays, first.arrays, strict=True):
         if _units(mine) != _units(theirs):
             own, others = _units(mine) or "no units", _units(theirs) or "no units"
             raise VariableError(f"{other.path}: {mine.name} is in {own}, but in {others} in {first.path}")
-
-
-def _same(values: np.ndarray | None, others: np.ndarray | None) -> bool:
-    if values is None or others is None:
-        return values is others
-    return np.array_equal(values, others)
 
 
 def _units(array: xr.DataArray) -> str:

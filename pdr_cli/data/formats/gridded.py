@@ -33,7 +33,7 @@ class GriddedFormat(Format):
     """
 
     gridded = True
-    takes = frozenset({"variables", "rename", "group"})
+    takes = frozenset({"variables", "rename", "group", "missing_values"})
     engine: ClassVar[str]
 
     @abc.abstractmethod
@@ -86,7 +86,7 @@ class GriddedFormat(Format):
     def open(self, paths: Sequence[Path], options: ReadOptions) -> list[Series]:
         """One Series; see `datasets.from_datasets`."""
         opened = [(self.open_fields(path, options.group), path) for path in paths]
-        return [from_datasets(opened, options.variables, options.rename)]
+        return [from_datasets(opened, options.variables, options.rename, options.missing_values)]
 
     def need(self, series: Series) -> int:
         """Bytes of its fields, uncompressed."""

@@ -17,8 +17,9 @@ import xarray as xr
 from pdr_cli.data.formats import cf, filters, hdf5, heaps
 from pdr_cli.data.formats.base import beginning
 from pdr_cli.data.formats.cf import Layout
+from pdr_cli.data.formats.conventions import decoded
 from pdr_cli.data.formats.gridded import GriddedFormat, Put, Stored
-from pdr_cli.errors import DataError, TimeError
+from pdr_cli.errors import DataError
 from pdr_cli.system import damage
 
 MEMORY = Path("/dev/shm")  # Linux's file system in memory
@@ -53,9 +54,9 @@ class NetCDF(GriddedFormat):
                 warnings.simplefilter("ignore")
                 if needs := filters.needed(path, group):
                     return filters.open_dataset(path, needs, group)
-                return xr.open_dataset(path, engine="netcdf4", decode_timedelta=False, group=group or None)
+                return decoded(xr.open_dataset(path, engine="netcdf4", decode_cf=False, group=group or None))
         except ValueError as error:
-            raise _undecodable(path, error) from error
+            raise DataError(f"{path} cannot be read as NetCDF: {damage.first_line(error)}") from error
         except OSError as error:
             what = damage.first_line(error)
             raise DataError(f"{path} ({size} bytes) is damaged, truncated or still being written: {what}") from error
@@ -148,18 +149,6 @@ def _groups(group: Any) -> Iterator[str]:
     for inside in group.groups.values():
         yield inside.path
         yield from _groups(inside)
-
-
-def _undecodable(path: Path, error: ValueError) -> DataError:
-    """xarray raises ValueError for times that it cannot decode and for files that it cannot read."""
-    what = damage.first_line(error)
-    if not any(word in str(error) for word in ("decode", "calendar", "units")):
-        return DataError(f"{path} cannot be read as NetCDF: {what}")
-    return TimeError(
-        f"{path}: the time axis cannot be decoded: {what}",
-        "units such as 'days since 2000-01-01'; a month or a year has no fixed length",
-        "cdo -settaxis,2000-01-01,00:00,1mon sets dates",
-    )
 
 
 def _room_in_memory(need: int) -> bool:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import numpy as np
-import xarray as xr
 
-from pdr_cli.data.formats.axes import Axes, axes_of, gridded
+from pdr_cli.data.formats.axes import Axes, level_values
+from pdr_cli.data.formats.channels import Opened
 from pdr_cli.system.logs import log
 
 ALL = "all"
@@ -25,14 +24,14 @@ class _Place:
     times: tuple[bytes, ...]
 
 
-def chosen(opened: Sequence[tuple[xr.Dataset, Path]], variables: Sequence[str]) -> list[str]:
+def chosen(opened: Sequence[Opened], variables: Sequence[str]) -> list[str]:
     """The variables to read as channels: those named, or for "all" every one on the grid and times that most have.
 
     The log names the variables that are left out, and why. A variable of the name "all" is meant by its name.
     """
-    if list(variables) != [ALL] or any(ALL in dataset for dataset, _ in opened):
+    if list(variables) != [ALL] or any(ALL in one.dataset for one in opened):
         return list(variables)
-    names = list(dict.fromkeys(name for dataset, _ in opened for name in gridded(dataset)))
+    names = list(dict.fromkeys(name for one in opened for name in one.finder.gridded))
     flat = {name: _place(opened, name) for name in names if not _further(opened, name)}
     if not flat:
         return []
@@ -50,28 +49,26 @@ def _elsewhere(place: _Place, grid: tuple[bytes, ...], times: tuple[bytes, ...])
     return "it has other times than most" if place.times != times else ""
 
 
-def _further(opened: Sequence[tuple[xr.Dataset, Path]], name: str) -> str:
+def _further(opened: Sequence[Opened], name: str) -> str:
     """The further dimension of a variable, in words; "" if there is none."""
-    dataset = next(dataset for dataset, _ in opened if name in gridded(dataset))
-    axes = cast(Axes, axes_of(dataset, name))
+    one = next(one for one in opened if name in one.finder.gridded)
+    dataset, axes = one.dataset, cast(Axes, one.finder.axes(name))
     sizes = {str(d): n for d, n in dataset[name].sizes.items() if n > 1 and d not in (axes.time, axes.y, axes.x)}
     first = next(iter(sizes), None)
     if first is None:
         return ""
-    level = dataset[first].values[0] if first in dataset.coords else 0
-    return f"it has {sizes[first]} values along {first}; name those to use, such as --var {name}@{level:g}"
+    level = level_values(dataset, first)[0]
+    return f"it has {sizes[first]} values along {first}; name those to use, such as --var {name}@{level}"
 
 
-def _place(opened: Sequence[tuple[xr.Dataset, Path]], name: str) -> _Place:
-    holders = [dataset for dataset, _ in opened if name in gridded(dataset)]
-    every = [(dataset, cast(Axes, axes_of(dataset, name))) for dataset in holders]
-    sides = (_values(every[0][0], side) for side in (every[0][1].y, every[0][1].x))
-    return _Place(tuple(sides), tuple(_values(dataset, axes.time) for dataset, axes in every))
+def _place(opened: Sequence[Opened], name: str) -> _Place:
+    every = [(one, cast(Axes, one.finder.axes(name))) for one in opened if name in one.finder.gridded]
+    first, axes = every[0]
+    sides = (_bytes(level_values(first.dataset, side)) for side in (axes.y, axes.x))
+    return _Place(tuple(sides), tuple(_bytes(one.finder.times[axes.time].times) for one, axes in every))
 
 
-def _values(dataset: xr.Dataset, dim: str) -> bytes:
-    """The coordinate of a dimension, or its length where it has none."""
-    values = np.asarray(dataset[dim].values if dim in dataset.coords else np.arange(dataset.sizes[dim]))
+def _bytes(values: np.ndarray) -> bytes:
     return values.tobytes() if values.dtype != object else repr(values.tolist()).encode()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +14,9 @@ import xarray as xr
 
 from pdr_cli.data.formats import cf
 from pdr_cli.data.formats.cf import Layout
+from pdr_cli.data.formats.conventions import decoded
 from pdr_cli.data.formats.gridded import GriddedFormat, Put, Stored
-from pdr_cli.errors import DataError, TimeError
+from pdr_cli.errors import DataError
 from pdr_cli.system.damage import first_line
 
 SUFFIX = ".zarr"
@@ -80,6 +82,11 @@ class Zarr(GriddedFormat):
 
         yield put
 
+    def discard(self, path: Path, layout: Layout, start: int) -> None:
+        """Remove the chunks that begin at an index of the first dimension; they may be damaged."""
+        for name in layout.fields:
+            shutil.rmtree(path / name / "c" / str(start // layout.chunks[0]), ignore_errors=True)
+
     @contextmanager
     def reading_back(self, path: Path, layout: Layout) -> Iterator[Stored]:
         """See `GriddedFormat.reading_back`."""
@@ -92,14 +99,15 @@ class Zarr(GriddedFormat):
         _consolidate(path)
 
 
-def open_store(store: Any, path: Path, group: str = "", consolidated: bool | None = None) -> xr.Dataset:
+def open_store(store: Any, path: Path, group: str = "", consolidated: bool | None = False) -> xr.Dataset:
     """A group of a store as it is, times decoded, no field read yet.
 
     Args:
         store: folder, or a store of zarr.
         path: of the store, for messages.
         group: path of the group; "": the root.
-        consolidated: whether metadata are read from their consolidated copy; None: if it exists.
+        consolidated: whether metadata are read from their consolidated copy, which may be older than the arrays' own;
+            None: if it exists.
 
     Raises:
         DataError, TimeError: as `GriddedFormat.open_dataset`.
@@ -107,8 +115,10 @@ def open_store(store: Any, path: Path, group: str = "", consolidated: bool | Non
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            inside = "/".join(filter(None, group.split("/"))) or None
-            return xr.open_zarr(store, group=inside, consolidated=consolidated, chunks=None, decode_timedelta=False)
+            inside = "/".join(filter(None, group.split("/")))
+            options: Any = {"chunks": None, "consolidated": consolidated, "decode_cf": False}
+            stored = xr.open_zarr(store, group=inside or None, **options)
+            return decoded(_zeros_as_values(stored, store, inside, consolidated))
     except (ValueError, KeyError, OSError, TypeError, RuntimeError) as error:
         raise _unreadable(path, error) from error
 
@@ -121,16 +131,29 @@ def groups_of(store: Any, root: str = "") -> list[str]:
     return sorted(f"/{name}" for name, member in every if isinstance(member, zarr.Group))
 
 
+def _zeros_as_values(stored: xr.Dataset, store: Any, group: str, consolidated: bool | None) -> xr.Dataset:
+    """An undecoded store in which a fill value of 0 masks nothing, unless an attribute or a packing says so.
+
+    0 is the fill value that Zarr takes by default, and xarray reads the fill value of format 2 as missing.
+    """
+    import zarr
+
+    arrays = zarr.open_group(store, mode="r", path=group or None, use_consolidated=consolidated)
+    for name, variable in stored.variables.items():
+        array = arrays[str(name)]
+        packed = "scale_factor" in array.attrs or "add_offset" in array.attrs
+        if not packed and "_FillValue" not in array.attrs and variable.attrs.get("_FillValue") == 0:
+            del variable.attrs["_FillValue"]
+    return stored
+
+
 def is_store(path: Path) -> bool:
     """True for a folder that is a Zarr group."""
     return path.is_dir() and any((path / mark).is_file() for mark in MARKS)
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    what = first_line(error)
-    if any(word in str(error) for word in ("decode", "calendar", "time units")):
-        return TimeError(f"{path}: the time axis cannot be decoded: {what}")
-    return DataError(f"{path} is damaged, incomplete, or not a Zarr store of fields: {what}")
+    return DataError(f"{path} is damaged, incomplete, or not a Zarr store of fields: {first_line(error)}")
 
 
 def _consolidate(path: Path) -> None:

@@ -70,9 +70,9 @@ class DMVFN(Predictor):
         before, last = (pad_to_multiple(x[:, t], MULTIPLE) for t in (-2, -1))
         frames = []
         for _ in range(steps or x.shape[1]):
-            before, last = last, self.advance(before, last)[-1]
-            frames.append(last[..., :H, :W])
-        return torch.stack(frames, dim=1)
+            frames.append(self.advance(before, last)[-1])
+            before, last = last, self.bounded(frames[-1])
+        return torch.stack(frames, dim=1)[..., :H, :W]
 
     def training_forward(self, batch: Batch, anchored: bool = False) -> tuple[Tensor, Terms]:
         """Each frame, observed ones too, from the two true frames before it, and the pyramid loss of all of them."""

@@ -62,7 +62,7 @@ class WaST(Predictor):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """See `Predictor.forward`; more than T frames by feeding the forecast back."""
-        return rollout(self.one_pass, x, steps or x.shape[1], anchored)
+        return rollout(self.one_pass, x, steps or x.shape[1], anchored, self.bounded)
 
     def one_pass(self, x: Tensor) -> Tensor:
         """x: [B, T, C, H, W] → [B, T, C, H, W], the T frames that follow."""

@@ -30,6 +30,9 @@ def times(count: int, calendar: str = "standard") -> np.ndarray:
     return xr.date_range("2020-01-30", periods=count, freq="6h", calendar=calendar, use_cftime=cftimes).values
 
 
+HEIGHT = (np.float64(2), {"units": "m", "positive": "up", "standard_name": "height", "axis": "Z"})
+
+
 def forecast(calendar: str = "standard", variables: dict | None = None, grid: str = "latlon") -> Series:
     """A forecast of 3 steps; `grid`: latlon (descending latitude), plain (numbers without attributes) or none."""
     when = times(4, calendar)
@@ -38,12 +41,12 @@ def forecast(calendar: str = "standard", variables: dict | None = None, grid: st
     if grid == "latlon":
         coords["lat"] = ("y", np.linspace(60, 45, 7, dtype=np.float32), {"units": "degrees_north"})
         coords["lon"] = ("x", np.linspace(-10, 10, 9, dtype=np.float32), {"units": "degrees_east"})
-        coords["height"] = ((), np.float64(2), {"units": "m", "positive": "up", "standard_name": "height", "axis": "Z"})
     if grid == "plain":
         coords["y"], coords["x"] = ("y", np.arange(7.0), {}), ("x", np.arange(9.0), {})
     variables = variables or {"t2m": T2M}
     values = np.stack([field(3, *SIZE) + i for i in range(len(variables))], axis=1)
-    return make_series(values, when[1:], variables, coords, kind="weather", files=["input.nc"])
+    made = make_series(values, when[1:], variables, coords, kind="weather", files=["input.nc"])
+    return made.assign_attrs(scalars=dict.fromkeys(variables, {"height": HEIGHT} if grid == "latlon" else {}))
 
 
 def hindcast(path: Path, one: Series, inits: np.ndarray, time_layout: str = "cf") -> Path:

@@ -282,7 +282,11 @@ def test_every_layout_gives_its_frames_by_init_and_valid_time(
     found = forecasts.read(paths[::-1], ["t2m"])
     assert np.array_equal(found.inits, INITS)
     assert np.array_equal(found.leads, LEADS)
-    assert (found.y.tolist(), found.x.tolist(), found.variables) == (LAT.tolist(), LON.tolist(), ["t2m"])
+    assert (np.asarray(found.grid.y.values).tolist(), np.asarray(found.grid.x.values).tolist(), found.variables) == (
+        LAT.tolist(),
+        LON.tolist(),
+        ["t2m"],
+    )
     for i, init in enumerate(INITS):
         frames = found.frames(init, init + LEADS * HOUR)
         assert frames.dtype == np.float32
@@ -400,7 +404,7 @@ def test_other_grids_are_refused() -> None:
     truth = truth_on(LAT + 1)
     with pytest.raises(GridError, match="3 values from 50 to 45; expected 3 values from 51 to 46"):
         found.fit(truth)
-    with pytest.raises(GridError, match=r"on a grid of 3 x 4, the data to compare with on one of 2 x 4"):
+    with pytest.raises(GridError, match=r"3 x 4 cells; expected 2 x 4"):
         found.fit(truth[:, :, :2])
     with pytest.raises(GridError, match=r"b\.nc is on another grid than f.nc"):
         forecasts.read([Path("f.nc"), one_file(Path("b.nc"), lat=LAT + 1)], ["t2m"])
@@ -450,7 +454,10 @@ def test_points_are_a_grid_by_names_alone(tmp_path: Path) -> None:
             data[long].delncattr("units")
             data.renameVariable(long, short)
     found = forecasts.read([path], ["t2m"])
-    assert (found.y.tolist(), found.x.tolist()) == (LAT.tolist(), LON.tolist())
+    assert (np.asarray(found.grid.y.values).tolist(), np.asarray(found.grid.x.values).tolist()) == (
+        LAT.tolist(),
+        LON.tolist(),
+    )
 
 
 def test_scattered_points_are_no_grid(tmp_path: Path) -> None:

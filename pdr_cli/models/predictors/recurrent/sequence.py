@@ -107,6 +107,7 @@ class Recurrent(Predictor):
             latest, memory = self.step(frame, memory)
             latest = anchor + latest if anchored else latest
             frames.append(latest)
+            latest = self.bounded(latest)
         return torch.stack(frames, dim=1), memory
 
     def fold(self, frames: Tensor) -> Tensor:
