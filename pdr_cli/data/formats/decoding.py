@@ -102,7 +102,7 @@ def checksum(frame: VideoFrame, reformatter: VideoReformatter) -> int:
     """CRC-32 of a decoded picture, without the padding of its rows."""
     sums = 0
     for rows in _rows(frame) or [reformatter.reformat(frame, format="rgba").to_ndarray()]:
-        sums = zlib.crc32(memoryview(np.ascontiguousarray(rows)), sums)
+        sums = zlib.crc32(np.ascontiguousarray(rows).data, sums)
     return sums
 
 
