@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -22,7 +23,6 @@ import numpy as np
 
 from pdr_cli.data.formats import clips
 from pdr_cli.data.formats.clips import Clip
-from pdr_cli.errors import PdrError
 from pdr_cli.system import atomic
 
 FOLDER_ENVIRONMENT = "PDR_CACHE"
@@ -41,9 +41,8 @@ def scan(path: Path) -> Clip:
     clip = clips.scan(path)
     # A file that changed while it was decoded, or just before, is not kept.
     if _identity(path, os.stat(path)) == identity and time.time() - stat.st_mtime > FRESH:
-        with contextlib.suppress(OSError, PdrError):
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write_bytes(kept, _packed(clip, identity))
+        with contextlib.suppress(OSError):
+            atomic.write_cache(kept, _packed(clip, identity))
     return clip
 
 
@@ -56,12 +55,17 @@ def folder() -> Path:
 def _identity(path: Path, stat: os.stat_result) -> dict[str, Any]:
     """What a scan belongs to: a file, as it is, and the decoder."""
     return {
-        "path": os.path.realpath(path),
+        "path": os.path.abspath(path),
         "size": stat.st_size,
         "mtime_ns": stat.st_mtime_ns,
         "inode": [stat.st_dev, stat.st_ino],
-        "made_by": [VERSION, importlib.metadata.version("av")],
+        "made_by": [VERSION, _decoder()],
     }
+
+
+@functools.cache
+def _decoder() -> str:
+    return importlib.metadata.version("av")
 
 
 def _packed(clip: Clip, identity: dict[str, Any]) -> bytes:
