@@ -14,11 +14,12 @@ from pdr_cli.data import kinds
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.kinds import Kind
 from pdr_cli.data.missing import Filling
-from pdr_cli.errors import CheckpointError
+from pdr_cli.errors import CheckpointError, ConfigError, UntrustedCodeError
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.modelfile import Header, ModelFile
 from pdr_cli.system import devices
 from pdr_cli.system.memory import Batches
+from pdr_cli.trust import Trust
 
 if TYPE_CHECKING:
     import torch
@@ -176,16 +177,18 @@ def read_header(path: Path) -> ModelHeader:
     return ModelHeader(path, modelfile.read_header(path))
 
 
-def load(path: Path, device: str = "auto", batch: int | None = None) -> Model:
+def load(path: Path, device: str = "auto", batch: int | None = None, trust: Trust | None = None) -> Model:
     """Load a model file.
 
     Args:
         path: of the model file.
         device: see `devices.pick`.
         batch: see `Model`.
+        trust: see `choices.Family.find`.
 
     Raises:
         CheckpointError: truncated, altered, foreign or too new.
+        UntrustedCodeError: the model names code that may not run.
         DeviceError: the device is not available.
     """
     from pdr_cli.models import registry
@@ -193,7 +196,10 @@ def load(path: Path, device: str = "auto", batch: int | None = None) -> Model:
     where = devices.pick(device)
     file = modelfile.read(path)
     card = file.card
-    network = registry.build(card.config.model, card.frames)
+    try:
+        network = registry.build(card.config.model, card.frames, trust)
+    except (ConfigError, UntrustedCodeError) as error:
+        raise error.at(path) from error
     try:
         network.load_state_dict(file.weights)
     except RuntimeError as error:

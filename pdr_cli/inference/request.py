@@ -38,6 +38,7 @@ from pdr_cli.runs import modelfile
 from pdr_cli.system import atomic, locks, processes
 from pdr_cli.system.logs import log
 from pdr_cli.system.urls import RemotePath
+from pdr_cli.trust import Trust
 
 Answer = TypeVar("Answer")
 Read = TypeVar("Read", bound=ModelHeader)
@@ -67,6 +68,7 @@ class Request:
     wait: float = 0
     fallback: str | None = None
     device: str = "auto"
+    trust: Trust | None = None
 
     @cached_property
     def paths(self) -> list[Path]:
@@ -106,7 +108,7 @@ class Request:
         Raises:
             CheckpointError: the model is damaged, and no other model may replace it.
         """
-        return self._read(lambda path: models.load(path, device, self.batch))
+        return self._read(lambda path: models.load(path, device, self.batch, self.trust))
 
     def _read(self, read: Callable[[Path], Read]) -> Read:
         path = runs.find_model(self.model)

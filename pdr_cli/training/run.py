@@ -37,6 +37,7 @@ from pdr_cli.training.prepare import (
 from pdr_cli.training.request import run_folder
 from pdr_cli.training.state import Position
 from pdr_cli.training.warm_start import WarmStart
+from pdr_cli.trust import Trust
 
 State = Literal["last", "last-1"]
 
@@ -53,6 +54,7 @@ class TrainingRequest:
         init_from: file or run whose weights the network starts from; None: new weights.
         freeze_backbone: True if the predictor is not trained.
         dataset: data in memory instead of the configuration's files; None: the files.
+        trust: see `choices.Family.find`.
     """
 
     config: Config
@@ -62,6 +64,7 @@ class TrainingRequest:
     init_from: Path | None = None
     freeze_backbone: bool = False
     dataset: xr.Dataset | None = None
+    trust: Trust | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Run:
         device: that trains.
         start: the origin of the weights.
         resume: the saved state to continue from; None: a new run.
+        trust: see `choices.Family.find`.
     """
 
     config: Config
@@ -85,6 +89,7 @@ class Run:
     device: torch.device
     start: WarmStart = field(default_factory=WarmStart)
     resume: State | None = None
+    trust: Trust | None = None
 
 
 def train(request: TrainingRequest) -> Run:
@@ -114,8 +119,9 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     resume = request.resume is not None
     folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
     prepared = open_data(config, request.dataset)
-    network = build(config, prepared)
-    return Run(config, folder, prepared, network, device, _start(request, folder, prepared, network), request.resume)
+    network = build(config, prepared, request.trust)
+    start = _start(request, folder, prepared, network)
+    return Run(config, folder, prepared, network, device, start, request.resume, request.trust)
 
 
 def _start(request: TrainingRequest, folder: RunFolder, prepared: Prepared, network: PDR) -> WarmStart:
@@ -147,10 +153,10 @@ def open_data(config: Config, dataset: xr.Dataset | None = None) -> Prepared:
     return prepared
 
 
-def build(config: Config, prepared: Prepared) -> PDR:
+def build(config: Config, prepared: Prepared, trust: Trust | None = None) -> PDR:
     """A new network, by the seed of the configuration."""
     torch.manual_seed(config.train.seed)
-    network = registry.build(config.model, frames_of(config, prepared))
+    network = registry.build(config.model, frames_of(config, prepared), trust)
     log.info("model   %s", overview.model_line(network, config, prepared.size))
     return network
 
@@ -208,7 +214,8 @@ def trainer(run: Run) -> Trainer:
 def loss_of(run: Run, measured: Measured) -> Loss:
     """The loss of a run, on its device."""
     train, span = run.config.train, torch.tensor(measured.scaling.data_range, device=run.device)
-    return build_loss(train.loss, LossOptions(train.l1_weight, span, frames_of(run.config, run.prepared).periodic))
+    options = LossOptions(train.l1_weight, span, frames_of(run.config, run.prepared).periodic)
+    return build_loss(train.loss, options, run.trust)
 
 
 def training_data(run: Run, measured: Measured) -> TrainingData:
