@@ -41,6 +41,12 @@ def build(options: ModelConfig, frames: Frames, trust: Trust | None = None) -> P
     return PDR(predictor, adapter, fusion, options.anchor)
 
 
+def load(options: ModelConfig, trust: Trust | None = None) -> None:
+    """Import the parts of a network, as `build` does before it builds them."""
+    for family, name in ((PREDICTORS, options.backbone), (ADAPTERS, options.adapter), (FUSIONS, options.fusion)):
+        family.find(name, trust)
+
+
 def build_predictor(options: ModelConfig, frames: Frames, trust: Trust | None = None) -> nn.Module:
     """The predictor `backbone`: a `Predictor`, or a module [B, T, C, H, W] → [B, T, C, H, W].
 

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 import xarray as xr
 
+from pdr_cli import choices
 from pdr_cli import config as configuration
 from pdr_cli.config import Config
 from pdr_cli.data import grid
@@ -16,11 +17,11 @@ from pdr_cli.errors import ConfigError, UsageError
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.pdr import PDR
-from pdr_cli.runs import modelfile
+from pdr_cli.runs import modelfile, tensors
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
-from pdr_cli.training import cards, overview, ranks, warm_start
+from pdr_cli.training import cards, overview, randomness, ranks, warm_start
 from pdr_cli.training.batches import TrainingData
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.losses import Loss, LossOptions, build_loss
@@ -155,8 +156,14 @@ def open_data(config: Config, dataset: xr.Dataset | None = None) -> Prepared:
 
 def build(config: Config, prepared: Prepared, trust: Trust | None = None) -> PDR:
     """A new network, by the seed of the configuration."""
-    torch.manual_seed(config.train.seed)
+    seed = config.train.seed
+    randomness.seed_all(seed, {})
+    registry.load(config.model, trust)  # a module may draw while it is imported
+    choices.LOSSES.find(config.train.loss, trust)
+    randomness.seed_all(seed, randomness.named_in(choices.FOREIGN))
     network = registry.build(config.model, frames_of(config, prepared), trust)
+    randomness.seed_each(seed, randomness.kept_by(network))
+    tensors.check(network, f"--backbone {config.model.backbone}")
     log.info("model   %s", overview.model_line(network, config, prepared.size))
     return network
 

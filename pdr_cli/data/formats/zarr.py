@@ -142,7 +142,7 @@ def _refuse_code(store: Any, path: Path, group: str, consolidated: bool | None) 
     import zarr
 
     for name, array in zarr.open_group(store, mode="r", path=group or None, use_consolidated=consolidated).arrays():
-        about = array.metadata.to_dict()
+        about: Mapping[str, Any] = array.metadata.to_dict()
         codecs: list[Any] = [*(about.get("filters") or ()), about.get("compressor"), *(about.get("codecs") or ())]
         if any(PICKLE in str(codec.get("id", codec.get("name"))) for codec in codecs if codec):
             found = f"{path}: {name} is stored as pickles, which run code when they are read"
