@@ -75,7 +75,9 @@ def part(one: Opened, channels: Sequence[Channel], missing_values: Sequence[str]
     if axis.change:
         log.info("times   %s: stamps rounded by up to %.3g s, to what they were stored from", path, axis.change)
     if axis.is_init:
-        log.warning("times   %s: %s is when forecasts began, and the file has no lead; taken as valid times", path, axis.source)
+        log.warning(
+            "times   %s: %s is when forecasts began, and the file has no lead; taken as valid times", path, axis.source
+        )
     arrays = [_plane(dataset, c) for c in channels]
     shape = (len(times), len(channels), dataset.sizes[axes.y], dataset.sizes[axes.x])
     variables = {c.name: _attributes(one, c) for c in channels}

@@ -88,7 +88,9 @@ class _Dates:
         dates = {n: d for n, v in whole.items() if (d := _dates(v)) is not None}
         leads = {n: v for n, v in whole.items() if n not in dates and v.ndim <= 1 and is_lead(n, v)}
         rest = {n: v for n, v in whole.items() if n not in dates and n not in leads and v.ndim <= 1}
-        counted = {n: v for n, v in rest.items() if n.lower() in LEAD_NAMES and v.dtype.kind in "fiu" and not unit_of(v)}
+        counted = {
+            n: v for n, v in rest.items() if n.lower() in LEAD_NAMES and v.dtype.kind in "fiu" and not unit_of(v)
+        }
         used = frozenset(frozenset(map(str, v.dims)) for v in dataset.data_vars.values())
         return cls(dates, leads, counted, {str(d): n for d, n in dataset.sizes.items()}, used)
 
@@ -198,7 +200,13 @@ class _Dates:
         for name, lead in self.counted.items():
             both = {dim, *map(str, lead.dims)}
             dated = any(set(v.dims) == both and not is_init(n, v.attrs) for n, v in self.dates.items())
-            if len(both) == 2 and name != "step" and not dated and any(both <= dims for dims in self.used) and lead.values.any():
+            if (
+                len(both) == 2
+                and name != "step"
+                and not dated
+                and any(both <= dims for dims in self.used)
+                and lead.values.any()
+            ):
                 return name
         return ""
 
