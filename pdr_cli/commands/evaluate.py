@@ -14,6 +14,7 @@ from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.inference import provenance
 from pdr_cli.system import atomic
 from pdr_cli.system.logs import log, progress
+from pdr_cli.trust import Trust
 from pdr_cli.verification import cards, cases, evaluation, scores, sources, task
 from pdr_cli.verification.evaluation import Options, Result
 from pdr_cli.verification.sources import Reading
@@ -49,6 +50,7 @@ class Request:
         missing_values: see `ReadOptions`.
         assume: conventions that the data leave open, such as `slots=0-23`.
         group: of the data that holds the fields; "": the model's, or as found.
+        trust: see `choices.Family.find`.
     """
 
     models: Sequence[str] = ()
@@ -74,6 +76,7 @@ class Request:
     group: str = ""
     missing_values: Sequence[str] = ()
     assume: Sequence[str] = ()
+    trust: Trust | None = None
 
     @property
     def reading(self) -> Reading:
@@ -89,6 +92,7 @@ class Request:
             assume=self.assume,
             batch=self.batch,
             device=self.device,
+            trust=self.trust,
         )
 
     @property

@@ -45,14 +45,12 @@ def labelled(series: list[Series]) -> list[Series]:
     places = [Path(one.attrs["files"][0]) for one in series]
     places = [p.parent if "folder" in one.attrs else p for p, one in zip(places, series, strict=True)]
     parts = of(places)
-    return [
-        one.assign_attrs(
-            part=parts[n], named_part=True, assumed=(f"part {parts[n]}, by the names of folders or files",)
-        )
-        if n in unlabelled and parts[n]
-        else one
-        for n, one in enumerate(series)
-    ]
+    return [_in_part(one, parts[n]) if n in unlabelled and parts[n] else one for n, one in enumerate(series)]
+
+
+def _in_part(series: Series, part: str) -> Series:
+    words = f"part {part}, by the names of folders or files"
+    return series.assign_attrs(part=part, named_part=True, assumed=(*series.attrs.get("assumed", ()), words))
 
 
 def _of_folders(names: Sequence[str]) -> str:

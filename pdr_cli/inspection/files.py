@@ -121,6 +121,7 @@ def _describe(series: Series, looked_at: int) -> dict[str, Any]:
         **{d: _ends(side(series, d)) for d in ("y", "x") if side(series, d) is not None},
         "times": f"{len(times)}, {time_axis.label(times[0])} to {time_axis.label(times[-1])}",
     }
+    entry |= {key: series.attrs[key] for key in ("container", "rate") if key in series.attrs}
     if assumed := series.attrs.get("assumed"):
         entry["assumed"] = "; ".join(assumed)
     if "part" in series.attrs:
