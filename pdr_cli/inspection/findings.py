@@ -114,7 +114,7 @@ def _taxibj(paths: Sequence[Path], prepared: Prepared | None) -> Iterator[Findin
 
 def _taxibj_npz(path: Path) -> Iterator[Finding]:
     arrays = npz.members(path)
-    for part in npz.parts_of(arrays):
+    for part in npz.parts_of(arrays).values():
         count = arrays[f"X_{part}"].shape[0]
         what = f"{count} {part} windows of {arrays[f'X_{part}'].shape[1]} + {arrays[f'Y_{part}'].shape[1]}"
         if part == "train" and count != NPZ_TRAINING_WINDOWS:

@@ -64,7 +64,8 @@ def read(folder: Path, options: ReadOptions = DEFAULTS) -> Series:
     paths = [folder / name for _, name in files]
     source = picture_size(paths[0])
     series = pictures_series(paths.__getitem__, numbers / kth.FRAME_RATE, source, options, red=kth.is_clip(folder))
-    return kth.label(series.assign_attrs(identity=_identity(folder), folder=folder.name), folder)
+    assumed = () if kth.is_clip(folder) else (f"{kth.FRAME_RATE:g} frames a second, by the pictures' numbers",)
+    return kth.label(series.assign_attrs(identity=_identity(folder), folder=folder.name, assumed=assumed), folder)
 
 
 def pictures_series(
@@ -116,7 +117,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def _number(name: str) -> int | None:
-    match = re.search(r"(\d+)\.\w+$", name)
+    match = re.search(r"(\d+)\)?\.\w+$", name)  # `frame (1).png` is how some systems number copies
     return int(match[1]) if match and name.lower().endswith(SUFFIXES) and not name.startswith(".") else None
 
 
