@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OURS = ("yuv420p", "yuv444p")  # pixel formats of MP4s of pdr: even sides, and others
 PICTURES = "pdr_pictures_sha256"
 AGAIN = "`ffmpeg -i IN OUT.mp4` writes it as players show it"
-TIMED = ("mov", "matroska", "avi", "flv", "asf")  # containers whose header says how long they are
+TIMED = ("matroska", "avi", "flv", "asf")  # containers whose header says how long they are; that of MP4 has an index
 
 
 @dataclass(frozen=True)
@@ -210,18 +210,22 @@ def _per_second(stream: VideoStream) -> str:
 
 
 def _check_length(path: Path, container: InputContainer, stream: VideoStream, times: np.ndarray) -> None:
-    """Refuse a clip of which fewer frames decode than its header says, in seconds and, where it counts them, in frames."""
+    """Refuse a clip of which less decodes than its header says, or whose index points behind the end of the file."""
+    size = path.stat().st_size
     said = _said_seconds(container, stream)
     step = float(times[-1]) / (len(times) - 1) if len(times) > 1 else 1.0
-    if times[-1] + 3 * step + 0.1 < said and not len(times) >= stream.frames > 0:
+    short = times[-1] + 3 * step + 0.1 < said and not len(times) >= stream.frames > 0
+    ends = [entry.pos + entry.size for entry in stream.index_entries] if container.format.name.startswith("mov") else []
+    if short or max(ends, default=0) > size:
+        found = f"{times[-1] + step:.4g} of {said:.4g} s decode" if short else "its index points behind its end"
         raise DataError(
-            f"{path} ({path.stat().st_size} bytes) is cut short: {times[-1] + step:.4g} of {said:.4g} s decode",
+            f"{path} ({size} bytes) is cut short: {found}",
             way_out="get or record it again; `ffmpeg -i IN OUT.mp4` keeps what there is as a shorter clip",
         )
 
 
 def _said_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """How long the stream is by the header of its container; 0 where that does not say."""
+    """How long the stream is by the header of its container; 0 where that does not say, or edits what it says."""
     if not container.format.name.startswith(TIMED):
         return 0.0
     if stream.duration and stream.time_base:
@@ -246,8 +250,7 @@ def _says(container: InputContainer, stream: VideoStream) -> str:
     parts = [f"{container.format.name.split(',')[0]} of {stream.codec_context.name}"]
     parts += [f"{_per_second(stream)} frames a second"] if stream.average_rate else []
     parts += [f"{stream.frames} frames"] if stream.frames else []
-    said = _said_seconds(container, stream)
-    parts += [f"{said:.6g} s"] if said else []
+    parts += [f"{float(stream.duration * stream.time_base):.6g} s"] if stream.duration and stream.time_base else []
     aspect = _aspect(stream, turned=False)
     parts += [f"pixels of {aspect[0]}:{aspect[1]}"] if aspect != (1, 1) else []
     return ", ".join(parts)
