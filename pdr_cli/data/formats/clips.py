@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 OURS = ("yuv420p", "yuv444p")  # pixel formats of MP4s of pdr: even sides, and others
 PICTURES = "pdr_pictures_sha256"
 AGAIN = "`ffmpeg -i IN OUT.mp4` writes it as players show it"
+NEAR = 3  # frames that stamps of a program stream may lie beside the right ones
 TIMED = ("matroska", "avi", "flv", "asf")  # containers whose header says how long they are; that of MP4 has an index
 
 
@@ -87,6 +88,7 @@ class _Seen:
     reformatter: VideoReformatter
     pts: list[int | None] = field(default_factory=list)
     dts: list[int | None] = field(default_factory=list)
+    durations: set[int] = field(default_factory=set)
     sums: list[int] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
     sizes: set[tuple[int, int]] = field(default_factory=set)
@@ -101,6 +103,7 @@ class _Seen:
             self.keys.append(len(self.sums))
         self.pts.append(frame.pts)
         self.dts.append(frame.dts)
+        self.durations.add(frame.duration)
         self.sums.append(decoding.checksum(frame, self.reformatter))
         self.sizes.add(_displayed(self.path, frame))
         self.formats = [frame.format]
@@ -164,7 +167,22 @@ def _stamps(
         return np.array(counted, np.int64), (
             "is an AVI with B-frames, without times of showing: its frames are counted",
         )
+    if container.format.name == "mpeg" and len(even := _evenly(seen)):
+        return even, ("stores the times of some frames only, which are out of order: its frames are counted",)
     raise _disorder(path, seen.pts, stream)
+
+
+def _evenly(seen: _Seen) -> np.ndarray:
+    """Stamps of frames of one duration, if those that are stored lie within a few frames of them; else none.
+
+    A packet of an MPEG program stream holds several frames and the time of one.
+    """
+    first, length = seen.pts[0], next(iter(seen.durations))
+    if first is None or len(seen.durations) > 1 or not length:
+        return np.empty(0, np.int64)
+    counted = first + np.arange(len(seen.pts), dtype=np.int64) * length
+    near = all(p is None or abs(p - c) <= NEAR * length for p, c in zip(seen.pts, counted.tolist(), strict=True))
+    return counted if near else np.empty(0, np.int64)
 
 
 def _increase(stamps: list[int | None]) -> bool:
