@@ -89,7 +89,19 @@ def test_a_rate_that_gif_rounds_is_logged_and_one_that_it_lacks_is_refused(
 # -- clips that were cut off
 
 CUT = ("h264.mp4", "h264.mov", "fragmented.mp4", "h264.mkv", "vp9.webm", "a.gif", "h264.avi", "huffyuv.avi", "asp.avi")
-CUT = (*CUT, "h264.flv", "wmv2.wmv", "program.mpg", "transport.mpg", "h264.m2ts", "a.apng", "raw.y4m", "mjpeg.mov")
+CUT = (
+    *CUT,
+    "h264.flv",
+    "wmv2.wmv",
+    "program.mpg",
+    "transport.mpg",
+    "h264.m2ts",
+    "a.apng",
+    "raw.y4m",
+    "mjpeg.mov",
+    "vp9.ivf",
+    "mpeg2.mxf",
+)
 
 
 @pytest.mark.parametrize("name", CUT)
