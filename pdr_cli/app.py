@@ -10,10 +10,11 @@ import typer
 from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    AsJson, Backbone, Batch, Device, FillGap, FillMissing, GrayToRgb, Group, Init, Inputs, Kind, MissingValue,
-    ModelOption, Preset, Regrid, Rename, ResampleFps, Results, Settings, Steps, Threads, Variables, Variants,
-    listed, logged,
+    AsJson, Backbone, Batch, Compress, Device, FillGap, FillMissing, GrayToRgb, Group, Init, Inputs, Kind, LpipsWeights,
+    MissingValue, ModelOption, Preset, RaftWeights, Regrid, Rename, ResampleFps, Results, Settings, Steps, Threads,
+    TimeLayout, TrustCode, Variables, Variants, listed, logged,
 )  # fmt: skip
+from pdr_cli.trust import Trust
 
 app = typer.Typer(
     name="pdr",
@@ -87,6 +88,7 @@ def train(
         typer.Option(metavar="last|last-1", help="Saved state that --resume starts from: the last, or the one before."),
     ] = "last",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Train a model on your data; leaves a run folder that `predict` and `evaluate` find by themselves.
 
@@ -128,6 +130,7 @@ def train(
         resume=resume,
         state=state,
         dry_run=dry_run,
+        trust_code=trust_code,
     )
     command.run(arguments)
 
@@ -159,12 +162,8 @@ def predict(
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
     missing_value: MissingValue = None,
-    time_layout: Annotated[
-        str, typer.Option(help="Time coordinates of .nc and .zarr: cf, or wb2 as in WeatherBench2.")
-    ] = "cf",
-    compress: Annotated[
-        int, typer.Option(min=0, max=9, help="Compression level for .nc and .zarr, 0 (fast) to 9 (small).")
-    ] = 4,
+    time_layout: TimeLayout = "cf",
+    compress: Compress = 4,
     preview: Annotated[Path | None, typer.Option(help="Draw the forecast to this PNG or GIF.")] = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Do nothing if the output already answers this request.")
@@ -177,6 +176,7 @@ def predict(
         str | None, typer.Option(metavar="last-1", help="Use the previous model if the run's model is damaged.")
     ] = None,
     device: Device = "auto",
+    trust_code: TrustCode = False,
 ) -> None:
     """Forecast what follows the last window of a file.
 
@@ -219,6 +219,7 @@ def predict(
             wait=wait_input,
             fallback=fallback,
             device=device,
+            trust=Trust(trust_code),
         )
     )
 
@@ -259,12 +260,8 @@ def evaluate(
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
     missing_value: MissingValue = None,
-    lpips_weights: Annotated[
-        Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
-    ] = None,
-    raft_weights: Annotated[
-        Path | None, typer.Option(help="Weights of RAFT-small, .safetensors, for the flow of the warping error.")
-    ] = None,
+    lpips_weights: LpipsWeights = None,
+    raft_weights: RaftWeights = None,
     efficiency: Annotated[
         bool, typer.Option("--efficiency", help="Parameters, operations, frames a second and memory of each model.")
     ] = False,
@@ -273,6 +270,7 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Write a page with all results to this .html.")] = None,
     as_json: AsJson = False,
     device: Device = "auto",
+    trust_code: TrustCode = False,
 ) -> None:
     """Score a model beside persistence and climatology, per lead time, on data it has not seen.
 
@@ -309,6 +307,7 @@ def evaluate(
             kind=kind,
             group=group,
             missing_values=missing_value or (),
+            trust=Trust(trust_code),
         ),
     )
 
@@ -374,6 +373,7 @@ def bench_train(
     repeats: Annotated[int, typer.Option(min=2, help="Steps of each variant.")] = 10,
     output: Results = None,
     as_json: AsJson = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Time a training step against one in plain PyTorch, each checked for correctness first.
 
@@ -401,6 +401,7 @@ def bench_train(
         device=device,
         threads=threads,
         repeats=repeats,
+        trust_code=trust_code,
     )
     raise typer.Exit(command.run(options, output, as_json))
 
@@ -420,6 +421,7 @@ def export(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Run the exported model and compare it with the original.")
     ] = True,
+    trust_code: TrustCode = False,
 ) -> None:
     """Write a model as ONNX or torch.export, its Gaussians as NetCDF, or a picture of its layers.
 
@@ -429,7 +431,8 @@ def export(
     """
     from pdr_cli.commands import export as command
 
-    command.run(output, model=model, inputs=inputs or [], init=init, rename=var or [], verify=verify)
+    trust = Trust(trust_code)
+    command.run(output, model=model, inputs=inputs or [], init=init, rename=var or [], verify=verify, trust=trust)
 
 
 @app.command(rich_help_panel=TOOLS)

@@ -83,6 +83,23 @@ Group = Annotated[
         metavar="PATH", help="Group of a NetCDF or Zarr file that holds the fields. Default: the root, or the only one."
     ),
 ]
+LpipsWeights = Annotated[
+    Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
+]
+RaftWeights = Annotated[
+    Path | None, typer.Option(help="Weights of RAFT-small, .safetensors, for the flow of the warping error.")
+]
+TimeLayout = Annotated[str, typer.Option(help="Time coordinates of .nc and .zarr: cf, or wb2 as in WeatherBench2.")]
+Compress = Annotated[
+    int, typer.Option(min=0, max=9, help="Compression level for .nc and .zarr, 0 (fast) to 9 (small).")
+]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Run the code of others (module:Name) that a model, run or preset names. See $PDR_TRUST_CODE.",
+    ),
+]
 Init = Annotated[str | None, typer.Option(help="Time of the last observation to use. Default: the last of the input.")]
 
 

@@ -14,6 +14,7 @@ from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.inference import provenance
 from pdr_cli.system import atomic
 from pdr_cli.system.logs import log, progress
+from pdr_cli.trust import Trust
 from pdr_cli.verification import cards, cases, evaluation, scores, sources, task
 from pdr_cli.verification.evaluation import Options, Result
 from pdr_cli.verification.sources import Reading
@@ -48,6 +49,7 @@ class Request:
         kind: of the data; None: the model's, or as found.
         missing_values: see `ReadOptions`.
         group: of the data that holds the fields; "": the model's, or as found.
+        trust: see `choices.Family.find`.
     """
 
     models: Sequence[str] = ()
@@ -72,6 +74,7 @@ class Request:
     kind: str | None = None
     group: str = ""
     missing_values: Sequence[str] = ()
+    trust: Trust | None = None
 
     @property
     def reading(self) -> Reading:
@@ -86,6 +89,7 @@ class Request:
             missing_values=self.missing_values,
             batch=self.batch,
             device=self.device,
+            trust=self.trust,
         )
 
     @property

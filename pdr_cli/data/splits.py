@@ -19,6 +19,7 @@ from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import TimeError
 
+FRACTIONS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45)  # shares for validation that messages propose
 CLIPS_TO_SPLIT = 3  # with fewer clips than this, each is split in time
 
 Period = tuple[int, int, int]  # series number, first frame, one past the last
@@ -239,12 +240,20 @@ def _too_short(series: Sequence[Series], rules: Rules, parts: Split) -> TimeErro
         return _no_such_dates(series, purpose, parts.rule)
     n = sum(s.sizes["time"] for s in series)
     needed = int(np.ceil(2 * rules.length / rules.val_fraction))
+    enough = next((f for f in FRACTIONS if f > rules.val_fraction and _is_enough(series, rules, f)), None)
+    raised = f"--set data.val_fraction={enough:g}, or " if enough else ""
     return TimeError(
         f"{series[0].attrs['files'][0]}: {n} steps are too few to train and validate windows of {rules.in_steps} + "
         f"{rules.out_steps}",
         f"at least {needed} with val_fraction {rules.val_fraction:g}",
-        "raise that with --set data.val_fraction=0.25, or take shorter windows",
+        f"{raised}take shorter windows, with --set data.in_steps and data.out_steps",
     )
+
+
+def _is_enough(series: Sequence[Series], rules: Rules, val_fraction: float) -> bool:
+    """True if this share for validation leaves a window to each part."""
+    parts = divide(series, replace(rules, val_fraction=val_fraction))
+    return bool(parts.train and parts.val)
 
 
 def _too_few_parts(series: Sequence[Series], purpose: str) -> TimeError:

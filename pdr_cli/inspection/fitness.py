@@ -52,7 +52,7 @@ def _by_model(path: Path, model: str, reading: ReadOptions) -> str:
     from pdr_cli.inference.intake import InputPolicy, Intake
 
     policy = InputPolicy(group=reading.group, missing_values=tuple(reading.missing_values))
-    intake = Intake(models.load(runs.find_model(model), "cpu"), policy)
+    intake = Intake(models.read_header(runs.find_model(model)), policy)
     data, step = intake.card.config.data, intake.card.step
     series = intake.open(formats.find_inputs([path]))
     for one in series:

@@ -189,7 +189,9 @@ def save(path: Path, network: torch.nn.Module, card: ModelCard, climatology: Cli
     import torch
     from safetensors.torch import save as serialise
 
-    tensors = {NETWORK + k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    from pdr_cli.runs.tensors import of as of_network
+
+    tensors = {NETWORK + k: v for k, v in of_network(network).items()}
     tensors[CLIMATOLOGY] = torch.from_numpy(climatology.coefficients)
     kind = {"kind": climatology.kind, "covered": climatology.covered}
     header = {"pdr": card.to_json(), CLIMATOLOGY: json.dumps(kind)}
@@ -325,12 +327,23 @@ def digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> st
     """SHA-256 of tensors, their names, types and shapes, and of a header without its own hash."""
     found = hashlib.sha256()
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name].numpy())
-        found.update(f"{name} {array.dtype} {array.shape}".encode())
-        found.update(array.tobytes())
+        kind, content = _bytes_of(tensors[name])
+        found.update(f"{name} {kind} {tuple(tensors[name].shape)}".encode())
+        found.update(content)
     for key in sorted(header.keys() - {"sha256"}):
         found.update(f"{key} {header[key]}".encode())
     return found.hexdigest()
+
+
+def _bytes_of(tensor: torch.Tensor) -> tuple[str, bytes]:
+    """The name of a tensor's type and its bytes; NumPy lacks bfloat16 and float8."""
+    import torch
+
+    try:
+        array = np.ascontiguousarray(tensor.numpy())
+    except TypeError:
+        return str(tensor.dtype), tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return str(array.dtype), array.tobytes()
 
 
 def _version(header: dict[str, str], path: Path) -> int:

@@ -21,6 +21,7 @@ from pdr_cli.inference.intake import InputPolicy, Intake, renames
 from pdr_cli.inference.model import Model
 from pdr_cli.runs import folder as runs
 from pdr_cli.system import locks
+from pdr_cli.trust import Trust
 from pdr_cli.verification import task as tasks
 from pdr_cli.verification.studies import TRUTH
 from pdr_cli.verification.task import Task
@@ -39,6 +40,7 @@ class Reading:
         group: group of the truth that holds the fields; "": as in training, or the only one.
         batch: windows that a network sees at once, at most.
         device: see `devices.pick`.
+        trust: see `choices.Family.find`.
     """
 
     rename: Sequence[str] = ()
@@ -49,6 +51,7 @@ class Reading:
     missing_values: Sequence[str] = ()
     batch: int | None = None
     device: str = "auto"
+    trust: Trust | None = None
 
 
 @dataclass
@@ -121,7 +124,7 @@ def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
         if paths:
             found.files[_free(Path(argument).stem, found.models, found.files)] = paths
             continue
-        model = models.load(runs.find_model(argument), reading.device, reading.batch)
+        model = models.load(runs.find_model(argument), reading.device, reading.batch, reading.trust)
         found.models[_free(model.name, found.models, found.files)] = model
     _check_kind(found.models, reading.kind)
     return found
