@@ -64,3 +64,14 @@ def test_a_clip_that_was_cut_off_ends_with_65(film: Path, film_run: Path) -> Non
     for command in (("inspect", "cut.mkv"), ("predict", "cut.mkv", "-o", "f.mp4", "-m", film_run)):
         result = pdr(*command)
         assert (result.code, "is cut short" in result.last) == (65, True)
+
+
+def test_frames_of_24_a_second_are_not_forecast_as_25(film: Path, video_run: Path) -> None:
+    result = pdr("predict", film, "-o", "f.mp4", "-m", video_run)
+    assert (result.code, "steps of 0.04167 s, but the model was trained on steps of 0.04 s" in result.last) == (
+        65,
+        True,
+    )
+    assert "--resample-fps 25 takes frames at the model's rate" in result.last
+    assert pdr("predict", film, "-o", "f.mp4", "-m", video_run, "--resample-fps", "25").code == 0
+    assert pdr("evaluate", film, "-m", video_run).code == 65
