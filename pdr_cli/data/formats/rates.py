@@ -25,7 +25,7 @@ GIF_FASTEST = 50  # frames a second; viewers show shorter delays as a tenth of a
 
 
 def fitted(times: np.ndarray, tick: float, declared: Sequence[Fraction]) -> Fraction | None:
-    """The constant rate of a clip; None where its stamps do not lie on one to their rounding.
+    """The constant rate of a clip; None where its stamps do not lie on one to their rounding. That of one frame is declared.
 
     A rate on which all stamps lie exactly is taken as it is. Of the rates within the rounding of the stamps, taken is a
     standard one that the container declares, else the standard one nearest to the least-squares fit (a whole one first), else
@@ -37,7 +37,7 @@ def fitted(times: np.ndarray, tick: float, declared: Sequence[Fraction]) -> Frac
         declared: rates that the container declares.
     """
     if len(times) < 2:
-        return None
+        return next(iter(declared), None)
     fit = _slope(times)
     uniform = len(np.unique(np.round(np.diff(times) / tick))) == 1
     exact = (r for r in (*declared, *_simple(fit)) if uniform and tick < STAMP / 2 and _lies_on(times, r, 1e-9))

@@ -366,6 +366,8 @@ def test_pictures_that_changed_behind_a_kept_scan_are_not_read(tmp_path: Path) -
     for opened in (series, video.read(path)):
         with pytest.raises(DataError, match="are not those that were decoded when it was opened"):
             read_frames(opened, 0, 30)
+    # The message advises to start again, which decodes the clip anew.
+    assert read_frames(video.read(path), 14, 15).shape == (1, 1, 64, 64)
 
 
 def test_scans_are_of_one_version_of_the_decoder(
