@@ -121,9 +121,7 @@ def _describe(series: Series, looked_at: int) -> dict[str, Any]:
         **{d: _ends(side(series, d)) for d in ("y", "x") if side(series, d) is not None},
         "times": f"{len(times)}, {time_axis.label(times[0])} to {time_axis.label(times[-1])}",
     }
-    entry |= {key: series.attrs[key] for key in ("container", "rate") if key in series.attrs}
-    if assumed := series.attrs.get("assumed"):
-        entry["assumed"] = "; ".join(assumed)
+    entry |= _of_clip(series)
     if "part" in series.attrs:
         entry["part"] = series.attrs["part"]
     if len(times) > 1:
@@ -154,6 +152,13 @@ def _days(series: Series) -> str:
     slots = int(series.attrs["file_attrs"]["slots_per_day"])
     _, counts = np.unique(series.time.values.astype("datetime64[D]"), return_counts=True)
     return f"{len(counts)}, {int((counts < slots).sum())} of them with fewer than {slots} slots"
+
+
+def _of_clip(series: Series) -> dict[str, str]:
+    """What the container of a clip says, the rate as fitted to all its stamps, and what was assumed."""
+    about = series.attrs
+    entry = {"container": about["container"], "rate": f"{about['rate']} frames a second"} if "rate" in about else {}
+    return entry | ({"assumed": "; ".join(about["assumed"])} if about.get("assumed") else {})
 
 
 def _notes(frames: np.ndarray, series: Series) -> str:
