@@ -62,9 +62,10 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test runs in an empty folder, without the settings of whoever runs it."""
+def away(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs in an empty folder, without the settings and the cache of whoever runs it."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PDR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("PDR_MODEL", "PDR_DATA", "PREDGSPLAT_BACKEND"):
         monkeypatch.delenv(name, raising=False)
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 OURS = ("yuv420p", "yuv444p")  # pixel formats of MP4s of pdr: even sides, and others
 PICTURES = "pdr_pictures_sha256"
 AGAIN = "`ffmpeg -i IN OUT.mp4` writes it as players show it"
-TIMED = ("mov", "matroska", "avi", "flv", "asf")  # containers whose header says how long they are
+NEAR = 3  # frames that stamps of a program stream may lie beside the right ones
+TIMED = ("matroska", "avi", "flv", "asf")  # containers whose header says how long they are; that of MP4 has an index
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class _Seen:
     reformatter: VideoReformatter
     pts: list[int | None] = field(default_factory=list)
     dts: list[int | None] = field(default_factory=list)
+    durations: set[int] = field(default_factory=set)
     sums: list[int] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
     sizes: set[tuple[int, int]] = field(default_factory=set)
@@ -101,6 +103,7 @@ class _Seen:
             self.keys.append(len(self.sums))
         self.pts.append(frame.pts)
         self.dts.append(frame.dts)
+        self.durations.add(frame.duration)
         self.sums.append(decoding.checksum(frame, self.reformatter))
         self.sizes.add(_displayed(self.path, frame))
         self.formats = [frame.format]
@@ -164,7 +167,22 @@ def _stamps(
         return np.array(counted, np.int64), (
             "is an AVI with B-frames, without times of showing: its frames are counted",
         )
+    if container.format.name == "mpeg" and len(even := _evenly(seen)):
+        return even, ("stores the times of some frames only, which are out of order: its frames are counted",)
     raise _disorder(path, seen.pts, stream)
+
+
+def _evenly(seen: _Seen) -> np.ndarray:
+    """Stamps of frames of one duration, if those that are stored lie within a few frames of them; else none.
+
+    A packet of an MPEG program stream holds several frames and the time of one.
+    """
+    first, length = seen.pts[0], next(iter(seen.durations))
+    if first is None or len(seen.durations) > 1 or not length:
+        return np.empty(0, np.int64)
+    counted = first + np.arange(len(seen.pts), dtype=np.int64) * length
+    near = all(p is None or abs(p - c) <= NEAR * length for p, c in zip(seen.pts, counted.tolist(), strict=True))
+    return counted if near else np.empty(0, np.int64)
 
 
 def _increase(stamps: list[int | None]) -> bool:
@@ -210,18 +228,22 @@ def _per_second(stream: VideoStream) -> str:
 
 
 def _check_length(path: Path, container: InputContainer, stream: VideoStream, times: np.ndarray) -> None:
-    """Refuse a clip of which fewer frames decode than its header says, in seconds and, where it counts them, in frames."""
+    """Refuse a clip of which less decodes than its header says, or whose index points behind the end of the file."""
+    size = path.stat().st_size
     said = _said_seconds(container, stream)
     step = float(times[-1]) / (len(times) - 1) if len(times) > 1 else 1.0
-    if times[-1] + 3 * step + 0.1 < said and not len(times) >= stream.frames > 0:
+    short = times[-1] + 3 * step + 0.1 < said and not len(times) >= stream.frames > 0
+    ends = [entry.pos + entry.size for entry in stream.index_entries] if container.format.name.startswith("mov") else []
+    if short or max(ends, default=0) > size:
+        found = f"{times[-1] + step:.4g} of {said:.4g} s decode" if short else "its index points behind its end"
         raise DataError(
-            f"{path} ({path.stat().st_size} bytes) is cut short: {times[-1] + step:.4g} of {said:.4g} s decode",
+            f"{path} ({size} bytes) is cut short: {found}",
             way_out="get or record it again; `ffmpeg -i IN OUT.mp4` keeps what there is as a shorter clip",
         )
 
 
 def _said_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """How long the stream is by the header of its container; 0 where that does not say."""
+    """How long the stream is by the header of its container; 0 where that does not say, or edits what it says."""
     if not container.format.name.startswith(TIMED):
         return 0.0
     if stream.duration and stream.time_base:
@@ -246,8 +268,7 @@ def _says(container: InputContainer, stream: VideoStream) -> str:
     parts = [f"{container.format.name.split(',')[0]} of {stream.codec_context.name}"]
     parts += [f"{_per_second(stream)} frames a second"] if stream.average_rate else []
     parts += [f"{stream.frames} frames"] if stream.frames else []
-    said = _said_seconds(container, stream)
-    parts += [f"{said:.6g} s"] if said else []
+    parts += [f"{float(stream.duration * stream.time_base):.6g} s"] if stream.duration and stream.time_base else []
     aspect = _aspect(stream, turned=False)
     parts += [f"pixels of {aspect[0]}:{aspect[1]}"] if aspect != (1, 1) else []
     return ", ".join(parts)

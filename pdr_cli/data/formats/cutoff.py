@@ -33,6 +33,7 @@ EBML, SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 ASF = b"0&\xb2u\x8ef\xcf\x11"
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 UNKNOWN = (0, 2**32 - 1)  # sizes of a RIFF that was written to a pipe
+KLV = b"\x06\x0e+4"
 PNG = b"\x89PNG\r\n\x1a\n"
 TS_PACKETS = ((188, 0), (192, 4), (204, 0))  # length of a packet, and place of its mark
 
@@ -115,7 +116,7 @@ def _riffs(stream: BinaryIO, size: int) -> Iterator[int]:
         if header[:4] != b"RIFF" or length in UNKNOWN:
             return
         place += 8 + length
-        yield place
+        yield place - 8  # some writers count these 8 bytes twice
         place += length % 2
 
 
@@ -155,11 +156,12 @@ def _pages(stream: BinaryIO, size: int) -> Iterator[int]:
 
 
 def _tags(stream: BinaryIO, size: int) -> Iterator[int]:
-    """Ends of the tags of FLV, each with its length behind it."""
+    """Ends of the tags of FLV, each with its length behind it, which some writers leave out of the last."""
     place = int.from_bytes(_at(stream, 5, 4)) + 4
     while place + 11 <= size:
-        place += 11 + int.from_bytes(_at(stream, place + 1, 3)) + 4
+        place += 11 + int.from_bytes(_at(stream, place + 1, 3))
         yield place
+        place += 4
 
 
 def _asf(stream: BinaryIO, size: int) -> Iterator[int]:
@@ -196,6 +198,26 @@ def _packs(stream: BinaryIO, size: int) -> Iterator[int]:
             place += 6 + length
         else:
             return
+        yield place
+
+
+def _ivf(stream: BinaryIO, size: int) -> Iterator[int]:
+    """Ends of the frames of IVF."""
+    place = int.from_bytes(_at(stream, 6, 2), "little")
+    while place < size:
+        place += 12 + int.from_bytes(_at(stream, place, 4), "little")
+        yield place
+
+
+def _klv(stream: BinaryIO, size: int) -> Iterator[int]:
+    """Ends of the keys, lengths and values of MXF."""
+    place = 0
+    while (header := _at(stream, place, 25))[:4] == KLV:
+        first = header[16] if len(header) > 16 else 0
+        long = first & 0x7F if first & 0x80 else 0
+        if place == 0:  # the header says where the footer begins
+            yield int.from_bytes(_at(stream, 17 + long + 24, 8)) + 1
+        place += 17 + long + (int.from_bytes(header[17 : 17 + long]) if long else first)
         yield place
 
 
@@ -246,6 +268,8 @@ WALKS: tuple[tuple[Fits, Walk], ...] = (
     (lambda head: head[:8] == ASF, _asf),
     (lambda head: head[:4] == b"\0\0\1\xba", _packs),
     (lambda head: head[:8] == PNG, _chunks),
+    (lambda head: head[:4] == b"DKIF", _ivf),
+    (lambda head: head[:4] == KLV, _klv),
     (lambda head: head[:10] == b"YUV4MPEG2 ", _y4m),
     (_is_ts, _ts),
 )

@@ -42,7 +42,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     with container:
         streams = moving(container)
         if not streams:
-            raise DataError(f"{path} has no video stream")
+            raise DataError(f"{path} has no video stream of a known codec")
         # Without this, damaged packets decode to wrong pictures and no error.
         streams[0].codec_context.options = {"err_detect": "explode"}
         yield container, streams[0]
@@ -53,7 +53,8 @@ def moving(container: InputContainer) -> list[VideoStream]:
     from av.stream import Disposition
 
     covers = Disposition.attached_pic | Disposition.timed_thumbnails
-    found = [s for s in container.streams.video if not s.disposition & covers]
+    # A stream of an unknown codec has no context.
+    found = [s for s in container.streams.video if s.codec_context is not None and not s.disposition & covers]
     return sorted(found, key=lambda stream: not stream.disposition & Disposition.default)
 
 

@@ -25,10 +25,11 @@ GIF_FASTEST = 50  # frames a second; viewers show shorter delays as a tenth of a
 
 
 def fitted(times: np.ndarray, tick: float, declared: Sequence[Fraction]) -> Fraction | None:
-    """The constant rate of a clip; None where its stamps do not lie on one to their rounding.
+    """The constant rate of a clip; None where its stamps do not lie on one to their rounding. That of one frame is declared.
 
-    Every rate within the rounding is possible: taken is a standard one that the container declares, else the standard one
-    nearest to the least-squares fit, else a declared one, else the fit.
+    A rate on which all stamps lie exactly is taken as it is. Of the rates within the rounding of the stamps, taken is a
+    standard one that the container declares, else the standard one nearest to the least-squares fit (a whole one first), else
+    a declared one, else the fit.
 
     Args:
         times: stamps in seconds from the first: [T].
@@ -36,14 +37,16 @@ def fitted(times: np.ndarray, tick: float, declared: Sequence[Fraction]) -> Frac
         declared: rates that the container declares.
     """
     if len(times) < 2:
-        return None
+        return next(iter(declared), None)
     fit = _slope(times)
-    room = min(1.05 * max(tick, STAMP), NEAREST * fit)
-    standard = sorted(STANDARD, key=lambda rate: abs(float(rate) * fit - 1))
     uniform = len(np.unique(np.round(np.diff(times) / tick))) == 1
-    likely = [r for r in declared if r in STANDARD] + ([] if uniform else standard)
-    possible = (r for r in (*likely, *declared, *_simple(fit)) if r > 0)
-    return next((rate for rate in possible if _lies_on(times, rate, room)), None)
+    exact = (r for r in (*declared, *_simple(fit)) if uniform and tick < STAMP / 2 and _lies_on(times, r, 1e-9))
+    standard = () if uniform else sorted(STANDARD, key=lambda rate: (rate.denominator, abs(float(rate) * fit - 1)))
+    # FFmpeg finds the rate of a GIF, whose stamps are coarse, from these stamps: it declares nothing.
+    likely = [r for r in declared if r in STANDARD] if tick < 2 * STAMP else []
+    room = min(1.05 * max(tick, STAMP), NEAREST * fit)
+    rounded = (r for r in (*likely, *standard, *declared, *_simple(fit)) if _lies_on(times, r, room))
+    return next(exact, None) or next(rounded, None)
 
 
 def _slope(times: np.ndarray) -> float:

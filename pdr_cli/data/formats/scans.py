@@ -34,8 +34,7 @@ ARRAYS = {"times": "<f8", "stamps": "<i8", "sums": "<u4", "keys": "<i8"}
 def scan(path: Path) -> Clip:
     """The scan of a clip, from the cache if it is of this very file; see `clips.scan`."""
     stat = os.stat(path)
-    identity = _identity(path, stat)
-    kept = folder() / f"{hashlib.sha256(os.fsencode(identity['path'])).hexdigest()[:32]}.scan"
+    identity, kept = _identity(path, stat), _place(path)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return _unpacked(kept.read_bytes(), identity)
     clip = clips.scan(path)
@@ -44,6 +43,16 @@ def scan(path: Path) -> Clip:
         with contextlib.suppress(OSError):
             atomic.write_cache(kept, _packed(clip, identity))
     return clip
+
+
+def forget(path: Path) -> None:
+    """Remove the scan of a clip whose frames are no longer those of the scan."""
+    with contextlib.suppress(OSError):
+        _place(path).unlink()
+
+
+def _place(path: Path) -> Path:
+    return folder() / f"{hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()[:32]}.scan"
 
 
 def folder() -> Path:

@@ -14,7 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pdr_cli.data.formats import decoding
+from pdr_cli.data.formats import decoding, scans
 from pdr_cli.data.formats.clips import Clip
 from pdr_cli.errors import DataError
 
@@ -128,6 +128,7 @@ class Reader:
                 if number >= last:
                     break
         if found < len(missing):
+            scans.forget(self.path)
             raise DataError(
                 f"{self.path}: frames {min(missing)} to {last} are not those that were decoded when it was opened; the "
                 "file has changed or is damaged",

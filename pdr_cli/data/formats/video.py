@@ -116,10 +116,11 @@ def read(path: Path, options: ReadOptions = DEFAULTS) -> Series:
     out = (int(size[0]), int(size[1])) if len(size) else clip.size
     about = _about(path, clip, out)
     channels = ["gray"] if color == "gray" else ["red", "green", "blue"]
+    pixels = {"pixel_aspect_ratio": "{}:{}".format(*clip.aspect)} if "pixel_aspect" in about else {}
     series = make_series(
         LazyFrames((len(times), len(channels), *out), np.float32, _reader(Reader(path, clip), shown, out, color)),
         times,
-        {name: {"units": "1", "long_name": f"{name} level, 0 to 255"} for name in channels},
+        {name: {"units": "1", "long_name": f"{name} level, 0 to 255", **pixels} for name in channels},
         {},
         kind="video",
         files=[path],
@@ -174,7 +175,10 @@ def gray_error(path: Path, what: str) -> DataError:
 def _refuse_webp(path: Path) -> None:
     head = beginning(path)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        code = f"from PIL import Image; Image.open('{path}').save('OUT.apng', 'PNG', save_all=True)"
+        code = (
+            f"from PIL import Image; i = Image.open('{path}'); d = [(i.seek(k), i.load(), i.info['duration'])[2] "
+            "for k in range(i.n_frames)]; i.save('OUT.apng', 'PNG', save_all=True, duration=d)"
+        )
         raise DataError(f"{path} is WebP, which is not read", way_out=f'write it as animated PNG: python -c "{code}"')
 
 

@@ -93,7 +93,7 @@ def test_pictures_may_be_numbered_in_brackets_and_their_rate_is_said(tmp_path: P
         picture(tmp_path / "clip" / f"frame ({number}).png", moving_square(number))
     (series,) = formats.open_series(formats.find_inputs([tmp_path]))
     assert np.allclose(series.time.values, np.array([1, 2, 10]) / 25)
-    assert series.attrs["assumed"] == ("25 frames a second, by the pictures' numbers",)
+    assert series.attrs["assumed"] == ("pictures have no times: 25 frames a second are assumed",)
 
 
 def test_a_folder_of_other_pictures_names_what_is_read(tmp_path: Path) -> None:

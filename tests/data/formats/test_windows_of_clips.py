@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pdr_cli.data import times as time_axis
+from pdr_cli.data import windows
 from pdr_cli.data.formats import ReadOptions, video
 from pdr_cli.data.series import read_frames
 from tests.data.formats.numbered import COMMON, FRAMES, OTHERS, Recipe, numbers, write
@@ -37,3 +39,18 @@ def test_every_window_equals_the_same_frames_of_the_whole(recipe: Recipe, tmp_pa
 @pytest.mark.parametrize("recipe", OTHERS, ids=lambda recipe: recipe.name)
 def test_every_window_in_other_codecs_and_containers(recipe: Recipe, tmp_path: Path) -> None:
     check_every_window(recipe, tmp_path)
+
+
+@pytest.mark.parametrize("recipe", [r for r in COMMON if not r.ticks], ids=lambda recipe: recipe.name)
+def test_windows_of_training_equal_the_same_frames_of_the_whole(recipe: Recipe, tmp_path: Path) -> None:
+    count = 3 * windows.BLOCK  # the second and the third block of the cache begin behind key frames
+    series = video.read(write(recipe, tmp_path, count))
+    whole = read_frames(series, 0, count)
+    assert numbers(whole) == list(range(count))
+    cache = windows.FrameCache([series], limit_mb=1, at_least=1)
+    step = time_axis.find_step(series.time.values)
+    cut = windows.cut([series], [(0, 0, count)], 4, 2, step, cache)
+    assert len(cut) == count - 5
+    for number in np.random.default_rng(0).permutation(len(cut))[:20]:
+        observed, following = cut.batch([number])
+        assert np.array_equal(np.concatenate([observed[0], following[0]]), whole[number : number + 6])
