@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
-from pdr_cli.errors import MemoryShortageError, PdrError
+from pdr_cli.errors import ConfigError, MemoryShortageError, PdrError
 
 # Options that take several values after one name, as when a shell expands --data clips/*.mp4.
 SEVERAL = {
@@ -61,10 +61,12 @@ def main() -> NoReturn:
         code = 0
     except OSError as error:
         _discard_stdout()
+        _exit_of_others(error)
         _exit(74, "E_IO", str(error))
     except Exception as error:
         _exit_of_usage(error)
         _exit_of_shortage(error)
+        _exit_of_others(error)
         _exit_of_bug(error)
     if code == 130:
         _exit(130, "E_INTERRUPTED", "interrupted")
@@ -132,6 +134,20 @@ def _exit_of_shortage(error: Exception) -> None:
         way_out = "close other programs that use memory, or take a machine with more of it"
         short = MemoryShortageError(damage.first_line(error), way_out=way_out)
         _exit(short.code, short.name, str(short))
+
+
+def _exit_of_others(error: Exception) -> None:
+    """Leave with `E_CONFIG` and the traceback if the code of others failed, such as a predictor of the user."""
+    from pdr_cli import choices, trust
+
+    where = trust.culprit(error.__traceback__, choices.FOREIGN)
+    if where is None:
+        return
+    import traceback
+
+    found = f"the code of {where} failed: {type(error).__name__}: {error}"
+    failed = ConfigError(found, way_out="this code is not of pdr; mend it, or choose another")
+    _exit(failed.code, failed.name, str(failed), traceback.format_exc())
 
 
 def _exit_of_bug(error: Exception) -> NoReturn:

@@ -16,6 +16,7 @@ from pdr_cli.errors import InputNotFoundError, OutputError, UsageError
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system import urls
+from pdr_cli.trust import Trust
 
 ENDLESS = 1000000  # epochs of a run that its steps end
 
@@ -51,6 +52,11 @@ class Experiment:
             ConfigError: an unknown preset, key or value.
         """
         return config.load(_source(self.preset, out, resume), [*self._overrides(), *self.settings])
+
+    def trust(self, everything: bool = False) -> Trust:
+        """The code that may run: what options and settings name, which the user wrote; with `everything`, all."""
+        named = [setting.partition("=")[2].strip() for setting in self.settings]
+        return Trust(everything).also([*named, *(self.options or {}).values()])
 
     def _overrides(self) -> list[str]:
         options = {key: value for key, value in (self.options or {}).items() if value is not None}
