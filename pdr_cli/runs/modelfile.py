@@ -107,7 +107,8 @@ class ModelCard:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values["config"] = self.config.model_dump()
         values["format_version"] = FORMAT_VERSION
-        return json.dumps(values, default=_plain, ensure_ascii=False)
+        # The bytes of a file's name that are not UTF-8 become escapes of JSON, which `json` reads back.
+        return json.dumps(values, default=_plain, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
     @classmethod
     def from_json(cls, text: str, where: Path) -> ModelCard:

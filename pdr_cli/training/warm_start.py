@@ -78,7 +78,7 @@ def resume(network: PDR, folder: RunFolder) -> WarmStart:
     """The start of the run in `folder`, whose weights are in its state."""
     if not folder.start.is_file():
         return WarmStart()
-    start = WarmStart(**json.loads(folder.start.read_text()))
+    start = WarmStart(**json.loads(folder.start.read_text(encoding="utf-8")))
     if start.freeze_backbone:
         freeze(network)
     return start
