@@ -319,6 +319,18 @@ def _header(content: bytes, path: Path) -> dict[str, str]:
     return header
 
 
+def is_foreign(path: Path) -> bool:
+    """True for a safetensors file of another program: its header has no model card."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if path.suffix.lower() != ".safetensors" or length > path.stat().st_size:
+            return False
+        try:
+            return "pdr" not in json.loads(stream.read(length)).get("__metadata__", {})
+        except (ValueError, AttributeError):
+            return False
+
+
 def _not_a_model(path: Path, size: int, found: object) -> CheckpointError:
     way_out = "weights of OpenSTL are read by pdr train --init-from" if path.suffix.lower() in FOREIGN else ""
     return CheckpointError(f"{path} ({size} bytes) is truncated or not a model file: {found}", way_out=way_out)

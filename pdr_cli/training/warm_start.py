@@ -102,7 +102,7 @@ def load(network: PDR, config: Config, frames: Frames, path: Path) -> dict[str, 
     Raises:
         InputNotFoundError, CheckpointError: see `begin`.
     """
-    if path.suffix.lower() in FOREIGN:
+    if path.suffix.lower() in FOREIGN or (path.is_file() and modelfile.is_foreign(path)):
         weights, sha256 = read_openstl(path)
         load_foreign(network, config, frames, path, weights)
         return {"name": path.name, "sha256": sha256, "kind": "OpenSTL", "adapter": False}
