@@ -384,7 +384,7 @@ FORMATS = Family(
     | _in("data.formats.hdf5", hdf5=("HDF5", "HDF5 files of traffic grids, in the layout of TaxiBJ"))
     | _in("data.formats.human36m", windows=("WindowLists", "lists of windows beside pictures, as Human3.6M"))
     | _in("data.formats.npz", npz=("NPZ", "windows cut beforehand, as OpenSTL's dataset.npz"))
-    | _in("data.formats.video", video=("Video", "clips: MP4, AVI, MKV, MOV, WebM, MPEG, GIF"))
+    | _in("data.formats.video", video=("Video", "clips: MP4, MOV, AVI, MKV, WebM, MPEG, WMV, FLV, Ogg, GIF, ..."))
     | _in("data.formats.frames", frames=("Frames", "folders of numbered pictures")),
 )
 

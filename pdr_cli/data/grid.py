@@ -115,23 +115,26 @@ class Orientation:
         flip_x: columns are in the opposite order.
         roll_x: columns to roll by, on a grid that goes round the globe.
         repeats_x: the last column repeats the first one, 360 degrees further, and is left out.
+        closes_x: the last column of the model's grid repeats its first one.
     """
 
     flip_y: bool
     flip_x: bool
     roll_x: int
     repeats_x: bool = False
+    closes_x: bool = False
 
     def apply(self, frames: np.ndarray) -> np.ndarray:
         """[..., H, W] of the input's grid to the model's."""
         frames = frames[..., :-1] if self.repeats_x else frames
         frames = frames[..., ::-1, :] if self.flip_y else frames
         frames = frames[..., ::-1] if self.flip_x else frames
-        return np.ascontiguousarray(np.roll(frames, self.roll_x, axis=-1))
+        frames = np.roll(frames, self.roll_x, axis=-1)
+        return np.ascontiguousarray(np.concatenate([frames, frames[..., :1]], axis=-1) if self.closes_x else frames)
 
     def invert(self, frames: np.ndarray) -> np.ndarray:
         """[..., H, W] of the model's grid to the input's."""
-        frames = np.roll(frames, -self.roll_x, axis=-1)
+        frames = np.roll(frames[..., :-1] if self.closes_x else frames, -self.roll_x, axis=-1)
         frames = frames[..., ::-1] if self.flip_x else frames
         frames = np.concatenate([frames, frames[..., :1]], axis=-1) if self.repeats_x else frames
         return np.ascontiguousarray(frames[..., ::-1, :] if self.flip_y else frames)
@@ -140,8 +143,9 @@ class Orientation:
         self, x: np.ndarray, y: np.ndarray, rotation: np.ndarray, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Columns, rows and angles (from +x to +y) on the model's grid of `size` (H, W) to the input's."""
-        x = (x - self.roll_x) % size[1] if self.roll_x else x
-        x = size[1] - 1 - x if self.flip_x else x
+        columns = size[1] - self.closes_x
+        x = (x - self.roll_x) % columns if self.roll_x else x
+        x = columns - 1 - x if self.flip_x else x
         y = size[0] - 1 - y if self.flip_y else y
         return x, y, -rotation if self.flip_x != self.flip_y else rotation
 
@@ -163,16 +167,24 @@ def orient(
         GridError: the coordinates have other values, not the same in another order.
     """
     flip_y, _ = _align(y, model_y, "y", cyclic=False)
-    repeats = cyclic and x is not None and model_x is not None and len(x) == len(model_x) + 1 and repeats_first(x)
-    flip_x, roll_x = _align(x[:-1] if repeats and x is not None else x, model_x, "x", cyclic=cyclic)
-    return Orientation(flip_y, flip_x, roll_x, repeats)
+    repeats, closes = (cyclic and repeats_first(v) for v in (x, model_x))
+    if x is not None and model_x is not None and (_close(x, model_x) or _close(x[::-1], model_x)):
+        repeats = closes = False
+    flip_x, roll_x = _align(_cut(x, repeats), _cut(model_x, closes), "x", cyclic=cyclic)
+    return Orientation(flip_y, flip_x, roll_x, repeats, closes)
 
 
-def repeats_first(longitudes: np.ndarray) -> bool:
-    """True if the last column repeats the first one, 360 degrees further."""
-    return bool(
-        abs(abs(float(longitudes[-1]) - float(longitudes[0])) - 360) < CLOSE * abs(longitudes[1] - longitudes[0])
-    )
+def _cut(longitudes: np.ndarray | None, repeats: bool) -> np.ndarray | None:
+    """Longitudes without the last one, if it repeats the first."""
+    return longitudes[:-1] if repeats and longitudes is not None else longitudes
+
+
+def repeats_first(longitudes: np.ndarray | None) -> bool:
+    """True if the last column repeats the first one, 360 degrees further or at the same longitude."""
+    if longitudes is None or len(longitudes) < 3:
+        return False
+    steps = np.abs(np.diff(unwrapped(longitudes)))
+    return bool(abs(steps.sum() - 360) < CLOSE * steps[0])
 
 
 def _align(values: np.ndarray | None, model: np.ndarray | None, dim: str, cyclic: bool) -> tuple[bool, int]:

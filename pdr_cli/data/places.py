@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -90,15 +91,29 @@ def match(grid: Grid, model: Grid) -> Orientation:
         GridError: the cells lie elsewhere, not in the same places in another order. It does not name the files.
     """
     _check_meaning(grid, model)
-    y, x = (_values(side) for side in (grid.y, grid.x))
-    cyclic = all(s is not None and _is_cyclic(s) for s in (grid.x, model.x))
-    repeated = cyclic and x is not None and grid.size[1] == model.size[1] + 1 and repeats_first(x)
-    if (grid.size[0], grid.size[1] - repeated) != model.size:
-        raise GridError(f"its grid has {_by(grid.size)} cells", _by(model.size))
-    found = orient(y, x, _values(model.y), _values(model.x), cyclic=cyclic)
-    _check_places(grid, model, found)
     _check_mapping(grid, model)
+    found = _by_places(grid, model)
+    if found is not None:
+        return found
+    (y, x), (model_y, model_x) = ([_values(side) for side in (g.y, g.x)] for g in (grid, model))
+    cyclic = all(s is not None and _is_cyclic(s) for s in (grid.x, model.x))
+    columns, wanted = (g.size[1] - (cyclic and repeats_first(v)) for g, v in ((grid, x), (model, model_x)))
+    if (grid.size[0], columns) != (model.size[0], wanted):
+        raise GridError(f"its grid has {_by(grid.size)} cells", _by(model.size))
+    found = orient(y, x, model_y, model_x, cyclic=cyclic)
+    _check_places(grid, model, found)
     return found
+
+
+def _by_places(grid: Grid, model: Grid) -> Orientation | None:
+    """The order of rows and columns by which the latitudes and longitudes of all cells agree; None: none, or unknown."""
+    if grid.size != model.size or not (grid.places and model.places):
+        return None
+    for flip_y, flip_x in itertools.product((False, True), repeat=2):
+        found = Orientation(flip_y, flip_x, 0)
+        if all(_apart(grid, model, found, name)[1] for name in ("latitude", "longitude")):
+            return found
+    return None
 
 
 def _is_cyclic(x: Axis) -> bool:
@@ -134,14 +149,22 @@ def _values(side: Axis | None) -> np.ndarray | None:
 
 
 def _check_places(grid: Grid, model: Grid, orientation: Orientation) -> None:
-    for name in set(grid.places) & set(model.places):
-        mine, theirs = orientation.apply(grid.places[name]), np.asarray(model.places[name], float)
-        apart = np.abs((mine - theirs + 180) % 360 - 180 if name == "longitude" else mine - theirs)
-        if not np.all((apart <= CLOSE * _spacing(model) + ROUNDING) | ~np.isfinite(mine + theirs)):
+    for name in sorted(set(grid.places) & set(model.places)):
+        apart, agree = _apart(grid, model, orientation, name)
+        if not agree:
+            mine, theirs = (g.places[name] for g in (grid, model))
             raise GridError(
                 f"its {name}s run from {_range(mine)}",
                 f"from {_range(theirs)}, cell by cell; they are up to {np.nanmax(apart):.3g} degrees apart",
             )
+
+
+def _apart(grid: Grid, model: Grid, orientation: Orientation, name: str) -> tuple[np.ndarray, bool]:
+    """Differences of the latitudes or longitudes of all cells, and whether they are rounding where both are known."""
+    mine, theirs = orientation.apply(grid.places[name]), np.asarray(model.places[name], float)
+    apart = np.abs((mine - theirs + 180) % 360 - 180 if name == "longitude" else mine - theirs)
+    known = np.isfinite(apart)
+    return apart, bool(known.any() and np.all(apart[known] <= CLOSE * _spacing(model) + ROUNDING))
 
 
 def _spacing(grid: Grid) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pdr_cli import choices
 from pdr_cli.data import formats
-from pdr_cli.data.formats import Field, cf, forecasts, stored, video
+from pdr_cli.data.formats import Field, cf, clips, forecasts, stored
 from pdr_cli.data.missing import ABSURD
 from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrError
 from pdr_cli.inspection.findings import Finding
@@ -116,7 +116,7 @@ def _forecast(path: Path) -> Iterator[Finding]:
     try:
         form = formats.of(path)
         if form.name == "video":
-            frames = video.read(path).sizes["time"]
+            frames = len(clips.scan(path).times)
             yield Finding("ok", f"{frames} frames, all of which decode{_checked_by(path)}")
             return
         with stored.fields(path) as fields:
@@ -126,7 +126,7 @@ def _forecast(path: Path) -> Iterator[Finding]:
 
 
 def _checked_by(path: Path) -> str:
-    if video.PICTURES in stored.provenance(path):
+    if clips.PICTURES in stored.provenance(path):
         return "; pictures are those that were written (SHA-256)"
     return "; pictures are compressed and hold no hash"
 

@@ -91,7 +91,8 @@ def _check_usable(one: Opened) -> None:
         TimeError: lists the dimensions that the file has.
     """
     dataset, path, times = one.dataset, one.path, one.finder.times
-    empty = [str(d) for d, n in dataset.sizes.items() if n == 0]
+    used = {d for v in dataset.data_vars.values() if v.ndim >= 2 for d in v.dims}
+    empty = [str(d) for d, n in dataset.sizes.items() if n == 0 and d in used]
     if empty:
         has = "steps" if empty[0] in times or empty[0] == "time" else "values"
         raise TimeError(f"{path} has no {has}: dimension {empty[0]} has length 0", way_out=UNFINISHED)
@@ -101,7 +102,13 @@ def _check_usable(one: Opened) -> None:
             raise TimeError(
                 f"{path} has several times {along}, which differ: {', '.join((axis.source, *axis.others))}",
                 "one with standard_name time",
-                f"ncatted -a standard_name,{axis.source},o,c,time FILE",
+                f"ncks -x -v {','.join(axis.others)} IN OUT keeps {axis.source}",
+            )
+        if axis.unclear:
+            raise TimeError(
+                f"{path}: the frames are dated by the time at which forecasts began, and their lead {axis.unclear} has no units",
+                "hours or seconds",
+                f"ncatted -a units,{axis.unclear},o,c,hours FILE, if they are hours",
             )
     if times:
         return
@@ -124,7 +131,9 @@ def _undecoded(dataset: xr.Dataset, path: Path, name: str) -> TimeError:
     if calendar.lower() not in CALENDARS:
         way_out = f"correct it: ncatted -a calendar,{name},o,c,{_nearest_calendar(calendar)} FILE"
         return TimeError(found, f"a calendar of CF: {', '.join(CALENDARS)}", way_out)
-    expected = "units such as 'days since 2000-01-01'; a month or a year has no fixed length"
+    expected = (
+        "units such as 'days since 2000-01-01', in UTC or with an offset such as +01:00; a year has no fixed length"
+    )
     return TimeError(found, expected, "write dates to the file first, for example with xarray's Dataset.assign_coords")
 
 
@@ -133,7 +142,7 @@ def _nearest_calendar(calendar: str) -> str:
     plain = calendar.lower()
     if "thirty" in plain or "360" in plain:
         return "360_day"
-    return "noleap" if "365" in plain or plain.startswith("no") else "CALENDAR"
+    return "noleap" if "365" in plain or plain.startswith(("nol", "no_", "no-", "no l")) else "CALENDAR"
 
 
 def _where(opened: Sequence[Opened]) -> str:
@@ -256,7 +265,7 @@ def _numbers(one: Opened, source: Source, dim: str) -> tuple[np.ndarray, str]:
     except ValueError:
         raise VariableError(
             f"{one.path}: {source.name}@{source.level}: {dim} has no numbers but {', '.join(map(str, values[:4]))}",
-            way_out=f"select one first, with xarray: ds.sel({dim}={values[0]!r})",
+            way_out=f"select one first, with xarray: ds.sel({dim}={values[0].item()!r})",
         ) from None
     coordinate = one.dataset[dim] if dim in one.dataset.coords else None
     if coordinate is None or np.issubdtype(coordinate.dtype, np.timedelta64):

@@ -33,6 +33,7 @@ class Channel:
         axes: of the variable.
         chosen: {further dimension: index}.
         lead: index of the lead, where each lead has times of its own.
+        places: variables of the latitude and longitude of each cell.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Channel:
     axes: Axes
     chosen: Mapping[str, int]
     lead: int
+    places: tuple[str, ...]
 
     @classmethod
     def of(cls, one: Opened, name: str, source: Source) -> Channel:
@@ -50,12 +52,13 @@ class Channel:
         """
         axes = cast(Axes, one.finder.axes(source.name))  # `channels.choose` takes gridded variables only
         chosen = places_along(one, source)
-        return cls(name, source.name, axes, chosen, chosen.get(one.finder.times[axes.time].lead_dim, 0))
+        lead = chosen.get(one.finder.times[axes.time].lead_dim, 0)
+        return cls(name, source.name, axes, chosen, lead, _places(one.dataset, source.name, axes))
 
     @property
-    def signature(self) -> tuple[Axes, int]:
+    def signature(self) -> tuple[Axes, int, tuple[str, ...]]:
         """Channels of equal signatures have the same times and places."""
-        return self.axes, self.lead
+        return self.axes, self.lead, self.places
 
 
 def part(one: Opened, channels: Sequence[Channel], missing_values: Sequence[str] = ()) -> Series:
@@ -71,6 +74,10 @@ def part(one: Opened, channels: Sequence[Channel], missing_values: Sequence[str]
     _check_times_known(times, one)
     if axis.change:
         log.info("times   %s: stamps rounded by up to %.3g s, to what they were stored from", path, axis.change)
+    if axis.is_init:
+        log.warning(
+            "times   %s: %s is when forecasts began, and the file has no lead; taken as valid times", path, axis.source
+        )
     arrays = [_plane(dataset, c) for c in channels]
     shape = (len(times), len(channels), dataset.sizes[axes.y], dataset.sizes[axes.x])
     variables = {c.name: _attributes(one, c) for c in channels}
@@ -155,26 +162,29 @@ def _coordinates(one: Opened, channel: Channel) -> dict[str, Any]:
             count = int((~np.isfinite(values)).sum())
             raise GridError(f"{one.path}: {count} of {len(values)} values of the coordinate {side} are missing")
         coords[side] = (dim, values, dict(dataset[side].attrs))
-    found = {n: (("y", "x"), values, attrs) for n, values, attrs in _places(dataset, channel)}
+    found = {n: (("y", "x"), _cells(dataset[n], axes), dict(dataset[n].attrs)) for n in channel.places}
     if not found and not any(s in dataset.variables for s in (axes.y, axes.x)):
         log.info("grid    %s: %s and %s are taken as y and x", one.path, axes.y, axes.x)
     return coords | found
 
 
-def _places(dataset: xr.Dataset, channel: Channel) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
-    """Latitude and longitude of each cell, [H, W], where the file has one of each on y and x."""
-    axes = channel.axes
-    own = [str(n) for n in dataset[channel.variable].coords]
+def _places(dataset: xr.Dataset, name: str, axes: Axes) -> tuple[str, ...]:
+    """The variables that hold latitude and longitude of each cell of a field, where the file has one of each on y and x."""
+    own = [*_listed(dataset[name]), *map(str, dataset[name].coords)]
     found: dict[str, str] = {}
     for name in dict.fromkeys((*own, *map(str, dataset.variables))):
+        if name not in dataset.variables:
+            continue
         variable = dataset[name]
         which = geographic(name, variable.attrs)
         if which and which not in found and _is_place(variable, axes):
             found[which] = name
-    if set(found) != {"latitude", "longitude"}:
-        return []
-    arrays = [dataset[n].isel({axes.time: 0}) if axes.time in dataset[n].dims else dataset[n] for n in found.values()]
-    return [(str(a.name), a.transpose(axes.y, axes.x).values, dict(a.attrs)) for a in arrays]
+    return tuple(found.values()) if set(found) == {"latitude", "longitude"} else ()
+
+
+def _cells(variable: xr.DataArray, axes: Axes) -> np.ndarray:
+    """The values of a variable on y and x, also if it is repeated at every time: [H, W]."""
+    return variable.isel({d: 0 for d in variable.dims if d == axes.time}).transpose(axes.y, axes.x).values
 
 
 def _is_place(variable: xr.DataArray, axes: Axes) -> bool:
@@ -190,9 +200,12 @@ def _is_place(variable: xr.DataArray, axes: Axes) -> bool:
 def _scalars(one: Opened, channel: Channel) -> Scalars:
     """Scalar coordinates of a channel: those of its variable, such as a height, and its level. Times are not among them."""
     variable = one.dataset[channel.variable]
-    mappings = _mappings(variable)
+    mappings, mine = _mappings(variable), _listed(variable)
+    others = {name for v in one.dataset.data_vars.values() for name in _listed(v)} - set(mine)
     found: Scalars = {}
     for name, scalar in variable.coords.items():
+        if name in others:
+            continue
         numeric = scalar.ndim == 0 and scalar.dtype.kind in "fiu" and not is_time(scalar)
         if numeric and str(name) not in mappings and not is_lead(str(name), scalar):
             found[str(name)] = (scalar.values, dict(scalar.attrs))
@@ -200,6 +213,11 @@ def _scalars(one: Opened, channel: Channel) -> Scalars:
         if (level := level_of(one, dim, index)) is not None:
             found[dim] = level
     return found
+
+
+def _listed(variable: xr.DataArray) -> list[str]:
+    """The auxiliary coordinates of a variable by its own attribute; xarray gives it all that fit its dimensions."""
+    return str(variable.encoding.get("coordinates") or variable.attrs.get("coordinates") or "").split()
 
 
 def _mappings(variable: xr.DataArray) -> dict[str, list[str]]:
@@ -235,7 +253,7 @@ def _bounds(dataset: xr.Dataset, channel: Channel) -> dict[str, tuple[str, np.nd
     """{coordinate: (name of its bounds, their values)}: [n, 2] of an axis, [H, W, corners] of the place of each cell."""
     axes, found = channel.axes, {}
     sides = [s for s in (axes.y, axes.x) if s in dataset.coords]
-    for name, dims in [(s, (s,)) for s in sides] + [(n, (axes.y, axes.x)) for n, _, _ in _places(dataset, channel)]:
+    for name, dims in [(s, (s,)) for s in sides] + [(n, (axes.y, axes.x)) for n in channel.places]:
         attrs = dataset[name].attrs | dataset[name].encoding
         bounds = dataset.variables.get(str(attrs.get("bounds", "")))
         if bounds is None or bounds.ndim != len(dims) + 1 or set(bounds.dims[:-1]) != set(dims):
@@ -269,7 +287,8 @@ def _valid_ends(variable: xr.DataArray) -> tuple[tuple[float, float], float] | N
     stored = np.dtype(variable.encoding.get("dtype", variable.dtype))
     factor, offset = (variable.encoding.get(key) for key in ("scale_factor", "add_offset"))
     packed = stored.kind in "iu" and (factor is not None or offset is not None) and ends.dtype.kind in "iu"
-    if packed and stored.kind == "u" and ends.dtype.kind == "i":
+    unsigned = stored.kind == "u" or str(variable.encoding.get("_Unsigned", attrs.get("_Unsigned"))).lower() == "true"
+    if packed and unsigned and ends.dtype.kind == "i":
         ends = ends.astype(ends.dtype.str.replace("i", "u"))
     low, high = sorted(float(e) * (factor or 1) + (offset or 0) if packed else float(e) for e in ends)
     slack = 0.5 * abs(factor) if packed and factor is not None else 1e-6 * max(abs(low), abs(high))

@@ -12,7 +12,16 @@ from pdr_cli.data.times import DAY
 from pdr_cli.errors import TimeError
 
 INIT_NAMES = ("forecast_reference_time", "reference_time", "init_time", "initial_time", "initialization_time", "init")
-LEAD_NAMES = ("forecast_period", "prediction_timedelta", "lead_time", "leadtime", "step", "forecast_hour", "fhour")
+LEAD_NAMES = (
+    "forecast_period",
+    "prediction_timedelta",
+    "lead_time",
+    "leadtime",
+    "lead",
+    "step",
+    "forecast_hour",
+    "fhour",
+)
 VALID_NAMES = ("valid_time", "datetime", "time")
 INITIAL = ("initial time", "reference time", "forecast reference time", "analysis time", "model run")  # of long names
 SECONDS = {

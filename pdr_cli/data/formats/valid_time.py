@@ -7,16 +7,26 @@ have a scalar time. Where leads have a dimension of their own, the file holds fo
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.formats.time_roles import is_init, is_lead, is_time, is_valid_time, lead_seconds, seconds_in
+from pdr_cli.data.formats.time_roles import (
+    LEAD_NAMES,
+    is_init,
+    is_lead,
+    is_time,
+    is_valid_time,
+    lead_seconds,
+    seconds_in,
+    unit_of,
+)
 
 ABSOLUTE = "%Y%m%d"  # of days such as 20200131.25, as cdo writes them
 SHORTEST = 1e-3  # seconds; floats that were computed are off by so much, whatever their type could hold
@@ -34,6 +44,8 @@ class TimeAxis:
         lead_dim: dimension of the leads, of length L; "": none.
         change: by how much the stored stamps were rounded, seconds.
         others: variables of dates that could be the valid time as well; the axis is then ambiguous.
+        unclear: lead without units after init times; the valid times are then unknown.
+        is_init: whether the times are those at which forecasts began, and no lead is known.
     """
 
     dim: str
@@ -42,6 +54,8 @@ class TimeAxis:
     lead_dim: str = ""
     change: float = 0.0
     others: tuple[str, ...] = ()
+    unclear: str = ""
+    is_init: bool = False
 
     def at(self, lead: int = 0) -> np.ndarray:
         """Valid times of the frames of one lead: [T]."""
@@ -61,6 +75,7 @@ class _Dates:
 
     dates: dict[str, xr.Variable]
     leads: dict[str, xr.Variable]
+    counted: dict[str, xr.Variable]  # leads by their names only, without units
     sizes: dict[str, int]
     used: frozenset[frozenset[str]]  # dimensions of each field
 
@@ -72,8 +87,12 @@ class _Dates:
         whole = {n: v for n, v in variables.items() if n not in edges and v.ndim <= 3}
         dates = {n: d for n, v in whole.items() if (d := _dates(v)) is not None}
         leads = {n: v for n, v in whole.items() if n not in dates and v.ndim <= 1 and is_lead(n, v)}
+        rest = {n: v for n, v in whole.items() if n not in dates and n not in leads and v.ndim <= 1}
+        counted = {
+            n: v for n, v in rest.items() if n.lower() in LEAD_NAMES and v.dtype.kind in "fiu" and not unit_of(v)
+        }
         used = frozenset(frozenset(map(str, v.dims)) for v in dataset.data_vars.values())
-        return cls(dates, leads, {str(d): n for d, n in dataset.sizes.items()}, used)
+        return cls(dates, leads, counted, {str(d): n for d, n in dataset.sizes.items()}, used)
 
     def dims(self) -> list[str]:
         """Dimensions along which frames have dates: those of dates, or else those of leads after a scalar init."""
@@ -91,7 +110,8 @@ class _Dates:
         dated = [n for n in self.dates if self._long(n) == (dim,) or self.dates[n].dims == (dim,)]
         if lead is not None and not any(self._is_marked(n) and n == "valid_time" for n in dated):
             return self._of_each_lead(dim, dated, lead)
-        return self._of(dim, dated)
+        found, unclear = self._of(dim, dated), self._counted_beside(dim)
+        return replace(found, unclear=unclear) if found is not None and unclear else found
 
     def single(self) -> TimeAxis | None:
         """The time of a file whose dates are all scalar."""
@@ -109,7 +129,7 @@ class _Dates:
         init, lead = inits[0], self._lead_of(dim)
         began, change = _exact(self.dates[init], self._values(init, dim))
         if lead is None:
-            return TimeAxis(dim, init, began, "", change)
+            return TimeAxis(dim, init, began, "", change, (), self._without_unit(dim), is_init=True)
         ahead = lead_seconds(self.leads[lead], lead)
         return TimeAxis(dim, f"{init} plus {lead}", _later(began, np.atleast_1d(ahead)), "", change)
 
@@ -137,8 +157,8 @@ class _Dates:
             return "valid_time", ()
         if dim in valid:
             return dim, ()
-        marked = [n for n in valid if self._is_marked(n)]
-        choice = marked or valid
+        named = [n for n in valid if self.dates[n].attrs.get("standard_name") == "time"]
+        choice = named or [n for n in valid if self._is_marked(n)] or valid
         if not choice:
             return None, ()
         first = self._values(choice[0], dim)
@@ -163,12 +183,32 @@ class _Dates:
         found = [n for n, v in self.leads.items() if v.dims == (dim,)]
         return next(iter(found + [n for n, v in self.leads.items() if v.size == 1]), None)
 
+    def _without_unit(self, dim: str) -> str:
+        """A lead of the frames along a dimension that is not zero and has no unit; "": none."""
+        found = [n for n, v in self.counted.items() if (v.dims == (dim,) or v.size == 1) and np.any(v.values != 0)]
+        return next(iter(found), "")
+
     def _lead_beside(self, dim: str) -> str | None:
         """The lead along another dimension that fields have besides `dim`."""
         for name, lead in self.leads.items():
             if lead.ndim == 1 and lead.dims != (dim,) and any({dim, str(lead.dims[0])} <= dims for dims in self.used):
                 return name
         return None
+
+    def _counted_beside(self, dim: str) -> str:
+        """A lead without units along another dimension of the fields; "": none, or valid times along both dimensions."""
+        for name, lead in self.counted.items():
+            both = {dim, *map(str, lead.dims)}
+            dated = any(set(v.dims) == both and not is_init(n, v.attrs) for n, v in self.dates.items())
+            if (
+                len(both) == 2
+                and name != "step"
+                and not dated
+                and any(both <= dims for dims in self.used)
+                and lead.values.any()
+            ):
+                return name
+        return ""
 
     def _is_only_lead(self, dim: str, dims: Iterable[str]) -> bool:
         others = [d for d in dims if d != dim]
@@ -183,7 +223,7 @@ def _dates(variable: xr.Variable) -> xr.Variable | None:
     unit = str(variable.attrs.get("units", ""))
     if unit.replace(" ", "").lower().startswith(f"dayas{ABSOLUTE}".lower()) and variable.dtype.kind in "fiu":
         return xr.Variable(variable.dims, _of_days(variable.values), _without_units(variable), variable.encoding)
-    if unit.lower().startswith("months since ") and variable.dtype.kind in "fiu":
+    if unit.lower().startswith(("months since ", "month since ")) and variable.dtype.kind in "fiu":
         values = _of_months(variable)
         return None if values is None else xr.Variable(variable.dims, values, _without_units(variable))
     if variable.ndim == 1 and variable.size and variable.dtype.kind in "SUO":
@@ -211,12 +251,14 @@ def _of_months(variable: xr.Variable) -> np.ndarray | None:
     if not (np.isfinite(months).all() and np.isin(months - whole, (0, 0.5)).all()):
         return None
     calendar = str(variable.attrs.get("calendar", "standard")).lower().replace("360_day", "360")
-    counted = {"units": str(variable.attrs["units"]).lower().replace("months", "days", 1)}
+    counted = {"units": re.sub("months?", "days", str(variable.attrs["units"]).lower(), count=1)}
     counted["calendar"] = "360_day" if calendar == "360" else calendar
     try:
         start = xr.conventions.decode_cf_variable("start", xr.Variable((), 0, counted)).values[()]
     except ValueError:
         return None
+    if int(time_axis.label(start)[8:10]) > 28:
+        return None  # not every month has such a day
     dates = [time_axis.shift(start, time_axis.Step(1, "month"), int(n)) for n in whole.ravel()]
     later = [time_axis.shift(start, time_axis.Step(1, "month"), int(n) + 1) for n in whole.ravel()]
     half = (months - whole).ravel() > 0
