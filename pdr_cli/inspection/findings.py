@@ -240,7 +240,7 @@ def _human36m(paths: Sequence[Path], prepared: Prepared | None) -> Iterator[Find
                 f"{name}: pictures missing: {len(absent)}, first {absent[0]}",
                 f"extract the pictures again beside {name}, or take the lines that name them out",
             )
-        count = sum(bool(line.strip()) for line in path.read_text().splitlines())
+        count = sum(bool(line.strip()) for line in path.read_text(encoding="utf-8").splitlines())
         if part not in HUMAN_WINDOWS:
             yield Finding("ok", f"{name} lists {count} windows, to validate on")
         elif count == HUMAN_WINDOWS[part]:
