@@ -10,9 +10,10 @@ import typer
 from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    AsJson, Backbone, Batch, Compress, Device, FillGap, FillMissing, GrayToRgb, Group, Init, Inputs, Kind, LpipsWeights,
-    MissingValue, ModelOption, Preset, RaftWeights, Regrid, Rename, ResampleFps, Results, Settings, Steps, Threads,
-    TimeLayout, TrustCode, Variables, Variants, listed, logged,
+    AllowOutOfRange, AsJson, Assume, Backbone, Batch, Compress, Device, FillGap, FillMissing, GrayToRgb, Group,
+    Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, Preset, RaftWeights, Regrid, Rename,
+    ResampleFps, Results, Settings, State, Steps, Threads, TimeLayout, TrustCode, Variables, Variants, WaitInput,
+    listed, logged,
 )  # fmt: skip
 from pdr_cli.trust import Trust
 
@@ -67,10 +68,8 @@ def train(
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
     missing_value: MissingValue = None,
-    init_from: Annotated[
-        Path | None,
-        typer.Option(help="Start from trained weights: a run, a model.safetensors, or OpenSTL's .pth or .ckpt."),
-    ] = None,
+    assume: Assume = None,
+    init_from: InitFrom = None,
     freeze_backbone: Annotated[
         bool, typer.Option("--freeze-backbone", help="Do not train the predictor, only adapter and fusion.")
     ] = False,
@@ -83,10 +82,7 @@ def train(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant of an --ablation.")] = 3,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in -o from its last saved state.")] = False,
-    state: Annotated[
-        str,
-        typer.Option(metavar="last|last-1", help="Saved state that --resume starts from: the last, or the one before."),
-    ] = "last",
+    state: State = "last",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
     trust_code: TrustCode = False,
 ) -> None:
@@ -112,6 +108,7 @@ def train(
             "data.gray_to_rgb": "true" if gray_to_rgb else None,
             "data.group": group or None,
             "data.missing_value": ",".join(missing_value) if missing_value else None,
+            "data.assume": ",".join(assume) if assume else None,
             "model.backbone": backbone,
             "model.adapter": adapter,
             "model.fusion": fusion,
@@ -155,13 +152,12 @@ def predict(
     fill_missing: FillMissing = "none",
     fill_gap: FillGap = "none",
     regrid: Regrid = "none",
-    allow_out_of_range: Annotated[
-        bool, typer.Option("--allow-out-of-range", help="Accept values far outside the range of the training data.")
-    ] = False,
+    allow_out_of_range: AllowOutOfRange = False,
     resample_fps: ResampleFps = 0,
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
     missing_value: MissingValue = None,
+    assume: Assume = None,
     time_layout: TimeLayout = "cf",
     compress: Compress = 4,
     preview: Annotated[Path | None, typer.Option(help="Draw the forecast to this PNG or GIF.")] = None,
@@ -169,9 +165,7 @@ def predict(
         bool, typer.Option("--skip-existing", help="Do nothing if the output already answers this request.")
     ] = False,
     no_clobber: Annotated[bool, typer.Option("--no-clobber", help="Refuse to replace an existing output.")] = False,
-    wait_input: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Wait up to this long for an input that is being written.")
-    ] = 0,
+    wait_input: WaitInput = 0,
     fallback: Annotated[
         str | None, typer.Option(metavar="last-1", help="Use the previous model if the run's model is damaged.")
     ] = None,
@@ -210,6 +204,7 @@ def predict(
                 gray_to_rgb=gray_to_rgb,
                 group=group,
                 missing_values=tuple(missing_value or ()),
+                assume=tuple(assume or ()),
             ),
             time_layout=time_layout,
             compress=compress,
@@ -260,6 +255,7 @@ def evaluate(
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
     missing_value: MissingValue = None,
+    assume: Assume = None,
     lpips_weights: LpipsWeights = None,
     raft_weights: RaftWeights = None,
     efficiency: Annotated[
@@ -307,6 +303,7 @@ def evaluate(
             kind=kind,
             group=group,
             missing_values=missing_value or (),
+            assume=assume or (),
             trust=Trust(trust_code),
         ),
     )
@@ -445,13 +442,16 @@ def inspect(
     var: Variables = None,
     group: Group = "",
     missing_value: MissingValue = None,
+    assume: Assume = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a file holds and whether a preset or a model can use it."""
     from pdr_cli.commands import inspect as command
+    from pdr_cli.data.arrays import Conventions
     from pdr_cli.data.formats import ReadOptions
 
-    reading = ReadOptions(var or [], group=group, missing_values=missing_value or ())
+    given = Conventions.parse(assume or ())
+    reading = ReadOptions(var or [], group=group, missing_values=missing_value or (), assume=given)
     command.run(path, preset=preset, reading=reading, as_json=as_json)
 
 

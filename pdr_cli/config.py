@@ -31,6 +31,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "gray_to_rgb": False,
         "group": "",
         "missing_value": [],
+        "assume": [],
         "bounds": [NONE],
     },
     "train": {"latitude_weights": False},
@@ -83,6 +84,10 @@ class DataConfig(_Table):
     missing_value: list[str] = Field(
         description="numbers that stand for missing values in NetCDF, Zarr and GRIB files that do not declare them, such as "
         "-999, or sst=-9999 for one variable; none: no number does, whatever it looks like"
+    )
+    assume: list[str] = Field(
+        description="conventions that files leave open: slots=0-23 (first and last slot of a day), values=-1..1, 0..1, counts "
+        "or plain, axes=channels-first or channels-last, parts=names or none; empty: by the files, a doubt is logged"
     )
     scaling: Literal["auto", "standard", "minmax", "unit"] = Field(
         description="standard: mean 0, sd 1; minmax: [0, 1] by training extremes; unit: bytes over 255; "

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pdr_cli import config
 from pdr_cli.bench.machine import at_least, describe, synchronize
+from pdr_cli.choices import LOSSES
 from pdr_cli.config import Config
 from pdr_cli.errors import PdrError, UsageError, did_you_mean
 from pdr_cli.models import registry
@@ -264,6 +265,8 @@ def run(options: Options) -> dict[str, Any]:
     at_least("threads", 1 if options.threads is None else options.threads)
     variants = find_variants(options.variants)
     setting = options.setting()
+    registry.load(setting.config.model, setting.trust)  # refused here, and not in each process of a variant
+    LOSSES.find(setting.config.train.loss, setting.trust)
     threads = options.threads or torch.get_num_threads()
     report = describe(setting.device) | {"threads": threads}
     report["rows"] = measure(setting, variants, threads, options.repeats)

@@ -48,6 +48,7 @@ class Request:
         gray_to_rgb: read a gray clip as red, green and blue alike.
         kind: of the data; None: the model's, or as found.
         missing_values: see `ReadOptions`.
+        assume: conventions that the data leave open, such as `slots=0-23`.
         group: of the data that holds the fields; "": the model's, or as found.
         trust: see `choices.Family.find`.
     """
@@ -74,6 +75,7 @@ class Request:
     kind: str | None = None
     group: str = ""
     missing_values: Sequence[str] = ()
+    assume: Sequence[str] = ()
     trust: Trust | None = None
 
     @property
@@ -87,6 +89,7 @@ class Request:
             gray_to_rgb=self.gray_to_rgb,
             group=self.group,
             missing_values=self.missing_values,
+            assume=self.assume,
             batch=self.batch,
             device=self.device,
             trust=self.trust,

@@ -43,6 +43,7 @@ from pdr_cli.trust import Trust
 
 Answer = TypeVar("Answer")
 Read = TypeVar("Read", bound=ModelHeader)
+READING = ("group", "missing_values", "assume")
 POLL = 0.5  # seconds between two attempts to read an input that is not ready
 # Errors of an input that is still being written. Another grid or another variable will not change.
 UNREADY = (DataError, TimeError, MissingValuesError, LockedError)
@@ -146,10 +147,8 @@ class Request:
             "model": intake.model.sha256,
             "model_format": modelfile.FORMAT_VERSION,
             "output": [self.output.suffix.lower(), self.time_layout, self.compress],
-            # The observed values identify their group, and which of them are missing.
-            "repairs": {
-                k: v for k, v in dataclasses.asdict(self.policy).items() if k not in ("group", "missing_values")
-            },
+            # The observed values and times identify how they were read.
+            "repairs": {k: v for k, v in dataclasses.asdict(self.policy).items() if k not in READING},
             "observed": input_sha256,
             "times": time_axis.seconds(times).tolist(),
             "variables": list(zip(names(series), units(series), strict=True)),

@@ -18,6 +18,7 @@ from pdr_cli.config import Config
 from pdr_cli.data import grid
 from pdr_cli.data import places as locations
 from pdr_cli.data import series as fields
+from pdr_cli.data.arrays import SIGNED, Conventions
 from pdr_cli.data.bounds import Bounds
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.grid import Side
@@ -68,6 +69,8 @@ class ModelCard:
         mapping: attributes of the grid mapping.
         bounds: of the forecast, in the variables' units; None if there are none, and in files written before they were
             kept, whose forecasts stay as they were.
+        conventions: that the arrays of training were read by, see `data/arrays.py`; empty for other formats, and in files
+            written before they were kept.
     """
 
     config: Config
@@ -86,6 +89,15 @@ class ModelCard:
     places: dict[str, PackedField] = dataclasses.field(default_factory=dict)
     mapping: dict[str, Any] = dataclasses.field(default_factory=dict)
     bounds: Bounds | None = None
+    conventions: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def learned(self) -> Conventions:
+        """The conventions of the training, which decide where the files of a forecast leave them open."""
+        kept = self.conventions
+        if not kept and self.kind == "traffic" and {str(a.get("units", "")) for a in self.variables.values()} == {"1"}:
+            kept = {"values": SIGNED}  # before they were kept, the only scaled grids were those of OpenSTL
+        return Conventions.of(kept, 60 * self.step.hours)
 
     @property
     def never_observed(self) -> np.ndarray | None:
@@ -147,6 +159,7 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
         "places": {n: PackedField(tuple(p["shape"]), p["packed"]) for n, p in values.get("places", {}).items()},
         "mapping": values.get("mapping", {}),
         "bounds": None if bounds is None else Bounds(tuple(bounds["low"]), tuple(bounds["high"])),
+        "conventions": values.get("conventions", {}),
     }
 
 

@@ -33,6 +33,7 @@ def card_of(config: Config, prepared: Prepared, measured: Measured, start: WarmS
         scaling=measured.scaling,
         limits=measured.limits,
         bounds=measured.bounds,
+        conventions=series.attrs.get("conventions", {}),
         land=None if prepared.missing is None else CellMask.of(prepared.missing.never_observed),
         seen=periods_seen(prepared),
         data=files_read(prepared),

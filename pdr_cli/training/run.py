@@ -151,6 +151,8 @@ def open_data(config: Config, dataset: xr.Dataset | None = None) -> Prepared:
             prepared = prepare(config, paths)
     log.info("data    %s", overview.data_line(prepared))
     log.info("split   %s", overview.split_line(prepared))
+    if assumed := overview.assumed_line(prepared):
+        log.info("assumed %s", assumed)
     return prepared
 
 

@@ -129,9 +129,7 @@ class Truth:
     def times(self) -> np.ndarray:
         """Dates of cftime: [T]."""
         count = 6.0 * np.arange(self.steps)
-        return np.asarray(
-            cftime.num2date(count, "hours since 2020-02-27", self.calendar, only_use_cftime_datetimes=True)
-        )
+        return np.asarray(cftime.num2date(count, "hours since 2020-02-27", self.calendar, only_use_cftime_datetimes=True))
 
 
 @dataclass(frozen=True)
@@ -211,9 +209,7 @@ class Written:
     parts: list[xr.Dataset] = field(default_factory=list)
 
 
-def write(
-    truth: Truth, ways: Sequence[Way], cuts: Sequence[tuple[int, int]], order: Sequence[int], folder: Path
-) -> Written:
+def write(truth: Truth, ways: Sequence[Way], cuts: Sequence[tuple[int, int]], order: Sequence[int], folder: Path) -> Written:
     """Write the frames [start, stop) of each cut in its way; files are named, and passed on, in this order."""
     folder.mkdir(parents=True)
     made = Written([], list(ways))
@@ -249,11 +245,7 @@ def as_dataset(truth: Truth, way: Way, steps: slice) -> xr.Dataset:
     coords = _sides(truth, way) | _places(truth, way)
     dims, stamps = _time(way, truth.times[steps])
     if way.level:
-        coords[way.level] = (
-            (way.level,),
-            np.array([850.0]),
-            {"units": "hPa", "positive": "down", "standard_name": "air_pressure"},
-        )
+        coords[way.level] = ((way.level,), np.array([850.0]), {"units": "hPa", "positive": "down", "standard_name": "air_pressure"})
     held = {0: dims[0] if dims else "", 1: y, 2: x, 3: way.level}
     order = [i for i in way.order if held[i]]
     inner = [i for i in (0, 1, 2) if held[i]]
@@ -322,12 +314,7 @@ def _axis(truth: Truth, way: Way, number: int) -> dict[str, Any]:
         "mesh": ("1", ""),
     }[truth.kind]
     found = {"units": unit, "standard_name": standard, "axis": letter, "long_name": f"axis {letter}"}
-    kept = {
-        "units": ("units",),
-        "standard_name": ("units", "standard_name"),
-        "axis": ("units", "axis"),
-        "both": tuple(found),
-    }
+    kept = {"units": ("units",), "standard_name": ("units", "standard_name"), "axis": ("units", "axis"), "both": tuple(found)}
     return {k: v for k, v in found.items() if k in kept[way.marks] and v}
 
 
@@ -399,10 +386,7 @@ def _time(way: Way, times: np.ndarray) -> tuple[tuple[str, ...], dict[str, Any]]
         return ("time",), ours | {"time": (("time",), values, attrs | mark)}
     if way.bounds and way.stamp in NUMBERED and way.stamp != "packed":
         both = np.stack([early, values], axis=1)
-        return ("time",), {
-            "time": (("time",), values, attrs | mark | {"bounds": "time_bnds"}),
-            "time_bnds": (("time", "bnds"), both, {}),
-        }
+        return ("time",), {"time": (("time",), values, attrs | mark | {"bounds": "time_bnds"}), "time_bnds": (("time", "bnds"), both, {})}
     return ("time",), {"time": (("time",), values, attrs | ({} if way.marks == "units" else mark))}
 
 
@@ -427,11 +411,7 @@ def _stored(truth: Truth, way: Way, values: np.ndarray) -> tuple[np.ndarray, dic
 
 
 def _marks(way: Way) -> list[str]:
-    return (
-        ["_FillValue", "missing_value"]
-        if way.missing == "both"
-        else [{"nan": "_FillValue"}.get(way.missing, way.missing)]
-    )
+    return ["_FillValue", "missing_value"] if way.missing == "both" else [{"nan": "_FillValue"}.get(way.missing, way.missing)]
 
 
 def _attributes(truth: Truth, way: Way, named: list[str]) -> dict[str, Any]:
@@ -445,9 +425,7 @@ def _attributes(truth: Truth, way: Way, named: list[str]) -> dict[str, Any]:
     if way.ranged and way.stored in ("f4", "f8"):
         factor, offset = UNITS[truth.unit][way.unit or truth.unit]
         found["valid_range"] = ((np.array([-1e3, 2e5]) - offset) / factor).astype(way.stored)
-    listed = {"": "", "all": " ".join(n for n in named if n not in way.names), "absent": "lon lat height_above"}[
-        way.listed
-    ]
+    listed = {"": "", "all": " ".join(n for n in named if n not in way.names), "absent": "lon lat height_above"}[way.listed]
     if truth.kind == "mesh" and not listed:
         listed = " ".join(n for n in named if n not in way.names and "bnds" not in n)
     return found | ({"coordinates": " ".join(n for n in listed.split() if "bnds" not in n)} if listed else {})
@@ -459,16 +437,8 @@ def _besides(truth: Truth, way: Way, dims: tuple[str, ...]) -> dict[str, Any]:
     height, width = (len(s) for s in along(truth, way))
     grid = np.ones((height, width))
     mapping = {
-        "plane": {
-            "grid_mapping_name": "transverse_mercator",
-            "longitude_of_central_meridian": 15.0,
-            "false_easting": 5e5,
-        },
-        "rotated": {
-            "grid_mapping_name": "rotated_latitude_longitude",
-            "grid_north_pole_latitude": 39.25,
-            "grid_north_pole_longitude": -162.0,
-        },
+        "plane": {"grid_mapping_name": "transverse_mercator", "longitude_of_central_meridian": 15.0, "false_easting": 5e5},
+        "rotated": {"grid_mapping_name": "rotated_latitude_longitude", "grid_north_pole_latitude": 39.25, "grid_north_pole_longitude": -162.0},
     }.get(truth.kind, {"grid_mapping_name": "latitude_longitude", "earth_radius": 6371229.0})
     every: dict[str, Any] = {
         "mask": ((y, x), grid.astype("i1"), {"standard_name": "land_binary_mask"}),
@@ -528,11 +498,7 @@ def ways(draw: st.DrawFn, truth: Truth, containers: Sequence[str], variable: str
     globe, sphere = truth.grid == "globe", truth.kind == "sphere"
     missing = one("nan", "_FillValue", "missing_value", "both")
     stamp = one(*(STAMPS if truth.calendar == "standard" else NUMBERED))
-    calendars = (
-        ("standard", "gregorian", "proleptic_gregorian", "", "Gregorian")
-        if truth.calendar == "standard"
-        else (truth.calendar,)
-    )
+    calendars = ("standard", "gregorian", "proleptic_gregorian", "", "Gregorian") if truth.calendar == "standard" else (truth.calendar,)
     if stamp == "year one":
         calendars = ("standard", "gregorian", "") if truth.calendar == "standard" else calendars
     times = ["own", "own", "valid", "other", "cfgrib", "step", "lead", "sent"]

@@ -45,12 +45,7 @@ def reference(truth: Truth) -> places.Grid:
     }[truth.kind]
     y, x = (Side(n, tuple(v), a) for n, v, a in zip("yx", truth.sides, attrs, strict=True))
     if truth.kind == "mesh":
-        return places.Grid(
-            (y_size := len(y.values), len(x.values)),
-            None,
-            None,
-            dict(zip(("latitude", "longitude"), truth.places, strict=True)),
-        )
+        return places.Grid((y_size := len(y.values), len(x.values)), None, None, dict(zip(("latitude", "longitude"), truth.places, strict=True)))
     return places.Grid((len(y.values), len(x.values)), y, x)
 
 

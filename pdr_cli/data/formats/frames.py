@@ -22,6 +22,7 @@ from pdr_cli.system.logs import log
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 GRAY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")  # modes of pictures without colours
+PROGRAM = "EPS"  # which Pillow has Ghostscript run
 ORIENTATION = 0x0112  # the EXIF tag
 UNTIMED = (f"pictures have no times: {kth.FRAME_RATE:g} frames a second are assumed",)
 
@@ -139,11 +140,15 @@ def _open(path: Path) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(path)
+        picture = Image.open(path)
     except FileNotFoundError:
         raise DataError(f"{path} was removed while it was read") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} ({path.stat().st_size} bytes) is not a picture or damaged: {error}") from error
+    if picture.format == PROGRAM:
+        picture.close()
+        raise DataError(f"{path} is PostScript, a program that draws a picture", "a picture of pixels")
+    return picture
 
 
 def _pixels(path: Path, source: tuple[int, int] | None, out: tuple[int, int], bands: str, resample: str) -> np.ndarray:

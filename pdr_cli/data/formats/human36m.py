@@ -1,5 +1,7 @@
 """Human3.6M as it is published for video prediction: lists of windows, `train.txt` and `test.txt`, beside pictures.
 
+A list `val.txt`, which is not published, validates.
+
 A line `images/S1_Directions.54138969_,226,296` is a window: eight pictures, every fifth from number 226 on, called
 `images/S1_Directions.54138969_000226.jpg` and so on. The last number of a line is not used.
 """
@@ -20,7 +22,7 @@ from pdr_cli.data.series import Series, precut_times
 from pdr_cli.errors import DataError
 
 WINDOW, EVERY, STEP = 8, 5, 0.1  # frames of a window, pictures between two of them, seconds between two of them
-LISTS = {"train.txt": "train", "test.txt": "test"}
+LISTS = {"train.txt": "train", "val.txt": "val", "test.txt": "test"}
 LINE = re.compile(r"(?P<prefix>[^,]+),\s*(?P<first>\d+)\s*,\s*(?P<last>\d+)\s*")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -64,9 +65,21 @@ def inside(folder: Path) -> list[Path]:
         )
     found = found or second
     if not found:
-        kinds = f"data files ({', '.join(every)}), folders of pictures or train.txt"
-        raise InputNotFoundError(f"folder {folder} holds no inputs", kinds)
+        raise _no_inputs(folder, under, every)
     return found
+
+
+def _no_inputs(folder: Path, under: Sequence[Path], every: Sequence[str]) -> InputNotFoundError:
+    """The error for a folder without inputs; names what else it holds, and the way out if that is known."""
+    plain = [p for p in under if p.is_file()]
+    counts = Counter(p.suffix.lower() or "no suffix" for p in plain)
+    held = ", ".join(f"{count} of {suffix}" for suffix, count in counts.most_common(3))
+    first = {p.suffix.lower(): p for p in reversed(plain)}.values()
+    way_out = next((error.way_out for p in first if (error := foreign.recognised(p)) is not None), "")
+    kinds = f"data files ({', '.join(every)}), folders of numbered pictures (0001.png, 0002.png, ...) or train.txt"
+    return InputNotFoundError(
+        f"folder {folder} holds no inputs" + (f", but files: {held}" if held else ""), kinds, way_out
+    )
 
 
 def _few(paths: Sequence[Path]) -> str:

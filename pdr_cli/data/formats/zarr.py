@@ -44,6 +44,11 @@ class Zarr(GriddedFormat):
         """See `GriddedFormat.groups`."""
         return groups_of(path)
 
+    def undecoded(self, path: Path) -> xr.Dataset:
+        """See `GriddedFormat.undecoded`."""
+        refuse_code(path, path)
+        return super().undecoded(path)
+
     def create(self, path: Path, layout: Layout, compress: int) -> None:
         """Lay out a store of format 3.
 
@@ -117,7 +122,7 @@ def open_store(store: Any, path: Path, group: str = "", consolidated: bool | Non
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             inside = "/".join(filter(None, group.split("/")))
-            _refuse_code(store, path, inside, consolidated)
+            refuse_code(store, path, inside, consolidated)
             options: Any = {"chunks": None, "consolidated": consolidated, "decode_cf": False}
             stored = xr.open_zarr(store, group=inside or None, **options)
             return decoded(_zeros_as_values(stored, store, inside, consolidated))
@@ -133,7 +138,7 @@ def groups_of(store: Any, root: str = "") -> list[str]:
     return sorted(f"/{name}" for name, member in every if isinstance(member, zarr.Group))
 
 
-def _refuse_code(store: Any, path: Path, group: str, consolidated: bool | None) -> None:
+def refuse_code(store: Any, path: Path, group: str = "", consolidated: bool | None = None) -> None:
     """Refuse arrays behind a codec that runs what a chunk says. Not every version of numcodecs does so itself.
 
     Raises:
