@@ -56,7 +56,9 @@ class NetCDF(GriddedFormat):
                 if needs := filters.needed(path, group):
                     return filters.open_dataset(path, needs, group)
                 return decoded(
-                    xr.open_dataset(plainly_named(path), engine="netcdf4", decode_cf=False, group=group or None)
+                    _filled_by_default(
+                        xr.open_dataset(plainly_named(path), engine="netcdf4", decode_cf=False, group=group or None)
+                    )
                 )
         except ValueError as error:
             raise DataError(f"{path} cannot be read as NetCDF: {damage.first_line(error)}") from error
@@ -134,6 +136,21 @@ class NetCDF(GriddedFormat):
 
         with netCDF4.Dataset(plainly_named(path), "a") as out:
             out.setncatts(attrs)
+
+
+def _filled_by_default(stored: xr.Dataset) -> xr.Dataset:
+    """An undecoded file in which packed numbers that were never written are missing.
+
+    The library fills them with a value of its own, which unpacks to a plausible number.
+    """
+    import netCDF4
+
+    for variable in stored.variables.values():
+        named = {"_FillValue", "missing_value"} & set(variable.attrs)
+        packed = {"scale_factor", "add_offset"} & set(variable.attrs)
+        if packed and not named and variable.dtype.kind in "iu" and variable.dtype.itemsize > 1:
+            variable.attrs["_FillValue"] = variable.dtype.type(netCDF4.default_fillvals[variable.dtype.str[1:]])
+    return stored
 
 
 def _is_netcdf4(path: Path) -> bool:
