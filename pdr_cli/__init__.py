@@ -3,9 +3,10 @@
 `pdr_cli.load("runs/a").predict(xr.open_dataset("input.nc"))` gives the same numbers as `pdr predict`.
 """
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # `typing` is not imported: `python -m pdr_cli` still has the current folder on sys.path
 if TYPE_CHECKING:
+    from typing import Any
+
     from pdr_cli.api import Model, evaluate, load, predict, train
     from pdr_cli.splat import render
 
@@ -13,7 +14,7 @@ __version__ = "0.1.0"
 __all__ = ["Model", "__version__", "evaluate", "load", "predict", "render", "train"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import a name of the Python API when it is first used, so that `import pdr_cli` stays light."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

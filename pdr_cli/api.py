@@ -29,6 +29,7 @@ from pdr_cli.system import locks
 from pdr_cli.training import run as training
 from pdr_cli.training.request import Experiment
 from pdr_cli.training.run import TrainingRequest
+from pdr_cli.trust import Trust
 from pdr_cli.verification import evaluation, sources
 from pdr_cli.verification.document import Document
 from pdr_cli.verification.evaluation import Options
@@ -119,7 +120,7 @@ def train(
     init_from: str | Path | None = None,
     device: str = "auto",
 ) -> RunFolder:
-    """Train a model, as `pdr train` does.
+    """Train a model, as `pdr train` does. The code of others that `settings` name may run.
 
     Args:
         data: an open dataset, or files, folders or globs; default: the files of the preset.
@@ -148,6 +149,7 @@ def train(
         resume="last" if resume else None,
         init_from=None if init_from is None else Path(init_from),
         dataset=data if isinstance(data, xr.Dataset) else None,
+        trust=experiment.trust(),
     )
     return training.train(request).folder
 
@@ -159,18 +161,22 @@ def _options(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return lengths, [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in chosen.items()]
 
 
-def load(model: str | Path | None = None, device: str = "auto", batch: int | None = None) -> Model:
+def load(
+    model: str | Path | None = None, device: str = "auto", batch: int | None = None, trust_code: bool = False
+) -> Model:
     """Load a trained model.
 
     Args:
         model: a run folder, a `model.safetensors`, a run name; default: `$PDR_MODEL`, or else the newest finished run.
         device: "auto", "cpu" or "cuda[:N]".
         batch: largest number of windows in one pass of the network; default: no limit.
+        trust_code: run the code of others that the model names (docs/extending.md).
 
     Raises:
-        InputNotFoundError, CheckpointError, DeviceError: as `pdr predict`.
+        InputNotFoundError, CheckpointError, DeviceError, UntrustedCodeError: as `pdr predict`.
     """
-    return Model(models.load(runs.find_model(None if model is None else str(model)), device, batch))
+    path = runs.find_model(None if model is None else str(model))
+    return Model(models.load(path, device, batch, Trust(trust_code)))
 
 
 def predict(

@@ -10,10 +10,12 @@ import typer
 from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    AsJson, Backbone, Batch, Device, FillGap, FillMissing, GrayToRgb, Group, Init, Inputs, Kind, MissingValue,
-    ModelOption, Preset, Regrid, Rename, ResampleFps, Results, Settings, Steps, Threads, Variables, Variants,
+    AllowOutOfRange, AsJson, Assume, Backbone, Batch, Compress, Device, FillGap, FillMissing, GrayToRgb, Group,
+    Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, Preset, RaftWeights, Regrid, Rename,
+    ResampleFps, Results, Settings, State, Steps, Threads, TimeLayout, TrustCode, Variables, Variants, WaitInput,
     listed, logged,
 )  # fmt: skip
+from pdr_cli.trust import Trust
 
 app = typer.Typer(
     name="pdr",
@@ -66,10 +68,8 @@ def train(
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
     missing_value: MissingValue = None,
-    init_from: Annotated[
-        Path | None,
-        typer.Option(help="Start from trained weights: a run, a model.safetensors, or OpenSTL's .pth or .ckpt."),
-    ] = None,
+    assume: Assume = None,
+    init_from: InitFrom = None,
     freeze_backbone: Annotated[
         bool, typer.Option("--freeze-backbone", help="Do not train the predictor, only adapter and fusion.")
     ] = False,
@@ -82,11 +82,9 @@ def train(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant of an --ablation.")] = 3,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in -o from its last saved state.")] = False,
-    state: Annotated[
-        str,
-        typer.Option(metavar="last|last-1", help="Saved state that --resume starts from: the last, or the one before."),
-    ] = "last",
+    state: State = "last",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Train a model on your data; leaves a run folder that `predict` and `evaluate` find by themselves.
 
@@ -110,6 +108,7 @@ def train(
             "data.gray_to_rgb": "true" if gray_to_rgb else None,
             "data.group": group or None,
             "data.missing_value": ",".join(missing_value) if missing_value else None,
+            "data.assume": ",".join(assume) if assume else None,
             "model.backbone": backbone,
             "model.adapter": adapter,
             "model.fusion": fusion,
@@ -128,6 +127,7 @@ def train(
         resume=resume,
         state=state,
         dry_run=dry_run,
+        trust_code=trust_code,
     )
     command.run(arguments)
 
@@ -152,31 +152,25 @@ def predict(
     fill_missing: FillMissing = "none",
     fill_gap: FillGap = "none",
     regrid: Regrid = "none",
-    allow_out_of_range: Annotated[
-        bool, typer.Option("--allow-out-of-range", help="Accept values far outside the range of the training data.")
-    ] = False,
+    allow_out_of_range: AllowOutOfRange = False,
     resample_fps: ResampleFps = 0,
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
     missing_value: MissingValue = None,
-    time_layout: Annotated[
-        str, typer.Option(help="Time coordinates of .nc and .zarr: cf, or wb2 as in WeatherBench2.")
-    ] = "cf",
-    compress: Annotated[
-        int, typer.Option(min=0, max=9, help="Compression level for .nc and .zarr, 0 (fast) to 9 (small).")
-    ] = 4,
+    assume: Assume = None,
+    time_layout: TimeLayout = "cf",
+    compress: Compress = 4,
     preview: Annotated[Path | None, typer.Option(help="Draw the forecast to this PNG or GIF.")] = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Do nothing if the output already answers this request.")
     ] = False,
     no_clobber: Annotated[bool, typer.Option("--no-clobber", help="Refuse to replace an existing output.")] = False,
-    wait_input: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Wait up to this long for an input that is being written.")
-    ] = 0,
+    wait_input: WaitInput = 0,
     fallback: Annotated[
         str | None, typer.Option(metavar="last-1", help="Use the previous model if the run's model is damaged.")
     ] = None,
     device: Device = "auto",
+    trust_code: TrustCode = False,
 ) -> None:
     """Forecast what follows the last window of a file.
 
@@ -210,6 +204,7 @@ def predict(
                 gray_to_rgb=gray_to_rgb,
                 group=group,
                 missing_values=tuple(missing_value or ()),
+                assume=tuple(assume or ()),
             ),
             time_layout=time_layout,
             compress=compress,
@@ -219,6 +214,7 @@ def predict(
             wait=wait_input,
             fallback=fallback,
             device=device,
+            trust=Trust(trust_code),
         )
     )
 
@@ -259,12 +255,9 @@ def evaluate(
     gray_to_rgb: GrayToRgb = False,
     group: Group = "",
     missing_value: MissingValue = None,
-    lpips_weights: Annotated[
-        Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
-    ] = None,
-    raft_weights: Annotated[
-        Path | None, typer.Option(help="Weights of RAFT-small, .safetensors, for the flow of the warping error.")
-    ] = None,
+    assume: Assume = None,
+    lpips_weights: LpipsWeights = None,
+    raft_weights: RaftWeights = None,
     efficiency: Annotated[
         bool, typer.Option("--efficiency", help="Parameters, operations, frames a second and memory of each model.")
     ] = False,
@@ -273,6 +266,7 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Write a page with all results to this .html.")] = None,
     as_json: AsJson = False,
     device: Device = "auto",
+    trust_code: TrustCode = False,
 ) -> None:
     """Score a model beside persistence and climatology, per lead time, on data it has not seen.
 
@@ -309,6 +303,8 @@ def evaluate(
             kind=kind,
             group=group,
             missing_values=missing_value or (),
+            assume=assume or (),
+            trust=Trust(trust_code),
         ),
     )
 
@@ -374,6 +370,7 @@ def bench_train(
     repeats: Annotated[int, typer.Option(min=2, help="Steps of each variant.")] = 10,
     output: Results = None,
     as_json: AsJson = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Time a training step against one in plain PyTorch, each checked for correctness first.
 
@@ -401,6 +398,7 @@ def bench_train(
         device=device,
         threads=threads,
         repeats=repeats,
+        trust_code=trust_code,
     )
     raise typer.Exit(command.run(options, output, as_json))
 
@@ -420,6 +418,7 @@ def export(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Run the exported model and compare it with the original.")
     ] = True,
+    trust_code: TrustCode = False,
 ) -> None:
     """Write a model as ONNX or torch.export, its Gaussians as NetCDF, or a picture of its layers.
 
@@ -429,7 +428,8 @@ def export(
     """
     from pdr_cli.commands import export as command
 
-    command.run(output, model=model, inputs=inputs or [], init=init, rename=var or [], verify=verify)
+    trust = Trust(trust_code)
+    command.run(output, model=model, inputs=inputs or [], init=init, rename=var or [], verify=verify, trust=trust)
 
 
 @app.command(rich_help_panel=TOOLS)
@@ -442,13 +442,16 @@ def inspect(
     var: Variables = None,
     group: Group = "",
     missing_value: MissingValue = None,
+    assume: Assume = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a file holds and whether a preset or a model can use it."""
     from pdr_cli.commands import inspect as command
+    from pdr_cli.data.arrays import Conventions
     from pdr_cli.data.formats import ReadOptions
 
-    reading = ReadOptions(var or [], group=group, missing_values=missing_value or ())
+    given = Conventions.parse(assume or ())
+    reading = ReadOptions(var or [], group=group, missing_values=missing_value or (), assume=given)
     command.run(path, preset=preset, reading=reading, as_json=as_json)
 
 

@@ -2,21 +2,26 @@
 
 A family of choices lists ours by name, each with the place of its object, which is imported when it is first needed, and
 a phrase that help texts, tables of the docs and error messages are made from. Packages announce theirs as entry points
-of the group `pdr.<family>`; docs/extending.md shows one.
+of the group `pdr.<family>`; docs/extending.md shows one. A `module:Name` is imported only where it may run (see `trust`).
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pdr_cli.errors import ConfigError, PdrError, UsageError, did_you_mean
+from pdr_cli.errors import ConfigError, PdrError, UntrustedCodeError, UsageError, did_you_mean
+from pdr_cli.trust import ENVIRONMENT, OPTION, Trust, culprit, module_of, source, source_sha256
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from pdr_cli.config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ class Family:
         """Entry points by name; none of a family that is not open."""
         from importlib.metadata import entry_points  # slow to import, and help texts do without
 
-        return {point.name: point for point in entry_points(group=self.group)} if self.open else {}
+        points = entry_points(group=self.group) if self.open else ()
+        return {point.name: point for point in points if _is_installed(point)}
 
     def help(self) -> str:
         """Our names for an option's help text: "a, b or c"; of an open family "a, b, c or module:Name"."""
@@ -76,22 +82,61 @@ class Family:
         if name not in self.own and name not in self.announced() and not (self.open and all(name.partition(":"))):
             raise self.unknown(name)
 
-    def find(self, name: str) -> Any:
+    def find(self, name: str, trust: Trust | None = None) -> Any:
         """The object of a name: ours, an entry point's, or that of `module:Name`.
+
+        Args:
+            name: of the choice.
+            trust: the code of others that may run; default: what $PDR_TRUST_CODE names.
 
         Raises:
             PdrError: of the family's type: unknown name, or an object that cannot be imported.
+            UntrustedCodeError: a `module:Name` whose code may not run.
         """
         self.check(name)
         if name in self.own:
             return imported(self.own[name].place)
+        announced = {n: point.value for n, point in self.announced().items()}
+        if name not in announced and name not in announced.values() and not (trust or Trust()).allows(name):
+            raise self.untrusted(name)
+        return self._imported(name, announced.get(name, name))
+
+    def place(self, name: str) -> str | None:
+        """The `module:Name` of a name that is not ours; None of ours.
+
+        Raises:
+            PdrError: as `check`.
+        """
+        self.check(name)
+        if name in self.own:
+            return None
         point = self.announced().get(name)
+        return name if point is None else point.value
+
+    def untrusted(self, name: str) -> UntrustedCodeError:
+        """The error for a `module:Name` whose code may not run."""
+        module = module_of(name)
+        return UntrustedCodeError(
+            f"{self._chosen(name)} is code of the module {module} ({source(module) or 'not found'}), which a file names "
+            "and no installed package announces; it was not run",
+            way_out=f"if you trust this code, add {OPTION}, or set {ENVIRONMENT}={module}",
+        )
+
+    def _imported(self, name: str, place: str) -> Any:
+        """The object of another package at a place."""
+        if module_of(place) not in FOREIGN:
+            FOREIGN.add(module_of(place))
+            log.info("code    %s runs %s", self._chosen(name), source(module_of(place)) or place)
         try:
-            return imported(name) if point is None else point.load()
+            return imported(place)
         except (ImportError, AttributeError) as error:
             near = did_you_mean(error.name or "", dir(error.obj)) if isinstance(error, AttributeError) else ""
             found = f"{self._chosen(name)} cannot be imported: {error}.{near}"
             raise self.error(found, way_out="the folder of its module must be on PYTHONPATH") from error
+        except (Exception, SystemExit) as error:
+            where = culprit(error.__traceback__, FOREIGN) or place
+            found = f"{self._chosen(name)} cannot be imported: {type(error).__name__}: {error}"
+            raise self.error(found, way_out=f"mend {where}") from error
 
     def unknown(self, name: str) -> PdrError:
         """The error for a name that nothing has."""
@@ -101,6 +146,26 @@ class Family:
 
     def _chosen(self, name: str) -> str:
         return f"{self.option} {name}" if self.option else f"{self.noun} {name!r}"
+
+
+log = logging.getLogger("pdr")
+FOREIGN: set[str] = set()  # modules of others that were imported; they stay imported for the whole process
+
+
+def _is_installed(point: EntryPoint) -> bool:
+    """False for a package that lies unpacked in the current folder, as beside a model that was downloaded."""
+    folder = "" if point.dist is None else str(point.dist.locate_file(""))
+    if point.dist is None or not os.path.isdir(folder) or not os.path.samefile(folder, os.curdir):
+        return True
+    _warn_of_unpacked(point.dist.name, folder)
+    return False
+
+
+@cache
+def _warn_of_unpacked(name: str, folder: str) -> None:
+    log.warning(
+        "package %s lies in the current folder %s, which does not make it installed; it is left out", name, folder
+    )
 
 
 @cache
@@ -319,10 +384,22 @@ FORMATS = Family(
     | _in("data.formats.hdf5", hdf5=("HDF5", "HDF5 files of traffic grids, in the layout of TaxiBJ"))
     | _in("data.formats.human36m", windows=("WindowLists", "lists of windows beside pictures, as Human3.6M"))
     | _in("data.formats.npz", npz=("NPZ", "windows cut beforehand, as OpenSTL's dataset.npz"))
-    | _in("data.formats.video", video=("Video", "clips: MP4, AVI, MKV, MOV, WebM, MPEG, GIF"))
+    | _in("data.formats.video", video=("Video", "clips: MP4, MOV, AVI, MKV, WebM, MPEG, WMV, FLV, Ogg, GIF, ..."))
     | _in("data.formats.frames", frames=("Frames", "folders of numbered pictures")),
 )
 
 FAMILIES = (
     *(PREDICTORS, ADAPTERS, FUSIONS, INITIALIZATIONS, LOSSES, SCHEDULES, SCORES, BASELINES, FORMATS, ABLATIONS),
 )
+
+
+def others(model: ModelConfig) -> dict[str, str]:
+    """The `module:Name` of each part of a network that is not ours, by the name that the [model] table gives it."""
+    parts = ((PREDICTORS, model.backbone), (ADAPTERS, model.adapter), (FUSIONS, model.fusion))
+    places = {name: family.place(name) for family, name in parts}
+    return {name: place for name, place in places.items() if place is not None}
+
+
+def sources(model: ModelConfig) -> dict[str, str]:
+    """SHA-256 of the source of each of `others`, which is read and not imported."""
+    return {name: source_sha256(module_of(place)) for name, place in others(model).items()}

@@ -31,6 +31,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "gray_to_rgb": False,
         "group": "",
         "missing_value": [],
+        "assume": [],
         "bounds": [NONE],
     },
     "train": {"latitude_weights": False},
@@ -83,6 +84,10 @@ class DataConfig(_Table):
     missing_value: list[str] = Field(
         description="numbers that stand for missing values in NetCDF, Zarr and GRIB files that do not declare them, such as "
         "-999, or sst=-9999 for one variable; none: no number does, whatever it looks like"
+    )
+    assume: list[str] = Field(
+        description="conventions that files leave open: slots=0-23 (first and last slot of a day), values=-1..1, 0..1, counts "
+        "or plain, axes=channels-first or channels-last, parts=names or none; empty: by the files, a doubt is logged"
     )
     scaling: Literal["auto", "standard", "minmax", "unit"] = Field(
         description="standard: mean 0, sd 1; minmax: [0, 1] by training extremes; unit: bytes over 255; "
@@ -372,7 +377,7 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise ConfigError(f"{path}: extends itself")
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     base = values.pop("extends", None)

@@ -133,6 +133,12 @@ class ConfigError(PdrError):
     code, name = 78, "E_CONFIG"
 
 
+class UntrustedCodeError(PdrError):
+    """A file that names code of others, which only the user may allow to run."""
+
+    code, name = 78, "E_UNTRUSTED_CODE"
+
+
 class InterruptedRun(PdrError):  # noqa: N818 - an interruption is not an error of the run
     """A signal stopped the run after its state was saved. `code` is 128 + the signal's number."""
 

@@ -83,6 +83,44 @@ Group = Annotated[
         metavar="PATH", help="Group of a NetCDF or Zarr file that holds the fields. Default: the root, or the only one."
     ),
 ]
+Assume = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="Convention that arrays or folders leave open: slots=0-23 (first and last slot of a day), values=counts, "
+        "axes=channels-last, parts=none; repeatable.",
+    ),
+]
+InitFrom = Annotated[
+    Path | None,
+    typer.Option(help="Start from trained weights: a run, a model.safetensors, or OpenSTL's .pth or .ckpt."),
+]
+State = Annotated[
+    str, typer.Option(metavar="last|last-1", help="Saved state that --resume starts from: the last, or the one before.")
+]
+AllowOutOfRange = Annotated[
+    bool, typer.Option("--allow-out-of-range", help="Accept values far outside the range of the training data.")
+]
+WaitInput = Annotated[
+    float, typer.Option(min=0, metavar="SECONDS", help="Wait up to this long for an input that is being written.")
+]
+LpipsWeights = Annotated[
+    Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
+]
+RaftWeights = Annotated[
+    Path | None, typer.Option(help="Weights of RAFT-small, .safetensors, for the flow of the warping error.")
+]
+TimeLayout = Annotated[str, typer.Option(help="Time coordinates of .nc and .zarr: cf, or wb2 as in WeatherBench2.")]
+Compress = Annotated[
+    int, typer.Option(min=0, max=9, help="Compression level for .nc and .zarr, 0 (fast) to 9 (small).")
+]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Run the code of others (module:Name) that a model, run or preset names. See $PDR_TRUST_CODE.",
+    ),
+]
 Init = Annotated[str | None, typer.Option(help="Time of the last observation to use. Default: the last of the input.")]
 
 

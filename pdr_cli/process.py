@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
-from pdr_cli.errors import MemoryShortageError, PdrError
+from pdr_cli.errors import ConfigError, MemoryShortageError, PdrError
 
 # Options that take several values after one name, as when a shell expands --data clips/*.mp4.
 SEVERAL = {
@@ -45,6 +46,7 @@ def main() -> NoReturn:
     from pdr_cli.app import app
     from pdr_cli.system import logs
 
+    _prepare_output()
     logs.setup(quiet=False, verbose=False, as_json="--log-json" in sys.argv)
     try:
         with _signals():
@@ -61,14 +63,25 @@ def main() -> NoReturn:
         code = 0
     except OSError as error:
         _discard_stdout()
+        _exit_of_others(error)
         _exit(74, "E_IO", str(error))
     except Exception as error:
         _exit_of_usage(error)
         _exit_of_shortage(error)
+        _exit_of_others(error)
         _exit_of_bug(error)
     if code == 130:
         _exit(130, "E_INTERRUPTED", "interrupted")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _prepare_output() -> None:
+    """Write UTF-8 to files and pipes whatever the locale is, and to terminals what they can show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.isatty():
+            stream.reconfigure(errors="backslashreplace")
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 class _Stopped(BaseException):
@@ -132,6 +145,20 @@ def _exit_of_shortage(error: Exception) -> None:
         way_out = "close other programs that use memory, or take a machine with more of it"
         short = MemoryShortageError(damage.first_line(error), way_out=way_out)
         _exit(short.code, short.name, str(short))
+
+
+def _exit_of_others(error: Exception) -> None:
+    """Leave with `E_CONFIG` and the traceback if the code of others failed, such as a predictor of the user."""
+    from pdr_cli import choices, trust
+
+    where = trust.culprit(error.__traceback__, choices.FOREIGN)
+    if where is None:
+        return
+    import traceback
+
+    found = f"the code of {where} failed: {type(error).__name__}: {error}"
+    failed = ConfigError(found, way_out="this code is not of pdr; mend it, or choose another")
+    _exit(failed.code, failed.name, str(failed), traceback.format_exc())
 
 
 def _exit_of_bug(error: Exception) -> NoReturn:

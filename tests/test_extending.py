@@ -13,6 +13,7 @@ import pytest
 from pdr_cli import choices
 from pdr_cli.choices import Family
 from pdr_cli.errors import PdrError
+from pdr_cli.trust import USER
 from tests.builders import field
 from tests.cli import pdr
 from tests.conftest import tiny_settings
@@ -98,7 +99,7 @@ def test_a_misspelt_name_is_refused_with_the_nearest_and_the_list(family: Family
 def test_a_place_that_cannot_be_imported_says_where_modules_are_looked_for(family: Family) -> None:
     for place in ("nowhere:Thing", "coastal:Thing"):
         with pytest.raises(PdrError, match=r"cannot be imported.*PYTHONPATH"):
-            family.find(place)
+            family.find(place, USER)
 
 
 def test_a_family_that_takes_no_additions_ignores_them(site: Path) -> None:

@@ -61,6 +61,9 @@ struct Inputs {
     const int64_t dims = amplitudes.dim();
     STD_TORCH_CHECK(dims >= 2 && coords.dim() == dims && scale.dim() == dims && rotation.dim() == dims - 1,
                     "predgsplat: expected coords and scale [..., N, 2], rotation [..., N], amplitudes [..., N, C]");
+    for (const Tensor* x : {&scale, &rotation, &amplitudes})
+      STD_TORCH_CHECK(x->get_device_index() == coords.get_device_index(),
+                      "predgsplat: expected coords, scale, rotation and amplitudes on one device");
     int64_t frames = 1;
     for (int64_t i = 0; i < dims - 2; ++i) frames *= amplitudes.size(i);
     const int64_t gaussians = amplitudes.size(dims - 2), channels = amplitudes.size(dims - 1);

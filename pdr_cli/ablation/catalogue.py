@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pdr_cli.choices import ABLATIONS
+from pdr_cli.trust import Trust
 
 PAPER = "paper: A800, full data"  # heads the paper's columns; our own columns never carry it
 # Table 4, by predictor: MSE without and with PDR, then MAE without and with (WeatherBench T2m).
@@ -221,10 +222,11 @@ def backbones() -> Ablation:
     return Ablation("predictors, each alone and with PDR (Table 4)", tuple(rows))
 
 
-def find(name: str) -> Ablation:
+def find(name: str, trust: Trust | None = None) -> Ablation:
     """The ablation of that name: ours, an entry point's of `pdr.ablations`, or that of `module:function`.
 
     Raises:
         UsageError: unknown.
+        UntrustedCodeError: a `module:function` whose code may not run.
     """
-    return ABLATIONS.find(name)()
+    return ABLATIONS.find(name, trust)()

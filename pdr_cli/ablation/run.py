@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from pdr_cli.training import run as training
 from pdr_cli.training.loop import NonFiniteLossError
 from pdr_cli.training.prepare import Prepared, find_files, prepare
 from pdr_cli.training.run import Run
+from pdr_cli.trust import Trust
 from pdr_cli.verification import evaluation, task
 from pdr_cli.verification.evaluation import Options
 
@@ -49,11 +50,13 @@ class AblationRun:
         path: the folder.
         plan: what `ablation.json` holds.
         base: the preset that every variant changes.
+        trust: see `choices.Family.find`.
     """
 
     path: Path
     plan: dict[str, Any]
     base: Config
+    trust: Trust = field(default_factory=Trust)
 
     @property
     def seeds(self) -> list[int]:
@@ -112,6 +115,7 @@ class Request:
         device: see `devices.pick`.
         resume: continue what is in `out`.
         dry_run: only list the runs.
+        trust: see `choices.Family.find`; what `name` names may run.
     """
 
     name: str | None
@@ -121,6 +125,7 @@ class Request:
     device: str
     resume: bool = False
     dry_run: bool = False
+    trust: Trust = field(default_factory=Trust)
 
 
 def plan(request: Request) -> AblationRun:
@@ -133,7 +138,7 @@ def plan(request: Request) -> AblationRun:
     """
     ranks.refuse_several()
     if request.resume:
-        return _reopen(request.name, request.out)
+        return _reopen(request)
     if request.name is None or request.base is None:
         raise UsageError("name an ablation with --ablation and a preset with --preset")
     return _begin(request.name, request.base, request)
@@ -164,7 +169,7 @@ def plan_lines(run: AblationRun) -> list[str]:
 
 
 def _begin(name: str, base: Config, request: Request) -> AblationRun:
-    ablation = catalogue.find(name)
+    ablation = catalogue.find(name, request.trust.also([name]))
     where = devices.pick(request.device)
     path = request.out or Path("runs") / f"{name}-{base.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -180,7 +185,8 @@ def _begin(name: str, base: Config, request: Request) -> AblationRun:
         **describe(where),
         "results": {},
     }
-    run = AblationRun(path, plan, base)
+    named = [value for variant in ablation.variants for value in variant.settings.values()]
+    run = AblationRun(path, plan, base, request.trust.also([name, *named]))
     if not request.dry_run:
         prepared = prepare(base, find_files(base))
         path.mkdir(parents=True, exist_ok=True)
@@ -190,17 +196,19 @@ def _begin(name: str, base: Config, request: Request) -> AblationRun:
     return run
 
 
-def _reopen(name: str | None, out: Path | None) -> AblationRun:
+def _reopen(request: Request) -> AblationRun:
+    name, out = request.name, request.out
     if out is None or not is_ablation(out):
         raise InputNotFoundError(
             f"no ablation to resume in {out or 'a folder: -o names none'}", way_out="leave out --resume"
         )
-    plan = json.loads((out / PLAN).read_text())
+    plan = json.loads((out / PLAN).read_text(encoding="utf-8"))
     if name is not None and name != plan["ablation"]:
         raise UsageError(
             f"{out} holds the ablation {plan['ablation']}, not {name}", way_out="name another folder with -o"
         )
-    return AblationRun(out, plan, config.load(str(out / "config.toml")))
+    trust = request.trust.also([] if name is None else [name])
+    return AblationRun(out, plan, config.load(str(out / "config.toml")), trust)
 
 
 def _steps(run: AblationRun, prepared: Prepared, where: torch.device) -> int:
@@ -222,11 +230,11 @@ def _steps(run: AblationRun, prepared: Prepared, where: torch.device) -> int:
 def _seconds_per_step(run: AblationRun, variant: str, prepared: Prepared, where: torch.device) -> float:
     resolved = run.config(variant, run.seeds[0])
     try:
-        network = training.build(resolved, prepared)
+        network = training.build(resolved, prepared, run.trust)
     except ConfigError:
         return 0.0  # said when its turn comes
     with tempfile.TemporaryDirectory() as folder:
-        one = Run(resolved, RunFolder(Path(folder)), prepared, network, where)
+        one = Run(resolved, RunFolder(Path(folder)), prepared, network, where, trust=run.trust)
         return training.trainer(one).seconds_per_step()
 
 
@@ -253,8 +261,8 @@ def _train_all(run: AblationRun, paths: Sequence[Path], where: torch.device) -> 
         if not begun:
             folder.metrics.unlink(missing_ok=True)
         try:
-            network = training.build(resolved, prepared)
-            one = Run(resolved, folder, prepared, network, where, resume="last" if begun else None)
+            network = training.build(resolved, prepared, run.trust)
+            one = Run(resolved, folder, prepared, network, where, resume="last" if begun else None, trust=run.trust)
             position = training.fit(one)
         except (ConfigError, NonFiniteLossError) as error:
             log.warning("%s, seed %d: %s", variant, seed, error)
@@ -279,7 +287,7 @@ def _score_all(run: AblationRun, paths: Sequence[Path], device: str) -> None:
 
 
 def _score(run: AblationRun, variant: str, seed: int, paths: Sequence[Path], device: str) -> None:
-    model = inference.load(run.folder(variant, seed).model, device)
+    model = inference.load(run.folder(variant, seed).model, device, trust=run.trust)
     prepared = prepare(model.card.config, paths)
     scores = {split: _scores(model, prepared, split, ()) for split in ("val", "test")}
     if "baselines" not in run.plan:

@@ -21,7 +21,7 @@ def summary(run: AblationRun) -> dict[str, Any]:
 
     "change" is the relative difference of the first score from that of the first variant with the same seed.
     """
-    ablation = catalogue.find(run.plan["ablation"])
+    ablation = catalogue.find(run.plan["ablation"], run.trust)
     columns = list(dict.fromkeys(c for v, s in run.cells() for c in run.result(v, s).get("test", {})))
     reference = next(iter(run.variants))
     rows = {}

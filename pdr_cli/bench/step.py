@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pdr_cli import config
 from pdr_cli.bench.machine import at_least, describe, synchronize
+from pdr_cli.choices import LOSSES
 from pdr_cli.config import Config
 from pdr_cli.errors import PdrError, UsageError, did_you_mean
 from pdr_cli.models import registry
@@ -25,6 +26,7 @@ from pdr_cli.system import devices
 from pdr_cli.system.logs import log
 from pdr_cli.training.losses import LossOptions, build_loss
 from pdr_cli.training.setup import parameter_groups, set_up
+from pdr_cli.trust import Trust
 
 # What the published data sets hold, which a preset leaves to its files: channels and (H, W).
 PUBLISHED = {
@@ -60,6 +62,7 @@ class Setting:
     channels: int
     size: tuple[int, int]
     device: torch.device
+    trust: Trust | None = None
 
     def windows(self) -> tuple[Tensor, Tensor]:
         """A batch of random frames in [0, 1], observed and following: [B, T, C, H, W], [B, τ, C, H, W]."""
@@ -95,7 +98,7 @@ class Step:
             groups = parameter_groups(self.network, train.weight_decay)
             self.optimizer = torch.optim.AdamW(groups, lr=train.lr)
         span = torch.ones(setting.channels, device=setting.device)
-        self.loss = build_loss(train.loss, LossOptions(train.l1_weight, span))
+        self.loss = build_loss(train.loss, LossOptions(train.l1_weight, span), setting.trust)
         self.clock = Clock(setting.device)
         self.network.predictor.register_forward_hook(lambda *_: self.clock.note("predictor"))
 
@@ -232,6 +235,7 @@ class Options:
     device: str = "auto"
     threads: int | None = None
     repeats: int = 10
+    trust_code: bool = False
 
     def setting(self) -> Setting:
         """The preset with its changes, on frames as published unless both `size` and `channels` are given.
@@ -241,7 +245,8 @@ class Options:
         """
         changes = {"model.backbone": self.backbone, "train.batch": self.batch}
         overrides = [f"{key}={value}" for key, value in changes.items() if value is not None]
-        resolved = config.load(self.preset, [*overrides, *self.settings])
+        overrides += self.settings
+        resolved = config.load(self.preset, overrides)
         known = PUBLISHED.get(resolved.preset.removesuffix("-paper"))
         if known is None and (self.size is None or self.channels is None):
             raise UsageError(
@@ -250,7 +255,8 @@ class Options:
                 f"add them, or take one of {', '.join(PUBLISHED)}",
             )
         channels, size = known or (1, (1, 1))
-        return Setting(resolved, self.channels or channels, self.size or size, devices.pick(self.device))
+        trust = Trust(self.trust_code).also(override.partition("=")[2] for override in overrides)
+        return Setting(resolved, self.channels or channels, self.size or size, devices.pick(self.device), trust)
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -259,6 +265,8 @@ def run(options: Options) -> dict[str, Any]:
     at_least("threads", 1 if options.threads is None else options.threads)
     variants = find_variants(options.variants)
     setting = options.setting()
+    registry.load(setting.config.model, setting.trust)  # refused here, and not in each process of a variant
+    LOSSES.find(setting.config.train.loss, setting.trust)
     threads = options.threads or torch.get_num_threads()
     report = describe(setting.device) | {"threads": threads}
     report["rows"] = measure(setting, variants, threads, options.repeats)
@@ -279,7 +287,7 @@ def build(variant: str, setting: Setting) -> PDR:
     resolved = setting.config
     if variant == "plain":
         resolved = resolved.model_copy(update={"model": resolved.model.model_copy(update={"fusion": "none"})})
-    return registry.build(resolved.model, Frames(resolved.data.in_steps, setting.channels, setting.size))
+    return registry.build(resolved.model, Frames(resolved.data.in_steps, setting.channels, setting.size), setting.trust)
 
 
 def measure(

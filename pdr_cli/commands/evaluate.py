@@ -14,6 +14,7 @@ from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.inference import provenance
 from pdr_cli.system import atomic
 from pdr_cli.system.logs import log, progress
+from pdr_cli.trust import Trust
 from pdr_cli.verification import cards, cases, evaluation, scores, sources, task
 from pdr_cli.verification.evaluation import Options, Result
 from pdr_cli.verification.sources import Reading
@@ -47,7 +48,9 @@ class Request:
         gray_to_rgb: read a gray clip as red, green and blue alike.
         kind: of the data; None: the model's, or as found.
         missing_values: see `ReadOptions`.
+        assume: conventions that the data leave open, such as `slots=0-23`.
         group: of the data that holds the fields; "": the model's, or as found.
+        trust: see `choices.Family.find`.
     """
 
     models: Sequence[str] = ()
@@ -72,6 +75,8 @@ class Request:
     kind: str | None = None
     group: str = ""
     missing_values: Sequence[str] = ()
+    assume: Sequence[str] = ()
+    trust: Trust | None = None
 
     @property
     def reading(self) -> Reading:
@@ -84,8 +89,10 @@ class Request:
             gray_to_rgb=self.gray_to_rgb,
             group=self.group,
             missing_values=self.missing_values,
+            assume=self.assume,
             batch=self.batch,
             device=self.device,
+            trust=self.trust,
         )
 
     @property

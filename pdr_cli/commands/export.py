@@ -17,6 +17,7 @@ from pdr_cli.inference.model import Model
 from pdr_cli.inference.provenance import command_line, provenance
 from pdr_cli.runs import folder as runs
 from pdr_cli.system import atomic
+from pdr_cli.trust import Trust
 
 NEEDS_INPUT = (".nc", ".png")
 OUTPUTS = (".onnx", ".pt2", ".safetensors", *NEEDS_INPUT)
@@ -30,6 +31,7 @@ def run(
     init: str | None,
     rename: Sequence[str],
     verify: bool,
+    trust: Trust,
 ) -> None:
     """Export; see `pdr export --help` for the options."""
     suffix = output.suffix.lower()
@@ -40,7 +42,7 @@ def run(
     paths = formats.find_inputs(inputs) if inputs else []
     source = runs.find_model(model)
     atomic.check_output(output, [source, *paths])
-    loaded = models.load(source, "cpu")
+    loaded = models.load(source, "cpu", trust=trust)
     if suffix in NEEDS_INPUT:
         intake = Intake(loaded)
         series = intakes.only_series(intake.open(paths, intakes.renames(rename, list(loaded.card.variables))))

@@ -14,6 +14,7 @@ from pdr_cli.training import overview
 from pdr_cli.training import run as training
 from pdr_cli.training.request import Experiment
 from pdr_cli.training.run import TrainingRequest
+from pdr_cli.trust import Trust
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,17 @@ class Arguments:
     freeze_backbone: bool = False
     ablation: str | None = None
     seeds: int = 3
+    trust_code: bool = False
 
     @property
     def experiment(self) -> Experiment:
         """The part that decides the configuration."""
         return Experiment(self.preset, self.data, self.variables, self.flags, self.settings)
+
+    @property
+    def trust(self) -> Trust:
+        """The code that may run."""
+        return self.experiment.trust(self.trust_code)
 
 
 def run(arguments: Arguments) -> None:
@@ -59,6 +66,7 @@ def _run(arguments: Arguments) -> None:
         resume=state if arguments.resume else None,
         init_from=arguments.init_from,
         freeze_backbone=arguments.freeze_backbone,
+        trust=arguments.trust,
     )
     planned = training.plan(request, create=not arguments.dry_run)
     if arguments.dry_run:
@@ -91,6 +99,7 @@ def _ablation(arguments: Arguments) -> None:
             arguments.device,
             arguments.resume,
             arguments.dry_run,
+            arguments.trust,
         )
     )
     if arguments.dry_run:

@@ -57,14 +57,18 @@ STANDARD_NAMES: dict[str, bool] = {
 SIGNED = {"tendency", "change", "anomaly", "difference", "product", "derivative", "divergence", "net", "shear"}
 # Quantities of `units.TABLE` in which the names below are those quantities.
 WATER, SHARE, SPEED, LENGTH = ("length", "water", "water a second", "speed"), ("share",), ("speed",), ("length",)
-# Names of variables for files without standard names (ECMWF, CMIP, satellites): quantities, and whether it is a share.
+# Names of variables in files without standard names (ECMWF, CMIP, WeatherBench2): quantities, and whether it is a share.
 SHORT_NAMES: dict[str, tuple[tuple[str, ...], bool]] = {
     **dict.fromkeys(("tp", "cp", "lsp", "pr", "prc", "prsn", "prcp", "apcp", "prate", "ppt", "swe"), (WATER, False)),
     **dict.fromkeys(("precip", "precipitation", "precipitationcal", "rain", "rainfall", "snowfall"), (WATER, False)),
+    **dict.fromkeys(("total_precipitation", "tprate", "mtpr", "tot_prec"), (WATER, False)),
     **dict.fromkeys(("snd", "snow_depth", "swh", "sithick"), (LENGTH, False)),
     **dict.fromkeys(("tcw", "tcwv", "prw", "snw", "mrso"), (("water",), False)),
-    **dict.fromkeys(("tcc", "lcc", "mcc", "hcc", "clt", "siconc", "sic", "snc"), (SHARE, True)),
+    **dict.fromkeys(
+        ("tcc", "lcc", "mcc", "hcc", "clt", "siconc", "siconca", "sic", "snc", "total_cloud_cover"), (SHARE, True)
+    ),
     **dict.fromkeys(("rh", "rhum", "hur", "hurs", "shum", "hus", "huss", "clwc", "ciwc"), (SHARE, False)),
+    **dict.fromkeys(("relative_humidity", "specific_humidity"), (SHARE, False)),
     **dict.fromkeys(("sfcwind", "wind_speed", "windspeed", "wspd", "si10", "gust", "fg10"), (SPEED, False)),
 }
 LOGARITHM = re.compile(r"\b(log\w*|ln|lg|dbz?|decibels?)\b|^lg\(", re.IGNORECASE)
@@ -196,7 +200,7 @@ def _of_quantity(name: str, unit: str, attrs: Mapping[str, Any]) -> Iterator[Can
     origin = f"standard name {standard}"
     if share is None:
         what, origin = quantity(unit), f"{name} in {unit}"
-        fitting, share = SHORT_NAMES.get(name.partition("@")[0].lower(), (("count",), False))
+        fitting, share = SHORT_NAMES.get(re.sub(r"@.*|_\d+hr$", "", name.lower()), (("count",), False))
         if what not in fitting:
             return
     yield from _pair(0.0, _whole(unit) if share else None, origin)

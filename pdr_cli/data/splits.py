@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from pdr_cli.config import DataConfig
-from pdr_cli.data import periods, published, windows
+from pdr_cli.data import partnames, periods, published, windows
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.arrays import OPTION
 from pdr_cli.data.rules import Rules
 from pdr_cli.data.series import Series
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
-from pdr_cli.errors import TimeError
+from pdr_cli.errors import DataError, TimeError
+from pdr_cli.system.logs import log
 
+FRACTIONS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45)  # shares for validation that messages propose
 CLIPS_TO_SPLIT = 3  # with fewer clips than this, each is split in time
 
 Period = tuple[int, int, int]  # series number, first frame, one past the last
@@ -50,8 +54,8 @@ class Split:
 def split(series: Sequence[Series], rules: Rules) -> Split:
     """Training, validation and test, by the first of these rules that applies.
 
-    * Series with a `part` keep it: test is test, and the last `val_fraction` of the training persons, clips or windows
-      validates.
+    * Series with a `part` keep it; if none is for validation, the last `val_fraction` of the training persons, clips or
+      windows validates.
     * Periods divide series with dates; parts without a period go by the fractions.
     * Several clips are split as wholes, in order.
     * A single series is split in time.
@@ -63,6 +67,7 @@ def split(series: Sequence[Series], rules: Rules) -> Split:
         TimeError: too few steps for a window in each part, or periods that the series do not have.
     """
     parts = divide(series, rules)
+    _warn_of_joined_parts(series, rules)
     if not parts.train or not parts.val:
         raise _too_short(series, rules, parts)
     return parts
@@ -123,6 +128,18 @@ def benchmark_windows(series: Sequence[Series], data: DataConfig, part: str, cac
     return found
 
 
+def _warn_of_joined_parts(series: Sequence[Series], rules: Rules) -> None:
+    """Log that files named by parts are one series, which is not divided as their names say."""
+    for one in series:
+        named = sorted(set(partnames.of([Path(file) for file in one.attrs["files"]])) - {""})
+        if named and not any(rules.periods):
+            log.warning(
+                "split   %s and other files are named %s, but joined along time and divided by the fractions; to divide "
+                "them as named, set data.val_period and data.test_period, or give the files of one part",
+                one.attrs["files"][0], ", ".join(named),
+            )  # fmt: skip
+
+
 def divide(series: Sequence[Series], rules: Rules) -> Split:
     """As `split`, but any part may be empty."""
     if _has_parts(series):
@@ -136,7 +153,13 @@ def divide(series: Sequence[Series], rules: Rules) -> Split:
 
 def _has_parts(series: Sequence[Series]) -> bool:
     """True if the series name their parts. The clips of a single training person are split like any others."""
-    if any("part" not in s.attrs for s in series):
+    without = [s for s in series if "part" not in s.attrs]
+    if without and any("named_part" in s.attrs for s in series):
+        raise DataError(
+            f"{without[0].attrs['files'][0]} lies in no folder called train, val or test, as other clips do",
+            way_out=f"name the folders of the parts, or divide all clips in order with {OPTION} parts=none",
+        )
+    if without:
         return False
     persons = {s.attrs.get("person") for s in series}
     return persons == {None} or len(persons) > 1 or series[0].attrs["part"] == "test"
@@ -144,17 +167,27 @@ def _has_parts(series: Sequence[Series]) -> bool:
 
 def _by_part(series: Sequence[Series], rules: Rules) -> Split:
     whole = _whole(series)
-    train, test = ([p for p in whole if series[p[0]].attrs["part"] == part] for part in ("train", "test"))
+    train, val, test = ([p for p in whole if series[p[0]].attrs["part"] == part] for part in ("train", "val", "test"))
     if rules.published:
         return Split(train, test, test, 0, "as published, validation is the test set")
+    if val:
+        return Split(
+            train, val, test, 0, f"{_named(series)}: {len(train)} train, {len(val)} validate, {len(test)} test"
+        )
     if any("person" in series[n].attrs for n, _, _ in train):
         return _by_person(series, train, test, rules.val_fraction)
     if len(train) == 1:
         kept, val, gap = _last_windows(series[train[0][0]], train[0], rules)
         how = f"{gap} steps between training and validation" if gap else "whole clips validate"
-        return Split(kept, val, test, gap, f"test as the data come, {how}")
+        return Split(kept, val, test, gap, f"test {_named(series)}, {how}")
     count = max(1, round(len(train) * rules.val_fraction))
-    return Split(train[:-count], train[-count:], test, 0, "test as the data come, whole clips validate")
+    return Split(train[:-count], train[-count:], test, 0, f"test {_named(series)}, whole clips validate")
+
+
+def _named(series: Sequence[Series]) -> str:
+    """What names the parts of series."""
+    by_names = any("named_part" in one.attrs for one in series)
+    return f"by the names of folders or files ({OPTION} parts=none: in order)" if by_names else "as the data come"
 
 
 def _by_person(series: Sequence[Series], train: list[Period], test: list[Period], val_fraction: float) -> Split:
@@ -239,20 +272,28 @@ def _too_short(series: Sequence[Series], rules: Rules, parts: Split) -> TimeErro
         return _no_such_dates(series, purpose, parts.rule)
     n = sum(s.sizes["time"] for s in series)
     needed = int(np.ceil(2 * rules.length / rules.val_fraction))
+    enough = next((f for f in FRACTIONS if f > rules.val_fraction and _is_enough(series, rules, f)), None)
+    raised = f"--set data.val_fraction={enough:g}, or " if enough else ""
     return TimeError(
         f"{series[0].attrs['files'][0]}: {n} steps are too few to train and validate windows of {rules.in_steps} + "
         f"{rules.out_steps}",
         f"at least {needed} with val_fraction {rules.val_fraction:g}",
-        "raise that with --set data.val_fraction=0.25, or take shorter windows",
+        f"{raised}take shorter windows, with --set data.in_steps and data.out_steps",
     )
+
+
+def _is_enough(series: Sequence[Series], rules: Rules, val_fraction: float) -> bool:
+    """True if this share for validation leaves a window to each part."""
+    parts = divide(series, replace(rules, val_fraction=val_fraction))
+    return bool(parts.train and parts.val)
 
 
 def _too_few_parts(series: Sequence[Series], purpose: str) -> TimeError:
     held = [s.attrs["part"] for s in series]
     return TimeError(
         f"{series[0].attrs['files'][0]}: no data to {purpose} on. Of the benchmark's parts, the data hold "
-        f"{held.count('train')} series to train and {held.count('test')} to test, and validation takes whole persons, "
-        "clips or windows of the training series alone",
+        f"{held.count('train')} series to train and {held.count('test')} to test, {held.count('val')} to validate; without one "
+        "of its own, validation takes whole persons, clips or windows of the training series alone",
         way_out="give more training data, or raise the share that validates with --set data.val_fraction=0.25",
     )
 

@@ -18,6 +18,8 @@ from pdr_cli.errors import TimeError
 WAY_OUT = "a model trained with --set data.fill_missing=persist, mean or interp fills them"
 # Frames in a block of the cache, fewer of large frames; in a series of windows that were cut beforehand, one window.
 BLOCK = 32
+# Steps that differ by more than this share on average are other steps: 24 and 25 frames a second, but not 29.97 and 30.
+OTHER_STEP = 0.03
 
 
 class FrameCache:
@@ -261,8 +263,11 @@ def check_step(times: np.ndarray, step: Step, where: str) -> None:
         return
     spacing = np.diff(time_axis.positions(times, step))
     whole = np.round(spacing)
-    if np.any(np.abs(spacing - whole) > time_axis.TOLERANCE) or np.all(whole != 1):
-        raise TimeError(f"{where}: {_steps(times)}, but the model was trained on steps of {step}")
+    uneven = np.any(np.abs(spacing - whole) > time_axis.TOLERANCE) or np.all(whole != 1)
+    if uneven or abs(float(spacing[whole == 1].mean()) - 1) > OTHER_STEP:
+        clip = step.unit == "s" and np.issubdtype(times.dtype, np.floating)
+        way_out = f"--resample-fps {1 / step.count:.6g} takes frames at the model's rate" if clip else ""
+        raise TimeError(f"{where}: {_steps(times)}, but the model was trained on steps of {step}", way_out=way_out)
 
 
 def _steps(times: np.ndarray) -> str:

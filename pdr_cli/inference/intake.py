@@ -14,6 +14,7 @@ import xarray as xr
 from pdr_cli.data import bounds, formats, kinds, limits, missing, places, regrid, suspects, units, windows
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.arrays import Conventions
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.formats.datasets import from_datasets
 from pdr_cli.data.grid import Orientation
@@ -37,6 +38,7 @@ class InputPolicy:
         gray_to_rgb: read a gray clip as three equal channels, red, green and blue.
         group: group of the file that holds the fields; "": as in training.
         missing_values: numbers that stand for missing values besides those of training, see `ReadOptions`.
+        assume: conventions that the files leave open, such as `slots=0-23`, see `data/arrays.py`.
 
     Raises:
         UsageError: an unknown method.
@@ -50,6 +52,7 @@ class InputPolicy:
     gray_to_rgb: bool = False
     group: str = ""
     missing_values: tuple[str, ...] = ()
+    assume: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         missing.check_method(self.fill_missing)
@@ -113,6 +116,12 @@ class Intake:
         """See `ReadOptions`: those of the policy, and those of training."""
         return (*self.policy.missing_values, *self.card.config.data.missing_value)
 
+    @property
+    def _assume(self) -> Conventions:
+        """The conventions of the policy, and those of the training's option; its slots yield to what a file states."""
+        kept = (text for text in self.card.config.data.assume if not text.startswith("slots="))
+        return Conventions.parse((*kept, *self.policy.assume))
+
     def open(self, paths: Sequence[Path], rename: Mapping[str, str] | None = None) -> list[Series]:
         """Open input files with the model's variables, units, frame size and colour.
 
@@ -134,9 +143,17 @@ class Intake:
             gray_to_rgb=self.policy.gray_to_rgb or data.gray_to_rgb,
             group=self.policy.group or data.group,
             missing_values=self._missing_values,
+            assume=self._assume,
+            learned=self.card.learned,
         )
         opened = formats.open_series(paths, options)
-        return [self.adapt_input(kinds.with_kind(series, kind.name)) for series in opened]
+        return [self.adapt_input(kinds.with_kind(self._with_slots(series), kind.name)) for series in opened]
+
+    def _with_slots(self, series: Series) -> Series:
+        """A series whose forecast is dated as the model's training was, unless its own files count slots."""
+        slots = self.card.conventions.get("slots", "")
+        own = "conventions" in series.attrs or not slots
+        return series if own else series.assign_attrs(conventions={"slots": slots})
 
     def from_dataset(self, dataset: xr.Dataset, rename: Mapping[str, str] | None = None) -> Series:
         """Take the model's variables from an open dataset; arguments and errors as for `open`."""

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pdr_cli import choices
 from pdr_cli.data import kinds
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.kinds import Kind
 from pdr_cli.data.missing import Filling
-from pdr_cli.errors import CheckpointError
+from pdr_cli.errors import CheckpointError, ConfigError, DataError, PdrError, UntrustedCodeError
 from pdr_cli.runs import modelfile
-from pdr_cli.runs.modelfile import Header, ModelFile
+from pdr_cli.runs.modelfile import Header, ModelCard, ModelFile
 from pdr_cli.system import devices
+from pdr_cli.system.logs import log
 from pdr_cli.system.memory import Batches
+from pdr_cli.system.names import printable
+from pdr_cli.trust import Trust
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +87,7 @@ class ModelHeader:
     @property
     def name(self) -> str:
         """The last part of `label`, without a suffix."""
-        return self.path.parent.name if self._is_of_a_run else self.path.stem
+        return printable(self.path.parent.name if self._is_of_a_run else self.path.stem)
 
     @property
     def _is_of_a_run(self) -> bool:
@@ -154,9 +158,19 @@ class Model(ModelHeader):
         encoding = self._encoding
         with torch.inference_mode():
             out = self.network(Batch(encoding.to_network(observed, self.device), steps))
+        if not out.fused.isfinite().all():
+            raise self._not_finite()
         # A view of a parameter asks for a gradient even here, so a layer may need to be detached.
         layer = None if out.layer is None else out.layer.detach().float().cpu().numpy()
         return Layers(self._bounded(encoding.to_data(out.fused)), encoding.to_data(out.coarse), layer)
+
+    def _not_finite(self) -> PdrError:
+        """The error for a forecast with NaN or infinity, from an input without."""
+        found = f"{self.path}: the forecast holds NaN or infinity"
+        code = ", ".join(choices.others(self.card.config.model))
+        if code:
+            return ConfigError(f"{found}; the network has code of {code}", way_out="mend that code, or train again")
+        return DataError(found, way_out="take another model, or train again with a smaller --set train.lr")
 
     def _bounded(self, frames: np.ndarray) -> np.ndarray:
         """The network's bounds again, in data units: the scaling rounds."""
@@ -176,30 +190,45 @@ def read_header(path: Path) -> ModelHeader:
     return ModelHeader(path, modelfile.read_header(path))
 
 
-def load(path: Path, device: str = "auto", batch: int | None = None) -> Model:
+def load(path: Path, device: str = "auto", batch: int | None = None, trust: Trust | None = None) -> Model:
     """Load a model file.
 
     Args:
         path: of the model file.
         device: see `devices.pick`.
         batch: see `Model`.
+        trust: see `choices.Family.find`.
 
     Raises:
         CheckpointError: truncated, altered, foreign or too new.
+        UntrustedCodeError: the model names code that may not run.
         DeviceError: the device is not available.
     """
     from pdr_cli.models import registry
+    from pdr_cli.runs import tensors
 
     where = devices.pick(device)
     file = modelfile.read(path)
     card = file.card
-    network = registry.build(card.config.model, card.frames)
     try:
-        network.load_state_dict(file.weights)
+        network = registry.build(card.config.model, card.frames, trust)
+    except (ConfigError, UntrustedCodeError) as error:
+        raise error.at(path) from error
+    try:
+        tensors.restore(network, file.weights)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights are not those of the network it describes: {error}") from error
+    _warn_of_changed_code(card)
     model = Model(path, file, network, where, batch)
     if card.bounds is not None:
         network.bound(*model.encoding().bounds(card.bounds))
     network.eval().to(where)
     return model
+
+
+def _warn_of_changed_code(card: ModelCard) -> None:
+    """Warn where the code of others is not that of the training; models that were written before it was kept have none."""
+    trained_with = card.training.get("code", {})
+    for name, sha256 in choices.sources(card.config.model).items():
+        if trained_with.get(name, sha256) != sha256:
+            log.warning("the source of %s is not the code that the model was trained with", name)

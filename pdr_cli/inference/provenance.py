@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pdr_cli import __version__
+from pdr_cli import __version__, choices
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.bounds import BOUNDED
 from pdr_cli.data.formats import cf, stored
@@ -21,6 +21,7 @@ from pdr_cli.inference import intake as intakes
 from pdr_cli.inference.intake import Intake, Observed
 from pdr_cli.inference.model import Model
 from pdr_cli.system import urls
+from pdr_cli.system.names import printable
 
 
 def command_line() -> str:
@@ -34,8 +35,8 @@ def provenance(model: Model, series: Series, window: Observed, command: str) -> 
     settings = json.dumps(card.config.model_dump(), sort_keys=True).encode()
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     times = series.time.values
-    preset = card.config.preset
-    return {
+    preset, code = card.config.preset, choices.sources(card.config.model)
+    made = {
         "Conventions": "CF-1.11",
         "title": f"Forecast of {', '.join(names(series))} by pdr",
         "institution": str(series.attrs["file_attrs"].get("institution", "not given")),
@@ -47,10 +48,12 @@ def provenance(model: Model, series: Series, window: Observed, command: str) -> 
         "pdr_version": __version__,
         "pdr_checkpoint_sha256": model.sha256,
         "pdr_config_sha256": hashlib.sha256(settings).hexdigest(),
+        **({"pdr_code_sha256": "; ".join(f"{name} {sha}" for name, sha in code.items())} if code else {}),
         "pdr_input_sha256": window.sha256,
         "pdr_input_window": f"{time_axis.label(times[window.start])}/{time_axis.label(times[window.stop - 1])}",
         "pdr_device": f"{model.device.type}/{card.config.train.precision}",
     }
+    return {key: printable(value) for key, value in made.items()}
 
 
 def _history(series: Series, window: Observed, line: str) -> str:

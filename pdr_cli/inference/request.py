@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from pdr_cli import choices
 from pdr_cli.data import formats
 from pdr_cli.data import times as time_axis
 from pdr_cli.data import units as unit_names
@@ -38,9 +39,11 @@ from pdr_cli.runs import modelfile
 from pdr_cli.system import atomic, locks, processes
 from pdr_cli.system.logs import log
 from pdr_cli.system.urls import RemotePath
+from pdr_cli.trust import Trust
 
 Answer = TypeVar("Answer")
 Read = TypeVar("Read", bound=ModelHeader)
+READING = ("group", "missing_values", "assume")
 POLL = 0.5  # seconds between two attempts to read an input that is not ready
 # Errors of an input that is still being written. Another grid or another variable will not change.
 UNREADY = (DataError, TimeError, MissingValuesError, LockedError)
@@ -67,6 +70,7 @@ class Request:
     wait: float = 0
     fallback: str | None = None
     device: str = "auto"
+    trust: Trust | None = None
 
     @cached_property
     def paths(self) -> list[Path]:
@@ -106,7 +110,7 @@ class Request:
         Raises:
             CheckpointError: the model is damaged, and no other model may replace it.
         """
-        return self._read(lambda path: models.load(path, device, self.batch))
+        return self._read(lambda path: models.load(path, device, self.batch, self.trust))
 
     def _read(self, read: Callable[[Path], Read]) -> Read:
         path = runs.find_model(self.model)
@@ -137,16 +141,14 @@ class Request:
             input_sha256: hash of the observed values.
             times: of the observed values.
         """
-        parts = {
+        parts: dict[str, Any] = {
             "steps": self.steps or intake.card.config.data.out_steps,
             "every_init": self.every_init,
             "model": intake.model.sha256,
             "model_format": modelfile.FORMAT_VERSION,
             "output": [self.output.suffix.lower(), self.time_layout, self.compress],
-            # The observed values identify their group, and which of them are missing.
-            "repairs": {
-                k: v for k, v in dataclasses.asdict(self.policy).items() if k not in ("group", "missing_values")
-            },
+            # The observed values and times identify how they were read.
+            "repairs": {k: v for k, v in dataclasses.asdict(self.policy).items() if k not in READING},
             "observed": input_sha256,
             "times": time_axis.seconds(times).tolist(),
             "variables": list(zip(names(series), units(series), strict=True)),
@@ -157,6 +159,8 @@ class Request:
                 if c.dims in (("y",), ("x",), ())
             },
         }
+        code = choices.sources(intake.card.config.model)
+        parts |= {"code": code} if code else {}
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     def is_answered(self, identity: str) -> bool:

@@ -50,6 +50,7 @@ def _model(path: Path) -> dict[str, Any]:
         "grid": _grid_of_card(card),
         "trained on": ", ".join(d["name"] for d in card.data),
         "seen": _seen(card),
+        **({"conventions": ", ".join(f"{k}={v}" for k, v in card.conventions.items())} if card.conventions else {}),
         **{k.replace("_", " "): v for k, v in card.training.items()},
     }
 
@@ -120,17 +121,7 @@ def _describe(series: Series, looked_at: int) -> dict[str, Any]:
         **{d: _ends(side(series, d)) for d in ("y", "x") if side(series, d) is not None},
         "times": f"{len(times)}, {time_axis.label(times[0])} to {time_axis.label(times[-1])}",
     }
-    if "part" in series.attrs:
-        entry["part"] = series.attrs["part"]
-    if len(times) > 1:
-        step = time_axis.find_step(times, str(series.attrs["files"][0]))
-        runs_ = time_axis.segments(times, step)
-        entry["step"] = str(step)
-        if "window" in series.attrs:
-            entry["windows"] = f"{len(runs_)} of {series.attrs['window']} frames, cut beforehand"
-        else:
-            entry["gaps"] = len(runs_) - 1
-            entry["longest run"] = max(high - low for low, high in runs_)
+    entry |= _of_clip(series) | _of_steps(series)
     with np.errstate(all="ignore"):
         finite = frames[np.isfinite(frames)]
     if finite.size:
@@ -141,6 +132,36 @@ def _describe(series: Series, looked_at: int) -> dict[str, Any]:
     if found := _notes(frames, series):
         entry["note"] = found
     return entry
+
+
+def _of_steps(series: Series) -> dict[str, Any]:
+    """The part of a benchmark, the step of the time axis, its days, gaps and longest run."""
+    times, about = series.time.values, series.attrs
+    entry: dict[str, Any] = {"part": about["part"]} if "part" in about else {}
+    if len(times) < 2:
+        return entry
+    step = time_axis.find_step(times, str(about["files"][0]))
+    runs_ = time_axis.segments(times, step)
+    entry["step"] = str(step)
+    if "slots" in about.get("conventions", {}):
+        entry["days"] = _days(series)
+    if "window" in about:
+        return entry | {"windows": f"{len(runs_)} of {about['window']} frames, cut beforehand"}
+    return entry | {"gaps": len(runs_) - 1, "longest run": max(high - low for low, high in runs_)}
+
+
+def _days(series: Series) -> str:
+    """The days of a traffic grid, and how many of them are not whole."""
+    slots = int(series.attrs["file_attrs"]["slots_per_day"])
+    _, counts = np.unique(series.time.values.astype("datetime64[D]"), return_counts=True)
+    return f"{len(counts)}, {int((counts < slots).sum())} of them with fewer than {slots} slots"
+
+
+def _of_clip(series: Series) -> dict[str, str]:
+    """What the container of a clip says, the rate as fitted to all its stamps, and what was assumed."""
+    about = series.attrs
+    entry = {"container": about["container"], "rate": f"{about['rate']} frames a second"} if "rate" in about else {}
+    return entry | ({"assumed": "; ".join(about["assumed"])} if about.get("assumed") else {})
 
 
 def _notes(frames: np.ndarray, series: Series) -> str:

@@ -41,6 +41,7 @@ def _by_preset(path: Path, preset: str, reading: ReadOptions) -> list[Finding]:
         "variables": ",".join(reading.variables),
         "group": reading.group,
         "missing_value": ",".join(reading.missing_values),
+        "assume": ",".join(reading.assume.words()),
     }
     overrides = [f"data.{key}={value}" for key, value in given.items() if value]
     return findings.of(config.load(preset, overrides), formats.find_inputs([path]))
@@ -51,8 +52,10 @@ def _by_model(path: Path, model: str, reading: ReadOptions) -> str:
     from pdr_cli.inference import model as models
     from pdr_cli.inference.intake import InputPolicy, Intake
 
-    policy = InputPolicy(group=reading.group, missing_values=tuple(reading.missing_values))
-    intake = Intake(models.load(runs.find_model(model), "cpu"), policy)
+    policy = InputPolicy(
+        group=reading.group, missing_values=tuple(reading.missing_values), assume=reading.assume.words()
+    )
+    intake = Intake(models.read_header(runs.find_model(model)), policy)
     data, step = intake.card.config.data, intake.card.step
     series = intake.open(formats.find_inputs([path]))
     for one in series:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from pdr_cli.models import checks
 from pdr_cli.models.bounds import Bounds
 from pdr_cli.models.interfaces import Adapter, Batch, Forecast, Fusion, Mode, Predictor, Terms
 from pdr_cli.models.layers import rollout
@@ -54,24 +55,33 @@ class PDR(nn.Module):
         """
         coarse, terms = self._coarse(batch, mode)
         layer, further = self._layer(coarse, batch, mode)
-        return Forecast(self.bounded(self.fusion(coarse, layer)), coarse, layer, terms | further)
+        fused = checks.frames(self.fusion(coarse, layer), coarse, self.fusion, batch.steps)
+        return Forecast(self.bounded(fused), coarse, layer, terms | further)
 
     def _coarse(self, batch: Batch, mode: Mode) -> tuple[Tensor, Terms]:
         """Eq. 1: [B, T, C, H, W] → [B, τ, C, H, W], and the predictor's loss terms."""
         x, anchored = batch.observed, self.anchor == "last"
         if not isinstance(self.predictor, Predictor):
-            return rollout(self.predictor, x, batch.steps, anchored, self.bounded), {}
+            return rollout(self._pass, x, batch.steps, anchored, self.bounded), {}
         if mode == "train" and not self.frozen:
-            return self.predictor.training_forward(batch, anchored)
-        return self.predictor(x, batch.steps, anchored, batch.covariates, batch.generator), {}
+            made, terms = checks.with_terms(self.predictor.training_forward(batch, anchored), self.predictor)
+        else:
+            made, terms = self.predictor(x, batch.steps, anchored, batch.covariates, batch.generator), {}
+        return checks.frames(made, x, self.predictor, batch.steps), terms
+
+    def _pass(self, seen: Tensor) -> Tensor:
+        """One pass of a plain module: [B, T, C, H, W] → the frames that follow, as many as it gives."""
+        return checks.frames(self.predictor(seen), seen, self.predictor)
 
     def _layer(self, coarse: Tensor, batch: Batch, mode: Mode) -> tuple[Tensor | None, Terms]:
         """Eq. 2 for all coarse frames at once: [B, τ, C, H, W] → [B, τ, C, H, W], and the adapter's loss terms."""
         if self.adapter is None:
             return None, {}
         if mode == "train":
-            return self.adapter.training_forward(coarse, batch)
-        return self.adapter(coarse, batch.observed, batch.covariates, batch.generator), {}
+            made, terms = checks.with_terms(self.adapter.training_forward(coarse, batch), self.adapter)
+        else:
+            made, terms = self.adapter(coarse, batch.observed, batch.covariates, batch.generator), {}
+        return checks.frames(made, coarse, self.adapter, batch.steps), terms
 
     def bound(self, low: Tensor, high: Tensor) -> None:
         """Keep forecasts, and frames that are fed back, between a lowest and a highest value: [C], in network units."""

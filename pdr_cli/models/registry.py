@@ -13,6 +13,7 @@ from pdr_cli.errors import ConfigError
 from pdr_cli.models.interfaces import Adapter, Frames, Fusion, Predictor
 from pdr_cli.models.pdr import PDR
 from pdr_cli.models.predictors.simvp import SimVP
+from pdr_cli.trust import Trust
 
 if TYPE_CHECKING:
     from pdr_cli.config import ModelConfig
@@ -23,19 +24,30 @@ KEYWORDS = ("hid_s", "hid_t", "n_s", "n_t", "mlp_ratio", "drop_path")
 FORMER = ("any_horizon", "training_forecast")
 
 
-def build(options: ModelConfig, frames: Frames) -> PDR:
+def build(options: ModelConfig, frames: Frames, trust: Trust | None = None) -> PDR:
     """The network of the [model] table for frames of this shape, with new weights.
 
+    Args:
+        options: the [model] table.
+        frames: of the network.
+        trust: see `choices.Family.find`.
+
     Raises:
-        ConfigError: an unknown name, or values from which nothing can be built.
+        ConfigError: an unknown name, values from which nothing can be built, or code that may not run.
     """
-    predictor = build_predictor(options, frames)
-    fusion = build_fusion(options, frames)
-    adapter = build_adapter(options, frames) if fusion.needs_layer else None
+    predictor = build_predictor(options, frames, trust)
+    fusion = build_fusion(options, frames, trust)
+    adapter = build_adapter(options, frames, trust) if fusion.needs_layer else None
     return PDR(predictor, adapter, fusion, options.anchor)
 
 
-def build_predictor(options: ModelConfig, frames: Frames) -> nn.Module:
+def load(options: ModelConfig, trust: Trust | None = None) -> None:
+    """Import the parts of a network, as `build` does before it builds them."""
+    for family, name in ((PREDICTORS, options.backbone), (ADAPTERS, options.adapter), (FUSIONS, options.fusion)):
+        family.find(name, trust)
+
+
+def build_predictor(options: ModelConfig, frames: Frames, trust: Trust | None = None) -> nn.Module:
     """The predictor `backbone`: a `Predictor`, or a module [B, T, C, H, W] → [B, T, C, H, W].
 
     Ours are called with (frames, options); the SimVP family is a shell around a translator. Those of other packages are
@@ -45,7 +57,7 @@ def build_predictor(options: ModelConfig, frames: Frames) -> nn.Module:
         ConfigError: an unknown name, values that do not fit together, or an object that is not a predictor.
     """
     name = options.backbone
-    factory = PREDICTORS.find(name)
+    factory = PREDICTORS.find(name, trust)
     if name in TRANSLATORS:
         return SimVP.with_translator(factory, frames, options)
     if name in PREDICTORS.own:
@@ -90,16 +102,16 @@ def called(name: str, factory: Callable[..., Any], arguments: dict[str, Any]) ->
     return built
 
 
-def build_adapter(options: ModelConfig, frames: Frames) -> Adapter:
+def build_adapter(options: ModelConfig, frames: Frames, trust: Trust | None = None) -> Adapter:
     """The adapter `adapter`, called with (frames, options).
 
     Raises:
         ConfigError: an unknown name, values from which nothing can be built, or an object that is not an adapter.
     """
-    return checked(ADAPTERS.find(options.adapter)(frames, options), Adapter, f"--adapter {options.adapter}")
+    return checked(ADAPTERS.find(options.adapter, trust)(frames, options), Adapter, f"--adapter {options.adapter}")
 
 
-def build_fusion(options: ModelConfig, frames: Frames) -> Fusion:
+def build_fusion(options: ModelConfig, frames: Frames, trust: Trust | None = None) -> Fusion:
     """The fusion `fusion`, called with (channels).
 
     With `fusion_init` "residual" it begins with the coarse forecast (`Fusion.begin_with_coarse`), with "random" it keeps
@@ -108,7 +120,7 @@ def build_fusion(options: ModelConfig, frames: Frames) -> Fusion:
     Raises:
         ConfigError: an unknown name, or an object that is not a fusion.
     """
-    fusion = checked(FUSIONS.find(options.fusion)(frames.channels), Fusion, f"--fusion {options.fusion}")
+    fusion = checked(FUSIONS.find(options.fusion, trust)(frames.channels), Fusion, f"--fusion {options.fusion}")
     if options.fusion_init == "residual":
         fusion.begin_with_coarse()
     return fusion

@@ -18,6 +18,7 @@ from pdr_cli.config import Config
 from pdr_cli.data import grid
 from pdr_cli.data import places as locations
 from pdr_cli.data import series as fields
+from pdr_cli.data.arrays import SIGNED, Conventions
 from pdr_cli.data.bounds import Bounds
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.grid import Side
@@ -68,6 +69,8 @@ class ModelCard:
         mapping: attributes of the grid mapping.
         bounds: of the forecast, in the variables' units; None if there are none, and in files written before they were
             kept, whose forecasts stay as they were.
+        conventions: that the arrays of training were read by, see `data/arrays.py`; empty for other formats, and in files
+            written before they were kept.
     """
 
     config: Config
@@ -86,6 +89,15 @@ class ModelCard:
     places: dict[str, PackedField] = dataclasses.field(default_factory=dict)
     mapping: dict[str, Any] = dataclasses.field(default_factory=dict)
     bounds: Bounds | None = None
+    conventions: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def learned(self) -> Conventions:
+        """The conventions of the training, which decide where the files of a forecast leave them open."""
+        kept = self.conventions
+        if not kept and self.kind == "traffic" and {str(a.get("units", "")) for a in self.variables.values()} == {"1"}:
+            kept = {"values": SIGNED}  # before they were kept, the only scaled grids were those of OpenSTL
+        return Conventions.of(kept, 60 * self.step.hours)
 
     @property
     def never_observed(self) -> np.ndarray | None:
@@ -107,7 +119,8 @@ class ModelCard:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values["config"] = self.config.model_dump()
         values["format_version"] = FORMAT_VERSION
-        return json.dumps(values, default=_plain, ensure_ascii=False)
+        # The bytes of a file's name that are not UTF-8 become escapes of JSON, which `json` reads back.
+        return json.dumps(values, default=_plain, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
     @classmethod
     def from_json(cls, text: str, where: Path) -> ModelCard:
@@ -147,6 +160,7 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
         "places": {n: PackedField(tuple(p["shape"]), p["packed"]) for n, p in values.get("places", {}).items()},
         "mapping": values.get("mapping", {}),
         "bounds": None if bounds is None else Bounds(tuple(bounds["low"]), tuple(bounds["high"])),
+        "conventions": values.get("conventions", {}),
     }
 
 
@@ -189,7 +203,9 @@ def save(path: Path, network: torch.nn.Module, card: ModelCard, climatology: Cli
     import torch
     from safetensors.torch import save as serialise
 
-    tensors = {NETWORK + k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    from pdr_cli.runs.tensors import of as of_network
+
+    tensors = {NETWORK + k: v for k, v in of_network(network).items()}
     tensors[CLIMATOLOGY] = torch.from_numpy(climatology.coefficients)
     kind = {"kind": climatology.kind, "covered": climatology.covered}
     header = {"pdr": card.to_json(), CLIMATOLOGY: json.dumps(kind)}
@@ -316,6 +332,18 @@ def _header(content: bytes, path: Path) -> dict[str, str]:
     return header
 
 
+def is_foreign(path: Path) -> bool:
+    """True for a safetensors file of another program: its header has no model card."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if path.suffix.lower() != ".safetensors" or length > path.stat().st_size:
+            return False
+        try:
+            return "pdr" not in json.loads(stream.read(length)).get("__metadata__", {})
+        except (ValueError, AttributeError):
+            return False
+
+
 def _not_a_model(path: Path, size: int, found: object) -> CheckpointError:
     way_out = "weights of OpenSTL are read by pdr train --init-from" if path.suffix.lower() in FOREIGN else ""
     return CheckpointError(f"{path} ({size} bytes) is truncated or not a model file: {found}", way_out=way_out)
@@ -325,12 +353,23 @@ def digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> st
     """SHA-256 of tensors, their names, types and shapes, and of a header without its own hash."""
     found = hashlib.sha256()
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name].numpy())
-        found.update(f"{name} {array.dtype} {array.shape}".encode())
-        found.update(array.tobytes())
+        kind, content = _bytes_of(tensors[name])
+        found.update(f"{name} {kind} {tuple(tensors[name].shape)}".encode())
+        found.update(content)
     for key in sorted(header.keys() - {"sha256"}):
         found.update(f"{key} {header[key]}".encode())
     return found.hexdigest()
+
+
+def _bytes_of(tensor: torch.Tensor) -> tuple[str, bytes]:
+    """The name of a tensor's type and its bytes; NumPy lacks bfloat16 and float8."""
+    import torch
+
+    try:
+        array = np.ascontiguousarray(tensor.numpy())
+    except TypeError:
+        return str(tensor.dtype), tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return str(array.dtype), array.tobytes()
 
 
 def _version(header: dict[str, str], path: Path) -> int:

@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pdr_cli.splat import native, reference
+from pdr_cli.splat import derivatives, native, reference
 
 log = logging.getLogger("pdr.splat")
 
@@ -63,16 +63,17 @@ def render(
         ValueError: invalid shapes or options.
         RendererUnavailable: a backend requested by name is unavailable.
     """
+    single = coords.dtype == scale.dtype == rotation.dtype == amplitudes.dtype == torch.float32
+    if not single:
+        _check_types(coords, scale, rotation, amplitudes)
     _check(coords, scale, rotation, amplitudes, size, kernel_size, normalize, sampling)
     name, _ = _select(backend, coords.device.type)
-    if name != "reference":
-        double = torch.float64 in (coords.dtype, scale.dtype, rotation.dtype, amplitudes.dtype)
-        # Under torch.compile, torch 2.11 returns True for is_exporting().
-        exporting = not torch.compiler.is_dynamo_compiling() and torch.compiler.is_exporting()
-        if double or exporting:
-            name = _reference_instead(backend, double)
+    if name != "reference" and (reason := _unsupported(coords, scale, rotation, amplitudes, single)):
+        name = _reference_instead(backend, reason)
     if name == "reference":
         return reference.render(coords, scale, rotation, amplitudes, size, kernel_size, normalize, sampling)
+    if not single:
+        coords, scale, rotation, amplitudes = (x.float() for x in (coords, scale, rotation, amplitudes))
     if normalize == "density":
         amplitudes = amplitudes * reference.density(scale)
     return native.render(coords, scale, rotation, amplitudes, size, kernel_size, sampling == "analytic")
@@ -85,14 +86,9 @@ def active_backend(device: torch.device | str) -> tuple[str, str]:
 
 def _select(backend: str, device: str) -> tuple[str, str]:
     """The name of the backend to use on a type of device, and the reason."""
-    request = f"backend={backend!r}"
-    if backend == "auto":
+    by_environment = backend == "auto"
+    if by_environment:
         backend = os.environ.get(ENVIRONMENT) or "auto"
-        request = f"{ENVIRONMENT}={backend}"
-    if backend not in BACKENDS:
-        raise ValueError(f"{request} is not a renderer; expected one of {', '.join(BACKENDS)}")
-    if backend == "reference":
-        return "reference", f"requested by {request}"
     if backend == "auto":
         if device not in ("cpu", "cuda"):
             return "reference", f"no compiled renderer for {device}"
@@ -101,6 +97,11 @@ def _select(backend: str, device: str) -> tuple[str, str]:
             return device, "compiled for this machine"
         _warn_once(device, reason)
         return "reference", f"compiled {device} renderer unavailable: {reason}"
+    request = f"{ENVIRONMENT}={backend}" if by_environment else f"backend={backend!r}"
+    if backend not in BACKENDS:
+        raise ValueError(f"{request} is not a renderer; expected one of {', '.join(BACKENDS)}")
+    if backend == "reference":
+        return "reference", f"requested by {request}"
     if backend != device:
         raise RendererUnavailable(f"{request}, but the Gaussians are on {device}; move them, or use 'auto'")
     if reason := native.unavailable(backend):
@@ -117,10 +118,20 @@ def _warn_once(device: str, reason: str) -> None:
     log.warning("compiled %s renderer unavailable, using plain torch: %s", device, reason)
 
 
-def _reference_instead(backend: str, double: bool) -> str:
-    """The reference, for float64 and exported graphs, which only it supports."""
+def _unsupported(coords: Tensor, scale: Tensor, rotation: Tensor, amplitudes: Tensor, single: bool) -> str:
+    """Why no compiled renderer can render these tensors here, or an empty string."""
+    if not single and torch.float64 in (coords.dtype, scale.dtype, rotation.dtype, amplitudes.dtype):
+        return "renders in float32 only"
+    compiling = torch.compiler.is_dynamo_compiling()
+    # Under torch.compile, torch 2.11 returns True for is_exporting().
+    if not compiling and torch.compiler.is_exporting():
+        return "cannot be exported"
+    return derivatives.unsupported(compiling)
+
+
+def _reference_instead(backend: str, reason: str) -> str:
+    """The reference, for what only it supports."""
     if backend != "auto":
-        reason = "renders in float32 only" if double else "cannot be exported"
         raise RendererUnavailable(f"backend={backend!r} {reason}; use backend='reference' or 'auto'")
     return "reference"
 
@@ -135,7 +146,7 @@ def _check(
     normalize: str,
     sampling: str,
 ) -> None:
-    """Raise ValueError for invalid shapes or options. Takes a microsecond if all are valid."""
+    """Raise ValueError for invalid tensors or options. Takes a microsecond if all are valid."""
     shape = coords.shape
     gaussians = shape[:-1]
     if not (
@@ -147,8 +158,8 @@ def _check(
         and amplitudes.shape[:-1] == gaussians
     ):
         _explain_shapes(coords, scale, rotation, amplitudes)
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size is {tuple(size)}; expected (H, W), both at least 1")
+    if len(size) != 2 or min(size) < 1 or isinstance(size[0], float) or isinstance(size[1], float):
+        raise ValueError(f"size is {tuple(size)}; expected (H, W), two integers, both at least 1")
     if normalize not in NORMALIZATIONS:
         raise ValueError(f"normalize is {normalize!r}; expected one of {', '.join(NORMALIZATIONS)}")
     if sampling == "lattice":
@@ -158,6 +169,13 @@ def _check(
         raise ValueError(f"sampling is {sampling!r}; expected one of {', '.join(SAMPLINGS)}")
     elif not kernel_size > 1:
         raise ValueError(f"kernel_size is {kernel_size}; expected a number above 1")
+
+
+def _check_types(*inputs: Tensor) -> None:
+    for name, x in zip(("coords", "scale", "rotation", "amplitudes"), inputs, strict=True):
+        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        if not isinstance(x, Tensor) or x.is_complex():
+            raise ValueError(f"{name} is {found}; expected a tensor of real numbers")
 
 
 def _explain_shapes(coords: Tensor, scale: Tensor, rotation: Tensor, amplitudes: Tensor) -> None:

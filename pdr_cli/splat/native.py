@@ -1,4 +1,4 @@
-"""The compiled renderer as a torch operator: loading, shapes, gradients.
+"""The compiled renderer as a torch operator: loading, shapes; its gradients are in `derivatives`.
 
     predgsplat::render(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic) -> image
     predgsplat::render_backward(grad_image, coords, ..., kernel_size, analytic) -> four gradients
@@ -11,12 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from pdr_cli.splat import build
+from pdr_cli.splat import build, derivatives
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ def load(kind: str) -> Loaded:
 
 
 def _open(path: Path) -> Loaded:
+    if not build.intact(path):
+        return Loaded(reason=f"{path} does not load: it is damaged, or was changed after its build")
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
@@ -69,53 +70,21 @@ def render(
     kernel_size: float,
     analytic: bool,
 ) -> Tensor:
-    """Equivalent to `reference.render`, computed and returned in float32; the library must be loaded."""
-    if not coords.dtype == scale.dtype == rotation.dtype == amplitudes.dtype == torch.float32:
-        coords, scale, rotation, amplitudes = (x.float() for x in (coords, scale, rotation, amplitudes))
+    """Equivalent to `reference.render` with tensors in float32; the library must be loaded."""
     arguments = (coords, scale, rotation, amplitudes, *size, kernel_size, analytic)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
         return torch.ops.predgsplat.render.default(*arguments)
-    needs_gradient = coords.requires_grad or scale.requires_grad or rotation.requires_grad or amplitudes.requires_grad
-    if needs_gradient and torch.is_grad_enabled():
-        return _Render.apply(*arguments)
-    return _forward(*arguments)
+    return derivatives.render(*arguments)
 
 
-def _forward(*arguments: Any) -> Tensor:
-    # Calls the kernel directly: torch's Python layer around a registered gradient takes longer than a small frame.
-    with torch._C._AutoDispatchBelowAutograd():
-        return torch.ops.predgsplat.render.default(*arguments)
-
-
-class _Render(torch.autograd.Function):
-    """The same gradient for eager mode, where torch's layer around the registered one takes 30 µs, or two frames."""
-
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        _keep_inputs(ctx, arguments, None)
-        return _forward(*arguments)
-
-    @staticmethod
-    def backward(ctx: Any, grad_image: Tensor) -> tuple[Tensor | None, ...]:
-        return _gradients(ctx, grad_image)
-
-
-def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs[:4])
-    ctx.options = inputs[6:]
-
-
-def _gradients(ctx: Any, grad_image: Tensor) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled():
-        raise RuntimeError("the compiled renderer has no second derivatives; use backend='reference'")
-    gradients = torch.ops.predgsplat.render_backward.default(grad_image.float(), *ctx.saved_tensors, *ctx.options)
-    return (*gradients, None, None, None, None)
-
-
-def _describe_to_torch() -> None:
-    """Register shapes and gradient of the operators, for torch.compile and autograd."""
+@cache
+def _describe_to_torch() -> torch.library.Library:
+    """Register shapes and gradients of the operators, for torch.compile and autograd; they last as long as the result."""
 
     def image_shape(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic):  # type: ignore[no-untyped-def]
+        devices = {x.device for x in (coords, scale, rotation, amplitudes)}
+        if len(devices) > 1:
+            raise ValueError(f"the Gaussians are on {' and '.join(sorted(map(str, devices)))}; expected one device")
         return amplitudes.new_empty((*amplitudes.shape[:-2], amplitudes.shape[-1], height, width))
 
     def gradient_shapes(grad_image, coords, scale, rotation, amplitudes, kernel_size, analytic):  # type: ignore[no-untyped-def]
@@ -123,4 +92,7 @@ def _describe_to_torch() -> None:
 
     torch.library.register_fake("predgsplat::render", image_shape)
     torch.library.register_fake("predgsplat::render_backward", gradient_shapes)
-    torch.library.register_autograd("predgsplat::render", _gradients, setup_context=_keep_inputs)
+    library = torch.library.Library("predgsplat", "FRAGMENT")
+    library.impl("render", derivatives.operator, "Autograd")
+    library.impl("render_backward", derivatives.operator_backward, "Autograd")
+    return library

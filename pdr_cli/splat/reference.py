@@ -21,6 +21,7 @@ from functools import partial, reduce
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
@@ -68,7 +69,7 @@ def render(
     frames = [
         x.to(dtype).reshape(math.prod(batch), *x.shape[len(batch) :]) for x in (coords, scale, rotation, amplitudes)
     ]
-    with _autocast_off(coords.device.type):
+    with autocast_off(coords.device.type):
         if normalize == "density":
             frames[3] = frames[3] * density(frames[1])
         image = _render_frames(frames, size, kernel_size, sampling)
@@ -217,13 +218,19 @@ def _render_frames(frames: list[Tensor], size: tuple[int, int], kernel_size: flo
         return render_block(*frames)
     frames_per_block, gaussians_per_block, recompute = _plan(frames[3], size, kernel_size, sampling)
     render_part: Callable[..., Tensor] = render_block
-    if recompute and torch.is_grad_enabled() and any(x.requires_grad for x in frames):
+    if recompute and torch.is_grad_enabled() and any(x.requires_grad for x in frames) and _may_recompute():
         render_part = partial(checkpoint, render_block, use_reentrant=False, preserve_rng_state=False)
     images = []
     for some_frames in zip(*(x.split(frames_per_block) for x in frames), strict=True):
         blocks = zip(*(x.split(gaussians_per_block, dim=1) for x in some_frames), strict=True)
         images.append(reduce(torch.add, (render_part(*block) for block in blocks)))
     return torch.cat(images)
+
+
+def _may_recompute() -> bool:
+    """Whether `checkpoint` works here: it needs hooks that torch.func forbids, and no dual level, which it would not re-enter."""
+    hooks: bool = torch._C._autograd._saved_tensors_hooks_is_enabled()  # type: ignore[attr-defined]
+    return hooks and forward_ad._current_level < 0
 
 
 def _plan(amplitudes: Tensor, size: tuple[int, int], kernel_size: float, sampling: str) -> tuple[int, int, bool]:
@@ -239,7 +246,7 @@ def _plan(amplitudes: Tensor, size: tuple[int, int], kernel_size: float, samplin
     return max(1, budget // per_frame), gaussians, P * N * per_gaussian > SAVED_BYTES
 
 
-def _autocast_off(device_type: str) -> contextlib.AbstractContextManager[None]:
+def autocast_off(device_type: str) -> contextlib.AbstractContextManager[None]:
     """A context without autocast; it is a null context where possible, to keep it out of exported graphs."""
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)

@@ -168,9 +168,25 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def write_cache(path: Path, content: bytes) -> None:
+    """Replace a file of a cache: quick, because neither locked nor synced.
+
+    Readers see the whole old or new file, but after a power cut perhaps a damaged one: `content` holds its own checksum.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{key(path)}.", suffix=ending(path), dir=path.parent)
+    with _removed_on_failure(Path(name), remove), os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.replace(name, path)
+
+
 def write_text(path: Path, content: str) -> None:
-    """Atomically replace `path` with `content` in UTF-8."""
-    write_bytes(path, content.encode())
+    """Atomically replace `path` with `content` in UTF-8; names of files stand in it with their own bytes."""
+    write_bytes(path, content.encode(errors="surrogateescape"))
 
 
 def keep_previous(path: Path, previous: Path) -> None:

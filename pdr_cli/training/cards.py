@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from pdr_cli import __version__
+from pdr_cli import __version__, choices
 from pdr_cli.config import Config
 from pdr_cli.data.missing import CellMask
 from pdr_cli.runs import modelfile
@@ -33,6 +33,7 @@ def card_of(config: Config, prepared: Prepared, measured: Measured, start: WarmS
         scaling=measured.scaling,
         limits=measured.limits,
         bounds=measured.bounds,
+        conventions=series.attrs.get("conventions", {}),
         land=None if prepared.missing is None else CellMask.of(prepared.missing.never_observed),
         seen=periods_seen(prepared),
         data=files_read(prepared),
@@ -41,6 +42,7 @@ def card_of(config: Config, prepared: Prepared, measured: Measured, start: WarmS
             "torch": torch.__version__,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "split": prepared.split.rule,
+            **({"code": code} if (code := choices.sources(config.model)) else {}),
             **start.as_training(),
         },
     )

@@ -25,6 +25,7 @@ from pdr_cli.system.memory import SAME, Batches
 from pdr_cli.training import state, step
 from pdr_cli.training.batches import TrainingData, WeightedBatch
 from pdr_cli.training.losses import Loss
+from pdr_cli.training.randomness import Randomness
 from pdr_cli.training.schedule import build_schedule
 from pdr_cli.training.setup import set_up
 from pdr_cli.training.state import Position
@@ -70,6 +71,7 @@ class Trainer:
         self.data = self.data.with_val_windows(self.config.val_windows)
         self.position = Position()
         self.network.train()
+        self.randomness = Randomness(self.network, self.device)
         means = "batch norms take their means over these" if step.batch_norms(self.network) else SAME
         self.batches = Batches("--set train.batch={}", outcome=means)
         self._began = self._saved = time.monotonic()
@@ -77,7 +79,7 @@ class Trainer:
 
     def resume(self, which: Literal["last", "last-1"] = "last") -> None:
         """Continue from the run's saved state."""
-        self.position = state.load(self.run, self.network, self.optimizer, which)
+        self.position = state.load(self.run, self.network, self.optimizer, self.randomness, which)
         self.batches.restore(self.position.at_once)
         metrics.keep_until(self.run, self.position.step)
 
@@ -111,7 +113,7 @@ class Trainer:
     def save(self) -> None:
         """Replace the run's state."""
         self.position.at_once = self.batches.halved_to
-        state.save(self.run, self.position, self.network, self.optimizer)
+        state.save(self.run, self.position, self.network, self.optimizer, self.randomness)
         self._saved = time.monotonic()
 
     def _keep(self, progress: Progress) -> None:
@@ -136,6 +138,11 @@ class Trainer:
         if self.position.step % self.per_epoch:
             self._validate(progress)
         self.save()
+        if not self.position.best_step:
+            raise NonFiniteLossError(
+                f"no loss on the validation windows was finite until step {self.position.step}, so no model was saved",
+                way_out="the forecast of the network in eval mode is not finite; look at its layers that differ there",
+            )
         self._record("finished", best_step=self.position.best_step, best_loss=self.position.best_loss)
         return self.position
 
@@ -151,7 +158,7 @@ class Trainer:
         rate = self._set_rate()
         self.network.train()
         batch = self._batch()
-        restore = step.snapshot(self.network, self.device)
+        restore = step.snapshot(self.network, self.randomness)
 
         def undo() -> None:
             self.optimizer.zero_grad(set_to_none=True)
@@ -182,7 +189,7 @@ class Trainer:
     def _loss(self, batch: WeightedBatch, at_once: int) -> tuple[torch.Tensor, torch.Tensor, Terms]:
         """The value to minimise, the loss of the forecast, and the terms to log."""
         target = target_of(batch.inputs)
-        out = step.forward_in_parts(self.network, batch.inputs, at_once)
+        out = step.forward_in_parts(self.network, batch.inputs, at_once, self.randomness)
         loss, terms = self.loss(out.fused, target, batch.weight)
         total = loss + sum(out.terms.values())
         terms |= out.terms

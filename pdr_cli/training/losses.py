@@ -17,6 +17,7 @@ from pdr_cli.choices import LOSSES
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.interfaces import Terms
 from pdr_cli.models.similarity import ssim, ssim_map, window_means, window_size
+from pdr_cli.trust import Trust
 
 
 class Loss(Protocol):
@@ -44,13 +45,13 @@ class LossOptions:
 TAU_ALPHA, TAU_TEMPERATURE = 0.1, 0.1  # TAU's weight of the regulariser and the temperature inside it
 
 
-def build_loss(name: str, options: LossOptions) -> Loss:
+def build_loss(name: str, options: LossOptions, trust: Trust | None = None) -> Loss:
     """The loss of that name: ours, or a callable of `LossOptions` from an entry point or at `module:Name`.
 
     Raises:
         ConfigError: an unknown name, or an object from which no loss can be built.
     """
-    factory = LOSSES.find(name)
+    factory = LOSSES.find(name, trust)
     try:
         loss: Loss = factory(options)
     except TypeError as error:

@@ -18,6 +18,8 @@ from pdr_cli.training.state import Position
 if TYPE_CHECKING:
     from pdr_cli.training.run import Run
 
+LISTED = 8  # assumptions, at most
+
 
 def data_line(prepared: Prepared) -> str:
     """The series; of several clips the first, and their number."""
@@ -29,6 +31,13 @@ def split_line(prepared: Prepared) -> str:
     """Windows in each part, and the rule of the split."""
     counts = f"{len(prepared.train)} / {len(prepared.val)} / {len(prepared.test)} windows to train / validate / test"
     return f"{counts} ({prepared.split.rule})"
+
+
+def assumed_line(prepared: Prepared) -> str:
+    """What the files leave open and was assumed; "" if nothing."""
+    texts = list(dict.fromkeys(text for one in prepared.series for text in one.attrs.get("assumed", ())))
+    more = [f"and {len(texts) - LISTED} more"] if len(texts) > LISTED else []
+    return "; ".join(texts[:LISTED] + more)
 
 
 def model_line(network: PDR, config: Config, size: tuple[int, int]) -> str:

@@ -16,6 +16,7 @@ import xarray as xr
 from pdr_cli.config import Config
 from pdr_cli.data import bounds, formats, kinds, scaling, seen, splits, statistics, suspects, windows
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.arrays import Conventions
 from pdr_cli.data.bounds import Bounds
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.formats import ReadOptions, datasets
@@ -103,7 +104,7 @@ def open_files(config: Config, paths: Sequence[Path]) -> list[Series]:
     """
     data = config.data
     options = ReadOptions(data.variables, {}, data.size, data.color, data.resample_fps, data.gray_to_rgb, data.group,
-                          data.missing_value)  # fmt: skip
+                          data.missing_value, Conventions.parse(data.assume))  # fmt: skip
     series = formats.open_series(paths, options)
     return [kinds.with_kind(one, data.kind) for one in series]
 

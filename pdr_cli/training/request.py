@@ -16,6 +16,7 @@ from pdr_cli.errors import InputNotFoundError, OutputError, UsageError
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system import urls
+from pdr_cli.trust import Trust
 
 ENDLESS = 1000000  # epochs of a run that its steps end
 
@@ -52,11 +53,16 @@ class Experiment:
         """
         return config.load(_source(self.preset, out, resume), [*self._overrides(), *self.settings])
 
+    def trust(self, everything: bool = False) -> Trust:
+        """The code that may run: what options and settings name, which the user wrote; with `everything`, all."""
+        named = [setting.partition("=")[2].strip() for setting in self.settings]
+        return Trust(everything).also([*named, *(self.options or {}).values()])
+
     def _overrides(self) -> list[str]:
         options = {key: value for key, value in (self.options or {}).items() if value is not None}
         overrides = [f"{key}={value}" for key, value in options.items()]
         if self.data:
-            overrides.append(f"data.paths={json.dumps([_saved(d) for d in self.data])}")
+            overrides.append(f"data.paths={json.dumps([_saved(d) for d in self.data], ensure_ascii=False)}")
         if self.variables:
             overrides.append(f"data.variables={','.join(self.variables)}")
         return overrides + _limits(options)

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 import xarray as xr
 
+from pdr_cli import choices
 from pdr_cli import config as configuration
 from pdr_cli.config import Config
 from pdr_cli.data import grid
@@ -16,11 +17,11 @@ from pdr_cli.errors import ConfigError, UsageError
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.pdr import PDR
-from pdr_cli.runs import modelfile
+from pdr_cli.runs import modelfile, tensors
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
-from pdr_cli.training import cards, overview, ranks, warm_start
+from pdr_cli.training import cards, overview, randomness, ranks, warm_start
 from pdr_cli.training.batches import TrainingData
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.losses import Loss, LossOptions, build_loss
@@ -37,6 +38,7 @@ from pdr_cli.training.prepare import (
 from pdr_cli.training.request import run_folder
 from pdr_cli.training.state import Position
 from pdr_cli.training.warm_start import WarmStart
+from pdr_cli.trust import Trust
 
 State = Literal["last", "last-1"]
 
@@ -53,6 +55,7 @@ class TrainingRequest:
         init_from: file or run whose weights the network starts from; None: new weights.
         freeze_backbone: True if the predictor is not trained.
         dataset: data in memory instead of the configuration's files; None: the files.
+        trust: see `choices.Family.find`.
     """
 
     config: Config
@@ -62,6 +65,7 @@ class TrainingRequest:
     init_from: Path | None = None
     freeze_backbone: bool = False
     dataset: xr.Dataset | None = None
+    trust: Trust | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class Run:
         device: that trains.
         start: the origin of the weights.
         resume: the saved state to continue from; None: a new run.
+        trust: see `choices.Family.find`.
     """
 
     config: Config
@@ -85,6 +90,7 @@ class Run:
     device: torch.device
     start: WarmStart = field(default_factory=WarmStart)
     resume: State | None = None
+    trust: Trust | None = None
 
 
 def train(request: TrainingRequest) -> Run:
@@ -114,8 +120,9 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     resume = request.resume is not None
     folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
     prepared = open_data(config, request.dataset)
-    network = build(config, prepared)
-    return Run(config, folder, prepared, network, device, _start(request, folder, prepared, network), request.resume)
+    network = build(config, prepared, request.trust)
+    start = _start(request, folder, prepared, network)
+    return Run(config, folder, prepared, network, device, start, request.resume, request.trust)
 
 
 def _start(request: TrainingRequest, folder: RunFolder, prepared: Prepared, network: PDR) -> WarmStart:
@@ -144,13 +151,21 @@ def open_data(config: Config, dataset: xr.Dataset | None = None) -> Prepared:
             prepared = prepare(config, paths)
     log.info("data    %s", overview.data_line(prepared))
     log.info("split   %s", overview.split_line(prepared))
+    if assumed := overview.assumed_line(prepared):
+        log.info("assumed %s", assumed)
     return prepared
 
 
-def build(config: Config, prepared: Prepared) -> PDR:
+def build(config: Config, prepared: Prepared, trust: Trust | None = None) -> PDR:
     """A new network, by the seed of the configuration."""
-    torch.manual_seed(config.train.seed)
-    network = registry.build(config.model, frames_of(config, prepared))
+    seed = config.train.seed
+    randomness.seed_all(seed, {})
+    registry.load(config.model, trust)  # a module may draw while it is imported
+    choices.LOSSES.find(config.train.loss, trust)
+    randomness.seed_all(seed, randomness.named_in(choices.FOREIGN))
+    network = registry.build(config.model, frames_of(config, prepared), trust)
+    randomness.seed_each(seed, randomness.kept_by(network))
+    tensors.check(network, f"--backbone {config.model.backbone}")
     log.info("model   %s", overview.model_line(network, config, prepared.size))
     return network
 
@@ -208,7 +223,8 @@ def trainer(run: Run) -> Trainer:
 def loss_of(run: Run, measured: Measured) -> Loss:
     """The loss of a run, on its device."""
     train, span = run.config.train, torch.tensor(measured.scaling.data_range, device=run.device)
-    return build_loss(train.loss, LossOptions(train.l1_weight, span, frames_of(run.config, run.prepared).periodic))
+    options = LossOptions(train.l1_weight, span, frames_of(run.config, run.prepared).periodic)
+    return build_loss(train.loss, options, run.trust)
 
 
 def training_data(run: Run, measured: Measured) -> TrainingData:

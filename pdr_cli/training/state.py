@@ -15,8 +15,12 @@ from torch import nn
 from pdr_cli.errors import CheckpointError, InputNotFoundError
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.folder import RunFolder
+from pdr_cli.runs.tensors import of as of_network
+from pdr_cli.runs.tensors import restore as restore_network
 from pdr_cli.system import atomic, damage
 from pdr_cli.system.logs import log
+from pdr_cli.system.scratch import plainly_named
+from pdr_cli.training.randomness import Randomness
 
 FORMAT_VERSION = 3  # 2: with a SHA-256. 3: with the halving of a batch
 
@@ -41,9 +45,11 @@ class Position:
     at_once: int | None = None
 
 
-def save(run: RunFolder, position: Position, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def save(
+    run: RunFolder, position: Position, network: nn.Module, optimizer: torch.optim.Optimizer, randomness: Randomness
+) -> None:
     """Write position, weights, optimiser and random state; the saved state stays as the previous one."""
-    tensors = _tensors(network, optimizer)
+    tensors = _tensors(network, optimizer) | randomness.tensors()
     header = {"position": json.dumps(asdict(position)), "format_version": str(FORMAT_VERSION)}
     run.state.parent.mkdir(exist_ok=True)
     atomic.keep_previous(run.state, run.previous_state)
@@ -51,17 +57,18 @@ def save(run: RunFolder, position: Position, network: nn.Module, optimizer: torc
 
 
 def _tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    tensors = {f"network.{k}": v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    tensors = {f"network.{k}": v for k, v in of_network(network).items()}
     for number, entries in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{k}": v.detach().cpu().contiguous() for k, v in entries.items()}
-    tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
     return tensors
 
 
 def load(
-    run: RunFolder, network: nn.Module, optimizer: torch.optim.Optimizer, which: Literal["last", "last-1"] = "last"
+    run: RunFolder,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    randomness: Randomness,
+    which: Literal["last", "last-1"] = "last",
 ) -> Position:
     """Restore a saved state into a network and optimiser of the same kind; the previous state if the last is damaged.
 
@@ -81,6 +88,7 @@ def load(
         position, tensors = read(path)
         log.warning("%s; continuing from the previous state, of step %d", error, position.step)
     _restore(path, tensors, network, optimizer)
+    randomness.restore(tensors)
     return position
 
 
@@ -101,7 +109,7 @@ def read(path: Path) -> tuple[Position, dict[str, torch.Tensor]]:
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     try:
-        with safe_open(path, framework="pt") as handle:
+        with safe_open(plainly_named(path), framework="pt") as handle:
             header = handle.metadata() or {}
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, ValueError) as error:
@@ -123,7 +131,7 @@ def _restore(
     path: Path, tensors: dict[str, torch.Tensor], network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     try:
-        network.load_state_dict(_under(tensors, "network."))
+        restore_network(network, _under(tensors, "network."))
     except RuntimeError as error:
         raise CheckpointError(f"{path} cannot be resumed from: {error}") from error
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -132,9 +140,6 @@ def _restore(
         number, key = name.split(".", 1)
         moments.setdefault(int(number), {})[key] = _laid_out_like(parameters[int(number)], tensor)
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
 
 
 def _add_hash(header: dict[str, str], tensors: dict[str, torch.Tensor]) -> dict[str, str]:

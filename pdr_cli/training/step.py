@@ -12,19 +12,20 @@ from torch.utils.checkpoint import checkpoint
 
 from pdr_cli.models.interfaces import Batch, Forecast, Terms
 from pdr_cli.models.pdr import PDR
+from pdr_cli.training.randomness import Randomness
 
 
-def forward_in_parts(network: PDR, batch: Batch, at_once: int) -> Forecast:
+def forward_in_parts(network: PDR, batch: Batch, at_once: int, randomness: Randomness) -> Forecast:
     """The forward pass of a batch in training, in parts of `at_once` windows.
 
     Only the forecast of each part is kept, and the part is run again in the backward pass (Chen et al. 2016, "Training Deep
     Nets with Sublinear Memory Cost"). So a loss is that of the whole batch, however its windows are weighted, and so are
-    the gradients; but batch norms take their means over a part.
+    the gradients; but batch norms take their means over a part. The second pass draws the same random numbers.
     """
     if at_once >= len(batch.observed):
         return network(batch, "train")
     parts = [part_of(batch, i, i + at_once) for i in range(0, len(batch.observed), at_once)]
-    made = [_checkpointed(network, part) for part in parts]
+    made = [_checkpointed(network, part, randomness) for part in parts]
     shares = [len(part.observed) / len(batch.observed) for part in parts]
     fused, coarse = torch.cat([out.fused for out in made]), torch.cat([out.coarse for out in made])
     return Forecast(fused, coarse, None, _mean_terms([out.terms for out in made], shares))
@@ -36,9 +37,10 @@ def part_of(batch: Batch, start: int, stop: int) -> Batch:
     return batch._replace(**{name: value[start:stop] for name, value in tensors.items()})
 
 
-def _checkpointed(network: PDR, part: Batch) -> Forecast:
+def _checkpointed(network: PDR, part: Batch, randomness: Randomness) -> Forecast:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _norms_at_rest(network)  # of the first pass and of the second
+        again = _again(network, randomness, randomness.snapshot())
+        return nullcontext(), again  # of the first pass and of the second
 
     out: Forecast = checkpoint(network, part, "train", use_reentrant=False, context_fn=contexts)
     return out
@@ -55,27 +57,25 @@ def batch_norms(network: nn.Module) -> list[nn.Module]:
     return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
 
 
-def snapshot(network: nn.Module, device: torch.device) -> Callable[[], None]:
+def snapshot(network: nn.Module, randomness: Randomness) -> Callable[[], None]:
     """A function that undoes what a pass in training changes: drawn random numbers, and running means of batch norms."""
     means = [(buffer, buffer.clone()) for norm in batch_norms(network) for buffer in norm.buffers()]
-    cpu, cuda = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    undraw = randomness.snapshot()
 
     def restore() -> None:
         for buffer, before in means:
             buffer.copy_(before)
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda, device)
+        undraw()
 
     return restore
 
 
 @contextmanager
-def _norms_at_rest(network: nn.Module) -> Iterator[None]:
-    """The second pass over the same windows must not count as a second batch."""
-    means = [(buffer, buffer.clone()) for norm in batch_norms(network) for buffer in norm.buffers()]
+def _again(network: nn.Module, randomness: Randomness, begin: Callable[[], None]) -> Iterator[None]:
+    """The second pass over the same windows draws as the first, and must not count as a second batch."""
+    restore = snapshot(network, randomness)
+    begin()
     try:
         yield
     finally:
-        for buffer, before in means:
-            buffer.copy_(before)
+        restore()

@@ -15,6 +15,7 @@ from pdr_cli.choices import BASELINES
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.times import DAY, WEEK, Step
 from pdr_cli.errors import DataError, UsageError
+from pdr_cli.trust import USER
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def build(names: Sequence[str]) -> dict[str, Baseline]:
 
 def _checked(name: str) -> Baseline:
     """A baseline from another package, the shape of its forecast checked."""
-    baseline: Any = BASELINES.find(name)
+    baseline: Any = BASELINES.find(name, USER)
 
     def forecast(request: Request) -> np.ndarray:
         frames = np.asarray(baseline(request))

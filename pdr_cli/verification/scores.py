@@ -18,6 +18,7 @@ import numpy as np
 from pdr_cli import choices
 from pdr_cli.choices import Family
 from pdr_cli.errors import UsageError
+from pdr_cli.trust import USER
 from pdr_cli.verification import statistics
 from pdr_cli.verification.setting import Setting
 from pdr_cli.verification.statistics import Statistic
@@ -195,7 +196,7 @@ def find(name: str, convention: str) -> Score:
     others = [c for c, other in choices.SCORES_BY_CONVENTION.items() if name in other.own and c != convention]
     if others and name not in known.names():
         raise known.unknown(name).replace(way_out=f"--convention {others[0]} has it")
-    found: Any = known.find(name)
+    found: Any = known.find(name, USER)
     if not isinstance(found, Score):
         raise UsageError(f"--metrics {name} is a {type(found).__name__}", "a pdr_cli.verification.scores.Score")
     return found

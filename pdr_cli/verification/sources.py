@@ -11,6 +11,7 @@ import xarray as xr
 
 from pdr_cli.choices import BASELINES
 from pdr_cli.data import formats, kinds, limits, suspects
+from pdr_cli.data.arrays import Conventions
 from pdr_cli.data.formats import datasets, forecasts, zarr
 from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.series import Series, names
@@ -21,6 +22,7 @@ from pdr_cli.inference.intake import InputPolicy, Intake, renames
 from pdr_cli.inference.model import Model
 from pdr_cli.runs import folder as runs
 from pdr_cli.system import locks
+from pdr_cli.trust import Trust
 from pdr_cli.verification import task as tasks
 from pdr_cli.verification.studies import TRUTH
 from pdr_cli.verification.task import Task
@@ -36,9 +38,11 @@ class Reading:
         resample_fps: frames a second that clips are brought to; 0: as they are, or as the model was trained.
         gray_to_rgb: read a gray clip as red, green and blue alike.
         missing_values: see `ReadOptions`.
+        assume: conventions that the truth leaves open, such as `slots=0-23`, see `data/arrays.py`.
         group: group of the truth that holds the fields; "": as in training, or the only one.
         batch: windows that a network sees at once, at most.
         device: see `devices.pick`.
+        trust: see `choices.Family.find`.
     """
 
     rename: Sequence[str] = ()
@@ -47,8 +51,10 @@ class Reading:
     gray_to_rgb: bool = False
     group: str = ""
     missing_values: Sequence[str] = ()
+    assume: Sequence[str] = ()
     batch: int | None = None
     device: str = "auto"
+    trust: Trust | None = None
 
 
 @dataclass
@@ -121,7 +127,7 @@ def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
         if paths:
             found.files[_free(Path(argument).stem, found.models, found.files)] = paths
             continue
-        model = models.load(runs.find_model(argument), reading.device, reading.batch)
+        model = models.load(runs.find_model(argument), reading.device, reading.batch, reading.trust)
         found.models[_free(model.name, found.models, found.files)] = model
     _check_kind(found.models, reading.kind)
     return found
@@ -133,7 +139,7 @@ def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecaster
     rename = _of_truth(found.rename(reading.rename), data, group)
     if found.first is not None:
         policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb, group=reading.group,
-                             missing_values=tuple(reading.missing_values))  # fmt: skip
+                             missing_values=tuple(reading.missing_values), assume=tuple(reading.assume))  # fmt: skip
         intake = Intake(found.first, policy)
         return [intake.from_dataset(data, rename)] if isinstance(data, xr.Dataset) else intake.open(data, rename)
     wanted = list(rename)
@@ -147,6 +153,7 @@ def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecaster
             gray_to_rgb=reading.gray_to_rgb,
             group=reading.group,
             missing_values=reading.missing_values,
+            assume=Conventions.parse(reading.assume),
         )
         opened = formats.open_series(data, options)
     return [kinds.with_kind(series, reading.kind) for series in opened]

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,16 @@ def test_onnx_is_verified_and_takes_any_batch_in_data_units(weather: Path, weath
 def test_pt2_is_verified(weather_run: Path, tmp_path: Path) -> None:
     result = pdr("export", "-m", weather_run, "-o", "model.pt2")
     assert (result.code, "verified in torch.export" in result.out) == (0, True), result.err
+
+
+# In this file, since the first graph of a process costs as much as all others: torch's compiler is imported.
+@pytest.mark.parametrize("output", ["model.onnx", "model.pt2"])
+@pytest.mark.parametrize("name", ["local", "mlp", "conv"])  # flatten: above
+def test_every_adapter_leaves_as_a_graph(adapter_run: Callable[[str], Path], name: str, output: str) -> None:
+    if output.endswith("onnx"):
+        pytest.importorskip("onnxruntime")
+    result = pdr("export", "-m", adapter_run(name), "-o", output, "-q")
+    assert (result.code, "verified in" in result.out) == (0, True), result.err
 
 
 def test_a_wrong_artefact_is_refused_and_leaves_no_file(

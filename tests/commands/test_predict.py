@@ -152,7 +152,7 @@ def test_data_that_do_not_fit_are_refused_with_what_was_found(weather_run: Path,
     holed[18, :2, :3] = np.nan
     cases = {
         "needs 4 steps, found 3": weather_file(tmp_path / "short.nc", 3, size=(13, 15)),
-        "a grid of 12 x 14; expected the model's 13 x 15": weather_file(tmp_path / "grid.nc", 20),
+        "its grid has 12 x 14 cells; expected 13 x 15": weather_file(tmp_path / "grid.nc", 20),
         "steps of 3 h, but the model was trained on steps of 6 h": weather_file(
             tmp_path / "step.nc", 20, hours=3, size=(13, 15)
         ),

@@ -102,6 +102,7 @@ def test_short_names_count_only_with_a_fitting_unit() -> None:
     assert of_variable({"units": "m**2 s**-1"}, name="tp") is None
     assert of_variable({"units": "(0 - 1)"}, name="tcc") == ["0..1"]
     assert of_variable({"units": "kg kg-1"}, name="hus@850") == ["0.."]
+    assert of_variable({"units": "m"}, name="total_precipitation_6hr") == ["0.."]
 
 
 def test_the_kind_bounds_its_counts_and_pixels() -> None:

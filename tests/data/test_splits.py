@@ -1,3 +1,5 @@
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import cftime
@@ -63,6 +65,17 @@ def test_clips_are_split_as_wholes_and_known_by_their_content() -> None:
 def test_too_few_steps_say_how_many_are_needed() -> None:
     with pytest.raises(TimeError, match=r"50 steps are too few .* at least 160"):
         splits.split([series_with(list(range(50)))], RULES)
+
+
+@pytest.mark.parametrize(("steps", "works"), [(25, True), (10, False)])
+def test_a_share_for_validation_is_only_proposed_if_it_is_enough(steps: int, works: bool) -> None:
+    series, rules = [series_with(list(range(steps)))], Rules(0.3, 0.15, 2, 2)
+    with pytest.raises(TimeError) as refused:
+        splits.split(series, rules)
+    found = re.search(r"data\.val_fraction=([\d.]+)", refused.value.way_out)
+    assert bool(found) is works
+    if found:
+        assert splits.split(series, replace(rules, val_fraction=float(found[1]))).val
 
 
 def test_gap_is_counted_in_time_of_the_models_step() -> None:

@@ -10,6 +10,7 @@ from pdr_cli import config
 from pdr_cli.config import ModelConfig
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Batch, Frames, Terms
+from pdr_cli.trust import USER
 
 # The options of a small adapter beside those of the demo preset.
 ADAPTER: dict[str, Any] = {
@@ -43,7 +44,7 @@ def build_predictor(
     name: str, in_steps: int, channels: int, *, size: tuple[int, int] = (16, 16), periodic: bool = False, **changes: Any
 ) -> nn.Module:
     """The predictor of that name with changes to a small [model] table."""
-    return registry.build_predictor(options(backbone=name, **changes), Frames(in_steps, channels, size, periodic))
+    return registry.build_predictor(options(backbone=name, **changes), Frames(in_steps, channels, size, periodic), USER)
 
 
 def training_batch(x: Tensor, y: Tensor, progress: float = 0.0, known: Tensor | None = None) -> Batch:

@@ -16,6 +16,7 @@ from pdr_cli.choices import PREDICTORS
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.interfaces import Batch, Frames
 from pdr_cli.models.registry import build
+from pdr_cli.trust import USER
 from tests.models.builders import build_predictor, options, training_batch
 
 FRAMES = Frames(3, 1, (8, 8))
@@ -108,7 +109,7 @@ def test_entry_point_is_listed_and_builds(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("my_nets")
 def test_a_predictor_of_ones_own_may_train_in_its_own_way() -> None:
-    model = build(options(backbone="my_nets:Teaches", fusion="none"), FRAMES)
+    model = build(options(backbone="my_nets:Teaches", fusion="none"), FRAMES, USER)
     x, y = torch.zeros(1, 3, 1, 8, 8), torch.ones(1, 5, 1, 8, 8)
     assert not model(Batch(x, 5)).fused.any()
     forecast = model(training_batch(x, y), "train")
@@ -124,7 +125,7 @@ def test_the_attributes_of_former_times_are_refused_with_the_way_out() -> None:
 
 @pytest.mark.usefixtures("my_nets")
 def test_an_adapter_and_a_fusion_of_ones_own_are_built() -> None:
-    model = build(options(adapter="my_nets:Motion", fusion="my_nets:Mean", **OPTIONS), FRAMES)
+    model = build(options(adapter="my_nets:Motion", fusion="my_nets:Mean", **OPTIONS), FRAMES, USER)
     x, y = torch.rand(1, 3, 1, 8, 8), torch.rand(1, 4, 1, 8, 8)
     forecast = model.eval()(training_batch(x, y), "train")
     assert torch.allclose(forecast.layer, (x[:, -1:] - x[:, :1]).expand_as(y)), "it sees the whole window"
@@ -137,4 +138,4 @@ def test_an_adapter_and_a_fusion_of_ones_own_are_built() -> None:
 @pytest.mark.parametrize("choice", [{"adapter": "my_nets:Mine"}, {"fusion": "my_nets:Plain"}])
 def test_objects_of_another_kind_are_refused(choice: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"expected a pdr_cli\.models\.interfaces\.(Adapter|Fusion)"):
-        build(options(**OPTIONS | choice), FRAMES)
+        build(options(**OPTIONS | choice), FRAMES, USER)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
+import gc
 import json
 import mmap
 import os
@@ -208,6 +209,7 @@ def loop(subject: Subject, fault: str, root: Path, stride: int = 1) -> dict[str,
     shutil.rmtree(old, ignore_errors=True)
     (old / subject.name).parent.mkdir(parents=True)
     subject.write(old / subject.name, 1)
+    gc.freeze()  # a search for garbage in a child would copy every page with an object of its parent
     for n in range(1, LIMIT, stride):
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(old, root, symlinks=True)

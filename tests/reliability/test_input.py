@@ -493,6 +493,13 @@ def test_no_calendar_is_the_standard_one(given: Given, weather_run: Path) -> Non
     assert str(forecast(path, weather_run).time.values[0])[:16] == "2020-02-10T00:00"
 
 
+def test_years_since_are_no_time(given: Given, weather_run: Path) -> None:
+    path = rewrite_time(given(lambda d: d), "years since 2000-01-01", np.arange(160), "standard")
+    said = refusal(path, weather_run)
+    assert "the time axis cannot be decoded" in said
+    assert "a month or a year has no fixed length" in said
+
+
 def test_fractions_of_months_are_no_time(given: Given, weather_run: Path) -> None:
     path = given(lambda d: d)
     with netCDF4.Dataset(path, "a") as out:

@@ -191,6 +191,6 @@ def test_a_resumed_run_keeps_the_halving(weather: Path, monkeypatch: pytest.Monk
 def test_a_shortage_where_nothing_can_be_halved_is_no_bug(
     weather: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pdr_cli.inference.intake.Intake.observe", lambda *_: np.empty(MORE_THAN_THERE_IS))
+    monkeypatch.setattr("pdr_cli.inference.intake.Intake.observe", lambda *_, **__: np.empty(MORE_THAN_THERE_IS))
     result = pdr("predict", weather, "-o", "f.nc", "-m", weather_run)
     assert (result.code, "Unable to allocate" in result.last, "E_MEMORY" in result.last) == (69, True, True)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
+from pdr_cli.splat import build
 from tests.cli import pdr
 
 ROOT = Path(__file__).parents[2]
@@ -47,8 +48,9 @@ class Site:
             (folder / name).mkdir(parents=True)
         shutil.copytree(run, folder / "runs" / "air-2025-12")
         (folder / "runs" / "air").symlink_to("air-2025-12")
-        python = f'PYTHONPATH="{ROOT}" OMP_NUM_THREADS=1 exec "{sys.executable}" -m pdr_cli "$@"'
-        script(folder / "bin" / "pdr", f"#!/bin/sh\n{python}\n")
+        # The renderer is built already, as after the first forecast; HOME has no cache of it.
+        variables = f'PYTHONPATH="{ROOT}" OMP_NUM_THREADS=1 {build.CACHE_ENVIRONMENT}="{build.cache_folder()}"'
+        script(folder / "bin" / "pdr", f'#!/bin/sh\n{variables} exec "{sys.executable}" -m pdr_cli "$@"\n')
         for name in ("nightly", "watch"):
             script(folder / name, self.here(block("sh", f"# {name}\n")))
         self.environment = {

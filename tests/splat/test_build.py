@@ -6,13 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-import textwrap
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pdr_cli.splat import build
+from tests.splat.forked import Server
 
 try:
     LIBRARY = build.library("cpu")
@@ -31,23 +32,21 @@ print(*splat.active_backend("cpu"), sep="; ")
 """
 
 
-def run(code: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={k: v for k, v in (os.environ | environment).items() if v is not None},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Iterator[Callable[..., subprocess.CompletedProcess]]:
+    """Run code in a process of its own, which has imported torch but nothing of pdr."""
+    server = Server(tmp_path_factory.mktemp("forked"))
+    yield server.run
+    server.close()
 
 
-def test_importing_builds_nothing(tmp_path):
+def test_importing_builds_nothing(tmp_path, run):
     result = run("import pdr_cli.splat, pdr_cli.models.pdr", PREDGSPLAT_CACHE=str(tmp_path))
     assert result.returncode == 0, result.stderr
     assert not any(tmp_path.iterdir())
 
 
-def test_a_second_process_takes_what_the_first_one_built(tmp_path, compiler):
+def test_a_second_process_takes_what_the_first_one_built(tmp_path, compiler, run):
     first = run(RENDER.format(backend="cpu"), PREDGSPLAT_CACHE=str(tmp_path), CXX=compiler)
     assert first.stdout == "cpu; compiled for this machine\n", first.stderr
     (built,) = tmp_path.iterdir()  # and no folder of the build is left
@@ -81,7 +80,7 @@ def no_compiler(tmp_path) -> dict[str, str]:
     return {"PATH": str(tmp_path / "nothing"), "CXX": "", "PREDGSPLAT_CACHE": str(tmp_path / "cache")}
 
 
-def test_without_a_compiler_auto_takes_the_reference_and_says_why_in_one_line(no_compiler):
+def test_without_a_compiler_auto_takes_the_reference_and_says_why_in_one_line(no_compiler, run):
     result = run(RENDER.format(backend="auto"), **no_compiler)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("reference; compiled cpu renderer unavailable: no C++ compiler found")
@@ -89,7 +88,7 @@ def test_without_a_compiler_auto_takes_the_reference_and_says_why_in_one_line(no
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_without_a_compiler_a_renderer_requested_by_name_is_an_error(no_compiler):
+def test_without_a_compiler_a_renderer_requested_by_name_is_an_error(no_compiler, run):
     by_argument = run(RENDER.format(backend="cpu"), **no_compiler)
     by_environment = run(RENDER.format(backend="auto"), PREDGSPLAT_BACKEND="cpu", **no_compiler)
     for result, request in ((by_argument, "backend='cpu'"), (by_environment, "PREDGSPLAT_BACKEND=cpu")):
@@ -97,7 +96,7 @@ def test_without_a_compiler_a_renderer_requested_by_name_is_an_error(no_compiler
         assert f"RendererUnavailable: {request}, but no C++ compiler found" in result.stderr
 
 
-def test_a_failed_build_names_the_compiler_s_first_error(tmp_path, compiler):
+def test_a_failed_build_names_the_compiler_s_first_error(tmp_path, compiler, run):
     code = f"""
     import shutil
     from pathlib import Path
@@ -137,13 +136,13 @@ print(native.load("cpu"))
 """
 
 
-def test_a_shipped_library_needs_no_compiler(tmp_path, no_compiler):
+def test_a_shipped_library_needs_no_compiler(tmp_path, no_compiler, run):
     result = run(with_shipped(tmp_path, LIBRARY.read_bytes()), **no_compiler)
     assert "prebuilt/predgsplat-cpu-" in result.stdout, result.stderr
     assert "reason=''" in result.stdout
 
 
-def test_a_shipped_library_that_does_not_load_is_built_anew(tmp_path, no_compiler, compiler):
+def test_a_shipped_library_that_does_not_load_is_built_anew(tmp_path, no_compiler, compiler, run):
     code = with_shipped(tmp_path, b"for another system")
     cache = str(tmp_path / "cache")
     assert f"path='{cache}" in run(code, PREDGSPLAT_CACHE=cache, CXX=compiler).stdout
@@ -173,7 +172,7 @@ def test_a_change_of_anything_it_depends_on_builds_anew(tmp_path, monkeypatch):
     assert len(names) == 5 if build.cpu_level() != "x86-64" else 4
 
 
-def test_paths_with_spaces(tmp_path, compiler):
+def test_paths_with_spaces(tmp_path, compiler, run):
     cache = tmp_path / "a cache: with $ signs"
     result = run(RENDER.format(backend="cpu"), PREDGSPLAT_CACHE=str(cache), CXX=compiler)
     assert result.returncode == 0, result.stderr

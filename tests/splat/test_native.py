@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -321,11 +323,14 @@ def test_keeps_its_inputs_and_nothing_else():
     assert sorted(kept) == sorted(x.data_ptr() for x in inputs)
 
 
-def test_a_second_derivative_is_refused():
+def test_a_renderer_requested_by_name_has_second_derivatives_from_the_reference():
     inputs = random_gaussians((), 5, 1, torch.float32)
-    image = native_render((12, 14), 7)(*inputs)
-    with pytest.raises(RuntimeError, match="no second derivatives; use backend='reference'"):
-        torch.autograd.grad(image.sum(), inputs, create_graph=True)
+    second = []
+    for render in (native_render((12, 14), 7), reference_render((12, 14), 7)):
+        gradients = torch.autograd.grad(render(*inputs).square().sum(), inputs, create_graph=True)
+        second.append(torch.autograd.grad(sum(g.square().sum() for g in gradients), inputs))
+    for a, b in zip(*second, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4 * b.abs().max().item(), rtol=0)
 
 
 def in_a_new_process(code, **environment):
@@ -373,37 +378,59 @@ def test_lesser_processors_render_the_same(capability):
     assert output.split()[-1] == OTHER_LEVELS[capability]
 
 
+# (right, wrong) of gaussian.h. Each is compiled in and chosen at run time, so that one build has them all.
 MUTATIONS = {
-    "a zeroed gradient": ("d.theta = -hh", "d.theta = 0.0f * hh"),
+    "a zeroed gradient": ("-hh * difference * product", "0.0f * hh * difference * product"),
     "an off-diagonal counted twice": ("2.0f * along_u * r.sin * m.suw", "4.0f * along_u * r.sin * m.suw"),
     "a floor": ("g.fraction_x = x - g.x;", "g.fraction_x = g.x - g.x;"),
 }
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
-def test_a_mistake_in_the_mathematics_is_noticed(name, tmp_path, compiler):
-    right, wrong = MUTATIONS[name]
+def mutable(header: str) -> str:
+    """`gaussian.h` with every mutation in it: the variable `mutation` of the library chooses one; 0 is none."""
+    for number, (right, wrong) in enumerate(MUTATIONS.values(), start=1):
+        assert header.count(right) == 1
+        if right.endswith(";"):
+            choice = f"if (mutation == {number}) {{ {wrong} }} else {{ {right} }}"
+        else:
+            choice = f"(mutation == {number} ? {wrong} : {right})"
+        header = header.replace(right, choice)
+    variable = 'extern "C" { [[gnu::weak, gnu::visibility("default")]] int mutation = 0; }'
+    return header.replace("#pragma once", f"#pragma once\n{variable}", 1)
+
+
+@pytest.fixture(scope="module")
+def noticed(tmp_path_factory, compiler) -> dict[str, str]:
+    """What the comparison with the reference says of each mutation, and of the code without one (None, under "")."""
+    folder = tmp_path_factory.mktemp("mutations") / "predgsplat"
+    shutil.copytree(build.sources_folder(), folder)
+    (folder / "gaussian.h").write_text(mutable((folder / "gaussian.h").read_text()))
     output = in_a_new_process(
         f"""
-        import shutil
+        import ctypes, json
         from pathlib import Path
-        from pdr_cli.splat import build, native
-        folder = Path({str(tmp_path)!r}) / "predgsplat"
-        shutil.copytree(build.sources_folder(), folder)
-        header = folder / "gaussian.h"
-        text = header.read_text()
-        assert text.count({right!r}) == 1
-        header.write_text(text.replace({right!r}, {wrong!r}))
-        build.sources_folder = lambda: folder
+        from pdr_cli.splat import build
+        build.sources_folder = lambda: Path({str(folder)!r})
         build.CXX_FLAGS = build.CXX_FLAGS.replace("-O3", "-O0")
-        from tests.splat.test_native import check, random_gaussians
-        try:
-            check(random_gaussians((2,), 30, 1), (33, 31), 15)
-        except AssertionError as error:
-            print("noticed:", error)
+        from tests.splat.test_native import MUTATIONS, check, random_gaussians
+        mutation = ctypes.c_int.in_dll(ctypes.CDLL(str(build.library("cpu"))), "mutation")
+        found = {{}}
+        for number, name in enumerate(["", *MUTATIONS]):
+            mutation.value = number
+            try:
+                found[name] = check(random_gaussians((2,), 30, 1), (33, 31), 15)
+            except AssertionError as error:
+                found[name] = str(error)
+        print(json.dumps(found))
         """,
-        PREDGSPLAT_CACHE=str(tmp_path),
+        PREDGSPLAT_CACHE=str(folder.parent),
         CXX=compiler,
         KEPT="ops.cpp.o",  # which has nothing of the mathematics
     )
-    assert "noticed:" in output
+    return json.loads(output.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_mistake_in_the_mathematics_is_noticed(name, noticed):
+    assert noticed[""] is None, "without a mutation, the code is right"
+    assert "of its maximum" in (noticed[name] or "")

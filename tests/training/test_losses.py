@@ -21,6 +21,7 @@ from pdr_cli.training.losses import (
     build_loss,
     differential_divergence,
 )
+from pdr_cli.trust import USER
 
 
 def pair(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -172,7 +173,9 @@ def test_misspelt_loss_gets_a_suggestion() -> None:
 
 
 MINE = """
+from pdr_cli.trust import USER
 from pdr_cli.training.losses import LossOptions
+from pdr_cli.trust import USER
 
 class Quartic:
     def __init__(self, options: LossOptions) -> None:
@@ -197,7 +200,7 @@ def my_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("my_losses")
 @pytest.mark.parametrize("name", ["quartic", "my_losses:Quartic"])
 def test_loss_of_another_package_is_built_from_the_options(name: str) -> None:
-    loss, terms = build_loss(name, LossOptions(0.5, torch.tensor(2.0)))(torch.tensor(6.0), torch.tensor(2.0))
+    loss, terms = build_loss(name, LossOptions(0.5, torch.tensor(2.0)), USER)(torch.tensor(6.0), torch.tensor(2.0))
     assert (loss.item(), list(terms)) == (16, ["quartic"])  # ((6 - 2) / 2)^4
 
 
@@ -211,7 +214,7 @@ def test_network_is_trained_with_a_loss_of_another_package(make_run: Callable[..
 @pytest.mark.parametrize(("name", "says"), [("my_losses:nothing", "builds a int"), ("my_losses:MINE", "MINE")])
 def test_object_that_is_not_a_loss_is_refused(name: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        build_loss(name, LossOptions(0.5, torch.ones(1)))
+        build_loss(name, LossOptions(0.5, torch.ones(1)), USER)
 
 
 def test_weight_outside_its_range_is_refused() -> None:

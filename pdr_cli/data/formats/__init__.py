@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+from pdr_cli.data import partnames
+from pdr_cli.data.arrays import NO_PARTS
 from pdr_cli.data.formats import cf, registry
 from pdr_cli.data.formats.base import COMPRESSION, DEFAULTS, Field, Format, ReadOptions, WriteOptions
 from pdr_cli.data.formats.gridded import GriddedFormat
@@ -44,7 +46,8 @@ def detect(path: Path) -> str:
 def open_series(paths: Sequence[Path], options: ReadOptions = DEFAULTS) -> list[Series]:
     """Open files of one format as Series: fields and grids joined along time into one, each clip by itself.
 
-    A benchmark that is published in parts gives a Series for each part, with `attrs["part"]`.
+    A benchmark that is published in parts gives a Series for each part, with `attrs["part"]`, and so do clips in folders
+    whose names are train, val and test.
 
     Args:
         paths: files from `find_inputs`.
@@ -60,7 +63,8 @@ def open_series(paths: Sequence[Path], options: ReadOptions = DEFAULTS) -> list[
     if not form.gridded and list(options.variables) == [ALL]:
         options = dataclasses.replace(options, variables=())  # without names, these formats give all they have
     with damage.reading(paths[0]):
-        return form.open(paths, options.only(form.takes))
+        series = form.open(paths, options.only(form.takes))
+    return series if options.assume.parts == NO_PARTS else partnames.labelled(series)
 
 
 def check_output(path: Path, inputs: Sequence[Path] = ()) -> None:

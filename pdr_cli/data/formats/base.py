@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from pdr_cli.data.arrays import NOTHING, Conventions
 from pdr_cli.data.series import Series
 from pdr_cli.errors import DataError
 
@@ -33,6 +34,8 @@ class ReadOptions:
         group: group that holds the fields; "": the root, or the only group with fields.
         missing_values: numbers that stand for missing values, `-999` of every variable or `sst=-9999` of one; `none`: no
             number does, whatever it looks like.
+        assume: conventions that an option states.
+        learned: conventions of a model's training, which decide where the files leave them open.
     """
 
     variables: Sequence[str] = ()
@@ -43,6 +46,8 @@ class ReadOptions:
     gray_to_rgb: bool = False
     group: str = ""
     missing_values: Sequence[str] = ()
+    assume: Conventions = NOTHING
+    learned: Conventions = NOTHING
 
     def only(self, taken: Collection[str]) -> ReadOptions:
         """The options named in `taken`; the others are set to their defaults."""

@@ -18,10 +18,13 @@ from pdr_cli.data.formats.video import gray_error
 from pdr_cli.data.series import LazyFrames, Series, make_series
 from pdr_cli.errors import DataError, GridError
 from pdr_cli.system import damage
+from pdr_cli.system.logs import log
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 GRAY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")  # modes of pictures without colours
+PROGRAM = "EPS"  # which Pillow has Ghostscript run
 ORIENTATION = 0x0112  # the EXIF tag
+UNTIMED = (f"pictures have no times: {kth.FRAME_RATE:g} frames a second are assumed",)
 
 
 class Frames(Format):
@@ -36,6 +39,8 @@ class Frames(Format):
 
     def open(self, paths: Sequence[Path], options: ReadOptions) -> list[Series]:
         """Each folder as a clip; see `read`."""
+        if not all(kth.is_clip(p) for p in paths):
+            log.info("frames  %s%s: %s", paths[0], f" and {len(paths) - 1} more" if paths[1:] else "", *UNTIMED)
         return [read(path, options) for path in paths]
 
     def inside(self, folder: Path, files: Sequence[Path]) -> list[Path]:
@@ -64,7 +69,8 @@ def read(folder: Path, options: ReadOptions = DEFAULTS) -> Series:
     paths = [folder / name for _, name in files]
     source = picture_size(paths[0])
     series = pictures_series(paths.__getitem__, numbers / kth.FRAME_RATE, source, options, red=kth.is_clip(folder))
-    return kth.label(series.assign_attrs(identity=_identity(folder), folder=folder.name), folder)
+    about = {"identity": _identity(folder), "folder": folder.name, "assumed": UNTIMED}
+    return kth.label(series.assign_attrs(about), folder)
 
 
 def pictures_series(
@@ -116,7 +122,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def _number(name: str) -> int | None:
-    match = re.search(r"(\d+)\.\w+$", name)
+    match = re.search(r"(\d+)\)?\.\w+$", name)  # `frame (1).png` is how some systems number copies
     return int(match[1]) if match and name.lower().endswith(SUFFIXES) and not name.startswith(".") else None
 
 
@@ -134,11 +140,15 @@ def _open(path: Path) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(path)
+        picture = Image.open(path)
     except FileNotFoundError:
         raise DataError(f"{path} was removed while it was read") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} ({path.stat().st_size} bytes) is not a picture or damaged: {error}") from error
+    if picture.format == PROGRAM:
+        picture.close()
+        raise DataError(f"{path} is PostScript, a program that draws a picture", "a picture of pixels")
+    return picture
 
 
 def _pixels(path: Path, source: tuple[int, int] | None, out: tuple[int, int], bands: str, resample: str) -> np.ndarray:

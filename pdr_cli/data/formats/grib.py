@@ -299,13 +299,15 @@ def _sides(grid: Grid) -> _Axis:
 def _unlike(coordinates: Coordinates, dataset: xr.Dataset) -> dict[str, str]:
     """New names for the coordinates of an axis, and for its dimensions, where the dataset has others of these names."""
     names = {*coordinates, *(str(d) for c in coordinates.values() for d in c.dims)}
-    for number in itertools.count(1):
-        renamed = {name: name if number == 1 else f"{name}_{number}" for name in names}
-        made = _renamed(coordinates, renamed)
-        same = all(n not in dataset.variables or dataset[n].variable.identical(c) for n, c in made.items())
-        if same and all(dataset.sizes.get(d, size) == size for c in made.values() for d, size in c.sizes.items()):
-            return renamed
-    raise AssertionError
+    numbered = ({n: n if number == 1 else f"{n}_{number}" for n in names} for number in itertools.count(1))
+    return next(renamed for renamed in numbered if _agree(_renamed(coordinates, renamed), dataset))
+
+
+def _agree(coordinates: Coordinates, dataset: xr.Dataset) -> bool:
+    """Whether a dataset has these coordinates, or room for them."""
+    lengths = {str(d): size for c in coordinates.values() for d, size in c.sizes.items()}
+    same = all(n not in dataset.variables or dataset[n].variable.identical(c) for n, c in coordinates.items())
+    return same and all(dataset.sizes.get(dim, size) == size for dim, size in lengths.items())
 
 
 def _renamed(coordinates: Coordinates, names: dict[str, str]) -> Coordinates:

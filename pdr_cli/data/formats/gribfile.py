@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from pdr_cli.data.formats import gribmessages
+from pdr_cli.data.formats.gribmessages import Place
 from pdr_cli.errors import DataError
 
 RESOLUTION = 1e-3  # degrees
@@ -72,14 +74,6 @@ class Contents:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Offset of a message in a file, and of a message with several fields the number of one, from 0."""
-
-    offset: int
-    part: int
-
-
-@dataclass(frozen=True)
 class Message:
     """One field and its place in the file.
 
@@ -105,13 +99,9 @@ def scan(path: Path) -> Contents:
         DataError: truncated, or without any message.
     """
     found, grids = Contents(), dict[str, int]()
-    before, part = -1, 0
-    with _stream(path, 0) as messages:
-        for handle in messages:
-            offset = int(_get(handle, "offset", int))
-            part = part + 1 if offset == before else 0
-            before = offset
-            _add(found, grids, handle, Place(offset, part))
+    with _damage(path):
+        for handle, place in _each(path):
+            _add(found, grids, handle, place)
     if not found.messages:
         raise DataError(f"{path} holds no GRIB message", way_out="get it again")
     return found
@@ -146,7 +136,7 @@ def values(path: Path, place: Place) -> np.ndarray:
     """The numbers of a message: [H, W], NaN where they are missing."""
     import eccodes
 
-    with _at(path, place) as handle:
+    with _field(path, place) as handle:
         eccodes.codes_set(handle, "missingValue", MISSING)
         field = _arranged(handle, _array(handle, "values"))
         if _get(handle, "alternativeRowScanning", int):
@@ -210,37 +200,61 @@ def _get(handle: int, key: str, kind: type) -> Any:
         return None
 
 
-@contextmanager
-def _at(path: Path, place: Place) -> Iterator[int]:
-    """The message, decoded."""
-    with _stream(path, place.offset, headers_only=False) as messages:
-        for _ in range(place.part):
-            next(messages)
-        yield next(messages)
-
-
-@contextmanager
-def _stream(path: Path, offset: int, *, headers_only: bool = True) -> Iterator[Iterator[int]]:
-    """The messages of a file from an offset on; each is released as the next is taken."""
+def _each(path: Path) -> Iterator[tuple[int, Place]]:
+    """The fields of a file; each is released as the next is taken. Numbers are not read where messages have one field."""
     import eccodes
 
-    eccodes.codes_grib_multi_support_on()
+    every = gribmessages.places(path)
+    if any(len(fields) > 1 for _, fields in every):
+        for place in (place for _, fields in every for place in fields):
+            with _field(path, place) as handle:
+                yield handle, place
+        return
+    eccodes.codes_grib_multi_support_off()  # another library may have it on
     with path.open("rb") as stream:
-        stream.seek(offset)
-        eccodes.codes_grib_multi_support_reset_file(stream)
+        for offset, (place,) in every:
+            with _next(path, stream, offset) as handle:
+                yield handle, place
 
-        def messages() -> Generator[int, None, None]:
-            while (handle := eccodes.codes_grib_new_from_file(stream, headers_only=headers_only)) is not None:
-                try:
-                    yield handle
-                finally:
-                    eccodes.codes_release(handle)
 
-        found = messages()
-        try:
-            yield found
-        except eccodes.CodesInternalError as error:
-            size = path.stat().st_size
-            raise DataError(f"{path} ({size} bytes) is damaged, truncated or still being written: {error}") from error
-        finally:
-            found.close()
+@contextmanager
+def _next(path: Path, stream: BinaryIO, offset: int) -> Iterator[int]:
+    """The next message of an open file, without its numbers."""
+    import eccodes
+
+    with _released(eccodes.codes_grib_new_from_file(stream, headers_only=True)) as handle:
+        if handle == 0 or _get(handle, "offset", int) != offset:
+            raise DataError(f"{path} is damaged: ecCodes finds another message than that at byte {offset}")
+        yield handle
+
+
+@contextmanager
+def _field(path: Path, place: Place) -> Iterator[int]:
+    """A field with its numbers."""
+    import eccodes
+
+    with _damage(path), _released(eccodes.codes_new_from_message(gribmessages.read(path, place))) as handle:
+        yield handle
+
+
+@contextmanager
+def _released(handle: int | None) -> Iterator[int]:
+    import eccodes
+
+    try:
+        yield handle or 0
+    finally:
+        if handle is not None:
+            eccodes.codes_release(handle)
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turn the failures of ecCodes in the block into a DataError."""
+    import eccodes
+
+    try:
+        yield
+    except eccodes.CodesInternalError as error:
+        size = path.stat().st_size
+        raise DataError(f"{path} ({size} bytes) is damaged, truncated or still being written: {error}") from error

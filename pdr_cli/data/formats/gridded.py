@@ -55,7 +55,11 @@ class GriddedFormat(Format):
 
     def open_fields(self, path: Path, group: str = "") -> xr.Dataset:
         """The group of a file that holds its fields, with the coordinates of its parents; see `groups.fields`."""
-        return groups.fields(path, group, lambda: self.groups(path), lambda name: self.open_dataset(path, name))
+
+        def read(name: str) -> xr.Dataset:  # formats of other packages may have no groups
+            return self.open_dataset(path, name) if name else self.open_dataset(path)
+
+        return groups.fields(path, group, lambda: self.groups(path), read)
 
     def create(self, path: Path, layout: Layout, compress: int) -> None:
         """Lay out a new file: everything but the numbers of its fields, which are missing until written."""

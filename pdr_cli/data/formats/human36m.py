@@ -1,5 +1,7 @@
 """Human3.6M as it is published for video prediction: lists of windows, `train.txt` and `test.txt`, beside pictures.
 
+A list `val.txt`, which is not published, validates.
+
 A line `images/S1_Directions.54138969_,226,296` is a window: eight pictures, every fifth from number 226 on, called
 `images/S1_Directions.54138969_000226.jpg` and so on. The last number of a line is not used.
 """
@@ -20,7 +22,7 @@ from pdr_cli.data.series import Series, precut_times
 from pdr_cli.errors import DataError
 
 WINDOW, EVERY, STEP = 8, 5, 0.1  # frames of a window, pictures between two of them, seconds between two of them
-LISTS = {"train.txt": "train", "test.txt": "test"}
+LISTS = {"train.txt": "train", "val.txt": "val", "test.txt": "test"}
 LINE = re.compile(r"(?P<prefix>[^,]+),\s*(?P<first>\d+)\s*,\s*(?P<last>\d+)\s*")
 
 
@@ -34,7 +36,7 @@ class WindowLists(Format):
         """A text file whose first line is a window."""
         if path.suffix.lower() != ".txt" or not path.is_file():
             return False
-        with path.open(errors="replace") as stream:
+        with path.open(encoding="utf-8", errors="replace") as stream:
             return LINE.fullmatch(stream.readline().strip("\n")) is not None
 
     def open(self, paths: Sequence[Path], options: ReadOptions) -> list[Series]:
@@ -116,7 +118,7 @@ def _absent(root: Path, names: list[str]) -> list[str]:
 def _entries(path: Path) -> list[tuple[str, int]]:
     """(prefix, first number) of each line."""
     entries = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
         match = LINE.fullmatch(line.strip())

@@ -1,5 +1,7 @@
 """OpenSTL's `dataset.npz` of TaxiBJ: windows cut beforehand, X_train, Y_train, X_test and Y_test [n, T, 2, H, W] in [-1, 1].
 
+X_val and Y_val are read where the file has them. Data of others in these arrays may hold counts, or channels last.
+
 Forecasts are written as the arrays `data` [T, C, H, W] and `time` [T], with the provenance.
 """
 
@@ -16,14 +18,19 @@ from typing import Any
 
 import numpy as np
 
+from pdr_cli.data import partnames
+from pdr_cli.data.arrays import CHANNELS_LAST, COUNTS, OPTION, SIGNED, UNIT
+from pdr_cli.data.formats import layouts
 from pdr_cli.data.formats.base import Field, Format, ReadOptions, WriteOptions, beginning
 from pdr_cli.data.formats.hdf5 import channel_names, chosen
 from pdr_cli.data.series import LazyFrames, Series, make_series, precut_times
 from pdr_cli.errors import DataError, StorageError
 from pdr_cli.system import damage
+from pdr_cli.system.logs import log
 
 STEP = 1800.0  # seconds between frames
-PARTS = ("train", "test")
+PARTS = ("train", "val", "test")  # the second is not published
+SAMPLED = 64  # windows that are read for the range of the values
 BLOCK = 256  # windows decompressed at once
 
 
@@ -41,7 +48,7 @@ class NPZ(Format):
 
     name, title = "npz", "NPZ"
     outputs = (".npz",)
-    takes = frozenset({"variables"})
+    takes = frozenset({"variables", "assume", "learned"})
 
     def matches(self, path: Path) -> bool:
         """A zip file that holds arrays."""
@@ -51,16 +58,18 @@ class NPZ(Format):
             return any(n.endswith(".npy") for n in archive.namelist())
 
     def open(self, paths: Sequence[Path], options: ReadOptions) -> list[Series]:
-        """One Series for each part of each file, its windows end to end, values as (v + 1) / 2 in [0, 1].
+        """One Series for each part of each file, its windows end to end; values from -1 to 1 as (v + 1) / 2.
 
+        `layouts` says what the values of the test windows and the axes are; all other values are checked when they are read.
         Times are seconds in steps of half an hour, with one step left out between windows: the file does not hold the
         real times. Arrays that are stored uncompressed are mapped; others are decompressed to float32 at the first read.
 
         Raises:
-            DataError: other arrays than these four, or of other shapes; lists those of the file.
+            DataError: other arrays than these, or of other shapes; lists those of the file. Values of another range
+                than a model's.
             VariableError: a channel name that such files do not have.
         """
-        return [part for path in paths for part in _parts(path, options.variables)]
+        return [part for path in paths for part in _parts(path, options)]
 
     def inside(self, folder: Path, files: Sequence[Path]) -> list[Path]:
         """Files of this format count only in folders without other data files: many programs write .npz."""
@@ -109,46 +118,108 @@ def describe(arrays: dict[str, Member]) -> str:
     return ", ".join(f"{name} {list(m.shape)}" for name, m in arrays.items()) or "none"
 
 
-def _parts(path: Path, variables: Sequence[str]) -> list[Series]:
+def _parts(path: Path, options: ReadOptions) -> list[Series]:
     arrays = members(path)
     if not _are_windows(arrays):
         raise DataError(
             f"{path} holds the arrays {describe(arrays)}",
-            "X_train, Y_train, X_test and Y_test of floats [windows, steps, channels, rows, columns], as in OpenSTL's "
-            "dataset.npz of TaxiBJ",
+            "X_train, Y_train, X_test and Y_test of numbers [windows, steps, channels, rows, columns], as in OpenSTL's "
+            "dataset.npz of TaxiBJ; X_val and Y_val may be there too",
         )
+    layout = _layout(path, arrays, options)
     identity = _identity(path)
-    return [chosen(_part(path, part, arrays, identity), variables, path) for part in PARTS]
+    parts = parts_of(arrays)
+    read = {f"{side}_{name}" for name in parts.values() for side in "XY"}
+    if rest := [name for name in arrays if name not in read]:
+        log.warning("arrays  %s: %s not read; values are not scaled back by them", path, ", ".join(rest))
+    made = (
+        _part(path, name, arrays, layout).assign_attrs(part=part, identity=f"{identity}:{part}")
+        for part, name in parts.items()
+    )
+    return [chosen(one, options.variables, path) for one in made]
+
+
+def parts_of(arrays: Mapping[str, Member]) -> dict[str, str]:
+    """{part: its name in the file}, such as {"train": "train", "val": "valid", "test": "test"}."""
+    held = {name[2:] for name in arrays if name[:2] in ("X_", "Y_")}
+    names = {partnames.NAMES[word]: word for word in sorted(held) if word in partnames.NAMES}
+    return {part: names.get(part, part) for part in PARTS if part != "val" or "val" in names}
 
 
 def _are_windows(arrays: dict[str, Member]) -> bool:
-    expected = [f"{side}_{part}" for part in PARTS for side in "XY"]
+    parts = parts_of(arrays).values()
+    expected = [f"{side}_{part}" for part in parts for side in "XY"]
     shapes = [arrays[n].shape for n in expected if n in arrays]
-    good = len(shapes) == 4 and all(len(s) == 5 and s[2:] == shapes[0][2:] and s[0] > 0 for s in shapes)
-    good = good and all(arrays[n].dtype.kind == "f" for n in expected)
-    good = good and all(arrays[f"X_{p}"].shape[0] == arrays[f"Y_{p}"].shape[0] for p in PARTS)
-    return good and len({arrays[f"X_{p}"].shape[1] + arrays[f"Y_{p}"].shape[1] for p in PARTS}) == 1
+    good = len(shapes) == len(expected) and all(len(s) == 5 and s[2:] == shapes[0][2:] and 0 not in s for s in shapes)
+    good = good and all(arrays[n].dtype.kind in "fiu" for n in expected)
+    good = good and all(arrays[f"X_{p}"].shape[0] == arrays[f"Y_{p}"].shape[0] for p in parts)
+    return good and len({arrays[f"X_{p}"].shape[1] + arrays[f"Y_{p}"].shape[1] for p in parts}) == 1
 
 
-def _part(path: Path, part: str, arrays: dict[str, Member], identity: str) -> Series:
+@dataclass(frozen=True)
+class _Layout:
+    """What the values of a file and the axes of its frames are."""
+
+    values: str
+    axes: str
+
+    def shape(self, frame: tuple[int, ...]) -> tuple[int, int, int]:
+        """(C, H, W) of frames of a stored shape."""
+        a, b, c = frame
+        return (c, a, b) if self.axes == CHANNELS_LAST else (a, b, c)
+
+    def frames(self, path: Path, windows: np.ndarray) -> np.ndarray:
+        """Windows as stored, as frames end to end: [T, C, H, W]; scaled values in [0, 1]."""
+        layouts.refuse_others(path, windows, self.values)
+        flat = windows.reshape(-1, *windows.shape[2:])
+        flat = np.moveaxis(flat, -1, 1) if self.axes == CHANNELS_LAST else flat
+        return (flat + 1) / 2 if self.values == SIGNED else flat
+
+
+def _layout(path: Path, arrays: dict[str, Member], options: ReadOptions) -> _Layout:
+    """The layout of a file, by the option, a sample of the test windows, and the model."""
+    test = arrays[f"X_{parts_of(arrays)['test']}"]
+    if test.dtype == np.uint8 and not options.assume.values:
+        raise DataError(
+            f"{path} holds whole numbers of 8 bits, which may be pictures or counts",
+            way_out=f"{OPTION} values={COUNTS} reads counts; write pictures as clips or as folders of .png",
+        )
+    chosen_ = np.unique(np.linspace(0, test.shape[0] - 1, SAMPLED).round().astype(int))
+    ends = layouts.Ends.of(np.asarray(test.load()[chosen_], np.float32))
+    a, b, c = test.shape[2:]
+    return _Layout(
+        layouts.values_of(path, ends, (options.assume.values, "", options.learned.values), scaled=True),
+        layouts.axes_of(path, (a, b, c), options.assume, options.learned),
+    )
+
+
+def _part(path: Path, part: str, arrays: dict[str, Member], layout: _Layout) -> Series:
     before, after = arrays[f"X_{part}"], arrays[f"Y_{part}"]
-    count, (channels, height, width) = before.shape[0], before.shape[2:]
-    length = before.shape[1] + after.shape[1]
+    count, (channels, height, width) = before.shape[0], layout.shape(before.shape[2:])
+    length, flows = before.shape[1] + after.shape[1], channel_names(channels)
 
     def frames(start: int, stop: int) -> np.ndarray:
         first, last = start // length, (stop - 1) // length + 1
         whole = np.concatenate([before.load()[first:last], after.load()[first:last]], axis=1, dtype=np.float32)
-        flat = whole.reshape(-1, channels, height, width)[start - first * length : stop - first * length]
-        return (flat + 1) / 2
+        return layout.frames(path, whole)[start - first * length : stop - first * length]
 
-    return make_series(
+    series = make_series(
         LazyFrames((count * length, channels, height, width), np.float32, frames),
         precut_times(count, length, STEP),
-        {name: {"units": "1", "long_name": f"{name}, scaled to 0 to 1"} for name in channel_names(channels)},
+        layouts.channel_attributes(layout.values, flows),
         {},
         kind="traffic",
         files=[path],
-    ).assign_attrs(part=part, identity=f"{identity}:{part}", window=length, value_range=(0.0, 1.0))
+    ).assign_attrs(
+        window=length,
+        conventions={"values": layout.values, "axes": layout.axes},
+        assumed=(
+            *layouts.unusual(layout.values, layout.axes, SIGNED),
+            f"channels {', '.join(flows)} in this order",
+            "steps of 30 min, without dates",
+        ),
+    )
+    return series.assign_attrs(value_range=(0.0, 1.0)) if layout.values in (SIGNED, UNIT) else series
 
 
 def _identity(path: Path) -> str:

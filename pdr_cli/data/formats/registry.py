@@ -87,7 +87,7 @@ def gridded(path: Path) -> GriddedFormat:
     """
     found = of(path)
     if not found.gridded:
-        titles = " and ".join(member.title for member in members() if member.gridded)
+        titles = ", ".join(member.title for member in members() if member.gridded)
         raise DataError(f"{path} is {found.title}; fields with their coordinates are read from {titles}")
     return cast(GriddedFormat, found)
 

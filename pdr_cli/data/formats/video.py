@@ -1,49 +1,50 @@
-"""Video: clips in, never resampled or resized silently; MP4 and GIF out. imageio writes GIFs and reads descriptions."""
+"""Video: clips in, never resampled or resized silently; MP4 and GIF out."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pdr_cli.data import kinds
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.formats import decoding, kth
+from pdr_cli.data.formats import clipfiles, clips, decoding, kth, rates, scans
 from pdr_cli.data.formats.base import DEFAULTS, Format, ReadOptions, WriteOptions, beginning
-from pdr_cli.data.formats.decoding import OURS, PICTURES
+from pdr_cli.data.formats.clips import PICTURES, Clip
+from pdr_cli.data.formats.seeking import Reader
 from pdr_cli.data.series import LazyFrames, Series, make_series, names
-from pdr_cli.errors import DataError, StorageError, TimeError, UsageError
+from pdr_cli.errors import DataError, StorageError, UsageError
 from pdr_cli.system.logs import log
 
-if TYPE_CHECKING:
-    from av import Packet, VideoCodecContext
+__all__ = ["PICTURES", "Video", "gray_error", "read"]
 
 MARKS_AT_4 = (b"ftyp", b"moov", b"mdat", b"wide", b"free")  # MP4 and QuickTime
-MARKS = (b"RIFF", b"\x1aE\xdf\xa3", b"GIF8")  # AVI, Matroska and WebM, GIF
-CRF = "18"  # x264's "visually lossless"
-STAMP = 1e-3  # seconds that time stamps are rounded to in some containers
-LONGEST_STILL = 10_000  # resampled frames for each frame of a clip, beyond which its time stamps must be wrong
+MARKS = (
+    *(b"RIFF", b"\x1aE\xdf\xa3", b"GIF8", b"OggS", b"FLV\x01", b"0&\xb2u", b"\0\0\1\xba", b"YUV4"),
+)  # AVI, Matroska and WebM, GIF, Ogg, FLV, ASF and WMV, MPEG, YUV4MPEG
+ANIMATED = b"acTL"  # behind the header of an animated PNG
 
 
 class Video(Format):
     """Clips, with the sequences of KTH."""
 
     name, title = "video", "video"
-    suffixes = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".gif")
+    suffixes = (
+        *(".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".gif", ".mpeg", ".vob", ".3gp", ".3g2"),
+        *(".wmv", ".asf", ".flv", ".f4v", ".ogv", ".m2ts", ".mts", ".mxf", ".y4m", ".apng"),
+        *(".264", ".h264", ".265", ".h265", ".hevc", ".m1v", ".m2v", ".mjpeg", ".ivf"),
+    )
+    second = (".ts",)  # also the suffix of programs and translations
     outputs = (".mp4", ".gif")
     takes = frozenset({"size", "color", "resample_fps", "gray_to_rgb"})
 
     def matches(self, path: Path) -> bool:
         """By the first bytes, or else by the suffix: MPEG has no mark at a fixed place."""
         head = beginning(path)
-        marked = head[4:8] in MARKS_AT_4 or head[:4] in MARKS
-        return marked or (path.is_file() and path.suffix.lower() in self.suffixes)
+        marked = head[4:8] in MARKS_AT_4 or head[:4] in MARKS or (head[1:4] == b"PNG" and _is_animated(path))
+        return marked or (path.is_file() and path.suffix.lower() in (*self.suffixes, *self.second))
 
     def open(self, paths: Sequence[Path], options: ReadOptions) -> list[Series]:
         """Each clip as a Series, or as one for each of its sequences if a list of KTH beside it names them.
@@ -62,26 +63,25 @@ class Video(Format):
         return [part for path, clip in opened for part in kth.sequences(clip, path, listed.get(path.parent, {}))]
 
     def check(self, series: Series, suffix: str) -> None:
-        """Refuse what is not pictures."""
+        """Refuse what is not pictures, and a rate that GIF cannot hold; log what GIF rounds."""
         if not kinds.of(series).pictures:
             what = f"{suffix} holds 8-bit pictures, not {', '.join(names(series))}"
             raise UsageError(what, way_out="write the numbers to .nc")
+        if suffix == ".gif":
+            _check_gif(series)
 
     def write(self, series: Series, path: Path, provenance: Mapping[str, str], options: WriteOptions) -> None:
-        """Write one or three channels, 0..255, as MP4 (H.264) or GIF at their own frame rate.
-
-        Odd sizes are written as yuv444p, which needs no even sides; nothing is resized.
-        """
-        frames = _bytes(series)
-        step = time_axis.find_step(series.time.values).count if series.sizes["time"] > 1 else 1 / 25
+        """Write one or three channels, 0..255, as MP4 (H.264) or GIF at their own frame rate."""
+        frames, step = _bytes(series), _step(series)
         if path.suffix.lower() == ".gif":
-            _write_gif(frames, path, step, provenance)
+            clipfiles.write_gif(frames, path, step, provenance)
         else:
-            _write_mp4(frames, path, Fraction(1 / step).limit_denominator(1001), provenance)
+            aspect = series.attrs.get("pixel_aspect", (1, 1))
+            clipfiles.write_mp4(frames, path, rates.nearest(step), aspect, provenance)
 
     def verify(self, path: Path, series: Series, options: WriteOptions) -> None:
         """Compare the number and the size of the frames."""
-        clip = decoding.scan(path)
+        clip = clips.scan(path)
         found = (len(clip.times), *clip.size)
         expected = (series.sizes["time"], series.sizes["y"], series.sizes["x"])
         # GIF viewers and writers merge equal neighbours, so a GIF may hold fewer frames than it shows.
@@ -91,49 +91,61 @@ class Video(Format):
 
     def provenance(self, path: Path) -> Mapping[str, str]:
         """The description that `write` puts into a clip."""
-        return dict(json.loads(description(path) or "{}"))
+        return dict(json.loads(clipfiles.description(path) or "{}"))
 
 
 def read(path: Path, options: ReadOptions = DEFAULTS) -> Series:
     """Open one clip as a Series of values 0..255, lazily.
 
-    The clip is decoded once to count its frames and find damage; pixels are read when asked for. Gray is the luminance;
-    more than 8 bits are reduced to 8; a rotation by right angles is applied, as a player does. Frames are resized
-    bilinearly. Of `resample_fps`, each new frame is the one that is shown at its time.
+    The clip is decoded once to count its frames and find damage, unless a scan of this very file is in the cache; pixels
+    are read when asked for. Gray is the luminance; more than 8 bits are reduced to 8; a rotation by right angles is
+    applied, as a player does. Frames are resized bilinearly. Of `resample_fps`, each new frame is the one that is shown
+    at its time.
 
     Raises:
-        DataError: not a video, damaged, without frames, transparent, mirrored, or gray where colours are needed.
+        DataError: not a video, damaged, cut short, without frames, transparent, mirrored, or gray where colours are
+            needed.
         TimeError: frames at irregular times (variable frame rate), or not in order.
     """
-    clip = decoding.scan(path)
+    _refuse_webp(path)
+    clip = scans.scan(path)
     color, size, fps = options.color, options.size, options.resample_fps
     if color == "rgb" and clip.gray and not options.gray_to_rgb:
         raise gray_error(path, f"pixel format {clip.format}")
-    if clip.bits > 8:
-        log.info("video   %s has %d bits; they are reduced to 8", path, clip.bits)
-    times, shown = _shown(path, clip.times, fps)
+    times, shown = rates.shown(path, clip.times, fps)
     out = (int(size[0]), int(size[1])) if len(size) else clip.size
+    about = _about(path, clip, out)
     channels = ["gray"] if color == "gray" else ["red", "green", "blue"]
+    pixels = {"pixel_aspect_ratio": "{}:{}".format(*clip.aspect)} if "pixel_aspect" in about else {}
     series = make_series(
-        LazyFrames((len(times), len(channels), *out), np.float32, _reader(path, clip.times, shown, out, color)),
+        LazyFrames((len(times), len(channels), *out), np.float32, _reader(Reader(path, clip), shown, out, color)),
         times,
-        {name: {"units": "1", "long_name": f"{name} level, 0 to 255"} for name in channels},
+        {name: {"units": "1", "long_name": f"{name} level, 0 to 255", **pixels} for name in channels},
         {},
         kind="video",
         files=[path],
     )
-    series.attrs |= {"source_size": clip.size, "value_range": (0.0, 255.0)}
+    series.attrs |= {"source_size": clip.size, "value_range": (0.0, 255.0), **about}
     return series.assign_attrs(resampled=f"{fps:g} frames a second") if fps else series
 
 
-def _reader(
-    path: Path, times: np.ndarray, shown: np.ndarray, size: tuple[int, int], color: str
-) -> Callable[[int, int], np.ndarray]:
+def _about(path: Path, clip: Clip, size: tuple[int, int]) -> dict[str, object]:
+    """What is known of a clip besides its frames; what a user should know of it is logged."""
+    assumed = list(clip.assumed)
+    square = clip.aspect == (1, 1)
+    if not square and size != clip.size:
+        assumed.append("has pixels of {}:{}; resized to {} x {} they are taken as square".format(*clip.aspect, *size))
+    for note in assumed:
+        log.info("video   %s %s", path, note)
+    about: dict[str, object] = {"container": clip.container, "rate": clip.rate or "variable", "assumed": tuple(assumed)}
+    return about if square or size != clip.size else {**about, "pixel_aspect": clip.aspect}
+
+
+def _reader(reader: Reader, shown: np.ndarray, size: tuple[int, int], color: str) -> Callable[[int, int], np.ndarray]:
     """A function that decodes frames [start, stop) of a series.
 
     Args:
-        path: the clip.
-        times: of its frames, in seconds: [T].
+        reader: of the clip.
         shown: number of the frame of the clip that each frame of the series is.
         size: (H, W) of the series.
         color: "gray" or "rgb".
@@ -143,14 +155,9 @@ def _reader(
         import av
 
         numbers = shown[start:stop].tolist()
-        first, count = numbers[0], numbers[-1] - numbers[0] + 1
-        needed = set(numbers)
-        decoded = enumerate(decoding.decode(path, times[first], count), first)
         reformatter = av.video.reformatter.VideoReformatter()  # a frame's own keeps threads until both are garbage
-        pixels = {n: decoding.pixels(f, size, color, reformatter) for n, f in decoded if n in needed}
-        if len(pixels) < len(needed):
-            what = f"{len(pixels)} of frames {first} to {first + count - 1} could be decoded; the file is damaged"
-            raise DataError(f"{path}: {what}")
+        found = reader.frames(set(numbers), reformatter)
+        pixels = {n: decoding.pixels(frame, size, color, reformatter) for n, frame in found}
         return np.stack([pixels[n] for n in numbers])
 
     return frames
@@ -165,21 +172,52 @@ def gray_error(path: Path, what: str) -> DataError:
     )
 
 
-def description(path: Path) -> str:
-    """The description of a clip: the `pdr_` part of its provenance as JSON, if pdr wrote it."""
-    import imageio.v3 as iio
-
-    gif = path.suffix.lower() == ".gif"
-    try:
-        about = iio.immeta(path, plugin="pillow" if gif else "pyav")
-    except Exception as error:  # of either library, for a file of another format
-        raise DataError(f"{path} ({path.stat().st_size} bytes) has no description that can be read: {error}") from error
-    text = about.get("comment" if gif else "description", "")
-    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+def _refuse_webp(path: Path) -> None:
+    head = beginning(path)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        code = (
+            f"from PIL import Image; i = Image.open('{path}'); d = [(i.seek(k), i.load(), i.info['duration'])[2] "
+            "for k in range(i.n_frames)]; i.save('OUT.apng', 'PNG', save_all=True, duration=d)"
+        )
+        raise DataError(f"{path} is WebP, which is not read", way_out=f'write it as animated PNG: python -c "{code}"')
 
 
-def _description(provenance: Mapping[str, str]) -> str:
-    return json.dumps({k: v for k, v in provenance.items() if k.startswith("pdr_")})
+def _is_animated(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return ANIMATED in stream.read(256)
+
+
+def _step(series: Series) -> float:
+    """Seconds a frame."""
+    return time_axis.find_step(series.time.values).count if series.sizes["time"] > 1 else 1 / 25
+
+
+def _check_gif(series: Series) -> None:
+    """Refuse frames that are too short for GIF.
+
+    Raises:
+        UsageError: viewers would show them more slowly.
+    """
+    step = _step(series)
+    if step < (1 - 1e-3) / rates.GIF_FASTEST:
+        raise UsageError(
+            f".gif holds at most {rates.GIF_FASTEST} frames a second, not {1 / step:.4g}",
+            way_out="write to .mp4 or .nc",
+        )
+    if "forecast_reference_time" in series.coords:  # the forecast; the same was logged of its input
+        return
+    delays = sorted(set(rates.gif_delays(100, step)))
+    if len(delays) > 1 or abs(delays[0] / 1000 - step) > 1e-3 * step:
+        log.info(
+            "video   .gif counts hundredths of a second: frames of %.4g ms are shown for %s ms, together as long as the "
+            "forecast; .mp4 holds the rate",
+            1000 * step, " or ".join(map(str, delays)),
+        )  # fmt: skip
+    if "pixel_aspect" in series.attrs:
+        log.info(
+            "video   .gif has square pixels, the input has pixels of %d:%d; .mp4 holds them",
+            *series.attrs["pixel_aspect"],
+        )
 
 
 def _bytes(series: Series) -> np.ndarray:
@@ -190,78 +228,3 @@ def _bytes(series: Series) -> np.ndarray:
     if values.shape[-1] != 3:
         raise DataError(f"a video holds 1 or 3 channels, not {values.shape[-1]}", way_out="write to .nc instead")
     return values
-
-
-def _write_gif(frames: np.ndarray, path: Path, step: float, provenance: Mapping[str, str]) -> None:
-    import imageio.v3 as iio
-
-    # Repeated frames must stay frames: the GIF writer would otherwise merge them and shorten the clip.
-    iio.imwrite(
-        path, frames, plugin="pillow", extension=".gif", duration=1000 * step, loop=0, optimize=False,
-        comment=_description(provenance),
-    )  # fmt: skip
-
-
-def _write_mp4(frames: np.ndarray, path: Path, rate: Fraction, provenance: Mapping[str, str]) -> None:
-    import av
-
-    even = frames.shape[1] % 2 == 0 and frames.shape[2] % 2 == 0
-    with av.open(os.path.abspath(path), "w", format="mp4", options={"movflags": "+faststart"}) as out:
-        stream = out.add_stream("libx264", rate=rate, options={"crf": CRF})
-        stream.width, stream.height = frames.shape[2], frames.shape[1]
-        stream.pix_fmt = OURS[0] if even else OURS[1]
-        packets = [p for f in frames for p in stream.encode(av.VideoFrame.from_ndarray(f, format="rgb24"))]
-        packets += stream.encode()
-        # The description of a clip is written with its first packet.
-        out.metadata["title"] = provenance.get("title", "")
-        out.metadata["comment"] = provenance.get("source", "")
-        out.metadata["description"] = _description(
-            {**provenance, PICTURES: _decoded_sha256(stream.codec_context, packets)}
-        )
-        out.mux(packets)
-
-
-def _decoded_sha256(encoder: VideoCodecContext, packets: Sequence[Packet]) -> str:
-    """SHA-256 of the decoded pictures, which H.264 defines to the last bit."""
-    import av
-
-    decoder = av.CodecContext.create("h264", "r")
-    decoder.extradata = encoder.extradata
-    digest = hashlib.sha256()
-    for packet in (*packets, None):
-        for frame in decoder.decode(packet):
-            digest.update(frame.to_ndarray().tobytes())
-    return digest.hexdigest()
-
-
-def _shown(path: Path, times: np.ndarray, fps: float) -> tuple[np.ndarray, np.ndarray]:
-    """Times of a constant rate [n], and the number of the frame shown at each time [n].
-
-    Args:
-        path: for messages.
-        times: [T] seconds from the first.
-        fps: the rate; 0: the clip's own, which must be constant.
-
-    Raises:
-        TimeError: a variable rate, or a frame that is shown for very long.
-    """
-    if not fps:
-        if len(times) > 2:
-            _check_rate(path, times)
-        return times, np.arange(len(times))
-    count = int((times[-1] + STAMP) * fps) + 1
-    if count > LONGEST_STILL * len(times):
-        raise TimeError(f"{path}: {len(times)} frames in {times[-1]:.0f} s cannot be a clip of {fps:g} frames a second")
-    resampled = np.arange(count) / fps
-    return resampled, np.searchsorted(times, resampled + STAMP, side="right") - 1
-
-
-def _check_rate(path: Path, times: np.ndarray) -> None:
-    spacing = np.diff(times)
-    usual = float(np.median(spacing))
-    # Time stamps in milliseconds make 29.97 fps alternate between 33 and 34 ms.
-    if np.any(np.abs(spacing - usual) > 0.1 * usual + 1.5 * STAMP):
-        raise TimeError(
-            f"{path} has a variable frame rate: frames {spacing.min() * 1000:.0f} to {spacing.max() * 1000:.0f} ms apart",
-            way_out=f"--resample-fps {1 / usual:.4g} takes the frame shown at each time of a constant rate",
-        )

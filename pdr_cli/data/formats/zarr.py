@@ -20,6 +20,7 @@ from pdr_cli.errors import DataError
 from pdr_cli.system.damage import first_line
 
 SUFFIX = ".zarr"
+PICKLE = "pickle"  # part of the names of codecs
 MARKS = ("zarr.json", ".zgroup")  # of a group in Zarr format 3 and 2
 
 
@@ -42,6 +43,11 @@ class Zarr(GriddedFormat):
     def groups(self, path: Path) -> list[str]:
         """See `GriddedFormat.groups`."""
         return groups_of(path)
+
+    def undecoded(self, path: Path) -> xr.Dataset:
+        """See `GriddedFormat.undecoded`."""
+        refuse_code(path, path)
+        return super().undecoded(path)
 
     def create(self, path: Path, layout: Layout, compress: int) -> None:
         """Lay out a store of format 3.
@@ -116,6 +122,7 @@ def open_store(store: Any, path: Path, group: str = "", consolidated: bool | Non
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             inside = "/".join(filter(None, group.split("/")))
+            refuse_code(store, path, inside, consolidated)
             options: Any = {"chunks": None, "consolidated": consolidated, "decode_cf": False}
             stored = xr.open_zarr(store, group=inside or None, **options)
             return decoded(_zeros_as_values(stored, store, inside, consolidated))
@@ -129,6 +136,22 @@ def groups_of(store: Any, root: str = "") -> list[str]:
 
     every = zarr.open_group(store, path=root or None, mode="r").members(max_depth=None)
     return sorted(f"/{name}" for name, member in every if isinstance(member, zarr.Group))
+
+
+def refuse_code(store: Any, path: Path, group: str = "", consolidated: bool | None = None) -> None:
+    """Refuse arrays behind a codec that runs what a chunk says. Not every version of numcodecs does so itself.
+
+    Raises:
+        DataError: an array of pickles.
+    """
+    import zarr
+
+    for name, array in zarr.open_group(store, mode="r", path=group or None, use_consolidated=consolidated).arrays():
+        about: Mapping[str, Any] = array.metadata.to_dict()
+        codecs: list[Any] = [*(about.get("filters") or ()), about.get("compressor"), *(about.get("codecs") or ())]
+        if any(PICKLE in str(codec.get("id", codec.get("name"))) for codec in codecs if codec):
+            found = f"{path}: {name} is stored as pickles, which run code when they are read"
+            raise DataError(found, way_out="have it written again as numbers or text, with another codec")
 
 
 def _zeros_as_values(stored: xr.Dataset, store: Any, group: str, consolidated: bool | None) -> xr.Dataset:

@@ -33,9 +33,9 @@ class ZippedZarr(GriddedFormat):
 
     def undecoded(self, path: Path) -> xr.Dataset:
         """See `GriddedFormat.undecoded`."""
-        return xr.open_zarr(
-            _store(path), group=_root(path) or None, consolidated=False, chunks=None, decode_times=False
-        )
+        store, root = _store(path), _root(path) or ""
+        zarr.refuse_code(store, path, root, consolidated=False)
+        return xr.open_zarr(store, group=root or None, consolidated=False, chunks=None, decode_times=False)
 
 
 def _store(path: Path) -> Any:

@@ -290,6 +290,18 @@ def test_a_truncated_file_is_damaged(tmp_path: Path, cut: int) -> None:
     assert f"a.grib ({len(whole) - cut} bytes) is damaged, truncated or still being written" in result.last
 
 
+@pytest.mark.parametrize(("edition", "byte"), [(1, 6), (1, 10), (1, 62), (2, 15), (2, 19), (2, 40)])
+@pytest.mark.parametrize("value", [0, 1, 127, 255])
+def test_lengths_that_do_not_fit_are_damage_and_never_reach_ecodes(
+    tmp_path: Path, edition: int, byte: int, value: int
+) -> None:
+    """ecCodes reads beyond the memory of such messages, and can die of it."""
+    whole = bytearray(message(edition=edition) + message(edition=edition, date=dated(6)))
+    whole[byte] = value
+    with pytest.raises(DataError, match="is damaged, truncated or still being written"):
+        opened(written(tmp_path / "a.grib", bytes(whole)))
+
+
 def test_without_ecodes_the_extra_and_the_conversion_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "a.grib", message())
     monkeypatch.setitem(sys.modules, "eccodes", None)

@@ -15,6 +15,19 @@ TRAIN = [f"images/{clip}.1_,{first},{first + 70}" for clip in ("S1_Eating", "S5_
 TEST = ["images/S1_Eating.1_,76,146"]
 
 
+def test_a_list_of_validation_windows_validates(tmp_path: Path) -> None:
+    line = "images/S1_Directions.54138969_,0,70"
+    human36m_folder(tmp_path, [line] * 3, [line])
+    (tmp_path / "val.txt").write_text(f"{line}\n")
+    series = formats.open_series(formats.find_inputs([tmp_path]), ReadOptions(color="rgb"))
+    parts = splits.split(series, Rules(0.1, 0.1, 4, 4))
+    assert [[series[n].attrs["part"] for n, _, _ in p] for p in (parts.train, parts.val, parts.test)] == [
+        ["train"],
+        ["val"],
+        ["test"],
+    ]
+
+
 def test_lists_are_series_of_windows_with_their_part(tmp_path: Path) -> None:
     human36m_folder(tmp_path, TRAIN, TEST)
     paths = formats.find_inputs([tmp_path])

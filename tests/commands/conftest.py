@@ -1,0 +1,24 @@
+"""Runs that several commands are tried on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SMALL = ("conv_width=4", "conv_depth=1", "model.normalize=density")
+
+
+@pytest.fixture(scope="session")
+def adapter_run(make_run: Callable[..., Path], weather: Path) -> Callable[[str], Path]:
+    """The run of an adapter on `weather`, trained for 2 steps when first asked for."""
+    made: dict[str, Path] = {}
+
+    def run(name: str) -> Path:
+        if name not in made:
+            settings = [part for setting in SMALL for part in ("--set", setting)]
+            made[name] = make_run(weather, "--adapter", name, "--steps", "2", *settings)
+        return made[name]
+
+    return run
