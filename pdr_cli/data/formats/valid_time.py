@@ -85,7 +85,7 @@ class _Dates:
         edges = {str(v.attrs.get(key, "")) for v in variables.values() for key in ("bounds", "climatology")}
         edges |= {str(v.encoding.get(key, "")) for v in variables.values() for key in ("bounds", "climatology")}
         whole = {n: v for n, v in variables.items() if n not in edges and v.ndim <= 3}
-        dates = {n: d for n, v in whole.items() if (d := _dates(v)) is not None}
+        dates = {n: d for n, v in whole.items() if (d := _dates(n, v)) is not None}
         leads = {n: v for n, v in whole.items() if n not in dates and v.ndim <= 1 and is_lead(n, v)}
         rest = {n: v for n, v in whole.items() if n not in dates and n not in leads and v.ndim <= 1}
         counted = {
@@ -218,7 +218,7 @@ class _Dates:
         return of_leads and any({dim, d} <= used for d in others for used in self.used)
 
 
-def _dates(variable: xr.Variable) -> xr.Variable | None:
+def _dates(name: str, variable: xr.Variable) -> xr.Variable | None:
     """A variable of dates as it is, or decoded where xarray does not know its form; None of another variable."""
     if is_time(variable):
         return variable
@@ -228,9 +228,13 @@ def _dates(variable: xr.Variable) -> xr.Variable | None:
     if unit.lower().startswith(("months since ", "month since ")) and variable.dtype.kind in "fiu":
         values = _of_months(variable)
         return None if values is None else xr.Variable(variable.dims, values, _without_units(variable))
-    if variable.ndim == 1 and variable.size and variable.dtype.kind in "SUO":
+    # A single text may be the date of something else.
+    lines = variable.ndim == 1 or (variable.ndim == 0 and is_valid_time(name, variable.attrs))
+    if lines and variable.size and variable.dtype.kind in "SUO":
         values = _of_texts(variable.values)
-        return None if values is None else xr.Variable(variable.dims, values, dict(variable.attrs))
+        return (
+            None if values is None else xr.Variable(variable.dims, values.reshape(variable.shape), dict(variable.attrs))
+        )
     return None
 
 

@@ -518,6 +518,12 @@ def test_times_in_words_as_wrf_writes_them(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path / "f.nc").time.values, dataset().time.values)
 
 
+def test_a_single_time_in_words(tmp_path: Path) -> None:
+    data = dataset(field(1)).isel(time=0, drop=True).assign_coords(created=((), b"2024-05-05T00:00:00Z"))
+    data.assign_coords(time=((), b"2020-01-01T06:00:00Z")).to_netcdf(tmp_path / "f.nc")
+    assert read(tmp_path / "f.nc").time.values.tolist() == [np.datetime64("2020-01-01T06", "ns").astype(int)]
+
+
 def test_several_times_that_differ_are_not_chosen_from(tmp_path: Path) -> None:
     data = dataset().rename(time="t")
     data = data.assign_coords(seen=("t", data.t.values), sent=("t", data.t.values + HOUR)).drop_vars("t")
