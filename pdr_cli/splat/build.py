@@ -5,6 +5,10 @@
 The file name contains a hash of everything the library depends on: sources, flags, compiler, torch. Each build uses its
 own folder and moves the result into the cache atomically: processes that build the same library do not wait for each
 other, and a killed build leaves no lock behind. `python -m pdr_cli.splat.build FOLDER` builds the libraries of a wheel.
+
+A library that was cut off, by an unfinished copy or a power cut, ends the process with SIGBUS when it is used. So each
+file ends with a checksum, which is compared before the file is opened. It is part of the file, because two files cannot
+be replaced in one step; the loader ignores what follows the sections of a library.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ import torch
 log = logging.getLogger("pdr.splat")
 
 CACHE_ENVIRONMENT = "PREDGSPLAT_CACHE"
+CHECKSUM_MARK = b"predgsplat blake2b "
+CHECKSUM_BYTES = len(CHECKSUM_MARK) + 32
 LIMIT = 600  # seconds: a hanging compiler must not block a forecast forever
 
 # -ffp-contract=fast fuses a*b + c; -ffast-math is left out because it would delete the rounding in the exponential.
@@ -67,17 +73,33 @@ def shipped(kind: str) -> Path | None:
 
 
 def library(kind: str) -> Path:
-    """Path of the library for "cpu" or "cuda" in the cache; builds it if necessary.
+    """Path of the library for "cpu" or "cuda" in the cache; builds it if it is missing or damaged.
 
     Raises:
-        BuildError: no compiler, no ninja, no sources, or a failed build; one line.
+        BuildError: no compiler, no ninja, no sources, a cache that cannot be used, or a failed build; one line.
     """
     recipe = cpu_recipe(cpu_level()) if kind == "cpu" else cuda_recipe(cuda_architectures())
     path = cache_folder() / recipe.name()
     if not path.is_file():
         log.info("compiling the renderer for this machine, once: %s", path)
         _build(recipe, path)
+    elif not intact(path):
+        log.warning("%s is damaged or of an earlier version; compiling the renderer again", path)
+        _build(recipe, path)
     return path
+
+
+def intact(path: Path) -> bool:
+    """Whether a library can be read and ends with the checksum of its content. Takes half a millisecond."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return content.endswith(_checksum(content[:-CHECKSUM_BYTES]))
+
+
+def _checksum(library: bytes) -> bytes:
+    return CHECKSUM_MARK + hashlib.blake2b(library, digest_size=32).digest()
 
 
 def sources_folder() -> Path:
@@ -148,12 +170,15 @@ def _build(recipe: Recipe, path: Path) -> None:
     except OSError as error:
         raise BuildError(f"cannot write to {path.parent} ({error.strerror}); set {CACHE_ENVIRONMENT}") from error
     try:
-        Path(folder, "build.ninja").write_text(ninja_file(recipe))
+        Path(folder, "build.ninja").write_text(ninja_file(recipe), encoding="utf-8", errors="surrogateescape")
         command = [ninja, "-C", folder, "-j", os.environ.get("MAX_JOBS") or "2"]
         result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
         if result.returncode != 0:
             raise BuildError(_first_error(result.stdout + result.stderr))
-        os.replace(Path(folder, "library.so"), path)
+        built = Path(folder, "library.so")
+        with built.open("r+b") as file:
+            file.write(_checksum(file.read()))
+        os.replace(built, path)
     except subprocess.TimeoutExpired as error:
         raise BuildError(f"the compiler did not finish within {LIMIT} s") from error
     except OSError as error:

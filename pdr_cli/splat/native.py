@@ -47,6 +47,8 @@ def load(kind: str) -> Loaded:
 
 
 def _open(path: Path) -> Loaded:
+    if not build.intact(path):
+        return Loaded(reason=f"{path} does not load: it is damaged, or was changed after its build")
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
