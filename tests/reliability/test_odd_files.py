@@ -33,6 +33,7 @@ from tests.reliability import odd_files
 from tests.reliability.odd_files import UNITS, Plan, Truth, Way, Written
 
 LONG = settings.get_current_profile_name() == "fuzz"
+MOST = 2000  # examples under the profile `fuzz`: those that are drawn when the time is over cost some, too
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "600"))  # of all tests together, under the profile `fuzz`
 COMPARED: Counter[str] = Counter()  # pairs, by test
 BEGAN: dict[str, float] = {}  # when each test began
@@ -66,7 +67,7 @@ def report() -> Iterator[None]:
 def some(few: int) -> settings:
     """So many examples, the same ones each time; others under the profile `fuzz`, for as long as `is_over` allows."""
     return settings(
-        max_examples=100_000 if LONG else few,
+        max_examples=min(MOST, 100 * few) if LONG else few,
         deadline=None,
         derandomize=not LONG,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
