@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -45,6 +46,7 @@ def main() -> NoReturn:
     from pdr_cli.app import app
     from pdr_cli.system import logs
 
+    _prepare_output()
     logs.setup(quiet=False, verbose=False, as_json="--log-json" in sys.argv)
     try:
         with _signals():
@@ -71,6 +73,15 @@ def main() -> NoReturn:
     if code == 130:
         _exit(130, "E_INTERRUPTED", "interrupted")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _prepare_output() -> None:
+    """Write UTF-8 to files and pipes whatever the locale is, and to terminals what they can show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.isatty():
+            stream.reconfigure(errors="backslashreplace")
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 class _Stopped(BaseException):

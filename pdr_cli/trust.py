@@ -6,7 +6,6 @@ one, such as a model, a preset or the configuration of a run, must not run it by
 
 from __future__ import annotations
 
-import hashlib
 import importlib.machinery
 import os
 import sys
@@ -77,6 +76,8 @@ def _file_or_folder(file: Path) -> Path:
 def source_sha256(module: str) -> str:
     """SHA-256 of the source of a module, or of all files of its package; `NOT_FOUND` if it is not on PYTHONPATH."""
     top, own = source(module.partition(".")[0]), source(module)
+    import hashlib
+
     place = top if top is not None and top.is_dir() else own
     if place is None:
         return NOT_FOUND

@@ -202,7 +202,7 @@ def _reopen(request: Request) -> AblationRun:
         raise InputNotFoundError(
             f"no ablation to resume in {out or 'a folder: -o names none'}", way_out="leave out --resume"
         )
-    plan = json.loads((out / PLAN).read_text())
+    plan = json.loads((out / PLAN).read_text(encoding="utf-8"))
     if name is not None and name != plan["ablation"]:
         raise UsageError(
             f"{out} holds the ablation {plan['ablation']}, not {name}", way_out="name another folder with -o"

@@ -17,6 +17,8 @@ UNITS = {
     "longitude": ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese"),
 }
 NAMES = {"latitude": ("lat", "latitude", "nav_lat"), "longitude": ("lon", "longitude", "nav_lon")}
+RADIANS = ("radian", "radians", "rad")
+POLE = 1e-3  # degrees by which a latitude may lie beyond a pole: float32 grids of sums of steps do
 PLAIN_DEGREES = ("degrees", "degree", "deg", "")  # units that leave the decision to the name
 CLOSE = 1e-3  # of a cell: float32 grids of 0.1 degrees differ by 1.2e-5 from float64 ones
 
@@ -80,9 +82,11 @@ def is_periodic(periodic: str, x: Axis | None) -> bool:
 def areas(series: Series) -> np.ndarray | None:
     """Cell areas of a grid with latitudes, mean 1: [H, W]; None on another grid."""
     y = side(series, "y")
-    if y is None or y.size < 2 or not is_latitude(str(y.name), y.attrs) or np.abs(y.values).max() > 90:
+    if y is None or y.size < 2 or not is_latitude(str(y.name), y.attrs):
         return None
-    return area_weights(np.asarray(y.values), size(series)[1])
+    radians = str(y.attrs.get("units", "")).strip().lower() in RADIANS
+    latitudes = np.rad2deg(y.values) if radians else np.asarray(y.values)
+    return None if np.abs(latitudes).max() > 90 + POLE else area_weights(latitudes, size(series)[1])
 
 
 def area_weights(latitudes: np.ndarray, columns: int) -> np.ndarray:

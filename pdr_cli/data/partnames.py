@@ -9,18 +9,19 @@ from pathlib import Path
 
 from pdr_cli.data import kinds
 from pdr_cli.data.series import Series
+from pdr_cli.system.logs import log
 
 NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 FILLERS = ("set", "data", "clips", "videos", "frames", "images", "split")  # beside the part in the name of a folder
 WORD = re.compile(r"[a-z]+")
 
 
 def of(paths: Sequence[Path]) -> list[str]:
-    """The part of each of several files or folders, "" where their names do not say; all "" unless they name two parts.
+    """The part of each of several files or folders, "" where their names do not say; all "" if all would be of one part.
 
     The names of folders below the common one count. If none of them names a part, the first words of the files' names do,
     where each has one and one of them is "train".
@@ -34,18 +35,32 @@ def of(paths: Sequence[Path]) -> list[str]:
     if not any(found):
         found = [_of_file(parts[-1]) for parts in below]
         found = found if all(found) and "train" in found else [""] * len(paths)
-    return found if len(set(found) - {""}) > 1 else [""] * len(paths)
+    return found if len(set(found)) > 1 else [""] * len(paths)
 
 
 def labelled(series: list[Series]) -> list[Series]:
     """Series of which several are clips, with `part` and `named_part` where the names of their folders give a part."""
-    unlabelled = [n for n, one in enumerate(series) if kinds.of(one).parts == "clip" and "part" not in one.attrs]
-    if len(unlabelled) < 2:
+    if len(series) < 2 or any(kinds.of(one).parts != "clip" for one in series):
         return series
     places = [Path(one.attrs["files"][0]) for one in series]
     places = [p.parent if "folder" in one.attrs else p for p, one in zip(places, series, strict=True)]
     parts = of(places)
-    return [_in_part(one, parts[n]) if n in unlabelled and parts[n] else one for n, one in enumerate(series)]
+    _warn_of_other_parts(series, parts)
+    return [
+        _in_part(one, part) if part and "part" not in one.attrs else one
+        for one, part in zip(series, parts, strict=True)
+    ]
+
+
+def _warn_of_other_parts(series: Sequence[Series], parts: Sequence[str]) -> None:
+    """Log that clips whose part a benchmark defines lie in folders of another one."""
+    pairs = zip(series, parts, strict=True)
+    others = [one for one, part in pairs if part and one.attrs.get("part", part) != part]
+    if others:
+        log.warning(
+            "split   %s is %s data by its benchmark, whatever the name of its folder, and so are %d more clips",
+            others[0].attrs["files"][0], others[0].attrs["part"], len(others) - 1,
+        )  # fmt: skip
 
 
 def _in_part(series: Series, part: str) -> Series:

@@ -20,7 +20,15 @@ GIVEN = "given_units"  # attribute of a converted Series: {channel: units of the
 # Of each quantity {unit: (factor, offset)}: value in the quantity's first unit = factor · value + offset.
 TABLE: dict[str, dict[str, tuple[float, float]]] = {
     "temperature": {"K": (1, 0), "degC": (1, 273.15), "degF": (5 / 9, 273.15 - 32 * 5 / 9)},
-    "pressure": {"Pa": (1, 0), "N m-2": (1, 0), "hPa": (100, 0), "mbar": (100, 0), "kPa": (1000, 0)},
+    "pressure": {
+        "Pa": (1, 0),
+        "N m-2": (1, 0),
+        "hPa": (100, 0),
+        "mbar": (100, 0),
+        "kPa": (1000, 0),
+        "dbar": (10000, 0),
+        "bar": (100000, 0),
+    },
     "speed": {"m s-1": (1, 0), "cm s-1": (0.01, 0), "km h-1": (1 / 3.6, 0), "knot": (1852 / 3600, 0)},
     "length": {"m": (1, 0), "cm": (0.01, 0), "mm": (0.001, 0), "km": (1000, 0)},
     # A millimetre of water weighs a kilogram per square metre.
@@ -40,6 +48,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "hpa": ("hectopascal",),
     "kpa": ("kilopascal",),
     "mbar": ("mb", "millibar"),
+    "dbar": ("decibar",),
+    "bar": (),
     "m": ("meter", "metre"),
     "cm": ("centimeter", "centimetre"),
     "mm": ("millimeter", "millimetre"),
@@ -311,6 +321,7 @@ def spelling(text: str) -> frozenset[tuple[str, int]]:
 
 def _factors(text: str) -> Iterator[tuple[int, str]]:
     """The factors of a unit in order, each with +1, or -1 for one that it is divided by."""
+    text = re.sub(r"([℃℉])", lambda match: {"℃": "°C", "℉": "°F"}[match[1]], text)
     text = re.sub(r"[\ufffdº˚]", "°", text)  # what is left of a degree sign, or stands for one
     text = re.sub(r"\b(deg(?:ree)?s?)\.\s*", r"\1 ", text, flags=re.IGNORECASE)
     text = re.sub(r"\b([cm]?m)\s+(?:of\s+)?water(?:\s+equivalent)?\b", r"\1_water", text, flags=re.IGNORECASE)

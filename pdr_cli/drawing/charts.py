@@ -139,7 +139,7 @@ def lead_ticks(axes: Any, lead: np.ndarray, unit: str) -> None:
 def read_log(metrics: Path) -> dict[str, list[dict[str, Any]]]:
     """Entries of a run's log by event; a half-written last line is left out."""
     entries: dict[str, list[dict[str, Any]]] = {"step": [], "validation": [], "finished": []}
-    for line in metrics.read_text().splitlines():
+    for line in metrics.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:

@@ -20,6 +20,7 @@ from pdr_cli.models.bounds import Bounds
 from pdr_cli.models.interfaces import Batch
 from pdr_cli.system import atomic
 from pdr_cli.system.atomic import atomic_output
+from pdr_cli.system.scratch import plainly_named
 
 # float32 arithmetic in another order; measured below 1e-5 for the shipped presets.
 TOLERANCE = 1e-4
@@ -73,8 +74,9 @@ def write_onnx(model: Model, path: Path, verify: bool) -> str:
     graph = Graph(model).eval()
 
     def check(temporary: Path) -> None:
-        onnx.checker.check_model(str(temporary))
-        session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
+        named = str(plainly_named(temporary))
+        onnx.checker.check_model(named)
+        session = onnxruntime.InferenceSession(named, providers=["CPUExecutionProvider"])
         found.append(_compare(model, graph, lambda x: session.run(None, {"observed": x})[0], "ONNX Runtime"))
 
     found: list[str] = []
@@ -91,7 +93,7 @@ def write_onnx(model: Model, path: Path, verify: bool) -> str:
         if program is None:
             raise MismatchError("torch.onnx exported no program", way_out="export to .pt2")
         program.model.metadata_props.update(_about(model))
-        program.save(str(temporary))
+        program.save(str(plainly_named(temporary)))
     return found[0] if found else "not verified"
 
 

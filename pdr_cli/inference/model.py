@@ -21,6 +21,7 @@ from pdr_cli.runs.modelfile import Header, ModelCard, ModelFile
 from pdr_cli.system import devices
 from pdr_cli.system.logs import log
 from pdr_cli.system.memory import Batches
+from pdr_cli.system.names import printable
 from pdr_cli.trust import Trust
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class ModelHeader:
     @property
     def name(self) -> str:
         """The last part of `label`, without a suffix."""
-        return self.path.parent.name if self._is_of_a_run else self.path.stem
+        return printable(self.path.parent.name if self._is_of_a_run else self.path.stem)
 
     @property
     def _is_of_a_run(self) -> bool:

@@ -21,6 +21,7 @@ from pdr_cli.inference import intake as intakes
 from pdr_cli.inference.intake import Intake, Observed
 from pdr_cli.inference.model import Model
 from pdr_cli.system import urls
+from pdr_cli.system.names import printable
 
 
 def command_line() -> str:
@@ -35,7 +36,7 @@ def provenance(model: Model, series: Series, window: Observed, command: str) -> 
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     times = series.time.values
     preset, code = card.config.preset, choices.sources(card.config.model)
-    return {
+    made = {
         "Conventions": "CF-1.11",
         "title": f"Forecast of {', '.join(names(series))} by pdr",
         "institution": str(series.attrs["file_attrs"].get("institution", "not given")),
@@ -52,6 +53,7 @@ def provenance(model: Model, series: Series, window: Observed, command: str) -> 
         "pdr_input_window": f"{time_axis.label(times[window.start])}/{time_axis.label(times[window.stop - 1])}",
         "pdr_device": f"{model.device.type}/{card.config.train.precision}",
     }
+    return {key: printable(value) for key, value in made.items()}
 
 
 def _history(series: Series, window: Observed, line: str) -> str:

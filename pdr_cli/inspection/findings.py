@@ -114,7 +114,7 @@ def _taxibj(paths: Sequence[Path], prepared: Prepared | None) -> Iterator[Findin
 
 def _taxibj_npz(path: Path) -> Iterator[Finding]:
     arrays = npz.members(path)
-    for part in npz.parts_of(arrays):
+    for part in npz.parts_of(arrays).values():
         count = arrays[f"X_{part}"].shape[0]
         what = f"{count} {part} windows of {arrays[f'X_{part}'].shape[1]} + {arrays[f'Y_{part}'].shape[1]}"
         if part == "train" and count != NPZ_TRAINING_WINDOWS:
@@ -240,7 +240,7 @@ def _human36m(paths: Sequence[Path], prepared: Prepared | None) -> Iterator[Find
                 f"{name}: pictures missing: {len(absent)}, first {absent[0]}",
                 f"extract the pictures again beside {name}, or take the lines that name them out",
             )
-        count = sum(bool(line.strip()) for line in path.read_text().splitlines())
+        count = sum(bool(line.strip()) for line in path.read_text(encoding="utf-8").splitlines())
         if part not in HUMAN_WINDOWS:
             yield Finding("ok", f"{name} lists {count} windows, to validate on")
         elif count == HUMAN_WINDOWS[part]:

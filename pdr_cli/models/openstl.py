@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,9 @@ MARKS = (
     (".layer_scale_1", "poolformer"),
 )
 WITHOUT_MLP = ("simvp", "convmixer")
+# Where frameworks put the state dict in a checkpoint: Lightning and timm, DeepSpeed and others, and plain training loops.
+HOLDERS = ("state_dict", "model_state_dict", "model", "module", "net", "network")
+WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|_forward_module\.|model\.|net\.)*")  # DDP, compile, Fabric, Lightning
 # Buffers that Swin saves beside its weights; they follow from the window.
 DERIVED = (".relative_position_index", ".attn_mask")
 NORMS = ("norm1", "norm", "norm_1")  # of a block; every translator but IncepU has one of them
@@ -114,17 +118,17 @@ def from_openstl(
 
 
 def tensors_of(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The model's own tensors: those under `state_dict`, without the prefixes `module.` and `model.` of wrappers.
+    """The model's own tensors: those under a key of `HOLDERS`, without the prefixes that wrappers put before names.
 
     Raises:
         CheckpointError: an entry is not a tensor.
     """
-    inner = state_dict.get("state_dict")
-    entries = inner if isinstance(inner, Mapping) else state_dict
+    inner = next((state_dict[key] for key in HOLDERS if isinstance(state_dict.get(key), Mapping)), None)
+    entries = state_dict if inner is None else inner
     other = next((name for name, value in entries.items() if not isinstance(value, Tensor)), None)
     if other is not None:
         raise CheckpointError(f"{other!r} is a {type(entries[other]).__name__}", "a state dict of tensors only")
-    bare = {name.removeprefix("module.").removeprefix("model."): value for name, value in entries.items()}
+    bare = {WRAPPERS.sub("", name): value for name, value in entries.items()}
     return {name: value for name, value in bare.items() if not name.endswith(DERIVED)}
 
 

@@ -65,7 +65,7 @@ class RunFolder:
             return False
         if not self.metrics.is_file():
             return True
-        lines = self.metrics.read_text().strip().splitlines()
+        lines = self.metrics.read_text(encoding="utf-8").strip().splitlines()
         try:
             return bool(lines) and json.loads(lines[-1]).get("event") == "finished"
         except json.JSONDecodeError:

@@ -15,13 +15,13 @@ def append(run: RunFolder, event: str, **values: Any) -> None:
     Raises:
         StorageError: the file system refused it.
     """
-    with space.storage_errors(run.metrics), run.metrics.open("a") as stream:
+    with space.storage_errors(run.metrics), run.metrics.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps({"event": event, **values}) + "\n")
 
 
 def keep_until(run: RunFolder, step: int) -> None:
     """Drop the lines after `step`, the line of a finished run, and a last line that was cut short."""
-    lines = run.metrics.read_text().splitlines() if run.metrics.is_file() else []
+    lines = run.metrics.read_text(encoding="utf-8").splitlines() if run.metrics.is_file() else []
     kept = [line for line in lines if _is_until(line, step)]
     atomic.write_text(run.metrics, "".join(line + "\n" for line in kept))
 

@@ -119,7 +119,8 @@ class ModelCard:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values["config"] = self.config.model_dump()
         values["format_version"] = FORMAT_VERSION
-        return json.dumps(values, default=_plain, ensure_ascii=False)
+        # The bytes of a file's name that are not UTF-8 become escapes of JSON, which `json` reads back.
+        return json.dumps(values, default=_plain, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
     @classmethod
     def from_json(cls, text: str, where: Path) -> ModelCard:
@@ -329,6 +330,18 @@ def _header(content: bytes, path: Path) -> dict[str, str]:
     if "pdr" not in header:
         raise CheckpointError(f"{path} is a safetensors file, but not a pdr model: its header has no model card")
     return header
+
+
+def is_foreign(path: Path) -> bool:
+    """True for a safetensors file of another program: its header has no model card."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if path.suffix.lower() != ".safetensors" or length > path.stat().st_size:
+            return False
+        try:
+            return "pdr" not in json.loads(stream.read(length)).get("__metadata__", {})
+        except (ValueError, AttributeError):
+            return False
 
 
 def _not_a_model(path: Path, size: int, found: object) -> CheckpointError:

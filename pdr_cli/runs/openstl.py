@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +17,24 @@ from torch import Tensor
 from pdr_cli.errors import CheckpointError, InputNotFoundError
 from pdr_cli.models.openstl import tensors_of
 from pdr_cli.system import damage, hashes
+
+SAFETENSORS = ".safetensors"
+
+
+class Dictionary:
+    """Stands for a class of dictionaries, or of objects whose state is one."""
+
+    def __new__(cls, *_: object, **__: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        """The only class beside `dict` to which the unpickler of torch adds entries."""
+        return OrderedDict()
+
+
+class Thing:
+    """Stands for any other class: takes any arguments and any state, and keeps nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
 
 
 def load_openstl(path: Path | str) -> dict[str, Tensor]:
@@ -37,7 +58,7 @@ def read_openstl(path: Path) -> tuple[dict[str, Tensor], str]:
 
 def _parsed(file: bytes, path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
+        content = _safetensors(file) if path.suffix.lower() == SAFETENSORS else _unpickled(file)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from error
     except damage.FAILURES as error:
@@ -48,6 +69,40 @@ def _parsed(file: bytes, path: Path) -> dict[str, Tensor]:
         return tensors_of(content)
     except CheckpointError as error:
         raise error.at(path) from error
+
+
+def _unpickled(file: bytes) -> Any:
+    """The content of a PyTorch file. Objects of classes that torch does not trust become empty ones, and no code of theirs runs.
+
+    Such objects are the settings and callbacks that Lightning and others save beside the weights. Some are dictionaries.
+    """
+    classes = _classes(file)
+    try:
+        return _with(file, dict.fromkeys(classes, Dictionary))
+    except (pickle.UnpicklingError, TypeError, ValueError):
+        return _with(file, {name: type(name.rpartition(".")[2], (Thing,), {}) for name in classes})
+
+
+def _with(file: bytes, stand_ins: Mapping[str, type]) -> Any:
+    """The content of a PyTorch file, with these classes in place of others."""
+    allowed: list[Any] = [(stand_in, name) for name, stand_in in stand_ins.items()]
+    with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
+        warnings.simplefilter("ignore")  # of archives and protocols that are refused, or read all the same
+        return torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
+
+
+def _classes(file: bytes) -> list[str]:
+    """Names of the classes and functions in a file that torch does not trust; none of files of old formats."""
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(file))
+    except (ValueError, RuntimeError):
+        return []
+
+
+def _safetensors(file: bytes) -> dict[str, Tensor]:
+    from safetensors.torch import load
+
+    return load(file)
 
 
 def _refused(path: Path, message: str) -> CheckpointError:

@@ -170,7 +170,7 @@ def _build(recipe: Recipe, path: Path) -> None:
     except OSError as error:
         raise BuildError(f"cannot write to {path.parent} ({error.strerror}); set {CACHE_ENVIRONMENT}") from error
     try:
-        Path(folder, "build.ninja").write_text(ninja_file(recipe))
+        Path(folder, "build.ninja").write_text(ninja_file(recipe), encoding="utf-8", errors="surrogateescape")
         command = [ninja, "-C", folder, "-j", os.environ.get("MAX_JOBS") or "2"]
         result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
         if result.returncode != 0:

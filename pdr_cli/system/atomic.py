@@ -185,8 +185,8 @@ def write_cache(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Atomically replace `path` with `content` in UTF-8."""
-    write_bytes(path, content.encode())
+    """Atomically replace `path` with `content` in UTF-8; names of files stand in it with their own bytes."""
+    write_bytes(path, content.encode(errors="surrogateescape"))
 
 
 def keep_previous(path: Path, previous: Path) -> None:

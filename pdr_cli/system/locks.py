@@ -52,7 +52,7 @@ def locked(path: Path | str) -> Iterator[None]:
         return
     try:
         with contextlib.suppress(OSError):
-            place.write_text(_whoami())
+            place.write_text(_whoami(), encoding="utf-8")
         yield
     finally:
         # Before the release, so that a process that has opened the file sees that it lost its name, and starts over.
@@ -128,7 +128,7 @@ def _whoami() -> str:
 
 def _holder(place: Path) -> str:
     try:
-        who = json.loads(place.read_text())
+        who = json.loads(place.read_text(encoding="utf-8"))
         return f"process {who['pid']} on {who['host']} since {who['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -34,3 +34,8 @@ def umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def printable(text: str) -> str:
+    """Text in which the bytes of a file's name that are not UTF-8 are written as \\xNN."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")

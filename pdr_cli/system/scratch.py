@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -35,6 +36,17 @@ def scratch(name: str, write: Callable[[BinaryIO], None], need: int = 0) -> Path
     except BaseException:
         path.unlink()
         raise
+    return path
+
+
+def plainly_named(path: Path) -> Path:
+    """`path`, or a link to it if libraries cannot encode its name; the link is removed when the process ends."""
+    try:
+        os.fspath(path).encode(sys.getfilesystemencoding())
+    except UnicodeEncodeError:
+        link = Path(tempfile.mkdtemp(dir=_folder().name), "link")
+        link.symlink_to(path.absolute())
+        return link
     return path
 
 

@@ -62,7 +62,7 @@ class Experiment:
         options = {key: value for key, value in (self.options or {}).items() if value is not None}
         overrides = [f"{key}={value}" for key, value in options.items()]
         if self.data:
-            overrides.append(f"data.paths={json.dumps([_saved(d) for d in self.data])}")
+            overrides.append(f"data.paths={json.dumps([_saved(d) for d in self.data], ensure_ascii=False)}")
         if self.variables:
             overrides.append(f"data.variables={','.join(self.variables)}")
         return overrides + _limits(options)

@@ -19,6 +19,7 @@ from pdr_cli.runs.tensors import of as of_network
 from pdr_cli.runs.tensors import restore as restore_network
 from pdr_cli.system import atomic, damage
 from pdr_cli.system.logs import log
+from pdr_cli.system.scratch import plainly_named
 from pdr_cli.training.randomness import Randomness
 
 FORMAT_VERSION = 3  # 2: with a SHA-256. 3: with the halving of a batch
@@ -108,7 +109,7 @@ def read(path: Path) -> tuple[Position, dict[str, torch.Tensor]]:
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     try:
-        with safe_open(path, framework="pt") as handle:
+        with safe_open(plainly_named(path), framework="pt") as handle:
             header = handle.metadata() or {}
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, ValueError) as error:

@@ -78,7 +78,7 @@ def resume(network: PDR, folder: RunFolder) -> WarmStart:
     """The start of the run in `folder`, whose weights are in its state."""
     if not folder.start.is_file():
         return WarmStart()
-    start = WarmStart(**json.loads(folder.start.read_text()))
+    start = WarmStart(**json.loads(folder.start.read_text(encoding="utf-8")))
     if start.freeze_backbone:
         freeze(network)
     return start
@@ -102,7 +102,7 @@ def load(network: PDR, config: Config, frames: Frames, path: Path) -> dict[str, 
     Raises:
         InputNotFoundError, CheckpointError: see `begin`.
     """
-    if path.suffix.lower() in FOREIGN:
+    if path.suffix.lower() in FOREIGN or (path.is_file() and modelfile.is_foreign(path)):
         weights, sha256 = read_openstl(path)
         load_foreign(network, config, frames, path, weights)
         return {"name": path.name, "sha256": sha256, "kind": "OpenSTL", "adapter": False}

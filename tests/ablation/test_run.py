@@ -34,7 +34,7 @@ SMALL = Ablation(
 def stand_in(patch: pytest.MonkeyPatch, ablation: Ablation) -> None:
     """Let "small" be the name of an ablation; other names stay."""
     find = choices.ABLATIONS.find
-    patch.setattr(catalogue, "find", lambda name: ablation if name == "small" else find(name)())
+    patch.setattr(catalogue, "find", lambda name, *_: ablation if name == "small" else find(name)())
 
 
 @pytest.fixture(autouse=True)

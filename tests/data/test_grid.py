@@ -32,6 +32,17 @@ def test_latitudes_are_known_by_name_or_attributes(name: str, attrs: dict[str, s
 
 
 @pytest.mark.parametrize(
+    ("rows", "unit"), [([90.00001, 0, -90.00001], "degrees_north"), ([np.pi / 2, 0, -np.pi / 2], "radians")]
+)
+def test_latitudes_in_radians_and_beyond_a_pole_by_rounding_have_areas(rows: list[float], unit: str) -> None:
+    coords = {"lat": ("y", np.array(rows), {"units": unit, "standard_name": "latitude"})}
+    series = make_series(np.zeros((1, 1, 3, 4), np.float32), np.arange(1.0), {"v": {}}, coords, kind="weather")
+    found = grid.areas(series)
+    assert found is not None
+    assert found == pytest.approx(area_weights(np.array([90.0, 0, -90]), 4), rel=1e-5)
+
+
+@pytest.mark.parametrize(
     "coords", [{}, {"y": ("y", np.arange(3.0), {})}, {"lat": ("y", np.array([0.0, 500, 1000]), {})}]
 )
 def test_other_rows_have_no_area(coords: dict[str, object]) -> None:
@@ -83,6 +94,16 @@ def test_a_column_that_comes_twice_is_cut_and_comes_back() -> None:
     frames[..., -1] = frames[..., 0]
     assert orientation.apply(frames).shape == (2, 3, 8)
     assert np.array_equal(orientation.invert(orientation.apply(frames)), frames)
+
+
+@pytest.mark.parametrize("lon", [np.arange(0.0, 360, 45), np.arange(-180.0, 181, 45), np.arange(360.0, -1, -45)])
+def test_a_model_whose_last_column_repeats_the_first_takes_every_globe(lon: np.ndarray) -> None:
+    model = np.arange(0.0, 361, 45)
+    orientation = orient(None, lon, None, model)
+    frames = np.cos(np.deg2rad(lon)) + np.zeros((2, 3, 1))
+    found = orientation.apply(frames)
+    assert np.allclose(found, np.cos(np.deg2rad(model)))
+    assert np.allclose(orientation.invert(found), frames)
 
 
 @pytest.mark.parametrize("width", [0.1, 0.25, 5.0])

@@ -7,7 +7,7 @@ from pdr_cli.data.arrays import Conventions
 from pdr_cli.data.formats import ReadOptions
 from pdr_cli.data.rules import Rules
 from pdr_cli.errors import DataError, TimeError
-from tests.builders import moving_square, picture, traffic_file, video_file
+from tests.builders import kth_folder, moving_square, picture, traffic_file, video_file
 
 RULES = Rules(0.2, 0.2, 2, 2)
 
@@ -30,6 +30,8 @@ def parts_of(*names: str) -> list[str]:
         (("test_1.avi", "film.avi", "train_1.avi"), ["", "", ""]),
         (("val_1.avi", "test_1.avi"), ["", ""]),
         (("train/a.avi", "test/b.avi", "more/c.avi"), ["train", "test", ""]),
+        (("test/a.avi", "b.avi", "c.avi"), ["test", "", ""]),
+        (("train/a.avi", "eval/b.avi"), ["train", "test"]),
     ],
 )
 def test_names_of_folders_and_files_give_parts(names: tuple[str, ...], parts: list[str]) -> None:
@@ -111,3 +113,19 @@ def test_files_that_are_joined_along_time_in_spite_of_their_names_are_named(
     series = formats.open_series(formats.find_inputs([tmp_path]))
     splits.split(series, RULES)
     assert "are named test, train, but joined along time and divided by the fractions" in caplog.text
+
+
+def test_a_test_folder_among_other_clips_is_not_trained_on(tmp_path: Path) -> None:
+    series = formats.open_series(clips(tmp_path, "a.mp4", "b.mp4", "test/c.mp4"))
+    with pytest.raises(DataError, match=r"a\.mp4 lies in no folder called train, val or test"):
+        splits.split(series, RULES)
+
+
+def test_persons_of_kth_in_the_folder_of_another_part_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kth_folder(tmp_path / "train", "person01_walking_d1", range(1, 5))
+    kth_folder(tmp_path / "test", "person02_walking_d1", range(1, 5))
+    series = formats.open_series(formats.find_inputs([tmp_path]))
+    assert [s.attrs["part"] for s in series] == ["train", "train"]
+    assert "person02_walking_d1_uncomp/image_0001.png is train data by its benchmark" in caplog.text

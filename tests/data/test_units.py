@@ -50,6 +50,7 @@ def series_in(*of: str, value: float = 15.0) -> Series:
     [
         ("degC", "K", 15, 288.15),
         ("degF", "degC", 212, 100),
+        ("℃", "K", 15, 288.15),
         ("hPa", "Pa", 1013.25, 101325),
         ("Pa", "millibars", 101325, 1013.25),
         ("km/h", "m s-1", 36, 10),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import itertools
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ SCALE = 0.002  # of packed numbers, in units of the file
 # Of each quantity {unit as files spell it: (factor, offset)}: value in the truth's unit = factor · value + offset.
 UNITS: dict[str, dict[str, tuple[float, float]]] = {
     "K": {"K": (1, 0), "kelvin": (1, 0), "Kelvin": (1, 0), "degC": (1, 273.15), "deg_C": (1, 273.15), "°C": (1, 273.15),
-          "celsius": (1, 273.15), "degrees Celsius": (1, 273.15), "degF": (5 / 9, 273.15 - 32 * 5 / 9), "C": (1, 273.15)},
+          "celsius": (1, 273.15), "℃": (1, 273.15), "degrees Celsius": (1, 273.15),
+          "degF": (5 / 9, 273.15 - 32 * 5 / 9), "C": (1, 273.15)},
     "mm": {"mm": (1, 0), "m": (1000, 0), "kg m-2": (1, 0), "kg/m2": (1, 0), "kg m**-2": (1, 0), "cm": (10, 0),
            "m of water equivalent": (1000, 0), "millimeters": (1, 0)},
     "Pa": {"Pa": (1, 0), "hPa": (100, 0), "mbar": (100, 0), "millibars": (100, 0), "kPa": (1000, 0), "pascal": (1, 0)},
@@ -65,6 +67,7 @@ DEGREES = {"lat": ["degrees_north", "degree_north", "degrees_N", "degreesN"],
 CLASSIC = ("NETCDF3_CLASSIC", "NETCDF3_64BIT")
 NETCDF = (*CLASSIC, "NETCDF4", "NETCDF4_CLASSIC", "group")
 ZARR = ("zarr 2", "zarr 2 plain", "zarr 3", "zarr 3 plain", "zarr 2 zero")
+KINDS = (NETCDF, NETCDF, ZARR, ("gzip",))  # formats that files of one field have in common
 EXTRAS = ("mask", "texts", "other grid", "flags", "counter", "dates", "number", "bools", "later")
 SCALARS: dict[str, tuple[float, dict[str, Any]]] = {
     "height": (2.0, {"standard_name": "height", "units": "m", "positive": "up", "axis": "Z"}),
@@ -85,6 +88,10 @@ class Truth:
         steps: number of frames, six hours apart.
         calendar: of the times.
         gaps: whether some values are missing.
+        shift: of the grid to the east, in cells.
+        meridian: central one of the projection of a plane.
+        pressure: of the level, hPa.
+        member: number of the ensemble member.
     """
 
     grid: str
@@ -92,6 +99,10 @@ class Truth:
     steps: int = 8
     calendar: str = "standard"
     gaps: bool = False
+    shift: float = 0.0
+    meridian: float = 15.0
+    pressure: float = 850.0
+    member: int = 1
 
     @property
     def kind(self) -> str:
@@ -101,13 +112,14 @@ class Truth:
     @cached_property
     def sides(self) -> tuple[np.ndarray, np.ndarray]:
         """Coordinates along y and x."""
-        return {
+        y, x = {
             "region": (np.linspace(60, 30, 13), np.linspace(200, 235, 15)),
             "globe": (np.linspace(-80, 80, 9), 30.0 * np.arange(12)),
             "plane": (5e6 - 5e3 * np.arange(7), 3e5 + 5e3 * np.arange(9)),
             "rotated": (np.linspace(-5, 5, 6), np.linspace(-9, 5, 8)),
             "mesh": (np.arange(7.0), np.arange(9.0)),
         }[self.grid]
+        return y, x + self.shift * (x[1] - x[0])
 
     @cached_property
     def places(self) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +141,9 @@ class Truth:
     def times(self) -> np.ndarray:
         """Dates of cftime: [T]."""
         count = 6.0 * np.arange(self.steps)
-        return np.asarray(cftime.num2date(count, "hours since 2020-02-27", self.calendar, only_use_cftime_datetimes=True))
+        return np.asarray(
+            cftime.num2date(count, "hours since 2020-02-27", self.calendar, only_use_cftime_datetimes=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -199,27 +213,13 @@ class Written:
 
     Args:
         paths: in the order in which they are passed on.
-        ways: of the files, in the order of their times.
-        error: largest error of packing, in the truth's unit.
+        way: of the file with the first frames, whose convention is that of the whole.
+        error: largest error of packing and rounding, in the truth's unit.
     """
 
     paths: list[Path]
-    ways: list[Way]
-    error: float = 0.0
-    parts: list[xr.Dataset] = field(default_factory=list)
-
-
-def write(truth: Truth, ways: Sequence[Way], cuts: Sequence[tuple[int, int]], order: Sequence[int], folder: Path) -> Written:
-    """Write the frames [start, stop) of each cut in its way; files are named, and passed on, in this order."""
-    folder.mkdir(parents=True)
-    made = Written([], list(ways))
-    for number, (way, cut) in enumerate(zip(ways, cuts, strict=True)):
-        data = as_dataset(truth, way, slice(*cut))
-        made.paths.append(_store(data, way, folder / f"{order[number]:03d}{way.suffix}"))
-        made.parts.append(data)
-        made.error = max(made.error, _error(truth, way))
-    made.paths = [made.paths[i] for i in np.argsort(order)]
-    return made
+    way: Way
+    error: float
 
 
 def _error(truth: Truth, way: Way) -> float:
@@ -245,7 +245,11 @@ def as_dataset(truth: Truth, way: Way, steps: slice) -> xr.Dataset:
     coords = _sides(truth, way) | _places(truth, way)
     dims, stamps = _time(way, truth.times[steps])
     if way.level:
-        coords[way.level] = ((way.level,), np.array([850.0]), {"units": "hPa", "positive": "down", "standard_name": "air_pressure"})
+        coords[way.level] = (
+            (way.level,),
+            np.array([truth.pressure]),
+            {"units": "hPa", "positive": "down", "standard_name": "air_pressure"},
+        )
     held = {0: dims[0] if dims else "", 1: y, 2: x, 3: way.level}
     order = [i for i in way.order if held[i]]
     inner = [i for i in (0, 1, 2) if held[i]]
@@ -253,10 +257,10 @@ def as_dataset(truth: Truth, way: Way, steps: slice) -> xr.Dataset:
     array = xr.DataArray(values, dims=[held[i] for i in inner])
     array = array.expand_dims([*filter(None, [way.level]), *dims[1:]]).transpose(*dims[1:], *(held[i] for i in order))
     numbers, attrs = _stored(truth, way, array.values)
-    attrs |= _attributes(truth, way, [*coords, *stamps])
+    attrs |= _attributes(truth, way, [*coords, *stamps, *way.scalars])
     every = {way.variable: (array.dims, numbers, attrs)} | stamps | coords | _besides(truth, way, dims)
     data = xr.Dataset(every)
-    return data.set_coords([n for n in (*coords, *stamps) if n in data.data_vars])
+    return data.set_coords([n for n in (*coords, *stamps, *way.scalars) if n in data.data_vars])
 
 
 def orient(truth: Truth, way: Way, values: np.ndarray) -> np.ndarray:
@@ -314,7 +318,12 @@ def _axis(truth: Truth, way: Way, number: int) -> dict[str, Any]:
         "mesh": ("1", ""),
     }[truth.kind]
     found = {"units": unit, "standard_name": standard, "axis": letter, "long_name": f"axis {letter}"}
-    kept = {"units": ("units",), "standard_name": ("units", "standard_name"), "axis": ("units", "axis"), "both": tuple(found)}
+    kept = {
+        "units": ("units",),
+        "standard_name": ("units", "standard_name"),
+        "axis": ("units", "axis"),
+        "both": tuple(found),
+    }
     return {k: v for k, v in found.items() if k in kept[way.marks] and v}
 
 
@@ -356,7 +365,8 @@ def _time(way: Way, times: np.ndarray) -> tuple[tuple[str, ...], dict[str, Any]]
     """Dimensions of the times, (), and the variables that hold them.
 
     own: along the dimension of their name; other: along another one; valid: as the new archive of ERA5 has it; scalar: of the
-    only frame; cfgrib: the init along `time`, and `valid_time`; step: the same with a dimension of one lead; lead: the init
+    only frame; cfgrib: the init along `time`, and `valid_time`; message: the same of
+    one frame, with a scalar `valid_time`; step: the same with a dimension of one lead; lead: the init
     and the lead of each frame; sent: valid times, and the init as a scalar.
     """
     import datetime
@@ -375,6 +385,9 @@ def _time(way: Way, times: np.ndarray) -> tuple[tuple[str, ...], dict[str, Any]]
     ours = {"time": (("time",), early, early_attrs | began), "step": ((), np.float64(LEAD), lead)}
     if way.times == "cfgrib":
         return ("time",), ours | {"valid_time": (("time",), values, attrs | mark)}
+    if way.times == "message":
+        began = {"time": (("time",), early, early_attrs)}
+        return ("time",), ours | began | {"valid_time": ((), values[0], attrs | mark)}
     if way.times == "step":
         valid = (("time", "step"), values[:, None], attrs | mark)
         return ("time", "step"), ours | {"step": (("step",), np.array([LEAD]), lead), "valid_time": valid}
@@ -386,7 +399,10 @@ def _time(way: Way, times: np.ndarray) -> tuple[tuple[str, ...], dict[str, Any]]
         return ("time",), ours | {"time": (("time",), values, attrs | mark)}
     if way.bounds and way.stamp in NUMBERED and way.stamp != "packed":
         both = np.stack([early, values], axis=1)
-        return ("time",), {"time": (("time",), values, attrs | mark | {"bounds": "time_bnds"}), "time_bnds": (("time", "bnds"), both, {})}
+        return ("time",), {
+            "time": (("time",), values, attrs | mark | {"bounds": "time_bnds"}),
+            "time_bnds": (("time", "bnds"), both, {}),
+        }
     return ("time",), {"time": (("time",), values, attrs | ({} if way.marks == "units" else mark))}
 
 
@@ -411,7 +427,11 @@ def _stored(truth: Truth, way: Way, values: np.ndarray) -> tuple[np.ndarray, dic
 
 
 def _marks(way: Way) -> list[str]:
-    return ["_FillValue", "missing_value"] if way.missing == "both" else [{"nan": "_FillValue"}.get(way.missing, way.missing)]
+    return (
+        ["_FillValue", "missing_value"]
+        if way.missing == "both"
+        else [{"nan": "_FillValue"}.get(way.missing, way.missing)]
+    )
 
 
 def _attributes(truth: Truth, way: Way, named: list[str]) -> dict[str, Any]:
@@ -425,7 +445,11 @@ def _attributes(truth: Truth, way: Way, named: list[str]) -> dict[str, Any]:
     if way.ranged and way.stored in ("f4", "f8"):
         factor, offset = UNITS[truth.unit][way.unit or truth.unit]
         found["valid_range"] = ((np.array([-1e3, 2e5]) - offset) / factor).astype(way.stored)
-    listed = {"": "", "all": " ".join(n for n in named if n not in way.names), "absent": "lon lat height_above"}[way.listed]
+    listed = {
+        "": "",
+        "all": " ".join(n for n in named if n not in way.names),
+        "absent": " ".join(["lon lat height_above", *way.scalars]),
+    }[way.listed]
     if truth.kind == "mesh" and not listed:
         listed = " ".join(n for n in named if n not in way.names and "bnds" not in n)
     return found | ({"coordinates": " ".join(n for n in listed.split() if "bnds" not in n)} if listed else {})
@@ -437,8 +461,16 @@ def _besides(truth: Truth, way: Way, dims: tuple[str, ...]) -> dict[str, Any]:
     height, width = (len(s) for s in along(truth, way))
     grid = np.ones((height, width))
     mapping = {
-        "plane": {"grid_mapping_name": "transverse_mercator", "longitude_of_central_meridian": 15.0, "false_easting": 5e5},
-        "rotated": {"grid_mapping_name": "rotated_latitude_longitude", "grid_north_pole_latitude": 39.25, "grid_north_pole_longitude": -162.0},
+        "plane": {
+            "grid_mapping_name": "transverse_mercator",
+            "longitude_of_central_meridian": truth.meridian,
+            "false_easting": 5e5,
+        },
+        "rotated": {
+            "grid_mapping_name": "rotated_latitude_longitude",
+            "grid_north_pole_latitude": 39.25,
+            "grid_north_pole_longitude": -162.0,
+        },
     }.get(truth.kind, {"grid_mapping_name": "latitude_longitude", "earth_radius": 6371229.0})
     every: dict[str, Any] = {
         "mask": ((y, x), grid.astype("i1"), {"standard_name": "land_binary_mask"}),
@@ -451,7 +483,8 @@ def _besides(truth: Truth, way: Way, dims: tuple[str, ...]) -> dict[str, Any]:
     }  # fmt: skip
     found = {f"extra_{n.replace(' ', '_')}": every[n] for n in way.extras if n in every}
     scalars = [n for n in way.scalars if n != "step" or way.times in ("own", "other", "valid", "scalar")]
-    found |= {n: ((), np.asarray(SCALARS[n][0]), SCALARS[n][1]) for n in scalars}
+    given = {"realization": truth.member}
+    found |= {n: ((), np.asarray(given.get(n, SCALARS[n][0])), SCALARS[n][1]) for n in scalars}
     return found | ({"crs": ((), np.int32(0), mapping)} if way.mapping else {})
 
 
@@ -498,15 +531,20 @@ def ways(draw: st.DrawFn, truth: Truth, containers: Sequence[str], variable: str
     globe, sphere = truth.grid == "globe", truth.kind == "sphere"
     missing = one("nan", "_FillValue", "missing_value", "both")
     stamp = one(*(STAMPS if truth.calendar == "standard" else NUMBERED))
-    calendars = ("standard", "gregorian", "proleptic_gregorian", "", "Gregorian") if truth.calendar == "standard" else (truth.calendar,)
+    calendars = (
+        ("standard", "gregorian", "proleptic_gregorian", "", "Gregorian")
+        if truth.calendar == "standard"
+        else (truth.calendar,)
+    )
     if stamp == "year one":
         calendars = ("standard", "gregorian", "") if truth.calendar == "standard" else calendars
-    times = ["own", "own", "valid", "other", "cfgrib", "step", "lead", "sent"]
+    single = ["scalar", "message"] if frames == 1 else []
+    times = [*single, "own", "own", "valid", "other", "cfgrib", "step", "lead", "sent"]
     names = one(*NAMES[truth.kind])
     return Way(
         variable=variable,
         names=names,
-        order=_ordered(draw(st.permutations(range(4))), truth),
+        order=_ordered(draw(st.permutations(range(4))), truth, names[0] == "j"),
         flip=(draw(st.booleans()), draw(st.booleans())),
         turn=draw(st.integers(0, 11)) if globe else 0,
         east=one(None, 0, -180) if sphere or truth.kind == "mesh" else None,
@@ -519,7 +557,7 @@ def ways(draw: st.DrawFn, truth: Truth, containers: Sequence[str], variable: str
         missing=missing,
         stamp=stamp,
         calendar=one(*calendars),
-        times="scalar" if frames == 1 and draw(st.booleans()) else one(*times),
+        times=one(*times),
         level=one("", "", "level", "plev"),
         mapping=one("", "short", "long"),
         listed=one("", "all", "absent"),
@@ -531,9 +569,9 @@ def ways(draw: st.DrawFn, truth: Truth, containers: Sequence[str], variable: str
     )
 
 
-def _ordered(order: Sequence[int], truth: Truth) -> tuple[int, ...]:
-    """An order of dimensions; rows of a mesh stand before its columns, because nothing else tells them apart."""
-    if truth.kind == "mesh" and order.index(2) < order.index(1):
+def _ordered(order: Sequence[int], truth: Truth, nameless: bool) -> tuple[int, ...]:
+    """An order of dimensions; rows of a mesh stand before its columns where nothing else tells them apart."""
+    if truth.kind == "mesh" and nameless and order.index(2) < order.index(1):
         order = [{1: 2, 2: 1}.get(i, i) for i in order]
     return tuple(order)
 
@@ -546,18 +584,23 @@ class Plan:
     cuts: tuple[tuple[int, int], ...]
     order: tuple[int, ...]
 
-    def write(self, truth: Truth, folder: Path) -> Written:
-        """See `write`."""
-        return write(truth, self.ways, self.cuts, self.order, folder)
+    def write(self, truth: Truth, folder: Path, last: Truth | None = None) -> Written:
+        """Write the frames of each cut in its way; those of the last file are of another truth, if there is one."""
+        folder.mkdir(parents=True)
+        held = [truth] * (len(self.ways) - 1) + [last or truth]
+        paths = [folder / f"{n:03d}{way.suffix}" for n, way in zip(self.order, self.ways, strict=True)]
+        for one, way, cut, path in zip(held, self.ways, self.cuts, paths, strict=True):
+            _store(as_dataset(one, way, slice(*cut)), way, path)
+        return Written([paths[i] for i in np.argsort(self.order)], self.ways[0], max(map(_error, held, self.ways)))
 
 
 @st.composite
-def plans(draw: st.DrawFn, truth: Truth, variable: str = "t2m") -> Plan:
+def plans(draw: st.DrawFn, truth: Truth, variable: str = "t2m", kinds: Sequence[Sequence[str]] = KINDS) -> Plan:
     """One file, several that follow each other or overlap, or one a frame; each in its own way or all alike."""
-    count = draw(st.sampled_from([1, 1, 2, 3, truth.steps]))
+    count = draw(st.sampled_from([1, 1, 1, 2, 2, 3, truth.steps]))
     edges = np.linspace(0, truth.steps, count + 1).round().astype(int)
-    cuts = [(int(a), int(b)) for a, b in zip(edges, edges[1:], strict=False)]
-    containers = draw(st.sampled_from([NETCDF, NETCDF, ZARR, ("gzip",)]))
+    cuts = [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
+    containers = draw(st.sampled_from(kinds))
     first = draw(ways(truth, containers, variable, cuts[0][1] - cuts[0][0]))
     alike = draw(st.booleans())
     found = [first]

@@ -222,7 +222,7 @@ def test_a_package_that_lies_unpacked_in_the_current_folder_announces_nothing(
 
 
 def torch_file(path: Path) -> Path:
-    torch.save({"state_dict": {"a": torch.zeros(3)}, "hyper_parameters": Payload()}, path)
+    torch.save({"state_dict": {"a": Payload()}}, path)
     return path
 
 

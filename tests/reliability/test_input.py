@@ -498,3 +498,13 @@ def test_years_since_are_no_time(given: Given, weather_run: Path) -> None:
     said = refusal(path, weather_run)
     assert "the time axis cannot be decoded" in said
     assert "a month or a year has no fixed length" in said
+
+
+def test_fractions_of_months_are_no_time(given: Given, weather_run: Path) -> None:
+    path = given(lambda d: d)
+    with netCDF4.Dataset(path, "a") as out:
+        out["time"].scale_factor = 0.1  # the file's times are whole numbers
+    path = rewrite_time(path, "months since 2000-01-01", 0.3 * np.arange(160), "standard")
+    said = refusal(path, weather_run)
+    assert "the time axis cannot be decoded" in said
+    assert "a month or a year has no fixed length" in said

@@ -15,8 +15,37 @@ from pdr_cli.data.units import quantity
 
 # Of each side of a grid: its letter in CF, and the names of dimensions that are not latitudes or longitudes.
 SIDES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "latitude": ("Y", ("y", "rlat", "grid_latitude", "northing", "row")),
-    "longitude": ("X", ("x", "rlon", "grid_longitude", "easting", "column", "col")),
+    "latitude": (
+        "Y",
+        (
+            "y",
+            "rlat",
+            "grid_latitude",
+            "northing",
+            "projection_y_coordinate",
+            "row",
+            "south_north",
+            "nj",
+            "eta_rho",
+            "nlat",
+        ),
+    ),
+    "longitude": (
+        "X",
+        (
+            "x",
+            "rlon",
+            "grid_longitude",
+            "easting",
+            "projection_x_coordinate",
+            "column",
+            "col",
+            "west_east",
+            "ni",
+            "xi_rho",
+            "nlon",
+        ),
+    ),
 }
 OTHER_NAMES = (
     *("z", "lev", "level", "levels", "plev", "pressure", "isobaricinhpa", "height", "altitude", "depth"),

@@ -131,9 +131,8 @@ def _undecoded(dataset: xr.Dataset, path: Path, name: str) -> TimeError:
     if calendar.lower() not in CALENDARS:
         way_out = f"correct it: ncatted -a calendar,{name},o,c,{_nearest_calendar(calendar)} FILE"
         return TimeError(found, f"a calendar of CF: {', '.join(CALENDARS)}", way_out)
-    expected = (
-        "units such as 'days since 2000-01-01', in UTC or with an offset such as +01:00; a year has no fixed length"
-    )
+    offset = "in UTC or with an offset such as +01:00; a part of a month or a year has no fixed length"
+    expected = f"units such as 'days since 2000-01-01', {offset}"
     return TimeError(found, expected, "write dates to the file first, for example with xarray's Dataset.assign_coords")
 
 

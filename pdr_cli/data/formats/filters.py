@@ -16,6 +16,7 @@ from pdr_cli.data.formats.conventions import decoded
 from pdr_cli.errors import DataError
 from pdr_cli.system import damage
 from pdr_cli.system.logs import log
+from pdr_cli.system.scratch import plainly_named
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"  # of an HDF5 file
 EVERY_LIBRARY = range(1, 7)  # deflate, shuffle, fletcher32, szip, nbit, scaleoffset
@@ -66,7 +67,7 @@ def open_dataset(path: Path, needs: dict[str, Filters], group: str = "") -> xr.D
             one too, reading the variable raises a DataError that names the filter.
         group: path of the group.
     """
-    dataset = xr.open_dataset(path, engine="netcdf4", decode_cf=False, group=group or None)
+    dataset = xr.open_dataset(plainly_named(path), engine="netcdf4", decode_cf=False, group=group or None)
     for name, filters in needs.items():
         if name not in dataset or _reads(dataset[name]):
             continue

@@ -16,7 +16,7 @@ import xarray as xr
 
 from pdr_cli.data import places as locations
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.formats import axes, cf, registry
+from pdr_cli.data.formats import axes, cf, parts, registry
 from pdr_cli.data.formats.forecast_times import INSTANT, Times, times_of
 from pdr_cli.data.grid import UNCHANGED, Orientation, Side, geographic
 from pdr_cli.data.series import Series
@@ -222,7 +222,12 @@ def _grid(dataset: xr.Dataset, path: Path, name: str, dims: set[Any]) -> _Grid:
     if y is None or x is None:
         return _grid_of_points(dataset, path, name, large)
     sides = [dataset[d] if d in dataset.coords else None for d in (y, x)]
-    return _Grid((y, x), locations.Grid((dataset.sizes[y], dataset.sizes[x]), sides[0], sides[1]))
+    found = axes.Axes("", y, x)
+    placed = [dataset[n] for n in parts.places_of(dataset, name, found)]
+    cells = {str(geographic(str(c.name), c.attrs)): parts.cells(c, found).astype(float) for c in placed}
+    mapping = parts.mapping_of(dataset, name, found)
+    about = dataset[mapping].attrs if mapping else {}
+    return _Grid((y, x), locations.Grid((dataset.sizes[y], dataset.sizes[x]), sides[0], sides[1], cells, about))
 
 
 def _grid_of_points(dataset: xr.Dataset, path: Path, name: str, large: list[str]) -> _Grid:

@@ -122,7 +122,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def _number(name: str) -> int | None:
-    match = re.search(r"(\d+)\.\w+$", name)
+    match = re.search(r"(\d+)\)?\.\w+$", name)  # `frame (1).png` is how some systems number copies
     return int(match[1]) if match and name.lower().endswith(SUFFIXES) and not name.startswith(".") else None
 
 

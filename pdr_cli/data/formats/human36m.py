@@ -36,7 +36,7 @@ class WindowLists(Format):
         """A text file whose first line is a window."""
         if path.suffix.lower() != ".txt" or not path.is_file():
             return False
-        with path.open(errors="replace") as stream:
+        with path.open(encoding="utf-8", errors="replace") as stream:
             return LINE.fullmatch(stream.readline().strip("\n")) is not None
 
     def open(self, paths: Sequence[Path], options: ReadOptions) -> list[Series]:
@@ -118,7 +118,7 @@ def _absent(root: Path, names: list[str]) -> list[str]:
 def _entries(path: Path) -> list[tuple[str, int]]:
     """(prefix, first number) of each line."""
     entries = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
         match = LINE.fullmatch(line.strip())

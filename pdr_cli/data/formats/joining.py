@@ -51,6 +51,7 @@ def join(parts: Sequence[Series]) -> Series:
     parts = _one_calendar(parts)
     parts = sorted(parts, key=lambda p: time_axis.seconds(p.time.values)[0])
     first = units.named_by(parts)
+    _check_levels(parts)
     parts = [first, *(_like(first, part) for part in parts[1:])]
     return _in_order(_end_to_end(parts) if len(parts) > 1 else first, parts)
 
@@ -83,7 +84,6 @@ def _described_as(made: Series, first: Series, scalars: dict[str, Any]) -> Serie
 
 def _like(first: Series, part: Series) -> Series:
     """A part in the orientation and units of the first one."""
-    _check_levels(first, part)
     return units.to_common(_oriented(first, part), first)
 
 
@@ -126,21 +126,37 @@ def _file(series: Series) -> str:
     return str(series.attrs["files"][0])
 
 
-def _check_levels(first: Series, part: Series) -> None:
-    """Refuse the same channel at different heights, levels or members.
+def _check_levels(parts: Sequence[Series]) -> None:
+    """Refuse the same channel at different heights, levels or members, by numbers or by words.
 
     Raises:
         VariableError: names both.
     """
-    for channel, theirs in first.attrs["scalars"].items():
-        for name, (value, attrs) in part.attrs["scalars"].get(channel, {}).items():
-            if name not in theirs or not _is_level(name, attrs) or _same_level((value, attrs), theirs[name]):
+    known: dict[tuple[str, str], tuple[Any, dict[str, Any], Series]] = {}
+    for part in parts:
+        for channel, name, value, attrs in _levels(part):
+            other, others, before = known.setdefault((channel, name), (value, attrs, part))
+            if _same_level((value, attrs), (other, others)):
                 continue
-            here, there = (f"{v:g} {a.get('units', '')}".rstrip() for v, a in ((value, attrs), theirs[name]))
+            here, there = (f"{_plain(v)} {a.get('units', '')}".rstrip() for v, a in ((value, attrs), (other, others)))
             raise VariableError(
-                f"{_file(part)}: {channel} is at {name} {here}, but at {there} in {_file(first)}",
-                way_out="give files of one level, or name the variables apart",
+                f"{_file(part)}: {channel} is at {name} {here}, but at {there} in {_file(before)}",
+                way_out="give files of one level and member, or name the variables apart",
             )
+
+
+def _levels(part: Series) -> list[tuple[str, str, Any, dict[str, Any]]]:
+    """Channel, name, value and attributes of the scalar coordinates that tell a level or a member."""
+    numbers = [
+        (c, n, v, a) for c, found in part.attrs["scalars"].items() for n, (v, a) in found.items() if _is_level(n, a)
+    ]
+    return numbers + [
+        (c, n, text, {}) for c, found in part.attrs.get("labels", {}).items() for n, text in found.items()
+    ]
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _is_level(name: str, attrs: dict[str, Any]) -> bool:
@@ -150,6 +166,8 @@ def _is_level(name: str, attrs: dict[str, Any]) -> bool:
 
 def _same_level(mine: tuple[Any, dict[str, Any]], theirs: tuple[Any, dict[str, Any]]) -> bool:
     (value, attrs), (other, others) = mine, theirs
+    if isinstance(value, str) or isinstance(other, str):
+        return bool(value == other)
     try:
         how = units.conversion(str(attrs.get("units", "")), str(others.get("units", "")))
     except units.UnitsError:

@@ -54,7 +54,7 @@ def read_list(path: Path) -> dict[str, list[tuple[int, int]]]:
         DataError: a sequence that ends before it begins, or begins before frame 1.
     """
     found = {}
-    for line in path.read_text(errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         name, rest = [*line.split(maxsplit=1), "", ""][:2]
         ranges = [(int(a), int(b)) for a, b in re.findall(r"(\d+)\s*-\s*(\d+)", rest)]
         wrong = next((r for r in ranges if not 1 <= r[0] <= r[1]), None)

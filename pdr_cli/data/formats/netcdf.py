@@ -21,6 +21,7 @@ from pdr_cli.data.formats.conventions import decoded
 from pdr_cli.data.formats.gridded import GriddedFormat, Put, Stored
 from pdr_cli.errors import DataError
 from pdr_cli.system import damage
+from pdr_cli.system.scratch import plainly_named
 
 MEMORY = Path("/dev/shm")  # Linux's file system in memory
 SPARE = 2**24  # bytes that a file needs there besides its numbers, and others do
@@ -54,18 +55,26 @@ class NetCDF(GriddedFormat):
                 warnings.simplefilter("ignore")
                 if needs := filters.needed(path, group):
                     return filters.open_dataset(path, needs, group)
-                return decoded(xr.open_dataset(path, engine="netcdf4", decode_cf=False, group=group or None))
+                return decoded(
+                    _filled_by_default(
+                        xr.open_dataset(plainly_named(path), engine="netcdf4", decode_cf=False, group=group or None)
+                    )
+                )
         except ValueError as error:
             raise DataError(f"{path} cannot be read as NetCDF: {damage.first_line(error)}") from error
         except OSError as error:
             what = damage.first_line(error)
             raise DataError(f"{path} ({size} bytes) is damaged, truncated or still being written: {what}") from error
 
+    def undecoded(self, path: Path) -> xr.Dataset:
+        """See `GriddedFormat.undecoded`."""
+        return super().undecoded(plainly_named(path))
+
     def groups(self, path: Path) -> list[str]:
         """See `GriddedFormat.groups`."""
         import netCDF4
 
-        with netCDF4.Dataset(path) as file:
+        with netCDF4.Dataset(plainly_named(path)) as file:
             return list(_groups(file))
 
     def fill(self, path: Path, layout: Layout, frames: np.ndarray, compress: int) -> None:
@@ -101,7 +110,7 @@ class NetCDF(GriddedFormat):
         """
         import netCDF4
 
-        with netCDF4.Dataset(path, "w", format="NETCDF4") as out:
+        with netCDF4.Dataset(plainly_named(path), "w", format="NETCDF4") as out:
             _lay_out(out, layout, compress)
 
     @contextmanager
@@ -109,7 +118,7 @@ class NetCDF(GriddedFormat):
         """See `GriddedFormat.writing`."""
         import netCDF4
 
-        with netCDF4.Dataset(path, "a") as out:
+        with netCDF4.Dataset(plainly_named(path), "a") as out:
             yield lambda start, frames: _put(out, layout, start, frames)
 
     @contextmanager
@@ -117,7 +126,7 @@ class NetCDF(GriddedFormat):
         """See `GriddedFormat.reading_back`."""
         import netCDF4
 
-        with netCDF4.Dataset(path) as back:
+        with netCDF4.Dataset(plainly_named(path)) as back:
             back.set_auto_maskandscale(False)
             yield lambda start, stop: np.stack([cf.unfilled(back[n][start:stop]) for n in layout.fields], axis=-3)
 
@@ -125,8 +134,23 @@ class NetCDF(GriddedFormat):
         """See `GriddedFormat.note`."""
         import netCDF4
 
-        with netCDF4.Dataset(path, "a") as out:
+        with netCDF4.Dataset(plainly_named(path), "a") as out:
             out.setncatts(attrs)
+
+
+def _filled_by_default(stored: xr.Dataset) -> xr.Dataset:
+    """An undecoded file in which packed numbers that were never written are missing.
+
+    The library fills them with a value of its own, which unpacks to a plausible number.
+    """
+    import netCDF4
+
+    for variable in stored.variables.values():
+        named = {"_FillValue", "missing_value"} & set(variable.attrs)
+        packed = {"scale_factor", "add_offset"} & set(variable.attrs)
+        if packed and not named and variable.dtype.kind in "iu" and variable.dtype.itemsize > 1:
+            variable.attrs["_FillValue"] = variable.dtype.type(netCDF4.default_fillvals[variable.dtype.str[1:]])
+    return stored
 
 
 def _is_netcdf4(path: Path) -> bool:

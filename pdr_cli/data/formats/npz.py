@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from pdr_cli.data import partnames
 from pdr_cli.data.arrays import CHANNELS_LAST, COUNTS, OPTION, SIGNED, UNIT
 from pdr_cli.data.formats import layouts
 from pdr_cli.data.formats.base import Field, Format, ReadOptions, WriteOptions, beginning
@@ -25,10 +26,10 @@ from pdr_cli.data.formats.hdf5 import channel_names, chosen
 from pdr_cli.data.series import LazyFrames, Series, make_series, precut_times
 from pdr_cli.errors import DataError, StorageError
 from pdr_cli.system import damage
+from pdr_cli.system.logs import log
 
 STEP = 1800.0  # seconds between frames
-PUBLISHED = ("train", "test")
-VAL = "val"  # the part that a file may have besides
+PARTS = ("train", "val", "test")  # the second is not published
 SAMPLED = 64  # windows that are read for the range of the values
 BLOCK = 256  # windows decompressed at once
 
@@ -127,17 +128,26 @@ def _parts(path: Path, options: ReadOptions) -> list[Series]:
         )
     layout = _layout(path, arrays, options)
     identity = _identity(path)
-    made = (_part(path, part, arrays, layout).assign_attrs(identity=f"{identity}:{part}") for part in parts_of(arrays))
+    parts = parts_of(arrays)
+    read = {f"{side}_{name}" for name in parts.values() for side in "XY"}
+    if rest := [name for name in arrays if name not in read]:
+        log.warning("arrays  %s: %s not read; values are not scaled back by them", path, ", ".join(rest))
+    made = (
+        _part(path, name, arrays, layout).assign_attrs(part=part, identity=f"{identity}:{part}")
+        for part, name in parts.items()
+    )
     return [chosen(one, options.variables, path) for one in made]
 
 
-def parts_of(arrays: Mapping[str, Member]) -> tuple[str, ...]:
-    """The parts of a file."""
-    return ("train", VAL, "test") if {f"X_{VAL}", f"Y_{VAL}"} & set(arrays) else PUBLISHED
+def parts_of(arrays: Mapping[str, Member]) -> dict[str, str]:
+    """{part: its name in the file}, such as {"train": "train", "val": "valid", "test": "test"}."""
+    held = {name[2:] for name in arrays if name[:2] in ("X_", "Y_")}
+    names = {partnames.NAMES[word]: word for word in sorted(held) if word in partnames.NAMES}
+    return {part: names.get(part, part) for part in PARTS if part != "val" or "val" in names}
 
 
 def _are_windows(arrays: dict[str, Member]) -> bool:
-    parts = parts_of(arrays)
+    parts = parts_of(arrays).values()
     expected = [f"{side}_{part}" for part in parts for side in "XY"]
     shapes = [arrays[n].shape for n in expected if n in arrays]
     good = len(shapes) == len(expected) and all(len(s) == 5 and s[2:] == shapes[0][2:] and 0 not in s for s in shapes)
@@ -168,7 +178,7 @@ class _Layout:
 
 def _layout(path: Path, arrays: dict[str, Member], options: ReadOptions) -> _Layout:
     """The layout of a file, by the option, a sample of the test windows, and the model."""
-    test = arrays["X_test"]
+    test = arrays[f"X_{parts_of(arrays)['test']}"]
     if test.dtype == np.uint8 and not options.assume.values:
         raise DataError(
             f"{path} holds whole numbers of 8 bits, which may be pictures or counts",
@@ -201,7 +211,6 @@ def _part(path: Path, part: str, arrays: dict[str, Member], layout: _Layout) -> 
         kind="traffic",
         files=[path],
     ).assign_attrs(
-        part=part,
         window=length,
         conventions={"values": layout.values, "axes": layout.axes},
         assumed=(

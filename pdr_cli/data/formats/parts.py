@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli.data import kinds, suspects
-from pdr_cli.data.formats.axes import Axes
+from pdr_cli.data.formats.axes import OTHER_NAMES, Axes
 from pdr_cli.data.formats.channels import UNFINISHED, Opened, Source, level_of, places_along
 from pdr_cli.data.formats.time_roles import is_lead, is_time
 from pdr_cli.data.grid import geographic
@@ -53,7 +53,7 @@ class Channel:
         axes = cast(Axes, one.finder.axes(source.name))  # `channels.choose` takes gridded variables only
         chosen = places_along(one, source)
         lead = chosen.get(one.finder.times[axes.time].lead_dim, 0)
-        return cls(name, source.name, axes, chosen, lead, _places(one.dataset, source.name, axes))
+        return cls(name, source.name, axes, chosen, lead, places_of(one.dataset, source.name, axes))
 
     @property
     def signature(self) -> tuple[Axes, int, tuple[str, ...]]:
@@ -91,7 +91,8 @@ def part(one: Opened, channels: Sequence[Channel], missing_values: Sequence[str]
         file_attrs=dict(dataset.attrs),
     )
     scalars = {c.name: _scalars(one, c) for c in channels}
-    return series.assign_attrs(may_lack=True, scalars=scalars, **_grid_attributes(dataset, first))
+    labels = {c.name: _labels(dataset[c.variable]) for c in channels}
+    return series.assign_attrs(may_lack=True, scalars=scalars, labels=labels, **_grid_attributes(dataset, first))
 
 
 def _check_times_known(times: np.ndarray, one: Opened) -> None:
@@ -162,13 +163,13 @@ def _coordinates(one: Opened, channel: Channel) -> dict[str, Any]:
             count = int((~np.isfinite(values)).sum())
             raise GridError(f"{one.path}: {count} of {len(values)} values of the coordinate {side} are missing")
         coords[side] = (dim, values, dict(dataset[side].attrs))
-    found = {n: (("y", "x"), _cells(dataset[n], axes), dict(dataset[n].attrs)) for n in channel.places}
+    found = {n: (("y", "x"), cells(dataset[n], axes), dict(dataset[n].attrs)) for n in channel.places}
     if not found and not any(s in dataset.variables for s in (axes.y, axes.x)):
         log.info("grid    %s: %s and %s are taken as y and x", one.path, axes.y, axes.x)
     return coords | found
 
 
-def _places(dataset: xr.Dataset, name: str, axes: Axes) -> tuple[str, ...]:
+def places_of(dataset: xr.Dataset, name: str, axes: Axes) -> tuple[str, ...]:
     """The variables that hold latitude and longitude of each cell of a field, where the file has one of each on y and x."""
     own = [*_listed(dataset[name]), *map(str, dataset[name].coords)]
     found: dict[str, str] = {}
@@ -182,7 +183,7 @@ def _places(dataset: xr.Dataset, name: str, axes: Axes) -> tuple[str, ...]:
     return tuple(found.values()) if set(found) == {"latitude", "longitude"} else ()
 
 
-def _cells(variable: xr.DataArray, axes: Axes) -> np.ndarray:
+def cells(variable: xr.DataArray, axes: Axes) -> np.ndarray:
     """The values of a variable on y and x, also if it is repeated at every time: [H, W]."""
     return variable.isel({d: 0 for d in variable.dims if d == axes.time}).transpose(axes.y, axes.x).values
 
@@ -215,6 +216,13 @@ def _scalars(one: Opened, channel: Channel) -> Scalars:
     return found
 
 
+def _labels(variable: xr.DataArray) -> dict[str, str]:
+    """Scalar coordinates of words that tell a member or a level, such as `member_id`: `r1i1p1f1`."""
+    texts = {str(n): c for n, c in variable.coords.items() if c.size == 1 and c.dtype.kind in "SUO" and not is_time(c)}
+    named = {n: c.values.ravel()[0] for n, c in texts.items() if n.lower() in (*OTHER_NAMES, "member_id")}
+    return {n: t.decode("latin-1").strip() if isinstance(t, bytes) else str(t).strip() for n, t in named.items()}
+
+
 def _listed(variable: xr.DataArray) -> list[str]:
     """The auxiliary coordinates of a variable by its own attribute; xarray gives it all that fit its dimensions."""
     return str(variable.encoding.get("coordinates") or variable.attrs.get("coordinates") or "").split()
@@ -239,14 +247,18 @@ def _mappings(variable: xr.DataArray) -> dict[str, list[str]]:
 def _grid_attributes(dataset: xr.Dataset, channel: Channel) -> dict[str, Any]:
     """The grid mapping of y and x, and the bounds of the coordinates, where the file has them."""
     found: dict[str, Any] = {}
-    axes = channel.axes
-    mappings = {n: c for n, c in _mappings(dataset[channel.variable]).items() if n in dataset.variables}
-    ours = [n for n, coordinates in mappings.items() if {axes.y, axes.x} & set(coordinates)] or list(mappings)
-    if ours:
-        found["grid_mapping"] = (ours[0], dict(dataset[ours[0]].attrs))
+    if mapping := mapping_of(dataset, channel.variable, channel.axes):
+        found["grid_mapping"] = (mapping, dict(dataset[mapping].attrs))
     if bounds := _bounds(dataset, channel):
         found["bounds"] = bounds
     return found
+
+
+def mapping_of(dataset: xr.Dataset, name: str, axes: Axes) -> str:
+    """The grid mapping of a field's y and x; "" where the file has none."""
+    mappings = {n: c for n, c in _mappings(dataset[name]).items() if n in dataset.variables}
+    ours = [n for n, coordinates in mappings.items() if {axes.y, axes.x} & set(coordinates)] or list(mappings)
+    return ours[0] if ours else ""
 
 
 def _bounds(dataset: xr.Dataset, channel: Channel) -> dict[str, tuple[str, np.ndarray]]:

@@ -14,6 +14,8 @@ from pdr_cli.errors import InputNotFoundError, did_you_mean
 from pdr_cli.system import urls
 from pdr_cli.system.logs import log
 
+PICTURES = (".tif", ".tiff", ".bmp", ".webp", ".gif")  # suffixes of pictures that are not read as frames
+
 
 def find_inputs(arguments: Sequence[str | Path]) -> list[Path]:
     """The data files that files, folders, globs and URLs name, sorted within each argument.
@@ -74,8 +76,10 @@ def _no_inputs(folder: Path, under: Sequence[Path], every: Sequence[str]) -> Inp
     plain = [p for p in under if p.is_file()]
     counts = Counter(p.suffix.lower() or "no suffix" for p in plain)
     held = ", ".join(f"{count} of {suffix}" for suffix, count in counts.most_common(3))
+    pictures = next((s for s in counts if s in PICTURES), "")
     first = {p.suffix.lower(): p for p in reversed(plain)}.values()
     way_out = next((error.way_out for p in first if (error := foreign.recognised(p)) is not None), "")
+    way_out = f"write the pictures as .png, for example with mogrify -format png *{pictures}" if pictures else way_out
     kinds = f"data files ({', '.join(every)}), folders of numbered pictures (0001.png, 0002.png, ...) or train.txt"
     return InputNotFoundError(
         f"folder {folder} holds no inputs" + (f", but files: {held}" if held else ""), kinds, way_out

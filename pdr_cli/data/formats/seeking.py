@@ -33,14 +33,16 @@ class Reader:
     Args:
         path: of the clip.
         clip: its scan.
-        sought: windows for which a seek was tried first.
-        failed: those of them for which that gave other frames.
+        sought: windows for which seeks were tried.
+        failed: those of them for which the first gave other frames.
+        lost: those of them for which all did.
     """
 
     path: Path
     clip: Clip
     sought: int = field(default=0, init=False)
     failed: int = field(default=0, init=False)
+    lost: int = field(default=0, init=False)
 
     def frames(self, numbers: set[int], reformatter: VideoReformatter) -> Iterator[tuple[int, VideoFrame]]:
         """Each of the frames with its number, in any order.
@@ -63,17 +65,18 @@ class Reader:
     def _seeks(self, first: int) -> Iterator[tuple[int, bool]]:
         """Stamps to seek, of key frames ever further before `first`, and whether stamps are of no use behind them.
 
-        A clip whose seeks mostly fail is not sought by stamps again.
+        A clip is not sought any more in a way that mostly failed.
         """
         keys = self.clip.keys.tolist()
         at = bisect.bisect_right(keys, first) - 1
-        if at <= 0 or not len(self.clip.stamps):
+        if at <= 0 or not len(self.clip.stamps) or 2 * self.lost > self.sought + 1:
             return
+        self.sought += 1
         if 2 * self.failed <= self.sought:
-            self.sought += 1
             yield int(self.clip.stamps[first]), False
         for back in takewhile(lambda n: n < at, (2**n for n in range(30))):
             yield int(self.clip.stamps[keys[at - back]]), True
+        self.lost += 1
 
     def _by_stamp(
         self,
@@ -87,8 +90,7 @@ class Reader:
         number_of = {int(self.clip.stamps[n]): n for n in missing}
         last = max(number_of)
         for frame in decoding.frames_behind(container, stream, stamp):
-            if frame.pts in number_of:
-                number = number_of[frame.pts]
+            if (number := number_of.pop(frame.pts, None)) is not None:
                 if decoding.checksum(frame, reformatter) != self.clip.sums[number]:
                     return
                 yield number, frame

@@ -108,6 +108,8 @@ class _Dates:
         """The time axis along a dimension."""
         lead = self._lead_beside(dim)
         dated = [n for n in self.dates if self._long(n) == (dim,) or self.dates[n].dims == (dim,)]
+        if self.sizes[dim] == 1 and "valid_time" in self.dates and not self._long("valid_time"):
+            dated = list(dict.fromkeys([*dated, "valid_time"]))  # of a single message, as a scalar
         if lead is not None and not any(self._is_marked(n) and n == "valid_time" for n in dated):
             return self._of_each_lead(dim, dated, lead)
         found, unclear = self._of(dim, dated), self._counted_beside(dim)

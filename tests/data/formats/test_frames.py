@@ -8,7 +8,7 @@ from pdr_cli.data import formats, times
 from pdr_cli.data.formats import ReadOptions, frames
 from pdr_cli.data.seen import identities
 from pdr_cli.data.series import names, read_frames, size
-from pdr_cli.errors import DataError, GridError
+from pdr_cli.errors import DataError, GridError, InputNotFoundError
 from pdr_cli.system.hashes import sha256
 from tests.builders import kth_folder, moving_square, picture
 
@@ -86,3 +86,18 @@ def test_a_folder_without_pictures_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="without numbered pictures"):
         formats.open_series([tmp_path / "empty"])
+
+
+def test_pictures_may_be_numbered_in_brackets_and_their_rate_is_said(tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        picture(tmp_path / "clip" / f"frame ({number}).png", moving_square(number))
+    (series,) = formats.open_series(formats.find_inputs([tmp_path]))
+    assert np.allclose(series.time.values, np.array([1, 2, 10]) / 25)
+    assert series.attrs["assumed"] == ("pictures have no times: 25 frames a second are assumed",)
+
+
+def test_a_folder_of_other_pictures_names_what_is_read(tmp_path: Path) -> None:
+    for number in (1, 2):
+        picture(tmp_path / f"{number}.tif", moving_square(number))
+    with pytest.raises(InputNotFoundError, match=r"2 of \.tif; expected .*0001\.png.*mogrify -format png \*\.tif"):
+        formats.find_inputs([tmp_path])

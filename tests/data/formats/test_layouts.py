@@ -200,3 +200,11 @@ def test_counts_of_8_bits_that_reach_their_largest_number_are_suspected(
     frames[0, 0, 0, 0] = 255
     read(grid_file(tmp_path / "b.h5", frames))
     assert "whole numbers of 8 bits that reach 255: larger counts may be cut off" in caplog.text
+
+
+def test_validation_windows_may_have_other_names_and_other_arrays_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = windows_file(tmp_path / "a.npz", (-1, 1), parts="train valid test", mean=np.zeros(2))
+    assert [s.attrs["part"] for s in formats.open_series([path])] == ["train", "val", "test"]
+    assert "mean not read; values are not scaled back by them" in caplog.text

@@ -14,7 +14,8 @@ import xarray as xr
 
 from pdr_cli.data import formats, suspects
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.formats import ReadOptions
+from pdr_cli.data.formats import ReadOptions, forecasts
+from pdr_cli.data.grid import UNCHANGED
 from pdr_cli.data.series import Series, names, places, read_frames, shape, side, units
 from pdr_cli.data.units import UnitsError
 from pdr_cli.errors import DataError, GridError, MissingValuesError, PdrError, TimeError, VariableError
@@ -96,6 +97,20 @@ def test_a_globe_from_180_west_joins_one_from_greenwich(tmp_path: Path) -> None:
     values, lon = field(20, 12, 36), 10.0 * np.arange(36)
     second = later(values[10:], lon=lon).assign_coords(lon=("lon", (lon + 180) % 360 - 180, EAST)).sortby("lon")
     series = read(in_two(tmp_path / "x", dataset(values[:10], lon=lon), second))
+    assert np.array_equal(frames(series)[:, 0], values)
+
+
+def test_a_globe_that_repeats_its_first_column_joins_one_that_does_not(tmp_path: Path) -> None:
+    values, lon = field(20, 12, 36), 10.0 * np.arange(36)
+    closed = np.concatenate([values, values[..., :1]], axis=-1)
+    east = np.append(lon, 360)
+    turned = np.roll(values, 18, axis=-1)
+    one = dataset(closed[:10], lon=east)
+    others = {"open": values, "turned": np.concatenate([turned, turned[..., :1]], axis=-1)}
+    for name, lons in (("open", lon), ("turned", np.linspace(-180, 180, 37))):
+        series = read(in_two(tmp_path / name, one, later(others[name][10:], lon=lons)))
+        assert np.array_equal(frames(series)[:, 0], closed)
+    series = read(in_two(tmp_path / "first", dataset(values[:10], lon=lon), later(closed[10:], lon=east)))
     assert np.array_equal(frames(series)[:, 0], values)
 
 
@@ -213,6 +228,25 @@ def test_one_variable_at_two_heights_is_not_joined(tmp_path: Path) -> None:
         read(folder)
 
 
+def test_every_file_is_compared_with_the_heights_of_all_others(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    for number, metres in enumerate((None, 2.0, 10.0)):
+        data = dataset(field(6), start=f"2020-01-0{1 + 2 * number}")
+        data = data if metres is None else data.assign_coords(height=((), metres, {"units": "m", "positive": "up"}))
+        data.to_netcdf(tmp_path / "x" / f"{number}.nc")
+    with pytest.raises(VariableError, match=r"2\.nc: t2m is at height 10 m, but at 2 m in .*1\.nc"):
+        read(tmp_path / "x")
+
+
+def test_members_that_are_named_by_words_are_not_joined(tmp_path: Path) -> None:
+    first, second = (
+        d.assign_coords(member_id=((), n)) for d, n in ((dataset(field(10)), "r1"), (later(field(10)), "r2"))
+    )
+    with pytest.raises(VariableError, match=r"b\.nc: t2m is at member_id r2, but at r1 in .*a\.nc"):
+        read(in_two(tmp_path / "x", first, second))
+    assert read(in_two(tmp_path / "y", first, second.assign_coords(member_id=((), "r1")))).sizes["time"] == 20
+
+
 def test_a_restart_is_kept_once_and_a_clash_names_its_two_files(tmp_path: Path) -> None:
     data = dataset(field(30))
     (tmp_path / "x").mkdir()
@@ -225,6 +259,53 @@ def test_a_restart_is_kept_once_and_a_clash_names_its_two_files(tmp_path: Path) 
     (tmp_path / "x" / "leg2.nc").unlink()
     with pytest.raises(TimeError, match=r"leg1\.nc and .*leg3\.nc: 2 times are repeated, with different values"):
         read(tmp_path / "x")
+
+
+def test_two_meshes_of_one_file_are_two_grids(tmp_path: Path) -> None:
+    data = curvilinear().drop_vars("vertices_latitude").rename(latitude="TLAT", longitude="TLONG")
+    del data.TLAT.attrs["bounds"]
+    corners = {n: (("i", "j"), data[t].values + 0.25, data[t].attrs) for n, t in (("ULAT", "TLAT"), ("ULONG", "TLONG"))}
+    data = data.assign(corners).assign(u=data.siconc).reset_coords(["TLAT", "TLONG"])
+    data.siconc.encoding["coordinates"], data.u.encoding["coordinates"] = "TLAT TLONG", "ULAT ULONG"
+    data[["ULAT", "ULONG", "TLAT", "TLONG", "u", "siconc"]].to_netcdf(tmp_path / "f.nc")
+    with pytest.raises(GridError, match=r"u on .* is on another grid than siconc"):
+        read(tmp_path / "f.nc", "siconc", "u")
+    for name, lat in (("siconc", "TLAT"), ("u", "ULAT")):
+        assert lat in read(tmp_path / "f.nc", name).coords
+
+
+def test_rows_and_columns_of_a_mesh_may_run_the_other_way(tmp_path: Path) -> None:
+    values = field(20)
+    mesh = curvilinear().drop_vars(("i", "j", "vertices_latitude"))
+    del mesh.latitude.attrs["bounds"]
+    mesh.isel(time=slice(10)).to_netcdf(tmp_path / "a.nc")
+    mesh.isel(time=slice(10, None), i=slice(None, None, -1), j=slice(None, None, -1)).to_netcdf(tmp_path / "b.nc")
+    assert np.array_equal(frames(read([tmp_path / "a.nc", tmp_path / "b.nc"]))[:, 0], values)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("grid_latitude", "grid_longitude"),
+        ("projection_y_coordinate", "projection_x_coordinate"),
+        ("south_north", "west_east"),
+    ],
+)
+def test_names_tell_rows_from_columns_in_any_order(tmp_path: Path, names: tuple[str, str]) -> None:
+    y, x = names
+    data = dataset().drop_vars(("lat", "lon")).rename(lat=y, lon=x).transpose(x, "time", y)
+    data.to_netcdf(tmp_path / "f.nc")
+    assert np.array_equal(frames(read(tmp_path / "f.nc"))[:, 0], field(20))
+
+
+def test_heights_of_one_file_go_by_the_attribute_of_each_variable(tmp_path: Path) -> None:
+    data = dataset(name="tas").assign(uas=dataset().t2m, psl=dataset().t2m)
+    about = {"units": "m", "positive": "up", "standard_name": "height"}
+    data = data.assign(height2m=((), 2.0, about), height10m=((), 10.0, about))
+    data.tas.encoding["coordinates"], data.uas.encoding["coordinates"] = "height2m", "height10m"
+    data.to_netcdf(tmp_path / "f.nc")
+    found = read(tmp_path / "f.nc", "tas", "uas", "psl").attrs["scalars"]
+    assert {n: list(s) for n, s in found.items()} == {"tas": ["height2m"], "uas": ["height10m"], "psl": []}
 
 
 # -- valid times and their step
@@ -290,6 +371,78 @@ def test_months_and_days_as_people_count_them(
     assert (times[0], times[-1]) == (np.datetime64(first, "ns"), np.datetime64(last, "ns"))
 
 
+@pytest.mark.parametrize(
+    "unit", ["HOURS SINCE 2020-01-01", "hour since 2020-1-1", "Hours  since 2020-01-01 05:30 +05:30"]
+)
+def test_units_of_time_in_other_spellings(tmp_path: Path, unit: str) -> None:
+    series = read(stamped(tmp_path / "f.nc", 6.0 * np.arange(20), unit, "f8", " standard "))
+    assert np.array_equal(series.time.values, dataset().time.values)
+
+
+@pytest.mark.parametrize("unit", ["hours since 2020-01-01 00:00 CET", "hours since 02/01/2020", "days since 1-1-1 BC"])
+def test_dates_that_could_be_others_are_not_guessed(tmp_path: Path, unit: str) -> None:
+    with pytest.raises(TimeError, match="the time axis cannot be decoded: time has units"):
+        read(stamped(tmp_path / "f.nc", 6.0 * np.arange(20), unit, "f8"))
+
+
+def test_months_from_a_day_that_not_every_month_has_are_not_counted(tmp_path: Path) -> None:
+    with pytest.raises(TimeError, match="cannot be decoded"):
+        read(stamped(tmp_path / "f.nc", np.arange(20.0), "months since 2020-01-31", "f8"))
+    assert (
+        str(
+            time_axis.find_step(
+                read(stamped(tmp_path / "g.nc", np.arange(20.0), "month since 2020-01-01", "f8")).time.values
+            )
+        )
+        == "1 month"
+    )
+
+
+def test_no_calendar_is_not_called_noleap(tmp_path: Path) -> None:
+    with pytest.raises(TimeError) as refused:
+        read(stamped(tmp_path / "f.nc", np.arange(20.0), "days since 2000-01-01", "f8", "none"))
+    assert "noleap FILE" not in str(refused.value)
+
+
+REFERENCE = {"standard_name": "forecast_reference_time"}
+
+
+@pytest.mark.parametrize("along", ["time", "leadtime"])
+def test_leads_without_units_are_not_guessed(tmp_path: Path, along: str) -> None:
+    data = dataset()
+    data["time"] = ("time", data.time.values, REFERENCE)
+    if along == "time":
+        data = data.assign_coords(leadtime=("time", np.full(20, 6.0)))
+    else:
+        data = data.expand_dims(leadtime=[6.0], axis=1)
+    data.to_netcdf(tmp_path / "f.nc")
+    with pytest.raises(TimeError, match=r"their lead leadtime has no units.*ncatted -a units,leadtime,o,c,hours"):
+        read(tmp_path / "f.nc")
+    data["leadtime"].attrs["units"] = "hours"
+    data.to_netcdf(tmp_path / "g.nc")
+    assert np.array_equal(read(tmp_path / "g.nc").time.values, data.time.values + 6 * HOUR)
+    (data * 1).assign_coords(leadtime=data.leadtime * 0).to_netcdf(tmp_path / "h.nc")
+    assert np.array_equal(read(tmp_path / "h.nc").time.values, data.time.values)
+
+
+def test_init_times_without_leads_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = dataset()
+    data["time"] = ("time", data.time.values, REFERENCE)
+    data.to_netcdf(tmp_path / "f.nc")
+    with caplog.at_level("WARNING"):
+        read(tmp_path / "f.nc")
+    assert "time is when forecasts began, and the file has no lead; taken as valid times" in caplog.text
+
+
+def test_a_time_of_that_standard_name_goes_before_other_times(tmp_path: Path) -> None:
+    data = dataset().rename(time="t")
+    data = data.assign_coords(
+        sent=("t", data.t.values + HOUR, {"axis": "T"}), seen=("t", data.t.values, {"standard_name": "time"})
+    )
+    data.drop_vars("t").to_netcdf(tmp_path / "f.nc")
+    assert np.array_equal(read(tmp_path / "f.nc").time.values, dataset().time.values)
+
+
 def of_cfgrib(times: np.ndarray, leads: Sequence[int], marked: bool) -> dict[str, Any]:
     """The coordinates of cfgrib: `time` is the reference time."""
     steps = np.asarray(leads, float)
@@ -318,6 +471,13 @@ def test_frames_of_forecasts_are_dated_by_their_valid_times(tmp_path: Path, kept
     formats.write(series, tmp_path / "out.nc", {})
     with xr.open_dataset(tmp_path / "out.nc", decode_timedelta=False) as back:
         assert "step" not in back.variables
+
+
+def test_the_scalar_valid_time_of_a_single_message_goes_before_its_init(tmp_path: Path) -> None:
+    data = dataset(field(1))
+    valid = ((), data.time.values[0] + 6 * HOUR, {"standard_name": "time"})
+    data.assign_coords(valid_time=valid, step=((), 6.0, {"units": "hours"})).to_netcdf(tmp_path / "f.nc")
+    assert np.array_equal(read(tmp_path / "f.nc").time.values, data.time.values + 6 * HOUR)
 
 
 def test_one_lead_of_many_forecasts_is_dated_by_its_valid_times(tmp_path: Path) -> None:
@@ -472,6 +632,44 @@ def test_numbers_that_are_values_are_not_suspected(tmp_path: Path, values: np.nd
     suspects.check(frames(series), series)
 
 
+@pytest.mark.parametrize("mark", [np.float64(1e20), np.float64(-9999.1), "-999", np.int32(-9999)])
+def test_a_missing_value_of_another_type_is_missing(tmp_path: Path, mark: Any) -> None:
+    values = field(20)
+    values[:, 0, 0] = np.float32(mark)
+    dataset(values).to_netcdf(tmp_path / "f.nc")
+    with netCDF4.Dataset(tmp_path / "f.nc", "a") as out:
+        out["t2m"].setncattr("missing_value", mark)
+    assert np.isnan(frames(read(tmp_path / "f.nc"))[:, 0, 0, 0]).all()
+
+
+@pytest.mark.parametrize("mark", ["_FillValue", "missing_value"])
+def test_unsigned_bytes_of_a_classic_file(tmp_path: Path, mark: str) -> None:
+    numbers = np.arange(20 * 12 * 14, dtype="u1").reshape(20, 12, 14)
+    dataset().drop_vars("t2m").to_netcdf(tmp_path / "f.nc", format="NETCDF3_CLASSIC")
+    with netCDF4.Dataset(tmp_path / "f.nc", "a") as out:
+        fill = np.int8(-1) if mark == "_FillValue" else None
+        v = out.createVariable("t2m", "i1", ("time", "lat", "lon"), fill_value=fill)
+        v.set_auto_maskandscale(False)
+        v.setncatts({"units": "K", "scale_factor": 0.5, "add_offset": 200.0, "_Unsigned": "true"})
+        v.setncattr("valid_range", np.array([0, -6], "i1"))  # 0 to 250
+        if fill is None:
+            v.missing_value = np.int8(-1)
+        v[...] = numbers.astype("i1")
+    found = frames(read(tmp_path / "f.nc"))[:, 0]
+    assert np.array_equal(found, np.where(numbers <= 250, 200 + 0.5 * numbers, np.nan), equal_nan=True)
+
+
+def test_packed_numbers_that_were_never_written_are_missing(tmp_path: Path) -> None:
+    dataset().drop_vars("t2m").to_netcdf(tmp_path / "f.nc")
+    with netCDF4.Dataset(tmp_path / "f.nc", "a") as out:
+        v = out.createVariable("t2m", "i2", ("time", "lat", "lon"))
+        v.setncatts({"units": "K", "scale_factor": 0.01, "add_offset": 280.0})
+        v[:, 1:] = field(20)[:, 1:]
+    found = frames(read(tmp_path / "f.nc"))[:, 0]
+    assert np.isnan(found[:, 0]).all()
+    assert np.allclose(found[:, 1:], field(20)[:, 1:], atol=0.0051)
+
+
 def test_sums_that_start_again_each_day_are_known(tmp_path: Path) -> None:
     rain = np.clip(field(96) - 280, 0, None)
     sums = np.concatenate([np.cumsum(rain[i : i + 24], axis=0) for i in range(0, 96, 24)])
@@ -554,6 +752,21 @@ def test_another_mesh_of_the_same_shape_is_another_grid(tmp_path: Path) -> None:
         read(in_two(tmp_path / "x", curvilinear(), second))
 
 
+def test_forecasts_on_another_mesh_are_not_compared(tmp_path: Path) -> None:
+    def forecast(shift: float) -> Path:
+        mesh = curvilinear(shift).drop_vars("vertices_latitude")
+        del mesh.latitude.attrs["bounds"]
+        began = ((), mesh.time.values[0] - 6 * HOUR, REFERENCE)
+        mesh.assign_coords(forecast_reference_time=began).to_netcdf(tmp_path / f"{shift}.nc")
+        return tmp_path / f"{shift}.nc"
+
+    curvilinear().to_netcdf(tmp_path / "f.nc")
+    truth = read(tmp_path / "f.nc")
+    assert forecasts.read([forecast(0.0)], ["siconc"]).fit(truth) == UNCHANGED
+    with pytest.raises(GridError, match="not on the grid of the data to compare with: its latitudes run from"):
+        forecasts.read([forecast(40.0)], ["siconc"]).fit(truth)
+
+
 def test_missing_coordinates_are_refused(tmp_path: Path) -> None:
     lat = np.linspace(60, 32.5, 12)
     lat[3] = np.nan
@@ -600,6 +813,11 @@ def test_a_dimension_of_length_zero_is_named(tmp_path: Path) -> None:
     dataset().isel(lat=slice(0)).to_netcdf(tmp_path / "f.nc")
     with pytest.raises(TimeError, match="no values: dimension lat has length 0"):
         read(tmp_path / "f.nc")
+
+
+def test_a_dimension_of_length_zero_that_no_field_has_is_nothing(tmp_path: Path) -> None:
+    dataset().assign(seen=("obs", np.zeros(0))).to_netcdf(tmp_path / "f.nc")
+    assert np.array_equal(frames(read(tmp_path / "f.nc"))[:, 0], field(20))
 
 
 def test_no_message_of_a_sound_file_calls_it_damaged(tmp_path: Path) -> None:
