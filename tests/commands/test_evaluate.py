@@ -124,6 +124,7 @@ def test_a_model_that_predicts_persistence_has_no_skill_at_all(
 ) -> None:
     (tmp_path / "persistence_net.py").write_text(PERSISTENCE)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PDR_TRUST_CODE", "persistence_net")
     settings = tiny_settings("model.anchor=last", "model.fusion=none", "model.backbone=persistence_net:Nothing")
     trained = pdr("train", "-p", "demo", "--data", weather, "-o", "still", "--steps", "1", "-q", *settings)
     assert trained.code == 0, trained.err

@@ -49,7 +49,7 @@ def read_input(path: Path, color: str = "gray") -> Parts:
             assert side is None or len(side) == series.sizes[dim]
         found += [frames, times, *fields.names(series), *fields.units(series)]
     with contextlib.redirect_stdout(io.StringIO()):
-        inspect.run(path, preset=None, variables=[], as_json=True)
+        inspect.run(path, preset=None, reading=formats.ReadOptions(), as_json=True)
     return found
 
 

@@ -151,15 +151,19 @@ def test_a_made_file_is_refused_or_read_as_xarray_does(tmp_path: Path, one: Made
     series = opened(path)
     if series is None:
         return
+    months = one.time_units.startswith("months")  # which xarray does not read
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with xr.open_dataset(path, decode_timedelta=False) as data:
+        with xr.open_dataset(path, decode_timedelta=False, decode_times=not months) as data:
             given = data.load()
     # Dimensions that no name and no attribute tells apart are taken as they stand in the file.
     space = [d for d in given.v.dims if d in one.names] if one.names[0] == "row" else one.names
-    ticks = time_axis.seconds(given.time.values)
-    wanted = given.v.isel(time=np.argsort(ticks)).squeeze([d for d in given.v.dims if d == "level"])
-    assert np.array_equal(time_axis.seconds(series.time.values), np.sort(ticks))
+    ticks = np.asarray(one.counts, float) if months else time_axis.seconds(given.time.values)
+    # Frames that are repeated unchanged are kept once.
+    kept, order = np.unique(ticks, return_index=True)
+    wanted = given.v.isel(time=order).squeeze([d for d in given.v.dims if d == "level"])
+    found = time_axis.seconds(series.time.values)
+    assert np.array_equal(np.argsort(found), np.arange(len(kept))) if months else np.array_equal(found, kept)
     assert (names(series), units(series)) == (["v"], ["K"])
     expected = np.asarray(wanted.transpose("time", *space).values, np.float32)
     assert np.array_equal(read_frames(series, 0, series.sizes["time"])[:, 0], expected, equal_nan=True)
@@ -298,4 +302,4 @@ def test_made_files_are_read_and_refused(tmp_path: Path) -> None:
         u: opened(dataclasses.replace(plain, time_units=u).write(new(tmp_path) / "b.nc", values)) is not None
         for u in UNITS
     }
-    assert [u for u, good in read.items() if not good] == ["months since 2000-01-01", "hours", "K"]
+    assert [u for u, good in read.items() if not good] == ["hours", "K"]

@@ -100,28 +100,21 @@ def test_the_check_takes_milliseconds(cached):
     assert min(seconds) < 0.005
 
 
-def test_a_cut_library_ends_no_process(cached, compiler):
-    code = """
-    import torch
+def test_a_cut_library_ends_no_process(cached):
+    whole = cached.with_suffix(".whole")
+    whole.write_bytes(LIBRARY)
+    cached.write_bytes(DAMAGE["cut to a part"])
+    code = f"""
+    import shutil, torch
     from pdr_cli import splat
     from pdr_cli.splat import build
-    build.CXX_FLAGS = build.CXX_FLAGS.replace("-O3", "-O0")
+    build._build = lambda recipe, path: shutil.copy({str(whole)!r}, path)
     one = torch.ones(1, 1)
     inputs = (0 * one.expand(1, 2), one.expand(1, 2), one[0], one)
-    for path in {paths}:
-        open(path, "r+b").truncate(20000)
-    print(splat.render(*inputs, size=(5, 5), kernel_size=3, backend="cpu").sum().item())
+    print(splat.render(*inputs, size=(5, 5), kernel_size=3, backend="cpu").shape)
     """
-
-    def run(paths: list[str]) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-c", textwrap.dedent(code).format(paths=paths)]
-        environment = os.environ | {"CXX": compiler}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
-    whole = run([])
-    assert whole.returncode == 0, whole.stderr
-    (built,) = cached.parent.iterdir()
-    cut = run([str(built)])
-    assert (cut.returncode, cut.stdout) == (0, whole.stdout), cut.stderr
-    assert cut.stderr.count("is damaged or of an earlier version") == 1
-    assert build.intact(built)
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stdout) == (0, "torch.Size([1, 5, 5])\n"), result.stderr
+    assert result.stderr.count("is damaged or of an earlier version") == 1
+    assert build.intact(cached)

@@ -87,8 +87,8 @@ class Reader:
         reformatter: VideoReformatter,
     ) -> Iterator[tuple[int, VideoFrame]]:
         """Frames placed by their stamps, up to the first whose picture differs."""
-        number_of = {int(self.clip.stamps[n]): n for n in missing}
-        last = max(number_of)
+        number_of: dict[int | None, int] = {int(self.clip.stamps[n]): n for n in missing}
+        last = int(self.clip.stamps[max(missing)])
         for frame in decoding.frames_behind(container, stream, stamp):
             if (number := number_of.pop(frame.pts, None)) is not None:
                 if decoding.checksum(frame, reformatter) != self.clip.sums[number]:
