@@ -127,11 +127,13 @@ def write_state(path: Path, number: int) -> None:
 
     from pdr_cli.runs.folder import RunFolder
     from pdr_cli.training import state
+    from pdr_cli.training.randomness import Randomness
 
     network = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(network.parameters())
     (path.parent / "run").mkdir(exist_ok=True)
-    state.save(RunFolder(path.parents[1]), state.Position(step=number), network, optimizer)
+    randomness = Randomness(network, torch.device("cpu"))
+    state.save(RunFolder(path.parents[1]), state.Position(step=number), network, optimizer, randomness)
 
 
 def read_state(path: Path) -> int:
