@@ -18,7 +18,7 @@ from pdr_cli.config import NONE, parse_bound
 from pdr_cli.data import kinds
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.series import Series, make_like, names, units
-from pdr_cli.data.units import GIVEN, Conversion, as_given, conversion, quantity
+from pdr_cli.data.units import Conversion, as_given, conversion, from_given, quantity
 from pdr_cli.errors import ConfigError, DataError, did_you_mean
 from pdr_cli.system.logs import log
 
@@ -263,8 +263,8 @@ def hold(forecast: Series, bounds: Bounds | None) -> Series:
 
     The conversions round, so that 0 may have become -1e-10. The forecast keeps its bounds in `attrs["bounded"]`.
     """
-    given = forecast.attrs.get(GIVEN, {})
-    how = [conversion(str(given.get(n, u)), u) for n, u in zip(names(forecast), units(forecast), strict=True)]
+    found = from_given(forecast)
+    how = [found.get(n) for n in names(forecast)]
     out = as_given(forecast)
     if bounds is None:
         return out

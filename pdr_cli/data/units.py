@@ -259,12 +259,16 @@ def as_given(series: Series) -> Series:
     """A series that `to_model` converted, or a forecast from one, in the units of the input file."""
     if GIVEN not in series.attrs:
         return series
-    original = series.attrs[GIVEN]
-    now = dict(zip(names(series), units(series), strict=True))
-    how = {n: _between(series, n, original[n], {"units": now[n]}) for n in original}
+    original, how = series.attrs[GIVEN], from_given(series)
     out = _convert(series, {n: c.invert for n, c in how.items() if c is not None}, original)
     del out.attrs[GIVEN]
     return out
+
+
+def from_given(series: Series) -> dict[str, Conversion | None]:
+    """How each channel that `to_model` converted came from the units of the input file to those of the series."""
+    now = dict(zip(names(series), units(series), strict=True))
+    return {n: _between(series, n, unit, {"units": now[n]}) for n, unit in series.attrs.get(GIVEN, {}).items()}
 
 
 def _convert(

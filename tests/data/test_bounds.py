@@ -166,3 +166,11 @@ def test_values_are_held_in_the_units_of_the_input() -> None:
     assert np.array_equal(held.values.ravel(), np.float32([0, 0.001, np.nan, 0]), equal_nan=True)
     assert held.attrs["variables"]["tp"]["units"] == "m"
     assert held.attrs[bounds.BOUNDED].high == pytest.approx((0.001,))
+
+
+def test_water_is_held_in_the_units_of_the_input() -> None:
+    depth = make_series(
+        np.full((1, 1, 2, 2), 0.002, np.float32), np.arange(1.0), {"tp": {"units": "m"}}, {}, kind="weather"
+    )
+    held = bounds.hold(to_model(depth, {"tp": {"units": "kg m-2"}}), Bounds((0.0,), (1.0,)))
+    assert np.allclose(held.values, 0.001)
