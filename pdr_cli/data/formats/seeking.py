@@ -19,8 +19,7 @@ from pdr_cli.data.formats.clips import Clip
 from pdr_cli.errors import DataError
 
 if TYPE_CHECKING:
-    from av import VideoFrame, VideoStream
-    from av.container import InputContainer
+    from av import VideoFrame
     from av.video.reformatter import VideoReformatter
 
 SLACK = 32  # frames beyond the expected number that are decoded in search of a checksum
@@ -54,7 +53,8 @@ class Reader:
         for stamp, by_sum in self._seeks(min(missing)):
             with decoding.opened(self.path) as (container, stream):
                 search = self._by_sum if by_sum else self._by_stamp
-                for number, frame in search(container, stream, stamp, missing, reformatter):
+                decoded = decoding.frames_behind(container, stream, stamp)
+                for number, frame in search(decoded, stamp, missing, reformatter):
                     missing.remove(number)
                     yield number, frame
             if not missing:
@@ -79,17 +79,12 @@ class Reader:
         self.lost += 1
 
     def _by_stamp(
-        self,
-        container: InputContainer,
-        stream: VideoStream,
-        stamp: int,
-        missing: set[int],
-        reformatter: VideoReformatter,
+        self, decoded: Iterator[VideoFrame], _: int, missing: set[int], reformatter: VideoReformatter
     ) -> Iterator[tuple[int, VideoFrame]]:
-        """Frames placed by their stamps, up to the first whose picture differs."""
+        """Those of the decoded frames that are missing, placed by their stamps, up to the first whose picture differs."""
         number_of: dict[int | None, int] = {int(self.clip.stamps[n]): n for n in missing}
         last = int(self.clip.stamps[max(missing)])
-        for frame in decoding.frames_behind(container, stream, stamp):
+        for frame in decoded:
             if (number := number_of.pop(frame.pts, None)) is not None:
                 if decoding.checksum(frame, reformatter) != self.clip.sums[number]:
                     return
@@ -98,19 +93,14 @@ class Reader:
                 return
 
     def _by_sum(
-        self,
-        container: InputContainer,
-        stream: VideoStream,
-        stamp: int,
-        missing: set[int],
-        reformatter: VideoReformatter,
+        self, decoded: Iterator[VideoFrame], stamp: int, missing: set[int], reformatter: VideoReformatter
     ) -> Iterator[tuple[int, VideoFrame]]:
-        """Frames placed by their pictures alone, wherever the seek led."""
+        """Those of the decoded frames that are missing, placed by their pictures alone, wherever the seek to `stamp` led."""
         numbers_of: dict[int, list[int]] = {}
         for number in missing:
             numbers_of.setdefault(int(self.clip.sums[number]), []).append(number)
         expected = max(missing) - int((self.clip.stamps < stamp).sum()) + SLACK
-        for count, frame in enumerate(decoding.frames_behind(container, stream, stamp)):
+        for count, frame in enumerate(decoded):
             for number in numbers_of.pop(decoding.checksum(frame, reformatter), ()):
                 yield number, frame
             if not numbers_of or count > expected:
