@@ -234,6 +234,9 @@ ANCHORS = Family(
         persistence=("Persistence", "the last observed frame"),
         climatology=("Climatology", "mean of the training data at that hour, day of week and season"),
         anomaly=("Anomaly", "climatology and a fitted share of the last departure from it"),
+    )
+    | _in(
+        "models.anchors.ridge", ridge=("Ridge", "linear regression of departures on frames, earlier cycles, patterns")
     ),
     open=False,
 )
