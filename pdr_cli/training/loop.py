@@ -253,8 +253,9 @@ class Trainer:
 
     def _forecast(self, inputs: Batch, at_once: int) -> torch.Tensor:
         """The forecast as inference makes it, [B, τ, C, H, W]."""
-        parts = inputs.observed.split(at_once)
-        return torch.cat([self.network(Batch(part, inputs.steps)).fused for part in parts])
+        seen = inputs._replace(target=None)
+        parts = [step.part_of(seen, i, i + at_once) for i in range(0, len(inputs.observed), at_once)]
+        return torch.cat([self.network(part).fused for part in parts])
 
     def _record(self, event: str, **values: Any) -> None:
         seconds = round(self.position.elapsed, 2)
