@@ -210,6 +210,7 @@ PREDICTORS = Family(
     "predictor",
     "--backbone",
     TRANSLATORS
+    | _in("models.predictors.unet", unet=("UNet", "U-Net of all frames at once, which reads covariates"))
     | _in("models.predictors.predformer", predformer=("PredFormer", "gated transformers (Tang et al., 2024)"))
     | _in("models.predictors.wast", wast=("WaST", "wavelet spatio-temporal blocks (Nie et al., 2024)"))
     | _in("models.predictors.recurrent.convlstm", convlstm=("ConvLSTM", "convolutional LSTM (Shi et al., 2015)"))

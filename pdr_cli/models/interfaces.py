@@ -24,12 +24,16 @@ class Frames(NamedTuple):
         channels: C.
         size: (H, W).
         periodic: True if the last column is a neighbour of the first, as on a circle of longitudes.
+        out_steps: τ of training; 0: T.
+        covariates: F, further fields that are given at observed and forecast times.
     """
 
     in_steps: int
     channels: int
     size: tuple[int, int]
     periodic: bool = False
+    out_steps: int = 0
+    covariates: int = 0
 
 
 class Batch(NamedTuple):
