@@ -71,7 +71,7 @@ class UNet(nn.Module):
             DataError: another grid or number of frames or of covariates than those the network was built for.
         """
         self._check(seen, covariates)
-        inputs = [seen.flatten(1, 2), self.static.expand(len(seen), -1, -1, -1)]
+        inputs = [seen.flatten(1, 2), self.static.expand(seen.shape[0], -1, -1, -1)]
         if self.mix is not None and covariates is not None:
             inputs.append(self.mix(covariates.flatten(1, 2)))
         H, W = self.frames.size
