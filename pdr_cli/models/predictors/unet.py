@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError, DataError
-from pdr_cli.models.interfaces import Frames
+from pdr_cli.models.interfaces import Frames, OnePass
 from pdr_cli.models.layers import pad_to_multiple
 from pdr_cli.models.predictors.simvp import go_round
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 GROUPS = 4  # of GroupNorm, where the width allows them
 STATIC = 4  # channels of the learned map
 STATIC_SCALE = 0.02  # standard deviation of its initial values
 
 
-class UNet(nn.Module):
+class UNet(OnePass):
     """Convolutions at the full grid and at `n_s`/2 coarser ones, with skips; one pass gives all frames of training.
 
     The inputs are the T frames, the covariates of all T + n times and a learned map, which holds what is particular to
@@ -36,11 +36,10 @@ class UNet(nn.Module):
     """
 
     def __init__(self, frames: Frames, options: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(frames.out_steps or frames.in_steps)
         if options.n_s % 2:
             raise ConfigError(f"model.n_s is {options.n_s}", "2 or another even number")
         self.frames = frames
-        self.gives: int = frames.out_steps or frames.in_steps
         self.multiple: int = 2 ** (options.n_s // 2)
         self.static = nn.Parameter(torch.randn(STATIC, *frames.size) * STATIC_SCALE)
         mixed = self._mix_covariates(options.hid_s)
@@ -60,12 +59,8 @@ class UNet(nn.Module):
         self.mix = nn.Conv2d(given, min(given, most), 1) if given else None
         return min(given, most)
 
-    def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
-        """See `one_pass`."""
-        return self.one_pass(x, covariates)
-
-    def one_pass(self, seen: Tensor, covariates: Tensor | None) -> Tensor:
-        """seen: [B, T, C, H, W], covariates: [B, T + n, F, H, W] or None → the n frames that follow, [B, n, C, H, W].
+    def one_pass(self, seen: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """See `OnePass.one_pass`.
 
         Raises:
             DataError: another grid or number of frames or of covariates than those the network was built for.

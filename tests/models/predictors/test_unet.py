@@ -43,6 +43,13 @@ def test_the_first_forecast_is_zero_so_that_it_is_the_anchors() -> None:
     assert not small(started=False).one_pass(window(), None).any()
 
 
+def test_more_frames_are_forecast_from_its_own_forecast() -> None:
+    model, x = small(), window()
+    first = model.one_pass(x, None)
+    seen = torch.cat([x, first], dim=1)[:, -3:]
+    assert torch.equal(model(x, steps=7), torch.cat([first, model.one_pass(seen, None)[:, :2]], dim=1))
+
+
 def test_every_frame_depends_on_every_frame() -> None:
     x = window(batch=1).requires_grad_()
     for frame in small().one_pass(x, None)[0]:
