@@ -199,6 +199,7 @@ _TRANSLATORS = {
     "van": ("van", "visual attention network (Guo et al., 2022)"),
     "mlpmixer": ("mlpmixer", "MLP-Mixer (Tolstikhin et al., 2021)"),
     "convmixer": ("convmixer", "ConvMixer (Trockman and Kolter, 2022)"),
+    "pfgnet": ("pfg", "peripheral frequency gating (Cai et al., 2026)"),
 }
 TRANSLATORS = {
     name: Choice(f"pdr_cli.models.predictors.translators.{module}:{module}_translator", about)
