@@ -28,6 +28,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
     },
     "train": {"latitude_weights": False},
     "model": {
+        "dropout": 0.0,
         "inputs": "frames",
         "periodic": "none",
         "fusion_init": "residual",
@@ -169,6 +170,7 @@ class ModelConfig(_Table):
     n_t: int = Field(ge=2, description="translator stages")
     mlp_ratio: float = Field(gt=0, description="width of the translator's MLPs, as a multiple of hid_t")
     drop_path: float = Field(ge=0, lt=1, description="stochastic depth of the last stage")
+    dropout: float = Field(ge=0, lt=1, description="share of channels set to 0 in training; used by unet only")
     anchor: str = Field(
         description="simple forecast that the predictor forecasts the change from; none: it forecasts frames (literal)"
     )
