@@ -307,6 +307,7 @@ BASELINES = Family(
         last__week=("last_week", "the frame of the same hour and weekday, a week or more before"),
         trend=("trend", "the line through the observed frames"),
         flow=("flow", "the last frame moved along its optical flow"),
+        damped__flow=("damped_flow", "the last frame moved along its optical flow, which slows down"),
     ),
     error=UsageError,
 )
