@@ -234,7 +234,8 @@ ANCHORS = Family(
         persistence=("Persistence", "the last observed frame"),
         climatology=("Climatology", "mean of the training data at that hour, day of week and season"),
         anomaly=("Anomaly", "climatology and a fitted share of the last departure from it"),
-    ),
+    )
+    | _in("models.anchors.flow", flow=("FlowAnchor", "the last frame moved along its optical flow, which slows down")),
     open=False,
 )
 

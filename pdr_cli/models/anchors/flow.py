@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pdr_cli.models.interfaces import Frames
+from pdr_cli.models.interfaces import Anchor, Context, Frames
 from pdr_cli.models.motion import carried_on
 
 FIRST = 0.1  # damping before it is fitted
 
 
-class FlowAnchor(nn.Module):
-    """Damped flow: the last observed frame, moved on by a motion that slows down by the share 1 - e^{-λ} a frame.
+class FlowAnchor(Anchor):
+    """Damped flow: the last observed frame, moved on by a motion that loses the share 1 - e^{-λ} of its speed a frame.
 
     The motion is the optical flow between the last two frames. One observed frame, or no texture, gives persistence.
     """
@@ -23,10 +23,5 @@ class FlowAnchor(nn.Module):
         super().__init__()
         self.register_buffer("damping", torch.tensor(FIRST))  # λ; infinite: persistence
 
-    def ahead(self, seen: Tensor, steps: int, context: object = None) -> Tensor:
-        """[B, T, C, H, W] → [B, steps, C, H, W]."""
+    def ahead(self, seen: Tensor, steps: int, context: Context) -> Tensor:
         return carried_on(seen, steps, self.damping)
-
-    def forward(self, observed: Tensor, steps: int, context: object = None) -> Tensor:
-        """The forecast, [B, steps, C, H, W]."""
-        return self.ahead(observed, steps, context)

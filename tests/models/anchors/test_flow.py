@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from pdr_cli.models.anchors.flow import FlowAnchor
-from pdr_cli.models.interfaces import Frames
+from pdr_cli.models.interfaces import Context, Frames
 from tests.drawing.scenes import cells, texture
 
 
@@ -18,7 +18,7 @@ def test_the_anchor_moves_what_moved() -> None:
     frames = sliding(6, 1.5)
     anchor = FlowAnchor(Frames(3, 1, (48, 56)))
     anchor.damping.zero_()
-    made = anchor(frames[:, :3], 3)
+    made = anchor(frames[:, :3], 3, Context())
     inner = (..., slice(10, -10), slice(12, -12))
     error = (made - frames[:, 3:])[inner].abs().mean()
     assert error < 0.1 * (frames[:, 2:3] - frames[:, 3:])[inner].abs().mean()
@@ -27,6 +27,6 @@ def test_the_anchor_moves_what_moved() -> None:
 def test_without_a_second_frame_or_texture_the_anchor_is_persistence() -> None:
     anchor = FlowAnchor(Frames(1, 2, (9, 11)))
     single = torch.rand(2, 1, 2, 9, 11)
-    assert torch.equal(anchor(single, 3), single.expand(-1, 3, -1, -1, -1))
+    assert torch.equal(anchor(single, 3, Context()), single.expand(-1, 3, -1, -1, -1))
     constant = torch.full((2, 4, 2, 9, 11), 0.3)
-    assert torch.equal(anchor(constant, 5), constant[:, :1].expand(-1, 5, -1, -1, -1))
+    assert torch.equal(anchor(constant, 5, Context()), constant[:, :1].expand(-1, 5, -1, -1, -1))
