@@ -239,7 +239,8 @@ ANCHORS = Family(
     )
     | _in(
         "models.anchors.ridge", ridge=("Ridge", "linear regression of departures on frames, earlier cycles, patterns")
-    ),
+    )
+    | _in("models.anchors.flow", flow=("FlowAnchor", "the last frame moved along its optical flow, which slows down")),
     open=False,
 )
 
@@ -326,6 +327,7 @@ BASELINES = Family(
         last__week=("last_week", "the frame of the same hour and weekday, a week or more before"),
         trend=("trend", "the line through the observed frames"),
         flow=("flow", "the last frame moved along its optical flow"),
+        damped__flow=("damped_flow", "the last frame moved along its optical flow, which slows down"),
     ),
     error=UsageError,
 )
