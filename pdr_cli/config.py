@@ -34,7 +34,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "assume": [],
         "bounds": [NONE],
     },
-    "train": {"latitude_weights": False},
+    "train": {"latitude_weights": False, "ema": 0.0, "rollout": 1, "cpu_budget": "", "val_every": 0, "patience": 0},
     "model": {
         "periodic": "none",
         "fusion_init": "residual",
@@ -217,16 +217,30 @@ class TrainConfig(_Table):
     schedule: Literal["onecycle", "cosine", "constant"] = Field(description="schedule of the learning rate")
     warmup_epochs: int = Field(ge=0, description="linear warm-up of the cosine and constant schedules, epochs")
     clip_norm: float = Field(ge=0, description="largest gradient norm; 0: no clipping")
+    ema: float = Field(
+        ge=0,
+        lt=1,
+        description="decay of the average of the weights that is validated and saved; 0: the weights themselves",
+    )
+    rollout: int = Field(
+        ge=1,
+        description="training forecasts rollout x out_steps frames, by feeding back; validation and the model out_steps",
+    )
     batch: int = Field(ge=1, description="windows per step")
     epochs: int = Field(ge=1, description="passes over the training windows, at most")
     steps: int = Field(ge=0, description="optimiser steps, at most; 0: those of the epochs")
     budget: str = Field(description="time for training, such as 3m or 1h30m; empty: no limit")
+    cpu_budget: str = Field(
+        description="CPU time (user and system) for training, such as 5m; each of N busy threads uses it up; empty: no limit"
+    )
     precision: Literal["fp32", "bf16"] = Field(description="arithmetic of the network; losses are fp32")
     seed: int = Field(ge=0, description="seed of weights, order of windows and stochastic depth")
     log_every: int = Field(ge=1, description="steps between lines of metrics.jsonl")
     val_windows: int = Field(ge=1, description="windows used for each validation, evenly spaced, at most")
+    val_every: int = Field(ge=0, description="optimiser steps between validations; 0: those of an epoch")
+    patience: int = Field(ge=0, description="validations without a new best after which training ends; 0: no such end")
 
-    @field_validator("budget")
+    @field_validator("budget", "cpu_budget")
     @classmethod
     def _is_duration(cls, budget: str) -> str:
         parse_duration(budget)
@@ -347,7 +361,7 @@ def load(preset: str, overrides: list[str] | None = None) -> Config:
 
 
 def validate(values: dict[str, Any], where: str) -> Config:
-    """Check nested `values` against the schema; `where` names their origin in messages."""
+    """Check nested `values` against the schema; `where` is their origin."""
     for table, defaults in ADDED_LATER.items():
         if isinstance(values.get(table), dict):
             values = values | {table: defaults | values[table]}
