@@ -11,7 +11,6 @@ from typing import Any
 
 import xarray as xr
 
-from pdr_cli.config import Config
 from pdr_cli.data import formats
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import cf
@@ -25,6 +24,7 @@ from pdr_cli.inference.hindcast import Hindcast
 from pdr_cli.inference.intake import InputPolicy, Intake
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs.folder import RunFolder
+from pdr_cli.schema import Config
 from pdr_cli.system import locks
 from pdr_cli.training import run as training
 from pdr_cli.training.request import UNLIMITED, Experiment

@@ -21,7 +21,7 @@ from pdr_cli.trust import ENVIRONMENT, OPTION, Trust, culprit, module_of, source
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,21 @@ PREDICTORS = Family(
     | _in("models.predictors.recurrent.phydnet", phydnet=("PhyDNet", "physics and residual (Le Guen and Thome, 2020)"))
     | _in("models.predictors.recurrent.mau", mau=("MAU", "motion-aware unit (Chang et al., 2021)"))
     | _in("models.predictors.recurrent.prednet", prednet=("PredNet", "predictive coding (Lotter et al., 2017)"))
-    | _in("models.predictors.dmvfn", dmvfn=("DMVFN", "dynamic multi-scale voxel flow (Hu et al., 2023)")),
+    | _in("models.predictors.dmvfn", dmvfn=("DMVFN", "dynamic multi-scale voxel flow (Hu et al., 2023)"))
+    | _in("models.predictors.none", none=("AnchorAlone", "no network: the anchor's forecast")),
+)
+
+ANCHORS = Family(
+    "anchors",
+    "anchor",
+    "--anchor",
+    _in(
+        "models.anchors.simple",
+        persistence=("Persistence", "the last observed frame"),
+        climatology=("Climatology", "mean of the training data at that hour, day of week and season"),
+        anomaly=("Anomaly", "climatology and a fitted share of the last departure from it"),
+    ),
+    open=False,
 )
 
 ADAPTERS = Family(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from pdr_cli import config
+from pdr_cli import config, schema
 from pdr_cli.errors import ConfigError
 
 PRESETS = {"demo", "human36m", "kth", "taxibj", "traffic-small", "video-small", "weather-small", "weatherbench"}
@@ -97,7 +97,7 @@ def test_extends_takes_the_rest_from_another_preset(tmp_path: Path) -> None:
     ("text", "seconds"), [("90s", 90), ("90", 90), ("3m", 180), ("2m30s", 150), ("1h30m", 5400), ("", None)]
 )
 def test_durations(text: str, seconds: float | None) -> None:
-    assert config.parse_duration(text) == seconds
+    assert schema.parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_durations(text: str, seconds: float | None) -> None:
     ],
 )
 def test_periods(text: str, interval: tuple[str, str] | None) -> None:
-    assert config.parse_interval(text) == interval
+    assert schema.parse_interval(text) == interval
 
 
 def test_the_benchmarks_are_divided_as_published() -> None:
@@ -123,7 +123,7 @@ def test_the_benchmarks_are_divided_as_published() -> None:
 
 def test_a_configuration_from_before_these_keys_is_read_as_it_was(tmp_path: Path) -> None:
     values = config.load("demo").model_dump()
-    for table, later in config.ADDED_LATER.items():
+    for table, later in schema.ADDED_LATER.items():
         values[table] = {key: value for key, value in values[table].items() if key not in later}
     (tmp_path / "demo.toml").write_text(tomli_w.dumps(values))
     # Where a preset says otherwise today: models of then were trained with zeros beyond the last column and

@@ -22,11 +22,11 @@ from pdr_cli import config
 from pdr_cli.ablation import catalogue
 from pdr_cli.ablation.summary import BASELINES, as_markdown, summary
 from pdr_cli.bench.machine import describe
-from pdr_cli.config import Config, parse_duration
 from pdr_cli.data import kinds
 from pdr_cli.errors import ConfigError, DataError, InputNotFoundError, InterruptedRun, OutputError, UsageError
 from pdr_cli.inference import model as inference
 from pdr_cli.runs.folder import RunFolder
+from pdr_cli.schema import Config, parse_duration
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
 from pdr_cli.training import ranks

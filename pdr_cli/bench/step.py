@@ -17,11 +17,11 @@ from torch import Tensor
 from pdr_cli import config
 from pdr_cli.bench.machine import at_least, describe, synchronize
 from pdr_cli.choices import LOSSES
-from pdr_cli.config import Config
 from pdr_cli.errors import PdrError, UsageError, did_you_mean
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Batch, Forecast, Frames
 from pdr_cli.models.pdr import PDR
+from pdr_cli.schema import Config
 from pdr_cli.system import devices
 from pdr_cli.system.logs import log
 from pdr_cli.training.losses import LossOptions, build_loss

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from pdr_cli.config import DataConfig
+from pdr_cli.schema import DataConfig
 
 
 class Periods(NamedTuple):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pdr_cli.config import DataConfig
 from pdr_cli.data import partnames, periods, published, windows
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.arrays import OPTION
@@ -20,6 +19,7 @@ from pdr_cli.data.series import Series
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import DataError, TimeError
+from pdr_cli.schema import DataConfig
 from pdr_cli.system.logs import log
 
 FRACTIONS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45)  # shares for validation that messages propose

@@ -9,13 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from pdr_cli.config import Config
 from pdr_cli.data import formats, kinds, missing, splits, statistics
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import human36m, kth, npz
 from pdr_cli.data.series import Series, names, read_frames, size
 from pdr_cli.data.windows import FrameCache
 from pdr_cli.errors import DataError, PdrError
+from pdr_cli.schema import Config
 from pdr_cli.training.prepare import Prepared, prepare
 
 Level = Literal["ok", "warning", "problem"]

@@ -7,13 +7,19 @@ pass it through `PDR.forward`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-Mode = Literal["forecast", "train"]
+from pdr_cli.models.layers import rollout
+
+Mode = Literal["forecast", "train", "anchor"]
 Terms = dict[str, Tensor]  # further losses by name, scalars
+# (seen [B, T, C, H, W], first, n) -> [B, n, C, H, W]: the anchor's frames first + 1 ... first + n after the last observed
+# one, made from the window `seen`, which ends at step `first`.
+Anchoring = Callable[[Tensor, int, int], Tensor]
 
 
 class Frames(NamedTuple):
@@ -24,12 +30,29 @@ class Frames(NamedTuple):
         channels: C.
         size: (H, W).
         periodic: True if the last column is a neighbour of the first, as on a circle of longitudes.
+        out_steps: τ of training; 0: T.
+        covariates: F, further fields that are given at observed and forecast times.
+        lags: L, frames of the same time in earlier cycles, such as a day and a week before.
     """
 
     in_steps: int
     channels: int
     size: tuple[int, int]
     periodic: bool = False
+    out_steps: int = 0
+    covariates: int = 0
+    lags: int = 0
+
+    def blank(self, steps: int = 0, batch: int = 1) -> Batch:
+        """A batch of zeros that a network for these frames can forecast `steps` frames from; default: τ."""
+        T, steps, shape = self.in_steps, steps or self.out_steps or self.in_steps, (self.channels, *self.size)
+        return Batch(
+            torch.zeros(batch, T, *shape),
+            steps,
+            covariates=torch.zeros(batch, T + steps, self.covariates, *self.size) if self.covariates else None,
+            normal=torch.zeros(batch, T + steps, *shape),
+            earlier=torch.zeros(batch, self.lags, steps, *shape) if self.lags else None,
+        )
 
 
 class Batch(NamedTuple):
@@ -42,8 +65,14 @@ class Batch(NamedTuple):
         known: False where values of `observed` and `target` were missing and are filled, [B, T + τ, C, H, W]; None: no
             value is missing.
         progress: share of the training that is done, 0 to 1.
-        covariates: further fields that are known for the forecast frames, [B, τ, F, H, W]; no predictor of ours reads them.
+        covariates: further fields at observed and forecast times, [B, T + τ, F, H, W]; a variable that is not given ahead
+            keeps its last observed value.
         generator: source of the random numbers of a member; None: torch's default generator.
+        normal: the climatology at observed and forecast times, [B, T + τ, C, H, W].
+        earlier: the frame of the same time in earlier cycles, such as a day before each forecast frame,
+            [B, L, τ, C, H, W]; NaN where it is missing.
+        anchor: the anchor's frames, [B, τ, C, H, W], where training has computed them without the window's own data;
+            None: the network computes them.
     """
 
     observed: Tensor
@@ -53,6 +82,31 @@ class Batch(NamedTuple):
     progress: float = 0.0
     covariates: Tensor | None = None
     generator: torch.Generator | None = None
+    normal: Tensor | None = None
+    earlier: Tensor | None = None
+    anchor: Tensor | None = None
+
+    @property
+    def context(self) -> Context:
+        """What an anchor reads beside the observed frames."""
+        return Context(self.normal, self.earlier)
+
+
+class Context(NamedTuple):
+    """What an anchor reads beside the observed frames; see `Batch`.
+
+    Args:
+        normal: [B, T + τ, C, H, W].
+        earlier: [B, L, τ, C, H, W].
+    """
+
+    normal: Tensor | None = None
+    earlier: Tensor | None = None
+
+    def after(self, first: int) -> Context:
+        """The context of a window that ends `first` steps after the last observed frame."""
+        normal = None if self.normal is None else self.normal[:, first:]
+        return Context(normal, None if self.earlier is None else self.earlier[:, :, first:])
 
 
 def target_of(batch: Batch) -> Tensor:
@@ -91,9 +145,12 @@ class Predictor(nn.Module, ABC):
     forecast back (`layers.rollout`).
 
     Attributes:
+        reads_covariates: True if the predictor reads covariates; others are refused where there are any.
         bounded: keeps frames [..., C, H, W] within the bounds of their quantities; for the frames that are fed back. The
             network bounds the forecast itself.
     """
+
+    reads_covariates = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,21 +161,90 @@ class Predictor(nn.Module, ABC):
         self,
         x: Tensor,
         steps: int | None = None,
-        anchored: bool = False,
+        anchor: Anchoring | None = None,
         covariates: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Forecast: x: [B, T, C, H, W] → [B, steps, C, H, W]; T steps by default.
 
-        With `anchored`, the network's output is the change since the last observed frame, which the predictor adds.
+        With `anchor`, the network's output is the change from the anchor's frames, which the predictor adds.
         """
 
-    def training_forward(self, batch: Batch, anchored: bool = False) -> tuple[Tensor, Terms]:
+    def training_forward(self, batch: Batch, anchor: Anchoring | None = None) -> tuple[Tensor, Terms]:
         """The forward pass for training: the frames [B, τ, C, H, W] and the predictor's loss terms.
 
         The default is the forecast, and no terms.
         """
-        return self(batch.observed, batch.steps, anchored, batch.covariates, batch.generator), {}
+        return self(batch.observed, batch.steps, anchor, batch.covariates, batch.generator), {}
+
+
+class OnePass(Predictor):
+    """A predictor that gives some frames in one pass, and is fed its own forecast for more.
+
+    Args:
+        gives: n, the frames of a pass.
+    """
+
+    reads_covariates = True
+
+    def __init__(self, gives: int) -> None:
+        super().__init__()
+        self.gives = gives
+
+    @abstractmethod
+    def one_pass(self, seen: Tensor, covariates: Tensor | None) -> Tensor:
+        """[B, T, C, H, W] and covariates [B, T + n, F, H, W] → the n frames that follow, [B, n, C, H, W]."""
+
+    def forward(
+        self,
+        x: Tensor,
+        steps: int | None = None,
+        anchor: Anchoring | None = None,
+        covariates: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """See `Predictor.forward`; n steps by default."""
+        length = x.shape[1] + self.gives
+
+        def one_pass(seen: Tensor, first: int) -> Tensor:
+            if covariates is None:
+                return self.one_pass(seen, None)
+            given = covariates[:, first : first + length]
+            beyond = length - given.shape[1]  # the last frames of a pass may not be needed
+            return self.one_pass(seen, torch.cat([given, given[:, -1:].expand(-1, beyond, -1, -1, -1)], dim=1))
+
+        return rollout(one_pass, x, steps or self.gives, anchor, self.bounded)
+
+
+class Anchor(nn.Module, ABC):
+    """A simple forecast, fitted to the training data, from which the predictor forecasts the change.
+
+    Its fitted numbers are buffers, so that they are saved, moved and exported with the network. What is fitted determines
+    their shapes, which are therefore taken from the file when they are loaded.
+
+    Attributes:
+        gives: n, the frames of a pass; 0: any number.
+    """
+
+    gives = 0
+
+    @abstractmethod
+    def ahead(self, seen: Tensor, steps: int, context: Context) -> Tensor:
+        """The `steps` frames that follow: [B, T, C, H, W] → [B, steps, C, H, W], at most n."""
+
+    def forward(self, observed: Tensor, steps: int, context: Context) -> Tensor:
+        """The forecast: [B, T, C, H, W] → [B, steps, C, H, W]; beyond n steps the anchor is fed its own forecast."""
+
+        def one_pass(seen: Tensor, first: int) -> Tensor:
+            return self.ahead(seen, min(steps - first, self.gives or steps), context.after(first))
+
+        return rollout(one_pass, observed, steps)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        for name, buffer in self.named_buffers(recurse=False):
+            if (stored := state_dict.get(prefix + name)) is not None and stored.shape != buffer.shape:
+                setattr(self, name, torch.empty_like(stored, device=buffer.device))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class Adapter(nn.Module, ABC):

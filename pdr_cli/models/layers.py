@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def rollout(
-    predictor: Callable[[Tensor], Tensor],
+    one_pass: Callable[[Tensor, int], Tensor],
     x: Tensor,
     steps: int,
-    anchored: bool = False,
+    anchor: Callable[[Tensor, int, int], Tensor] | None = None,
     bounded: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """The first `steps` frames of a predictor, which is fed its own forecast where one pass gives fewer.
@@ -20,22 +20,23 @@ def rollout(
     Gradients flow through every pass. x: [B, T, C, H, W] → [B, steps, C, H, W].
 
     Args:
-        predictor: [B, T, C, H, W] → frames that follow, as many as it gives.
+        one_pass: (window [B, T, C, H, W], steps from the last observed frame to the window's last) → the frames that
+            follow, as many as it gives.
         x: observed.
         steps: frames to forecast.
-        anchored: the output of a pass is the change since the last frame of its input.
+        anchor: frames that the output of a pass is the change from, see `interfaces.Anchoring`.
         bounded: keeps frames that are fed back within their bounds; None: they are fed back as they are.
     """
-
-    def one_pass(seen: Tensor) -> Tensor:
-        return seen[:, -1:] + predictor(seen) if anchored else predictor(seen)
-
-    in_steps = x.shape[1]
-    frames = one_pass(x)
+    in_steps, seen = x.shape[1], x
+    frames = x[:, :0]
     while frames.shape[1] < steps:
-        latest = torch.cat([x, frames if bounded is None else bounded(frames)], dim=1)[:, -in_steps:]
-        frames = torch.cat([frames, one_pass(latest)], dim=1)
-    return frames[:, :steps]
+        first = frames.shape[1]
+        if first:
+            seen = torch.cat([x, frames if bounded is None else bounded(frames)], dim=1)[:, -in_steps:]
+        made = one_pass(seen, first)[:, : steps - first]
+        made = made if anchor is None else anchor(seen, first, made.shape[1]) + made
+        frames = torch.cat([frames, made], dim=1) if first else made
+    return frames
 
 
 def pad_to_multiple(frames: Tensor, multiple: int, periodic: bool = False) -> Tensor:

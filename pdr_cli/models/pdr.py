@@ -7,14 +7,17 @@ X^ = Φ(X~, Y)        (3)  a fusion joins both to the final forecast, which is k
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
 from pdr_cli.models import checks
+from pdr_cli.models.anomalies import Anomalies, Space
 from pdr_cli.models.bounds import Bounds
-from pdr_cli.models.interfaces import Adapter, Batch, Forecast, Fusion, Mode, Predictor, Terms
+from pdr_cli.models.interfaces import Adapter, Anchor, Anchoring, Batch, Forecast, Fusion, Mode, Predictor, Terms
 from pdr_cli.models.layers import rollout
+
+Bounding = Callable[[Tensor], Tensor]
 
 
 class PDR(nn.Module):
@@ -26,7 +29,8 @@ class PDR(nn.Module):
         predictor: F_p: a `Predictor`, or any module [B, T, C, H, W] → [B, T, C, H, W].
         adapter: F_c and R together; None for the predictor alone.
         fusion: Φ; one that needs no layer if `adapter` is None.
-        anchor: "last": the predictor forecasts the change since the last observed frame; "none": the frames themselves.
+        anchor: the simple forecast that the predictor forecasts the change from; None: it forecasts the frames themselves.
+        anomalies: in which the predictor runs; None: it runs on frames.
     """
 
     def __init__(
@@ -34,7 +38,8 @@ class PDR(nn.Module):
         predictor: nn.Module,
         adapter: Adapter | None,
         fusion: Fusion,
-        anchor: Literal["none", "last"] = "none",
+        anchor: Anchor | None = None,
+        anomalies: Anomalies | None = None,
     ) -> None:
         super().__init__()
         if adapter is None and fusion.needs_layer:
@@ -43,6 +48,7 @@ class PDR(nn.Module):
         self.adapter = adapter
         self.fusion = fusion
         self.anchor = anchor
+        self.anomalies = anomalies
         self.bounded: nn.Module = nn.Identity()
         self.frozen = False
 
@@ -50,9 +56,12 @@ class PDR(nn.Module):
         """Forecast `batch.steps` frames after `batch.observed`.
 
         In mode "train", predictor and adapter may see the target and return loss terms. A frozen predictor runs as in a
-        forecast in either mode. `fused` is within the bounds (`bound`); `coarse` is not, so that its loss has a gradient
-        wherever it lies.
+        forecast in either mode. In mode "anchor" the forecast is the anchor's alone. `fused` is within the bounds (`bound`);
+        `coarse` is not, so that its loss has a gradient wherever it lies.
         """
+        if mode == "anchor":
+            frames = self._anchor_frames(batch)
+            return Forecast(self.bounded(frames), frames, None, {})
         coarse, terms = self._coarse(batch, mode)
         layer, further = self._layer(coarse, batch, mode)
         fused = checks.frames(self.fusion(coarse, layer), coarse, self.fusion, batch.steps)
@@ -60,18 +69,49 @@ class PDR(nn.Module):
 
     def _coarse(self, batch: Batch, mode: Mode) -> tuple[Tensor, Terms]:
         """Eq. 1: [B, T, C, H, W] → [B, τ, C, H, W], and the predictor's loss terms."""
-        x, anchored = batch.observed, self.anchor == "last"
+        space = Space(batch, self.anomalies)
+        inside = space.batch()
+        x, anchor = inside.observed, self._anchoring(batch, space)
         if not isinstance(self.predictor, Predictor):
-            return rollout(self._pass, x, batch.steps, anchored, self.bounded), {}
-        if mode == "train" and not self.frozen:
-            made, terms = checks.with_terms(self.predictor.training_forward(batch, anchored), self.predictor)
+            made = rollout(self._pass, x, batch.steps, anchor, self._fed_back(space))
+            terms: Terms = {}
+        elif mode == "train" and not self.frozen:
+            made, terms = checks.with_terms(self.predictor.training_forward(inside, anchor), self.predictor)
         else:
-            made, terms = self.predictor(x, batch.steps, anchored, batch.covariates, batch.generator), {}
-        return checks.frames(made, x, self.predictor, batch.steps), terms
+            made, terms = self.predictor(x, batch.steps, anchor, batch.covariates, batch.generator), {}
+        return space.out(checks.frames(made, x, self.predictor, batch.steps), x.shape[1]), terms
 
-    def _pass(self, seen: Tensor) -> Tensor:
+    def _pass(self, seen: Tensor, first: int) -> Tensor:
         """One pass of a plain module: [B, T, C, H, W] → the frames that follow, as many as it gives."""
         return checks.frames(self.predictor(seen), seen, self.predictor)
+
+    def _fed_back(self, space: Space) -> Bounding:
+        """Bounds of the frames that a plain module is fed back, all from the first forecast frame on."""
+        return lambda frames: space.into(self.bounded(space.out(frames, space.in_steps)), space.in_steps)
+
+    def _anchoring(self, batch: Batch, space: Space) -> Anchoring | None:
+        """The anchor as predictors are given it; None without one."""
+        anchor, T = self.anchor, space.in_steps
+        if anchor is None:
+            return None
+
+        def frames(seen: Tensor, first: int, n: int) -> Tensor:
+            if first == 0 and batch.anchor is not None:
+                return space.into(batch.anchor[:, :n], T)
+            made = anchor(space.out(seen, first), n, batch.context.after(first))
+            return space.into(made, T + first)
+
+        return frames
+
+    def _anchor_frames(self, batch: Batch) -> Tensor:
+        """The anchor's forecast: [B, τ, C, H, W].
+
+        Raises:
+            ValueError: the network has none.
+        """
+        if self.anchor is None:
+            raise ValueError("the network has no anchor")
+        return self.anchor(batch.observed, batch.steps, batch.context)
 
     def _layer(self, coarse: Tensor, batch: Batch, mode: Mode) -> tuple[Tensor | None, Terms]:
         """Eq. 2 for all coarse frames at once: [B, τ, C, H, W] → [B, τ, C, H, W], and the adapter's loss terms."""
@@ -86,7 +126,7 @@ class PDR(nn.Module):
     def bound(self, low: Tensor, high: Tensor) -> None:
         """Keep forecasts, and frames that are fed back, between a lowest and a highest value: [C], in network units."""
         self.bounded = Bounds(low, high)
-        if isinstance(self.predictor, Predictor):
+        if isinstance(self.predictor, Predictor) and self.anomalies is None:
             self.predictor.bounded = Bounds(low, high)
 
     def freeze_predictor(self) -> None:

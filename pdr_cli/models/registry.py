@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pdr_cli.choices import ADAPTERS, FUSIONS, PREDICTORS, TRANSLATORS
+from pdr_cli.choices import ADAPTERS, ANCHORS, FUSIONS, PREDICTORS, TRANSLATORS
 from pdr_cli.errors import ConfigError
-from pdr_cli.models.interfaces import Adapter, Frames, Fusion, Predictor
+from pdr_cli.models.anomalies import Anomalies
+from pdr_cli.models.interfaces import Adapter, Anchor, Frames, Fusion, Predictor
 from pdr_cli.models.pdr import PDR
 from pdr_cli.models.predictors.simvp import SimVP
 from pdr_cli.trust import Trust
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 # The keywords with which a predictor from outside is called, beside in_steps and channels.
 KEYWORDS = ("hid_s", "hid_t", "n_s", "n_t", "mlp_ratio", "drop_path")
@@ -38,7 +39,8 @@ def build(options: ModelConfig, frames: Frames, trust: Trust | None = None) -> P
     predictor = build_predictor(options, frames, trust)
     fusion = build_fusion(options, frames, trust)
     adapter = build_adapter(options, frames, trust) if fusion.needs_layer else None
-    return PDR(predictor, adapter, fusion, options.anchor)
+    anomalies = Anomalies((frames.channels, *frames.size)) if options.inputs == "anomalies" else None
+    return PDR(predictor, adapter, fusion, build_anchor(options, frames), anomalies)
 
 
 def load(options: ModelConfig, trust: Trust | None = None) -> None:
@@ -56,6 +58,16 @@ def build_predictor(options: ModelConfig, frames: Frames, trust: Trust | None = 
     Raises:
         ConfigError: an unknown name, values that do not fit together, or an object that is not a predictor.
     """
+    built = _predictor(options, frames, trust)
+    if frames.covariates and not (isinstance(built, Predictor) and built.reads_covariates):
+        raise ConfigError(
+            f"--backbone {options.backbone} reads no covariates, and the data have {frames.covariates}",
+            way_out="take --backbone unet or tau, or leave out --known, --static, --input and data.calendar",
+        )
+    return built
+
+
+def _predictor(options: ModelConfig, frames: Frames, trust: Trust | None) -> nn.Module:
     name = options.backbone
     factory = PREDICTORS.find(name, trust)
     if name in TRANSLATORS:
@@ -70,6 +82,18 @@ def build_predictor(options: ModelConfig, frames: Frames, trust: Trust | None = 
             way_out="derive its class from pdr_cli.models.interfaces.Predictor and define training_forward",
         )
     return built
+
+
+def build_anchor(options: ModelConfig, frames: Frames) -> Anchor | None:
+    """The anchor `anchor`, not fitted yet; None without one.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if options.anchor == "none":
+        return None
+    anchor: Anchor = ANCHORS.find(options.anchor)(frames)
+    return anchor
 
 
 def keywords(factory: Callable[..., Any], frames: Frames, options: ModelConfig) -> dict[str, Any]:

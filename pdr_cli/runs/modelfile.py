@@ -14,7 +14,6 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli import config as configuration
-from pdr_cli.config import Config
 from pdr_cli.data import grid
 from pdr_cli.data import places as locations
 from pdr_cli.data import series as fields
@@ -30,6 +29,7 @@ from pdr_cli.data.seen import Seen
 from pdr_cli.data.series import Series
 from pdr_cli.data.times import Step
 from pdr_cli.errors import CheckpointError, ConfigError
+from pdr_cli.schema import Config
 from pdr_cli.system import atomic, damage, hashes
 
 if TYPE_CHECKING:

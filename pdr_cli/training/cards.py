@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 
 from pdr_cli import __version__, choices
-from pdr_cli.config import Config
 from pdr_cli.data.missing import CellMask
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.modelfile import ModelCard
+from pdr_cli.schema import Config
 from pdr_cli.training.prepare import Measured, Prepared, files_read, periods_seen
 from pdr_cli.training.state import Position
 from pdr_cli.training.warm_start import WarmStart

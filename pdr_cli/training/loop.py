@@ -14,12 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pdr_cli.config import TrainConfig
 from pdr_cli.errors import DataError, InterruptedRun
 from pdr_cli.models.interfaces import Batch, Terms, target_of
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import metrics
 from pdr_cli.runs.folder import RunFolder
+from pdr_cli.schema import TrainConfig
 from pdr_cli.system.logs import Progress, log
 from pdr_cli.system.memory import SAME, Batches
 from pdr_cli.training import state, step

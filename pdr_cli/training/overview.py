@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from pdr_cli import config as configuration
-from pdr_cli.config import Config
 from pdr_cli.data.series import describe
 from pdr_cli.models.gaussians.base import GaussianAdapter
 from pdr_cli.models.interfaces import Batch
 from pdr_cli.models.pdr import PDR
+from pdr_cli.schema import Config
 from pdr_cli.training.length import Length
 from pdr_cli.training.prepare import Prepared
 from pdr_cli.training.setup import has_parameters

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from pdr_cli.config import Config
 from pdr_cli.data import bounds, formats, kinds, scaling, seen, splits, statistics, suspects, windows
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.arrays import Conventions
@@ -31,6 +30,7 @@ from pdr_cli.data.statistics import Climatology, Survey
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import DataError, GridError, InputNotFoundError, MissingValuesError
+from pdr_cli.schema import Config
 from pdr_cli.system import hashes, urls
 from pdr_cli.system.logs import log
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pdr_cli import config
-from pdr_cli.config import Config
 from pdr_cli.errors import InputNotFoundError, OutputError, UsageError
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs.folder import RunFolder
+from pdr_cli.schema import Config
 from pdr_cli.system import urls
 from pdr_cli.trust import Trust
 

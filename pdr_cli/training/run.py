@@ -11,7 +11,6 @@ import xarray as xr
 
 from pdr_cli import choices
 from pdr_cli import config as configuration
-from pdr_cli.config import Config
 from pdr_cli.data import grid
 from pdr_cli.errors import ConfigError, UsageError
 from pdr_cli.models import registry
@@ -19,6 +18,7 @@ from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import modelfile, tensors
 from pdr_cli.runs.folder import RunFolder
+from pdr_cli.schema import Config
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
 from pdr_cli.training import cards, overview, randomness, ranks, warm_start

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pdr_cli.config import TrainConfig
+from pdr_cli.schema import TrainConfig
 
 # Convolutions on a CPU: from frames of about 32 x 32 on, channels-last is 1.2 to 1.5 times as fast, below it is slower.
 CHANNELS_LAST_PIXELS = 1024

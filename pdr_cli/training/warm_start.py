@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from pdr_cli.config import Config
 from pdr_cli.errors import CheckpointError
 from pdr_cli.models import openstl
 from pdr_cli.models.interfaces import Frames
@@ -20,6 +19,7 @@ from pdr_cli.runs import modelfile
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.runs.modelfile import FOREIGN, ModelFile
 from pdr_cli.runs.openstl import read_openstl
+from pdr_cli.schema import Config
 from pdr_cli.system import atomic
 from pdr_cli.system.logs import log
 from pdr_cli.training.setup import has_parameters

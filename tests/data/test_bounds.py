@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pdr_cli.config import parse_bound
 from pdr_cli.data import bounds
 from pdr_cli.data.bounds import Bounds
 from pdr_cli.data.formats.datasets import from_datasets
@@ -17,6 +16,7 @@ from pdr_cli.data.limits import Limits
 from pdr_cli.data.series import Series, make_series, names
 from pdr_cli.data.units import to_model
 from pdr_cli.errors import ConfigError, DataError
+from pdr_cli.schema import parse_bound
 
 
 def series_of(kind: str = "weather", **variables: dict[str, Any]) -> Series:

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from pdr_cli import config
-from pdr_cli.config import ModelConfig
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Batch, Frames, Terms
+from pdr_cli.schema import ModelConfig
 from pdr_cli.trust import USER
 
 # The options of a small adapter beside those of the demo preset.

@@ -11,7 +11,6 @@ from pdr_cli.errors import ConfigError
 from pdr_cli.models.fusion import AddFusion, ConcatFusion, RenderedFusion
 from pdr_cli.models.gaussians.initialization import brightest, centres_in, corner
 from pdr_cli.models.interfaces import Batch, Frames, Fusion
-from pdr_cli.models.layers import rollout
 from pdr_cli.models.pdr import PDR
 from pdr_cli.models.registry import build, build_fusion
 from tests.models.builders import options
@@ -59,7 +58,7 @@ def test_coarse_frames_are_fed_back_and_rendered_once() -> None:
     rendered_lengths = []
     model.adapter.register_forward_hook(lambda module, args, out: rendered_lengths.append(args[0].shape[1]))
     forecast = model(Batch(observed(), 7))
-    assert torch.equal(forecast.coarse, rollout(model.predictor, observed(), 7))
+    assert torch.equal(forecast.coarse, model.predictor(observed(), 7))
     assert rendered_lengths == [7]
 
 
@@ -194,7 +193,7 @@ def test_fusion_without_an_adapter_is_a_mistake() -> None:
 
 def test_anchored_predictor_that_says_nothing_is_persistence() -> None:
     x = observed()
-    for anchor, expected in (("none", torch.zeros(2, 1, 2, 13, 18)), ("last", x[:, -1:])):
+    for anchor, expected in (("none", torch.zeros(2, 1, 2, 13, 18)), ("persistence", x[:, -1:])):
         model = small_pdr(anchor=anchor, fusion="none")
         for parameter in model.predictor.dec.readout.parameters():
             torch.nn.init.zeros_(parameter)

@@ -126,7 +126,7 @@ def test_every_setting_that_differs_is_named(weather: Path, weather_run: Path) -
         (["--backbone", "van", "--set", "anchor=none"], 65, "backbone tau, not van"),
         (["--set", "hid_s=6", "--set", "anchor=none"], 65, "hid_s 4, not 6; train with --set model.hid_s=4"),
         # What it says of the change of a frame would be read as a frame.
-        ([], 65, "anchor none, not last"),
+        ([], 65, "anchor none, not persistence"),
     ],
 )
 def test_openstl_file_of_another_model_is_refused(

@@ -13,7 +13,7 @@ from pdr_cli.errors import ConfigError
 from pdr_cli.models.interfaces import Adapter
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 KERNEL_EXTENT = 10.0  # K lattice samples span [-5, 5], so s kernel units are s·(K−1)/10 pixels
 ANISOTROPY = 0.03  # s1 ≠ s2 at the start, or the rotation would have no gradient

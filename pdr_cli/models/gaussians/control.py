@@ -18,7 +18,7 @@ from pdr_cli.models.gaussians.predgs import MLP, Pooling, PredGS, check_grid, po
 from pdr_cli.models.interfaces import Frames
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 MISFIT = 0.025  # share of the parameters by which a control may differ, where a coarser plane fits better
 NARROW = 0.1  # of PredGS's hidden width: fewer units pass hardly any picture

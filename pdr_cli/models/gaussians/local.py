@@ -15,7 +15,7 @@ from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.layers import pad_to_multiple
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 
 class LocalGS(GaussianAdapter):

@@ -15,7 +15,7 @@ from pdr_cli.models.gaussians.initialization import Initialization, centres_in
 from pdr_cli.models.interfaces import Frames
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 PLANE_CELLS = 256  # the pooled plane of all four published settings, which "auto" aims at
 BORDER = 1e-3  # how far from ±1 a centre starts at least, so that atanh is finite and tanh still learns

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError
-from pdr_cli.models.interfaces import Batch, Frames, Predictor, Terms, target_of
+from pdr_cli.models.interfaces import Anchoring, Batch, Frames, Predictor, Terms, target_of
 from pdr_cli.models.layers import pad_to_multiple, where_known
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 # From the coarsest to the finest scale: the factor between the grids, and the width of a block over hid_t (160, 80 and 44).
 SCALES, WIDTHS = (4, 2, 1), (1.0, 0.5, 0.275)
@@ -61,11 +61,11 @@ class DMVFN(Predictor):
         self,
         x: Tensor,
         steps: int | None = None,
-        anchored: bool = False,
+        anchor: Anchoring | None = None,
         covariates: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """See `Predictor.forward`; moved frames need no anchor, so `anchored` changes nothing."""
+        """See `Predictor.forward`; moved frames need no anchor, so `anchor` changes nothing."""
         H, W = x.shape[-2:]
         before, last = (pad_to_multiple(x[:, t], MULTIPLE) for t in (-2, -1))
         frames = []
@@ -74,7 +74,7 @@ class DMVFN(Predictor):
             before, last = last, self.bounded(frames[-1])
         return torch.stack(frames, dim=1)[..., :H, :W]
 
-    def training_forward(self, batch: Batch, anchored: bool = False) -> tuple[Tensor, Terms]:
+    def training_forward(self, batch: Batch, anchor: Anchoring | None = None) -> tuple[Tensor, Terms]:
         """Each frame, observed ones too, from the two true frames before it, and the pyramid loss of all of them."""
         x = batch.observed
         true = torch.cat([x, target_of(batch)], dim=1)

@@ -13,7 +13,7 @@ from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.layers import drop_branch, pad_to_multiple
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 HEADS = 8
 DROPOUT = 0.1  # the authors', for TaxiBJ and WeatherBench

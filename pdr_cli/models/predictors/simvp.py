@@ -13,19 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError, DataError
-from pdr_cli.models.interfaces import Frames
+from pdr_cli.models.interfaces import Frames, OnePass
 from pdr_cli.models.layers import pad_to_multiple
 from pdr_cli.models.predictors.translators.options import TranslatorOptions
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 
-class SimVP(nn.Module):
+class SimVP(OnePass):
     """Encoder for single frames, translator for all frames together, decoder for single frames.
 
     Args:
-        frames: T, C, and whether the last column is a neighbour of the first for every convolution, the translator's too.
+        frames: T, C, F, and whether the last column is a neighbour of the first for every convolution, the translator's
+            too. The covariates of each observed frame, and of the frame T steps later, are further channels of it.
         translator: maps [B, T·hid_s, H', W'] to the same shape, H' = H / 2^(n_s/2).
         hid_s: channels of a latent frame.
         n_s: units in the encoder and in the decoder; every second one halves or doubles the grid.
@@ -35,7 +36,7 @@ class SimVP(nn.Module):
     def __init__(
         self, frames: Frames, translator: nn.Module, hid_s: int, n_s: int, kernels: tuple[int, int] = (3, 3)
     ) -> None:
-        super().__init__()
+        super().__init__(frames.in_steps)
         if n_s < 2 or n_s % 2:
             raise ConfigError(f"model.n_s is {n_s}", "2 or another even number")
         if hid_s < 2 or hid_s % 2:
@@ -44,7 +45,7 @@ class SimVP(nn.Module):
             )
         self.in_steps = frames.in_steps
         self.multiple: int = 2 ** (n_s // 2)
-        self.enc = Encoder(frames.channels, hid_s, n_s, kernels[0])
+        self.enc = Encoder(frames.channels + 2 * frames.covariates, hid_s, n_s, kernels[0])
         self.hid = translator
         self.dec = Decoder(hid_s, frames.channels, n_s, kernels[1])
         self.periodic = frames.periodic
@@ -58,11 +59,12 @@ class SimVP(nn.Module):
         """The predictor of the [model] table around a translator."""
         return cls(frames, translator(TranslatorOptions.of(frames, options)), options.hid_s, options.n_s)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [B, T, C, H, W] → [B, T, C, H, W], the T frames that follow."""
-        B, T, _, H, W = x.shape
+    def one_pass(self, seen: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """See `OnePass.one_pass`; n = T."""
+        B, T, _, H, W = seen.shape
         if self.in_steps != T:
             raise DataError(f"the input has {T} frames", f"{self.in_steps}, which the model takes")
+        x = seen if covariates is None else torch.cat([seen, covariates[:, :T], covariates[:, T:]], dim=2)
         frames = pad_to_multiple(x.flatten(0, 1), self.multiple, self.periodic)  # [B·T, C, H, W]
         latent, skip = self.enc(frames)  # [B·T, hid_S, H', W'], [B·T, hid_S, H, W]
         latent = self.hid(latent.unflatten(0, (B, T)).flatten(1, 2))  # [B, T·hid_S, H', W']

@@ -14,18 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import DataError
-from pdr_cli.models.interfaces import Batch, Frames, Predictor, Terms, target_of
-from pdr_cli.models.layers import drop_branch, pad_to_multiple, rollout, where_known
+from pdr_cli.models.interfaces import Anchoring, Batch, Frames, OnePass, Terms, target_of
+from pdr_cli.models.layers import drop_branch, pad_to_multiple, where_known
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 OUTER_KERNEL, INNER_KERNEL = 51, 21
 FREQUENCY_WEIGHT = 0.001
 LOW_FREQUENCIES = 0.1  # radius around a spectrum's corners that the frequency loss excludes, over the longer side
 
 
-class WaST(Predictor):
+class WaST(OnePass):
     """One level of wavelets: n_t/4 blocks before it, n_t at half the grid, n_t/4 after it.
 
     Args:
@@ -34,8 +34,10 @@ class WaST(Predictor):
             expansion in the temporal mixer (4), `drop_path` stochastic depth of the last block, from 0 in the first (0.25).
     """
 
+    reads_covariates = False
+
     def __init__(self, frames: Frames, options: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(frames.in_steps)
         channels, hid_s, n_t = frames.channels, options.hid_s, options.n_t
         self.in_steps = frames.in_steps
         T, outer = frames.in_steps + frames.in_steps % 2, max(1, n_t // 4)
@@ -53,20 +55,9 @@ class WaST(Predictor):
         self.after = blocks(outer, hid_s * T, OUTER_KERNEL)
         self.readout = nn.Sequential(nn.BatchNorm3d(hid_s), nn.GELU(), nn.Conv3d(hid_s, channels, 3, padding=1))
 
-    def forward(
-        self,
-        x: Tensor,
-        steps: int | None = None,
-        anchored: bool = False,
-        covariates: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """See `Predictor.forward`; more than T frames by feeding the forecast back."""
-        return rollout(self.one_pass, x, steps or x.shape[1], anchored, self.bounded)
-
-    def one_pass(self, x: Tensor) -> Tensor:
-        """x: [B, T, C, H, W] → [B, T, C, H, W], the T frames that follow."""
-        (B, T), (H, W) = x.shape[:2], x.shape[-2:]
+    def one_pass(self, seen: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """[B, T, C, H, W] → [B, T, C, H, W], the T frames that follow."""
+        x, (B, T), (H, W) = seen, seen.shape[:2], seen.shape[-2:]
         if self.in_steps != T:
             raise DataError(f"the input has {T} frames", f"{self.in_steps}, which the model takes")
         x = torch.cat([x, x[:, -1:]], dim=1) if T % 2 else x
@@ -77,10 +68,10 @@ class WaST(Predictor):
         latent = in_2d(self.after, in_2d(self.join, torch.cat([latent, skip], dim=1), latent.shape[1]))
         return self.readout(latent).transpose(1, 2)[:, :T, :, :H, :W]
 
-    def training_forward(self, batch: Batch, anchored: bool = False) -> tuple[Tensor, Terms]:
+    def training_forward(self, batch: Batch, anchor: Anchoring | None = None) -> tuple[Tensor, Terms]:
         """The forecast, and the frequency loss."""
         x, target = batch.observed, target_of(batch)
-        frames = self(x, batch.steps, anchored)
+        frames = self(x, batch.steps, anchor)
         made = where_known(frames, target, None if batch.known is None else batch.known[:, x.shape[1] :])
         return frames, {"frequency_loss": FREQUENCY_WEIGHT * frequency_loss(made, target)}
 

@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from pdr_cli.errors import ConfigError
+from pdr_cli.models.anchors.simple import Persistence
 from pdr_cli.models.fusion import NoFusion
-from pdr_cli.models.interfaces import Batch
+from pdr_cli.models.interfaces import Batch, Frames
 from pdr_cli.models.pdr import PDR
 from pdr_cli.models.predictors.dmvfn import DMVFN, mix, probabilities, pyramid_distance, warp
 from tests.models.builders import build_predictor, training_forward
+
+ANCHORS = {"none": None, "persistence": Persistence(Frames(4, 1, (8, 8)))}
 
 
 def small(channels: int = 1, **changes: Any) -> DMVFN:
@@ -255,10 +258,10 @@ def test_pyramid_distance_of_a_fine_pattern_is_on_the_first_level() -> None:
     assert float(pyramid_distance(sign, torch.zeros_like(sign))) == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize("anchor", ["none", "last"])
+@pytest.mark.parametrize("anchor", ["none", "persistence"])
 def test_moved_frames_need_no_anchor(anchor: str) -> None:
     frame = torch.rand(1, 1, 1, 16, 16)
-    model = PDR(still(small()), None, NoFusion(1), anchor).eval()
+    model = PDR(still(small()), None, NoFusion(1), ANCHORS[anchor]).eval()
     with torch.no_grad():
         assert torch.allclose(model(Batch(frame.expand(-1, 3, -1, -1, -1), 2)).fused[:, 1:], frame, atol=1e-5)
 

@@ -87,18 +87,18 @@ def test_wrong_number_of_frames_is_refused(small_tau: Build) -> None:
 def test_rollout_feeds_the_output_back(out_steps: int, passes: int, expected: list[float]) -> None:
     predictor = Doubling(out_steps=3)
     x = torch.tensor([1.0, 2.0, 4.0]).view(1, 3, 1, 1, 1)
-    assert rollout(predictor, x, out_steps).flatten().tolist() == expected
+    assert rollout(lambda seen, first: predictor(seen), x, out_steps).flatten().tolist() == expected
     assert predictor.passes == passes
 
 
 def test_rollout_of_a_shorter_predictor_keeps_the_latest_input() -> None:
     # 1 frame out of 3: the next input is (2, 4, 2), then (4, 2, 4).
     x = torch.tensor([1.0, 2.0, 4.0]).view(1, 3, 1, 1, 1)
-    assert rollout(Doubling(out_steps=1), x, 3).flatten().tolist() == [2, 4, 8]
+    assert rollout(lambda seen, first: Doubling(out_steps=1)(seen), x, 3).flatten().tolist() == [2, 4, 8]
 
 
 def test_rollout_passes_gradients_through_every_pass() -> None:
     x = torch.ones(1, 2, 1, 1, 1, requires_grad=True)
-    rollout(Doubling(out_steps=2), x, 6)[:, -1].sum().backward()
+    rollout(lambda seen, first: Doubling(out_steps=2)(seen), x, 6)[:, -1].sum().backward()
     assert x.grad is not None
     assert x.grad.flatten().tolist() == [0, 8]  # three doublings of the second frame

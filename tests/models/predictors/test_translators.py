@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pdr_cli.choices import TRANSLATORS
 from pdr_cli.errors import ConfigError, DataError
-from pdr_cli.models.layers import rollout
 from pdr_cli.models.predictors.translators.gsta import GSTAGate
 from pdr_cli.models.predictors.translators.hornet import RecursiveGatedConv
 from pdr_cli.models.predictors.translators.metaformer import ChannelNorm, StochasticDepth
@@ -98,7 +97,7 @@ def freeze_norms(model: nn.Module) -> None:
 def test_any_horizon(name: str, out_steps: int) -> None:
     x = torch.rand(1, 4, 2, 16, 24)
     with torch.no_grad():
-        assert rollout(build_small(name).eval(), x, out_steps).shape == (1, out_steps, 2, 16, 24)
+        assert build_small(name).eval()(x, out_steps).shape == (1, out_steps, 2, 16, 24)
 
 
 @every_predictor

@@ -9,14 +9,17 @@ import pytest
 import torch
 
 from pdr_cli.errors import DataError
+from pdr_cli.models.anchors.simple import Persistence
 from pdr_cli.models.fusion import NoFusion
-from pdr_cli.models.interfaces import Batch
+from pdr_cli.models.interfaces import Batch, Frames
 from pdr_cli.models.layers import drop_branch
 from pdr_cli.models.pdr import PDR
 from pdr_cli.models.predictors import wast
 from pdr_cli.models.predictors.wast import WaST, bands, frequency_loss, from_bands
 from tests.models.builders import build_predictor, training_batch, training_forward
 from tests.models.learning import losses_of
+
+ANCHORS = {"none": None, "persistence": Persistence(Frames(4, 1, (8, 8)))}
 
 
 def small(in_steps: int = 4, **changes: Any) -> WaST:
@@ -136,9 +139,9 @@ def test_frequency_loss_does_not_see_what_is_unknown() -> None:
     assert gradient[..., 3:].any()
 
 
-@pytest.mark.parametrize("anchor", ["none", "last"])
+@pytest.mark.parametrize("anchor", ["none", "persistence"])
 def test_training_makes_the_same_forecast(anchor: str) -> None:
-    model = PDR(small(), None, NoFusion(1), anchor)
+    model = PDR(small(), None, NoFusion(1), ANCHORS[anchor])
     model.train()
     model.predictor.eval()  # norms as in a forecast
     x, y = torch.rand(2, 4, 2, 8, 8), torch.rand(2, 6, 2, 8, 8)

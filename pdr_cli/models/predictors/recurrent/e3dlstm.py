@@ -12,7 +12,7 @@ from pdr_cli.models.predictors.recurrent.predrnn import FILTER, FORGET_BIAS
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, patched_grid
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 WINDOW = 2  # D: frames in a cell's input, and the depth of its convolutions (OpenSTL)
 

@@ -12,7 +12,7 @@ from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, patched_grid, same_conv
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 FILTER = 5
 REACH = 5  # τ of the paper, here of past steps (OpenSTL)

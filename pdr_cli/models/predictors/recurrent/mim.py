@@ -13,7 +13,7 @@ from pdr_cli.models.predictors.recurrent.predrnn import FILTER, FORGET_BIAS, Spa
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, patched_grid, same_conv, zeros
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 
 class Memory(NamedTuple):

@@ -18,7 +18,7 @@ from pdr_cli.models.interfaces import Batch, Frames, Terms
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, same_conv, zeros
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 DERIVATIVES = 7  # q: orders of derivative below 7 along each axis, by filters of 7 × 7
 CONV_FILTER = 3

@@ -12,7 +12,7 @@ from pdr_cli.models.interfaces import Batch, Frames, Terms
 from pdr_cli.models.predictors.recurrent.sequence import SAMPLING_SPAN, Recurrent, patch_size, same_conv, zeros
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 FILTER = 5
 FORGET_BIAS = 1.0

@@ -13,7 +13,7 @@ from pdr_cli.models.predictors.recurrent.predrnn import FILTER, FORGET_BIAS, rem
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, same_conv, zeros
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 HIGHWAY_INIT = 0.001  # half the range of the highway's first weights (OpenSTL)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError
-from pdr_cli.models.interfaces import Batch, Predictor, Terms, target_of
+from pdr_cli.models.interfaces import Anchoring, Batch, Predictor, Terms, target_of
 from pdr_cli.models.layers import pad_to_multiple, where_known
 
 # OpenSTL stops feeding in true frames after 50,000 of the 63,900 steps that TaxiBJ's 50 epochs have.
@@ -55,16 +55,16 @@ class Recurrent(Predictor):
         self,
         x: Tensor,
         steps: int | None = None,
-        anchored: bool = False,
+        anchor: Anchoring | None = None,
         covariates: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """See `Predictor.forward`; `anchored`: each step gives the change since the last observed frame."""
+        """See `Predictor.forward`; a step among the observed frames gives the change from the frame before it."""
         T, H, W = x.shape[1], *x.shape[-2:]
-        frames, _ = self.unroll(self.fold(x), T, steps or T, None, anchored)
+        frames, _ = self.unroll(self.fold(x), T, steps or T, None, self._anchors(x, steps or T, anchor))
         return self.unfold(frames[:, T - 1 :], H, W)
 
-    def training_forward(self, batch: Batch, anchored: bool = False) -> tuple[Tensor, Terms]:
+    def training_forward(self, batch: Batch, anchor: Anchoring | None = None) -> tuple[Tensor, Terms]:
         """The forecast with teacher forcing as in `teacher_mask`, and the predictor's loss terms.
 
         What the network predicts for observed frames counts as much as each forecast frame ("observed_loss").
@@ -72,7 +72,8 @@ class Recurrent(Predictor):
         x, known = batch.observed, batch.known
         _, T, _, H, W = x.shape
         true = self.fold(torch.cat([x, target_of(batch)], dim=1))
-        folded, memory = self.unroll(true, T, batch.steps, self.teacher_mask(batch), anchored)
+        anchors = self._anchors(x, batch.steps, anchor)
+        folded, memory = self.unroll(true, T, batch.steps, self.teacher_mask(batch), anchors)
         frames = self.unfold(folded, H, W)
         terms = self.training_terms(memory)
         if T > 1:
@@ -81,7 +82,7 @@ class Recurrent(Predictor):
         return frames[:, T - 1 :], terms
 
     def unroll(
-        self, true: Tensor, in_steps: int, steps: int, mask: Tensor | None, anchored: bool
+        self, true: Tensor, in_steps: int, steps: int, mask: Tensor | None, anchors: Tensor | None
     ) -> tuple[Tensor, Any]:
         """Predict frame by frame, from the second observed frame to the last forecast one.
 
@@ -90,25 +91,28 @@ class Recurrent(Predictor):
             in_steps: T.
             steps: τ.
             mask: [B, T + τ − 1], see `teacher_mask`; None: the observed frames are true, all others the network's own.
-            anchored: as in `forward`.
+            anchors: the frames that the output of each step is the change from, [B, T + τ − 1, C·p², H', W'].
 
         Returns:
             [B, T + τ − 1, C·p², H', W'], and the memory at the end.
         """
         memory = self.begin(true[:, 0])
-        latest = anchor = true[:, 0]
+        latest = true[:, 0]
         frames = []
         for t in range(in_steps + steps - 1):
             if mask is not None and t > 0:
                 frame = torch.where(mask[:, t, None, None, None], true[:, t], latest)
             else:
                 frame = true[:, t] if t < in_steps else latest
-            anchor = frame if t < in_steps else anchor
             latest, memory = self.step(frame, memory)
-            latest = anchor + latest if anchored else latest
+            latest = latest if anchors is None else anchors[:, t] + latest
             frames.append(latest)
             latest = self.bounded(latest)
         return torch.stack(frames, dim=1), memory
+
+    def _anchors(self, x: Tensor, steps: int, anchor: Anchoring | None) -> Tensor | None:
+        """The observed frames but the last, then the anchor's, folded: [B, T + τ − 1, C·p², H', W']."""
+        return None if anchor is None else self.fold(torch.cat([x[:, :-1], anchor(x, 0, steps)], dim=1))
 
     def fold(self, frames: Tensor) -> Tensor:
         """[B, T, C, H, W] → [B, T, C·p², H', W'], extended to the multiple first."""

@@ -9,7 +9,7 @@ from pdr_cli.errors import ConfigError
 from pdr_cli.models.interfaces import Frames
 
 if TYPE_CHECKING:
-    from pdr_cli.config import ModelConfig
+    from pdr_cli.schema import ModelConfig
 
 PARTS = 8  # heads of attention, or eighths of the channels, in the translators that split them
 

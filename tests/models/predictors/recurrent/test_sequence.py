@@ -6,11 +6,14 @@ import pytest
 import torch
 
 from pdr_cli.errors import ConfigError
+from pdr_cli.models.anchors.simple import Persistence
 from pdr_cli.models.fusion import NoFusion
-from pdr_cli.models.interfaces import Batch
+from pdr_cli.models.interfaces import Batch, Frames
 from pdr_cli.models.pdr import PDR
 from pdr_cli.models.predictors.recurrent.sequence import Recurrent, patch_size, patched_grid
 from tests.models.builders import training_batch, training_forward
+
+ANCHORS = {"none": None, "persistence": Persistence(Frames(4, 1, (8, 8)))}
 
 
 class Counts(Recurrent):
@@ -43,14 +46,19 @@ def test_frames_come_back_from_patches_as_they_were(patch: int) -> None:
     assert torch.equal(Counts(patch)(observed(), 3), torch.cat([last + 1, last + 2, last + 3], dim=1))
 
 
+def last(seen: torch.Tensor, first: int, n: int) -> torch.Tensor:
+    """Persistence."""
+    return seen[:, -1:].expand(-1, n, -1, -1, -1)
+
+
 def test_anchored_silence_is_persistence() -> None:
-    assert torch.equal(Silent(2)(observed(), 4, anchored=True), observed()[:, -1:].expand(-1, 4, -1, -1, -1))
+    assert torch.equal(Silent(2)(observed(), 4, anchor=last), observed()[:, -1:].expand(-1, 4, -1, -1, -1))
 
 
 def test_anchored_steps_start_from_the_last_observed_frame() -> None:
     # At each step the frame fed in, plus one, on top of the last observed frame a: 2a + 1, then a + (2a + 1) + 1.
     a = observed()[:, -1]
-    assert torch.equal(Counts(1)(observed(), 2, anchored=True), torch.stack([2 * a + 1, 3 * a + 2], dim=1))
+    assert torch.equal(Counts(1)(observed(), 2, anchor=last), torch.stack([2 * a + 1, 3 * a + 2], dim=1))
 
 
 def test_what_it_makes_of_observed_frames_counts_as_much_per_frame() -> None:
@@ -92,9 +100,9 @@ def test_the_whole_model_asks_it_for_all_frames_at_once() -> None:
     assert calls == [7]
 
 
-@pytest.mark.parametrize(("anchor", "expected"), [("none", 0.0), ("last", 1.0)])
+@pytest.mark.parametrize(("anchor", "expected"), [("none", 0.0), ("persistence", 1.0)])
 def test_the_whole_model_anchors_it(anchor: str, expected: float) -> None:
-    model = PDR(Silent(1), None, NoFusion(1), anchor)
+    model = PDR(Silent(1), None, NoFusion(1), ANCHORS[anchor])
     x, y = torch.ones(1, 2, 1, 4, 4), torch.ones(1, 3, 1, 4, 4)
     assert (model(Batch(x, 3)).fused == expected).all()
     assert (model(training_batch(x, y), "train").fused == expected).all()

@@ -1,0 +1,315 @@
+"""The schema of a configuration: three tables of checked values, [data], [model] and [train], with what each key means."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Kind = Literal["weather", "traffic", "video", "any"]
+AUTO, NONE = "auto", "none"  # entries of data.bounds that name no variable
+
+# Defaults for keys added later, so that older models and presets keep their meaning.
+ADDED_LATER: dict[str, dict[str, Any]] = {
+    "data": {
+        "train_period": "",
+        "val_period": "",
+        "test_period": "",
+        "protocol": "honest",
+        "fill_missing": "none",
+        "resample_fps": 0.0,
+        "gray_to_rgb": False,
+        "group": "",
+        "missing_value": [],
+        "assume": [],
+        "bounds": [NONE],
+    },
+    "train": {"latitude_weights": False, "ema": 0.0, "rollout": 1, "cpu_budget": "", "val_every": 0, "patience": 0},
+    "model": {
+        "inputs": "frames",
+        "periodic": "none",
+        "fusion_init": "residual",
+        "adapter": "flatten",
+        "adapter_input": "auto",
+        "mlp_depth": 1,
+        "init": "grid",
+        "coords": "absolute",
+        "cell_stride": 2,
+        "per_cell": 1,
+        "conv_width": 32,
+        "conv_depth": 4,
+    },
+}
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DataConfig(_Table):
+    """Input data, scaling and split."""
+
+    kind: Kind = Field(description="kind of the data; any: found from the data")
+    paths: list[str] = Field(description="data files as globs under $PDR_DATA, or absolute as --data gave them")
+    layout: str = Field(description="one sentence on what the files contain")
+    source: str = Field(description="where they are published")
+    variables: list[str] = Field(
+        description="variables to read as channels; all: every one on one grid; empty: the only variable of the file"
+    )
+    in_steps: int = Field(ge=1, description="observed frames, T")
+    out_steps: int = Field(ge=1, description="forecast frames, tau")
+    size: list[int] = Field(description="[H, W] that video frames are resized to; empty: not resized")
+    color: Literal["gray", "rgb"] = Field(description="how video frames are read")
+    resample_fps: float = Field(
+        ge=0,
+        le=1000,
+        description="frame rate that clips are resampled to, taking the frame shown at each new time; 0: not resampled, "
+        "and a variable frame rate is refused",
+    )
+    gray_to_rgb: bool = Field(
+        description="with color rgb, true: a gray clip is read with equal red, green and blue; false: it is refused"
+    )
+    group: str = Field(
+        description="group of NetCDF and Zarr files that holds the fields; empty: the root, or the only group with fields"
+    )
+    missing_value: list[str] = Field(
+        description="numbers that stand for missing values in NetCDF, Zarr and GRIB files that do not declare them, such as "
+        "-999, or sst=-9999 for one variable; none: no number does, whatever it looks like"
+    )
+    assume: list[str] = Field(
+        description="conventions that files leave open: slots=0-23 (first and last slot of a day), values=-1..1, 0..1, counts "
+        "or plain, axes=channels-first or channels-last, parts=names or none; empty: by the files, a doubt is logged"
+    )
+    scaling: Literal["auto", "standard", "minmax", "unit"] = Field(
+        description="standard: mean 0, sd 1; minmax: [0, 1] by training extremes; unit: bytes over 255; "
+        "auto: by the kind of data"
+    )
+    bounds: list[str] = Field(
+        description="lowest and highest possible values of forecasts. auto: by the file's valid range, the quantity and the "
+        "kind; none: no bounds; NAME=LOW..HIGH, with either left out, or NAME=none: of one variable"
+    )
+    val_fraction: float = Field(gt=0, lt=0.5, description="share of the time axis, or of the clips, for validation")
+    test_fraction: float = Field(ge=0, lt=0.5, description="last share of the time axis, or of the clips, for test")
+    train_period: str = Field(
+        description="dates for training, such as 2010/2015; empty: all that validation and test leave"
+    )
+    val_period: str = Field(
+        description="dates for validation, or 28d for the last 28 days before the test; empty: by val_fraction"
+    )
+    test_period: str = Field(description="dates for test, or 28d for the last 28 days; empty: by test_fraction")
+    protocol: Literal["honest", "openstl"] = Field(
+        description="honest: separate validation and test data, a gap of one window between parts; "
+        "openstl: as published, validation is the test set"
+    )
+    fill_missing: Literal["none", "persist", "mean", "interp"] = Field(
+        description="missing values in observed frames, except land: none leaves such windows out of training and refuses "
+        "to forecast from them; persist, mean and interp fill them"
+    )
+    stride: int = Field(ge=1, description="time steps between the starts of consecutive training windows")
+    cache_mb: int = Field(ge=1, description="memory for decoded frames, MB")
+    statistics_mb: int = Field(ge=1, description="largest amount of training data read for scaling and climatology, MB")
+
+    @field_validator("size")
+    @classmethod
+    def _two_sides(cls, size: list[int]) -> list[int]:
+        if len(size) not in (0, 2) or any(s < 8 for s in size):
+            raise ValueError("size is [] or [H, W] with sides of at least 8 pixels")
+        return size
+
+    @field_validator("missing_value")
+    @classmethod
+    def _are_numbers(cls, given: list[str]) -> list[str]:
+        for text in given:
+            if text != "none" and not re.fullmatch(r"(.+=)?[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
+                raise ValueError(f"{text!r} is not a number, NAME=NUMBER or none")
+        return given
+
+    @field_validator("bounds")
+    @classmethod
+    def _are_bounds(cls, bounds: list[str]) -> list[str]:
+        named = [name for name, _, _ in map(parse_bound, bounds) if name]
+        if {AUTO, NONE} <= set(bounds) or len(set(named)) < len(named):
+            raise ValueError("auto and none contradict each other, as do two bounds of one variable")
+        return bounds
+
+    @field_validator("train_period")
+    @classmethod
+    def _is_interval(cls, period: str) -> str:
+        parse_interval(period)
+        return period
+
+    @field_validator("val_period", "test_period")
+    @classmethod
+    def _is_period(cls, period: str) -> str:
+        if parse_days(period) is None:
+            parse_interval(period)
+        return period
+
+
+class ModelConfig(_Table):
+    """Predictor, adapter and fusion."""
+
+    backbone: str = Field(description="pixel-space predictor")
+    hid_s: int = Field(ge=2, description="channels of the spatial encoder and decoder")
+    hid_t: int = Field(ge=8, description="channels of the translator")
+    n_s: int = Field(ge=2, description="encoder units; every second one halves the grid")
+    n_t: int = Field(ge=2, description="translator stages")
+    mlp_ratio: float = Field(gt=0, description="width of the translator's MLPs, as a multiple of hid_t")
+    drop_path: float = Field(ge=0, lt=1, description="stochastic depth of the last stage")
+    anchor: str = Field(
+        description="simple forecast that the predictor forecasts the change from; none: it forecasts frames (literal)"
+    )
+    inputs: Literal["frames", "anomalies"] = Field(
+        description="what the predictor runs on: frames, or their departures from the climatology in units of each cell's "
+        "standard deviation"
+    )
+    periodic: Literal["auto", "none", "lon"] = Field(
+        description="lon: the first column follows the last; auto: lon if longitudes go round the globe; none: zeros"
+        " beyond the last column"
+    )
+    fusion: str = Field(description="how the coarse forecast and the Gaussian layer are fused")
+    fusion_init: Literal["residual", "random"] = Field(
+        description="initial weights, residual: coarse forecast + 0.1 layer; random: those of PyTorch"
+    )
+    adapter: str = Field(
+        description="network that turns the coarse forecast into a layer: flatten (PredGS), local, or their controls "
+        "without Gaussians, mlp and conv"
+    )
+    adapter_input: Literal["auto", "coarse", "coarse+last"] = Field(
+        description="input of the adapter: the coarse forecast, or the last observed frame too; auto: by the adapter"
+    )
+    gaussians: int = Field(ge=1, description="Gaussians per frame, N, of the flatten adapter")
+    kernel_size: int | Literal["auto"] = Field(description="lattice size K, odd; auto: 8 sqrt(HW/N)")
+    downsample: float | Literal["auto"] = Field(description="pooling rate before the MLPs; auto: to about 256 cells")
+    hidden: int = Field(ge=1, description="hidden width D of the four MLPs")
+    mlp_depth: int = Field(ge=1, description="hidden layers of each MLP")
+    init: str = Field(description="where the flatten adapter's Gaussians start")
+    coords: Literal["absolute", "offset"] = Field(
+        description="absolute: a centre can be anywhere in the frame; offset: only near its start"
+    )
+    cell_stride: int = Field(ge=2, description="side of a cell of the local adapter, pixels, a power of 2")
+    per_cell: int = Field(ge=1, description="Gaussians in a cell of the local adapter")
+    conv_width: int = Field(ge=1, description="channels of the local adapter")
+    conv_depth: int = Field(ge=0, description="convolutions of the local adapter at the resolution of its cells")
+    sigma_min: float = Field(ge=0, description="smallest standard deviation, pixels")
+    normalize: Literal["peak", "density"] = Field(
+        description="each Gaussian's maximum, or its integral, is its amplitude"
+    )
+    amplitude: Literal["auto", "tanh", "sigmoid", "linear"] = Field(description="range of the amplitudes; auto: tanh")
+
+    @field_validator("anchor")
+    @classmethod
+    def _has_its_name(cls, anchor: str) -> str:
+        """Persistence was called "last" before there were other anchors."""
+        return "persistence" if anchor == "last" else anchor
+
+
+class TrainConfig(_Table):
+    """Loss, optimiser and length of training."""
+
+    loss: str = Field(description="training loss")
+    l1_weight: float = Field(ge=0, le=1, description="lambda of Eq. 9: share of L1 against 1 - SSIM")
+    coarse_weight: float = Field(
+        ge=0, description="weight of the same loss of the coarse forecast, added to that of the fused forecast"
+    )
+    latitude_weights: bool = Field(description="true: cells are weighted in the loss by their area on the globe")
+    lr: float = Field(gt=0, description="peak learning rate")
+    weight_decay: float = Field(ge=0, description="AdamW's; not applied to biases and norms")
+    schedule: Literal["onecycle", "cosine", "constant"] = Field(description="schedule of the learning rate")
+    warmup_epochs: int = Field(ge=0, description="linear warm-up of the cosine and constant schedules, epochs")
+    clip_norm: float = Field(ge=0, description="largest gradient norm; 0: no clipping")
+    ema: float = Field(
+        ge=0,
+        lt=1,
+        description="decay of the average of the weights that is validated and saved, at step n at most (1 + n) / (10 + n); "
+        "0: no average",
+    )
+    rollout: int = Field(
+        ge=1,
+        description="horizons that training forecasts by feeding back, with the loss over all of their frames; validation "
+        "and the model keep out_steps",
+    )
+    batch: int = Field(ge=1, description="windows per step")
+    epochs: int = Field(ge=1, description="passes over the training windows, at most")
+    steps: int = Field(ge=0, description="optimiser steps, at most; 0: those of the epochs")
+    budget: str = Field(description="time for training, such as 3m or 1h30m; empty: no limit")
+    cpu_budget: str = Field(
+        description="CPU time for training, user and system, such as 5m; other programs do not use it up, but each of N busy "
+        "threads does; empty: no limit"
+    )
+    precision: Literal["fp32", "bf16"] = Field(description="arithmetic of the network; losses are fp32")
+    seed: int = Field(ge=0, description="seed of weights, order of windows and stochastic depth")
+    log_every: int = Field(ge=1, description="steps between lines of metrics.jsonl")
+    val_windows: int = Field(ge=1, description="windows used for each validation, evenly spaced, at most")
+    val_every: int = Field(ge=0, description="optimiser steps between validations; 0: those of an epoch")
+    patience: int = Field(
+        ge=0, description="validations without a lower loss after which training ends; 0: no early end"
+    )
+
+    @field_validator("budget", "cpu_budget")
+    @classmethod
+    def _is_duration(cls, budget: str) -> str:
+        parse_duration(budget)
+        return budget
+
+
+class Config(_Table):
+    """One resolved experiment."""
+
+    preset: str = Field(description="name of the preset")
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+
+
+def parse_duration(text: str) -> float | None:
+    """Seconds in a duration such as `90s`, `3m`, `2m30s` or `1h`; None for an empty one."""
+    if not text:
+        return None
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if match is None or not any(match.groups()):
+        raise ValueError(f"{text!r} is not a duration; write 90s, 3m, 2m30s or 1h")
+    hours, minutes, seconds = (float(g or 0) for g in match.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def parse_interval(text: str) -> tuple[str, str] | None:
+    """First and last of two partial ISO dates such as `2010/2015` or `2016-01/2016-06-15`, both inclusive.
+
+    A single date is an interval by itself; an empty text gives None.
+    """
+    if not text.strip():
+        return None
+    first, slash, last = (t.strip() for t in text.partition("/"))
+    last = last if slash else first
+    date = r"\d{4}(-\d{2}(-\d{2}(T\d{2}(:\d{2})?)?)?)?"
+    if not re.fullmatch(date, first) or not re.fullmatch(date, last):
+        raise ValueError(f"{text!r} is not a period; write dates such as 2010/2015, 2016 or 2016-03/2016-05-15")
+    if last < first[: len(last)]:
+        raise ValueError(f"{text!r} is a period that ends before it begins")
+    return first, last
+
+
+def parse_bound(text: str) -> tuple[str, float | None, float | None]:
+    """Name, lowest and highest value of an entry of `data.bounds`: `tp=0..`, `siconc=0..100`, `depth=..5`, `tp=none`.
+
+    The name of `auto` and `none`, which are of all variables, is empty.
+    """
+    name, separator, ends = (part.strip() for part in text.rpartition("="))
+    if (not separator and ends in (AUTO, NONE)) or (name and ends == NONE):
+        return name, None, None
+    number = r"([+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)?"
+    match = re.fullmatch(rf"{number}\s*\.\.\s*{number}", ends)
+    if not name or match is None or not any(match.groups()):
+        raise ValueError(f"{text!r} is not a bound; write auto, none, NAME=0.., NAME=..1, NAME=0..1 or NAME=none")
+    low, high = (None if end is None else float(end) for end in match.groups())
+    if low is not None and high is not None and low >= high:
+        raise ValueError(f"{text!r} is a bound whose lowest value is not below its highest")
+    return name, low, high
+
+
+def parse_days(text: str) -> int | None:
+    """Days in a length such as `28d`; None for anything else."""
+    match = re.fullmatch(r"([1-9]\d*)d", text.strip())
+    return int(match[1]) if match else None
