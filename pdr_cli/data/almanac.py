@@ -57,7 +57,8 @@ def holidays(times: np.ndarray, days: Sequence[str]) -> np.ndarray:
 def sine_of_elevation(times: np.ndarray, latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
     """The sine of the sun's elevation above the horizon, negative at night: [n, H, W].
 
-    Declination and equation of time are Spencer's Fourier series (1971, Search 2, 172), good to 0.05 degrees and 35 s.
+    Declination and equation of time are Spencer's Fourier series (1971, Search 2, 172), good to 0.3 degrees in any
+    year of the cycle of leap years, and 35 s.
 
     Args:
         times: in UTC, [n].
