@@ -47,7 +47,7 @@ def test_the_sun_is_overhead_at_the_equator_at_noon_of_the_equinox() -> None:
     elevation = almanac.sine_of_elevation(dates("2021-03-20T12:00", "2021-03-20T12:07:30"), *PLACES)
     assert elevation[0, 0, 0] == pytest.approx(0.9995, abs=2e-4)
     assert elevation[1, 0, 0] == pytest.approx(1, abs=2e-5)  # leap years move the equinox by half a day, 0.2 degrees
-    assert elevation[1, 0, 1] == pytest.approx(0, abs=2e-3)  # 90 degrees east, the sun sets
+    assert elevation[1, 0, 1] == pytest.approx(0, abs=5e-3)  # 90 degrees east, the sun sets
 
 
 def test_the_sun_at_the_solstice() -> None:
