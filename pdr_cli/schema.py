@@ -24,6 +24,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "missing_value": [],
         "assume": [],
         "bounds": [NONE],
+        "back": [],
     },
     "train": {
         "latitude_weights": False,
@@ -35,6 +36,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "fallback": False,
     },
     "model": {
+        "dropout": 0.0,
         "inputs": "frames",
         "periodic": "none",
         "fusion_init": "residual",
@@ -114,6 +116,10 @@ class DataConfig(_Table):
         description="missing values in observed frames, except land: none leaves such windows out of training and refuses "
         "to forecast from them; persist, mean and interp fill them"
     )
+    back: list[str] = Field(
+        description="earlier cycles whose frames of the same time the anchor reads, such as 1d and 1w; auto: a day and a week "
+        "for data with a weekly cycle, as far as the training data have them"
+    )
     stride: int = Field(ge=1, description="time steps between the starts of consecutive training windows")
     cache_mb: int = Field(ge=1, description="memory for decoded frames, MB")
     statistics_mb: int = Field(ge=1, description="largest amount of training data read for scaling and climatology, MB")
@@ -141,6 +147,13 @@ class DataConfig(_Table):
             raise ValueError("auto and none contradict each other, as do two bounds of one variable")
         return bounds
 
+    @field_validator("back")
+    @classmethod
+    def _are_cycles(cls, given: list[str]) -> list[str]:
+        if given != [AUTO] and not all(re.fullmatch(r"[1-9]\d*[dw]", text) for text in given):
+            raise ValueError("write days and weeks, such as 1d and 1w, or auto alone")
+        return given
+
     @field_validator("train_period")
     @classmethod
     def _is_interval(cls, period: str) -> str:
@@ -165,6 +178,7 @@ class ModelConfig(_Table):
     n_t: int = Field(ge=2, description="translator stages")
     mlp_ratio: float = Field(gt=0, description="width of the translator's MLPs, as a multiple of hid_t")
     drop_path: float = Field(ge=0, lt=1, description="stochastic depth of the last stage")
+    dropout: float = Field(ge=0, lt=1, description="share of channels set to 0 in training; used by unet only")
     anchor: str = Field(
         description="simple forecast that the predictor forecasts the change from; none: it forecasts frames (literal)"
     )

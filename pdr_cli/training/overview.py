@@ -11,7 +11,6 @@ import torch
 from pdr_cli import config as configuration
 from pdr_cli.data.series import describe
 from pdr_cli.models.gaussians.base import GaussianAdapter
-from pdr_cli.models.interfaces import Batch
 from pdr_cli.models.pdr import PDR
 from pdr_cli.schema import Config
 from pdr_cli.system.logs import log
@@ -124,9 +123,8 @@ def _flops(run: Run) -> int:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    x = torch.zeros(1, run.config.data.in_steps, run.prepared.channels, *run.prepared.size)
     counter = FlopCounterMode(display=False)
     # The counter does not know the fused attention of CPUs.
     with sdpa_kernel(SDPBackend.MATH), counter, torch.no_grad():
-        run.network(Batch(x, run.config.data.out_steps))
+        run.network(run.frames.blank())
     return counter.get_total_flops()

@@ -57,6 +57,11 @@ class Prepared:
     missing: Survey | None = None
 
     @property
+    def frames(self) -> int:
+        """Training frames."""
+        return sum(stop - start for _, start, stop in self.split.train)
+
+    @property
     def channels(self) -> int:
         """C."""
         return int(self.series[0].sizes["channel"])
