@@ -237,6 +237,16 @@ def test_a_rollout_trains_on_all_of_its_frames_and_leaves_validation_and_model_a
     assert modelfile.read(Path("run/model.safetensors")).card.config.data.out_steps == 4
 
 
+@pytest.mark.parametrize("anchor", ["anomaly", "ridge"])
+def test_a_rollout_leaves_the_fit_of_the_anchor_alone(tmp_path: Path, anchor: str) -> None:
+    data, saved = weather_file(tmp_path / "a.nc"), []
+    for rollout in (1, 2):
+        own = [f"model.anchor={anchor}", f"train.rollout={rollout}"]
+        assert train(data, f"{rollout}", *own, more=("--steps", "1")).code == 0
+        saved.append(modelfile.read(Path(f"{rollout}", "model.safetensors")).weights["anchor.share"])
+    assert len(saved[0]) == len(saved[1]) == 4, "one share for each lead of the model"
+
+
 def test_too_few_frames_for_a_rollout_name_it(weather: Path) -> None:
     result = train(weather, "run", "train.rollout=50")
     assert (result.code, "because train.rollout is 50" in result.last) == (65, True), result.last
