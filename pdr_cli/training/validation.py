@@ -99,7 +99,11 @@ def excess(position: Position) -> float:
 
 def best(position: Position) -> dict[str, Any]:
     """The scores of the best model and, with an anchor, of the anchor alone, as logs and model cards have them."""
-    scores: dict[str, Any] = {"best_loss": position.best_loss, "best_rmse": position.best_rmse}
+    scores: dict[str, Any] = {"best_loss": position.best_loss, "best_rmse": _rounded(position.best_rmse)}
     if math.isnan(position.anchor_loss):
         return scores
-    return scores | {"anchor_loss": position.anchor_loss, "anchor_rmse": position.anchor_rmse}
+    return scores | {"anchor_loss": position.anchor_loss, "anchor_rmse": _rounded(position.anchor_rmse)}
+
+
+def _rounded(values: list[float]) -> list[float]:
+    return [float(f"{value:.6g}") for value in values]

@@ -104,6 +104,7 @@ def test_an_interrupted_run_with_all_of_it_resumes_to_the_same_numbers(
 ) -> None:
     data = weather_file(tmp_path / "a.nc", size=size)
     settings = ["train.ema=0.9", "train.val_every=3", "train.patience=4", "train.rollout=2", "model.drop_path=0.2"]
+    settings += ["model.anchor=ridge", "train.fallback=true"]
     assert train(data, "whole", *settings).code == 0
     interrupt(monkeypatch, 8)
     assert train(data, "cut", *settings).code == 143
