@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,15 +11,17 @@ import torch
 from torch import Tensor
 
 from pdr_cli.data import kinds
+from pdr_cli.models.anchors.flow import FlowAnchor
 from pdr_cli.models.anchors.ridge import Ridge
 from pdr_cli.models.anchors.simple import Anomaly
 from pdr_cli.models.interfaces import Batch, Frames, target_of
 from pdr_cli.models.pdr import PDR
 from pdr_cli.system.logs import log
-from pdr_cli.training.anchors import ridge
+from pdr_cli.training.anchors import flow, ridge
 from pdr_cli.training.batches import OutOfFold, TrainingData
 
 AT_ONCE = 128  # windows
+FLOW_WINDOWS, FEW_AT_ONCE = 96, 8  # windows that the damping of a flow is fitted to, and those of a batch
 SMALLEST = 1e-3  # spread of a cell, over the channel's mean spread: a constant cell has no departures
 
 
@@ -41,6 +44,12 @@ class Windows:
         """The windows numbered `which`, with the τ frames that follow, however many training forecasts."""
         windows = self.data.train.followed_by(self.frames.out_steps)
         return self.data.batch(windows, which, torch.device("cpu")).inputs
+
+    def sample(self, at_most: int) -> Iterator[Batch]:
+        """At most so many windows, evenly spaced, in batches."""
+        which = np.unique(np.linspace(0, len(self) - 1, min(at_most, len(self))).round().astype(int))
+        for start in range(0, len(which), FEW_AT_ONCE):
+            yield self.batch(which[start : start + FEW_AT_ONCE])
 
     def batches(self) -> Iterator[Batch]:
         """All windows in turn."""
@@ -67,6 +76,9 @@ def fit(network: PDR, data: TrainingData, frames: Frames) -> OutOfFold | None:
     if isinstance(anchor, Anomaly):
         anchor.share.copy_(damping(windows))
         log.info("anchor  %s", _shares(anchor.share))
+    if isinstance(anchor, FlowAnchor):
+        anchor.damping.fill_(flow.fit(windows.sample(FLOW_WINDOWS)))
+        log.info("anchor  flow: motion slows down by %.0f %% a frame", 100 * (1 - math.exp(-float(anchor.damping))))
     if isinstance(anchor, Ridge):
         set_units(anchor, windows)
         fitted = ridge.fit(frames, windows.batch, len(windows), anchor)
