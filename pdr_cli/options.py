@@ -105,9 +105,6 @@ Ablation = Annotated[
         f"{choices.ABLATIONS.help()}. --budget is for all of them together."
     ),
 ]
-FreezeBackbone = Annotated[
-    bool, typer.Option("--freeze-backbone", help="Do not train the predictor, only adapter and fusion.")
-]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")]
 State = Annotated[
     str, typer.Option(metavar="last|last-1", help="Saved state that --resume starts from: the last, or the one before.")
