@@ -237,7 +237,11 @@ ANCHORS = Family(
         persistence=("Persistence", "the last observed frame"),
         climatology=("Climatology", "mean of the training data at that hour, day of week and season"),
         anomaly=("Anomaly", "climatology and a fitted share of the last departure from it"),
-    ),
+    )
+    | _in(
+        "models.anchors.ridge", ridge=("Ridge", "linear regression of departures on frames, earlier cycles, patterns")
+    )
+    | _in("models.anchors.flow", flow=("FlowAnchor", "the last frame moved along its optical flow, which slows down")),
     open=False,
 )
 
@@ -324,6 +328,7 @@ BASELINES = Family(
         last__week=("last_week", "the frame of the same hour and weekday, a week or more before"),
         trend=("trend", "the line through the observed frames"),
         flow=("flow", "the last frame moved along its optical flow"),
+        damped__flow=("damped_flow", "the last frame moved along its optical flow, which slows down"),
     ),
     error=UsageError,
 )

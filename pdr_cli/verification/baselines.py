@@ -17,6 +17,8 @@ from pdr_cli.data.times import DAY, WEEK, Step
 from pdr_cli.errors import DataError, UsageError
 from pdr_cli.trust import USER
 
+DAMPING = 0.1  # of damped-flow without a fitted one: a tenth of the speed is lost in each frame
+
 
 @dataclass(frozen=True)
 class Request:
@@ -29,6 +31,7 @@ class Request:
         back: frames `n` steps before the last observed one, [B, C, H, W]; n = 0 is that one itself. NaN where the
             series has a gap or begins later.
         climatology: of the first model's training data, on the grid of the series; None without a model.
+        damping: rate at which motion slows down, per frame, as the first model's anchor has it; None: it has none.
     """
 
     observed: np.ndarray
@@ -36,6 +39,7 @@ class Request:
     step: Step
     back: Callable[[int], np.ndarray]
     climatology: Climatology | None = None
+    damping: float | None = None
 
     @property
     def steps(self) -> int:
@@ -116,6 +120,13 @@ def flow(request: Request) -> np.ndarray:
     from pdr_cli.verification.networks.flow import extrapolate
 
     return extrapolate(request.observed, request.steps)
+
+
+def damped_flow(request: Request) -> np.ndarray:
+    """The last observed frame, moved on along the motion between the last two, which slows down."""
+    from pdr_cli.verification.networks.flow import extrapolate
+
+    return extrapolate(request.observed, request.steps, DAMPING if request.damping is None else request.damping)
 
 
 def build(names: Sequence[str]) -> dict[str, Baseline]:
