@@ -197,7 +197,9 @@ def backbone_of(weights: Mapping[str, Tensor]) -> str:
     translator = [name for name in weights if name.startswith("hid.")]
     found = next((backbone for mark, backbone in MARKS if any(mark in name for name in translator)), None)
     if found is None or not any(name.startswith("enc.enc.") for name in weights):
-        raise CheckpointError(f"the weights are not of OpenSTL's SimVP family, PFGNet or Met²Net: {_first(weights)}")
+        raise CheckpointError(
+            f"the weights are not of a model of OpenSTL's SimVP family, PFGNet or Met²Net: {_first(weights)}"
+        )
     if found == "van or simvp2":
         inputs_and_outputs = _shape(weights, "hid.enc.0.block.attn.spatial_gating_unit.conv1.weight")[:2]
         return "van" if inputs_and_outputs[0] == inputs_and_outputs[1] else "simvp2"

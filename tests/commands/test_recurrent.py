@@ -77,7 +77,7 @@ def test_exported_as_one_graph_of_all_steps(make_run: Callable[..., Path], weath
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(PREDICTORS.own) - set(TRANSLATORS)))
+@pytest.mark.parametrize("name", ["pfgnet", *sorted(set(PREDICTORS.own) - set(TRANSLATORS))])
 def test_every_one_becomes_onnx(make_run: Callable[..., Path], weather: Path, name: str) -> None:
     pytest.importorskip("onnxruntime")
     run = make_run(weather, "--backbone", name)
