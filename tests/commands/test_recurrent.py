@@ -34,7 +34,13 @@ def trained(make_run: Callable[..., Path], weather: Path) -> Callable[[str], Pat
 
 
 @pytest.mark.parametrize(
-    ("name", "terms"), [("predrnnv2", ["decoupling", "observed_loss"]), ("dmvfn", ["pyramid_loss"])]
+    ("name", "terms"),
+    [
+        ("predrnnv2", ["decoupling", "observed_loss"]),
+        ("dmvfn", ["pyramid_loss"]),
+        ("unet", []),
+        ("met2net", ["latent_loss"]),
+    ],
 )
 def test_trained_predicted_and_read_back(
     trained: Callable[[str], Path], weather: Path, tmp_path: Path, name: str, terms: list[str]
