@@ -214,6 +214,7 @@ PREDICTORS = Family(
     | _in("models.predictors.unet", unet=("UNet", "U-Net of all frames at once, which reads covariates"))
     | _in("models.predictors.predformer", predformer=("PredFormer", "gated transformers (Tang et al., 2024)"))
     | _in("models.predictors.wast", wast=("WaST", "wavelet spatio-temporal blocks (Nie et al., 2024)"))
+    | _in("models.predictors.met2net", met2net=("Met2Net.of", "an encoder for each variable (Li et al., 2025)"))
     | _in("models.predictors.recurrent.convlstm", convlstm=("ConvLSTM", "convolutional LSTM (Shi et al., 2015)"))
     | _in("models.predictors.recurrent.predrnn", predrnn=("PredRNN", "spatio-temporal LSTM (Wang et al., 2017)"))
     | _in("models.predictors.recurrent.predrnnpp", predrnnpp=("PredRNNpp", "causal LSTM (Wang et al., 2018)"))

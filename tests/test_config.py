@@ -59,6 +59,7 @@ def test_set_reaches_every_key_with_its_type() -> None:
         ("train.lr=fast", "valid number"),
         ("train.budget=soon", "is not a duration"),
         ("train.batch=0", "greater than or equal to 1"),
+        ("model.dropout=1", "less than 1"),
         ("data.test_period=last month", "is not a period"),
         ("data.train_period=28d", "is not a period"),
         ("data.train_period=2015/2010", "ends before it begins"),
