@@ -10,10 +10,10 @@ import typer
 from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    AllowOutOfRange, AsJson, Assume, Backbone, Batch, Compress, Device, FillGap, FillMissing, FreezeBackbone,
-    GrayToRgb, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, Preset, RaftWeights,
-    Regrid, Rename, ResampleFps, Results, Settings, State, Steps, Threads, TimeLayout, TrustCode, Variables, Variants,
-    WaitInput, listed, logged,
+    Ablation, AllowOutOfRange, AsJson, Assume, Backbone, Batch, Compress, Device, DryRun, FillGap, FillMissing, FreezeBackbone,
+    GrayToRgb, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, Preset, RaftWeights, Regrid, Rename,
+    ResampleFps, Results, Settings, State, Steps, Threads, TimeLayout, TrustCode, Variables, Variants, WaitInput,
+    listed, logged, with_covariates,
 )  # fmt: skip
 from pdr_cli.trust import Trust
 
@@ -44,6 +44,7 @@ def _root(
 
 @app.command(rich_help_panel=FORECASTING)
 @logged
+@with_covariates
 def train(
     preset: Preset = None,
     data: Annotated[
@@ -72,18 +73,14 @@ def train(
     assume: Assume = None,
     init_from: InitFrom = None,
     freeze_backbone: FreezeBackbone = False,
-    ablation: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Train all variants of an ablation and print mean and spread of their scores: "
-            f"{choices.ABLATIONS.help()}. --budget is for all of them together."
-        ),
-    ] = None,
+    ablation: Ablation = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant of an --ablation.")] = 3,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in -o from its last saved state.")] = False,
     state: State = "last",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
+    dry_run: DryRun = False,
     trust_code: TrustCode = False,
+    *,
+    covariates: dict[str, str | None],
 ) -> None:
     """Train a model on your data; leaves a run folder that `predict` and `evaluate` find by themselves.
 
@@ -118,6 +115,7 @@ def train(
             "train.budget": budget,
             "train.seed": seed,
             "train.precision": precision,
+            **covariates,
         },
         init_from=init_from,
         freeze_backbone=freeze_backbone,

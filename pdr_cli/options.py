@@ -98,6 +98,14 @@ InitFrom = Annotated[
     Path | None,
     typer.Option(help="Start from trained weights: a run, a model.safetensors, or OpenSTL's .pth or .ckpt."),
 ]
+Ablation = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Train all variants of an ablation and print mean and spread of their scores: "
+        f"{choices.ABLATIONS.help()}. --budget is for all of them together."
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")]
 State = Annotated[
     str, typer.Option(metavar="last|last-1", help="Saved state that --resume starts from: the last, or the one before.")
 ]
@@ -124,6 +132,38 @@ TrustCode = Annotated[
         help="Run the code of others (module:Name) that a model, run or preset names. See $PDR_TRUST_CODE.",
     ),
 ]
+Names = list[str] | None
+COVARIATES: dict[str, Any] = {
+    "input": Annotated[
+        Names,
+        typer.Option(
+            metavar="NAME,...", help="Variables that are observed and not forecast; repeatable, as the next four."
+        ),
+    ],
+    "known": Annotated[
+        Names,
+        typer.Option(
+            metavar="NAME,...", help="Variables that the files hold at forecast times too, in predict as well."
+        ),
+    ],
+    "target": Annotated[Names, typer.Option(metavar="NAME,...", help="Variables that are forecast and not observed.")],
+    "static": Annotated[
+        Names,
+        typer.Option(
+            metavar="[FILE:]NAME,...", help="Maps without a time axis, such as a land mask, which the model keeps."
+        ),
+    ],
+    "calendar": Annotated[
+        Names,
+        typer.Option(
+            metavar="NAME,...",
+            help="Dates as inputs: hour, weekday, day-of-year, sun (its elevation); auto: what the data cover.",
+        ),
+    ],
+    "holidays": Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Holidays as an input: a file with a date a line.")
+    ],
+}
 Init = Annotated[str | None, typer.Option(help="Time of the last observation to use. Default: the last of the input.")]
 
 
@@ -146,6 +186,39 @@ def logged(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
     run.__annotations__ = hints | LOGGING
     return run
+
+
+def with_covariates(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options `COVARIATES`, which it gets as `covariates`: {key of the preset: value}."""
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        chosen = {name: options.pop(name) for name in COVARIATES}
+        command(**options, covariates=_covariates(chosen))
+
+    hints = get_type_hints(command, include_extras=True)
+    hints.pop("covariates")
+    own = [p.replace(annotation=hints[n]) for n, p in inspect.signature(command).parameters.items() if n in hints]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in COVARIATES.items()
+    ]
+    run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    run.__annotations__ = hints | COVARIATES
+    return run
+
+
+def _covariates(chosen: dict[str, Any]) -> dict[str, str | None]:
+    """The keys of the preset that the options set; None: the preset's value."""
+    named = {key: listed(",".join(chosen[key] or ())) for key in COVARIATES if key != "holidays"}
+    roles = [f"{name}={role}" for role in ("input", "known", "target") for name in named[role]]
+    holidays = chosen["holidays"]
+    return {
+        "data.roles": ",".join(roles) or None,
+        "data.static": ",".join(named["static"]) or None,
+        "data.calendar": ",".join(named["calendar"]) or None,
+        "data.holidays": None if holidays is None else str(holidays),
+    }
 
 
 def listed(text: str | None) -> list[str]:

@@ -7,8 +7,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pdr_cli.errors import did_you_mean
+
 Kind = Literal["weather", "traffic", "video", "any"]
 AUTO, NONE = "auto", "none"  # entries of data.bounds that name no variable
+CALENDAR = ("hour", "weekday", "day-of-year", "holidays", "sun")
+ROLES = ("input", "known", "target")
 
 # Defaults for keys added later, so that older models and presets keep their meaning.
 ADDED_LATER: dict[str, dict[str, Any]] = {
@@ -25,6 +29,11 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "assume": [],
         "bounds": [NONE],
         "back": [],
+        "calendar": [],
+        "holidays": "",
+        "static": [],
+        "roles": [],
+        "lagged": [],
     },
     "train": {
         "latitude_weights": False,
@@ -120,6 +129,21 @@ class DataConfig(_Table):
         description="earlier cycles whose frames of the same time the anchor reads, such as 1d and 1w; auto: a day and a week "
         "for data with a weekly cycle, as far as the training data have them"
     )
+    calendar: list[str] = Field(
+        description="what the network is given of the date: hour, weekday, day-of-year, holidays, and sun (the elevation, on a "
+        "grid with latitudes and longitudes); auto: hours, weekdays and seasons as far as the training data cover them"
+    )
+    holidays: str = Field(description="file of holidays, a date such as 2014-12-25 a line; empty: none")
+    static: list[str] = Field(
+        description="maps without a time axis that the network is given, by name in the data files, or FILE:NAME"
+    )
+    roles: list[str] = Field(
+        description="further variables: u10=input is observed and not forecast; tcc=known is given at forecast times too; "
+        "t2m=target is forecast and not observed"
+    )
+    lagged: list[str] = Field(
+        description="earlier cycles whose frames of the same time the network is given, such as 1d and 1w"
+    )
     stride: int = Field(ge=1, description="time steps between the starts of consecutive training windows")
     cache_mb: int = Field(ge=1, description="memory for decoded frames, MB")
     statistics_mb: int = Field(ge=1, description="largest amount of training data read for scaling and climatology, MB")
@@ -152,6 +176,31 @@ class DataConfig(_Table):
     def _are_cycles(cls, given: list[str]) -> list[str]:
         if given != [AUTO] and not all(re.fullmatch(r"[1-9]\d*[dw]", text) for text in given):
             raise ValueError("write days and weeks, such as 1d and 1w, or auto alone")
+        return given
+
+    @field_validator("lagged")
+    @classmethod
+    def _are_lags(cls, given: list[str]) -> list[str]:
+        if not all(re.fullmatch(r"[1-9]\d*[dw]", text) for text in given) or len(set(given)) < len(given):
+            raise ValueError("write days and weeks, each once, such as 1d and 1w")
+        return given
+
+    @field_validator("calendar")
+    @classmethod
+    def _is_calendar(cls, given: list[str]) -> list[str]:
+        for text in given:
+            if text not in CALENDAR and given != [AUTO]:
+                near = did_you_mean(text, (*CALENDAR, AUTO))
+                raise ValueError(f"{text!r} is none of {', '.join(CALENDAR)}, nor auto alone.{near}")
+        return given
+
+    @field_validator("roles")
+    @classmethod
+    def _are_roles(cls, given: list[str]) -> list[str]:
+        named = [name for name, _ in map(parse_role, given)]
+        twice = next((name for name in named if named.count(name) > 1), "")
+        if twice:
+            raise ValueError(f"{twice} has two roles")
         return given
 
     @field_validator("train_period")
@@ -315,6 +364,15 @@ def parse_interval(text: str) -> tuple[str, str] | None:
     if last < first[: len(last)]:
         raise ValueError(f"{text!r} is a period that ends before it begins")
     return first, last
+
+
+def parse_role(text: str) -> tuple[str, str]:
+    """Name and role of an entry of `data.roles`: `u10=input`, `tcc=known`, `t2m=target`."""
+    name, _, role = (part.strip() for part in text.rpartition("="))
+    if not name or role not in ROLES:
+        near = did_you_mean(role, ROLES)
+        raise ValueError(f"{text!r} is not a role; write NAME=input, NAME=known or NAME=target.{near}")
+    return name, role
 
 
 def parse_bound(text: str) -> tuple[str, float | None, float | None]:

@@ -45,7 +45,7 @@ def run(
     loaded = models.load(source, "cpu", trust=trust)
     if suffix in NEEDS_INPUT:
         intake = Intake(loaded)
-        series = intakes.only_series(intake.open(paths, intakes.renames(rename, list(loaded.card.variables))))
+        series = intakes.only_series(intake.open(paths, intakes.renames(rename, loaded.card)))
         at = None if init is None else time_axis.parse(init, series.time.values)
         described = (_gaussians if suffix == ".nc" else _picture)(intake, loaded, series, at, output)
     else:

@@ -6,9 +6,11 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from pdr_cli.data import further
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.times import DAY, WEEK, Step
 from pdr_cli.data.windows import Windows
@@ -26,17 +28,27 @@ class Moments:
         observed: times of the observed frames, [T] of each window.
         following: times of the frames to forecast, [τ] of each window.
         back: frames n steps before the last observed one, [B, C, H, W]; NaN where the series has none. n = 0 is that frame.
+        given: of each window, the frames of the further variables at any times, [n, F, H, W], NaN where missing; empty
+            without such variables.
     """
 
     observed: Sequence[np.ndarray]
     following: Sequence[np.ndarray]
     back: Callable[[int], np.ndarray]
+    given: Sequence[Callable[[np.ndarray], np.ndarray]] = ()
 
     @classmethod
     def of(cls, windows: Windows, which: np.ndarray) -> Moments:
         """The moments of the windows numbered `which`."""
         times, T = [windows.times(int(i)) for i in which], windows.in_steps
-        return cls([t[:T] for t in times], [t[T:] for t in times], lambda n: windows.before(which, n))
+        observed, following = [t[:T] for t in times], [t[T:] for t in times]
+        return cls(observed, following, lambda n: windows.before(which, n), given_of(windows, which))
+
+
+def given_of(windows: Windows, which: np.ndarray) -> list[Callable[[np.ndarray], np.ndarray]]:
+    """What reads the further variables of each window; empty without such variables."""
+    found = [further.of(windows.series[int(windows.places[i, 0])]) for i in which]
+    return [one.at for one in found if one is not None]
 
 
 @dataclass(frozen=True)
@@ -46,19 +58,22 @@ class Context:
     Args:
         normal: the climatology at observed and forecast times, [B, T + τ, C, H, W].
         earlier: the frame of the same time in earlier cycles, [B, L, τ, C, H, W]; NaN where it is missing.
+        covariates: in network units, [B, T + τ, F, H, W].
     """
 
     normal: np.ndarray | None = None
     earlier: np.ndarray | None = None
+    covariates: np.ndarray | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays by name, those that are None left out."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
     @property
-    def earlier_sha256(self) -> str:
-        """SHA-256 of the frames of earlier cycles; "" without."""
-        return "" if self.earlier is None else hashlib.sha256(np.ascontiguousarray(self.earlier).tobytes()).hexdigest()
+    def read_sha256(self) -> str:
+        """SHA-256 of what was read beside the window: frames of earlier cycles and covariates; "" without."""
+        read = (values for values in (self.earlier, self.covariates) if values is not None)
+        return "".join(hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest() for values in read)
 
     def part(self, start: int, stop: int) -> Context:
         """The context of windows [start, stop)."""
@@ -70,6 +85,14 @@ class Context:
         return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in parts[0].arrays()})
 
 
+class FieldSource(Protocol):
+    """What makes further fields of windows, as `covariates.CovariateSource`."""
+
+    @property
+    def reach(self) -> int: ...
+    def of(self, moments: Moments) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class ContextSource:
     """Makes the context of windows.
@@ -77,19 +100,22 @@ class ContextSource:
     Args:
         climatology: of the training data; None if the network needs none.
         cycles: lengths of the earlier cycles, in steps.
+        covariates: makes them; None if the network reads none.
     """
 
     climatology: Climatology | None = None
     cycles: tuple[int, ...] = ()
+    covariates: FieldSource | None = None
 
     @property
     def reach(self) -> int:
-        """Frames before the last observed one that the context is made of."""
-        return max(self.cycles, default=0)
+        """Frames before the first observed one that the context is made of, at most."""
+        return max(0, *self.cycles, 0 if self.covariates is None else self.covariates.reach)
 
     def of(self, moments: Moments) -> Context:
         """The context of windows."""
-        return Context(self._normal(moments), self._earlier(moments))
+        covariates = None if self.covariates is None else self.covariates.of(moments)
+        return Context(self._normal(moments), self._earlier(moments), covariates)
 
     def _normal(self, moments: Moments) -> np.ndarray | None:
         if self.climatology is None:

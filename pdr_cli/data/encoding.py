@@ -43,8 +43,10 @@ class Encoding:
         return _tensor(np.where(np.isfinite(scaled), scaled, np.float32(0)), device)
 
     def context(self, context: Context, device: torch.device) -> dict[str, Any]:
-        """The fields of a network's batch that a context in data units gives, by name."""
-        return {name: self.to_network(values, device) for name, values in context.arrays().items()}
+        """The fields of a network's batch that a context gives, by name; its covariates are in network units already."""
+        arrays = context.arrays()
+        scaled = {name: self.to_network(values, device) for name, values in arrays.items() if name != "covariates"}
+        return scaled | ({} if context.covariates is None else {"covariates": _tensor(context.covariates, device)})
 
     def to_network(self, frames: np.ndarray, device: torch.device) -> Tensor:
         """Data units to network units: [..., C, H, W] without missing values."""

@@ -79,13 +79,17 @@ def is_periodic(periodic: str, x: Axis | None) -> bool:
     return periodic == "lon"
 
 
+def in_radians(side: Axis) -> bool:
+    """True if the values of a latitude or longitude are radians."""
+    return str(side.attrs.get("units", "")).strip().lower() in RADIANS
+
+
 def areas(series: Series) -> np.ndarray | None:
     """Cell areas of a grid with latitudes, mean 1: [H, W]; None on another grid."""
     y = side(series, "y")
     if y is None or y.size < 2 or not is_latitude(str(y.name), y.attrs):
         return None
-    radians = str(y.attrs.get("units", "")).strip().lower() in RADIANS
-    latitudes = np.rad2deg(y.values) if radians else np.asarray(y.values)
+    latitudes = np.rad2deg(y.values) if in_radians(y) else np.asarray(y.values)
     return None if np.abs(latitudes).max() > 90 + POLE else area_weights(latitudes, size(series)[1])
 
 

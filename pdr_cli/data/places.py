@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 
 from pdr_cli.data import units
-from pdr_cli.data.grid import CLOSE, Axis, Orientation, geographic, is_longitude, orient, repeats_first
+from pdr_cli.data.grid import (
+    CLOSE,
+    Axis,
+    Orientation,
+    geographic,
+    in_radians,
+    is_latitude,
+    is_longitude,
+    orient,
+    repeats_first,
+)
 from pdr_cli.data.series import Series, places, side, size
 from pdr_cli.errors import GridError
 
@@ -82,6 +92,21 @@ def of(series: Series) -> Grid:
     found = {str(geographic(str(c.name), c.attrs)): np.asarray(c.values, float) for c in places(series)}
     _, mapping = series.attrs.get("grid_mapping", ("", {}))
     return Grid(size(series), side(series, "y"), side(series, "x"), found, mapping)
+
+
+def latitudes_and_longitudes(grid: Grid) -> tuple[np.ndarray, np.ndarray] | None:
+    """Latitudes and longitudes of the cells in degrees, which broadcast to [H, W]; None on a grid without."""
+    if grid.places:
+        return grid.places["latitude"], grid.places["longitude"]
+    y, x = grid.y, grid.x
+    if y is None or x is None or not (is_latitude(str(y.name), y.attrs) and is_longitude(str(x.name), x.attrs)):
+        return None
+    degrees = (
+        np.rad2deg(np.asarray(side.values, float)) if in_radians(side) else np.asarray(side.values, float)
+        for side in (y, x)
+    )
+    latitude, longitude = degrees
+    return latitude[:, None], longitude[None, :]
 
 
 def match(grid: Grid, model: Grid) -> Orientation:

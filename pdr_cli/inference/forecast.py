@@ -41,11 +41,14 @@ class Forecast:
         return units.as_given(self.series.isel(time=slice(self.window.start, self.window.stop))).load()
 
     def truth(self) -> Series | None:
-        """The observed frames at the forecast's times; None if the input ends or has a gap before its last time."""
+        """The observed frames at the forecast's times; None if the input ends or has a gap before its last time,
+        or no values there."""
         stop, length = self.window.stop, self.frames.sizes["time"]
         truth = self.series.isel(time=slice(stop, stop + length))
-        same = time_axis.same(truth.time.values, self.frames.time.values, self.model.card.step)
-        return units.as_given(truth).load() if same else None
+        if not time_axis.same(truth.time.values, self.frames.time.values, self.model.card.step):
+            return None
+        truth = units.as_given(truth).load()
+        return truth if bool(truth.notnull().any()) else None
 
     def attributes(self, command: str) -> dict[str, str]:
         """Global attributes; `command`: what made the forecast."""
@@ -124,5 +127,5 @@ def _begin(request: Request, intake: Intake) -> tuple[Series, Observed]:
 
 
 def _identity(request: Request, intake: Intake, series: Series, window: Observed) -> str:
-    frames = [window.sha256, intake.context(series, window, request.steps).earlier_sha256]
+    frames = [window.sha256, intake.context(series, window, request.steps).read_sha256]
     return request.identity(intake, series, "".join(frames), series.time.values[window.start : window.stop])

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from pdr_cli import __version__
-from pdr_cli.data import formats, windows
+from pdr_cli.data import formats, further, windows
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.context import Context
 from pdr_cli.data.formats import cf
@@ -27,7 +27,7 @@ from pdr_cli.data.formats.cf import Layout
 from pdr_cli.data.formats.gridded import Put, Stored
 from pdr_cli.data.formats.stored import sha256_of
 from pdr_cli.data.series import Series, frames_at_once, names, read_frames
-from pdr_cli.errors import DataError, StorageError, TimeError, UsageError
+from pdr_cli.errors import DataError, MissingValuesError, StorageError, TimeError, UsageError
 from pdr_cli.inference import unfinished
 from pdr_cli.inference.forecast import forecast, lead_steps
 from pdr_cli.inference.intake import Intake
@@ -59,11 +59,13 @@ class Plan:
 
     @cached_property
     def input_sha256(self) -> str:
-        """SHA-256 of all values of the series, read block by block."""
-        digest, n, at_once = hashlib.sha256(), self.series.sizes["time"], frames_at_once(self.series, HASHED_AT_ONCE)
-        for start in range(0, n, at_once):
-            frames = read_frames(self.series, start, min(start + at_once, n))
-            digest.update(np.ascontiguousarray(frames).tobytes())
+        """SHA-256 of all values of the series and of its further variables, read block by block."""
+        digest, opened = hashlib.sha256(), further.of(self.series)
+        for series in [self.series, *([] if opened is None else [opened.series])]:
+            n, at_once = series.sizes["time"], frames_at_once(series, HASHED_AT_ONCE)
+            for start in range(0, n, at_once):
+                frames = read_frames(series, start, min(start + at_once, n))
+                digest.update(np.ascontiguousarray(frames).tobytes())
         return digest.hexdigest()
 
 
@@ -143,7 +145,10 @@ def plan(intake: Intake, series: Series, steps: int | None) -> Plan:
     inits = windows.ends(series, data.in_steps, step)
     if not len(inits):
         raise TimeError(f"{where} has no {data.in_steps} steps in a row, which the model needs")
-    reach = data.in_steps + intake.model.contexts.reach
+    inits = intake.startable(series, inits, steps or data.out_steps)
+    if not len(inits):
+        raise MissingValuesError(f"{where} lacks values of {', '.join(intake.card.read)} for a forecast from any init")
+    reach = data.in_steps + intake.contexts.reach
     return Plan(windows.remembered(series, reach), inits, steps or data.out_steps)
 
 

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data import bounds, formats, kinds, limits, missing, places, regrid, suspects, units, windows
+from pdr_cli.data import bounds, formats, further, kinds, limits, missing, places, regrid, suspects, units, windows
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.arrays import Conventions
-from pdr_cli.data.context import Context, Moments
+from pdr_cli.data.context import Context, ContextSource, Moments
+from pdr_cli.data.covariates import KNOWN, CovariateSource, has_values, warn_of_holidays
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.formats.datasets import from_datasets
+from pdr_cli.data.further import Further
 from pdr_cli.data.grid import Orientation
 from pdr_cli.data.series import Series
-from pdr_cli.errors import GridError, UsageError, VariableError
+from pdr_cli.errors import GridError, MissingValuesError, UsageError, VariableError
 from pdr_cli.inference.model import ModelHeader
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.system.logs import log
+
+Variables = Mapping[str, dict[str, Any]]  # attributes by name
 
 
 @dataclass(frozen=True)
@@ -125,12 +131,15 @@ class Intake:
         kept = (text for text in self.card.config.data.assume if not text.startswith("slots="))
         return Conventions.parse((*kept, *self.policy.assume))
 
-    def open(self, paths: Sequence[Path], rename: Mapping[str, str] | None = None) -> list[Series]:
+    def open(
+        self, paths: Sequence[Path], rename: Mapping[str, str] | None = None, read: Variables | None = None
+    ) -> list[Series]:
         """Open input files with the model's variables, units, frame size and colour.
 
         Args:
             paths: files from `formats.find_inputs`.
             rename: {variable of the model: name in the files}.
+            read: attributes of the further variables by name; default: those that the model reads.
 
         Raises:
             UnitsError: the units cannot be converted to the model's.
@@ -149,8 +158,31 @@ class Intake:
             assume=self._assume,
             learned=self.card.learned,
         )
-        opened = formats.open_series(paths, options)
-        return [self.adapt_input(kinds.with_kind(self._with_slots(series), kind.name)) for series in opened]
+        opened = [
+            self.adapt_input(kinds.with_kind(self._with_slots(series), kind.name))
+            for series in formats.open_series(paths, options)
+        ]
+
+        def of_variables(chosen: Sequence[str]) -> Series:
+            return formats.open_series(paths, dataclasses.replace(options, variables=chosen))[0]
+
+        return [self._with_further(series, of_variables, read) for series in opened]
+
+    def _with_further(
+        self, series: Series, open_variables: Callable[[Sequence[str]], Series], read: Variables | None
+    ) -> Series:
+        """A series with the further variables that the model reads, or `read` in their place, in these units.
+
+        Raises:
+            VariableError: the series is not of a file with variables by name.
+        """
+        read = self.card.read if read is None else read
+        if not read:
+            return series
+        if not series.attrs.get("may_lack"):
+            raise VariableError(f"{series.attrs['files'][0]} has no variables by name", f"{', '.join(read)} among them")
+        others = self._on_grid(units.to_model(open_variables(list(read)), read))
+        return further.given_to(series, further.beside(series, others, self.card.step))
 
     def _with_slots(self, series: Series) -> Series:
         """A series whose forecast is dated as the model's training was, unless its own files count slots."""
@@ -158,16 +190,26 @@ class Intake:
         own = "conventions" in series.attrs or not slots
         return series if own else series.assign_attrs(conventions={"slots": slots})
 
-    def from_dataset(self, dataset: xr.Dataset, rename: Mapping[str, str] | None = None) -> Series:
+    def from_dataset(
+        self, dataset: xr.Dataset, rename: Mapping[str, str] | None = None, read: Variables | None = None
+    ) -> Series:
         """Take the model's variables from an open dataset; arguments and errors as for `open`."""
-        series = from_datasets([(dataset, Path("dataset"))], list(self.card.variables), rename, self._missing_values)
-        return self.adapt_input(kinds.with_kind(series, self.model.kind.name))
+
+        def of_variables(chosen: Sequence[str]) -> Series:
+            return from_datasets([(dataset, Path("dataset"))], chosen, rename, self._missing_values)
+
+        series = of_variables(list(self.card.variables))
+        series = self.adapt_input(kinds.with_kind(series, self.model.kind.name))
+        return self._with_further(series, of_variables, read)
 
     def adapt_input(self, series: Series) -> Series:
         """A series in the model's units, and on its grid if the policy says how; converted as it is read."""
         if series.sizes["channel"] != len(self.card.variables):
             return series  # `orientation` refuses it
-        series = units.to_model(series, self.card.variables)
+        return self._on_grid(units.to_model(series, self.card.variables))
+
+    def _on_grid(self, series: Series) -> Series:
+        """A series on the model's grid, if the policy says how it is interpolated."""
         if self.policy.regrid == "none" or self._has_the_models_grid(series):
             return series
         if self.card.y is None or self.card.x is None:
@@ -181,7 +223,7 @@ class Intake:
 
     def _has_the_models_grid(self, series: Series) -> bool:
         try:
-            self.orientation(series)
+            places.match(places.of(series), self.card.grid)
         except GridError:
             return False
         return True
@@ -229,6 +271,7 @@ class Intake:
             GridError, VariableError, TimeError, MissingValuesError, RangeError: the window does not fit the model.
         """
         orientation, step = self.orientation(series), self.card.step
+        init = self.default_init(series) if init is None else init
         in_steps, fill_gap = self.card.config.data.in_steps, self.policy.fill_gap != "none"
         start, stop = windows.last_window(series, in_steps, step, init, fill_gap=fill_gap)
         frames = self._believable(fields.read_frames(series, start, stop), series, start, orientation)
@@ -242,6 +285,8 @@ class Intake:
             absent &= ~self.model.never_observed
         filled = self.encoding.filling.apply(frames[None], [times])
         notes = self._notes(inserted, absent)
+        if advise and self.card.covariates is not None:
+            warn_of_holidays(self.card.covariates, time_axis.shift(times[-1], step, self.card.config.data.out_steps))
         return Observed(filled, orientation, start, stop, absent.all(axis=0), times, notes)
 
     def context(self, series: Series, window: Observed, steps: int | None = None) -> Context:
@@ -254,7 +299,47 @@ class Intake:
             frame = fields.frame_at(series, window.stop - 1, n, self.card.step)
             return window.orientation.apply(missing.without_absurd(frame))[None]
 
-        return self.model.contexts.of(Moments([window.times], [following], back))
+        opened = self._further(series)
+        given = [] if opened is None else [lambda times: window.orientation.apply(opened.at(times))]
+        try:
+            return self.contexts.of(Moments([window.times], [following], back, given))
+        except MissingValuesError as error:
+            raise error.at(series.attrs["files"][0]) from error
+
+    @cached_property
+    def contexts(self) -> ContextSource:
+        """What makes the context that the network reads, with the policy's filling."""
+        return self.model.contexts_filled(self.policy.fill_missing)
+
+    def _further(self, series: Series) -> Further | None:
+        """The further variables of a series that the model reads; None if it reads none."""
+        opened = further.of(series) if self.card.read else None
+        return None if opened is None else opened.only(self.card.read)
+
+    def default_init(self, series: Series) -> int | None:
+        """The last frame with values, of a model with variables that are known ahead; None: the last frame.
+
+        Files give such variables at times at which there are no observations yet.
+        """
+        if self.card.covariates is None or not self.card.covariates.names(KNOWN):
+            return None
+        last = int(series.sizes["time"]) - 1
+        return next((t for t in range(last, 0, -1) if np.isfinite(fields.read_frames(series, t, t + 1)).any()), None)
+
+    def startable(self, series: Series, inits: np.ndarray, steps: int) -> np.ndarray:
+        """The inits, [n], from which the model can forecast `steps` frames; the log counts those without further values."""
+        opened, source = self._further(series), self.contexts.covariates
+        if opened is None or not isinstance(source, CovariateSource):
+            return inits
+        last = self.default_init(series)
+        inits = inits if last is None else inits[inits <= last]
+        times, turn = series.time.values[inits], self.orientation(series).apply
+        keep = has_values(source, opened, times, self.card.config.data.in_steps, steps, turn)
+        if not keep.all():
+            log.info(
+                "%d of %d inits lack values of %s and are left out", (~keep).sum(), len(keep), ", ".join(self.card.read)
+            )
+        return np.asarray(inits[keep])
 
     def _believable(self, frames: np.ndarray, series: Series, start: int, orientation: Orientation) -> np.ndarray:
         """Frames [T, C, H, W] of a series from step `start`: NaN for absurd values and where training observed nothing."""
@@ -300,19 +385,20 @@ class Intake:
         return bounds.hold(forecast, self.card.bounds)
 
 
-def renames(arguments: Sequence[str], channels: Sequence[str]) -> dict[str, str]:
-    """{channel of the model: name in the input} from `NAME=INPUTNAME`, or from `INPUTNAME` if the model has one channel.
+def renames(arguments: Sequence[str], card: ModelCard) -> dict[str, str]:
+    """{variable of the model: name in the input} from `NAME=INPUTNAME`, or from `INPUTNAME` if the model has one channel.
 
     Raises:
-        UsageError: the model does not have the channel.
+        UsageError: the model does not have the variable.
     """
-    chosen = {}
+    chosen, channels, every = {}, list(card.variables), [*card.variables, *card.read]
     for argument in arguments:
         name, separator, source = argument.partition("=")
         if not separator:
-            name, source = (channels[0], argument) if len(channels) == 1 else (argument, argument)
-        if name not in channels:
-            raise UsageError(f"--var {argument}: the model has no variable {name!r}; it has {', '.join(channels)}")
+            alone = len(channels) == 1 and argument not in card.read
+            name, source = (channels[0], argument) if alone else (argument, argument)
+        if name not in every:
+            raise UsageError(f"--var {argument}: the model has no variable {name!r}; it has {', '.join(every)}")
         chosen[name] = source
     return chosen
 

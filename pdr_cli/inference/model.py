@@ -13,6 +13,7 @@ import numpy as np
 from pdr_cli import choices
 from pdr_cli.data import kinds
 from pdr_cli.data.context import Context, ContextSource
+from pdr_cli.data.covariates import CovariateSource
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.kinds import Kind
 from pdr_cli.data.missing import Filling
@@ -98,7 +99,15 @@ class ModelHeader:
     @property
     def contexts(self) -> ContextSource:
         """What makes the context that the network reads."""
-        return inputs.contexts_of(self.card.config, self.climatology, self.card.cycles)
+        return self.contexts_filled()
+
+    def contexts_filled(self, fill_missing: str = "none") -> ContextSource:
+        """`contexts`, where missing values are filled as in training, or by `fill_missing` if it is not "none"."""
+        card, source = self.card, None
+        if card.covariates is not None:
+            fill = card.config.data.fill_missing if fill_missing == "none" else fill_missing
+            source = CovariateSource(card.covariates, card.grid, card.step, card.scaling, self.climatology, fill)
+        return inputs.contexts_of(card.config, self.climatology, card.cycles, source)
 
     def encoding(self, fill_missing: str = "none") -> Encoding:
         """Data units to network units; missing values are filled as in training, or by `fill_missing` if it is not "none"."""

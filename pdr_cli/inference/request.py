@@ -125,7 +125,7 @@ class Request:
         Raises:
             UsageError: several clips, or an output format that cannot hold this input.
         """
-        rename = intakes.renames(self.rename, list(intake.card.variables))
+        rename = intakes.renames(self.rename, intake.card)
         series = intakes.only_series(intake.open(self.paths, rename))
         formats.check_output_format(self.output, series)
         return series

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pdr_cli.data import grid
 from pdr_cli.data.climatology import Climatology
-from pdr_cli.data.context import ContextSource
+from pdr_cli.data.context import ContextSource, FieldSource
 from pdr_cli.data.grid import Side
 from pdr_cli.data.kinds import Kind
 from pdr_cli.schema import AUTO, Config
@@ -25,9 +25,14 @@ def resolved(config: Config, kind: Kind) -> Config:
 
 
 def frames_of(
-    config: Config, channels: int, size: tuple[int, int], x: Side | None, cycles: tuple[int, ...] = ()
+    config: Config,
+    channels: int,
+    size: tuple[int, int],
+    x: Side | None,
+    cycles: tuple[int, ...] = (),
+    covariates: int = 0,
 ) -> Frames:
-    """The frames that a network is built for, of data with this coordinate along x and these earlier cycles."""
+    """The frames that a network is built for, of data with this coordinate along x, these earlier cycles and F covariates."""
     from pdr_cli.models.interfaces import Frames
 
     return Frames(
@@ -37,10 +42,13 @@ def frames_of(
         grid.is_periodic(config.model.periodic, x),
         out_steps=config.data.out_steps,
         lags=len(cycles),
+        covariates=covariates,
     )
 
 
-def contexts_of(config: Config, climatology: Climatology, cycles: tuple[int, ...]) -> ContextSource:
-    """What makes the context that a network of this configuration reads."""
+def contexts_of(
+    config: Config, climatology: Climatology, cycles: tuple[int, ...], covariates: FieldSource | None = None
+) -> ContextSource:
+    """What makes the context that a network of this configuration reads; `covariates`: None if it reads none."""
     normal = config.model.anchor in DEPARTING or config.model.inputs == "anomalies"
-    return ContextSource(climatology if normal else None, cycles)
+    return ContextSource(climatology if normal else None, cycles, covariates)

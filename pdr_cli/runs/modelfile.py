@@ -19,6 +19,7 @@ from pdr_cli.data import series as fields
 from pdr_cli.data.arrays import SIGNED, Conventions
 from pdr_cli.data.bounds import Bounds
 from pdr_cli.data.climatology import Climatology
+from pdr_cli.data.covariates import Covariates
 from pdr_cli.data.grid import Side
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.missing import CellMask
@@ -72,6 +73,7 @@ class ModelCard:
         conventions: that the arrays of training were read by, see `data/arrays.py`; empty for other formats, and in files
             written before they were kept.
         cycles: lengths of the earlier cycles that the network reads, in steps.
+        covariates: what the network reads beside the variables; None if nothing, as in files written before there were any.
     """
 
     config: Config
@@ -92,6 +94,7 @@ class ModelCard:
     bounds: Bounds | None = None
     conventions: dict[str, str] = dataclasses.field(default_factory=dict)
     cycles: tuple[int, ...] = ()
+    covariates: Covariates | None = None
 
     @property
     def learned(self) -> Conventions:
@@ -114,7 +117,13 @@ class ModelCard:
     @property
     def frames(self) -> Frames:
         """The frames that the network is built for."""
-        return frames_of(self.config, len(self.variables), self.size, self.x, self.cycles)
+        count = 0 if self.covariates is None else self.covariates.count(len(self.variables))
+        return frames_of(self.config, len(self.variables), self.size, self.x, self.cycles, count)
+
+    @property
+    def read(self) -> dict[str, dict[str, Any]]:
+        """Attributes of each variable that is read and not forecast, by name."""
+        return {} if self.covariates is None else {n: v.attrs for n, v in self.covariates.variables.items()}
 
     def to_json(self) -> str:
         """The card as JSON."""
@@ -164,6 +173,7 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
         "bounds": None if bounds is None else Bounds(tuple(bounds["low"]), tuple(bounds["high"])),
         "conventions": values.get("conventions", {}),
         "cycles": tuple(values.get("cycles", ())),
+        "covariates": Covariates.from_json(values["covariates"]) if values.get("covariates") else None,
     }
 
 

@@ -38,6 +38,7 @@ def card_of(
         bounds=measured.bounds,
         conventions=series.attrs.get("conventions", {}),
         cycles=cycles,
+        covariates=measured.covariates,
         land=None if prepared.missing is None else CellMask.of(prepared.missing.never_observed),
         seen=periods_seen(prepared),
         data=files_read(prepared),

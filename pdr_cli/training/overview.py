@@ -45,6 +45,12 @@ def assumed_line(prepared: Prepared) -> str:
     return "; ".join(texts[:LISTED] + more)
 
 
+def covariates_line(prepared: Prepared) -> str:
+    """What the network is given beside the series; "" if nothing."""
+    found = prepared.covariates
+    return "" if found is None else ", ".join(found.words(prepared.step))
+
+
 def model_line(network: PDR, config: Config, size: tuple[int, int]) -> str:
     """Parameters of predictor and adapter, and the number of Gaussians."""
     total = sum(p.numel() for p in network.parameters())
@@ -110,6 +116,7 @@ def lines(run: Run) -> list[str]:
     return [
         configuration.dump(run.config),
         f"# data        {data_line(run.prepared)}",
+        *([f"# covariates  {read}"] if (read := covariates_line(run.prepared)) else []),
         f"# windows     {split_line(run.prepared)}",
         f"# model       {model_line(run.network, run.config, run.prepared.size)}",
         f"# FLOPs       {_flops(run) / 1e9:.2f} G a window (2 per multiply-add)",

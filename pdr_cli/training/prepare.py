@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +17,9 @@ from pdr_cli.data import bounds, formats, kinds, scaling, seen, splits, statisti
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.arrays import Conventions
 from pdr_cli.data.bounds import Bounds
+from pdr_cli.data.covariates import Covariates
 from pdr_cli.data.encoding import Encoding
-from pdr_cli.data.formats import ReadOptions, datasets
+from pdr_cli.data.formats import ReadOptions, datasets, staticmaps
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.missing import Filling
 from pdr_cli.data.rules import Rules
@@ -33,6 +34,7 @@ from pdr_cli.errors import DataError, GridError, InputNotFoundError, MissingValu
 from pdr_cli.schema import Config
 from pdr_cli.system import hashes, urls
 from pdr_cli.system.logs import log
+from pdr_cli.training import covariates
 
 DATASET = "dataset"  # stands for the file of a dataset in memory
 BLOCK = 256  # frames hashed at once
@@ -46,6 +48,7 @@ class Prepared:
     Args:
         missing: the missing values; None if none are. Windows whose observed frames have missing values, beyond
             the cells that training never observed, are left out, unless `data.fill_missing` names a way to fill them.
+        covariates: of the network, before their variables are measured; None if there are none.
     """
 
     series: list[Series]
@@ -55,6 +58,7 @@ class Prepared:
     val: Windows
     test: Windows
     missing: Survey | None = None
+    covariates: Covariates | None = None
 
     @property
     def frames(self) -> int:
@@ -110,7 +114,14 @@ def open_files(config: Config, paths: Sequence[Path]) -> list[Series]:
     data = config.data
     options = ReadOptions(data.variables, {}, data.size, data.color, data.resample_fps, data.gray_to_rgb, data.group,
                           data.missing_value, Conventions.parse(data.assume))  # fmt: skip
-    series = formats.open_series(paths, options)
+    series = covariates.attach(
+        formats.open_series(paths, options),
+        data,
+        lambda chosen: formats.open_series(paths, replace(options, variables=chosen))[0],
+        lambda like: staticmaps.of_entries(
+            data.static, like, lambda: [(formats.open_fields(path, data.group), path) for path in paths], data.group
+        ),
+    )
     return [kinds.with_kind(one, data.kind) for one in series]
 
 
@@ -120,10 +131,16 @@ def open_dataset(config: Config, dataset: xr.Dataset) -> list[Series]:
     Raises:
         VariableError, DataError: a dataset without the preset's variables, or of another kind.
     """
-    series = datasets.from_datasets(
-        [(dataset, Path(DATASET))], config.data.variables, missing_values=config.data.missing_value
-    )
-    return [kinds.with_kind(series, config.data.kind)]
+    data, here = config.data, [(dataset, Path(DATASET))]
+
+    def of_variables(chosen: Sequence[str]) -> Series:
+        return datasets.from_datasets(here, chosen, missing_values=data.missing_value)
+
+    def of_maps(like: Series) -> dict[str, np.ndarray]:
+        return staticmaps.of_entries(data.static, like, lambda: here, data.group)
+
+    series = covariates.attach([of_variables(data.variables)], data, of_variables, of_maps)
+    return [kinds.with_kind(one, data.kind) for one in series]
 
 
 def prepare(config: Config, paths: Sequence[Path]) -> Prepared:
@@ -149,7 +166,8 @@ def split(config: Config, series: list[Series]) -> Prepared:
     found = _survey(config, series, parts)
     if found is not None:
         train, val, test = (_with_missing(w, found, data.fill_missing) for w in (train, val, test))
-    prepared = Prepared(series, step, parts, train, val, test, found)
+    described = covariates.describe(series[0], data, step, parts.train)
+    prepared = Prepared(series, step, parts, train, val, test, found, described)
     _check_windows(prepared, config.train.rollout)
     return prepared
 
@@ -199,6 +217,7 @@ class Measured(NamedTuple):
     limits: Limits
     filling: Filling
     bounds: Bounds | None
+    covariates: Covariates | None = None
 
     @property
     def encoding(self) -> Encoding:
@@ -222,6 +241,8 @@ def measure(prepared: Prepared, config: Config) -> Measured:
         found.limits,
         Filling(found.mean, never_observed, config.data.fill_missing, found.climatology),
         bounds.resolve(config.data.bounds, prepared.series[0], found.limits, partial(statistics.count_outside, parts)),
+        prepared.covariates
+        and covariates.fitted(prepared.covariates, prepared.series[0], config.data, prepared.split.train),
     )
 
 

@@ -61,12 +61,22 @@ class Experiment:
 
     def _overrides(self) -> list[str]:
         options = {key: value for key, value in (self.options or {}).items() if value is not None}
-        overrides = [f"{key}={value}" for key, value in options.items()]
+        overrides = [f"{key}={_with_paths(key, value)}" for key, value in options.items()]
         if self.data:
             overrides.append(f"data.paths={json.dumps([_saved(d) for d in self.data], ensure_ascii=False)}")
         if self.variables:
             overrides.append(f"data.variables={','.join(self.variables)}")
         return overrides + _limits(options)
+
+
+def _with_paths(key: str, value: Any) -> Any:
+    """The value of an option, with the paths in it as the configuration saves them."""
+    if key == "data.holidays":
+        return _saved(value)
+    if key != "data.static":
+        return value
+    entries = (entry.rpartition(":") for entry in str(value).split(","))
+    return ",".join(f"{_saved(file)}:{name}" if file else name for file, _, name in entries)
 
 
 def _saved(path: str | Path) -> str:

@@ -11,7 +11,8 @@ import xarray as xr
 
 from pdr_cli import choices
 from pdr_cli import config as configuration
-from pdr_cli.data import context, grid, kinds
+from pdr_cli.data import context, grid, kinds, places
+from pdr_cli.data.covariates import CovariateSource, with_values
 from pdr_cli.errors import ConfigError, UsageError
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Frames
@@ -159,6 +160,8 @@ def open_data(config: Config, dataset: xr.Dataset | None = None) -> Prepared:
             prepared = prepare(config, paths)
     log.info("data    %s", overview.data_line(prepared))
     log.info("split   %s", overview.split_line(prepared))
+    if read := overview.covariates_line(prepared):
+        log.info("inputs  %s", read)
     if assumed := overview.assumed_line(prepared):
         log.info("assumed %s", assumed)
     return prepared
@@ -181,7 +184,8 @@ def build(config: Config, prepared: Prepared, trust: Trust | None = None) -> PDR
 def frames_of(config: Config, prepared: Prepared) -> Frames:
     """The frames that the network is built for."""
     x = modelfile.side_of(prepared.series[0], "x")
-    return inputs.frames_of(config, prepared.channels, prepared.size, x, cycles_of(config, prepared))
+    count = 0 if prepared.covariates is None else prepared.covariates.count(prepared.channels)
+    return inputs.frames_of(config, prepared.channels, prepared.size, x, cycles_of(config, prepared), count)
 
 
 def cycles_of(config: Config, prepared: Prepared) -> tuple[int, ...]:
@@ -271,5 +275,18 @@ def training_data(run: Run, measured: Measured) -> TrainingData:
             f"train.latitude_weights is true, and {prepared.series[0].attrs['files'][0]} has no latitudes",
             way_out="train with --set train.latitude_weights=false",
         )
-    contexts = inputs.contexts_of(run.config, measured.climatology, cycles_of(run.config, prepared))
-    return TrainingData(prepared.train, prepared.val, measured.encoding, area, contexts)
+    source = covariate_source(run, measured)
+    contexts = inputs.contexts_of(run.config, measured.climatology, cycles_of(run.config, prepared), source)
+    train, val = prepared.train, prepared.val
+    if source is not None and source.covariates.variables:
+        train, val = with_values(train, source, "train on"), with_values(val, source, "validate on")
+    return TrainingData(train, val, measured.encoding, area, contexts)
+
+
+def covariate_source(run: Run, measured: Measured) -> CovariateSource | None:
+    """What makes the covariates of a run; None if it has none."""
+    if measured.covariates is None:
+        return None
+    grid, step = places.of(run.prepared.series[0]), run.prepared.step
+    fill_missing = run.config.data.fill_missing
+    return CovariateSource(measured.covariates, grid, step, measured.scaling, measured.climatology, fill_missing)

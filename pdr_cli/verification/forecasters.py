@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pdr_cli.data import covariates, further
 from pdr_cli.data.context import Moments
+from pdr_cli.data.covariates import CovariateSource
 from pdr_cli.data.formats.forecasts import ForecastFile
+from pdr_cli.data.further import Further
 from pdr_cli.data.grid import Orientation
 from pdr_cli.data.series import Series
 from pdr_cli.data.windows import Windows
@@ -47,16 +50,44 @@ def of_model(model: Model, series: Sequence[Series]) -> Forecaster:
     Raises:
         GridError, VariableError: the series do not fit it.
     """
-    turns = [orientation(model, one) for one in series]
+    turns, reads = [orientation(model, one) for one in series], [read_by(model, one) for one in series]
 
     def make(request: Request, windows: Windows, which: np.ndarray) -> np.ndarray:
         turn, steps = turns[0], model.card.config.data.in_steps
         times = [windows.times(int(i))[windows.in_steps - steps : windows.in_steps] for i in which]
         history = model.encoding().filling.apply(turn.apply(request.observed[:, -steps:]), times)
-        moments = Moments(times, request.following, lambda n: turn.apply(request.back(n)))
+        given = [_turned(reads[int(windows.places[i, 0])], turn) for i in which] if model.card.read else []
+        moments = Moments(times, request.following, lambda n: turn.apply(request.back(n)), given)
         return turn.invert(model.run(history, request.steps, model.contexts.of(moments)).fused)
 
     return Forecaster("model", make)
+
+
+def _turned(opened: Further | None, turn: Orientation) -> Callable[[np.ndarray], np.ndarray]:
+    """What reads further variables on a model's grid."""
+    if opened is None:
+        raise ValueError("a model that reads further variables needs a series with them")
+    return lambda times: turn.apply(opened.at(times))
+
+
+def read_by(model: Model, series: Series) -> Further | None:
+    """The further variables of a series that a model reads; None if it reads none.
+
+    Raises:
+        UnitsError: they are in the units of another model.
+    """
+    opened = further.of(series) if model.card.read else None
+    return None if opened is None else opened.only(model.card.read)
+
+
+def with_values(model: Model, windows: Windows) -> Windows:
+    """The windows whose further variables have the values that a model needs."""
+    source, series = model.contexts.covariates, windows.series[0]
+    if not model.card.read or not isinstance(source, CovariateSource):
+        return windows
+    return covariates.with_values(
+        windows, source, "score", orientation(model, series).apply, model.card.config.data.in_steps
+    )
 
 
 def of_baseline(baseline: Baseline) -> Forecaster:

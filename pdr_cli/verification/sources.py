@@ -72,7 +72,7 @@ class Forecasters:
     def rename(self, arguments: Sequence[str]) -> dict[str, str]:
         """{variable of the model, or of the truth: name in some of the files} of --var."""
         if self.first is not None:
-            return renames(arguments, list(self.first.card.variables))
+            return renames(arguments, self.first.card)
         pairs = [argument.partition("=") for argument in arguments]
         return {name: source or name for name, _, source in pairs}
 
@@ -141,7 +141,12 @@ def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecaster
         policy = InputPolicy(resample_fps=reading.resample_fps, gray_to_rgb=reading.gray_to_rgb, group=reading.group,
                              missing_values=tuple(reading.missing_values), assume=tuple(reading.assume))  # fmt: skip
         intake = Intake(found.first, policy)
-        return [intake.from_dataset(data, rename)] if isinstance(data, xr.Dataset) else intake.open(data, rename)
+        read = {name: attrs for model in reversed(found.models.values()) for name, attrs in model.card.read.items()}
+        return (
+            [intake.from_dataset(data, rename, read)]
+            if isinstance(data, xr.Dataset)
+            else intake.open(data, rename, read)
+        )
     wanted = list(rename)
     if isinstance(data, xr.Dataset):
         opened = [datasets.from_datasets([(data, Path("dataset"))], wanted, rename, reading.missing_values)]

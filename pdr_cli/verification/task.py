@@ -143,6 +143,8 @@ def build(
             found, series, f"{_longest(series)} steps in all", f"{history + horizon} unbroken steps, one window"
         )
         found = _of_part(found, models, series, split)
+    for model in models.values():
+        found = forecasters.with_values(model, found)
     for name, file in files.items():
         found = _started_by(found, file)
         _refuse_none(found, series, f"{name} holds no forecast for any window of the truth; {_inits(file)}")
