@@ -30,6 +30,9 @@ Kind = Annotated[
     typer.Option(help="Kind of the data: weather, traffic or video. Default: as the preset or the data say."),
 ]
 Backbone = Annotated[str | None, typer.Option(help=f"Predictor: {choices.PREDICTORS.help()}.")]
+FreezeBackbone = Annotated[
+    bool, typer.Option("--freeze-backbone", help="Do not train the predictor, only adapter and fusion.")
+]
 ModelOption = Annotated[
     str | None,
     typer.Option(
@@ -101,9 +104,6 @@ Ablation = Annotated[
         help=f"Train all variants of an ablation and print mean and spread of their scores: "
         f"{choices.ABLATIONS.help()}. --budget is for all of them together."
     ),
-]
-FreezeBackbone = Annotated[
-    bool, typer.Option("--freeze-backbone", help="Do not train the predictor, only adapter and fusion.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")]
 State = Annotated[

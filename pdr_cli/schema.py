@@ -36,7 +36,15 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "roles": [],
         "lagged": [],
     },
-    "train": {"latitude_weights": False, "ema": 0.0, "rollout": 1, "cpu_budget": "", "val_every": 0, "patience": 0},
+    "train": {
+        "latitude_weights": False,
+        "ema": 0.0,
+        "rollout": 1,
+        "cpu_budget": "",
+        "val_every": 0,
+        "patience": 0,
+        "fallback": False,
+    },
     "model": {
         "dropout": 0.0,
         "inputs": "frames",
@@ -309,6 +317,10 @@ class TrainConfig(_Table):
     val_every: int = Field(ge=0, description="optimiser steps between validations; 0: those of an epoch")
     patience: int = Field(
         ge=0, description="validations without a lower loss after which training ends; 0: no early end"
+    )
+    fallback: bool = Field(
+        description="true: where the anchor's validation loss is lower than the best model's by more than 1 %, the anchor "
+        "alone is saved as the model"
     )
 
     @field_validator("budget", "cpu_budget")

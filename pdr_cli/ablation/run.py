@@ -81,8 +81,8 @@ class AblationRun:
 
     def config(self, variant: str, seed: int) -> Config:
         """What a run is trained with."""
-        length = UNLIMITED | {"steps": self.plan["steps"], "seed": seed}
-        chosen = self.variants[variant] | {f"train.{key}": value for key, value in length.items()}
+        train = UNLIMITED | {"steps": self.plan["steps"], "seed": seed, "fallback": "false"}
+        chosen = self.variants[variant] | {f"train.{key}": value for key, value in train.items()}
         settings = [f"{key}={value}" for key, value in chosen.items()]
         return config.load(str(self.path / "config.toml"), settings)
 

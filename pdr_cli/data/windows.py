@@ -146,6 +146,10 @@ class Windows:
             return self
         return self.only(np.linspace(0, len(self) - 1, at_most).round().astype(int))
 
+    def followed_by(self, out_steps: int) -> Windows:
+        """The same windows with their first `out_steps` following frames, of which they have as many or more."""
+        return Windows(self.series, self.places, self.in_steps, out_steps, self.step, self._cache, self.never_observed)
+
     def with_never_observed(self, cells: np.ndarray) -> Windows:
         """The same windows, in which these cells, [C, H, W], may be missing."""
         return self._copy(self.places, cells)

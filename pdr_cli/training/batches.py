@@ -53,21 +53,27 @@ class OutOfFold:
 
     def frames(self, batch: Batch, which: np.ndarray) -> torch.Tensor:
         """The anchor's frames of the training windows numbered `which`, [B, τ, C, H, W]."""
-        made = [self._kept.get(int(i)) for i in which]
-        lacking = np.array([row for row, frames in enumerate(made) if frames is None], int)
-        for fold in np.unique(self.fold_of[which[lacking]]):
-            rows = lacking[self.fold_of[which[lacking]] == fold]
-            frames = self._forecast(int(fold), batch, rows)
-            for row, one in zip(rows, frames, strict=True):
-                made[row] = one
-                if one.numel() * 4 * (len(self._kept) + 1) <= self.limit:
-                    self._kept[int(which[row])] = one
-        return torch.stack([frames for frames in made if frames is not None])
+        return torch.stack([self._of(int(number), batch, row) for row, number in enumerate(which)])
+
+    def _of(self, number: int, batch: Batch, row: int) -> torch.Tensor:
+        """The frames of one window, [τ, C, H, W]: alone, because rounding depends on the windows computed together.
+
+        A resumed run meets a window for the first time in another batch than an uninterrupted one.
+        """
+        kept = self._kept.get(number)
+        if kept is not None:
+            return kept
+        frames = self._forecast(int(self.fold_of[number]), batch, row)
+        if frames.numel() * 4 * (len(self._kept) + 1) <= self.limit:
+            self._kept[number] = frames
+        return frames
 
     @torch.no_grad()
-    def _forecast(self, fold: int, batch: Batch, rows: np.ndarray) -> torch.Tensor:
-        context = Context(*(None if t is None else t[rows] for t in batch.context))
-        return self.anchors[fold].to(batch.observed.device)(batch.observed[rows], batch.steps, context)
+    def _forecast(self, fold: int, batch: Batch, row: int) -> torch.Tensor:
+        context = Context(*(None if t is None else t[row : row + 1] for t in batch.context))
+        anchor = self.anchors[fold].to(batch.observed.device)
+        frames: torch.Tensor = anchor(batch.observed[row : row + 1], batch.steps, context)[0]
+        return frames
 
 
 @dataclass(frozen=True)

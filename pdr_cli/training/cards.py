@@ -14,6 +14,7 @@ from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.schema import Config
 from pdr_cli.training.prepare import Measured, Prepared, files_read, periods_seen
 from pdr_cli.training.state import Position
+from pdr_cli.training.validation import best
 from pdr_cli.training.warm_start import WarmStart
 
 
@@ -53,10 +54,18 @@ def card_of(
 
 
 def with_best(card: ModelCard, position: Position, device: torch.device) -> ModelCard:
-    """The card of the best model so far."""
-    best = {"step": position.step, "loss": position.best_loss, "seconds": round(position.elapsed, 1)}
-    training = card.training | {f"best_{k}": v for k, v in best.items()} | {"device": _name(device)}
-    return replace(card, training=training)
+    """The card of the best model so far, or of the anchor that takes its place."""
+    found = {"best_step": position.step, "best_seconds": round(position.elapsed, 1), "device": _name(device)}
+    if position.anchor_alone:
+        found |= {"best_step": position.best_step, "saved": "anchor alone"}
+        card = replace(card, config=alone(card.config))
+    return replace(card, training=card.training | found | best(position))
+
+
+def alone(config: Config) -> Config:
+    """The configuration of a network's anchor alone."""
+    model = config.model.model_copy(update={"backbone": "none", "fusion": "none", "inputs": "frames"})
+    return config.model_copy(update={"model": model})
 
 
 def _name(device: torch.device) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pdr_cli.errors import DataError, InterruptedRun
-from pdr_cli.models.interfaces import Batch, Terms, target_of
+from pdr_cli.models.interfaces import Terms, target_of
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import metrics
 from pdr_cli.runs.folder import RunFolder
@@ -31,6 +31,7 @@ from pdr_cli.training.randomness import Randomness
 from pdr_cli.training.schedule import build_schedule
 from pdr_cli.training.setup import has_parameters, set_up
 from pdr_cli.training.state import Position
+from pdr_cli.training.validation import MARGIN, Validation, best, excess
 
 SAVE_SECONDS = 600.0  # a state this old is renewed within an epoch, so that kill -9 costs at most this much
 
@@ -52,7 +53,8 @@ class Trainer:
         config: the [train] table.
         run: the folder that state, model and metrics are kept in.
         device: the network's.
-        save_best: called with the position when validation improves; writes the model file.
+        save_model: called with the position when validation improves, and where the anchor alone is the model after all;
+            writes the model file.
     """
 
     network: PDR
@@ -61,7 +63,7 @@ class Trainer:
     config: TrainConfig
     run: RunFolder
     device: torch.device
-    save_best: Callable[[Position], None]
+    save_model: Callable[[Position], None]
 
     def __post_init__(self) -> None:
         self.optimizer = set_up(self.network, self.config, self.data.size, self.device)
@@ -76,6 +78,9 @@ class Trainer:
         self.batches = Batches("--set train.batch={}", outcome=means)
         self._clock, self._saved = Clock(self.position), time.monotonic()
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        self.validation = Validation(
+            self.network, self.loss, self.data, self.device, self.batches, self.config.batch, self._autocast
+        )
 
     def resume(self, which: Literal["last", "last-1"] = "last") -> None:
         """Continue from the run's saved state."""
@@ -94,10 +99,10 @@ class Trainer:
         with _signals() as received:
             while not self._ended():
                 self._step()
-                self._keep(progress)
+                self._keep()
                 self._stop_on(received)
                 progress.update(self.length.progress(self.position), f"step {self.position.step}/{self.length.steps}")
-        return self._finish(progress)
+        return self._finish()
 
     def _ended(self) -> bool:
         self._clock.stamp(self.position)
@@ -122,10 +127,10 @@ class Trainer:
     def _parts(self) -> state.Parts:
         return state.Parts(self.network, self.optimizer, self.randomness, self.average)
 
-    def _keep(self, progress: Progress) -> None:
+    def _keep(self) -> None:
         """Validate where it is due, and save at the end of an epoch, and within one if the saved state is old."""
         if self.position.step % self.length.val_every == 0:
-            self._validate(progress)
+            self._validate()
         if self.position.step % self.length.per_epoch == 0 or time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
 
@@ -139,16 +144,17 @@ class Trainer:
             f"continue with --resume -o {self.run.path}",
         )
 
-    def _finish(self, progress: Progress) -> Position:
+    def _finish(self) -> Position:
         if self.position.validated != self.position.step:
-            self._validate(progress)
+            self._validate()
+        self._fall_back()
         self.save()
         if not math.isfinite(self.position.best_loss):
             raise NonFiniteLossError(
                 f"no loss on the validation windows was finite until step {self.position.step}, so no model was saved",
                 way_out="the forecast of the network in eval mode is not finite; look at its layers that differ there",
             )
-        self._record("finished", best_step=self.position.best_step, best_loss=self.position.best_loss)
+        self._record("finished", best_step=self.position.best_step, **best(self.position))
         return self.position
 
     def _step(self) -> None:
@@ -228,35 +234,30 @@ class Trainer:
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.data.train))
         return order[place * self.config.batch : (place + 1) * self.config.batch]
 
-    def _validate(self, progress: Progress) -> None:
-        """Loss of the averaged weights on the validation windows; a new best is saved as the model."""
+    def _validate(self) -> None:
+        """Scores of the averaged weights on the validation windows; a new best is saved as the model."""
+        position = self.position
         with self.average.applied():
-            value = self._validation_loss()
-            self._record("validation", epoch=self.position.step / self.length.per_epoch, loss=value)
-            log.debug("step %d: validation loss %.5f", self.position.step, value)
-            self.position.validated = self.position.step
-            if value < self.position.best_loss:
-                self.position.best_loss, self.position.best_step = value, self.position.step
-                self.save_best(self.position)
+            scores = self.validation.scores()
+            self._record("validation", epoch=position.step / self.length.per_epoch, **scores._asdict())
+            log.debug("step %d: validation loss %.5f", position.step, scores.loss)
+            position.validated = position.step
+            if scores.loss < position.best_loss:
+                position.best_loss, position.best_rmse = scores
+                position.best_step, position.anchor_alone = position.step, False
+                self._score_anchor()
+                self.save_model(position)
 
-    def _validation_loss(self) -> float:
-        total, windows = 0.0, self.data.val
-        self.network.eval()
-        with torch.inference_mode():
-            for start in range(0, len(windows), self.config.batch):
-                which = np.arange(start, min(start + self.config.batch, len(windows)))
-                inputs, weight, _ = self.data.batch(windows, which, self.device)
-                with self._autocast:
-                    fused = self.batches.attempt(partial(self._forecast, inputs), len(which))
-                    loss, _ = self.loss(fused, target_of(inputs), weight)
-                total += float(loss) * len(which)
-        return total / len(windows)
+    def _score_anchor(self) -> None:
+        """Validate the anchor alone, once in a run: what the network has to be better than."""
+        if self.network.anchor is not None and self.length.steps and math.isnan(self.position.anchor_loss):
+            self.position.anchor_loss, self.position.anchor_rmse = self.validation.scores("anchor")
 
-    def _forecast(self, inputs: Batch, at_once: int) -> torch.Tensor:
-        """The forecast as inference makes it, [B, τ, C, H, W]."""
-        seen = inputs._replace(target=None)
-        parts = [step.part_of(seen, i, i + at_once) for i in range(0, len(inputs.observed), at_once)]
-        return torch.cat([self.network(part).fused for part in parts])
+    def _fall_back(self) -> None:
+        """Save the anchor alone as the model where the best network is worse by more than the margin."""
+        if self.config.fallback and not self.position.anchor_alone and excess(self.position) > MARGIN:
+            self.position.anchor_alone = True
+            self.save_model(self.position)
 
     def _record(self, event: str, **values: Any) -> None:
         spent = {"seconds": round(self.position.elapsed, 2), "cpu_seconds": round(self.position.cpu, 2)}

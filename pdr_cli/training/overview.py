@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from pdr_cli import config as configuration
@@ -11,10 +13,12 @@ from pdr_cli.data.series import describe
 from pdr_cli.models.gaussians.base import GaussianAdapter
 from pdr_cli.models.pdr import PDR
 from pdr_cli.schema import Config
+from pdr_cli.system.logs import log
 from pdr_cli.training.length import Length
 from pdr_cli.training.prepare import Prepared
 from pdr_cli.training.setup import has_parameters
 from pdr_cli.training.state import Position
+from pdr_cli.training.validation import MARGIN, excess
 
 if TYPE_CHECKING:
     from pdr_cli.training.run import Run
@@ -63,6 +67,33 @@ def result_line(position: Position, length: Length) -> str:
     steps = f"{position.step} steps in {position.elapsed:.0f} s"
     best = f"best validation loss {position.best_loss:.4f} at step {position.best_step}"
     return f"{steps}, {best}{_early_end(position, length)}"
+
+
+def log_anchor(position: Position, config: Config) -> None:
+    """Compare the best model with its anchor, and warn if it is worse in the loss or in the errors."""
+    if math.isnan(position.anchor_loss):
+        return
+    share, name = excess(position), config.model.anchor
+    numbers = f"validation loss {position.anchor_loss:.4g}, of the model {position.best_loss:.4g} ({_percent(share)})"
+    errors = np.divide(position.best_rmse, np.maximum(position.anchor_rmse, 1e-12)) - 1
+    rmse = f"RMSE {', '.join(_percent(e) for e in errors)}"
+    if share <= 0 and (errors <= MARGIN).all():
+        log.info("anchor  %s alone: %s, %s", name, numbers, rmse)
+        return
+    found = (
+        "the network does not earn its place" if share > 0 else "the network has the lower loss and the larger errors"
+    )
+    log.warning("anchor  %s alone: %s, %s: %s; %s", name, numbers, rmse, found, _consequence(position))
+
+
+def _consequence(position: Position) -> str:
+    if position.anchor_alone:
+        return "the anchor alone is saved as the model, and the network as state/model-1.safetensors"
+    return "train longer, or the anchor alone with --backbone none --fusion none"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:+.1f} %"
 
 
 def _early_end(position: Position, length: Length) -> str:

@@ -127,6 +127,8 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     resume = request.resume is not None
     folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
     prepared = open_data(config, request.dataset)
+    config = inputs.resolved(config, kinds.of(prepared.series[0]))
+    request = replace(request, config=config)
     network = build(config, prepared, request.trust)
     start = _start(request, folder, prepared, network)
     return Run(config, folder, prepared, network, device, start, request.resume, request.trust)
@@ -218,6 +220,7 @@ def fit(run: Run) -> Position:
         with progress("training") as bar:
             position = loop.fit(bar)
         pictures.curves(run.folder.curves, run.folder.metrics)
+    overview.log_anchor(position, run.config)
     log.info("done    %s", overview.result_line(position, loop.length))
     return position
 
@@ -235,13 +238,21 @@ def trainer(run: Run) -> Trainer:
         run.network.bound(*measured.encoding.bounds(measured.bounds))
     run.network.to(run.device)
 
-    def save_best(position: Position) -> None:
+    def save_model(position: Position) -> None:
         run.folder.state.parent.mkdir(exist_ok=True)
         atomic.keep_previous(run.folder.model, run.folder.previous_model)
-        best = cards.with_best(card, position, run.device)
-        modelfile.save(run.folder.model, run.network, best, measured.climatology)
+        network = anchor_alone(run) if position.anchor_alone else run.network
+        modelfile.save(run.folder.model, network, cards.with_best(card, position, run.device), measured.climatology)
 
-    return Trainer(run.network, loss, data, run.config.train, run.folder, run.device, save_best)
+    return Trainer(run.network, loss, data, run.config.train, run.folder, run.device, save_model)
+
+
+def anchor_alone(run: Run) -> PDR:
+    """A network that forecasts with the anchor of `run.network` alone."""
+    config = cards.alone(run.config)
+    network = registry.build(config.model, frames_of(config, run.prepared), run.trust)
+    network.anchor = run.network.anchor
+    return network
 
 
 def loss_of(run: Run, measured: Measured) -> Loss:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ from pdr_cli.system.scratch import plainly_named
 from pdr_cli.training.averages import Average
 from pdr_cli.training.randomness import Randomness
 
-# 2: with a SHA-256. 3: with the halving of a batch. 4: with CPU time and averages of the weights
+# 2: with a SHA-256. 3: with the halving of a batch. 4: with CPU time, averages and the scores of the anchor
 FORMAT_VERSION = 4
 
 
@@ -37,9 +37,13 @@ class Position:
         cpu: CPU seconds of training, user and system, on all threads of the process; 0 in states of format 1 to 3.
         best_loss: lowest validation loss.
         best_step: the step of the lowest validation loss.
+        best_rmse: of each channel, of the model with the lowest validation loss, in network units.
         at_once: windows in a pass of the network after a halving, which changes the means of batch norms; None: all
             windows of a batch, and in states of format 1 and 2.
         validated: the step of the last validation; -1: none yet, and in states of format 1 to 3.
+        anchor_loss: validation loss of the anchor alone; NaN: not computed, and without an anchor.
+        anchor_rmse: of each channel, of the anchor alone, in network units.
+        anchor_alone: True if the saved model is the anchor alone.
     """
 
     step: int = 0
@@ -47,8 +51,12 @@ class Position:
     cpu: float = 0.0
     best_loss: float = float("inf")
     best_step: int = 0
+    best_rmse: list[float] = field(default_factory=list)
     at_once: int | None = None
     validated: int = -1
+    anchor_loss: float = float("nan")
+    anchor_rmse: list[float] = field(default_factory=list)
+    anchor_alone: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,25 +5,37 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import nn
 
 from pdr_cli import config
+from pdr_cli.drawing import pictures
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.folder import RunFolder
+from pdr_cli.training import run as training
 from pdr_cli.training import state
 from pdr_cli.training.averages import Average
 from pdr_cli.training.length import GRACE, Clock, Length
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.state import Position
+from pdr_cli.training.validation import Scores, Validation
 from tests.builders import weather_file
 from tests.cli import Result, pdr
 from tests.conftest import tiny_settings
+
+
+@pytest.fixture(autouse=True)
+def draw(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Path], None]:
+    """Draw no curves, which takes half of the time of a training; the function that draws them."""
+    whole = pictures.curves
+    monkeypatch.setattr(pictures, "curves", lambda path, metrics: None)
+    return whole
 
 
 def train(data: Path, out: str, *settings: str, more: Sequence[str] = ("--steps", "20")) -> Result:
@@ -95,12 +107,14 @@ def test_the_model_holds_the_averages_and_the_state_both(weather: Path) -> None:
     assert losses[0] != losses[1], "the average is validated"
 
 
-@pytest.mark.parametrize("size", [(13, 15), (32, 33)])  # the larger grid trains in another memory layout
+# The larger grid trains in another memory layout; the ridge trains on anchors of each block of time.
+@pytest.mark.parametrize(("size", "anchor"), [((13, 15), "ridge"), ((32, 33), "anomaly")])
 def test_an_interrupted_run_with_all_of_it_resumes_to_the_same_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], anchor: str
 ) -> None:
     data = weather_file(tmp_path / "a.nc", size=size)
     settings = ["train.ema=0.9", "train.val_every=3", "train.patience=4", "train.rollout=2", "model.drop_path=0.2"]
+    settings += [f"model.anchor={anchor}", "train.fallback=true"]
     assert train(data, "whole", *settings).code == 0
     interrupt(monkeypatch, 8)
     assert train(data, "cut", *settings).code == 143
@@ -135,10 +149,18 @@ def test_validations_are_as_often_as_the_configuration_says(weather: Path) -> No
 def rising(monkeypatch: pytest.MonkeyPatch, best: int) -> None:
     """Let the validation loss rise after step `best`."""
 
-    def loss(self: Trainer) -> float:
-        return 1 + abs(self.position.step - best)
+    def scores(self: Validation, mode: str = "forecast") -> Scores:
+        usual(self, mode)
+        return Scores(1.0 + abs(steps[-1] - best), [1.0])
 
-    monkeypatch.setattr(Trainer, "_validation_loss", loss)
+    def validate(self: Trainer) -> None:
+        steps.append(self.position.step)
+        validated(self)
+
+    steps: list[int] = []
+    usual, validated = Validation.scores, Trainer._validate
+    monkeypatch.setattr(Validation, "scores", scores)
+    monkeypatch.setattr(Trainer, "_validate", validate)
 
 
 def test_training_ends_after_validations_without_a_new_best(weather: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,13 +248,25 @@ def test_a_rollout_trains_on_all_of_its_frames_and_leaves_validation_and_model_a
     assert modelfile.read(Path("run/model.safetensors")).card.config.data.out_steps == 4
 
 
+@pytest.mark.parametrize("anchor", ["anomaly", "ridge"])
+def test_a_rollout_leaves_the_fit_of_the_anchor_alone(tmp_path: Path, anchor: str) -> None:
+    data, saved = weather_file(tmp_path / "a.nc"), []
+    for rollout in (1, 2):
+        own = [f"model.anchor={anchor}", f"train.rollout={rollout}"]
+        assert train(data, f"{rollout}", *own, more=("--steps", "1")).code == 0
+        saved.append(modelfile.read(Path(f"{rollout}", "model.safetensors")).weights["anchor.share"])
+    assert len(saved[0]) == len(saved[1]) == 4, "one share for each lead of the model"
+
+
 def test_too_few_frames_for_a_rollout_name_it(weather: Path) -> None:
     result = train(weather, "run", "train.rollout=50")
     assert (result.code, "because train.rollout is 50" in result.last) == (65, True), result.last
     assert "--set train.rollout=1" in result.last
 
 
-def test_a_run_without_anything_to_train_validates_and_saves_its_model(weather: Path, weather_run: Path) -> None:
+def test_a_run_without_anything_to_train_validates_and_saves_its_model(
+    weather: Path, weather_run: Path, draw: Callable[[Path, Path], None]
+) -> None:
     frozen = ["--init-from", str(weather_run), "--freeze-backbone"]
     result = train(weather, "run", "model.fusion=none", more=frozen)
     assert result.code == 0, result.err
@@ -241,7 +275,8 @@ def test_a_run_without_anything_to_train_validates_and_saves_its_model(weather: 
     whole, again = (modelfile.read(Path(out, "model.safetensors")).weights for out in (weather_run, "run"))
     assert all(whole[name].equal(weight) for name, weight in again.items())
     assert [(line["step"], line["epoch"]) for line in lines_of("run", "validation")] == [(0, 0)]
-    assert Path("run/curves.png").stat().st_size > 0
+    draw(Path("curves.png"), Path("run/metrics.jsonl"))
+    assert Path("curves.png").stat().st_size > 0
     assert pdr("train", "--resume", "-o", "run", "-q").code == 0
     assert len(lines_of("run", "validation")) == len(lines_of("run", "finished")) == 1
     assert pdr("predict", weather, "-o", "f.nc", "-m", "run", "-q").code == 0
@@ -251,3 +286,101 @@ def test_a_plan_says_that_nothing_is_trained(weather: Path, weather_run: Path) -
     more = ["--init-from", str(weather_run), "--freeze-backbone", "--dry-run"]
     result = train(weather, "run", "model.fusion=none", more=more)
     assert (result.code, "# steps       none: nothing to train" in result.out) == (0, True), result.err
+
+
+def losing(monkeypatch: pytest.MonkeyPatch, model: Scores, anchor: Scores) -> None:
+    """Give the network and its anchor these scores."""
+    usual = Validation.scores
+
+    def scores(self: Validation, mode: str = "forecast") -> Scores:
+        usual(self, mode)
+        return anchor if mode == "anchor" else model
+
+    monkeypatch.setattr(Validation, "scores", scores)
+
+
+def test_a_model_that_loses_to_its_anchor_is_replaced_by_it(weather: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losing(monkeypatch, Scores(1.02, [2.04]), Scores(1.0, [2.0]))
+    result = train(weather, "run", "train.fallback=true", more=("--steps", "2"))
+    assert result.code == 0, result.err
+    said = "persistence alone: validation loss 1, of the model 1.02 (+2.0 %), RMSE +2.0 %: the network does not earn its place"
+    assert said in result.err
+    assert "the anchor alone is saved as the model, and the network as state/model-1.safetensors" in result.err
+    file = modelfile.read(Path("run/model.safetensors"))
+    assert (file.card.config.model.backbone, file.card.config.model.fusion) == ("none", "none")
+    assert (file.card.training["best_loss"], file.card.training["anchor_loss"]) == (1.02, 1.0)
+    assert lines_of("run", "finished")[0]["anchor_rmse"] == [2.0]
+    assert pdr("predict", weather, "-m", "run", "-o", "f.nc", "-q").code == 0
+    with xr.open_dataset("f.nc") as forecast, xr.open_dataset(weather) as data:
+        for frame in forecast.t2m.values:
+            np.testing.assert_allclose(frame, data.t2m.values[-1], rtol=1e-6)  # scaled and back in float32
+    network = Path("run/state/model-1.safetensors")
+    assert modelfile.read(network).card.config.model.backbone == "tau"
+    before = network.read_bytes()
+    assert pdr("train", "--resume", "-o", "run", "-q").code == 0
+    assert network.read_bytes() == before, "a finished run keeps both models"
+    more = ("--resume", "--steps", "3")
+    losing(monkeypatch, Scores(0.9, [2.0]), Scores(1.0, [2.0]))
+    assert train(weather, "run", "train.fallback=true", more=more).code == 0
+    assert modelfile.read(Path("run/model.safetensors")).card.config.model.backbone == "tau", (
+        "it has become the better one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "says"),
+    [
+        (Scores(1.009, [2.0]), ["train.fallback=true"], "does not earn its place; train longer"),
+        (Scores(1.5, [2.0]), ["train.fallback=false"], "does not earn its place; train longer"),
+        (Scores(0.9, [2.1]), ["train.fallback=true"], "the network has the lower loss and the larger errors"),
+        (Scores(0.9, [1.9]), ["train.fallback=true"], "of the model 0.9 (-10.0 %), RMSE -5.0 %\n"),
+    ],
+)
+def test_a_model_that_is_not_much_worse_than_its_anchor_stays(
+    weather: Path, monkeypatch: pytest.MonkeyPatch, model: Scores, settings: list[str], says: str
+) -> None:
+    losing(monkeypatch, model, Scores(1.0, [2.0]))
+    result = train(weather, "run", *settings, more=("--steps", "2"))
+    assert (result.code, says in result.err) == (0, True), result.err
+    file = modelfile.read(Path("run/model.safetensors"))
+    assert file.card.config.model.backbone == "tau"
+    assert file.card.training["anchor_loss"] == 1.0
+
+
+def test_the_anchor_is_scored_on_the_windows_of_the_validation(weather: Path) -> None:
+    assert train(weather, "run", "train.loss=mse", "train.batch=64", more=("--steps", "2")).code == 0
+    found = lines_of("run", "finished")[0]
+    prepared = training.open_data(config.load("run/config.toml"))
+    observed, following = prepared.val.spread(8).batch(np.arange(min(8, len(prepared.val))))
+    sd = modelfile.read(Path("run/model.safetensors")).card.scaling.scale[0]
+    error = float(np.mean(((following - observed[:, -1:]) / sd) ** 2))
+    assert found["anchor_loss"] == pytest.approx(error, rel=1e-5)  # float32
+    assert found["anchor_rmse"] == pytest.approx([error**0.5], rel=1e-5)
+    assert found["best_rmse"] == pytest.approx([found["best_loss"] ** 0.5], rel=1e-5)
+
+
+def test_a_network_without_an_anchor_is_compared_with_none(weather: Path) -> None:
+    result = train(weather, "run", "model.anchor=none", "train.fallback=true", more=("--steps", "2"))
+    assert (result.code, "anchor  " in result.err) == (0, False), result.err
+    assert "anchor_loss" not in modelfile.read(Path("run/model.safetensors")).card.training
+
+
+def test_the_anchor_alone_is_a_run_without_steps(weather: Path) -> None:
+    result = train(weather, "run", "model.backbone=none", "model.fusion=none")
+    assert (result.code, "nothing to train" in result.err, "anchor  " in result.err) == (0, True, False), result.err
+
+
+def test_dropout_draws_the_same_after_a_resume(weather: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dropping.py").write_text(
+        "from torch import nn\n\n\ndef net(in_steps, channels, **_):\n"
+        "    return nn.Sequential(nn.Flatten(1, 2), nn.Dropout(0.5), nn.Conv2d(4, 4, 3, padding=1), nn.Unflatten(1, (4, 1)))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = ("--backbone", "dropping:net", "--set", "model.fusion=none")
+    assert train(weather, "whole", more=("--steps", "12", *own)).code == 0
+    interrupt(monkeypatch, 5)
+    assert train(weather, "cut", more=("--steps", "12", *own)).code == 143
+    result = train(weather, "cut", more=("--steps", "12", *own, "--resume"))
+    assert result.code == 0, result.err
+    whole, cut = (state.read(RunFolder(Path(out)).state)[1] for out in ("whole", "cut"))
+    assert all(whole[name].equal(cut[name]) for name in whole)

@@ -41,8 +41,9 @@ class Windows:
         return len(self.data.train)
 
     def batch(self, which: np.ndarray) -> Batch:
-        """The windows numbered `which`."""
-        return self.data.batch(self.data.train, which, torch.device("cpu")).inputs
+        """The windows numbered `which`, with the τ frames that follow, however many training forecasts."""
+        windows = self.data.train.followed_by(self.frames.out_steps)
+        return self.data.batch(windows, which, torch.device("cpu")).inputs
 
     def sample(self, at_most: int) -> Iterator[Batch]:
         """At most so many windows, evenly spaced, in batches."""

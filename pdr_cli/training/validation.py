@@ -1,0 +1,109 @@
+"""Validation: the loss and the errors of a network, or of its anchor alone, on the validation windows."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pdr_cli.models.interfaces import Batch, Mode, target_of
+from pdr_cli.models.pdr import PDR
+from pdr_cli.system.memory import Batches
+from pdr_cli.training.batches import TrainingData
+from pdr_cli.training.losses import Loss
+from pdr_cli.training.state import Position
+from pdr_cli.training.step import part_of
+
+# A model whose validation loss is above that of its anchor by more than this share does not earn its place.
+MARGIN = 0.01
+
+
+class Scores(NamedTuple):
+    """Mean scores of forecasts of the validation windows.
+
+    Args:
+        loss: that of training.
+        rmse: of each channel, in network units, [C].
+    """
+
+    loss: float
+    rmse: list[float]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validation of a run.
+
+    Args:
+        network: on `device`.
+        loss: on the network's scale.
+        data: windows and their encoding.
+        device: the network's.
+        batches: windows in a pass of the network.
+        batch: windows in a step.
+        autocast: arithmetic of the network.
+    """
+
+    network: PDR
+    loss: Loss
+    data: TrainingData
+    device: torch.device
+    batches: Batches
+    batch: int
+    autocast: AbstractContextManager[object]
+
+    def scores(self, mode: Mode = "forecast") -> Scores:
+        """Scores of the network, or in mode "anchor" of its anchor alone."""
+        total, windows = 0.0, self.data.val
+        squares = weights = torch.zeros((), dtype=torch.float64)
+        self.network.eval()
+        with torch.inference_mode():
+            for start in range(0, len(windows), self.batch):
+                which = np.arange(start, min(start + self.batch, len(windows)))
+                inputs, weight, _ = self.data.batch(windows, which, self.device)
+                with self.autocast:
+                    fused = self.batches.attempt(partial(self._forecast, inputs, mode), len(which))
+                    loss, _ = self.loss(fused, target_of(inputs), weight)
+                total += float(loss) * len(which)
+                errors = (fused.float() - target_of(inputs)) ** 2
+                share = torch.ones_like(errors) if weight is None else weight.expand_as(errors)
+                squares = squares + _of_channels(errors * share)
+                weights = weights + _of_channels(share)
+        return Scores(total / len(windows), (squares / weights).sqrt().tolist())
+
+    def _forecast(self, inputs: Batch, mode: Mode, at_once: int) -> Tensor:
+        """The forecast as inference makes it, [B, τ, C, H, W]."""
+        seen = inputs._replace(target=None, known=None, anchor=None)
+        parts = [part_of(seen, i, i + at_once) for i in range(0, len(inputs.observed), at_once)]
+        return torch.cat([self.network(part, mode).fused for part in parts])
+
+
+def _of_channels(values: Tensor) -> Tensor:
+    """Sums over all but the channels: [B, τ, C, H, W] → [C], on the CPU."""
+    return values.sum(dim=(0, 1, 3, 4), dtype=torch.float64).cpu()
+
+
+def excess(position: Position) -> float:
+    """By what share the best model's validation loss is above that of its anchor; below it, the share is negative.
+
+    NaN for a network without an anchor.
+    """
+    return (position.best_loss - position.anchor_loss) / max(abs(position.anchor_loss), 1e-12)
+
+
+def best(position: Position) -> dict[str, Any]:
+    """The scores of the best model and, with an anchor, of the anchor alone, as logs and model cards have them."""
+    scores: dict[str, Any] = {"best_loss": position.best_loss, "best_rmse": _rounded(position.best_rmse)}
+    if math.isnan(position.anchor_loss):
+        return scores
+    return scores | {"anchor_loss": position.anchor_loss, "anchor_rmse": _rounded(position.anchor_rmse)}
+
+
+def _rounded(values: list[float]) -> list[float]:
+    return [float(f"{value:.6g}") for value in values]
