@@ -12,7 +12,8 @@ from pdr_cli.errors import did_you_mean
 Kind = Literal["weather", "traffic", "video", "any"]
 AUTO, NONE = "auto", "none"  # entries of data.bounds that name no variable
 CALENDAR = ("hour", "weekday", "day-of-year", "holidays", "sun")
-ROLES = ("input", "known", "target")
+TARGET = "target"
+ROLES = ("input", "known", TARGET)  # of variables
 
 # Defaults for keys added later, so that older models and presets keep their meaning.
 ADDED_LATER: dict[str, dict[str, Any]] = {

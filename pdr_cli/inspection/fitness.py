@@ -60,9 +60,11 @@ def _by_model(path: Path, model: str, reading: ReadOptions) -> str:
     series = intake.open(formats.find_inputs([path]))
     for one in series:
         intake.orientation(one)
-        windows.last_window(one, data.in_steps, step)
-    return f"forecasts {data.out_steps} steps of {step} after {_last(series[0])}"
+        windows.last_window(one, data.in_steps, step, intake.default_init(one))
+        if intake.card.covariates is not None:
+            intake.context(one, intake.observe(one))
+    return f"forecasts {data.out_steps} steps of {step} after {_last(series[0], intake.default_init(series[0]))}"
 
 
-def _last(series: Series) -> str:
-    return time_axis.label(series.time.values[-1])
+def _last(series: Series, init: int | None) -> str:
+    return time_axis.label(series.time.values[-1 if init is None else init])

@@ -14,69 +14,79 @@ from pdr_cli.data import climatology, context, further, kinds, places, statistic
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.almanac import HOLIDAYS, SUN
 from pdr_cli.data.covariates import Covariates, Variable
+from pdr_cli.data.formats.selection import ALL
 from pdr_cli.data.missing import CellMask
 from pdr_cli.data.places import PackedField
 from pdr_cli.data.series import Series, names
 from pdr_cli.data.statistics import Part
 from pdr_cli.data.times import DAY, WEEK, YEAR, Step
-from pdr_cli.errors import ConfigError, DataError, InputNotFoundError
-from pdr_cli.schema import AUTO, DataConfig, parse_role
+from pdr_cli.errors import ConfigError, DataError, InputNotFoundError, VariableError
+from pdr_cli.schema import AUTO, TARGET, DataConfig, parse_role
 from pdr_cli.system.logs import log
 
-MAPS = "static"  # attribute of a series: {name: map [H, W]}, see `attach`
+MAPS = "static"  # attribute of a series: {name: map [H, W]}, see `opened`
 ENOUGH_WEEKS, ENOUGH_YEARS = 3, 2  # of training, for weekdays and seasons
 SEED = 0  # of the choice of blocks that are measured, where not all fit into data.statistics_mb
-OpenVariables = Callable[[list[str]], Series]
+OpenVariables = Callable[[Sequence[str]], list[Series]]
 OpenMaps = Callable[[Series], dict[str, np.ndarray]]
 
 
-def roles(data: DataConfig) -> dict[str, str]:
-    """The role of each further variable by name."""
-    return dict(map(parse_role, data.roles))
+def further_roles(data: DataConfig) -> dict[str, str]:
+    """The role of each variable that is read and not forecast, by name."""
+    return {name: role for name, role in map(parse_role, data.roles) if role != TARGET}
 
 
-def attach(series: list[Series], data: DataConfig, variables: OpenVariables, maps: OpenMaps) -> list[Series]:
-    """The series with their further variables and maps as attributes.
+def channels(data: DataConfig) -> list[str]:
+    """The variables to open as channels: those named, and those that are targets; "all" of files with inputs alone."""
+    targets = [name for name, role in map(parse_role, data.roles) if role == TARGET]
+    named = list(data.variables)
+    if not named and not targets and data.roles:
+        return [ALL]
+    return named if named == [ALL] else [*named, *(name for name in targets if name not in named)]
+
+
+def opened(data: DataConfig, variables: OpenVariables, maps: OpenMaps) -> list[Series]:
+    """The series of a configuration, with further variables and maps as attributes.
 
     Args:
-        series: of the channels.
         data: of the configuration.
-        variables: opens further variables.
+        variables: opens the data with some variables as channels.
         maps: opens static maps on the grid of a series.
 
     Raises:
-        DataError: data that have none, or variables that are channels too.
+        DataError: data that have no variables by name.
+        VariableError: further variables of which none is left to forecast, or several where none was named.
     """
-    chosen = list(roles(data))
-    if not chosen and not data.static:
+    chosen, series = list(further_roles(data)), variables(channels(data))
+    if not data.roles and not data.static:
         return series
     one = series[0]
     if len(series) > 1 or not one.attrs.get("may_lack"):
         raise DataError(
-            f"{one.attrs['files'][0]} has no variables by name, which --input, --known and --static take",
+            f"{one.attrs['files'][0]} has no variables by name, which --input, --known, --target and --static take",
             "NetCDF, Zarr or GRIB",
             "leave the options out",
         )
     if chosen:
-        one = without(one, chosen)
+        (others,) = variables(chosen)
+        one = _without(one, chosen, data)
         step = time_axis.find_step(one.time.values, str(one.attrs["files"][0]))
-        one = further.given_to(one, further.beside(one, variables(chosen), step))
+        one = further.given_to(one, further.beside(one, others, step))
     return [one.assign_attrs({MAPS: maps(one)}) if data.static else one]
 
 
-def without(series: Series, left_out: Sequence[str]) -> Series:
-    """A series without some of its channels, which `--var all` has taken.
+def _without(series: Series, chosen: Sequence[str], data: DataConfig) -> Series:
+    """A series of all variables without those that are read alone.
 
     Raises:
-        ConfigError: no channel is left.
+        VariableError: no channel is left, or several where one was to be found.
     """
-    kept = [name for name in names(series) if name not in left_out]
+    kept = [name for name in names(series) if name not in chosen]
+    if not kept or (len(kept) > 1 and channels(data) == [ALL] and not data.variables):
+        found = f"beside {', '.join(chosen)} it has {', '.join(kept) or 'no variable to forecast'}"
+        raise VariableError(f"{series.attrs['files'][0]}: {found}", way_out="name those to forecast with --var")
     if len(kept) == series.sizes["channel"]:
         return series
-    if not kept:
-        raise ConfigError(
-            f"{', '.join(left_out)} are inputs, and no variable is forecast", way_out="name one with --var"
-        )
     about = {
         key: {n: v for n, v in series.attrs[key].items() if n in kept} for key in ("variables", "scalars", "labels")
     }
@@ -87,7 +97,7 @@ def describe(series: Series, data: DataConfig, step: Step, training: Sequence[Pa
     """The covariates that a configuration names, before further variables are measured; None if there are none.
 
     Args:
-        series: with the attributes of `attach`.
+        series: with the attributes of `opened`.
         data: of the configuration.
         step: of the series.
         training: periods of the series.
@@ -102,9 +112,9 @@ def describe(series: Series, data: DataConfig, step: Step, training: Sequence[Pa
     if days and HOLIDAYS not in calendar:
         calendar = (*calendar, HOLIDAYS)
     _check_calendar(series, calendar)
-    opened = further.of(series)
-    attrs = {} if opened is None else opened.series.attrs["variables"]
-    variables = {name: Variable(role, attrs[name]) for name, role in roles(data).items() if name in attrs}
+    others = further.of(series)
+    attrs = {} if others is None else others.series.attrs["variables"]
+    variables = {name: Variable(role, attrs[name]) for name, role in further_roles(data).items() if name in attrs}
     lagged = context.cycles_of(data.lagged, step, weekly=False, frames=0)
     found = Covariates(calendar, days, _standardised(series.attrs.get(MAPS, {})), variables, lagged)
     return found if found.count(1) else None
@@ -184,10 +194,10 @@ def fitted(covariates: Covariates, series: Series, data: DataConfig, training: S
         MissingValuesError: a variable without values in the training period.
         DataError: a variable that is constant.
     """
-    opened = further.of(series)
-    if opened is None or not covariates.variables:
+    others = further.of(series)
+    if others is None or not covariates.variables:
         return covariates
-    beside = opened.beside(series)
+    beside = others.beside(series)
     survey = statistics.survey([beside], training, [], data.statistics_mb, SEED)
     cells = np.zeros(beside.shape[1:], bool) if survey is None else survey.never_observed
     parts = [(beside, start, stop) for _, start, stop in training]
@@ -195,7 +205,7 @@ def fitted(covariates: Covariates, series: Series, data: DataConfig, training: S
     variables = {}
     for number, (name, variable) in enumerate(covariates.variables.items()):
         if found.maximum[number] <= found.minimum[number]:
-            raise DataError(f"{opened.file}: {name} is the same in the whole training period", way_out="leave it out")
+            raise DataError(f"{others.file}: {name} is the same in the whole training period", way_out="leave it out")
         mask = CellMask.of(cells[number : number + 1]) if cells[number].any() else None
         mean, sd = float(found.mean[number]), float(found.sd[number])
         variables[name] = dataclasses.replace(variable, mean=mean, sd=sd, never_observed=mask)

@@ -114,14 +114,15 @@ def open_files(config: Config, paths: Sequence[Path]) -> list[Series]:
     data = config.data
     options = ReadOptions(data.variables, {}, data.size, data.color, data.resample_fps, data.gray_to_rgb, data.group,
                           data.missing_value, Conventions.parse(data.assume))  # fmt: skip
-    series = covariates.attach(
-        formats.open_series(paths, options),
-        data,
-        lambda chosen: formats.open_series(paths, replace(options, variables=chosen))[0],
-        lambda like: staticmaps.of_entries(
-            data.static, like, lambda: [(formats.open_fields(path, data.group), path) for path in paths], data.group
-        ),
-    )
+
+    def of_variables(chosen: Sequence[str]) -> list[Series]:
+        return formats.open_series(paths, replace(options, variables=chosen))
+
+    def of_maps(like: Series) -> dict[str, np.ndarray]:
+        opened = lambda: [(formats.open_fields(path, data.group), path) for path in paths]  # noqa: E731
+        return staticmaps.of_entries(data.static, like, opened, data.group)
+
+    series = covariates.opened(data, of_variables, of_maps)
     return [kinds.with_kind(one, data.kind) for one in series]
 
 
@@ -133,13 +134,13 @@ def open_dataset(config: Config, dataset: xr.Dataset) -> list[Series]:
     """
     data, here = config.data, [(dataset, Path(DATASET))]
 
-    def of_variables(chosen: Sequence[str]) -> Series:
-        return datasets.from_datasets(here, chosen, missing_values=data.missing_value)
+    def of_variables(chosen: Sequence[str]) -> list[Series]:
+        return [datasets.from_datasets(here, chosen, missing_values=data.missing_value)]
 
     def of_maps(like: Series) -> dict[str, np.ndarray]:
         return staticmaps.of_entries(data.static, like, lambda: here, data.group)
 
-    series = covariates.attach([of_variables(data.variables)], data, of_variables, of_maps)
+    series = covariates.opened(data, of_variables, of_maps)
     return [kinds.with_kind(one, data.kind) for one in series]
 
 
