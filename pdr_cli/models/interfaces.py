@@ -73,6 +73,8 @@ class Batch(NamedTuple):
             [B, L, τ, C, H, W]; NaN where it is missing.
         anchor: the anchor's frames, [B, τ, C, H, W], where training has computed them without the window's own data;
             None: the network computes them.
+        flow: from the last observed frame back to the one before it, [B, 2, H, W]; None: a predictor that reads it computes
+            it.
     """
 
     observed: Tensor
@@ -85,6 +87,7 @@ class Batch(NamedTuple):
     normal: Tensor | None = None
     earlier: Tensor | None = None
     anchor: Tensor | None = None
+    flow: Tensor | None = None
 
     @property
     def context(self) -> Context:
