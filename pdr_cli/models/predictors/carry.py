@@ -24,7 +24,7 @@ from pdr_cli.errors import ConfigError
 from pdr_cli.models.gaussians.local import Features
 from pdr_cli.models.interfaces import Anchoring, Batch, Frames, Predictor, Terms
 from pdr_cli.models.layers import interpolation
-from pdr_cli.models.motion import advect, backward_motion, sample
+from pdr_cli.models.motion import advect, backward_motion, displaced, sample
 
 if TYPE_CHECKING:
     from pdr_cli.schema import ModelConfig
@@ -137,7 +137,7 @@ class Carry(MotionPredictor):
         cover, gap = self._rendered(
             (centre[:, None] + way) * unit - 1, scale, rotation, torch.cat([weight, -weight * way], dim=-1), size
         ).split([1, 2], dim=2)
-        return cover / (cover + COVER), displaced(last, gap / (cover + 1e-4))
+        return cover / (cover + COVER), displaced_at_each(last, gap / (cover + 1e-4))
 
     def _split(self, cells: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Numbers of each Gaussian: shape [B, N, 5], velocity [B, N, 2], weight and damping [B, N, 1]."""
@@ -216,10 +216,7 @@ def damping_of(raw: Tensor) -> Tensor:
     return nn.functional.softplus(GAIN * raw + math.log(math.expm1(DAMPING)))
 
 
-def displaced(last: Tensor, gap: Tensor) -> Tensor:
+def displaced_at_each(last: Tensor, gap: Tensor) -> Tensor:
     """A frame [B, C, H, W] read `gap` [B, τ, 2, H, W] pixels away → [B, τ, C, H, W]."""
-    (B, steps), (H, W) = gap.shape[:2], last.shape[-2:]
-    x, y = torch.arange(W).to(gap), torch.arange(H).to(gap)[:, None]
-    frames = last[:, None].expand(-1, steps, -1, -1, -1).flatten(0, 1)
-    gap = gap.flatten(0, 1)
-    return sample(frames, x + gap[:, 0], y + gap[:, 1]).unflatten(0, (B, steps))
+    frames = last[:, None].expand(-1, gap.shape[1], -1, -1, -1)
+    return displaced(frames.flatten(0, 1), gap.flatten(0, 1)).unflatten(0, gap.shape[:2])

@@ -102,7 +102,7 @@ def test_any_grid_has_finite_gradients(name: str, shape: tuple[int, ...]) -> Non
 @every
 def test_it_learns_what_the_flow_does_not_see(name: str) -> None:
     frames = sliding(6)
-    losses = losses_of(small(name), frames[:, :3], frames[:, 3:] + 0.1, steps=30, rate=3e-3, progress=0.0)
+    losses = losses_of(small(name), frames[:, :3], frames[:, 3:] + 0.1, steps=12, rate=1e-2, progress=0.0)
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -133,7 +133,7 @@ def test_an_anchor_that_moved_frames_do_not_need_is_refused(anchor: str) -> None
     small("carry", anchor="persistence")
 
 
-@every
+@pytest.mark.parametrize("name", ["carry", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])])
 def test_it_runs_in_onnx(name: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     network = PDR(small(name), None, NoFusion(1)).eval()
@@ -144,9 +144,10 @@ def test_it_runs_in_onnx(name: str, tmp_path: Path) -> None:
             self.network = network
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return network(Batch(x, 3)).fused
+            return network(Batch(x, 2)).fused
 
-    x = torch.cat([sliding(3), sliding(3).flip(1), sliding(3).flip(-1)])
+    x = sliding(3, H=22, W=25)
+    x = torch.cat([x, x.flip(1), x.flip(-1)])
     shapes = ({0: torch.export.Dim("batch", min=1, max=64)},)
     program = torch.onnx.export(
         Graph().eval(), (x[:2],), dynamo=True, input_names=["x"], dynamic_shapes=shapes, verbose=False
@@ -154,4 +155,4 @@ def test_it_runs_in_onnx(name: str, tmp_path: Path) -> None:
     program.save(str(tmp_path / "m.onnx"))
     session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
     with torch.no_grad():
-        np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], network(Batch(x, 3)).fused, atol=1e-4)
+        np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], network(Batch(x, 2)).fused, atol=1e-4)
