@@ -24,9 +24,11 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "missing_value": [],
         "assume": [],
         "bounds": [NONE],
+        "back": [],
     },
-    "train": {"latitude_weights": False},
+    "train": {"latitude_weights": False, "ema": 0.0, "rollout": 1, "cpu_budget": "", "val_every": 0, "patience": 0},
     "model": {
+        "dropout": 0.0,
         "inputs": "frames",
         "periodic": "none",
         "fusion_init": "residual",
@@ -106,6 +108,10 @@ class DataConfig(_Table):
         description="missing values in observed frames, except land: none leaves such windows out of training and refuses "
         "to forecast from them; persist, mean and interp fill them"
     )
+    back: list[str] = Field(
+        description="earlier cycles whose frames of the same time the anchor reads, such as 1d and 1w; auto: a day and a week "
+        "for data with a weekly cycle, as far as the training data have them"
+    )
     stride: int = Field(ge=1, description="time steps between the starts of consecutive training windows")
     cache_mb: int = Field(ge=1, description="memory for decoded frames, MB")
     statistics_mb: int = Field(ge=1, description="largest amount of training data read for scaling and climatology, MB")
@@ -133,6 +139,13 @@ class DataConfig(_Table):
             raise ValueError("auto and none contradict each other, as do two bounds of one variable")
         return bounds
 
+    @field_validator("back")
+    @classmethod
+    def _are_cycles(cls, given: list[str]) -> list[str]:
+        if given != [AUTO] and not all(re.fullmatch(r"[1-9]\d*[dw]", text) for text in given):
+            raise ValueError("write days and weeks, such as 1d and 1w, or auto alone")
+        return given
+
     @field_validator("train_period")
     @classmethod
     def _is_interval(cls, period: str) -> str:
@@ -157,6 +170,7 @@ class ModelConfig(_Table):
     n_t: int = Field(ge=2, description="translator stages")
     mlp_ratio: float = Field(gt=0, description="width of the translator's MLPs, as a multiple of hid_t")
     drop_path: float = Field(ge=0, lt=1, description="stochastic depth of the last stage")
+    dropout: float = Field(ge=0, lt=1, description="share of channels set to 0 in training; used by unet only")
     anchor: str = Field(
         description="simple forecast that the predictor forecasts the change from; none: it forecasts frames (literal)"
     )
@@ -219,16 +233,35 @@ class TrainConfig(_Table):
     schedule: Literal["onecycle", "cosine", "constant"] = Field(description="schedule of the learning rate")
     warmup_epochs: int = Field(ge=0, description="linear warm-up of the cosine and constant schedules, epochs")
     clip_norm: float = Field(ge=0, description="largest gradient norm; 0: no clipping")
+    ema: float = Field(
+        ge=0,
+        lt=1,
+        description="decay of the average of the weights that is validated and saved, at step n at most (1 + n) / (10 + n); "
+        "0: no average",
+    )
+    rollout: int = Field(
+        ge=1,
+        description="horizons that training forecasts by feeding back, with the loss over all of their frames; validation "
+        "and the model keep out_steps",
+    )
     batch: int = Field(ge=1, description="windows per step")
     epochs: int = Field(ge=1, description="passes over the training windows, at most")
     steps: int = Field(ge=0, description="optimiser steps, at most; 0: those of the epochs")
     budget: str = Field(description="time for training, such as 3m or 1h30m; empty: no limit")
+    cpu_budget: str = Field(
+        description="CPU time for training, user and system, such as 5m; other programs do not use it up, but each of N busy "
+        "threads does; empty: no limit"
+    )
     precision: Literal["fp32", "bf16"] = Field(description="arithmetic of the network; losses are fp32")
     seed: int = Field(ge=0, description="seed of weights, order of windows and stochastic depth")
     log_every: int = Field(ge=1, description="steps between lines of metrics.jsonl")
     val_windows: int = Field(ge=1, description="windows used for each validation, evenly spaced, at most")
+    val_every: int = Field(ge=0, description="optimiser steps between validations; 0: those of an epoch")
+    patience: int = Field(
+        ge=0, description="validations without a lower loss after which training ends; 0: no early end"
+    )
 
-    @field_validator("budget")
+    @field_validator("budget", "cpu_budget")
     @classmethod
     def _is_duration(cls, budget: str) -> str:
         parse_duration(budget)

@@ -19,7 +19,7 @@ from pdr_cli.bench.machine import at_least, describe, synchronize
 from pdr_cli.choices import LOSSES
 from pdr_cli.errors import PdrError, UsageError, did_you_mean
 from pdr_cli.models import registry
-from pdr_cli.models.interfaces import Batch, Forecast, Frames
+from pdr_cli.models.interfaces import Forecast, Frames
 from pdr_cli.models.pdr import PDR
 from pdr_cli.schema import Config
 from pdr_cli.system import devices
@@ -64,6 +64,11 @@ class Setting:
     device: torch.device
     trust: Trust | None = None
 
+    @property
+    def frames(self) -> Frames:
+        """The frames that the network is built for."""
+        return Frames(self.config.data.in_steps, self.channels, self.size, out_steps=self.config.data.out_steps)
+
     def windows(self) -> tuple[Tensor, Tensor]:
         """A batch of random frames in [0, 1], observed and following: [B, T, C, H, W], [B, τ, C, H, W]."""
         random = torch.Generator().manual_seed(0)
@@ -89,7 +94,8 @@ class Step:
     def __init__(self, variant: str, setting: Setting) -> None:
         self.setting = setting
         train = setting.config.train
-        self.x, self.y = setting.windows()
+        x, self.y = setting.windows()
+        self.batch = setting.frames.blank(self.y.shape[1], len(x), setting.device)._replace(observed=x)
         torch.manual_seed(train.seed)
         self.network = build(variant, setting).to(setting.device).train()
         if variant == "pdr":
@@ -106,7 +112,7 @@ class Step:
         """Take a step."""
         cpu = time.process_time()
         self.clock = Clock(self.setting.device)
-        out = self.network(Batch(self.x, self.y.shape[1]))
+        out = self.network(self.batch)
         self.clock.note("adapter")
         total = self.total(out)
         self.clock.note("loss")
@@ -130,7 +136,7 @@ class Step:
         A predictor alone is trained with another loss, so only its forecast can be compared.
         """
         torch.manual_seed(0)
-        out = self.network(Batch(self.x, self.y.shape[1]))
+        out = self.network(self.batch)
         if self.network.adapter is None:
             return Outcome(out.coarse.detach(), None, {})
         self.optimizer.zero_grad(set_to_none=True)
@@ -287,7 +293,7 @@ def build(variant: str, setting: Setting) -> PDR:
     resolved = setting.config
     if variant == "plain":
         resolved = resolved.model_copy(update={"model": resolved.model.model_copy(update={"fusion": "none"})})
-    return registry.build(resolved.model, Frames(resolved.data.in_steps, setting.channels, setting.size), setting.trust)
+    return registry.build(resolved.model, setting.frames, setting.trust)
 
 
 def measure(

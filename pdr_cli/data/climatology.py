@@ -157,6 +157,7 @@ class Fit:
         G, k = design.groups, design.terms
         self.xx = np.zeros((G, k, k))
         self.xy = np.zeros((G, k, int(np.prod(frame))))
+        self.yy = np.zeros(frame[0])
 
     def add(self, values: np.ndarray, times: np.ndarray) -> None:
         """Frames [T, C, H, W] and their times [T]."""
@@ -166,11 +167,38 @@ class Fit:
             X = annual[group == g]
             self.xx[g] += X.T @ X
             self.xy[g] += X.T @ flat[group == g]
+        self.yy += np.square(values, dtype=np.float64).sum(axis=(0, 2, 3))
 
     def coefficients(self) -> np.ndarray:
         """[p, C, H, W]; a group without frames in enough seasons gets the coefficients of a coarser climatology."""
         solved = np.stack([self._solve(g) for g in range(self.design.groups)])
+        if self.design.kind == "week":
+            solved = self._shrunk(solved)
         return solved.reshape(-1, *self.frame).astype(np.float32)
+
+    def _shrunk(self, means: np.ndarray) -> np.ndarray:
+        """The means of the times of the week, [G, 1, C·H·W], drawn towards those of all working days or of the weekend.
+
+        A mean of few weeks is noisy. The share by which it is drawn is the noise's share in the differences between days, one
+        number for each channel (empirical Bayes; Efron and Morris, 1973).
+        """
+        G, C = len(means), self.frame[0]
+        count = self.xx[:, 0, 0].reshape(7, -1, 1)  # [day, time of day, 1]
+        sums = self.xy[:, 0].reshape(7, G // 7, -1)
+        pools = [slice(0, 5), slice(5, 7)]  # the first day is Monday
+        if (count < 1).any():
+            return means
+        pooled = np.concatenate([np.broadcast_to(sums[p].sum(0) / count[p].sum(0), sums[p].shape) for p in pools])
+        own = means[:, 0].reshape(sums.shape)
+        within = self.yy - (count * own**2).sum((0, 1)).reshape(C, -1).sum(-1)
+        freedom = max(float(count.sum() - count.size), 1.0) * own.shape[-1] / C
+        noise = within / freedom  # variance of one value around the mean of its time, [C]
+        between = (own - pooled) ** 2
+        spread = between.sum((0, 1)).reshape(C, -1).sum(-1) / (5 * G / 7 * own.shape[-1] / C)  # 4 + 1 free of 7 days
+        share = np.clip(noise * float((1 / count).mean()) / np.maximum(spread, 1e-30), 0, 1)
+        share = np.repeat(share, own.shape[-1] // C)
+        drawn: np.ndarray = own + share * (pooled - own)
+        return drawn.reshape(means.shape)
 
     def _solve(self, group: int) -> np.ndarray:
         """Coefficients [k, C·H·W] of the smallest pool of groups that determines them."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pdr_cli.data.bounds import Bounds
+from pdr_cli.data.context import Context
 from pdr_cli.data.missing import Filling
 from pdr_cli.data.scaling import Scaling
 
@@ -40,6 +41,10 @@ class Encoding:
         """Following frames [B, τ, C, H, W] in data units. Missing values become 0; their weight in the loss is 0."""
         scaled = self.scaling.apply(self.filling.fill_never_observed(frames))
         return _tensor(np.where(np.isfinite(scaled), scaled, np.float32(0)), device)
+
+    def context(self, context: Context, device: torch.device) -> dict[str, Any]:
+        """The fields of a network's batch that a context in data units gives, by name."""
+        return {name: self.to_network(values, device) for name, values in context.arrays().items()}
 
     def to_network(self, frames: np.ndarray, device: torch.device) -> Tensor:
         """Data units to network units: [..., C, H, W] without missing values."""

@@ -182,6 +182,15 @@ def read_frames(series: Series, start: int, stop: int) -> np.ndarray:
     return np.asarray(series.isel(time=slice(start, stop)).values, dtype=np.float32)
 
 
+def frame_at(series: Series, last: int, age: int, step: time_axis.Step) -> np.ndarray:
+    """The frame `age` steps before frame `last`: [C, H, W], NaN where the series has none."""
+    ticks = time_axis.positions(series.time.values[: last + 1], step)
+    index = int(np.searchsorted(ticks, ticks[-1] - age - 0.5))
+    if abs(ticks[index] - ticks[-1] + age) > time_axis.TOLERANCE:
+        return np.full(series.shape[1:], np.nan, np.float32)
+    return read_frames(series, index, index + 1)[0]
+
+
 def end_to_end(parts: Sequence[tuple[Callable[[int, int], np.ndarray], int]]) -> Callable[[int, int], np.ndarray]:
     """A reader of frames [start, stop) of the concatenation of `parts`, each a reader and its length."""
     starts = np.cumsum([0, *[length for _, length in parts]])

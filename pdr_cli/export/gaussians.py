@@ -12,7 +12,7 @@ import xarray as xr
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names
 from pdr_cli.errors import StorageError, UsageError
-from pdr_cli.inference.intake import Observed
+from pdr_cli.inference.intake import Intake, Observed
 from pdr_cli.inference.model import Model
 from pdr_cli.models.gaussians.base import GaussianAdapter
 from pdr_cli.models.interfaces import Batch
@@ -45,7 +45,8 @@ def of_forecast(model: Model, series: Series, window: Observed, steps: int | Non
     """
     adapter = _adapter(model)
     steps = steps or model.card.config.data.out_steps
-    coords, scale, rotation, amplitudes = _drawn(model, adapter, window, steps)
+    batch = model.batch(window.frames, steps, Intake(model).context(series, window, steps))
+    coords, scale, rotation, amplitudes = _drawn(model, adapter, batch)
     height, width = model.card.size
     sigma = scale * (adapter.kernel_size - 1) / 10
     columns, rows = (1 + coords[..., 0]) * (width - 1) / 2, (1 + coords[..., 1]) * (height - 1) / 2
@@ -75,11 +76,10 @@ def _adapter(model: Model) -> GaussianAdapter:
     )
 
 
-def _drawn(model: Model, adapter: GaussianAdapter, window: Observed, steps: int) -> tuple[np.ndarray, ...]:
+def _drawn(model: Model, adapter: GaussianAdapter, batch: Batch) -> tuple[np.ndarray, ...]:
     """Coords, scale, rotation and amplitudes of a peak-normalised drawing, in the network's units: [τ, N, ...]."""
     with torch.inference_mode():
-        x = model.encoding().to_network(window.frames, model.device)
-        drawn = adapter.gaussians(model.network(Batch(x, steps)).coarse, x)
+        drawn = adapter.gaussians(model.network(batch).coarse, batch.observed)
     if adapter.normalize == "density":
         drawn = drawn._replace(amplitudes=drawn.amplitudes * density(drawn.scale))
     return tuple(t[0].detach().float().cpu().numpy() for t in drawn)

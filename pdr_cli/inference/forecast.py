@@ -73,7 +73,7 @@ def forecast(
 
 def after(model: Model, intake: Intake, series: Series, window: Observed, steps: int | None = None) -> Forecast:
     """`forecast` from a window of an adapted series."""
-    layers = model.run(window.frames, steps)
+    layers = model.run(window.frames, steps, intake.context(series, window, steps))
     return Forecast(model, intake, series, window, layers, intake.to_series(layers.fused, series, window))
 
 
@@ -124,4 +124,5 @@ def _begin(request: Request, intake: Intake) -> tuple[Series, Observed]:
 
 
 def _identity(request: Request, intake: Intake, series: Series, window: Observed) -> str:
-    return request.identity(intake, series, window.sha256, series.time.values[window.start : window.stop])
+    frames = [window.sha256, intake.context(series, window, request.steps).earlier_sha256]
+    return request.identity(intake, series, "".join(frames), series.time.values[window.start : window.stop])

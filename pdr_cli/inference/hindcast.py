@@ -21,6 +21,7 @@ import numpy as np
 from pdr_cli import __version__
 from pdr_cli.data import formats, windows
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.context import Context
 from pdr_cli.data.formats import cf
 from pdr_cli.data.formats.cf import Layout
 from pdr_cli.data.formats.gridded import Put, Stored
@@ -87,7 +88,8 @@ class Hindcast:
     def _batch(self, low: int, high: int) -> np.ndarray:
         series = self.plan.series
         observed = [self.intake.observe(series, int(init)) for init in self.plan.inits[low:high]]
-        fused = self.model.run(np.concatenate([w.frames for w in observed]), self.plan.steps).fused
+        context = Context.joined([self.intake.context(series, window, self.plan.steps) for window in observed])
+        fused = self.model.run(np.concatenate([w.frames for w in observed]), self.plan.steps, context).fused
         made = [self.intake.to_series(fused[i : i + 1], series, window) for i, window in enumerate(observed)]
         return np.stack([np.asarray(one.values, np.float32) for one in made])
 
@@ -141,7 +143,8 @@ def plan(intake: Intake, series: Series, steps: int | None) -> Plan:
     inits = windows.ends(series, data.in_steps, step)
     if not len(inits):
         raise TimeError(f"{where} has no {data.in_steps} steps in a row, which the model needs")
-    return Plan(windows.remembered(series, data.in_steps), inits, steps or data.out_steps)
+    reach = data.in_steps + intake.model.contexts.reach
+    return Plan(windows.remembered(series, reach), inits, steps or data.out_steps)
 
 
 @contextlib.contextmanager

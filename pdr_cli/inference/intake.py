@@ -15,6 +15,7 @@ from pdr_cli.data import bounds, formats, kinds, limits, missing, places, regrid
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.arrays import Conventions
+from pdr_cli.data.context import Context, Moments
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.formats.datasets import from_datasets
 from pdr_cli.data.grid import Orientation
@@ -72,6 +73,7 @@ class Observed:
         start: first frame in the series.
         stop: one past the last.
         never_observed: cells without any value in the window, [C, H, W] on the model's grid; NaN in the forecast.
+        times: of the frames, [T].
         notes: the defects that were mended in it, for the history of the forecast; see also `history`.
     """
 
@@ -80,6 +82,7 @@ class Observed:
     start: int
     stop: int
     never_observed: np.ndarray
+    times: np.ndarray
     notes: tuple[str, ...] = ()
 
     @property
@@ -239,7 +242,19 @@ class Intake:
             absent &= ~self.model.never_observed
         filled = self.encoding.filling.apply(frames[None], [times])
         notes = self._notes(inserted, absent)
-        return Observed(filled, orientation, start, stop, absent.all(axis=0), notes)
+        return Observed(filled, orientation, start, stop, absent.all(axis=0), times, notes)
+
+    def context(self, series: Series, window: Observed, steps: int | None = None) -> Context:
+        """What the network is given beside a window of a series, for a forecast of `steps` frames."""
+        following = time_axis.following(
+            series.time.values[window.stop - 1], self.card.step, steps or self.card.config.data.out_steps
+        )
+
+        def back(n: int) -> np.ndarray:
+            frame = fields.frame_at(series, window.stop - 1, n, self.card.step)
+            return window.orientation.apply(missing.without_absurd(frame))[None]
+
+        return self.model.contexts.of(Moments([window.times], [following], back))
 
     def _believable(self, frames: np.ndarray, series: Series, start: int, orientation: Orientation) -> np.ndarray:
         """Frames [T, C, H, W] of a series from step `start`: NaN for absurd values and where training observed nothing."""

@@ -12,11 +12,12 @@ import numpy as np
 
 from pdr_cli import choices
 from pdr_cli.data import kinds
+from pdr_cli.data.context import Context, ContextSource
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.kinds import Kind
 from pdr_cli.data.missing import Filling
 from pdr_cli.errors import CheckpointError, ConfigError, DataError, PdrError, UntrustedCodeError
-from pdr_cli.runs import modelfile
+from pdr_cli.runs import inputs, modelfile
 from pdr_cli.runs.modelfile import Header, ModelCard, ModelFile
 from pdr_cli.system import devices
 from pdr_cli.system.logs import log
@@ -27,6 +28,7 @@ from pdr_cli.trust import Trust
 if TYPE_CHECKING:
     import torch
 
+    from pdr_cli.models.interfaces import Batch
     from pdr_cli.models.pdr import PDR
 
 BATCH_OPTION = "--batch {}"  # of predict and evaluate
@@ -93,6 +95,11 @@ class ModelHeader:
     def _is_of_a_run(self) -> bool:
         return self.path.name == "model.safetensors"
 
+    @property
+    def contexts(self) -> ContextSource:
+        """What makes the context that the network reads."""
+        return inputs.contexts_of(self.card.config, self.climatology, self.card.cycles)
+
     def encoding(self, fill_missing: str = "none") -> Encoding:
         """Data units to network units; missing values are filled as in training, or by `fill_missing` if it is not "none"."""
         card = self.card
@@ -133,31 +140,38 @@ class Model(ModelHeader):
             "renderer": os.environ.get(ENVIRONMENT, ""),
         }
 
-    def run(self, observed: np.ndarray, steps: int | None = None) -> Layers:
+    def run(self, observed: np.ndarray, steps: int | None = None, context: Context | None = None) -> Layers:
         """Forecast from windows; cells that training never observed are NaN in `fused` and `coarse`.
 
         Args:
             observed: [B, T, C, H, W] in data units on the model's grid, filled.
             steps: τ; default: the horizon of the training.
+            context: of the windows and for these steps, from `contexts`; None for a network that reads none.
 
         Raises:
             MemoryShortageError: neither all windows nor half of them fit into memory.
         """
         horizon, n = steps or self.card.config.data.out_steps, len(observed)
+        context = context or Context()
 
         def in_batches(of: int) -> list[Layers]:
-            return [self._layers(observed[i : i + of], horizon) for i in range(0, n, of)]
+            return [self._layers(observed[i : i + of], horizon, context.part(i, i + of)) for i in range(0, n, of)]
 
         return Layers.joined(self.batches.attempt(in_batches, n))
 
-    def _layers(self, observed: np.ndarray, steps: int) -> Layers:
-        import torch
-
+    def batch(self, observed: np.ndarray, steps: int, context: Context) -> Batch:
+        """The input of the network: windows [B, T, C, H, W] and their context in data units → network units."""
         from pdr_cli.models.interfaces import Batch
+
+        encoding, device = self._encoding, self.device
+        return Batch(encoding.to_network(observed, device), steps)._replace(**encoding.context(context, device))
+
+    def _layers(self, observed: np.ndarray, steps: int, context: Context) -> Layers:
+        import torch
 
         encoding = self._encoding
         with torch.inference_mode():
-            out = self.network(Batch(encoding.to_network(observed, self.device), steps))
+            out = self.network(self.batch(observed, steps, context))
         if not out.fused.isfinite().all():
             raise self._not_finite()
         # A view of a parameter asks for a gradient even here, so a layer may need to be detached.

@@ -43,15 +43,20 @@ class Frames(NamedTuple):
     covariates: int = 0
     lags: int = 0
 
-    def blank(self, steps: int = 0, batch: int = 1) -> Batch:
+    def blank(self, steps: int = 0, batch: int = 1, device: torch.device | None = None) -> Batch:
         """A batch of zeros that a network for these frames can forecast `steps` frames from; default: τ."""
-        T, steps, shape = self.in_steps, steps or self.out_steps or self.in_steps, (self.channels, *self.size)
+        T, C, F, L = self.in_steps, self.channels, self.covariates, self.lags
+        steps = steps or self.out_steps or T
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(batch, *shape, *self.size, device=device)
+
         return Batch(
-            torch.zeros(batch, T, *shape),
+            zeros(T, C),
             steps,
-            covariates=torch.zeros(batch, T + steps, self.covariates, *self.size) if self.covariates else None,
-            normal=torch.zeros(batch, T + steps, *shape),
-            earlier=torch.zeros(batch, self.lags, steps, *shape) if self.lags else None,
+            covariates=zeros(T + steps, F) if F else None,
+            normal=zeros(T + steps, C),
+            earlier=zeros(L, steps, C) if L else None,
         )
 
 

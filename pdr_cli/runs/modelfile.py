@@ -14,7 +14,6 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli import config as configuration
-from pdr_cli.data import grid
 from pdr_cli.data import places as locations
 from pdr_cli.data import series as fields
 from pdr_cli.data.arrays import SIGNED, Conventions
@@ -29,6 +28,7 @@ from pdr_cli.data.seen import Seen
 from pdr_cli.data.series import Series
 from pdr_cli.data.times import Step
 from pdr_cli.errors import CheckpointError, ConfigError
+from pdr_cli.runs.inputs import frames_of
 from pdr_cli.schema import Config
 from pdr_cli.system import atomic, damage, hashes
 
@@ -71,6 +71,7 @@ class ModelCard:
             kept, whose forecasts stay as they were.
         conventions: that the arrays of training were read by, see `data/arrays.py`; empty for other formats, and in files
             written before they were kept.
+        cycles: lengths of the earlier cycles that the network reads, in steps.
     """
 
     config: Config
@@ -90,6 +91,7 @@ class ModelCard:
     mapping: dict[str, Any] = dataclasses.field(default_factory=dict)
     bounds: Bounds | None = None
     conventions: dict[str, str] = dataclasses.field(default_factory=dict)
+    cycles: tuple[int, ...] = ()
 
     @property
     def learned(self) -> Conventions:
@@ -112,7 +114,7 @@ class ModelCard:
     @property
     def frames(self) -> Frames:
         """The frames that the network is built for."""
-        return frames_of(self.config, len(self.variables), self.size, self.x)
+        return frames_of(self.config, len(self.variables), self.size, self.x, self.cycles)
 
     def to_json(self) -> str:
         """The card as JSON."""
@@ -161,6 +163,7 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
         "mapping": values.get("mapping", {}),
         "bounds": None if bounds is None else Bounds(tuple(bounds["low"]), tuple(bounds["high"])),
         "conventions": values.get("conventions", {}),
+        "cycles": tuple(values.get("cycles", ())),
     }
 
 
@@ -189,13 +192,6 @@ def mapping_of(series: Series) -> dict[str, Any]:
     """The attributes of the grid mapping of a series that place its cells, for a card."""
     mapping = locations.of(series).mapping
     return {key: mapping[key] for key in locations.PROJECTION if key in mapping}
-
-
-def frames_of(config: Config, channels: int, size: tuple[int, int], x: Side | None) -> Frames:
-    """The frames that a network is built for, of data with this coordinate along x."""
-    from pdr_cli.models.interfaces import Frames
-
-    return Frames(config.data.in_steps, channels, (size[0], size[1]), grid.is_periodic(config.model.periodic, x))
 
 
 def save(path: Path, network: torch.nn.Module, card: ModelCard, climatology: Climatology) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -10,11 +11,13 @@ import numpy as np
 import torch
 
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.context import ContextSource, Moments
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.series import size
 from pdr_cli.data.windows import Windows
-from pdr_cli.models.interfaces import Batch
+from pdr_cli.models.interfaces import Anchor, Batch, Context
 
+NO_CONTEXT = ContextSource()
 NAMED = 4  # windows of a batch that a message names
 
 
@@ -32,6 +35,41 @@ class WeightedBatch(NamedTuple):
     which: np.ndarray
 
 
+class OutOfFold:
+    """The anchor's frames of training windows, from anchors fitted without each window's block of time.
+
+    A network trained on an anchor that has seen its windows would trust it too much. The frames are kept in memory, as far
+    as they fit, because every epoch needs them again.
+
+    Args:
+        anchors: one for each block.
+        fold_of: the block of each training window, [n].
+        limit_mb: of the kept frames.
+    """
+
+    def __init__(self, anchors: Sequence[Anchor], fold_of: np.ndarray, limit_mb: int = 256) -> None:
+        self.anchors, self.fold_of, self.limit = anchors, fold_of, limit_mb * 1e6
+        self._kept: dict[int, torch.Tensor] = {}
+
+    def frames(self, batch: Batch, which: np.ndarray) -> torch.Tensor:
+        """The anchor's frames of the training windows numbered `which`, [B, τ, C, H, W]."""
+        made = [self._kept.get(int(i)) for i in which]
+        lacking = np.array([row for row, frames in enumerate(made) if frames is None], int)
+        for fold in np.unique(self.fold_of[which[lacking]]):
+            rows = lacking[self.fold_of[which[lacking]] == fold]
+            frames = self._forecast(int(fold), batch, rows)
+            for row, one in zip(rows, frames, strict=True):
+                made[row] = one
+                if one.numel() * 4 * (len(self._kept) + 1) <= self.limit:
+                    self._kept[int(which[row])] = one
+        return torch.stack([frames for frames in made if frames is not None])
+
+    @torch.no_grad()
+    def _forecast(self, fold: int, batch: Batch, rows: np.ndarray) -> torch.Tensor:
+        context = Context(*(None if t is None else t[rows] for t in batch.context))
+        return self.anchors[fold].to(batch.observed.device)(batch.observed[rows], batch.steps, context)
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """The windows of a run, and how they become tensors.
@@ -41,12 +79,16 @@ class TrainingData:
         val: validation windows.
         encoding: data units to network units.
         area: weight of each cell in the loss, [H, W]; None: all cells weigh the same.
+        contexts: what the network is given beside the frames of a window.
+        out_of_fold: the anchor's frames of training windows; None where the network computes them.
     """
 
     train: Windows
     val: Windows
     encoding: Encoding
     area: np.ndarray | None = None
+    contexts: ContextSource = NO_CONTEXT
+    out_of_fold: OutOfFold | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -70,7 +112,11 @@ class TrainingData:
         following = self.encoding.target(frames[1], device)
         weight = self._weight(known[:, windows.in_steps :], device)
         filled = None if known.all() else torch.from_numpy(known).to(device)
-        return WeightedBatch(Batch(observed, windows.out_steps, following, filled), weight, which)
+        context = self.encoding.context(self.contexts.of(Moments.of(windows, which)), device)
+        inputs = Batch(observed, windows.out_steps, following, filled)._replace(**context)
+        if windows is self.train and self.out_of_fold is not None:
+            inputs = inputs._replace(anchor=self.out_of_fold.frames(inputs, which))
+        return WeightedBatch(inputs, weight, which)
 
     def _weight(self, known: np.ndarray, device: torch.device) -> torch.Tensor | None:
         """Weight of each value of [B, τ, C, H, W]; None if all weigh the same."""

@@ -17,7 +17,9 @@ from pdr_cli.training.state import Position
 from pdr_cli.training.warm_start import WarmStart
 
 
-def card_of(config: Config, prepared: Prepared, measured: Measured, start: WarmStart) -> ModelCard:
+def card_of(
+    config: Config, prepared: Prepared, measured: Measured, start: WarmStart, cycles: tuple[int, ...] = ()
+) -> ModelCard:
     """The card of a run that begins; hashes the data files."""
     series = prepared.series[0]
     return ModelCard(
@@ -34,6 +36,7 @@ def card_of(config: Config, prepared: Prepared, measured: Measured, start: WarmS
         limits=measured.limits,
         bounds=measured.bounds,
         conventions=series.attrs.get("conventions", {}),
+        cycles=cycles,
         land=None if prepared.missing is None else CellMask.of(prepared.missing.never_observed),
         seen=periods_seen(prepared),
         data=files_read(prepared),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,17 +11,18 @@ import xarray as xr
 
 from pdr_cli import choices
 from pdr_cli import config as configuration
-from pdr_cli.data import grid
+from pdr_cli.data import context, grid, kinds
 from pdr_cli.errors import ConfigError, UsageError
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.pdr import PDR
-from pdr_cli.runs import modelfile, tensors
+from pdr_cli.runs import inputs, modelfile, tensors
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import Config
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
 from pdr_cli.training import cards, overview, randomness, ranks, warm_start
+from pdr_cli.training.anchors import fit as anchors
 from pdr_cli.training.batches import TrainingData
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.losses import Loss, LossOptions, build_loss
@@ -91,6 +92,11 @@ class Run:
     start: WarmStart = field(default_factory=WarmStart)
     resume: State | None = None
     trust: Trust | None = None
+
+    @property
+    def frames(self) -> Frames:
+        """The frames that the network is built for."""
+        return frames_of(self.config, self.prepared)
 
 
 def train(request: TrainingRequest) -> Run:
@@ -173,7 +179,19 @@ def build(config: Config, prepared: Prepared, trust: Trust | None = None) -> PDR
 def frames_of(config: Config, prepared: Prepared) -> Frames:
     """The frames that the network is built for."""
     x = modelfile.side_of(prepared.series[0], "x")
-    return modelfile.frames_of(config, prepared.channels, prepared.size, x)
+    return inputs.frames_of(config, prepared.channels, prepared.size, x, cycles_of(config, prepared))
+
+
+def cycles_of(config: Config, prepared: Prepared) -> tuple[int, ...]:
+    """The earlier cycles that the anchor reads, in steps; none for anchors that read none.
+
+    Raises:
+        ConfigError: `data.back` does not fit the step.
+    """
+    if config.model.anchor != "ridge":
+        return ()
+    weekly = kinds.of(prepared.series[0]).weekly
+    return context.cycles_of(config.data.back, prepared.step, weekly, prepared.frames)
 
 
 def fit(run: Run) -> Position:
@@ -196,14 +214,17 @@ def fit(run: Run) -> Position:
         with progress("training") as bar:
             position = loop.fit(bar)
         pictures.curves(run.folder.curves, run.folder.metrics)
-    log.info("done    %s", overview.result_line(position))
+    log.info("done    %s", overview.result_line(position, loop.length))
     return position
 
 
 def trainer(run: Run) -> Trainer:
     """The loop of a run: measures scaling, climatology and bounds, and places Gaussians that start from the data."""
     measured = measure(run.prepared, run.config)
-    card = cards.card_of(run.config, run.prepared, measured, run.start)
+    cycles = cycles_of(run.config, run.prepared)
+    card = cards.card_of(run.config, run.prepared, measured, run.start, cycles)
+    loss, data = loss_of(run, measured), training_data(run, measured)
+    data = replace(data, out_of_fold=anchors.fit(run.network, data, run.frames))
     if not run.start.has_adapter:
         run.network.initialize(torch.from_numpy(first_frame(run.prepared, measured)))
     if measured.bounds is not None:
@@ -216,7 +237,6 @@ def trainer(run: Run) -> Trainer:
         best = cards.with_best(card, position, run.device)
         modelfile.save(run.folder.model, run.network, best, measured.climatology)
 
-    loss, data = loss_of(run, measured), training_data(run, measured)
     return Trainer(run.network, loss, data, run.config.train, run.folder, run.device, save_best)
 
 
@@ -240,4 +260,5 @@ def training_data(run: Run, measured: Measured) -> TrainingData:
             f"train.latitude_weights is true, and {prepared.series[0].attrs['files'][0]} has no latitudes",
             way_out="train with --set train.latitude_weights=false",
         )
-    return TrainingData(prepared.train, prepared.val, measured.encoding, area)
+    contexts = inputs.contexts_of(run.config, measured.climatology, cycles_of(run.config, prepared))
+    return TrainingData(prepared.train, prepared.val, measured.encoding, area, contexts)

@@ -16,7 +16,8 @@ from pdr_cli.verification.document import Efficiency
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+
+    from pdr_cli.models.interfaces import Batch
 
 RUNS, WARM_UP = 100, 20
 SECONDS = 20.0  # for each timing, at most
@@ -26,14 +27,13 @@ PER_LATTICE_VALUE = 20
 
 def measure(model: Model) -> Efficiency:
     """Figures of one model at its own grid and horizon, with batches of 1 and of 16."""
-    import torch
 
     card = model.card
     steps = card.config.data.out_steps
-    x = torch.zeros(1, card.config.data.in_steps, len(card.variables), *card.size, device=model.device)
-    flops = _flops(model, x, steps)
-    alone, p90 = _seconds(model, x, steps)
-    together, _ = _seconds(model, x.expand(BATCH, -1, -1, -1, -1).contiguous(), steps)
+    one, many = (card.frames.blank(steps, n, model.device) for n in (1, BATCH))
+    flops = _flops(model, one)
+    alone, p90 = _seconds(model, one)
+    together, _ = _seconds(model, many)
     return Efficiency(
         parameters=sum(p.numel() for p in model.network.parameters()),
         flops=flops,
@@ -50,13 +50,7 @@ def measure(model: Model) -> Efficiency:
     )
 
 
-def _forward(model: Model, x: Tensor, steps: int) -> None:
-    from pdr_cli.models.interfaces import Batch
-
-    model.network(Batch(x, steps))
-
-
-def _flops(model: Model, x: Tensor, steps: int) -> int:
+def _flops(model: Model, batch: Batch) -> int:
     """Operations of one forecast, without the renderer."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -65,11 +59,11 @@ def _flops(model: Model, x: Tensor, steps: int) -> int:
     counter = FlopCounterMode(display=False)
     # The counter does not know the fused attention of CPUs.
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
-        _forward(model, x, steps)
+        model.network(batch)
     return counter.get_total_flops()
 
 
-def _seconds(model: Model, x: Tensor, steps: int) -> tuple[float, float]:
+def _seconds(model: Model, batch: Batch) -> tuple[float, float]:
     """Median and 90th percentile of a forecast: `RUNS` runs after `WARM_UP`, or as many as fit the time."""
     import numpy as np
     import torch
@@ -79,7 +73,7 @@ def _seconds(model: Model, x: Tensor, steps: int) -> tuple[float, float]:
     with torch.inference_mode():
         for run in range(WARM_UP + RUNS):
             start = time.perf_counter()
-            _forward(model, x, steps)
+            model.network(batch)
             if model.device.type == "cuda":
                 torch.cuda.synchronize(model.device)
             times.append(time.perf_counter() - start)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pdr_cli.data.context import Moments
 from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.grid import Orientation
 from pdr_cli.data.series import Series
@@ -52,7 +53,8 @@ def of_model(model: Model, series: Sequence[Series]) -> Forecaster:
         turn, steps = turns[0], model.card.config.data.in_steps
         times = [windows.times(int(i))[windows.in_steps - steps : windows.in_steps] for i in which]
         history = model.encoding().filling.apply(turn.apply(request.observed[:, -steps:]), times)
-        return turn.invert(model.run(history, request.steps).fused)
+        moments = Moments(times, request.following, lambda n: turn.apply(request.back(n)))
+        return turn.invert(model.run(history, request.steps, model.contexts.of(moments)).fused)
 
     return Forecaster("model", make)
 

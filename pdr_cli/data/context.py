@@ -1,0 +1,144 @@
+"""Context: what a network is given beside the observed frames of a window: climatology and earlier cycles."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pdr_cli.data.climatology import Climatology
+from pdr_cli.data.times import DAY, WEEK, Step
+from pdr_cli.data.windows import Windows
+from pdr_cli.errors import ConfigError
+
+AUTO = "auto"
+CYCLES = {"d": DAY, "w": WEEK}  # units of data.back, in seconds
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The times of windows, and the frames before them.
+
+    Args:
+        observed: times of the observed frames, [T] of each window.
+        following: times of the frames to forecast, [τ] of each window.
+        back: frames n steps before the last observed one, [B, C, H, W]; NaN where the series has none. n = 0 is that frame.
+    """
+
+    observed: Sequence[np.ndarray]
+    following: Sequence[np.ndarray]
+    back: Callable[[int], np.ndarray]
+
+    @classmethod
+    def of(cls, windows: Windows, which: np.ndarray) -> Moments:
+        """The moments of the windows numbered `which`."""
+        times, T = [windows.times(int(i)) for i in which], windows.in_steps
+        return cls([t[:T] for t in times], [t[T:] for t in times], lambda n: windows.before(which, n))
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a network is given beside the observed frames [B, T, C, H, W], in data units; None where it needs none.
+
+    Args:
+        normal: the climatology at observed and forecast times, [B, T + τ, C, H, W].
+        earlier: the frame of the same time in earlier cycles, [B, L, τ, C, H, W]; NaN where it is missing.
+    """
+
+    normal: np.ndarray | None = None
+    earlier: np.ndarray | None = None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays by name, those that are None left out."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @property
+    def earlier_sha256(self) -> str:
+        """SHA-256 of the frames of earlier cycles; "" without."""
+        return "" if self.earlier is None else hashlib.sha256(np.ascontiguousarray(self.earlier).tobytes()).hexdigest()
+
+    def part(self, start: int, stop: int) -> Context:
+        """The context of windows [start, stop)."""
+        return dataclasses.replace(self, **{name: value[start:stop] for name, value in self.arrays().items()})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Context]) -> Context:
+        """The context of the windows of several."""
+        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in parts[0].arrays()})
+
+
+@dataclass(frozen=True)
+class ContextSource:
+    """Makes the context of windows.
+
+    Args:
+        climatology: of the training data; None if the network needs none.
+        cycles: lengths of the earlier cycles, in steps.
+    """
+
+    climatology: Climatology | None = None
+    cycles: tuple[int, ...] = ()
+
+    @property
+    def reach(self) -> int:
+        """Frames before the last observed one that the context is made of."""
+        return max(self.cycles, default=0)
+
+    def of(self, moments: Moments) -> Context:
+        """The context of windows."""
+        return Context(self._normal(moments), self._earlier(moments))
+
+    def _normal(self, moments: Moments) -> np.ndarray | None:
+        if self.climatology is None:
+            return None
+        pairs = zip(moments.observed, moments.following, strict=True)
+        return np.stack([self.climatology.at(np.concatenate(pair)) for pair in pairs])
+
+    def _earlier(self, moments: Moments) -> np.ndarray | None:
+        if not self.cycles:
+            return None
+        steps = len(moments.following[0])
+        ages = [[latest_age(lead, cycle) for lead in range(1, steps + 1)] for cycle in self.cycles]
+        frames = {age: moments.back(age) for age in sorted({age for row in ages for age in row})}
+        return np.stack([np.stack([frames[age] for age in row], axis=1) for row in ages], axis=1)
+
+
+def latest_age(lead: int, cycle: int) -> int:
+    """Steps from the last observed frame back to the latest observed one at the same place in the cycle as a lead."""
+    return -lead % cycle
+
+
+def cycles_of(option: Sequence[str], step: Step, weekly: bool, frames: int) -> tuple[int, ...]:
+    """The lengths of the cycles of `data.back` in steps.
+
+    Args:
+        option: such as "1d" and "1w"; "auto": a day and a week for data with a weekly cycle, as far as the step divides them
+            and the training data cover three of them.
+        step: of the series.
+        weekly: whether the data have a weekly cycle.
+        frames: of the training data.
+
+    Raises:
+        ConfigError: the step does not divide a cycle.
+    """
+    if list(option) == [AUTO]:
+        found = [cycle for seconds in (DAY, WEEK) if (cycle := _in_steps(seconds, step)) is not None]
+        return tuple(cycle for cycle in found if weekly and frames >= 3 * cycle)
+    cycles = []
+    for text in option:
+        cycle = _in_steps(int(text[:-1]) * CYCLES[text[-1]], step)
+        if cycle is None:
+            raise ConfigError(
+                f"data.back is {text}, which steps of {step} do not divide into two or more", way_out="leave it out"
+            )
+        cycles.append(cycle)
+    return tuple(cycles)
+
+
+def _in_steps(seconds: float, step: Step) -> int | None:
+    """Steps in a cycle; None if they do not divide it, or it has fewer than two."""
+    count = seconds / step.count if step.unit == "s" else 0.0
+    return round(count) if count > 1.5 and abs(count - round(count)) < 1e-6 else None

@@ -1,0 +1,326 @@
+"""Fits the ridge anchor from running sums over the training windows, with the choices made by cross-validation in time.
+
+The windows are divided into blocks of time. Each block is forecast by coefficients fitted to the others, which chooses the
+regularisation of each form and the weights of the blend, and gives the anchors that a network is trained on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pdr_cli.models.anchors.ridge import (
+    Inputs,
+    Ridge,
+    amplitudes,
+    local_features,
+    pooled_features,
+)
+from pdr_cli.models.interfaces import Batch, Frames, target_of
+
+FOLDS = 3
+FEW = 30  # windows; with fewer nothing is cross-validated
+PENALTIES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)  # over the mean variance of the features
+LOCAL_PENALTIES = (0.01, 0.05, 0.2, 1.0)
+RADII = (2, 1, 0)
+MOST_PATTERNS = 150
+SUMS_BYTES = 400e6  # of the local form's sums, all folds
+STORED_BYTES = 2.4e6  # of the local form's coefficients, and of the patterns
+FITTED = 6000  # windows that coefficients are fitted to, at most, evenly spaced
+SAMPLED = 1500  # windows that patterns and blend are made from, at most
+SAMPLE_BYTES = 300e6  # of the frames that patterns are made from
+AT_ONCE, BATCH_BYTES = 128, 200e6  # windows of a batch, and bytes of a batch with its departures
+
+Batches = Callable[[np.ndarray], Batch]  # numbers of training windows -> their batch, on the CPU
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted ridge, those of each block of time without its own data, and how much each form forecasts.
+
+    Args:
+        anchor: of all training windows.
+        folds: one for each block; empty where there are too few windows.
+        fold_of: the block of each training window, [n].
+        about: in words.
+    """
+
+    anchor: Ridge
+    folds: list[Ridge]
+    fold_of: np.ndarray
+    about: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a fit reads: the training windows, in batches, and their blocks of time.
+
+    Args:
+        frames: of the network.
+        batches: of training windows.
+        fold_of: block of each window, [n].
+        interior: windows that share no frame with another block, [n].
+        blank: a ridge with its units and its first guess, and no form.
+    """
+
+    frames: Frames
+    batches: Batches
+    fold_of: np.ndarray
+    interior: np.ndarray
+    blank: Ridge
+
+    def over(self, windows: np.ndarray) -> Iterator[tuple[int, Inputs, Tensor, Tensor]]:
+        """Block, inputs, departures [B, τ, C, H, W] to forecast and their weights, of batches within one block."""
+        for fold in np.unique(self.fold_of[windows]):
+            mine = windows[self.fold_of[windows] == fold]
+            for some in np.array_split(mine, -(-len(mine) // self.at_once)):
+                batch = self.batches(some)
+                inputs = self.blank.inputs(batch.observed, batch.context)
+                departures = (target_of(batch) - inputs.following) / inputs.unit
+                known = None if batch.known is None else batch.known[:, batch.observed.shape[1] :]
+                weight = torch.ones_like(departures) if known is None else known.to(departures.dtype)
+                yield int(fold), inputs, (departures - self.blank.guess(inputs)) * weight, weight
+
+    @property
+    def cells(self) -> int:
+        """C·H·W."""
+        return self.frames.channels * self.frames.size[0] * self.frames.size[1]
+
+    @property
+    def at_once(self) -> int:
+        """Windows of a batch."""
+        length = self.frames.in_steps + self.frames.out_steps
+        return max(1, min(AT_ONCE, int(BATCH_BYTES / (12 * length * self.cells))))
+
+    def fitted(self) -> np.ndarray:
+        """Numbers of the windows that coefficients are fitted to."""
+        return self.sample(FITTED)[self.interior[self.sample(FITTED)]]
+
+    def sample(self, at_most: int) -> np.ndarray:
+        """Numbers of at most so many windows, evenly spaced."""
+        n = len(self.fold_of)
+        return np.unique(np.linspace(0, n - 1, min(n, at_most)).round().astype(int))
+
+
+def fit(frames: Frames, batches: Batches, windows: int, blank: Ridge) -> Fitted:
+    """Fit the ridge to training windows.
+
+    Args:
+        frames: of the network.
+        batches: of training windows.
+        windows: their number.
+        blank: a ridge with its units set.
+    """
+    overlap = frames.in_steps + frames.out_steps - 1
+    fold_of = np.arange(windows) * FOLDS // max(windows, 1)
+    if windows < max(FEW, 2 * FOLDS * overlap):
+        blank.share = damping(Job(frames, batches, 0 * fold_of, np.ones(windows, bool), blank))
+        return Fitted(blank, [], 0 * fold_of, f"damped anomaly persistence alone, because {windows} windows are few")
+    edges = np.flatnonzero(np.diff(fold_of)) + 1
+    near = np.abs(np.arange(windows)[:, None] - edges + 0.5).min(axis=1) < overlap / 2 + 0.5
+    job = Job(frames, batches, fold_of, ~near, blank)
+    job.blank.share = damping(job)
+    forms = [form for form in (fit_pooled(job), fit_local(job), fit_patterns(job)) if form is not None]
+    ridges = [_assembled(job, forms, fold) for fold in (*range(FOLDS), None)]
+    weights, gain = blend(job, ridges[:FOLDS])
+    for ridge in ridges:
+        ridge.weights.copy_(weights)
+    return Fitted(ridges[-1], ridges[:FOLDS], fold_of, _about(weights, forms, gain))
+
+
+@dataclass
+class FormFit:
+    """The coefficients of one form, by buffer: of each block without its data, and of all data (the last).
+
+    Args:
+        name: of the form.
+        buffers: of each block and of all.
+        penalty: that cross-validation chose.
+    """
+
+    name: str
+    buffers: list[dict[str, Tensor]]
+    penalty: float
+
+
+def _assembled(job: Job, forms: list[FormFit], fold: int | None) -> Ridge:
+    ridge = copy_of(job.blank)
+    for form in forms:
+        for name, value in form.buffers[FOLDS if fold is None else fold].items():
+            setattr(ridge, name, value)
+    return ridge
+
+
+def copy_of(blank: Ridge) -> Ridge:
+    """A ridge of its own with the same buffers."""
+    ridge = Ridge(blank.frames)
+    for name, value in blank.named_buffers():
+        setattr(ridge, name, value.clone())
+    return ridge
+
+
+def damping(job: Job) -> Tensor:
+    """The share of the last departure that each lead keeps, between 0 and 1: [τ, C]."""
+    products = squares = torch.zeros((), dtype=torch.float64)
+    for _, inputs, y, weight in job.over(job.sample(FITTED)):
+        x = inputs.departures[:, -1:] * weight
+        products = products + (x * y).sum((0, 3, 4)).double()
+        squares = squares + (x * x).sum((0, 3, 4)).double()
+    return (products / squares.clamp_min(1e-12)).clamp(0, 1).float()
+
+
+def fit_pooled(job: Job) -> FormFit:
+    """Sums [folds, τ, C, K, K] over windows and cells."""
+    sums: dict[int, list[Any]] = {}
+    for fold, inputs, y, weight in job.over(job.fitted()):
+        grams, products = [], []
+        y, weight = y * inputs.unit, weight * inputs.unit  # the least squared error in the data's own units
+        for lead, x in enumerate(pooled_features(inputs)):
+            x = (x * weight[:, lead, :, None]).transpose(0, 1).transpose(1, 2).flatten(2)  # [C, K, B·H·W]
+            grams.append(x @ x.transpose(1, 2))
+            products.append(x @ y[:, lead].transpose(0, 1).flatten(1)[..., None])
+        found = [torch.stack(grams), torch.stack(products), y.square().sum((0, 3, 4))]
+        sums[fold] = [a + b.double() for a, b in zip(sums.get(fold, [0.0] * 3), found, strict=True)]
+    xx, xy, yy = (torch.stack([sums[f][i] for f in sorted(sums)]) for i in range(3))
+    solved, penalty = _cross_validated(xx, xy, yy, PENALTIES)
+    return FormFit("pooled", [{"pooled": s[..., 0].float()} for s in solved], penalty)
+
+
+def fit_local(job: Job) -> FormFit | None:
+    """Sums [folds, C·H·W, K, K] over windows; None if they or the coefficients are too large at any radius."""
+    frames, leads = job.frames, job.frames.out_steps
+    radius = next((r for r in RADII if _affordable(job, frames.in_steps * (2 * r + 1) ** 2)), None)
+    if radius is None:
+        return None
+    K = frames.in_steps * (2 * radius + 1) ** 2
+    xx, xy, yy = (torch.zeros(FOLDS, job.cells, *shape) for shape in ((K, K), (K, leads), (leads,)))
+    for fold, inputs, y, _ in job.over(job.fitted()):
+        x = local_features(inputs, radius, frames.periodic).flatten(0, 1)  # [C·H·W, B, K]
+        y = y.flatten(2).permute(2, 0, 1).contiguous()  # [C·H·W, B, τ]
+        xx[fold].baddbmm_(x.transpose(1, 2), x)
+        xy[fold].baddbmm_(x.transpose(1, 2), y)
+        yy[fold] += y.square().sum(1)
+    solved, penalty = _cross_validated(xx, xy, yy, LOCAL_PENALTIES)
+    half = [s.unflatten(0, (frames.channels, -1)).half() for s in solved]
+    return FormFit("local", [{"local": s} for s in half], penalty)
+
+
+def _affordable(job: Job, features: int) -> bool:
+    sums, stored = FOLDS * job.cells * features**2, job.frames.out_steps * job.cells * features
+    return 4 * sums <= SUMS_BYTES and 2 * stored <= STORED_BYTES
+
+
+def fit_patterns(job: Job) -> FormFit | None:
+    """Sums [folds, T·E, T·E] over windows; None where the data have too few patterns."""
+    patterns = leading(job)
+    if len(patterns) < 2:
+        return None
+    half = patterns.half()
+    patterns = half.float()
+    sums: dict[int, list[Any]] = {}
+    for fold, inputs, y, _ in job.over(job.fitted()):
+        x, z = amplitudes(inputs.departures, patterns).flatten(1), amplitudes(y, patterns).flatten(1)
+        found = [x.T @ x, x.T @ z, z.square().sum(0)]
+        sums[fold] = [a + b.double() for a, b in zip(sums.get(fold, [0.0] * 3), found, strict=True)]
+    xx, xy, yy = (torch.stack([sums[f][i] for f in sorted(sums)]) for i in range(3))
+    solved, penalty = _cross_validated(xx, xy, yy, PENALTIES)
+    return FormFit("patterns", [{"patterns": half, "scores": s.float()} for s in solved], penalty)
+
+
+def leading(job: Job) -> Tensor:
+    """The leading patterns of the departures, orthonormal: [E, C·H·W]."""
+    sample = job.sample(min(SAMPLED, int(SAMPLE_BYTES / (4 * job.cells)) + 2))
+    frames = torch.cat([inputs.departures[:, -1].flatten(1) for _, inputs, _, _ in job.over(sample)])
+    most = min(MOST_PATTERNS, int(STORED_BYTES / (2 * job.cells)), len(frames) // 6, job.cells)
+    if most < 2:
+        return frames[:0]
+    values, vectors = torch.linalg.eigh((frames @ frames.T).double())
+    kept = values.flip(0)[:most] > 1e-9 * values[-1]
+    patterns = vectors.flip(1)[:, :most][:, kept].T.float() @ frames
+    return patterns / patterns.norm(dim=1, keepdim=True)
+
+
+def _cross_validated(xx: Tensor, xy: Tensor, yy: Tensor, penalties: tuple[float, ...]) -> tuple[list[Tensor], float]:
+    """Coefficients without each block and of all, with the penalty of the least squared error on the blocks.
+
+    Args:
+        xx: sums of products of features, [folds, ..., K, K].
+        xy: of features and targets, [folds, ..., K, n].
+        yy: of squared targets, [folds, ..., n] or with the last dimension left out.
+        penalties: to choose from.
+
+    Returns:
+        Coefficients [..., K, n] of each block and of all, and the penalty.
+    """
+    errors, made = [], []
+    for penalty in penalties:
+        held = [solve(xx.sum(0) - xx[f], xy.sum(0) - xy[f], penalty) for f in range(len(xx))]
+        explained = sum(_explained(xx[f], xy[f], w) for f, w in enumerate(held))
+        errors.append(float(yy.sum()) - float(explained))
+        made.append(held)
+    best = int(np.argmin(errors))
+    whole = solve(xx.sum(0), xy.sum(0), penalties[best])
+    return [*made[best], whole], penalties[best]
+
+
+def _explained(xx: Tensor, xy: Tensor, w: Tensor) -> Tensor:
+    """Σ y² − Σ (y − xw)²."""
+    return (2 * w * xy - w * (xx.to(w.dtype) @ w)).sum()
+
+
+def solve(xx: Tensor, xy: Tensor, penalty: float) -> Tensor:
+    """Ridge coefficients [..., K, n]; the penalty is a share of the mean diagonal."""
+    scale = xx.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None].clamp_min(1e-9)
+    eye = torch.eye(xx.shape[-1], dtype=xx.dtype)
+    solved: Tensor = torch.cholesky_solve(xy.to(xx.dtype), torch.linalg.cholesky(xx + penalty * scale * eye))
+    return solved
+
+
+def blend(job: Job, ridges: list[Ridge]) -> tuple[Tensor, float]:
+    """Weights of the forms for each lead, none negative, by the least squared error on blocks that were left out: [τ, 3].
+
+    The second result is the share by which they reduce the RMSE of the first guess there.
+    """
+    leads = job.frames.out_steps
+    gram, products = torch.zeros(leads, 3, 3, dtype=torch.float64), torch.zeros(leads, 3, dtype=torch.float64)
+    guess = 0.0
+    for fold, inputs, y, weight in job.over(job.sample(SAMPLED)):
+        scale = inputs.unit * weight
+        made = torch.stack([torch.zeros_like(y) if f is None else f(inputs) * scale for f in ridges[fold].forms()], 2)
+        made = made.transpose(0, 1).transpose(1, 2).flatten(2).double()  # [τ, 3, B·C·H·W]
+        target = (y * scale).transpose(0, 1).flatten(1).double()[..., None]
+        gram += made @ made.transpose(1, 2)
+        products += (made @ target)[..., 0]
+        guess += float(target.square().sum())
+    weights = torch.stack([_not_negative(gram[t], products[t]) for t in range(leads)])
+    left = guess + float((weights[:, None] @ gram @ weights[..., None]).sum() - 2 * (weights * products).sum())
+    return weights.float(), 1 - max(left / max(guess, 1e-12), 0.0) ** 0.5
+
+
+def _not_negative(gram: Tensor, products: Tensor) -> Tensor:
+    """Non-negative least squares of three weights: the best of all subsets."""
+    best, least = torch.zeros(3, dtype=gram.dtype), 0.0
+    present = [i for i in range(3) if gram[i, i] > 0]
+    for count in range(1, len(present) + 1):
+        for chosen in itertools.combinations(present, count):
+            rows = list(chosen)
+            inside = gram[rows][:, rows]
+            w = torch.linalg.solve(inside + 1e-6 * inside.diagonal().mean() * torch.eye(count), products[rows])
+            error = float(w @ inside @ w - 2 * w @ products[rows])
+            if (w >= 0).all() and error < least:
+                best, least = torch.zeros(3, dtype=gram.dtype), error
+                best[rows] = w
+    return best
+
+
+def _about(weights: Tensor, forms: list[FormFit], gain: float) -> str:
+    order = {"pooled": 0, "local": 1, "patterns": 2}
+    shares = weights.mean(0)
+    parts = ", ".join(f"{form.name} {float(shares[order[form.name]]):.2f}" for form in forms)
+    return f"{100 * gain:.1f} % below damped anomaly persistence in cross-validation (mean weights: {parts})"
