@@ -154,11 +154,13 @@ class Predictor(nn.Module, ABC):
 
     Attributes:
         reads_covariates: True if the predictor reads covariates; others are refused where there are any.
+        reads_flow: True if the predictor reads `Batch.flow` in training.
         bounded: keeps frames [..., C, H, W] within the bounds of their quantities; for the frames that are fed back. The
             network bounds the forecast itself.
     """
 
     reads_covariates = False
+    reads_flow = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -145,7 +145,9 @@ def gaussian_filter(length: int, sigma: float) -> np.ndarray:
     weights = np.exp(-0.5 * (gaps / sigma) ** 2)
     places = (np.arange(length)[:, None] + gaps) % period  # the mirror images repeat with this period
     matrix = np.zeros((length, length))
-    np.add.at(matrix, (np.arange(length)[:, None], np.minimum(places, period - places) % period), weights / weights.sum())
+    np.add.at(
+        matrix, (np.arange(length)[:, None], np.minimum(places, period - places) % period), weights / weights.sum()
+    )
     return matrix
 
 

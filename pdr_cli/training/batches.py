@@ -16,6 +16,8 @@ from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.series import size
 from pdr_cli.data.windows import Windows
 from pdr_cli.models.interfaces import Anchor, Batch, Context
+from pdr_cli.models.motion import backward_motion
+from pdr_cli.training.kept import Kept
 
 NO_CONTEXT = ContextSource()
 NAMED = 4  # windows of a batch that a message names
@@ -38,8 +40,7 @@ class WeightedBatch(NamedTuple):
 class OutOfFold:
     """The anchor's frames of training windows, from anchors fitted without each window's block of time.
 
-    A network trained on an anchor that has seen its windows would trust it too much. The frames are kept in memory, as far
-    as they fit, because every epoch needs them again.
+    A network trained on an anchor that has seen its windows would trust it too much.
 
     Args:
         anchors: one for each block.
@@ -48,26 +49,37 @@ class OutOfFold:
     """
 
     def __init__(self, anchors: Sequence[Anchor], fold_of: np.ndarray, limit_mb: int = 256) -> None:
-        self.anchors, self.fold_of, self.limit = anchors, fold_of, limit_mb * 1e6
-        self._kept: dict[int, torch.Tensor] = {}
+        self.anchors, self.fold_of = anchors, fold_of
+        self._kept = Kept(limit_mb)
 
     def frames(self, batch: Batch, which: np.ndarray) -> torch.Tensor:
         """The anchor's frames of the training windows numbered `which`, [B, τ, C, H, W]."""
-        made = [self._kept.get(int(i)) for i in which]
-        lacking = np.array([row for row, frames in enumerate(made) if frames is None], int)
-        for fold in np.unique(self.fold_of[which[lacking]]):
-            rows = lacking[self.fold_of[which[lacking]] == fold]
-            frames = self._forecast(int(fold), batch, rows)
-            for row, one in zip(rows, frames, strict=True):
-                made[row] = one
-                if one.numel() * 4 * (len(self._kept) + 1) <= self.limit:
-                    self._kept[int(which[row])] = one
-        return torch.stack([frames for frames in made if frames is not None])
+        return self._kept.of(which, lambda rows: self._by_fold(batch, rows, self.fold_of[which[rows]]))
+
+    def _by_fold(self, batch: Batch, rows: np.ndarray, folds: np.ndarray) -> torch.Tensor:
+        order = np.argsort(folds, kind="stable")
+        made = [self._forecast(int(fold), batch, rows[folds == fold]) for fold in np.unique(folds)]
+        return torch.cat(made)[torch.from_numpy(np.argsort(order))]
 
     @torch.no_grad()
     def _forecast(self, fold: int, batch: Batch, rows: np.ndarray) -> torch.Tensor:
         context = Context(*(None if t is None else t[rows] for t in batch.context))
         return self.anchors[fold].to(batch.observed.device)(batch.observed[rows], batch.steps, context)
+
+
+class Flows:
+    """The flow of training windows from their last observed frame back to the one before it.
+
+    Args:
+        limit_mb: of the kept flows.
+    """
+
+    def __init__(self, limit_mb: int = 256) -> None:
+        self._kept = Kept(limit_mb)
+
+    def of(self, observed: torch.Tensor, which: np.ndarray) -> torch.Tensor:
+        """[B, T, C, H, W] of the training windows numbered `which` → [B, 2, H, W]."""
+        return self._kept.of(which, lambda rows: backward_motion(observed[rows]))
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,7 @@ class TrainingData:
         area: weight of each cell in the loss, [H, W]; None: all cells weigh the same.
         contexts: what the network is given beside the frames of a window.
         out_of_fold: the anchor's frames of training windows; None where the network computes them.
+        flows: of training windows; None where the network reads none.
     """
 
     train: Windows
@@ -89,6 +102,7 @@ class TrainingData:
     area: np.ndarray | None = None
     contexts: ContextSource = NO_CONTEXT
     out_of_fold: OutOfFold | None = None
+    flows: Flows | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -116,6 +130,8 @@ class TrainingData:
         inputs = Batch(observed, windows.out_steps, following, filled)._replace(**context)
         if windows is self.train and self.out_of_fold is not None:
             inputs = inputs._replace(anchor=self.out_of_fold.frames(inputs, which))
+        if windows is self.train and self.flows is not None:
+            inputs = inputs._replace(flow=self.flows.of(observed, which))
         return WeightedBatch(inputs, weight, which)
 
     def _weight(self, known: np.ndarray, device: torch.device) -> torch.Tensor | None:

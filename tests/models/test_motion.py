@@ -168,7 +168,7 @@ class CarriedOn(nn.Module):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_forecasts_by_motion_run_in_onnx(tmp_path: Path, channels: int) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    x, y = cells(40, 50)
+    x, y = cells(24, 27)
     frames = np.stack(
         [[texture(x - t * (1 + i), y, seed=c) for c in range(channels)] for t in (0, 1) for i in range(3)]
     )

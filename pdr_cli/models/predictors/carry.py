@@ -56,6 +56,7 @@ class MotionPredictor(Predictor):
         ConfigError: an anchor that moved frames do not need.
     """
 
+    reads_flow = True
     numbers: ClassVar[int]  # per cell, for the motion
 
     def __init__(self, frames: Frames, options: ModelConfig) -> None:
