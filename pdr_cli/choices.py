@@ -225,6 +225,12 @@ PREDICTORS = Family(
     | _in("models.predictors.recurrent.mau", mau=("MAU", "motion-aware unit (Chang et al., 2021)"))
     | _in("models.predictors.recurrent.prednet", prednet=("PredNet", "predictive coding (Lotter et al., 2017)"))
     | _in("models.predictors.dmvfn", dmvfn=("DMVFN", "dynamic multi-scale voxel flow (Hu et al., 2023)"))
+    | _in(
+        "models.predictors.carry",
+        carry=("Carry", "Gaussians that carry the optical flow along"),
+        carry__dense=("CarryDense", "control of carry without Gaussians, of its size"),
+        carry__grid=("CarryGrid", "control of carry whose Gaussians have fixed places and shapes"),
+    )
     | _in("models.predictors.none", none=("AnchorAlone", "no network: the anchor's forecast")),
 )
 

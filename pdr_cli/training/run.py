@@ -24,7 +24,7 @@ from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
 from pdr_cli.training import cards, overview, randomness, ranks, warm_start
 from pdr_cli.training.anchors import fit as anchors
-from pdr_cli.training.batches import TrainingData
+from pdr_cli.training.batches import Flows, TrainingData
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.losses import Loss, LossOptions, build_loss
 from pdr_cli.training.prepare import (
@@ -231,7 +231,8 @@ def trainer(run: Run) -> Trainer:
     cycles = cycles_of(run.config, run.prepared)
     card = cards.card_of(run.config, run.prepared, measured, run.start, cycles)
     loss, data = loss_of(run, measured), training_data(run, measured)
-    data = replace(data, out_of_fold=anchors.fit(run.network, data, run.frames))
+    flows = Flows() if run.network.reads_flow else None
+    data = replace(data, out_of_fold=anchors.fit(run.network, data, run.frames), flows=flows)
     if not run.start.has_adapter:
         run.network.initialize(torch.from_numpy(first_frame(run.prepared, measured)))
     if measured.bounds is not None:
