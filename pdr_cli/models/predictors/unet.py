@@ -30,9 +30,9 @@ class UNet(OnePass):
 
     Args:
         frames: T, C, the grid, n = `out_steps` (T if that is 0) and F = `covariates`.
-        options: `hid_s` channels of the full grid, `hid_t` of the coarser ones, `n_s`/2 coarser grids, each half as fine,
-            `n_t` blocks on each grid, half of them before the coarser grids and half after, and `dropout` of whole
-            channels in each block.
+        options: `hid_s` channels of the full grid (32 for weather on 25 x 53 cells), `hid_t` of the coarser ones (48),
+            `n_s`/2 coarser grids, each half as fine (`n_s` 4), `n_t` blocks on each grid, half of them before the coarser
+            grids and half after (2), and `dropout` of whole channels in each block (0.1).
     """
 
     def __init__(self, frames: Frames, options: ModelConfig) -> None:
