@@ -26,7 +26,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "bounds": [NONE],
         "back": [],
     },
-    "train": {"latitude_weights": False},
+    "train": {"latitude_weights": False, "baselines": False},
     "model": {
         "inputs": "frames",
         "periodic": "none",
@@ -108,8 +108,8 @@ class DataConfig(_Table):
         "to forecast from them; persist, mean and interp fill them"
     )
     back: list[str] = Field(
-        description="earlier cycles whose frames of the same time the anchor reads, such as 1d and 1w; auto: a day and a week "
-        "for data with a weekly cycle, as far as the training data have them"
+        description="earlier cycles whose frames of the same time the anchor and the baseline ridge read, such as 1d and 1w; "
+        "auto: a day and a week for data with a weekly cycle, as far as the training data have them"
     )
     stride: int = Field(ge=1, description="time steps between the starts of consecutive training windows")
     cache_mb: int = Field(ge=1, description="memory for decoded frames, MB")
@@ -239,6 +239,10 @@ class TrainConfig(_Table):
     seed: int = Field(ge=0, description="seed of weights, order of windows and stochastic depth")
     log_every: int = Field(ge=1, description="steps between lines of metrics.jsonl")
     val_windows: int = Field(ge=1, description="windows used for each validation, evenly spaced, at most")
+    baselines: bool = Field(
+        description="true: the simple forecasts that pdr evaluate compares with are fitted to the training data, anomaly and "
+        "ridge, or of video damped-flow, and kept in the model"
+    )
 
     @field_validator("budget")
     @classmethod

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pdr_cli.models.interfaces import Frames
 
 DEPARTING = ("climatology", "anomaly", "ridge")  # anchors that depart from the climatology
+CYCLIC = ("ridge",)  # anchors that read earlier cycles
+BASELINES = {"anomaly": "anomaly", "ridge": "ridge"}  # baselines of `pdr evaluate` that are fitted in training: their anchors
 
 
 def frames_of(
@@ -28,11 +30,33 @@ def frames_of(
         (size[0], size[1]),
         grid.is_periodic(config.model.periodic, x),
         out_steps=config.data.out_steps,
-        lags=len(cycles),
+        lags=len(cycles) if config.model.anchor in CYCLIC else 0,
     )
 
 
 def contexts_of(config: Config, climatology: Climatology, cycles: tuple[int, ...]) -> ContextSource:
     """What makes the context that a network of this configuration reads."""
     normal = config.model.anchor in DEPARTING or config.model.inputs == "anomalies"
-    return ContextSource(climatology if normal else None, cycles)
+    return ContextSource(climatology if normal else None, cycles if config.model.anchor in CYCLIC else ())
+
+
+def reads_cycles(config: Config, pictures: bool) -> bool:
+    """Whether the network of a training, or a baseline that is fitted beside it, reads earlier cycles."""
+    anchors = (config.model.anchor, *(BASELINES[name] for name in baselines_of(config, pictures)))
+    return any(anchor in CYCLIC for anchor in anchors)
+
+
+def baselines_of(config: Config, pictures: bool) -> list[str]:
+    """The baselines that a training on pictures, or on other data, fits for `pdr evaluate`."""
+    return [] if pictures or not config.train.baselines else list(BASELINES)
+
+
+def own_baseline(config: Config) -> str | None:
+    """The baseline that is the network's own anchor."""
+    return next((name for name, anchor in BASELINES.items() if anchor == config.model.anchor), None)
+
+
+def alone(config: Config, anchor: str) -> Config:
+    """The configuration of the model whose forecast is an anchor's alone, on the same data."""
+    network = {"backbone": "none", "fusion": "none", "inputs": "frames", "anchor": anchor}
+    return config.model_copy(update={"model": config.model.model_copy(update=network)})
