@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 DEPARTING = ("climatology", "anomaly", "ridge")  # anchors that depart from the climatology
 CYCLIC = ("ridge",)  # anchors that read earlier cycles
-BASELINES = {"anomaly": "anomaly", "ridge": "ridge"}  # baselines of `pdr evaluate` that are fitted in training: their anchors
+BASELINES = {
+    "anomaly": "anomaly",
+    "ridge": "ridge",
+}  # baselines of `pdr evaluate` that are fitted in training: their anchors
 
 
 def frames_of(

@@ -5,8 +5,8 @@ A forecast that cannot be made is NaN: where the series has a gap a day before, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,9 @@ class Request:
         back: frames `n` steps before the last observed one, [B, C, H, W]; n = 0 is that one itself. NaN where the
             series has a gap or begins later.
         climatology: of the first model's training data, on the grid of the series; None without a model.
+        times: the times of the observed frames, [T] of each window.
+        fitted: the baselines that the first model's training has fitted, by name.
+        model: the name of the first model; "" without.
     """
 
     observed: np.ndarray
@@ -36,6 +39,9 @@ class Request:
     step: Step
     back: Callable[[int], np.ndarray]
     climatology: Climatology | None = None
+    times: Sequence[np.ndarray] = ()
+    fitted: Mapping[str, Baseline] = field(default_factory=dict)
+    model: str = ""
 
     @property
     def steps(self) -> int:
@@ -65,6 +71,24 @@ def climatology(request: Request) -> np.ndarray:
     if request.climatology is None:
         raise UsageError("--against climatology: no training data to make it of", "", "name a model with -m")
     return np.stack([request.climatology.at(times) for times in request.following])
+
+
+def anomaly(request: Request) -> np.ndarray:
+    """The climatology, and a share of the last departure from it that was fitted in training.
+
+    Raises:
+        UsageError: no model, or one that has no such baseline.
+    """
+    return _fitted("anomaly", request)
+
+
+def ridge(request: Request) -> np.ndarray:
+    """A linear regression of the departures from the climatology that was fitted in training.
+
+    Raises:
+        UsageError: as `anomaly`.
+    """
+    return _fitted("ridge", request)
 
 
 def yesterday(request: Request) -> np.ndarray:
@@ -139,6 +163,18 @@ def _checked(name: str) -> Baseline:
         return frames
 
     return forecast
+
+
+def _fitted(name: str, request: Request) -> np.ndarray:
+    if not request.model:
+        raise UsageError(f"--against {name}: no training data to fit it to", "", "name a model with -m")
+    if name not in request.fitted:
+        raise UsageError(
+            f"--against {name}: {request.model} has none; it was trained before baselines were kept, without them "
+            "(train.baselines), or on video",
+            way_out="train again, or compare with persistence or climatology",
+        )
+    return request.fitted[name](request)
 
 
 def _steps_in(period: float, request: Request, name: str) -> int:
