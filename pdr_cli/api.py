@@ -27,7 +27,7 @@ from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import Config
 from pdr_cli.system import locks
 from pdr_cli.training import run as training
-from pdr_cli.training.request import Experiment
+from pdr_cli.training.request import UNLIMITED, Experiment
 from pdr_cli.training.run import TrainingRequest
 from pdr_cli.trust import Trust
 from pdr_cli.verification import evaluation, sources
@@ -36,7 +36,7 @@ from pdr_cli.verification.evaluation import Options
 from pdr_cli.verification.sources import Reading
 
 Paths = str | Path | Sequence[str | Path]  # files, folders or globs
-LENGTHS = {"epochs": "train.epochs", "steps": "train.steps", "budget": "train.budget"}  # of a training
+LENGTHS = {key: f"train.{key}" for key in UNLIMITED}  # of a training
 COMMAND = "pdr_cli.predict"  # in the history of a forecast
 
 
@@ -126,7 +126,7 @@ def train(
         data: an open dataset, or files, folders or globs; default: the files of the preset.
         preset: name or TOML file; None: with `resume`, the configuration of the run.
         settings: {"table.key" or "key": value}, such as {"train.lr": 1e-3, "steps": 1000}. A length of the training
-            (epochs, steps, budget) replaces all limits of the preset.
+            (epochs, steps, budget, cpu_budget) replaces all limits of the preset.
         variables: to observe and forecast; default: those of the preset.
         out: run folder; default: a new one under runs/.
         resume: continue the run in `out`.

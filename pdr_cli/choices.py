@@ -199,6 +199,7 @@ _TRANSLATORS = {
     "van": ("van", "visual attention network (Guo et al., 2022)"),
     "mlpmixer": ("mlpmixer", "MLP-Mixer (Tolstikhin et al., 2021)"),
     "convmixer": ("convmixer", "ConvMixer (Trockman and Kolter, 2022)"),
+    "pfgnet": ("pfg", "peripheral frequency gating (Cai et al., 2026)"),
 }
 TRANSLATORS = {
     name: Choice(f"pdr_cli.models.predictors.translators.{module}:{module}_translator", about)
@@ -210,6 +211,7 @@ PREDICTORS = Family(
     "predictor",
     "--backbone",
     TRANSLATORS
+    | _in("models.predictors.unet", unet=("UNet", "U-Net of all frames at once, which reads covariates"))
     | _in("models.predictors.predformer", predformer=("PredFormer", "gated transformers (Tang et al., 2024)"))
     | _in("models.predictors.wast", wast=("WaST", "wavelet spatio-temporal blocks (Nie et al., 2024)"))
     | _in("models.predictors.recurrent.convlstm", convlstm=("ConvLSTM", "convolutional LSTM (Shi et al., 2015)"))
@@ -237,7 +239,8 @@ ANCHORS = Family(
     )
     | _in(
         "models.anchors.ridge", ridge=("Ridge", "linear regression of departures on frames, earlier cycles, patterns")
-    ),
+    )
+    | _in("models.anchors.flow", flow=("FlowAnchor", "the last frame moved along its optical flow, which slows down")),
     open=False,
 )
 
@@ -326,6 +329,7 @@ BASELINES = Family(
         last__week=("last_week", "the frame of the same hour and weekday, a week or more before"),
         trend=("trend", "the line through the observed frames"),
         flow=("flow", "the last frame moved along its optical flow"),
+        damped__flow=("damped_flow", "the last frame moved along its optical flow, which slows down"),
     ),
     error=UsageError,
 )

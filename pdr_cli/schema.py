@@ -26,8 +26,17 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "bounds": [NONE],
         "back": [],
     },
-    "train": {"latitude_weights": False, "baselines": False},
+    "train": {
+        "latitude_weights": False,
+        "ema": 0.0,
+        "rollout": 1,
+        "cpu_budget": "",
+        "val_every": 0,
+        "patience": 0,
+        "baselines": False,
+    },
     "model": {
+        "dropout": 0.0,
         "inputs": "frames",
         "periodic": "none",
         "fusion_init": "residual",
@@ -169,6 +178,7 @@ class ModelConfig(_Table):
     n_t: int = Field(ge=2, description="translator stages")
     mlp_ratio: float = Field(gt=0, description="width of the translator's MLPs, as a multiple of hid_t")
     drop_path: float = Field(ge=0, lt=1, description="stochastic depth of the last stage")
+    dropout: float = Field(ge=0, lt=1, description="share of channels set to 0 in training; used by unet only")
     anchor: str = Field(
         description="simple forecast that the predictor forecasts the change from; none: it forecasts frames (literal)"
     )
@@ -231,20 +241,39 @@ class TrainConfig(_Table):
     schedule: Literal["onecycle", "cosine", "constant"] = Field(description="schedule of the learning rate")
     warmup_epochs: int = Field(ge=0, description="linear warm-up of the cosine and constant schedules, epochs")
     clip_norm: float = Field(ge=0, description="largest gradient norm; 0: no clipping")
+    ema: float = Field(
+        ge=0,
+        lt=1,
+        description="decay of the average of the weights that is validated and saved, at step n at most (1 + n) / (10 + n); "
+        "0: no average",
+    )
+    rollout: int = Field(
+        ge=1,
+        description="horizons that training forecasts by feeding back, with the loss over all of their frames; validation "
+        "and the model keep out_steps",
+    )
     batch: int = Field(ge=1, description="windows per step")
     epochs: int = Field(ge=1, description="passes over the training windows, at most")
     steps: int = Field(ge=0, description="optimiser steps, at most; 0: those of the epochs")
     budget: str = Field(description="time for training, such as 3m or 1h30m; empty: no limit")
+    cpu_budget: str = Field(
+        description="CPU time for training, user and system, such as 5m; other programs do not use it up, but each of N busy "
+        "threads does; empty: no limit"
+    )
     precision: Literal["fp32", "bf16"] = Field(description="arithmetic of the network; losses are fp32")
     seed: int = Field(ge=0, description="seed of weights, order of windows and stochastic depth")
     log_every: int = Field(ge=1, description="steps between lines of metrics.jsonl")
     val_windows: int = Field(ge=1, description="windows used for each validation, evenly spaced, at most")
+    val_every: int = Field(ge=0, description="optimiser steps between validations; 0: those of an epoch")
+    patience: int = Field(
+        ge=0, description="validations without a lower loss after which training ends; 0: no early end"
+    )
     baselines: bool = Field(
         description="true: the simple forecasts that pdr evaluate compares with are fitted to the training data, anomaly and "
         "ridge, or of video damped-flow, and kept in the model"
     )
 
-    @field_validator("budget")
+    @field_validator("budget", "cpu_budget")
     @classmethod
     def _is_duration(cls, budget: str) -> str:
         parse_duration(budget)

@@ -33,6 +33,7 @@ from pdr_cli.training import ranks
 from pdr_cli.training import run as training
 from pdr_cli.training.loop import NonFiniteLossError
 from pdr_cli.training.prepare import Prepared, find_files, prepare
+from pdr_cli.training.request import UNLIMITED
 from pdr_cli.training.run import Run
 from pdr_cli.trust import Trust
 from pdr_cli.verification import evaluation, task
@@ -80,8 +81,9 @@ class AblationRun:
 
     def config(self, variant: str, seed: int) -> Config:
         """What a run is trained with."""
-        length = {"train.steps": self.plan["steps"], "train.epochs": 1000000, "train.budget": "", "train.seed": seed}
-        settings = [f"{key}={value}" for key, value in (self.variants[variant] | length).items()]
+        length = UNLIMITED | {"steps": self.plan["steps"], "seed": seed}
+        chosen = self.variants[variant] | {f"train.{key}": value for key, value in length.items()}
+        settings = [f"{key}={value}" for key, value in chosen.items()]
         return config.load(str(self.path / "config.toml"), settings)
 
     def save(self) -> None:

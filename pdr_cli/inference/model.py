@@ -197,11 +197,11 @@ class Model(ModelHeader):
     @cached_property
     def baselines(self) -> dict[str, Model]:
         """The simple forecasts that training fitted for `pdr evaluate`, by name: each a model that is an anchor alone."""
-        return {n: self._baseline(n, buffers) for n, buffers in self._file.baselines.items() if n in inputs.BASELINES}
+        return {name: self._baseline(name) for name in inputs.BASELINES if name in self._file.baselines}
 
-    def _baseline(self, name: str, buffers: dict[str, torch.Tensor]) -> Model:
+    def _baseline(self, name: str) -> Model:
         card = replace(self.card, config=inputs.alone(self.card.config, inputs.BASELINES[name]))
-        weights = {modelfile.ANCHOR + buffer: value for buffer, value in buffers.items()}
+        weights = {modelfile.ANCHOR + buffer: value for buffer, value in self._file.baselines[name].items()}
         file = replace(self._file, card=card, weights=weights, baselines={})
         return _built(self.path, file, self.device, self.batch_limit)
 

@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
 DEPARTING = ("climatology", "anomaly", "ridge")  # anchors that depart from the climatology
 CYCLIC = ("ridge",)  # anchors that read earlier cycles
-BASELINES = {
-    "anomaly": "anomaly",
-    "ridge": "ridge",
-}  # baselines of `pdr evaluate` that are fitted in training: their anchors
+# Baselines of `pdr evaluate` that are fitted in training, and the anchors that forecast them.
+BASELINES = {"anomaly": "anomaly", "ridge": "ridge", "damped-flow": "flow"}
+OF_PICTURES = ("damped-flow",)
 
 
 def frames_of(
@@ -51,7 +50,7 @@ def reads_cycles(config: Config, pictures: bool) -> bool:
 
 def baselines_of(config: Config, pictures: bool) -> list[str]:
     """The baselines that a training on pictures, or on other data, fits for `pdr evaluate`."""
-    return [] if pictures or not config.train.baselines else list(BASELINES)
+    return [name for name in BASELINES if config.train.baselines and (name in OF_PICTURES) == pictures]
 
 
 def own_baseline(config: Config) -> str | None:

@@ -19,15 +19,17 @@ from pdr_cli.models.interfaces import Batch, Terms, target_of
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import metrics
 from pdr_cli.runs.folder import RunFolder
-from pdr_cli.schema import TrainConfig, parse_duration
+from pdr_cli.schema import TrainConfig
 from pdr_cli.system.logs import Progress, log
 from pdr_cli.system.memory import SAME, Batches
 from pdr_cli.training import state, step
+from pdr_cli.training.averages import Average
 from pdr_cli.training.batches import TrainingData, WeightedBatch
+from pdr_cli.training.length import Clock, Length
 from pdr_cli.training.losses import Loss
 from pdr_cli.training.randomness import Randomness
 from pdr_cli.training.schedule import build_schedule
-from pdr_cli.training.setup import set_up
+from pdr_cli.training.setup import has_parameters, set_up
 from pdr_cli.training.state import Position
 
 SAVE_SECONDS = 600.0  # a state this old is renewed within an epoch, so that kill -9 costs at most this much
@@ -64,64 +66,67 @@ class Trainer:
     def __post_init__(self) -> None:
         self.optimizer = set_up(self.network, self.config, self.data.size, self.device)
         self.schedule = build_schedule(self.config.schedule)
-        self.per_epoch = max(1, len(self.data.train) // self.config.batch)
-        total = self.per_epoch * self.config.epochs
-        self.total = min(total, self.config.steps) if self.config.steps else total
-        self.budget = parse_duration(self.config.budget) or math.inf
+        self.length = Length.of(self.config, len(self.data.train) if has_parameters(self.network) else 0)
+        self.average = Average(self.network, self.config.ema)
         self.data = self.data.with_val_windows(self.config.val_windows)
         self.position = Position()
         self.network.train()
         self.randomness = Randomness(self.network, self.device)
         means = "batch norms take their means over these" if step.batch_norms(self.network) else SAME
         self.batches = Batches("--set train.batch={}", outcome=means)
-        self._began = self._saved = time.monotonic()
+        self._clock, self._saved = Clock(self.position), time.monotonic()
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def resume(self, which: Literal["last", "last-1"] = "last") -> None:
         """Continue from the run's saved state."""
-        self.position = state.load(self.run, self.network, self.optimizer, self.randomness, which)
+        self.position = state.load(self.run, self._parts(), which)
         self.batches.restore(self.position.at_once)
         metrics.keep_until(self.run, self.position.step)
 
     def fit(self, progress: Progress) -> Position:
-        """Train until the last step or the end of the budget, or until a signal.
+        """Train until the end of the run, or until a signal.
 
         Raises:
             NonFiniteLossError: at the first loss that is NaN or infinite; the best model so far stays.
             InterruptedRun: SIGINT, SIGTERM or SIGUSR1 came; the state is saved.
         """
-        self._saved = time.monotonic()
-        self._began = self._saved - self.position.elapsed
+        self._clock, self._saved = Clock(self.position), time.monotonic()
         with _signals() as received:
-            while self.position.step < self.total and self._seconds() < self.budget:
+            while not self._ended():
                 self._step()
-                self.position.elapsed = self._seconds()
                 self._keep(progress)
                 self._stop_on(received)
-                progress.update(self._fraction(), f"step {self.position.step}/{self.total}")
+                progress.update(self.length.progress(self.position), f"step {self.position.step}/{self.length.steps}")
         return self._finish(progress)
+
+    def _ended(self) -> bool:
+        self._clock.stamp(self.position)
+        return self.length.reached(self.position) or self.length.stalled(self.position)
 
     def seconds_per_step(self, steps: int = 3) -> float:
         """Seconds per step, from a few steps after a first one. They change the network, which is of no use afterwards."""
-        self._began = time.monotonic()
+        if not self.length.steps:
+            return 0.0
         self._step()
-        self._began = time.monotonic()
+        began = time.monotonic()
         for _ in range(steps):
             self._step()
-        return self._seconds() / steps
+        return (time.monotonic() - began) / steps
 
     def save(self) -> None:
         """Replace the run's state."""
         self.position.at_once = self.batches.halved_to
-        state.save(self.run, self.position, self.network, self.optimizer, self.randomness)
+        state.save(self.run, self.position, self._parts())
         self._saved = time.monotonic()
 
+    def _parts(self) -> state.Parts:
+        return state.Parts(self.network, self.optimizer, self.randomness, self.average)
+
     def _keep(self, progress: Progress) -> None:
-        """Validate and save at the end of an epoch, and save within one if the saved state is old."""
-        if self.position.step % self.per_epoch == 0:
+        """Validate where it is due, and save at the end of an epoch, and within one if the saved state is old."""
+        if self.position.step % self.length.val_every == 0:
             self._validate(progress)
-            self.save()
-        elif time.monotonic() - self._saved > SAVE_SECONDS:
+        if self.position.step % self.length.per_epoch == 0 or time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
 
     def _stop_on(self, received: list[int]) -> None:
@@ -135,24 +140,16 @@ class Trainer:
         )
 
     def _finish(self, progress: Progress) -> Position:
-        if self.position.step % self.per_epoch:
+        if self.position.validated != self.position.step:
             self._validate(progress)
         self.save()
-        if not self.position.best_step:
+        if not math.isfinite(self.position.best_loss):
             raise NonFiniteLossError(
                 f"no loss on the validation windows was finite until step {self.position.step}, so no model was saved",
                 way_out="the forecast of the network in eval mode is not finite; look at its layers that differ there",
             )
         self._record("finished", best_step=self.position.best_step, best_loss=self.position.best_loss)
         return self.position
-
-    def _seconds(self) -> float:
-        """Seconds of training so far, those before a resume included."""
-        return time.monotonic() - self._began
-
-    def _fraction(self) -> float:
-        """Share of the run that is done, by steps or by time, whichever is larger."""
-        return min(1.0, max(self.position.step / self.total, self._seconds() / self.budget))
 
     def _step(self) -> None:
         rate = self._set_rate()
@@ -169,6 +166,8 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimizer.step()
         self.position.step += 1
+        self.average.update(self.position.step)
+        self._clock.stamp(self.position)
         if self.position.step % self.config.log_every == 0:
             self._record("step", lr=rate, loss=float(loss), **{k: float(v) for k, v in terms.items()})
 
@@ -200,7 +199,7 @@ class Trainer:
         return total, loss, terms
 
     def _diverged(self, value: float, which: np.ndarray) -> NonFiniteLossError:
-        epoch, place = divmod(self.position.step, self.per_epoch)
+        epoch, place = divmod(self.position.step, self.length.per_epoch)
         where = f"batch {place + 1} of epoch {epoch + 1} ({self.data.starts(which)})"
         return NonFiniteLossError(
             f"the loss is {value:g} at step {self.position.step + 1}, {where}; the saved model and state stay",
@@ -209,10 +208,10 @@ class Trainer:
 
     def _set_rate(self) -> float:
         """Set the optimiser's rate for this step, by steps or by time, whichever is further; returns it."""
-        epochs = self.total / self.per_epoch
-        by_steps = self.schedule.progress(self.position.step, self.per_epoch, epochs)
-        progress = min(1.0, max(by_steps, self._seconds() / self.budget))
-        rate = self.schedule.rate(self.config.lr, progress, self.config.warmup_epochs / epochs)
+        length = self.length
+        by_steps = self.schedule.progress(self.position.step, length.per_epoch, length.epochs)
+        progress = max(min(1.0, by_steps), length.pace(self.position))
+        rate = self.schedule.rate(self.config.lr, progress, self.config.warmup_epochs / length.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
             group["betas"] = (self.schedule.beta1(progress), group["betas"][1])
@@ -221,22 +220,24 @@ class Trainer:
     def _batch(self) -> WeightedBatch:
         """The training windows of this step."""
         batch = self.data.batch(self.data.train, self._windows(), self.device)
-        return batch._replace(inputs=batch.inputs._replace(progress=self._fraction()))
+        return batch._replace(inputs=batch.inputs._replace(progress=self.length.progress(self.position)))
 
     def _windows(self) -> np.ndarray:
         """Numbers of the windows of this step; the order depends on seed and epoch alone, so that a resumed run keeps it."""
-        epoch, place = divmod(self.position.step, self.per_epoch)
+        epoch, place = divmod(self.position.step, self.length.per_epoch)
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.data.train))
         return order[place * self.config.batch : (place + 1) * self.config.batch]
 
     def _validate(self, progress: Progress) -> None:
-        """Loss on the validation windows; a new best is saved as the model."""
-        value = self._validation_loss()
-        self._record("validation", epoch=self.position.step / self.per_epoch, loss=value)
-        log.debug("step %d: validation loss %.5f", self.position.step, value)
-        if value < self.position.best_loss:
-            self.position.best_loss, self.position.best_step = value, self.position.step
-            self.save_best(self.position)
+        """Loss of the averaged weights on the validation windows; a new best is saved as the model."""
+        with self.average.applied():
+            value = self._validation_loss()
+            self._record("validation", epoch=self.position.step / self.length.per_epoch, loss=value)
+            log.debug("step %d: validation loss %.5f", self.position.step, value)
+            self.position.validated = self.position.step
+            if value < self.position.best_loss:
+                self.position.best_loss, self.position.best_step = value, self.position.step
+                self.save_best(self.position)
 
     def _validation_loss(self) -> float:
         total, windows = 0.0, self.data.val
@@ -258,8 +259,8 @@ class Trainer:
         return torch.cat([self.network(part).fused for part in parts])
 
     def _record(self, event: str, **values: Any) -> None:
-        seconds = round(self.position.elapsed, 2)
-        metrics.append(self.run, event, step=self.position.step, seconds=seconds, **values)
+        spent = {"seconds": round(self.position.elapsed, 2), "cpu_seconds": round(self.position.cpu, 2)}
+        metrics.append(self.run, event, step=self.position.step, **spent, **values)
 
 
 @contextmanager

@@ -11,7 +11,9 @@ from pdr_cli.data.series import describe
 from pdr_cli.models.gaussians.base import GaussianAdapter
 from pdr_cli.models.pdr import PDR
 from pdr_cli.schema import Config
+from pdr_cli.training.length import Length
 from pdr_cli.training.prepare import Prepared
+from pdr_cli.training.setup import has_parameters
 from pdr_cli.training.state import Position
 
 if TYPE_CHECKING:
@@ -48,10 +50,27 @@ def model_line(network: PDR, config: Config, size: tuple[int, int]) -> str:
     return f"{config.model.backbone} {total - adapter:,} parameters{layer}"
 
 
-def result_line(position: Position) -> str:
-    """The end of a run."""
+def result_line(position: Position, length: Length) -> str:
+    """The end of a run: its steps and time, the best model, and what ended it, unless it was its last step."""
+    if not length.steps:
+        return f"nothing to train; validation loss {position.best_loss:.4f}"
     steps = f"{position.step} steps in {position.elapsed:.0f} s"
-    return f"{steps}, best validation loss {position.best_loss:.4f} at step {position.best_step}"
+    best = f"best validation loss {position.best_loss:.4f} at step {position.best_step}"
+    return f"{steps}, {best}{_early_end(position, length)}"
+
+
+def _early_end(position: Position, length: Length) -> str:
+    if position.step >= length.steps:
+        return ""
+    if length.stalled(position):
+        return f"; ended early, after {length.patience} validations without a lower loss"
+    return "; ended by train.cpu_budget" if position.cpu >= length.cpu_seconds else "; ended by train.budget"
+
+
+def _steps_line(run: Run) -> str:
+    if not has_parameters(run.network):
+        return "none: nothing to train"
+    return f"{max(1, len(run.prepared.train) // run.config.train.batch)} an epoch"
 
 
 def lines(run: Run) -> list[str]:
@@ -64,7 +83,7 @@ def lines(run: Run) -> list[str]:
         f"# model       {model_line(run.network, run.config, run.prepared.size)}",
         f"# FLOPs       {_flops(run) / 1e9:.2f} G a window (2 per multiply-add)",
         f"# memory      {4 * weights / 2**20:.0f} MB for weights, gradients and optimiser",
-        f"# steps       {max(1, len(run.prepared.train) // run.config.train.batch)} an epoch",
+        f"# steps       {_steps_line(run)}",
     ]
 
 

@@ -143,12 +143,14 @@ def split(config: Config, series: list[Series]) -> Prepared:
     bounds.check_names(data.bounds, series[0])
     parts = splits.split(series, Rules.of(data))
     cache = FrameCache(series, data.cache_mb)
-    train, val, test = (splits.part_windows(series, data, parts, p, step, cache) for p in ("train", "val", "test"))
+    rolled = data.model_copy(update={"out_steps": data.out_steps * config.train.rollout})
+    train = splits.part_windows(series, rolled, parts, "train", step, cache)
+    val, test = (splits.part_windows(series, data, parts, p, step, cache) for p in ("val", "test"))
     found = _survey(config, series, parts)
     if found is not None:
         train, val, test = (_with_missing(w, found, data.fill_missing) for w in (train, val, test))
     prepared = Prepared(series, step, parts, train, val, test, found)
-    _check_windows(prepared, data.in_steps, data.out_steps)
+    _check_windows(prepared, config.train.rollout)
     return prepared
 
 
@@ -271,20 +273,24 @@ def periods_seen(prepared: Prepared) -> Seen:
     return seen.of(prepared.series, seen.identities(prepared.series, hashes.sha256), prepared.split, prepared.step)
 
 
-def _check_windows(prepared: Prepared, in_steps: int, out_steps: int) -> None:
+def _check_windows(prepared: Prepared, rollout: int) -> None:
     if len(prepared.train) and len(prepared.val):
         return
-    part = "training" if not len(prepared.train) else "validation"
-    where = prepared.series[0].attrs["files"][0]
-    if prepared.missing is not None and _any_run(prepared, in_steps + out_steps):
+    part, windows = ("validation", prepared.val) if len(prepared.train) else ("training", prepared.train)
+    length, where = windows.in_steps + windows.out_steps, prepared.series[0].attrs["files"][0]
+    if prepared.missing is not None and _any_run(prepared, length):
         raise MissingValuesError(
             f"{where}: every window for {part} has missing values, beyond the cells that training never observed",
             way_out="fill them with --set data.fill_missing=persist, mean or interp",
         )
+    rolled = rollout > 1 and part == "training"
+    why = (
+        f", of which {windows.out_steps} follow the observed ones because train.rollout is {rollout}" if rolled else ""
+    )
     raise DataError(
-        f"{where}: no unbroken run of {in_steps + out_steps} steps for {part} "
+        f"{where}: no unbroken run of {length} steps for {part}{why} "
         f"(the longest of the whole series is {_longest_run(prepared)})",
-        way_out="use shorter windows with --set data.in_steps=...",
+        way_out=f"use shorter windows with --set {'train.rollout=1' if rolled else 'data.in_steps=...'}",
     )
 
 

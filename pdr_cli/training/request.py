@@ -18,7 +18,8 @@ from pdr_cli.schema import Config
 from pdr_cli.system import urls
 from pdr_cli.trust import Trust
 
-ENDLESS = 1000000  # epochs of a run that its steps end
+# The keys of [train] that limit the length of a run, with values that do not.
+UNLIMITED = {"epochs": 1000000, "steps": 0, "budget": "", "cpu_budget": ""}
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Experiment:
         data: files, folders or globs; empty: those of the preset, under $PDR_DATA.
         variables: channels; empty: those of the preset.
         options: {"table.key": value}; None stands for the preset's value. The length of the training that they name
-            replaces all limits of the preset: epochs, steps and budget.
+            replaces all limits of the preset: epochs, steps, budget and cpu_budget.
         settings: "table.key=value", applied last.
     """
 
@@ -86,16 +87,12 @@ def _saved(path: str | Path) -> str:
 
 
 def _limits(options: Mapping[str, Any]) -> list[str]:
-    """Lift the preset's limits on the length of a run that `options` do not name."""
-    epochs, steps, budget = (bool(options.get(f"train.{key}")) for key in ("epochs", "steps", "budget"))
-    lifted = []
-    if (epochs or budget) and not steps:
-        lifted.append("train.steps=0")
-    if steps and not epochs:
-        lifted.append(f"train.epochs={ENDLESS}")
-    if (epochs or steps) and not budget:
-        lifted.append("train.budget=")
-    return lifted
+    """Lift the preset's limits on the length of a run that `options` do not name; of passes only if they name steps."""
+    named = {key for key in UNLIMITED if options.get(f"train.{key}")}
+    if not named:
+        return []
+    lifted = UNLIMITED.keys() - named - (set() if "steps" in named else {"epochs"})
+    return [f"train.{key}={value}" for key, value in UNLIMITED.items() if key in lifted]
 
 
 def _source(preset: str | None, out: Path | None, resume: bool) -> str:

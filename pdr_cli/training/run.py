@@ -221,7 +221,7 @@ def fit(run: Run) -> Position:
         with progress("training") as bar:
             position = loop.fit(bar)
         pictures.curves(run.folder.curves, run.folder.metrics)
-    log.info("done    %s", overview.result_line(position))
+    log.info("done    %s", overview.result_line(position, loop.length))
     return position
 
 

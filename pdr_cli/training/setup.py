@@ -29,6 +29,11 @@ def set_up(
     return torch.optim.AdamW(parameter_groups(network, config.weight_decay), lr=config.lr, fused=True)
 
 
+def has_parameters(network: nn.Module) -> bool:
+    """False where nothing is left to train: without parameters, or with frozen ones alone."""
+    return any(p.requires_grad for p in network.parameters())
+
+
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups for AdamW: matrices and kernels with decay; biases, norms and layer scales without.
 

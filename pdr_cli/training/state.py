@@ -20,9 +20,11 @@ from pdr_cli.runs.tensors import restore as restore_network
 from pdr_cli.system import atomic, damage
 from pdr_cli.system.logs import log
 from pdr_cli.system.scratch import plainly_named
+from pdr_cli.training.averages import Average
 from pdr_cli.training.randomness import Randomness
 
-FORMAT_VERSION = 3  # 2: with a SHA-256. 3: with the halving of a batch
+# 2: with a SHA-256. 3: with the halving of a batch. 4: with CPU time and averages of the weights
+FORMAT_VERSION = 4
 
 
 @dataclass
@@ -32,45 +34,51 @@ class Position:
     Args:
         step: optimiser steps done.
         elapsed: seconds of training.
+        cpu: CPU seconds of training, user and system, on all threads of the process; 0 in states of format 1 to 3.
         best_loss: lowest validation loss.
         best_step: the step of the lowest validation loss.
         at_once: windows in a pass of the network after a halving, which changes the means of batch norms; None: all
             windows of a batch, and in states of format 1 and 2.
+        validated: the step of the last validation; -1: none yet, and in states of format 1 to 3.
     """
 
     step: int = 0
     elapsed: float = 0.0
+    cpu: float = 0.0
     best_loss: float = float("inf")
     best_step: int = 0
     at_once: int | None = None
+    validated: int = -1
 
 
-def save(
-    run: RunFolder, position: Position, network: nn.Module, optimizer: torch.optim.Optimizer, randomness: Randomness
-) -> None:
-    """Write position, weights, optimiser and random state; the saved state stays as the previous one."""
-    tensors = _tensors(network, optimizer) | randomness.tensors()
+@dataclass(frozen=True)
+class Parts:
+    """What a state keeps beside the position of a run."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    randomness: Randomness
+    average: Average
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All of it, by names that differ."""
+        tensors = {f"network.{k}": v for k, v in of_network(self.network).items()}
+        for number, entries in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{k}": v.detach().cpu().contiguous() for k, v in entries.items()}
+        return tensors | self.average.tensors() | self.randomness.tensors()
+
+
+def save(run: RunFolder, position: Position, parts: Parts) -> None:
+    """Write position, weights, their averages, optimiser and random state; the saved state stays as the previous one."""
+    tensors = parts.tensors()
     header = {"position": json.dumps(asdict(position)), "format_version": str(FORMAT_VERSION)}
     run.state.parent.mkdir(exist_ok=True)
     atomic.keep_previous(run.state, run.previous_state)
     atomic.write_bytes(run.state, serialise(tensors, header | {"sha256": modelfile.digest(tensors, header)}))
 
 
-def _tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    tensors = {f"network.{k}": v for k, v in of_network(network).items()}
-    for number, entries in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{k}": v.detach().cpu().contiguous() for k, v in entries.items()}
-    return tensors
-
-
-def load(
-    run: RunFolder,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    randomness: Randomness,
-    which: Literal["last", "last-1"] = "last",
-) -> Position:
-    """Restore a saved state into a network and optimiser of the same kind; the previous state if the last is damaged.
+def load(run: RunFolder, parts: Parts, which: Literal["last", "last-1"] = "last") -> Position:
+    """Restore a saved state into parts of the same kind; the previous state if the last is damaged.
 
     Raises:
         InputNotFoundError: the run has no saved state.
@@ -87,8 +95,9 @@ def load(
         path = run.previous_state
         position, tensors = read(path)
         log.warning("%s; continuing from the previous state, of step %d", error, position.step)
-    _restore(path, tensors, network, optimizer)
-    randomness.restore(tensors)
+    _restore(path, tensors, parts.network, parts.optimizer)
+    parts.average.restore(tensors)
+    parts.randomness.restore(tensors)
     return position
 
 
@@ -148,12 +157,12 @@ def _add_hash(header: dict[str, str], tensors: dict[str, torch.Tensor]) -> dict[
 
 
 def _keep(header: dict[str, str], tensors: dict[str, torch.Tensor]) -> dict[str, str]:
-    """Format 2 to 3: the position has a new key, whose default is its meaning in format 2."""
+    """Format 2 to 3, and 3 to 4: the position has new keys, whose defaults are their meaning in the format before."""
     return header
 
 
 # From the header of each format to that of the next.
-MIGRATIONS = {1: _add_hash, 2: _keep}
+MIGRATIONS = {1: _add_hash, 2: _keep, 3: _keep}
 
 
 def _laid_out_like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pdr_cli.errors import CheckpointError, ConfigError
+from pdr_cli.errors import CheckpointError
 from pdr_cli.models import openstl
 from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.pdr import PDR
@@ -22,6 +22,7 @@ from pdr_cli.runs.openstl import read_openstl
 from pdr_cli.schema import Config
 from pdr_cli.system import atomic
 from pdr_cli.system.logs import log
+from pdr_cli.training.setup import has_parameters
 
 PREDICTOR, ADAPTER = "predictor.", "adapter."
 # Settings that must be equal for a predictor's weights to fit and to have the same meaning.
@@ -64,13 +65,16 @@ def begin(network: PDR, config: Config, frames: Frames, init_from: Path | None, 
     Raises:
         InputNotFoundError: the file does not exist.
         CheckpointError: another predictor; names the settings that differ.
-        ConfigError: nothing is left to train.
     """
     origin = None if init_from is None else load(network, config, frames, init_from)
     if freeze_backbone:
         if origin is None:
             log.warning("--freeze-backbone without --init-from: a predictor that was never trained stays so")
-        freeze(network)
+        network.freeze_predictor()
+        if not has_parameters(network):
+            log.warning(
+                "--freeze-backbone leaves nothing to train, because the fusion is none; the model is saved as it starts"
+            )
     return WarmStart(origin, freeze_backbone)
 
 
@@ -80,20 +84,8 @@ def resume(network: PDR, folder: RunFolder) -> WarmStart:
         return WarmStart()
     start = WarmStart(**json.loads(folder.start.read_text(encoding="utf-8")))
     if start.freeze_backbone:
-        freeze(network)
+        network.freeze_predictor()
     return start
-
-
-def freeze(network: PDR) -> None:
-    """Freeze the predictor.
-
-    Raises:
-        ConfigError: the network has no other parameters.
-    """
-    network.freeze_predictor()
-    if not any(p.requires_grad for p in network.parameters()):
-        found = "--freeze-backbone leaves nothing to train, because the fusion is none"
-        raise ConfigError(found, way_out="choose another: --fusion concat")
 
 
 def load(network: PDR, config: Config, frames: Frames, path: Path) -> dict[str, Any]:

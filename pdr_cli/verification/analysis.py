@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from pdr_cli.errors import GridError, UsageError
-from pdr_cli.verification.networks.flow import Flow, consistent, warp
+from pdr_cli.models.motion import warp
+from pdr_cli.verification.networks.flow import Flow, consistent
 
 LEVELS = 256  # of an 8-bit picture
 FINE = 4.0  # longest wavelength, in cells, that a network which halves the resolution cannot represent
@@ -71,7 +72,7 @@ class WarpingError:
     smaller error than the truth's means too smooth, not better.
 
     Args:
-        flow: flow between frames on the scale of [0, 1]: `RAFT.flow` or `flow.classical`.
+        flow: flow between frames on the scale of [0, 1]: `RAFT.flow` or `motion.flow_between`.
     """
 
     def __init__(self, flow: Flow) -> None:

@@ -148,9 +148,9 @@ class WarpingStudy:
 
             self.error, self.flow = WarpingError(RAFT.load(raft).flow), "RAFT-small"
             return
-        from pdr_cli.verification.networks.flow import classical
+        from pdr_cli.models.motion import flow_between
 
-        self.error, self.flow = WarpingError(classical), "iterative Lucas-Kanade"
+        self.error, self.flow = WarpingError(flow_between), "iterative Lucas-Kanade"
 
     def add(self, frames: Frames) -> None:
         """Take a batch."""

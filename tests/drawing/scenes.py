@@ -40,3 +40,8 @@ def inner_error(flow: Tensor, expected: np.ndarray, margin: int = 16) -> float:
     """Mean distance in cells of a flow [1, 2, H, W] from the expected one [2, H, W] or [2, 1, 1], off the borders."""
     gap = flow[0].double().numpy() - expected
     return float(np.hypot(*gap)[margin:-margin, margin:-margin].mean())
+
+
+def uniform(u: float, v: float, H: int, W: int) -> Tensor:
+    """The same motion everywhere: [1, 2, H, W]."""
+    return torch.tensor([u, v], dtype=torch.float64)[None, :, None, None].expand(1, 2, H, W)

@@ -127,13 +127,15 @@ def write_state(path: Path, number: int) -> None:
 
     from pdr_cli.runs.folder import RunFolder
     from pdr_cli.training import state
+    from pdr_cli.training.averages import Average
     from pdr_cli.training.randomness import Randomness
 
     network = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(network.parameters())
     (path.parent / "run").mkdir(exist_ok=True)
     randomness = Randomness(network, torch.device("cpu"))
-    state.save(RunFolder(path.parents[1]), state.Position(step=number), network, optimizer, randomness)
+    parts = state.Parts(network, optimizer, randomness, Average(network, 0.9))
+    state.save(RunFolder(path.parents[1]), state.Position(step=number), parts)
 
 
 def read_state(path: Path) -> int:

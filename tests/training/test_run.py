@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,16 +49,24 @@ def test_a_folder_with_other_files_is_refused_before_the_data_are_read(tmp_path:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"steps": 5}, (1000000, 5, "")),
-        ({"steps": None, "epochs": 2}, (2, 0, "")),
-        ({"steps": None, "budget": "1m"}, (None, 0, "1m")),
+        ({"steps": 5}, (1000000, 5, "", "")),
+        ({"steps": None, "epochs": 2}, (2, 0, "", "")),
+        ({"steps": None, "budget": "1m"}, (7, 0, "1m", "")),
+        ({"steps": None, "cpu_budget": "1m"}, (7, 0, "", "1m")),
+        ({"steps": 5, "cpu_budget": "1m"}, (1000000, 5, "", "1m")),
+        ({"steps": None}, (7, 9, "9s", "8s")),
     ],
 )
 def test_a_length_replaces_all_limits_of_the_preset(
-    options: dict[str, object], expected: tuple[int | None, int, str]
+    tmp_path: Path, options: dict[str, object], expected: tuple[int, int, str, str]
 ) -> None:
-    train = experiment(**options).resolve().train
-    assert expected == (train.epochs if expected[0] else None, train.steps, train.budget)
+    preset = tmp_path / "mine.toml"
+    preset.write_text(
+        'extends = "demo"\n[train]\nepochs = 7\nsteps = 9\nbudget = "9s"\ncpu_budget = "8s"\npatience = 6\n'
+    )
+    train = replace(experiment(**options), preset=str(preset)).resolve().train
+    assert expected == (train.epochs, train.steps, train.budget, train.cpu_budget)
+    assert train.patience == 6, "patience is no length"
 
 
 def test_a_run_needs_a_preset_or_a_folder_to_resume() -> None:

@@ -127,7 +127,6 @@ def test_every_setting_that_differs_is_named(weather: Path, weather_run: Path) -
         (["--set", "hid_s=6", "--set", "anchor=none"], 65, "hid_s 4, not 6; train with --set model.hid_s=4"),
         # What it says of the change of a frame would be read as a frame.
         ([], 65, "anchor none, not persistence"),
-        (["--set", "anchor=none", "--set", "fusion=none", "--freeze-backbone"], 78, "leaves nothing to train"),
     ],
 )
 def test_openstl_file_of_another_model_is_refused(

@@ -8,9 +8,10 @@ from scipy.stats import kurtosis
 from torch import Tensor
 
 from pdr_cli.errors import GridError, UsageError
+from pdr_cli.models.motion import flow_between
 from pdr_cli.verification import analysis
 from pdr_cli.verification.analysis import Calibration, Concentration, Sharpness, Spectra, WarpingError
-from pdr_cli.verification.networks import flow
+from pdr_cli.verification.networks.flow import Flow
 from tests.drawing.scenes import cells, texture
 
 
@@ -69,7 +70,7 @@ def test_a_constant_sequence_has_no_kurtosis() -> None:
     assert mixed["kurtosis"] == pytest.approx(1)  # of the two levels alone: each one deviation from the mean
 
 
-def exactly(u: int, v: int) -> flow.Flow:
+def exactly(u: int, v: int) -> Flow:
     """A flow function that knows the motion of truth, (u, v) cells a frame, and sees whether it is asked for its way back."""
 
     def known(a: Tensor, b: Tensor) -> Tensor:
@@ -119,7 +120,7 @@ def test_warping_error_compares_forecasts_along_the_truths_motion() -> None:
 def test_warping_error_is_the_same_in_one_batch_or_two() -> None:
     rng = np.random.default_rng(1)
     truth, forecast = rng.random((2, 3, 4, 1, 24, 24))
-    whole, parts = WarpingError(flow.classical), WarpingError(flow.classical)
+    whole, parts = WarpingError(flow_between), WarpingError(flow_between)
     whole.add(truth, {"m": forecast})
     parts.add(truth[:1], {"m": forecast[:1]})
     parts.add(truth[1:], {"m": forecast[1:]})
@@ -138,7 +139,7 @@ def test_warping_error_leaves_missing_cells_out() -> None:
 
 def test_one_lead_time_has_no_warping_error() -> None:
     with pytest.raises(UsageError, match="consecutive frames; the forecasts have 1"):
-        WarpingError(flow.classical).add(np.zeros((1, 1, 1, 8, 8)), {})
+        WarpingError(flow_between).add(np.zeros((1, 1, 1, 8, 8)), {})
 
 
 def spectrum(frames: np.ndarray, **options: object) -> Spectra:
@@ -300,7 +301,7 @@ def test_sharpness_sees_a_checkerboard_and_skips_missing_cells() -> None:
 def test_results_are_json() -> None:
     x, y = cells(20, 20)
     frames = np.stack([texture(x - t, y) for t in range(3)])[None, :, None].astype(np.float32)
-    flicker, calibration, sharpness = WarpingError(flow.classical), Calibration(0, 1), Sharpness()
+    flicker, calibration, sharpness = WarpingError(flow_between), Calibration(0, 1), Sharpness()
     flicker.add(frames, {"a": frames})
     calibration.add(frames, frames)
     sharpness.add(frames, frames)

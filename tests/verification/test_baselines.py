@@ -121,12 +121,16 @@ def test_trend_of_one_frame_is_persistence() -> None:
 
 
 def test_flow_asks_for_as_many_steps_as_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def extrapolate(observed: np.ndarray, steps: int) -> np.ndarray:
-        return np.repeat(observed[:, -1:] + 1, steps, axis=1)
+    def extrapolate(observed: np.ndarray, steps: int, damping: float = 0.0) -> np.ndarray:
+        return np.repeat(observed[:, -1:] + 1 + damping, steps, axis=1)
 
     monkeypatch.setitem(sys.modules, "pdr_cli.verification.networks.flow", SimpleNamespace(extrapolate=extrapolate))
     request, _ = request_of(daily, 1)
-    assert np.array_equal(forecast("flow", request), forecast("persistence", request) + 1)
+    last = forecast("persistence", request)
+    assert np.array_equal(forecast("flow", request), last + 1)
+    # The forecast is that of the model's fitted damping, if it has one.
+    assert np.allclose(forecast("damped-flow", request), last + 1.1)
+    assert np.allclose(forecast("damped-flow", replace(request, fitted={"damped-flow": lambda given: last + 2})), last + 2)
 
 
 @pytest.mark.parametrize(

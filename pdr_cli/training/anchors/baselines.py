@@ -16,7 +16,7 @@ from pdr_cli.system.logs import log
 from pdr_cli.training.anchors.fit import Windows, fit_anchor
 from pdr_cli.training.batches import TrainingData
 
-MOST = 4096  # training windows that a baseline is fitted to, evenly spaced: more hardly change it, and cost time
+MOST = 6000  # training windows that a baseline is fitted to, evenly spaced: more hardly change it, and cost time
 
 
 @torch.no_grad()
@@ -33,14 +33,14 @@ def fit(
         cycles: lengths of the earlier cycles, in steps.
         pictures: whether the data are pictures.
     """
-    fitted = {}
+    fitted: dict[str, Anchor] = {}
     for name in inputs.baselines_of(config, pictures):
         if name == inputs.own_baseline(config):
             continue
         alone = inputs.alone(config, inputs.BASELINES[name])
         contexts = inputs.contexts_of(alone, climatology, tuple(cycles))
         its_frames = frames._replace(lags=len(contexts.cycles))
-        windows = Windows(replace(data, train=data.train.spread(MOST), contexts=contexts), its_frames)
+        windows = Windows(replace(data, contexts=contexts), its_frames).evenly(MOST)
         anchor = registry.build_anchor(alone.model, its_frames)
         if anchor is not None and _fitted(anchor, windows, name):
             fitted[name] = anchor

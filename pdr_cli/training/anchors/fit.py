@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pdr_cli.data import kinds
+from pdr_cli.models.anchors.flow import FlowAnchor
 from pdr_cli.models.anchors.ridge import Ridge
 from pdr_cli.models.anchors.simple import Anomaly
 from pdr_cli.models.interfaces import Anchor, Batch, Frames, target_of
 from pdr_cli.models.pdr import PDR
 from pdr_cli.system.logs import log
-from pdr_cli.training.anchors import ridge
+from pdr_cli.training.anchors import flow, ridge
 from pdr_cli.training.batches import OutOfFold, TrainingData
 
 AT_ONCE = 128  # windows
+FLOWS = 48  # windows whose motion is computed, evenly spaced
 SMALLEST = 1e-3  # spread of a cell, over the channel's mean spread: a constant cell has no departures
 
 
@@ -42,10 +44,14 @@ class Windows:
         """The windows numbered `which`."""
         return self.data.batch(self.data.train, which, torch.device("cpu")).inputs
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self, at_once: int = AT_ONCE) -> Iterator[Batch]:
         """All windows in turn."""
-        for start in range(0, len(self), AT_ONCE):
-            yield self.batch(np.arange(start, min(start + AT_ONCE, len(self))))
+        for start in range(0, len(self), at_once):
+            yield self.batch(np.arange(start, min(start + at_once, len(self))))
+
+    def evenly(self, most: int) -> Windows:
+        """At most so many of the windows, evenly spaced."""
+        return replace(self, data=replace(self.data, train=self.data.train.spread(most)))
 
 
 def fit(network: PDR, data: TrainingData, frames: Frames) -> OutOfFold | None:
@@ -72,6 +78,9 @@ def fit_anchor(anchor: Anchor, windows: Windows, word: str) -> OutOfFold | None:
     if isinstance(anchor, Anomaly):
         anchor.share.copy_(damping(windows))
         found = _shares(anchor.share)
+    if isinstance(anchor, FlowAnchor):
+        anchor.damping.fill_(flow.fit(windows.evenly(FLOWS).batches(8)))
+        found = f"flow: damping {float(anchor.damping):.2f} a frame"
     if isinstance(anchor, Ridge):
         set_units(anchor, windows)
         fitted = ridge.fit(windows.frames, windows.batch, len(windows), anchor)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,6 @@ from torch import Tensor
 
 from pdr_cli.models.anchors.ridge import (
     Inputs,
-    Local,
-    Patterns,
-    Pooled,
     Ridge,
     amplitudes,
     local_features,
@@ -35,8 +32,10 @@ RADII = (2, 1, 0)
 MOST_PATTERNS = 150
 SUMS_BYTES = 400e6  # of the local form's sums, all folds
 STORED_BYTES = 2.4e6  # of the local form's coefficients, and of the patterns
+FITTED = 6000  # windows that coefficients are fitted to, at most, evenly spaced
 SAMPLED = 1500  # windows that patterns and blend are made from, at most
-AT_ONCE = 128  # windows
+SAMPLE_BYTES = 300e6  # of the frames that patterns are made from
+AT_ONCE, BATCH_BYTES = 128, 200e6  # windows of a batch, and bytes of a batch with its departures
 
 Batches = Callable[[np.ndarray], Batch]  # numbers of training windows -> their batch, on the CPU
 
@@ -80,13 +79,28 @@ class Job:
         """Block, inputs, departures [B, τ, C, H, W] to forecast and their weights, of batches within one block."""
         for fold in np.unique(self.fold_of[windows]):
             mine = windows[self.fold_of[windows] == fold]
-            for start in range(0, len(mine), AT_ONCE):
-                batch = self.batches(mine[start : start + AT_ONCE])
+            for some in np.array_split(mine, -(-len(mine) // self.at_once)):
+                batch = self.batches(some)
                 inputs = self.blank.inputs(batch.observed, batch.context)
                 departures = (target_of(batch) - inputs.following) / inputs.unit
                 known = None if batch.known is None else batch.known[:, batch.observed.shape[1] :]
                 weight = torch.ones_like(departures) if known is None else known.to(departures.dtype)
                 yield int(fold), inputs, (departures - self.blank.guess(inputs)) * weight, weight
+
+    @property
+    def cells(self) -> int:
+        """C·H·W."""
+        return self.frames.channels * self.frames.size[0] * self.frames.size[1]
+
+    @property
+    def at_once(self) -> int:
+        """Windows of a batch."""
+        length = self.frames.in_steps + self.frames.out_steps
+        return max(1, min(AT_ONCE, int(BATCH_BYTES / (12 * length * self.cells))))
+
+    def fitted(self) -> np.ndarray:
+        """Numbers of the windows that coefficients are fitted to."""
+        return self.sample(FITTED)[self.interior[self.sample(FITTED)]]
 
     def sample(self, at_most: int) -> np.ndarray:
         """Numbers of at most so many windows, evenly spaced."""
@@ -114,10 +128,10 @@ def fit(frames: Frames, batches: Batches, windows: int, blank: Ridge) -> Fitted:
     job.blank.share = damping(job)
     forms = [form for form in (fit_pooled(job), fit_local(job), fit_patterns(job)) if form is not None]
     ridges = [_assembled(job, forms, fold) for fold in (*range(FOLDS), None)]
-    weights = blend(job, ridges[:FOLDS])
+    weights, gain = blend(job, ridges[:FOLDS])
     for ridge in ridges:
         ridge.weights.copy_(weights)
-    return Fitted(ridges[-1], ridges[:FOLDS], fold_of, _about(weights, forms))
+    return Fitted(ridges[-1], ridges[:FOLDS], fold_of, _about(weights, forms, gain))
 
 
 @dataclass
@@ -128,13 +142,11 @@ class FormFit:
         name: of the form.
         buffers: of each block and of all.
         penalty: that cross-validation chose.
-        variance: share of the variance that the form forecasts in cross-validation.
     """
 
     name: str
     buffers: list[dict[str, Tensor]]
     penalty: float
-    variance: float = field(default=0.0)
 
 
 def _assembled(job: Job, forms: list[FormFit], fold: int | None) -> Ridge:
@@ -156,7 +168,7 @@ def copy_of(blank: Ridge) -> Ridge:
 def damping(job: Job) -> Tensor:
     """The share of the last departure that each lead keeps, between 0 and 1: [τ, C]."""
     products = squares = torch.zeros((), dtype=torch.float64)
-    for _, inputs, y, weight in job.over(np.arange(len(job.fold_of))):
+    for _, inputs, y, weight in job.over(job.sample(FITTED)):
         x = inputs.departures[:, -1:] * weight
         products = products + (x * y).sum((0, 3, 4)).double()
         squares = squares + (x * x).sum((0, 3, 4)).double()
@@ -166,7 +178,7 @@ def damping(job: Job) -> Tensor:
 def fit_pooled(job: Job) -> FormFit:
     """Sums [folds, τ, C, K, K] over windows and cells."""
     sums: dict[int, list[Any]] = {}
-    for fold, inputs, y, weight in job.over(np.flatnonzero(job.interior)):
+    for fold, inputs, y, weight in job.over(job.fitted()):
         grams, products = [], []
         y, weight = y * inputs.unit, weight * inputs.unit  # the least squared error in the data's own units
         for lead, x in enumerate(pooled_features(inputs)):
@@ -176,37 +188,32 @@ def fit_pooled(job: Job) -> FormFit:
         found = [torch.stack(grams), torch.stack(products), y.square().sum((0, 3, 4))]
         sums[fold] = [a + b.double() for a, b in zip(sums.get(fold, [0.0] * 3), found, strict=True)]
     xx, xy, yy = (torch.stack([sums[f][i] for f in sorted(sums)]) for i in range(3))
-    solved, penalty, variance = _cross_validated(xx, xy, yy, PENALTIES)
-    return FormFit("pooled", [{"pooled": s[..., 0].float()} for s in solved], penalty, variance)
+    solved, penalty = _cross_validated(xx, xy, yy, PENALTIES)
+    return FormFit("pooled", [{"pooled": s[..., 0].float()} for s in solved], penalty)
 
 
 def fit_local(job: Job) -> FormFit | None:
-    """Sums [folds, C, H·W, K, K] over windows; None if they or the coefficients are too large at any radius."""
-    frames = job.frames
-    radius = next((r for r in RADII if _affordable(frames, frames.in_steps * (2 * r + 1) ** 2)), None)
+    """Sums [folds, C·H·W, K, K] over windows; None if they or the coefficients are too large at any radius."""
+    frames, leads = job.frames, job.frames.out_steps
+    radius = next((r for r in RADII if _affordable(job, frames.in_steps * (2 * r + 1) ** 2)), None)
     if radius is None:
         return None
-    C, cells, K, tau = (
-        frames.channels,
-        frames.size[0] * frames.size[1],
-        frames.in_steps * (2 * radius + 1) ** 2,
-        frames.out_steps,
-    )
-    xx, xy, yy = (torch.zeros(FOLDS, C * cells, *shape) for shape in ((K, K), (K, tau), (tau,)))
-    for fold, inputs, y, _ in job.over(np.flatnonzero(job.interior)):
+    K = frames.in_steps * (2 * radius + 1) ** 2
+    xx, xy, yy = (torch.zeros(FOLDS, job.cells, *shape) for shape in ((K, K), (K, leads), (leads,)))
+    for fold, inputs, y, _ in job.over(job.fitted()):
         x = local_features(inputs, radius, frames.periodic).flatten(0, 1)  # [C·H·W, B, K]
-        y = y.flatten(3).permute(2, 3, 0, 1).flatten(0, 1).contiguous()  # [C·H·W, B, τ]
+        y = y.flatten(2).permute(2, 0, 1).contiguous()  # [C·H·W, B, τ]
         xx[fold].baddbmm_(x.transpose(1, 2), x)
         xy[fold].baddbmm_(x.transpose(1, 2), y)
         yy[fold] += y.square().sum(1)
-    solved, penalty, variance = _cross_validated(xx, xy, yy, LOCAL_PENALTIES)
-    half = [s.unflatten(0, (C, cells)).half() for s in solved]
-    return FormFit("local", [{"local": s} for s in half], penalty, variance)
+    solved, penalty = _cross_validated(xx, xy, yy, LOCAL_PENALTIES)
+    half = [s.unflatten(0, (frames.channels, -1)).half() for s in solved]
+    return FormFit("local", [{"local": s} for s in half], penalty)
 
 
-def _affordable(frames: Frames, features: int) -> bool:
-    cells = frames.channels * frames.size[0] * frames.size[1]
-    return 4 * FOLDS * cells * features**2 <= SUMS_BYTES and 2 * frames.out_steps * cells * features <= STORED_BYTES
+def _affordable(job: Job, features: int) -> bool:
+    sums, stored = FOLDS * job.cells * features**2, job.frames.out_steps * job.cells * features
+    return 4 * sums <= SUMS_BYTES and 2 * stored <= STORED_BYTES
 
 
 def fit_patterns(job: Job) -> FormFit | None:
@@ -217,21 +224,20 @@ def fit_patterns(job: Job) -> FormFit | None:
     half = patterns.half()
     patterns = half.float()
     sums: dict[int, list[Any]] = {}
-    for fold, inputs, y, _ in job.over(np.flatnonzero(job.interior)):
+    for fold, inputs, y, _ in job.over(job.fitted()):
         x, z = amplitudes(inputs.departures, patterns).flatten(1), amplitudes(y, patterns).flatten(1)
         found = [x.T @ x, x.T @ z, z.square().sum(0)]
         sums[fold] = [a + b.double() for a, b in zip(sums.get(fold, [0.0] * 3), found, strict=True)]
     xx, xy, yy = (torch.stack([sums[f][i] for f in sorted(sums)]) for i in range(3))
-    solved, penalty, variance = _cross_validated(xx, xy, yy, PENALTIES)
-    return FormFit("patterns", [{"patterns": half, "scores": s.float()} for s in solved], penalty, variance)
+    solved, penalty = _cross_validated(xx, xy, yy, PENALTIES)
+    return FormFit("patterns", [{"patterns": half, "scores": s.float()} for s in solved], penalty)
 
 
 def leading(job: Job) -> Tensor:
     """The leading patterns of the departures, orthonormal: [E, C·H·W]."""
-    C, (H, W) = job.frames.channels, job.frames.size
-    sample = job.sample(SAMPLED)
+    sample = job.sample(min(SAMPLED, int(SAMPLE_BYTES / (4 * job.cells)) + 2))
     frames = torch.cat([inputs.departures[:, -1].flatten(1) for _, inputs, _, _ in job.over(sample)])
-    most = min(MOST_PATTERNS, int(STORED_BYTES / (2 * C * H * W)), len(frames) // 6, C * H * W)
+    most = min(MOST_PATTERNS, int(STORED_BYTES / (2 * job.cells)), len(frames) // 6, job.cells)
     if most < 2:
         return frames[:0]
     values, vectors = torch.linalg.eigh((frames @ frames.T).double())
@@ -240,9 +246,7 @@ def leading(job: Job) -> Tensor:
     return patterns / patterns.norm(dim=1, keepdim=True)
 
 
-def _cross_validated(
-    xx: Tensor, xy: Tensor, yy: Tensor, penalties: tuple[float, ...]
-) -> tuple[list[Tensor], float, float]:
+def _cross_validated(xx: Tensor, xy: Tensor, yy: Tensor, penalties: tuple[float, ...]) -> tuple[list[Tensor], float]:
     """Coefficients without each block and of all, with the penalty of the least squared error on the blocks.
 
     Args:
@@ -252,7 +256,7 @@ def _cross_validated(
         penalties: to choose from.
 
     Returns:
-        Coefficients [..., K, n] of each block and of all, the penalty, and the explained share of the variance.
+        Coefficients [..., K, n] of each block and of all, and the penalty.
     """
     errors, made = [], []
     for penalty in penalties:
@@ -262,7 +266,7 @@ def _cross_validated(
         made.append(held)
     best = int(np.argmin(errors))
     whole = solve(xx.sum(0), xy.sum(0), penalties[best])
-    return [*made[best], whole], penalties[best], 1 - errors[best] / max(float(yy.sum()), 1e-12)
+    return [*made[best], whole], penalties[best]
 
 
 def _explained(xx: Tensor, xy: Tensor, w: Tensor) -> Tensor:
@@ -278,10 +282,14 @@ def solve(xx: Tensor, xy: Tensor, penalty: float) -> Tensor:
     return solved
 
 
-def blend(job: Job, ridges: list[Ridge]) -> Tensor:
-    """Weights of the forms for each lead, none negative, by the least squared error on blocks that were left out: [τ, 3]."""
+def blend(job: Job, ridges: list[Ridge]) -> tuple[Tensor, float]:
+    """Weights of the forms for each lead, none negative, by the least squared error on blocks that were left out: [τ, 3].
+
+    The second result is the share by which they reduce the RMSE of the first guess there.
+    """
     leads = job.frames.out_steps
     gram, products = torch.zeros(leads, 3, 3, dtype=torch.float64), torch.zeros(leads, 3, dtype=torch.float64)
+    guess = 0.0
     for fold, inputs, y, weight in job.over(job.sample(SAMPLED)):
         scale = inputs.unit * weight
         made = torch.stack([torch.zeros_like(y) if f is None else f(inputs) * scale for f in ridges[fold].forms()], 2)
@@ -289,7 +297,10 @@ def blend(job: Job, ridges: list[Ridge]) -> Tensor:
         target = (y * scale).transpose(0, 1).flatten(1).double()[..., None]
         gram += made @ made.transpose(1, 2)
         products += (made @ target)[..., 0]
-    return torch.stack([_not_negative(gram[t], products[t]) for t in range(leads)]).float()
+        guess += float(target.square().sum())
+    weights = torch.stack([_not_negative(gram[t], products[t]) for t in range(leads)])
+    left = guess + float((weights[:, None] @ gram @ weights[..., None]).sum() - 2 * (weights * products).sum())
+    return weights.float(), 1 - max(left / max(guess, 1e-12), 0.0) ** 0.5
 
 
 def _not_negative(gram: Tensor, products: Tensor) -> Tensor:
@@ -308,13 +319,8 @@ def _not_negative(gram: Tensor, products: Tensor) -> Tensor:
     return best
 
 
-def _about(weights: Tensor, forms: list[FormFit]) -> str:
+def _about(weights: Tensor, forms: list[FormFit], gain: float) -> str:
     order = {"pooled": 0, "local": 1, "patterns": 2}
-    return ", ".join(
-        f"{form.name} (explains {100 * form.variance:.0f} %, weights "
-        f"{' '.join(f'{float(w):.2f}' for w in weights[:, order[form.name]])})"
-        for form in forms
-    )
-
-
-__all__ = ["Fitted", "Local", "Patterns", "Pooled", "copy_of", "fit"]
+    shares = weights.mean(0)
+    parts = ", ".join(f"{form.name} {float(shares[order[form.name]]):.2f}" for form in forms)
+    return f"{100 * gain:.1f} % below damped anomaly persistence in cross-validation (mean weights: {parts})"

@@ -37,6 +37,7 @@ class TranslatorOptions:
         mlp_ratio: width of a block's MLP over the block's.
         drop_path: stochastic depth of the last stage.
         grid: of the frames.
+        periodic: True if the last column is a neighbour of the first.
     """
 
     channels: int
@@ -45,6 +46,7 @@ class TranslatorOptions:
     mlp_ratio: float
     drop_path: float
     grid: Grid
+    periodic: bool = False
 
     @classmethod
     def of(cls, frames: Frames, options: ModelConfig) -> TranslatorOptions:
@@ -56,6 +58,7 @@ class TranslatorOptions:
             options.mlp_ratio,
             options.drop_path,
             Grid(frames.size, 2 ** (options.n_s // 2)),
+            frames.periodic,
         )
 
     def __post_init__(self) -> None:

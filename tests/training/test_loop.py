@@ -1,0 +1,253 @@
+"""The loop of a run: averages of the weights, its ends, and what a resumed run keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pdr_cli import config
+from pdr_cli.runs import modelfile
+from pdr_cli.runs.folder import RunFolder
+from pdr_cli.training import state
+from pdr_cli.training.averages import Average
+from pdr_cli.training.length import GRACE, Clock, Length
+from pdr_cli.training.loop import Trainer
+from pdr_cli.training.state import Position
+from tests.builders import weather_file
+from tests.cli import Result, pdr
+from tests.conftest import tiny_settings
+
+
+def train(data: Path, out: str, *settings: str, more: Sequence[str] = ("--steps", "20")) -> Result:
+    arguments = ["--preset", "demo", "--data", data, "-o", out, *more]
+    return pdr("train", *arguments, *tiny_settings(*settings))
+
+
+def lines_of(out: str, event: str) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == event]
+
+
+def without_times(out: str) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "cpu_seconds")} for line in lines]
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Send SIGTERM in the step after `at`, once."""
+    usual, sent = Trainer._batch, []
+
+    def batch(self: Trainer) -> object:
+        if self.position.step == at and not sent:
+            sent.append(at)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return usual(self)
+
+    monkeypatch.setattr(Trainer, "_batch", batch)
+
+
+def test_an_average_follows_the_weights_and_leaves_frozen_ones_alone() -> None:
+    network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+    network[1].requires_grad_(False)
+    for layer in network:
+        nn.init.zeros_(layer.weight)
+    average = Average(network, 0.5)
+    for step in (1, 2):
+        nn.init.ones_(network[0].weight)
+        average.update(step)
+    # Decays of (1 + 1) / (10 + 1) and (1 + 2) / (10 + 2), both below 0.5.
+    expected = 1 - 2 / 11 * 3 / 12
+    assert average.weights[0].item() == pytest.approx(expected)
+    nn.init.ones_(network[1].weight)
+    with average.applied():
+        assert [layer.weight.item() for layer in network] == [pytest.approx(expected), 1]
+    assert [layer.weight.item() for layer in network] == [1, 1]
+
+
+def test_the_decay_is_at_most_that_of_the_configuration() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    average = Average(network, 0.5)
+    nn.init.ones_(network.weight)
+    average.update(1000)
+    assert average.weights[0].item() == 0.5
+
+
+def test_the_model_holds_the_averages_and_the_state_both(weather: Path) -> None:
+    assert train(weather, "plain").code == train(weather, "averaged", "train.ema=0.99").code == 0
+    plain, averaged = (modelfile.read(Path(out, "model.safetensors")).weights for out in ("plain", "averaged"))
+    states = [state.read(RunFolder(Path(out)).state)[1] for out in ("plain", "averaged")]
+    trained = [name for name in states[0] if name.startswith("network.")]
+    assert all(states[0][name].equal(states[1][name]) for name in trained), "averages do not change the training"
+    averages = {k.removeprefix("average."): v for k, v in states[1].items() if k.startswith("average.")}
+    assert averages
+    assert all(averaged[name].equal(average) for name, average in averages.items())
+    assert not any(averages[name].equal(plain[name]) for name in averages if plain[name].ndim > 1)
+    losses = [lines_of(out, "validation")[-1]["loss"] for out in ("plain", "averaged")]
+    assert losses[0] != losses[1], "the average is validated"
+
+
+@pytest.mark.parametrize("size", [(13, 15), (32, 33)])  # the larger grid trains in another memory layout
+def test_an_interrupted_run_with_all_of_it_resumes_to_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    data = weather_file(tmp_path / "a.nc", size=size)
+    settings = ["train.ema=0.9", "train.val_every=3", "train.patience=4", "train.rollout=2", "model.drop_path=0.2"]
+    assert train(data, "whole", *settings).code == 0
+    interrupt(monkeypatch, 8)
+    assert train(data, "cut", *settings).code == 143
+    result = pdr("train", "--resume", "-o", "cut", "-q")
+    assert result.code == 0, result.err
+    whole, cut = (state.read(RunFolder(Path(out)).state)[1] for out in ("whole", "cut"))
+    assert whole.keys() == cut.keys()
+    assert all(whole[name].equal(cut[name]) for name in whole)
+    assert without_times("whole") == without_times("cut")
+
+
+def test_a_state_without_averages_begins_them_with_its_weights(weather: Path) -> None:
+    assert train(weather, "run", more=("--steps", "2")).code == 0
+    before = state.read(RunFolder(Path("run")).state)[1]
+    more = ("--steps", "3", "--resume")
+    assert train(weather, "run", "train.ema=0.5", more=more).code == 0
+    after = state.read(RunFolder(Path("run")).state)[1]
+    for name in [name for name in after if name.startswith("average.")]:
+        trained = name.replace("average.", "network.")
+        # Step 3: a decay of (1 + 3) / (10 + 3).
+        expected = 4 / 13 * before[trained] + 9 / 13 * after[trained]
+        torch.testing.assert_close(after[name], expected)
+
+
+def test_validations_are_as_often_as_the_configuration_says(weather: Path) -> None:
+    assert train(weather, "run", "train.val_every=6").code == 0
+    assert [line["step"] for line in lines_of("run", "validation")] == [6, 12, 18, 20]
+    assert pdr("train", "--resume", "-o", "run", "-q").code == 0
+    assert [line["step"] for line in lines_of("run", "validation")] == [6, 12, 18, 20], "the end is validated once"
+
+
+def rising(monkeypatch: pytest.MonkeyPatch, best: int) -> None:
+    """Let the validation loss rise after step `best`."""
+
+    def loss(self: Trainer) -> float:
+        return 1 + abs(self.position.step - best)
+
+    monkeypatch.setattr(Trainer, "_validation_loss", loss)
+
+
+def test_training_ends_after_validations_without_a_new_best(weather: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rising(monkeypatch, 4)
+    result = train(weather, "run", "train.val_every=2", "train.patience=3")
+    assert result.code == 0, result.err
+    assert "10 steps in" in result.err
+    assert "best validation loss 1.0000 at step 4; ended early, after 3 validations without a lower loss" in result.err
+    assert lines_of("run", "finished")[0]["step"] == 10
+    result = pdr("train", "--resume", "-o", "run")
+    assert (result.code, lines_of("run", "finished")[-1]["step"]) == (0, 10), "a run that has ended so stays ended"
+
+
+def test_a_resumed_run_ends_as_early_as_a_whole_one(weather: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rising(monkeypatch, 4)
+    interrupt(monkeypatch, 7)
+    assert train(weather, "run", "train.val_every=2", "train.patience=3").code == 143
+    assert pdr("train", "--resume", "-o", "run", "-q").code == 0
+    assert lines_of("run", "finished")[0]["step"] == 10
+    more = ("--resume", "--steps", "14")
+    assert train(weather, "run", "train.val_every=2", "train.patience=0", more=more).code == 0
+    assert lines_of("run", "finished")[-1]["step"] == 14, "without patience, the run goes on"
+
+
+def test_cpu_time_ends_a_run_and_is_kept(weather: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(1000))
+    monkeypatch.setattr("pdr_cli.training.length.time.process_time", lambda: float(next(seconds)))
+    result = train(weather, "run", "train.cpu_budget=9s")
+    assert (result.code, "; ended by train.cpu_budget" in result.err) == (0, True), result.err
+    first = state.read(RunFolder(Path("run")).state)[0]
+    assert (first.cpu >= 9, 0 < first.step < 20) == (True, True)
+    result = train(weather, "run", "train.cpu_budget=19s", more=("--resume", "--steps", "20"))
+    second = state.read(RunFolder(Path("run")).state)[0]
+    assert (result.code, second.cpu >= 19, second.step > first.step) == (0, True, True), result.err
+    assert lines_of("run", "finished")[-1]["cpu_seconds"] == second.cpu
+
+
+def test_a_clock_counts_the_processors_and_not_the_wall_for_cpu_time() -> None:
+    position = Position(elapsed=100, cpu=50)
+    clock = Clock(position)
+    total = 0.0
+    while position.cpu < 50.05:
+        total += float(np.ones(1000).sum())
+        clock.stamp(position)
+    assert 100 < position.elapsed < 110
+
+
+def length(**limits: object) -> Length:
+    settings = [f"train.{key}={value}" for key, value in limits.items()]
+    return Length.of(config.load("demo", ["train.batch=10", "train.budget=", *settings]).train, 100)
+
+
+def test_time_sets_the_pace_only_where_it_runs_ahead_of_the_steps() -> None:
+    both = length(steps=100, cpu_budget="100s")
+    assert (both.steps, both.cpu_seconds, both.grace) == (100, 100, GRACE)
+    # Slow first steps: a twentieth of the time for a hundredth of the steps does not change the learning rate.
+    assert both.progress(Position(step=1, cpu=5)) == 0.01
+    assert both.progress(Position(step=50, cpu=52)) == 0.5
+    # Twice as slow as planned: the schedule ends with the time.
+    assert both.progress(Position(step=25, cpu=52.5)) == pytest.approx(0.5)
+    assert both.progress(Position(step=50, cpu=100)) == 1
+    assert both.reached(Position(step=50, cpu=100))
+    assert not both.reached(Position(step=99, cpu=99))
+
+
+def test_time_alone_sets_the_pace_from_the_first_step() -> None:
+    timed = length(steps=0, budget="10s")
+    assert timed.pace(Position(step=1, elapsed=0.5)) == pytest.approx(0.05)
+    assert timed.time_share(Position(elapsed=1, cpu=50)) == pytest.approx(0.1)
+
+
+def test_a_rollout_trains_on_all_of_its_frames_and_leaves_validation_and_model_alone(
+    weather: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, usual = [], Trainer._loss
+
+    def loss(self: Trainer, batch: object, at_once: int) -> object:
+        out = usual(self, batch, at_once)
+        frames.append((self.data.train.out_steps, self.data.val.out_steps, batch.inputs.target.shape[1]))
+        return out
+
+    monkeypatch.setattr(Trainer, "_loss", loss)
+    assert train(weather, "run", "train.rollout=3", more=("--steps", "1")).code == 0
+    assert frames == [(12, 4, 12)]
+    assert modelfile.read(Path("run/model.safetensors")).card.config.data.out_steps == 4
+
+
+def test_too_few_frames_for_a_rollout_name_it(weather: Path) -> None:
+    result = train(weather, "run", "train.rollout=50")
+    assert (result.code, "because train.rollout is 50" in result.last) == (65, True), result.last
+    assert "--set train.rollout=1" in result.last
+
+
+def test_a_run_without_anything_to_train_validates_and_saves_its_model(weather: Path, weather_run: Path) -> None:
+    frozen = ["--init-from", str(weather_run), "--freeze-backbone"]
+    result = train(weather, "run", "model.fusion=none", more=frozen)
+    assert result.code == 0, result.err
+    assert "done    nothing to train; validation loss 0." in result.err
+    assert "leaves nothing to train" in result.err
+    whole, again = (modelfile.read(Path(out, "model.safetensors")).weights for out in (weather_run, "run"))
+    assert all(whole[name].equal(weight) for name, weight in again.items())
+    assert [(line["step"], line["epoch"]) for line in lines_of("run", "validation")] == [(0, 0)]
+    assert Path("run/curves.png").stat().st_size > 0
+    assert pdr("train", "--resume", "-o", "run", "-q").code == 0
+    assert len(lines_of("run", "validation")) == len(lines_of("run", "finished")) == 1
+    assert pdr("predict", weather, "-o", "f.nc", "-m", "run", "-q").code == 0
+
+
+def test_a_plan_says_that_nothing_is_trained(weather: Path, weather_run: Path) -> None:
+    more = ["--init-from", str(weather_run), "--freeze-backbone", "--dry-run"]
+    result = train(weather, "run", "model.fusion=none", more=more)
+    assert (result.code, "# steps       none: nothing to train" in result.out) == (0, True), result.err
