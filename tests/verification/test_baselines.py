@@ -167,7 +167,7 @@ def test_clips_have_no_yesterday() -> None:
 
 def test_a_wrong_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(
-        UsageError, match=r"Did you mean 'last-week'\? Expected one of persistence, climatology, yesterday"
+        UsageError, match=r"Did you mean 'last-week'\? Expected one of persistence, climatology, anomaly, ridge, yesterday"
     ):
         baselines.build(["lastweek"])
 
