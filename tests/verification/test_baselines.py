@@ -130,7 +130,9 @@ def test_flow_asks_for_as_many_steps_as_are_wanted(monkeypatch: pytest.MonkeyPat
     assert np.array_equal(forecast("flow", request), last + 1)
     # The forecast is that of the model's fitted damping, if it has one.
     assert np.allclose(forecast("damped-flow", request), last + 1.1)
-    assert np.allclose(forecast("damped-flow", replace(request, fitted={"damped-flow": lambda given: last + 2})), last + 2)
+    assert np.allclose(
+        forecast("damped-flow", replace(request, fitted={"damped-flow": lambda given: last + 2})), last + 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,7 +169,8 @@ def test_clips_have_no_yesterday() -> None:
 
 def test_a_wrong_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(
-        UsageError, match=r"Did you mean 'last-week'\? Expected one of persistence, climatology, anomaly, ridge, yesterday"
+        UsageError,
+        match=r"Did you mean 'last-week'\? Expected one of persistence, climatology, anomaly, ridge, yesterday",
     ):
         baselines.build(["lastweek"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from pdr_cli.training.anchors import flow, ridge
 from pdr_cli.training.batches import OutOfFold, TrainingData
 
 AT_ONCE = 128  # windows
-FLOWS = 48  # windows whose motion is computed, evenly spaced
+FLOW_WINDOWS, FEW_AT_ONCE = 96, 8  # windows that the damping of a flow is fitted to, and those of a batch
 SMALLEST = 1e-3  # spread of a cell, over the channel's mean spread: a constant cell has no departures
 
 
@@ -44,10 +45,16 @@ class Windows:
         """The windows numbered `which`."""
         return self.data.batch(self.data.train, which, torch.device("cpu")).inputs
 
-    def batches(self, at_once: int = AT_ONCE) -> Iterator[Batch]:
+    def sample(self, at_most: int) -> Iterator[Batch]:
+        """At most so many windows, evenly spaced, in batches."""
+        which = np.unique(np.linspace(0, len(self) - 1, min(at_most, len(self))).round().astype(int))
+        for start in range(0, len(which), FEW_AT_ONCE):
+            yield self.batch(which[start : start + FEW_AT_ONCE])
+
+    def batches(self) -> Iterator[Batch]:
         """All windows in turn."""
-        for start in range(0, len(self), at_once):
-            yield self.batch(np.arange(start, min(start + at_once, len(self))))
+        for start in range(0, len(self), AT_ONCE):
+            yield self.batch(np.arange(start, min(start + AT_ONCE, len(self))))
 
     def evenly(self, most: int) -> Windows:
         """At most so many of the windows, evenly spaced."""
@@ -79,8 +86,8 @@ def fit_anchor(anchor: Anchor, windows: Windows, word: str) -> OutOfFold | None:
         anchor.share.copy_(damping(windows))
         found = _shares(anchor.share)
     if isinstance(anchor, FlowAnchor):
-        anchor.damping.fill_(flow.fit(windows.evenly(FLOWS).batches(8)))
-        found = f"flow: damping {float(anchor.damping):.2f} a frame"
+        anchor.damping.fill_(flow.fit(windows.sample(FLOW_WINDOWS)))
+        found = f"flow: motion slows down by {100 * (1 - math.exp(-float(anchor.damping))):.0f} % a frame"
     if isinstance(anchor, Ridge):
         set_units(anchor, windows)
         fitted = ridge.fit(windows.frames, windows.batch, len(windows), anchor)
