@@ -126,6 +126,7 @@ def test_a_configuration_from_before_these_keys_is_read_as_it_was(tmp_path: Path
     for table, later in schema.ADDED_LATER.items():
         values[table] = {key: value for key, value in values[table].items() if key not in later}
     (tmp_path / "demo.toml").write_text(tomli_w.dumps(values))
-    # Where a preset says otherwise today: models of then were trained with zeros beyond the last column and
-    # without bounds.
-    assert config.load(str(tmp_path / "demo.toml")) == config.load("demo", ["model.periodic=none", "data.bounds=none"])
+    # Where a preset says otherwise today: models of then were trained with zeros beyond the last column, without bounds,
+    # without earlier cycles and without baselines.
+    then = ["model.periodic=none", "data.bounds=none", "data.back=[]", "train.baselines=false"]
+    assert config.load(str(tmp_path / "demo.toml")) == config.load("demo", then)

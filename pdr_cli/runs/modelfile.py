@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from pdr_cli.data.seen import Seen
 from pdr_cli.data.series import Series
 from pdr_cli.data.times import Step
 from pdr_cli.errors import CheckpointError, ConfigError
+from pdr_cli.runs.digest import digest
 from pdr_cli.runs.inputs import frames_of, own_baseline
 from pdr_cli.schema import Config
 from pdr_cli.system import atomic, damage, hashes
@@ -367,29 +367,6 @@ def is_foreign(path: Path) -> bool:
 def _not_a_model(path: Path, size: int, found: object) -> CheckpointError:
     way_out = "weights of OpenSTL are read by pdr train --init-from" if path.suffix.lower() in FOREIGN else ""
     return CheckpointError(f"{path} ({size} bytes) is truncated or not a model file: {found}", way_out=way_out)
-
-
-def digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> str:
-    """SHA-256 of tensors, their names, types and shapes, and of a header without its own hash."""
-    found = hashlib.sha256()
-    for name in sorted(tensors):
-        kind, content = _bytes_of(tensors[name])
-        found.update(f"{name} {kind} {tuple(tensors[name].shape)}".encode())
-        found.update(content)
-    for key in sorted(header.keys() - {"sha256"}):
-        found.update(f"{key} {header[key]}".encode())
-    return found.hexdigest()
-
-
-def _bytes_of(tensor: torch.Tensor) -> tuple[str, bytes]:
-    """The name of a tensor's type and its bytes; NumPy lacks bfloat16 and float8."""
-    import torch
-
-    try:
-        array = np.ascontiguousarray(tensor.numpy())
-    except TypeError:
-        return str(tensor.dtype), tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-    return str(array.dtype), array.tobytes()
 
 
 def _version(header: dict[str, str], path: Path) -> int:

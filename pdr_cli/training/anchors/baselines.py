@@ -9,6 +9,7 @@ import torch
 
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.models import registry
+from pdr_cli.models.anchors.flow import FlowAnchor
 from pdr_cli.models.interfaces import Anchor, Frames
 from pdr_cli.runs import inputs
 from pdr_cli.schema import Config
@@ -51,7 +52,8 @@ def _fitted(anchor: Anchor, windows: Windows, name: str) -> bool:
     """Fit a baseline in place; False if its equations have no finite solution."""
     try:
         fit_anchor(anchor, windows, "against")
-        solved = all(bool(buffer.isfinite().all()) for buffer in anchor.buffers())
+        # An infinite damping of a flow is persistence.
+        solved = isinstance(anchor, FlowAnchor) or all(bool(buffer.isfinite().all()) for buffer in anchor.buffers())
     except torch.linalg.LinAlgError:
         solved = False
     if not solved:
