@@ -38,11 +38,13 @@ def test_a_model_that_is_worse_is_said_to_be_worse():
     [
         (
             0.03,
-            "better than persistence, the best simple forecast: its MSE is 3.0\u00a0% lower (95\u00a0%:\u00a0−2.0\u00a0to\u00a08.0).",
+            "better than persistence, the best simple forecast: "
+            "its MSE is 3.0\u00a0% lower (95\u00a0%:\u00a0−2.0\u00a0to\u00a08.0).",
         ),
         (
             -0.03,
-            "worse than persistence, the best simple forecast: its MSE is 3.0\u00a0% higher (95\u00a0%:\u00a0−8.0\u00a0to\u00a02.0).",
+            "worse than persistence, the best simple forecast: "
+            "its MSE is 3.0\u00a0% higher (95\u00a0%:\u00a0−8.0\u00a0to\u00a02.0).",
         ),
     ],
 )
