@@ -10,10 +10,10 @@ import typer
 from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    AllowOutOfRange, AsJson, Assume, Backbone, Batch, Compress, Device, FillGap, FillMissing, GrayToRgb, Group,
-    Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, Preset, RaftWeights, Regrid, Rename,
-    ResampleFps, Results, Settings, State, Steps, Threads, TimeLayout, TrustCode, Variables, Variants, WaitInput,
-    listed, logged,
+    AllowOutOfRange, AsJson, Assume, Backbone, Batch, Compress, Device, FillGap, FillMissing, FreezeBackbone,
+    GrayToRgb, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, Preset, RaftWeights,
+    Regrid, Rename, ResampleFps, Results, Settings, State, Steps, Threads, TimeLayout, TrustCode, Variables, Variants,
+    WaitInput, listed, logged,
 )  # fmt: skip
 from pdr_cli.trust import Trust
 
@@ -55,6 +55,7 @@ def train(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder. Default: runs/PRESET-TIME.")] = None,
     settings: Settings = None,
     backbone: Backbone = None,
+    anchor: Annotated[str | None, typer.Option(help=f"Forecast to start from: {choices.ANCHORS.help()}.")] = None,
     adapter: Annotated[str | None, typer.Option(help=f"Adapter: {choices.ADAPTERS.help()}.")] = None,
     fusion: Annotated[str | None, typer.Option(help=f"Fusion: {choices.FUSIONS.help()}.")] = None,
     loss: Annotated[str | None, typer.Option(help=f"Loss: {choices.LOSSES.help()}.")] = None,
@@ -70,9 +71,7 @@ def train(
     missing_value: MissingValue = None,
     assume: Assume = None,
     init_from: InitFrom = None,
-    freeze_backbone: Annotated[
-        bool, typer.Option("--freeze-backbone", help="Do not train the predictor, only adapter and fusion.")
-    ] = False,
+    freeze_backbone: FreezeBackbone = False,
     ablation: Annotated[
         str | None,
         typer.Option(
@@ -110,6 +109,7 @@ def train(
             "data.missing_value": ",".join(missing_value) if missing_value else None,
             "data.assume": ",".join(assume) if assume else None,
             "model.backbone": backbone,
+            "model.anchor": anchor,
             "model.adapter": adapter,
             "model.fusion": fusion,
             "train.loss": loss,

@@ -30,6 +30,9 @@ Kind = Annotated[
     typer.Option(help="Kind of the data: weather, traffic or video. Default: as the preset or the data say."),
 ]
 Backbone = Annotated[str | None, typer.Option(help=f"Predictor: {choices.PREDICTORS.help()}.")]
+FreezeBackbone = Annotated[
+    bool, typer.Option("--freeze-backbone", help="Do not train the predictor, only adapter and fusion.")
+]
 ModelOption = Annotated[
     str | None,
     typer.Option(

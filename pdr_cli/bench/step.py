@@ -17,10 +17,12 @@ from torch import Tensor
 from pdr_cli import config
 from pdr_cli.bench.machine import at_least, describe, synchronize
 from pdr_cli.choices import LOSSES
+from pdr_cli.data import kinds
 from pdr_cli.errors import PdrError, UsageError, did_you_mean
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Forecast, Frames
 from pdr_cli.models.pdr import PDR
+from pdr_cli.runs import inputs
 from pdr_cli.schema import Config
 from pdr_cli.system import devices
 from pdr_cli.system.logs import log
@@ -290,7 +292,7 @@ def find_variants(names: Sequence[str]) -> list[str]:
 
 def build(variant: str, setting: Setting) -> PDR:
     """The preset's network; of `plain` its predictor alone."""
-    resolved = setting.config
+    resolved = inputs.resolved(setting.config, kinds.KINDS.get(setting.config.data.kind, kinds.WEATHER))
     if variant == "plain":
         resolved = resolved.model_copy(update={"model": resolved.model.model_copy(update={"fusion": "none"})})
     return registry.build(resolved.model, setting.frames, setting.trust)

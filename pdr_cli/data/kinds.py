@@ -25,6 +25,7 @@ class Kind:
     Args:
         name: in presets and `--kind`.
         scaling: what `data.scaling = "auto"` means.
+        anchor: what `model.anchor = "auto"` means.
         weekly: whether the data have a weekly cycle, as human activity has and the atmosphere has not.
         bounds: lowest and highest possible value, of forecasts and colour scales; None where there is no bound.
         palette: colour map of one channel.
@@ -38,6 +39,7 @@ class Kind:
 
     name: str
     scaling: Literal["standard", "minmax", "unit"]
+    anchor: str
     weekly: bool
     bounds: tuple[float | None, float | None]
     palette: str
@@ -49,11 +51,16 @@ class Kind:
     learned_range: bool = True
 
 
-WEATHER = Kind("weather", "standard", False, (None, None), "viridis", ("rmse", "mae", "bias"), ("mse", "mae", "rmse"))
-TRAFFIC = Kind("traffic", "minmax", True, (0.0, None), "magma", ("rmse", "mae", "bias"), ("mse", "mae", "ssim", "psnr"))
+WEATHER = Kind(
+    "weather", "standard", "ridge", False, (None, None), "viridis", ("rmse", "mae", "bias"), ("mse", "mae", "rmse")
+)
+TRAFFIC = Kind(
+    "traffic", "minmax", "ridge", True, (0.0, None), "magma", ("rmse", "mae", "bias"), ("mse", "mae", "ssim", "psnr")
+)
 VIDEO = Kind(
     "video",
     "unit",
+    "flow",
     False,
     (0.0, 255.0),
     "gray",

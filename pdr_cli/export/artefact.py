@@ -6,56 +6,33 @@ import contextlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from pdr_cli.errors import PdrError, UsageError
+from pdr_cli.export.graph import Graph
 from pdr_cli.inference.model import Model
-from pdr_cli.models.bounds import Bounds
-from pdr_cli.models.interfaces import Batch
 from pdr_cli.system import atomic
 from pdr_cli.system.atomic import atomic_output
 from pdr_cli.system.scratch import plainly_named
 
 # float32 arithmetic in another order; measured below 1e-5 for the shipped presets.
 TOLERANCE = 1e-4
+FIRST_TIME = 946_684_800  # 2000-01-01, in seconds since 1970, of the example
 BATCHES = (1, 3)  # verified with both, since the batch is dynamic
+
+
+Example = dict[str, torch.Tensor]  # inputs of the graph by name
 
 
 class MismatchError(PdrError):
     """An exported artefact computes something else than the model."""
 
     code, name = 1, "E_EXPORT_MISMATCH"
-
-
-class Graph(nn.Module):
-    """Observed frames [B, T, C, H, W] in data units to the forecast [B, τ, C, H, W] in data units."""
-
-    offset: torch.Tensor
-    scale: torch.Tensor
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.network = model.network
-        self.steps = model.card.config.data.out_steps
-        for name in ("offset", "scale"):
-            values = torch.tensor(getattr(model.card.scaling, name), dtype=torch.float32)
-            self.register_buffer(name, values[:, None, None])
-        bounds = model.card.bounds
-        self.bounded: nn.Module = (
-            nn.Identity() if bounds is None else Bounds(*(torch.from_numpy(e[:, 0, 0]) for e in bounds.ends()))
-        )
-
-    def forward(self, observed: torch.Tensor) -> torch.Tensor:
-        """Scale, forecast, scale back, and bound again, because scaling rounds."""
-        fused = self.network(Batch((observed - self.offset) / self.scale, self.steps)).fused
-        bounded: torch.Tensor = self.bounded(fused * self.scale + self.offset)
-        return bounded
 
 
 def write_onnx(model: Model, path: Path, verify: bool) -> str:
@@ -77,17 +54,23 @@ def write_onnx(model: Model, path: Path, verify: bool) -> str:
         named = str(plainly_named(temporary))
         onnx.checker.check_model(named)
         session = onnxruntime.InferenceSession(named, providers=["CPUExecutionProvider"])
-        found.append(_compare(model, graph, lambda x: session.run(None, {"observed": x})[0], "ONNX Runtime"))
+
+        def run(example: Example) -> np.ndarray:
+            made: np.ndarray = session.run(None, {name: value.numpy() for name, value in example.items()})[0]
+            return made
+
+        found.append(_compare(model, graph, run, "ONNX Runtime"))
 
     found: list[str] = []
     with atomic_output(path, verify=check if verify else None) as temporary, _exporters_own_remarks_silenced():
+        example = _example(model, 2)
         program = torch.onnx.export(
             graph,
-            (_example(model, 2),),
+            kwargs=dict(example),
             dynamo=True,
-            input_names=["observed"],
+            input_names=list(example),
             output_names=["forecast"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
+            dynamic_shapes=_any_batch(example),
             verbose=False,
         )
         if program is None:
@@ -108,11 +91,11 @@ def write_pt2(model: Model, path: Path, verify: bool) -> str:
 
     def check(temporary: Path) -> None:
         program = torch.export.load(temporary).module()
-        found.append(_compare(model, graph, lambda x: program(torch.from_numpy(x)).detach().numpy(), "torch.export"))
+        found.append(_compare(model, graph, lambda example: program(**example).detach().numpy(), "torch.export"))
 
-    shapes = ({0: torch.export.Dim("batch", min=1, max=1024)},)
+    example = _example(model, 2)
     with atomic_output(path, verify=check if verify else None) as temporary, torch.no_grad():
-        program = torch.export.export(graph, (_example(model, 2),), dynamic_shapes=shapes)
+        program = torch.export.export(graph, (), kwargs=dict(example), dynamic_shapes=_any_batch(example))
         torch.export.save(program, temporary, extra_files={"pdr.json": json.dumps(_about(model))})
     return found[0] if found else "not verified"
 
@@ -135,29 +118,47 @@ def _exporters_own_remarks_silenced() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", "# The axis name: batch will not be used", UserWarning)
             yield
     finally:
         logger.setLevel(level)
 
 
-def _example(model: Model, batch: int) -> torch.Tensor:
-    """Observed frames as the model expects them: climatology plus noise of its own size."""
-    card = model.card
+def _any_batch(example: Example) -> dict[str, dict[int, torch.export.Dim]]:
+    """Shapes of the graph's inputs: the batch, their first dimension, is free."""
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    return {name: {0: batch} for name in example}
+
+
+def _example(model: Model, batch: int) -> Example:
+    """Inputs as the model expects them: climatology plus noise of its own size."""
+    card, contexts = model.card, model.contexts
+    T, leads = card.config.data.in_steps, card.config.data.out_steps
     generator = torch.Generator().manual_seed(0)
-    shape = (batch, card.config.data.in_steps, len(card.variables), *card.size)
-    noise = torch.randn(shape, generator=generator).numpy()
-    return torch.from_numpy(
-        model.climatology.coefficients[0] + 0.3 * card.scaling.invert(noise) - 0.3 * card.scaling.invert(0 * noise)
-    )
+
+    def frames(*shape: int) -> torch.Tensor:
+        noise = torch.randn((batch, *shape, len(card.variables), *card.size), generator=generator).numpy()
+        around = 0.3 * card.scaling.invert(noise) - 0.3 * card.scaling.invert(0 * noise)
+        return torch.from_numpy(model.climatology.coefficients[0] + around)
+
+    example = {"observed": frames(T)}
+    if contexts.climatology is not None:
+        step = round(3600 * card.step.hours)
+        first = FIRST_TIME + 1_234_567 * torch.arange(batch)[:, None]
+        example["times"] = first - first % step + step * torch.arange(T + leads)
+    if card.frames.lags:
+        example["earlier"] = frames(card.frames.lags, leads)
+        example["earlier"][:, 0, 0] = torch.nan
+    return example
 
 
-def _compare(model: Model, graph: Graph, artefact: Any, name: str) -> str:
+def _compare(model: Model, graph: Graph, artefact: Callable[[Example], Any], name: str) -> str:
     worst = 0.0
     for batch in BATCHES:
-        x = _example(model, batch)
+        example = _example(model, batch)
         with torch.inference_mode():
-            meant = graph(x).numpy()
-        got = artefact(x.numpy())
+            meant = graph(**example).numpy()
+        got = artefact(example)
         if got.shape != meant.shape:
             raise MismatchError(
                 f"{name} gives {got.shape} for a batch of {batch}, the model {meant.shape}; no file was written"
@@ -172,9 +173,19 @@ def _compare(model: Model, graph: Graph, artefact: Any, name: str) -> str:
 
 def _about(model: Model) -> dict[str, str]:
     card = model.card
-    return {
-        "pdr_input": f"[batch, {card.config.data.in_steps}, {len(card.variables)}, {card.size[0]}, {card.size[1]}]",
+    T, leads, rows, columns = card.config.data.in_steps, card.config.data.out_steps, *card.size
+    about = {
+        "pdr_input": f"[batch, {T}, {len(card.variables)}, {rows}, {columns}]",
         "pdr_variables": ", ".join(f"{n} [{a.get('units', '1')}]" for n, a in card.variables.items()),
         "pdr_step": str(card.step),
         "pdr_preset": card.config.preset,
     }
+    if model.contexts.climatology is not None:
+        about["pdr_times"] = f"[batch, {T + leads}] int64, seconds since 1970-01-01 of observed and forecast frames"
+    if card.frames.lags:
+        cycles = " and ".join(f"{cycle} steps" for cycle in card.cycles)
+        about["pdr_earlier"] = (
+            f"[batch, {len(card.cycles)}, {leads}, {len(card.variables)}, {rows}, {columns}], the latest observed frames a "
+            f"multiple of {cycles} before each forecast frame; NaN where missing"
+        )
+    return about

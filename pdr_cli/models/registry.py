@@ -90,9 +90,7 @@ def build_anchor(options: ModelConfig, frames: Frames) -> Anchor | None:
     Raises:
         ConfigError: an unknown name.
     """
-    if options.anchor == "none":
-        return None
-    anchor: Anchor = ANCHORS.find(options.anchor)(frames)
+    anchor: Anchor | None = ANCHORS.find(options.anchor)(frames)
     return anchor
 
 

@@ -8,7 +8,8 @@ from pdr_cli.data import grid
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.context import ContextSource
 from pdr_cli.data.grid import Side
-from pdr_cli.schema import Config
+from pdr_cli.data.kinds import Kind
+from pdr_cli.schema import AUTO, Config
 
 if TYPE_CHECKING:
     from pdr_cli.models.interfaces import Frames
@@ -18,6 +19,13 @@ CYCLIC = ("ridge",)  # anchors that read earlier cycles
 # Baselines of `pdr evaluate` that are fitted in training, and the anchors that forecast them.
 BASELINES = {"anomaly": "anomaly", "ridge": "ridge", "damped-flow": "flow"}
 OF_PICTURES = ("damped-flow",)
+
+
+def resolved(config: Config, kind: Kind) -> Config:
+    """A configuration whose anchor is chosen: of "auto" that of the kind of data."""
+    if config.model.anchor != AUTO:
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"anchor": kind.anchor})})
 
 
 def frames_of(

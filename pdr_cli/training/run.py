@@ -133,6 +133,8 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     resume = request.resume is not None
     folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
     prepared = open_data(config, request.dataset)
+    config = inputs.resolved(config, kinds.of(prepared.series[0]))
+    request = replace(request, config=config)
     network = build(config, prepared, request.trust)
     start = _start(request, folder, prepared, network)
     return Run(config, folder, prepared, network, device, start, request.resume, request.trust)

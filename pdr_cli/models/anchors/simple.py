@@ -8,6 +8,10 @@ from torch import Tensor
 from pdr_cli.models.interfaces import Anchor, Context, Frames
 
 
+def without(frames: Frames) -> None:
+    """No anchor: the predictor forecasts frames."""
+
+
 class Persistence(Anchor):
     """The last observed frame, for every lead time."""
 

@@ -1,0 +1,42 @@
+"""The exported graph computes the climatology of times as `Climatology.at` does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pdr_cli.data.climatology import Climatology, Design
+from pdr_cli.data.times import seconds
+from pdr_cli.export.graph import Calendar, date_of, first_day
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups"),
+    [
+        *(("mean", 1), ("day", 24), ("day", 4), ("week", 168), ("week", 336)),
+        *(("month", 12), ("year", 1), ("day+year", 8), ("week+year", 168)),
+    ],
+)
+def test_every_climatology_is_that_of_its_times(kind: str, groups: int) -> None:
+    random = np.random.default_rng(0)
+    terms = Design(kind, groups).terms
+    coefficients = random.normal(size=(groups * terms, 1, 2, 3)).astype(np.float32)
+    made = Climatology(kind, coefficients)
+    days = random.integers(-40_000, 60_000, 300)  # 1860 to 2134
+    times = np.datetime64("1970-01-01", "s") + days.astype("timedelta64[D]") + (random.integers(0, 288, 300) * 300)
+    times = np.append(times, np.array(["2000-02-29T12", "1900-03-01", "2100-12-31T23:30", "1969-12-31T23"], "M8[s]"))
+    expected = made.at(times.astype("M8[ns]"))
+    graph = Calendar(made)(torch.from_numpy(seconds(times).astype(np.int64)).view(2, -1))
+    assert np.abs(graph.flatten(0, 1).numpy() - expected).max() < 1e-5
+
+
+def test_dates_and_first_days_are_those_of_numpy() -> None:
+    days = torch.arange(-200_000, 200_000, 37)
+    dates = days.numpy().astype("M8[D]")
+    date = date_of(days)
+    assert np.array_equal(date.year.numpy(), dates.astype("M8[Y]").astype(int) + 1970)
+    assert np.array_equal(date.month.numpy(), dates.astype("M8[M]").astype(int) % 12 + 1)
+    years = torch.arange(1600, 2500)
+    january = np.array([f"{y}-01-01" for y in years.tolist()], "M8[D]").astype(int)
+    assert np.array_equal(first_day(years).numpy(), january)
