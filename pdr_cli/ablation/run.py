@@ -80,8 +80,8 @@ class AblationRun:
         return RunFolder(self.path / f"{re.sub(r'[^a-z0-9._]+', '-', variant.lower()).strip('-')}-{seed}")
 
     def config(self, variant: str, seed: int) -> Config:
-        """What a run is trained with."""
-        length = UNLIMITED | {"steps": self.plan["steps"], "seed": seed}
+        """What a run is trained with; without fitted baselines, because variants are compared with each other."""
+        length = UNLIMITED | {"steps": self.plan["steps"], "seed": seed, "baselines": "false"}
         chosen = self.variants[variant] | {f"train.{key}": value for key, value in length.items()}
         settings = [f"{key}={value}" for key, value in chosen.items()]
         return config.load(str(self.path / "config.toml"), settings)
