@@ -45,6 +45,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "patience": 0,
         "fallback": False,
         "baselines": False,
+        "out_of_fold": True,
     },
     "model": {
         "dropout": 0.0,
@@ -322,6 +323,9 @@ class TrainConfig(_Table):
     fallback: bool = Field(
         description="true: where the anchor's validation loss is lower than the best model's by more than 1 %, the anchor "
         "alone is saved as the model"
+    )
+    out_of_fold: bool = Field(
+        description="true: a network is trained on ridge anchors that were fitted without a window's own block of time"
     )
     baselines: bool = Field(
         description="true: the simple forecasts that pdr evaluate compares with are fitted to the training data, anomaly and "
