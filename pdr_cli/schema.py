@@ -12,8 +12,7 @@ from pdr_cli.errors import did_you_mean
 Kind = Literal["weather", "traffic", "video", "any"]
 AUTO, NONE = "auto", "none"  # entries of data.bounds that name no variable
 CALENDAR = ("hour", "weekday", "day-of-year", "holidays", "sun")
-TARGET = "target"
-ROLES = ("input", "known", TARGET)  # of variables
+ROLES = ("input", "known")  # of variables that are not forecast
 
 # Defaults for keys added later, so that older models and presets keep their meaning.
 ADDED_LATER: dict[str, dict[str, Any]] = {
@@ -141,8 +140,7 @@ class DataConfig(_Table):
         description="maps without a time axis that the network is given, by name in the data files, or FILE:NAME"
     )
     roles: list[str] = Field(
-        description="further variables: u10=input is observed and not forecast; tcc=known is given at forecast times too; "
-        "t2m=target is forecast and not observed"
+        description="further variables: u10=input is observed and not forecast; tcc=known is given at forecast times too"
     )
     lagged: list[str] = Field(
         description="earlier cycles whose frames of the same time the network is given, such as 1d and 1w"
@@ -377,11 +375,11 @@ def parse_interval(text: str) -> tuple[str, str] | None:
 
 
 def parse_role(text: str) -> tuple[str, str]:
-    """Name and role of an entry of `data.roles`: `u10=input`, `tcc=known`, `t2m=target`."""
+    """Name and role of an entry of `data.roles`: `u10=input` or `tcc=known`."""
     name, _, role = (part.strip() for part in text.rpartition("="))
     if not name or role not in ROLES:
         near = did_you_mean(role, ROLES)
-        raise ValueError(f"{text!r} is not a role; write NAME=input, NAME=known or NAME=target.{near}")
+        raise ValueError(f"{text!r} is not a role; write NAME=input or NAME=known.{near}")
     return name, role
 
 
