@@ -106,6 +106,8 @@ def _verdict(
     model: str, rival: str, overall: float, found: tuple[float, float] | None, uncertain: bool
 ) -> tuple[str, str]:
     """The sentence under the number, and its tone."""
+    if overall == 0 and found == (0.0, 0.0):
+        return f"{model} forecasts as {rival}: no window has another MSE.", "open"
     if uncertain:
         way = "better" if overall > 0 else "worse"
         margin = _margin(abs(overall), found if overall > 0 else _turned(found), "lower" if overall > 0 else "higher")

@@ -190,3 +190,8 @@ def test_costs_are_counts_in_full_and_rates_to_four_figures():
 def test_leads_are_named_in_hours_days_or_seconds():
     assert [summary.lead_label(h, "hours") for h in (6, 72, 84)] == ["6 h", "3 d", "84 h"]
     assert summary.lead_label(1 / 3, "seconds") == "0.33 s"
+
+
+def test_a_model_that_is_its_rival_is_said_to_be() -> None:
+    top = headline_of(overall=0.0, interval=[0.0, 0.0], significant=False)
+    assert top.sentence == "pdr forecasts as persistence, the best simple forecast: no window has another MSE."
