@@ -129,5 +129,12 @@ def test_a_configuration_from_before_these_keys_is_read_as_it_was(tmp_path: Path
     (tmp_path / "demo.toml").write_text(tomli_w.dumps(values))
     # Where a preset says otherwise today: models of then were trained with zeros beyond the last column, without bounds,
     # without earlier cycles and without baselines, and stayed the model where their anchor was better.
-    then = ["model.periodic=none", "data.bounds=none", "data.back=[]", "train.baselines=false", "train.fallback=false"]
+    then = [
+        "model.periodic=none",
+        "data.bounds=none",
+        "data.back=[]",
+        "train.baselines=false",
+        "train.cpu_budget=",
+        "train.fallback=false",
+    ]
     assert config.load(str(tmp_path / "demo.toml")) == config.load("demo", then)

@@ -67,7 +67,7 @@ class UNet(OnePass):
             DataError: another grid or number of frames or of covariates than those the network was built for.
         """
         self._check(seen, covariates)
-        seen = without_level(seen) if self.anchored else seen
+        seen = without_level(seen, self.frames.periodic) if self.anchored else seen
         inputs = [seen.flatten(1, 2), self.static.expand(seen.shape[0], -1, -1, -1)]
         if self.mix is not None and covariates is not None:
             inputs.append(self.mix(covariates.flatten(1, 2)))
@@ -85,14 +85,19 @@ class UNet(OnePass):
             raise DataError(f"the input has {given} covariates", f"{F}, which the model takes")
 
 
-def without_level(frames: Tensor) -> Tensor:
+def without_level(frames: Tensor, periodic: bool) -> Tensor:
     """The change of earlier frames to the last, and the last less the mean around each cell: [B, T, C, H, W].
 
     A change from an anchor hardly depends on the level of the field, which a season that training has not seen, or another
     year, shifts beyond what the network knows.
     """
     last = frames[:, -1:]
-    around = nn.functional.avg_pool2d(last[:, 0], AROUND, 1, AROUND // 2, count_include_pad=False)
+    reach, W = AROUND // 2, last.shape[-1]
+    turns = -(-reach // W)
+    wide = torch.cat([last[:, 0]] * (2 * turns + 1), dim=-1)[..., turns * W - reach : (turns + 1) * W + reach]
+    around = nn.functional.avg_pool2d(
+        wide if periodic else last[:, 0], AROUND, 1, (reach, 0 if periodic else reach), count_include_pad=False
+    )
     return torch.cat([frames[:, :-1] - last, last - around[:, None]], dim=1)
 
 
