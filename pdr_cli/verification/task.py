@@ -69,6 +69,14 @@ class Task:
         return self.first.climatology.reoriented(forecasters.orientation(self.first, self.truth).invert)
 
     @cached_property
+    def damping(self) -> float | None:
+        """The rate at which motion slows down, as fitted in the first model's anchor; None where it has no such rate."""
+        from pdr_cli.models.anchors.flow import FlowAnchor  # imports torch
+
+        anchor = None if self.first is None else self.first.network.anchor
+        return float(anchor.damping) if isinstance(anchor, FlowAnchor) else None
+
+    @cached_property
     def _fills(self) -> bool:
         """Whether every model fills missing observations."""
         return all(card.config.data.fill_missing != "none" for card in _cards(self.models).values())
@@ -96,7 +104,7 @@ class Task:
         def back(n: int) -> np.ndarray:
             return self._rescaled(self.windows.before(which, n))
 
-        request = Request(self._rescaled(observed), following, self.step, back, self.climatology)
+        request = Request(self._rescaled(observed), following, self.step, back, self.climatology, self.damping)
         return request, self._rescaled(truth)
 
     def _rescaled(self, frames: np.ndarray) -> np.ndarray:
