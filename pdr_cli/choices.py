@@ -214,6 +214,7 @@ PREDICTORS = Family(
     | _in("models.predictors.unet", unet=("UNet", "U-Net of all frames at once, which reads covariates"))
     | _in("models.predictors.predformer", predformer=("PredFormer", "gated transformers (Tang et al., 2024)"))
     | _in("models.predictors.wast", wast=("WaST", "wavelet spatio-temporal blocks (Nie et al., 2024)"))
+    | _in("models.predictors.met2net", met2net=("Met2Net.of", "an encoder for each variable (Li et al., 2025)"))
     | _in("models.predictors.recurrent.convlstm", convlstm=("ConvLSTM", "convolutional LSTM (Shi et al., 2015)"))
     | _in("models.predictors.recurrent.predrnn", predrnn=("PredRNN", "spatio-temporal LSTM (Wang et al., 2017)"))
     | _in("models.predictors.recurrent.predrnnpp", predrnnpp=("PredRNNpp", "causal LSTM (Wang et al., 2018)"))
@@ -224,6 +225,12 @@ PREDICTORS = Family(
     | _in("models.predictors.recurrent.mau", mau=("MAU", "motion-aware unit (Chang et al., 2021)"))
     | _in("models.predictors.recurrent.prednet", prednet=("PredNet", "predictive coding (Lotter et al., 2017)"))
     | _in("models.predictors.dmvfn", dmvfn=("DMVFN", "dynamic multi-scale voxel flow (Hu et al., 2023)"))
+    | _in(
+        "models.predictors.carry",
+        carry=("Carry", "Gaussians that carry the optical flow along"),
+        carry__dense=("CarryDense", "control of carry without Gaussians, of its size"),
+        carry__grid=("CarryGrid", "control of carry whose Gaussians have fixed places and shapes"),
+    )
     | _in("models.predictors.none", none=("AnchorAlone", "no network: the anchor's forecast")),
 )
 
@@ -325,6 +332,8 @@ BASELINES = Family(
         "verification.baselines",
         persistence=("persistence", "the last observed frame"),
         climatology=("climatology", "mean of the training data at that hour, day and season"),
+        anomaly=("anomaly", "climatology and a share of the last departure from it, fitted in training"),
+        ridge=("ridge", "linear regression of departures from the climatology, fitted in training"),
         yesterday=("yesterday", "the frame of the same hour, a day or more before"),
         last__week=("last_week", "the frame of the same hour and weekday, a week or more before"),
         trend=("trend", "the line through the observed frames"),

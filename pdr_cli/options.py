@@ -115,6 +115,13 @@ AllowOutOfRange = Annotated[
 WaitInput = Annotated[
     float, typer.Option(min=0, metavar="SECONDS", help="Wait up to this long for an input that is being written.")
 ]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Baselines, comma-separated: {choices.BASELINES.help()}. Default: persistence, climatology, and those that were "
+        "fitted with the model."
+    ),
+]
 LpipsWeights = Annotated[
     Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
 ]

@@ -43,6 +43,8 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "val_every": 0,
         "patience": 0,
         "fallback": False,
+        "baselines": False,
+        "out_of_fold": True,
     },
     "model": {
         "dropout": 0.0,
@@ -126,8 +128,8 @@ class DataConfig(_Table):
         "to forecast from them; persist, mean and interp fill them"
     )
     back: list[str] = Field(
-        description="earlier cycles whose frames of the same time the anchor reads, such as 1d and 1w; auto: a day and a week "
-        "for data with a weekly cycle, as far as the training data have them"
+        description="earlier cycles whose frames of the same time the anchor and the baseline ridge read, such as 1d and 1w; "
+        "auto: a day and a week for data with a weekly cycle, as far as the training data have them"
     )
     calendar: list[str] = Field(
         description="what the network is given of the date: hour, weekday, day-of-year, holidays, and sun (the elevation, on a "
@@ -319,6 +321,13 @@ class TrainConfig(_Table):
     fallback: bool = Field(
         description="true: where the anchor's validation loss is lower than the best model's by more than 1 %, the anchor "
         "alone is saved as the model"
+    )
+    out_of_fold: bool = Field(
+        description="true: a network is trained on ridge anchors that were fitted without a window's own block of time"
+    )
+    baselines: bool = Field(
+        description="true: the simple forecasts that pdr evaluate compares with are fitted to the training data, anomaly and "
+        "ridge, or of video damped-flow, and kept in the model"
     )
 
     @field_validator("budget", "cpu_budget")

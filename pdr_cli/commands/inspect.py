@@ -38,6 +38,8 @@ def _print(report: dict[str, Any], indent: int = 0) -> None:
         elif isinstance(value, dict):
             print(f"{pad}{key}")
             _print(value, indent + 1)
+        elif isinstance(value, list) and value and not isinstance(value[0], dict):
+            print(f"{pad}{key:<12} {', '.join(map(str, value))}")
         elif isinstance(value, list):
             shown = value if len(value) <= 4 else [value[0], value[-1]]
             for entry in shown:

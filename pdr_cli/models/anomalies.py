@@ -48,7 +48,8 @@ class Space:
         if self.anomalies is None:
             return batch
         target = None if batch.target is None else self.into(batch.target, self.in_steps)
-        return batch._replace(observed=self.into(batch.observed, 0), target=target)
+        # The flow is that of the frames, and a predictor of anomalies forecasts by theirs.
+        return batch._replace(observed=self.into(batch.observed, 0), target=target, flow=None)
 
     def into(self, frames: Tensor, start: int) -> Tensor:
         """Frames [B, n, C, H, W], of which the first is `start` steps after the first observed one, as anomalies."""

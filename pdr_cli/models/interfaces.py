@@ -78,6 +78,8 @@ class Batch(NamedTuple):
             [B, L, τ, C, H, W]; NaN where it is missing.
         anchor: the anchor's frames, [B, τ, C, H, W], where training has computed them without the window's own data;
             None: the network computes them.
+        flow: from the last observed frame back to the one before it, [B, 2, H, W]; None: a predictor that reads it computes
+            it.
     """
 
     observed: Tensor
@@ -90,6 +92,7 @@ class Batch(NamedTuple):
     normal: Tensor | None = None
     earlier: Tensor | None = None
     anchor: Tensor | None = None
+    flow: Tensor | None = None
 
     @property
     def context(self) -> Context:
@@ -151,11 +154,13 @@ class Predictor(nn.Module, ABC):
 
     Attributes:
         reads_covariates: True if the predictor reads covariates; others are refused where there are any.
+        reads_flow: True if the predictor reads `Batch.flow` in training.
         bounded: keeps frames [..., C, H, W] within the bounds of their quantities; for the frames that are fed back. The
             network bounds the forecast itself.
     """
 
     reads_covariates = False
+    reads_flow = False
 
     def __init__(self) -> None:
         super().__init__()

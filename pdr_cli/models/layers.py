@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def rollout(
@@ -64,6 +64,14 @@ def extend(frames: Tensor, dim: int, extra: int) -> Tensor:
     else:
         tail = frames.narrow(dim, length - 1, 1).repeat_interleave(extra, dim)
     return torch.cat([frames, tail], dim)
+
+
+def interpolation(cells: int, length: int) -> Tensor:
+    """The matrix [length, cells] of linear interpolation along one axis; the identity if both are equal.
+
+    A matrix, because the gradient of `nn.functional.interpolate` is not deterministic on GPUs.
+    """
+    return nn.functional.interpolate(torch.eye(cells)[None], size=length, mode="linear")[0].T.contiguous()
 
 
 def where_known(pred: Tensor, target: Tensor, known: Tensor | None) -> Tensor:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -83,25 +85,23 @@ def lucas_kanade(a: Tensor, b: Tensor) -> Tensor:
     flow = torch.zeros_like(levels[-1])
     for level in reversed(levels):
         flow = resized(flow, (level.shape[-2], level.shape[-1]))
-        rows, columns = (gaussian_matrix(side, WINDOW, a) for side in level.shape[-2:])
         for _ in range(WARPS):
-            flow = refined(level, flow, rows, columns)
+            flow = refined(level, flow)
     return flow
 
 
-def refined(pair: Tensor, flow: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def refined(pair: Tensor, flow: Tensor) -> Tensor:
     """The flow of least squares in each window, linearised at a flow [n, 2, H, W].
 
     Args:
         pair: both frames, [n, 2, H, W].
-        flow: that is known so far.
-        rows, columns: window means along both axes, [H, H] and [W, W].
+        flow: the estimate so far.
     """
-    a, moved = pair[:, 0], warp(pair[:, 1:], flow)[:, 0]
+    a, moved = pair[:, 0], displaced(pair[:, 1:], flow)[:, 0]
     dx, dy = slope(moved, -1), slope(moved, -2)
     gap = dx * flow[:, 0] + dy * flow[:, 1] + a - moved
     products = torch.stack([dx * dx, dx * dy, dy * dy, dx * gap, dy * gap], dim=1)  # [n, 5, H, W]
-    xx, xy, yy, xt, yt = (rows @ products @ columns.T).unbind(dim=1)
+    xx, xy, yy, xt, yt = filtered(products, WINDOW).unbind(dim=1)
     determinant = xx * yy - xy * xy
     textured = (determinant.abs() > SINGULAR)[:, None]
     solved = torch.stack([yy * xt - xy * yt, xx * yt - xy * xt], dim=1)
@@ -121,9 +121,8 @@ def slope(frames: Tensor, dim: int) -> Tensor:
 def halved(frames: Tensor) -> Tensor:
     """Frames [n, C, H, W] on a grid of half the sides, rounded up, smoothed before."""
     H, W = frames.shape[-2:]
-    smooth = gaussian_matrix(H, SMOOTHING, frames) @ frames @ gaussian_matrix(W, SMOOTHING, frames).T
     size = [math.ceil(H / 2), math.ceil(W / 2)]
-    return nn.functional.interpolate(smooth, size, mode="bilinear", align_corners=False)
+    return nn.functional.interpolate(filtered(frames, SMOOTHING), size, mode="bilinear", align_corners=False)
 
 
 def resized(flow: Tensor, size: tuple[int, int]) -> Tensor:
@@ -135,21 +134,27 @@ def resized(flow: Tensor, size: tuple[int, int]) -> Tensor:
     return nn.functional.interpolate(scaled, [H, W], mode="bilinear", align_corners=False)
 
 
-def gaussian_matrix(length: int, sigma: float, like: Tensor) -> Tensor:
+@cache
+def gaussian_filter(length: int, sigma: float) -> np.ndarray:
     """Gaussian filter of one axis as a matrix [length, length], for vectors that are mirrored at both ends.
 
     A dense matrix product is several times faster on processors than convolutions of one channel.
     """
-    if length == 1:
-        return torch.ones(1, 1).to(like)
-    cells, period, radius = torch.arange(length).to(like), 2 * (length - 1), int(TRUNCATE * sigma + 0.5)
-    i, j = cells[:, None], cells[None]
-    mirrored = ((j > 0) & (j < length - 1)).to(like)  # cells at the ends are their own mirror images
-    total, turns = torch.zeros(length, length).to(like), math.ceil((radius + period) / period)
-    for turn in range(-turns, turns + 1):
-        for gap, weight in ((i - j + turn * period, 1.0), (i + j + turn * period, mirrored)):
-            total = total + weight * torch.exp(-0.5 * (gap / sigma) ** 2) * (gap.abs() <= radius)
-    return total / total.sum(dim=1, keepdim=True)
+    radius, period = int(TRUNCATE * sigma + 0.5), max(2 * (length - 1), 1)
+    gaps = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (gaps / sigma) ** 2)
+    places = (np.arange(length)[:, None] + gaps) % period  # the mirror images repeat with this period
+    matrix = np.zeros((length, length))
+    np.add.at(
+        matrix, (np.arange(length)[:, None], np.minimum(places, period - places) % period), weights / weights.sum()
+    )
+    return matrix
+
+
+def filtered(frames: Tensor, sigma: float) -> Tensor:
+    """Gaussian means of frames [..., H, W]."""
+    rows, columns = (torch.from_numpy(gaussian_filter(side, sigma)).to(frames) for side in frames.shape[-2:])
+    return rows @ frames @ columns.T
 
 
 def sample(frames: Tensor, x: Tensor, y: Tensor, padding: str = "border") -> Tensor:
@@ -159,14 +164,21 @@ def sample(frames: Tensor, x: Tensor, y: Tensor, padding: str = "border") -> Ten
     return nn.functional.grid_sample(frames, grid, padding_mode=padding, align_corners=True)
 
 
+def displaced(frames: Tensor, flow: Tensor) -> Tensor:
+    """Values of frames [n, C, H, W] at (x + u, y + v), [n, C, H, W]; beyond the border the border's value continues."""
+    H, W = frames.shape[-2:]
+    cells = np.stack(np.meshgrid(np.arange(W), np.arange(H)), axis=-1)[None]  # [1, H, W, 2]
+    unit = torch.tensor([2 / max(W - 1, 1), 2 / max(H - 1, 1)]).to(flow)
+    grid = (torch.from_numpy(cells).to(flow) + flow.movedim(1, -1)) * unit - 1
+    return nn.functional.grid_sample(frames, grid, padding_mode="border", align_corners=True)
+
+
 def warp(frames: Tensor, flow: Tensor) -> Tensor:
     """Frames [n, C, H, W] as seen from where the flow [n, 2, H, W] starts: the value at (x + u, y + v) comes to (x, y).
 
     Beyond the border the border's value continues. Where the flow is zero, values stay exactly as they are.
     """
-    x, y = positions(flow)
-    moved = sample(frames, x + flow[:, 0], y + flow[:, 1])
-    return torch.where((flow == 0).all(dim=1, keepdim=True), frames, moved)
+    return torch.where((flow == 0).all(dim=1, keepdim=True), frames, displaced(frames, flow))
 
 
 def positions(flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,13 +203,14 @@ def advect(frames: Tensor, motion: Tensor, times: Sequence[float], damping: floa
         [B, times, C, H, W].
     """
     origin, now, out = torch.zeros_like(motion), 0.0, []
+    rate = damping if isinstance(damping, Tensor) else motion.new_tensor(damping)
     for time in times:
         count = math.ceil(time - now)  # steps of at most one frame
         for step in range(count):
             length = (time - now) / count
-            speed = length * motion * torch.exp(-damping * torch.as_tensor(now + (step + 0.5) * length).to(motion))
+            way = length * torch.exp(-(now + (step + 0.5) * length) * rate) * motion
             # The midpoint rule keeps circles closed.
-            origin = origin + warp(speed, origin + warp(speed, origin) / 2)
+            origin = origin + displaced(way, origin + displaced(way, origin) / 2)
         now = time
         out.append(warp(frames, origin))
     return torch.stack(out, dim=1)

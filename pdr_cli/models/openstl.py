@@ -1,4 +1,7 @@
-"""Weights of the public OpenSTL toolbox: models of its SimVP family, recognised by their tensors alone."""
+"""Weights of the public OpenSTL toolbox: its SimVP family, and PFGNet and Met²Net, which descend from it.
+
+They are recognised by their tensors alone.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from torch import Tensor, nn
 
 from pdr_cli.choices import PREDICTORS
 from pdr_cli.errors import CheckpointError, did_you_mean
-from pdr_cli.models.interfaces import Frames
+from pdr_cli.models.interfaces import Frames, OnePass
+from pdr_cli.models.predictors.met2net import Met2Net
 from pdr_cli.models.predictors.simvp import SimVP
 from pdr_cli.models.predictors.translators.options import Grid, TranslatorOptions
 
@@ -34,8 +38,11 @@ MODEL_TYPES = {
     "mlpmixer": "mlpmixer",
     "convmixer": "convmixer",
 }
+# Values of `method` in configurations of models that have no model_type, in lower case.
+METHODS = {"pfg": "pfgnet", "its": "met2net"}
 # Parts of tensor names that distinguish translators; the first match decides.
 MARKS = (
+    ("hid.cel.", "pfgnet"),
     ("hid.enc.0.layers.", "simvp"),
     ("spatial_gating_unit.fc.", "tau"),
     (".gnconv.", "hornet"),
@@ -55,8 +62,9 @@ HOLDERS = ("state_dict", "model_state_dict", "model", "module", "net", "network"
 WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|_forward_module\.|model\.|net\.)*")  # DDP, compile, Fabric, Lightning
 # Buffers that Swin saves beside its weights; they follow from the window.
 DERIVED = (".relative_position_index", ".attn_mask")
+VARIABLE = "enc_q_list."  # encoders of Met²Net, one for each variable
 NORMS = ("norm1", "norm", "norm_1")  # of a block; every translator but IncepU has one of them
-MLPS = ("mlp.fc1", "pwconv1", "mlp_channels.fc1")
+MLPS = ("enc.0.block.mlp.fc1", "enc.0.block.pwconv1", "enc.0.block.mlp_channels.fc1", "blocks.0.pw_in")
 
 
 @dataclass(frozen=True)
@@ -67,25 +75,26 @@ class Architecture:
     in_steps: int
     channels: int
     hid_s: int
-    hid_t: int
+    hid_t: int | None  # None where every block is as wide as the latent frames
     n_s: int
     n_t: int
     mlp_ratio: float | None  # None where there is no MLP
     kernels: tuple[int, int]
 
-    def build(self, size: tuple[int, int], drop_path: float) -> SimVP:
+    def build(self, size: tuple[int, int], drop_path: float) -> OnePass:
         """A model of this architecture for frames of `size` (H, W)."""
         options = TranslatorOptions(
             self.in_steps * self.hid_s,
-            hid_t=self.hid_t,
+            hid_t=self.hid_t or 0,
             n_t=self.n_t,
             mlp_ratio=self.mlp_ratio or 0,
             drop_path=drop_path,
             grid=Grid(size, 2 ** (self.n_s // 2)),
         )
-        translator = PREDICTORS.find(self.backbone)(options)
         frames = Frames(self.in_steps, self.channels, size)
-        return SimVP(frames, translator, self.hid_s, self.n_s, self.kernels)
+        if self.backbone == "met2net":
+            return Met2Net(frames, options, self.hid_s, self.n_s, self.kernels)
+        return SimVP(frames, PREDICTORS.find(self.backbone)(options), self.hid_s, self.n_s, self.kernels)
 
 
 def from_openstl(
@@ -136,22 +145,47 @@ def architecture_of(weights: Mapping[str, Tensor]) -> Architecture:
     """The hyperparameters by the shapes of the tensors.
 
     Raises:
-        CheckpointError: the tensors are not of a model of the SimVP family.
+        CheckpointError: the tensors are not of a model of the SimVP family or one that descends from it.
     """
+    if any(name.startswith(VARIABLE) for name in weights):
+        return _met2net(weights)
     backbone = backbone_of(weights)
     first = _shape(weights, "enc.enc.0.conv.conv.weight")  # [hid_S, C, k, k]
     last = _shape(weights, "dec.dec.1.conv.conv.weight")  # [hid_S, hid_S, k, k]
-    n_s, n_t = _count(weights, "enc.enc."), _count(weights, "hid.enc.")
-    if backbone == "simvp":
-        width = _shape(weights, "hid.enc.0.conv1.weight")[1]
-        hid_t = _shape(weights, "hid.enc.0.layers.0.conv.weight")[0]
-    else:
-        width, hid_t = (_shape_of_any(weights, f"hid.enc.{i}.block.", NORMS)[0] for i in (0, 1))
+    width, hid_t = _widths(weights, backbone)
     mlp_ratio = None
     if backbone not in WITHOUT_MLP:
-        mlp_ratio = _shape_of_any(weights, "hid.enc.0.block.", MLPS)[0] / width
+        mlp_ratio = _shape_of_any(weights, "hid.", MLPS)[0] / width / (2 if backbone == "pfgnet" else 1)
+    n_s, n_t = _count(weights, "enc.enc."), _count(weights, "hid.blocks." if backbone == "pfgnet" else "hid.enc.")
     kernels = (first[2], last[2])
     return Architecture(backbone, width // first[0], first[1], first[0], hid_t, n_s, n_t, mlp_ratio, kernels)
+
+
+def _widths(weights: Mapping[str, Tensor], backbone: str) -> tuple[int, int | None]:
+    """Channels of the first and of the middle blocks."""
+    if backbone == "pfgnet":
+        return _shape(weights, "hid.blocks.0.norm_dw.weight")[0], None
+    if backbone == "simvp":
+        return _shape(weights, "hid.enc.0.conv1.weight")[1], _shape(weights, "hid.enc.0.layers.0.conv.weight")[0]
+    first, middle = (_shape_of_any(weights, f"hid.enc.{i}.block.", NORMS)[0] for i in (0, 1))
+    return first, middle
+
+
+def _met2net(weights: Mapping[str, Tensor]) -> Architecture:
+    first = _shape(weights, f"{VARIABLE}0.enc.0.conv.conv.weight")  # [hid_S, 1, k, k]
+    last = _shape(weights, "dec_q_list.0.dec.1.conv.conv.weight")  # [hid_S, hid_S, k, k]
+    hid_t, width = _shape(weights, "hid_q.conv1.weight")[:2]
+    return Architecture(
+        "met2net",
+        in_steps=width // first[0],
+        channels=_count(weights, VARIABLE),
+        hid_s=first[0],
+        hid_t=hid_t,
+        n_s=_count(weights, f"{VARIABLE}0.enc."),
+        n_t=_count(weights, "hid_q.layers."),
+        mlp_ratio=_shape(weights, "hid_q.layers.0.ff.ff1.mlp.fc1.weight")[0] / hid_t,
+        kernels=(first[2], last[2]),
+    )
 
 
 def backbone_of(weights: Mapping[str, Tensor]) -> str:
@@ -163,7 +197,9 @@ def backbone_of(weights: Mapping[str, Tensor]) -> str:
     translator = [name for name in weights if name.startswith("hid.")]
     found = next((backbone for mark, backbone in MARKS if any(mark in name for name in translator)), None)
     if found is None or not any(name.startswith("enc.enc.") for name in weights):
-        raise CheckpointError(f"the weights are not of a model of OpenSTL's SimVP family: {_first(weights)}")
+        raise CheckpointError(
+            f"the weights are not of a model of OpenSTL's SimVP family, PFGNet or Met²Net: {_first(weights)}"
+        )
     if found == "van or simvp2":
         inputs_and_outputs = _shape(weights, "hid.enc.0.block.attn.spatial_gating_unit.conv1.weight")[:2]
         return "van" if inputs_and_outputs[0] == inputs_and_outputs[1] else "simvp2"
@@ -176,7 +212,9 @@ def check_config(found: Architecture, config: Mapping[str, Any], weights: Mappin
     Raises:
         CheckpointError: names the first entry that differs.
     """
-    if "model_type" in config:
+    if found.backbone in METHODS.values():
+        _check_method(found, config.get("method"))
+    elif "model_type" in config:
         _check_model_type(found, config["model_type"] or "gSTA", weights)
     shapes = {
         "hid_S": found.hid_s,
@@ -190,6 +228,13 @@ def check_config(found: Architecture, config: Mapping[str, Any], weights: Mappin
     for key, value in shapes.items():
         if value is not None and config.get(key) is not None and config[key] != value:
             raise CheckpointError(f"the config has {key} {config[key]}", f"{value:g}, as in the weights")
+
+
+def _check_method(found: Architecture, method: str | None) -> None:
+    """The configurations of these models have no model_type, or one without effect."""
+    if method is not None and METHODS.get(method.lower()) != found.backbone:
+        expected = next(name for name, backbone in METHODS.items() if backbone == found.backbone)
+        raise CheckpointError(f"the config has method {method}", f"{expected.upper()}, as in the weights")
 
 
 def _check_model_type(found: Architecture, model_type: str, weights: Mapping[str, Tensor]) -> None:
@@ -229,7 +274,7 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], of: str) -> 
 
 def _shape(weights: Mapping[str, Tensor], name: str) -> torch.Size:
     if name not in weights:
-        raise CheckpointError(f"the weights lack {name}, which every model of the SimVP family has")
+        raise CheckpointError(f"the weights lack {name}, which every model of its family has")
     return weights[name].shape
 
 

@@ -123,6 +123,11 @@ class PDR(nn.Module):
             made, terms = self.adapter(coarse, batch.observed, batch.covariates, batch.generator), {}
         return checks.frames(made, coarse, self.adapter, batch.steps), terms
 
+    @property
+    def reads_flow(self) -> bool:
+        """True if training passes read `Batch.flow`."""
+        return isinstance(self.predictor, Predictor) and self.predictor.reads_flow and self.anomalies is None
+
     def bound(self, low: Tensor, high: Tensor) -> None:
         """Keep forecasts, and frames that are fed back, between a lowest and a highest value: [C], in network units."""
         self.bounded = Bounds(low, high)

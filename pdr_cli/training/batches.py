@@ -16,6 +16,8 @@ from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.series import size
 from pdr_cli.data.windows import Windows
 from pdr_cli.models.interfaces import Anchor, Batch, Context
+from pdr_cli.models.motion import backward_motion
+from pdr_cli.training.kept import Kept
 
 NO_CONTEXT = ContextSource()
 NAMED = 4  # windows of a batch that a message names
@@ -38,8 +40,7 @@ class WeightedBatch(NamedTuple):
 class OutOfFold:
     """The anchor's frames of training windows, from anchors fitted without each window's block of time.
 
-    A network trained on an anchor that has seen its windows would trust it too much. The frames are kept in memory, as far
-    as they fit, because every epoch needs them again.
+    A network trained on an anchor that has seen its windows would trust it too much.
 
     Args:
         anchors: one for each block.
@@ -48,25 +49,12 @@ class OutOfFold:
     """
 
     def __init__(self, anchors: Sequence[Anchor], fold_of: np.ndarray, limit_mb: int = 256) -> None:
-        self.anchors, self.fold_of, self.limit = anchors, fold_of, limit_mb * 1e6
-        self._kept: dict[int, torch.Tensor] = {}
+        self.anchors, self.fold_of = anchors, fold_of
+        self._kept = Kept(limit_mb)
 
     def frames(self, batch: Batch, which: np.ndarray) -> torch.Tensor:
         """The anchor's frames of the training windows numbered `which`, [B, τ, C, H, W]."""
-        return torch.stack([self._of(int(number), batch, row) for row, number in enumerate(which)])
-
-    def _of(self, number: int, batch: Batch, row: int) -> torch.Tensor:
-        """The frames of one window, [τ, C, H, W]: alone, because rounding depends on the windows computed together.
-
-        A resumed run meets a window for the first time in another batch than an uninterrupted one.
-        """
-        kept = self._kept.get(number)
-        if kept is not None:
-            return kept
-        frames = self._forecast(int(self.fold_of[number]), batch, row)
-        if frames.numel() * 4 * (len(self._kept) + 1) <= self.limit:
-            self._kept[number] = frames
-        return frames
+        return self._kept.of(which, lambda row: self._forecast(int(self.fold_of[which[row]]), batch, row))
 
     @torch.no_grad()
     def _forecast(self, fold: int, batch: Batch, row: int) -> torch.Tensor:
@@ -74,6 +62,21 @@ class OutOfFold:
         anchor = self.anchors[fold].to(batch.observed.device)
         frames: torch.Tensor = anchor(batch.observed[row : row + 1], batch.steps, context)[0]
         return frames
+
+
+class Flows:
+    """The flow of training windows from their last observed frame back to the one before it.
+
+    Args:
+        limit_mb: of the kept flows.
+    """
+
+    def __init__(self, limit_mb: int = 256) -> None:
+        self._kept = Kept(limit_mb)
+
+    def of(self, observed: torch.Tensor, which: np.ndarray) -> torch.Tensor:
+        """[B, T, C, H, W] of the training windows numbered `which` → [B, 2, H, W]."""
+        return self._kept.of(which, lambda row: backward_motion(observed[row : row + 1])[0])
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class TrainingData:
         area: weight of each cell in the loss, [H, W]; None: all cells weigh the same.
         contexts: what the network is given beside the frames of a window.
         out_of_fold: the anchor's frames of training windows; None where the network computes them.
+        flows: of training windows; None where the network reads none.
     """
 
     train: Windows
@@ -95,6 +99,7 @@ class TrainingData:
     area: np.ndarray | None = None
     contexts: ContextSource = NO_CONTEXT
     out_of_fold: OutOfFold | None = None
+    flows: Flows | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -122,6 +127,8 @@ class TrainingData:
         inputs = Batch(observed, windows.out_steps, following, filled)._replace(**context)
         if windows is self.train and self.out_of_fold is not None:
             inputs = inputs._replace(anchor=self.out_of_fold.frames(inputs, which))
+        if windows is self.train and self.flows is not None:
+            inputs = inputs._replace(flow=self.flows.of(observed, which))
         return WeightedBatch(inputs, weight, which)
 
     def _weight(self, known: np.ndarray, device: torch.device) -> torch.Tensor | None:

@@ -34,7 +34,13 @@ def trained(make_run: Callable[..., Path], weather: Path) -> Callable[[str], Pat
 
 
 @pytest.mark.parametrize(
-    ("name", "terms"), [("predrnnv2", ["decoupling", "observed_loss"]), ("dmvfn", ["pyramid_loss"])]
+    ("name", "terms"),
+    [
+        ("predrnnv2", ["decoupling", "observed_loss"]),
+        ("dmvfn", ["pyramid_loss"]),
+        ("unet", []),
+        ("met2net", ["latent_loss"]),
+    ],
 )
 def test_trained_predicted_and_read_back(
     trained: Callable[[str], Path], weather: Path, tmp_path: Path, name: str, terms: list[str]
@@ -77,7 +83,7 @@ def test_exported_as_one_graph_of_all_steps(make_run: Callable[..., Path], weath
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(PREDICTORS.own) - set(TRANSLATORS)))
+@pytest.mark.parametrize("name", ["pfgnet", *sorted(set(PREDICTORS.own) - set(TRANSLATORS))])
 def test_every_one_becomes_onnx(make_run: Callable[..., Path], weather: Path, name: str) -> None:
     pytest.importorskip("onnxruntime")
     run = make_run(weather, "--backbone", name)

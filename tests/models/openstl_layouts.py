@@ -74,3 +74,49 @@ def _pfg_block(prefix: str, d: int) -> Shapes:
     shapes |= {f"{prefix}.pw_in.weight": (8 * d, d, 1, 1), f"{prefix}.pw_in.bias": (8 * d,)}
     shapes |= {f"{prefix}.dw_v.weight": (4 * d, 1, 3, 3)}
     return shapes | {f"{prefix}.pw_out.weight": (d, 4 * d, 1, 1), f"{prefix}.pw_out.bias": (d,)}
+
+
+def met2net_shapes(T: int = 4, channels: int = 2, hid_s: int = 32, hid_t: int = 256, n_t: int = 8) -> Shapes:
+    """Met²Net (class `med_ciatt_mutinums`): two encoder units; its TAU blocks have an MLP of ratio 4."""
+    shapes: Shapes = {}
+    for copy in ("q", "k"):
+        for i in range(channels):
+            shapes |= encoder(f"enc_{copy}_list.{i}", 1, hid_s) | decoder(f"dec_{copy}_list.{i}", 1, hid_s)
+        hid = f"hid_{copy}"
+        shapes |= {f"{hid}.conv1.weight": (hid_t, T * hid_s, 1, 1), f"{hid}.conv1.bias": (hid_t,)}
+        for i in range(n_t):
+            shapes |= _ciatt_layer(f"{hid}.layers.{i}", hid_t)
+        shapes |= {f"{hid}.conv2.weight": (T * hid_s, hid_t, 1, 1), f"{hid}.conv2.bias": (T * hid_s,)}
+    return shapes
+
+
+def _ciatt_layer(prefix: str, d: int) -> Shapes:
+    shapes: Shapes = {}
+    for part in ("q_Conv", "k_Conv", "v_Conv", "v_post_f"):
+        shapes |= {f"{prefix}.attn_1.{part}.0.weight": (d, d, 1, 1)} | _norm(f"{prefix}.attn_1.{part}.1", d)
+    return shapes | _norm(f"{prefix}.norm_1", d) | _norm(f"{prefix}.norm_2", d) | _tau_block(f"{prefix}.ff.ff1", d)
+
+
+def _norm(prefix: str, d: int) -> Shapes:
+    return {f"{prefix}.weight": (d,), f"{prefix}.bias": (d,)}
+
+
+def _tau_block(prefix: str, d: int) -> Shapes:
+    shapes: Shapes = {f"{prefix}.layer_scale_1": (d,), f"{prefix}.layer_scale_2": (d,)}
+    for norm in (f"{prefix}.norm1", f"{prefix}.norm2"):
+        statistics = {f"{norm}.running_mean": (d,), f"{norm}.running_var": (d,), f"{norm}.num_batches_tracked": ()}
+        shapes |= _norm(norm, d) | statistics
+    convolutions = {
+        "attn.proj_1": (d, d, 1, 1),
+        "attn.spatial_gating_unit.conv0": (d, 1, 5, 5),
+        "attn.spatial_gating_unit.conv_spatial": (d, 1, 7, 7),
+        "attn.spatial_gating_unit.conv1": (d, d, 1, 1),
+        "attn.proj_2": (d, d, 1, 1),
+        "mlp.fc1": (4 * d, d, 1, 1),
+        "mlp.dwconv.dwconv": (4 * d, 1, 3, 3),
+        "mlp.fc2": (d, 4 * d, 1, 1),
+    }
+    for name, shape in convolutions.items():
+        shapes |= {f"{prefix}.{name}.weight": shape, f"{prefix}.{name}.bias": shape[:1]}
+    gate, squeezed = f"{prefix}.attn.spatial_gating_unit.fc", d // max(d // 16, 4)
+    return shapes | {f"{gate}.0.weight": (squeezed, d), f"{gate}.2.weight": (d, squeezed)}

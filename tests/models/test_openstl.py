@@ -16,6 +16,7 @@ from pdr_cli.errors import CheckpointError
 from pdr_cli.models.openstl import architecture_of, from_openstl, tensors_of
 from pdr_cli.runs.openstl import load_openstl
 from tests.models.builders import build_predictor
+from tests.models.openstl_layouts import Shapes, met2net_shapes, pfgnet_shapes, state_of
 from tests.models.published import NAMES
 from tests.models.test_released import listed
 
@@ -41,6 +42,46 @@ def test_weights_alone_say_which_model_they_are_of(name: str) -> None:
     same.load_state_dict(state)
     assert torch.equal(model(x), same(x))
     assert not model.training
+
+
+DESCENDANTS = {
+    "pfgnet": pfgnet_shapes(channels=2, hid_s=4, n_t=3),
+    "met2net": met2net_shapes(channels=2, hid_s=4, hid_t=16, n_t=3),
+}
+descendants = pytest.mark.parametrize(("name", "shapes"), DESCENDANTS.items(), ids=DESCENDANTS)
+
+
+@descendants
+def test_models_that_descend_from_the_toolbox_are_recognised(name: str, shapes: Shapes) -> None:
+    state = state_of(shapes)
+    model = from_openstl({"state_dict": {f"model.{k}": v for k, v in state.items()}}, SHAPE)
+    found = architecture_of(state)
+    assert (found.backbone, found.hid_t) == (name, {"pfgnet": None, "met2net": 16}[name])
+    assert (found.in_steps, found.channels, found.hid_s, found.n_s, found.n_t, found.mlp_ratio) == (4, 2, 4, 2, 3, 4)
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert model(torch.rand(1, *SHAPE)).shape == (1, *SHAPE)
+
+
+@pytest.mark.parametrize("name", ["pfgnet", "met2net"])
+def test_their_configurations_name_the_method(name: str) -> None:
+    state = state_of(DESCENDANTS[name])
+    method, other = {"pfgnet": ("PFG", "its"), "met2net": ("its", "SimVP")}[name]
+    # PFGNet's configurations say 'None', Met²Net's 'TAU', and neither has an effect.
+    assert from_openstl(state, SHAPE, {"method": method, "model_type": "None", "hid_S": 4, "N_T": 3})
+    with pytest.raises(CheckpointError, match=f"method {other}; expected {method.upper()}"):
+        from_openstl(state, SHAPE, {"method": other})
+    with pytest.raises(CheckpointError, match="config has N_T 8; expected 3"):
+        from_openstl(state, SHAPE, {"N_T": 8})
+
+
+@pytest.mark.parametrize(
+    ("name", "lost"), [("pfgnet", "hid.blocks.2.tm.gate_head.bias"), ("met2net", "hid_k.conv2.bias")]
+)
+def test_their_missing_tensors_are_named(name: str, lost: str) -> None:
+    state = state_of(DESCENDANTS[name])
+    del state[lost]
+    with pytest.raises(CheckpointError, match=f"lack {lost}"):
+        from_openstl(state, SHAPE)
 
 
 @pytest.mark.shared

@@ -359,6 +359,13 @@ def test_the_anchor_is_scored_on_the_windows_of_the_validation(weather: Path) ->
     assert found["best_rmse"] == pytest.approx([found["best_loss"] ** 0.5], rel=1e-5)
 
 
+def test_inspect_shows_the_scores_of_each_channel(traffic: Path) -> None:
+    assert train(traffic, "run", "data.kind=any", more=("--steps", "1")).code == 0
+    result = pdr("inspect", "run")
+    rmse = modelfile.read(Path("run/model.safetensors")).card.training["anchor_rmse"]
+    assert (result.code, f"anchor rmse  {rmse[0]}, {rmse[1]}" in result.out) == (0, True), result.err
+
+
 def test_a_network_without_an_anchor_is_compared_with_none(weather: Path) -> None:
     result = train(weather, "run", "model.anchor=none", "train.fallback=true", more=("--steps", "2"))
     assert (result.code, "anchor  " in result.err) == (0, False), result.err

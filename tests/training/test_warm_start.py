@@ -17,6 +17,7 @@ from tests.builders import traffic_file
 from tests.cli import Result, pdr
 from tests.conftest import tiny_settings
 from tests.models.builders import build_predictor
+from tests.models.openstl_layouts import Shapes, met2net_shapes, pfgnet_shapes, state_of
 
 MakeRun = Callable[..., Path]
 STILL = ("--set", "train.lr=1e-12")  # a step this small moves no weight that can be seen
@@ -111,6 +112,27 @@ def test_predictor_of_openstl_is_taken_over(make_run: MakeRun, weather: Path, op
     assert len(mine) == len(theirs)
     assert all(torch.equal(mine[k.replace("model.", "predictor.", 1)], v) for k, v in theirs.items())
     assert load(run)[0].training["init_from"]["kind"] == "OpenSTL"
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("pfgnet", pfgnet_shapes(channels=1, hid_s=4, n_t=2)),
+        ("met2net", met2net_shapes(channels=1, hid_s=4, hid_t=8, n_t=2)),
+    ],
+)
+def test_predictors_that_descend_from_openstl_are_taken_over(
+    make_run: MakeRun, weather: Path, tmp_path: Path, name: str, shapes: Shapes
+) -> None:
+    theirs = state_of(shapes)
+    torch.save(theirs, tmp_path / "theirs.pth")
+    settings = ["--set", "anchor=none", "--set", "mlp_ratio=4"]
+    run = make_run(
+        weather, "--backbone", name, "--init-from", str(tmp_path / "theirs.pth"), "--freeze-backbone", *settings
+    )
+    mine = predictor_of(run)
+    assert mine.keys() == {f"predictor.{k}" for k in theirs}
+    assert all(torch.equal(mine[f"predictor.{k}"], v) for k, v in theirs.items())
 
 
 def test_every_setting_that_differs_is_named(weather: Path, weather_run: Path) -> None:

@@ -16,6 +16,7 @@ from pdr_cli.models.gaussians.base import FrameAdapter
 from pdr_cli.models.gaussians.local import Features, LocalGS
 from pdr_cli.models.gaussians.predgs import MLP, Pooling, PredGS, check_grid, pooled_plane
 from pdr_cli.models.interfaces import Frames
+from pdr_cli.models.layers import interpolation
 
 if TYPE_CHECKING:
     from pdr_cli.schema import ModelConfig
@@ -81,7 +82,7 @@ class ConvControl(FrameAdapter):
         pixels = frames.channels * options.cell_stride**2
 
         def layers(width: int) -> tuple[Features, nn.Conv2d]:
-            return Features(self.inputs, width, options), nn.Conv2d(width, pixels, 1)
+            return Features(self.inputs, width, options.cell_stride, options.conv_depth), nn.Conv2d(width, pixels, 1)
 
         def count(width: int) -> int:
             return parameters_of(on_meta(lambda: nn.ModuleList(layers(width))))
@@ -155,11 +156,3 @@ def make_faint(layer: nn.Linear | nn.Conv2d) -> None:
     """Let the layer start faint, as Gaussians do."""
     nn.init.normal_(layer.weight, std=1e-3)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # there is a bias
-
-
-def interpolation(cells: int, length: int) -> Tensor:
-    """The matrix [length, cells] of linear interpolation along one axis; the identity if both are equal.
-
-    A matrix, because the gradient of `nn.functional.interpolate` is not deterministic on GPUs.
-    """
-    return nn.functional.interpolate(torch.eye(cells)[None], size=length, mode="linear")[0].T.contiguous()

@@ -46,7 +46,7 @@ class LocalGS(GaussianAdapter):
             channels, options, kernel_size_for(spacing, options.sigma_min) if kernel_size == "auto" else kernel_size
         )
         self.per_cell, self.cell_stride, self.spacing = per_cell, stride, spacing
-        self.features = Features(self.inputs, options.conv_width, options)
+        self.features = Features(self.inputs, options.conv_width, stride, options.conv_depth)
         self.head = nn.Conv2d(options.conv_width, per_cell * (5 + channels), 1)
         # Pixels from the first pixel of the cell: a cell of 2 has its middle at 0.5.
         within = (even_grid(per_cell, (stride, stride)) + 1) * stride / 2 - 0.5
@@ -92,20 +92,19 @@ class LocalGS(GaussianAdapter):
 
 
 class Features(nn.Module):
-    """Strided 3×3 convolutions down to one feature vector per cell, then `conv_depth` more. [P, inputs, H, W] → [P, width, h, w].
+    """Strided 3×3 convolutions down to one feature vector per cell, then `depth` more. [P, inputs, H, W] → [P, width, h, w].
 
     Nothing is normalised over the frame: a cell's features depend on its neighbourhood only.
     """
 
-    def __init__(self, inputs: int, width: int, options: ModelConfig) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, depth: int) -> None:
         super().__init__()
-        stride = options.cell_stride
         if stride < 2 or stride & (stride - 1):
             raise ConfigError(f"model.cell_stride is {stride}", "2, 4, 8 or another power of 2")
         self.stride = stride
         halvings = stride.bit_length() - 1
         self.down = nn.ModuleList(conv(width if i else inputs, width, 2) for i in range(halvings))
-        self.convs = nn.ModuleList(conv(width, width) for _ in range(options.conv_depth))
+        self.convs = nn.ModuleList(conv(width, width) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
         x = pad_to_multiple(x, self.stride)

@@ -37,12 +37,7 @@ class SimVP(OnePass):
         self, frames: Frames, translator: nn.Module, hid_s: int, n_s: int, kernels: tuple[int, int] = (3, 3)
     ) -> None:
         super().__init__(frames.in_steps)
-        if n_s < 2 or n_s % 2:
-            raise ConfigError(f"model.n_s is {n_s}", "2 or another even number")
-        if hid_s < 2 or hid_s % 2:
-            raise ConfigError(
-                f"model.hid_s is {hid_s}", "an even number, because channels are normalised in two groups"
-            )
+        check_shell(hid_s, n_s)
         self.in_steps = frames.in_steps
         self.multiple: int = 2 ** (n_s // 2)
         self.enc = Encoder(frames.channels + 2 * frames.covariates, hid_s, n_s, kernels[0])
@@ -72,6 +67,18 @@ class SimVP(OnePass):
         return out[..., :H, :W].unflatten(0, (B, T))
 
 
+def check_shell(hid_s: int, n_s: int) -> None:
+    """Refuse sizes from which no encoder and decoder can be built.
+
+    Raises:
+        ConfigError: names the size.
+    """
+    if n_s < 2 or n_s % 2:
+        raise ConfigError(f"model.n_s is {n_s}", "2 or another even number")
+    if hid_s < 2 or hid_s % 2:
+        raise ConfigError(f"model.hid_s is {hid_s}", "an even number, because channels are normalised in two groups")
+
+
 class Encoder(nn.Module):
     """n_s units, every second one with stride 2; the first unit's output is the skip."""
 
@@ -89,18 +96,18 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """n_s units, every second one upsampling; the skip is added before the last."""
+    """n_s units, every second one upsampling; a skip is added before the last."""
 
     def __init__(self, hid_s: int, channels: int, n_s: int, kernel_size: int) -> None:
         super().__init__()
         self.dec = nn.ModuleList(conv_unit(hid_s, hid_s, kernel_size, upsample=i % 2 == 0) for i in range(n_s))
         self.readout = nn.Conv2d(hid_s, channels, 1)
 
-    def forward(self, latent: Tensor, skip: Tensor) -> Tensor:
+    def forward(self, latent: Tensor, skip: Tensor | None = None) -> Tensor:
         *units, last = self.dec
         for unit in units:
             latent = unit(latent)
-        return self.readout(last(latent + skip))
+        return self.readout(last(latent if skip is None else latent + skip))
 
 
 def conv_unit(inputs: int, outputs: int, kernel_size: int, stride: int = 1, upsample: bool = False) -> nn.Sequential:
