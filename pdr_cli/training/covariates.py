@@ -111,7 +111,7 @@ def describe(series: Series, data: DataConfig, step: Step, training: Sequence[Pa
     others = further.of(series)
     attrs = {} if others is None else others.series.attrs["variables"]
     variables = {name: Variable(role, attrs[name]) for name, role in further_roles(data).items() if name in attrs}
-    lagged = context.cycles_of(data.lagged, step, weekly=False, frames=0)
+    lagged = context.cycles_of(data.lagged, step, weekly=False, frames=0, key="data.lagged")
     found = Covariates(calendar, days, _standardised(series.attrs.get(MAPS, {})), variables, lagged)
     return found if found.count(1) else None
 
