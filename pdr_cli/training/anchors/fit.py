@@ -22,7 +22,7 @@ from pdr_cli.training.anchors import flow, ridge
 from pdr_cli.training.batches import OutOfFold, TrainingData
 
 AT_ONCE = 128  # windows
-FLOW_WINDOWS, FEW_AT_ONCE = 96, 8  # windows that the damping of a flow is fitted to, and those of a batch
+FLOW_WINDOWS, FEW_AT_ONCE = 32, 8  # windows that the damping of a flow is fitted to, and those of a batch
 SMALLEST = 1e-3  # spread of a cell, over the channel's mean spread: a constant cell has no departures
 
 
