@@ -10,10 +10,10 @@ import typer
 from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    Ablation, AllowOutOfRange, AsJson, Assume, Backbone, Batch, Compress, Device, DryRun, FillGap, FillMissing, FreezeBackbone,
-    GrayToRgb, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, Preset, RaftWeights, Regrid, Rename,
-    ResampleFps, Results, Settings, State, Steps, Threads, TimeLayout, TrustCode, Variables, Variants, WaitInput,
-    listed, logged, with_covariates,
+    Ablation, Against, AllowOutOfRange, AsJson, Assume, Backbone, Batch, Compress, Device, DryRun, FillGap, FillMissing,
+    FreezeBackbone, GrayToRgb, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, Preset,
+    RaftWeights, Regrid, Rename, ResampleFps, Results, Settings, State, Steps, Threads, TimeLayout, TrustCode, Variables,
+    Variants, WaitInput, listed, logged, with_covariates,
 )  # fmt: skip
 from pdr_cli.trust import Trust
 
@@ -228,10 +228,7 @@ def evaluate(
         typer.Option("-m", "--model", help="Model or forecast file to score; repeatable. Default as for predict."),
     ] = None,
     split: Annotated[str, typer.Option(help="test (nothing the model has seen), val, train or all.")] = "test",
-    against: Annotated[
-        str | None,
-        typer.Option(help=f"Baselines, comma-separated: {choices.BASELINES.help()}. Default: persistence,climatology."),
-    ] = None,
+    against: Against = None,
     metrics: Annotated[
         str | None,
         typer.Option(

@@ -332,6 +332,8 @@ BASELINES = Family(
         "verification.baselines",
         persistence=("persistence", "the last observed frame"),
         climatology=("climatology", "mean of the training data at that hour, day and season"),
+        anomaly=("anomaly", "climatology and a share of the last departure from it, fitted in training"),
+        ridge=("ridge", "linear regression of departures from the climatology, fitted in training"),
         yesterday=("yesterday", "the frame of the same hour, a day or more before"),
         last__week=("last_week", "the frame of the same hour and weekday, a week or more before"),
         trend=("trend", "the line through the observed frames"),

@@ -115,6 +115,13 @@ AllowOutOfRange = Annotated[
 WaitInput = Annotated[
     float, typer.Option(min=0, metavar="SECONDS", help="Wait up to this long for an input that is being written.")
 ]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Baselines, comma-separated: {choices.BASELINES.help()}. Default: persistence, climatology, and those that were "
+        "fitted with the model."
+    ),
+]
 LpipsWeights = Annotated[
     Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
 ]
@@ -137,7 +144,7 @@ COVARIATES: dict[str, Any] = {
     "input": Annotated[
         Names,
         typer.Option(
-            metavar="NAME,...", help="Variables that are observed and not forecast; repeatable, as the next four."
+            metavar="NAME,...", help="Variables that are observed and not forecast; repeatable, as the next three."
         ),
     ],
     "known": Annotated[
@@ -146,7 +153,6 @@ COVARIATES: dict[str, Any] = {
             metavar="NAME,...", help="Variables that the files hold at forecast times too, in predict as well."
         ),
     ],
-    "target": Annotated[Names, typer.Option(metavar="NAME,...", help="Variables that are forecast and not observed.")],
     "static": Annotated[
         Names,
         typer.Option(
@@ -211,7 +217,7 @@ def with_covariates(command: Callable[..., None]) -> Callable[..., None]:
 def _covariates(chosen: dict[str, Any]) -> dict[str, str | None]:
     """The keys of the preset that the options set; None: the preset's value."""
     named = {key: listed(",".join(chosen[key] or ())) for key in COVARIATES if key != "holidays"}
-    roles = [f"{name}={role}" for role in ("input", "known", "target") for name in named[role]]
+    roles = [f"{name}={role}" for role in ("input", "known") for name in named[role]]
     holidays = chosen["holidays"]
     return {
         "data.roles": ",".join(roles) or None,

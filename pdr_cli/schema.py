@@ -12,8 +12,7 @@ from pdr_cli.errors import did_you_mean
 Kind = Literal["weather", "traffic", "video", "any"]
 AUTO, NONE = "auto", "none"  # entries of data.bounds that name no variable
 CALENDAR = ("hour", "weekday", "day-of-year", "holidays", "sun")
-TARGET = "target"
-ROLES = ("input", "known", TARGET)  # of variables
+ROLES = ("input", "known")  # of variables that are not forecast
 
 # Defaults for keys added later, so that older models and presets keep their meaning.
 ADDED_LATER: dict[str, dict[str, Any]] = {
@@ -44,6 +43,8 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "val_every": 0,
         "patience": 0,
         "fallback": False,
+        "baselines": False,
+        "out_of_fold": True,
     },
     "model": {
         "dropout": 0.0,
@@ -127,8 +128,8 @@ class DataConfig(_Table):
         "to forecast from them; persist, mean and interp fill them"
     )
     back: list[str] = Field(
-        description="earlier cycles whose frames of the same time the anchor reads, such as 1d and 1w; auto: a day and a week "
-        "for data with a weekly cycle, as far as the training data have them"
+        description="earlier cycles whose frames of the same time the anchor and the baseline ridge read, such as 1d and 1w; "
+        "auto: a day and a week for data with a weekly cycle, as far as the training data have them"
     )
     calendar: list[str] = Field(
         description="what the network is given of the date: hour, weekday, day-of-year, holidays, and sun (the elevation, on a "
@@ -139,8 +140,7 @@ class DataConfig(_Table):
         description="maps without a time axis that the network is given, by name in the data files, or FILE:NAME"
     )
     roles: list[str] = Field(
-        description="further variables: u10=input is observed and not forecast; tcc=known is given at forecast times too; "
-        "t2m=target is forecast and not observed"
+        description="further variables: u10=input is observed and not forecast; tcc=known is given at forecast times too"
     )
     lagged: list[str] = Field(
         description="earlier cycles whose frames of the same time the network is given, such as 1d and 1w"
@@ -322,6 +322,13 @@ class TrainConfig(_Table):
         description="true: where the anchor's validation loss is lower than the best model's by more than 1 %, the anchor "
         "alone is saved as the model"
     )
+    out_of_fold: bool = Field(
+        description="true: a network is trained on ridge anchors that were fitted without a window's own block of time"
+    )
+    baselines: bool = Field(
+        description="true: the simple forecasts that pdr evaluate compares with are fitted to the training data, anomaly and "
+        "ridge, or of video damped-flow, and kept in the model"
+    )
 
     @field_validator("budget", "cpu_budget")
     @classmethod
@@ -368,11 +375,11 @@ def parse_interval(text: str) -> tuple[str, str] | None:
 
 
 def parse_role(text: str) -> tuple[str, str]:
-    """Name and role of an entry of `data.roles`: `u10=input`, `tcc=known`, `t2m=target`."""
+    """Name and role of an entry of `data.roles`: `u10=input` or `tcc=known`."""
     name, _, role = (part.strip() for part in text.rpartition("="))
     if not name or role not in ROLES:
         near = did_you_mean(role, ROLES)
-        raise ValueError(f"{text!r} is not a role; write NAME=input, NAME=known or NAME=target.{near}")
+        raise ValueError(f"{text!r} is not a role; write NAME=input or NAME=known.{near}")
     return name, role
 
 

@@ -80,8 +80,9 @@ class AblationRun:
         return RunFolder(self.path / f"{re.sub(r'[^a-z0-9._]+', '-', variant.lower()).strip('-')}-{seed}")
 
     def config(self, variant: str, seed: int) -> Config:
-        """What a run is trained with."""
-        train = UNLIMITED | {"steps": self.plan["steps"], "seed": seed, "fallback": "false"}
+        """What a run is trained with; without fitted baselines, because variants are compared with each other."""
+        length = {"steps": self.plan["steps"], "seed": seed}
+        train = UNLIMITED | length | {"fallback": "false", "baselines": "false"}
         chosen = self.variants[variant] | {f"train.{key}": value for key, value in train.items()}
         settings = [f"{key}={value}" for key, value in chosen.items()]
         return config.load(str(self.path / "config.toml"), settings)

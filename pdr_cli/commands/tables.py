@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pdr_cli.drawing.summary import headline as verdict
 from pdr_cli.drawing.summary import lead_label
 from pdr_cli.system import atomic
 from pdr_cli.verification.document import Document, Skill, Spectra
@@ -21,13 +22,15 @@ WIDE = 200  # columns without a terminal; tables are as wide as they need to be
 
 
 def show(document: Document) -> None:
-    """Print: what was scored, the first score and the skill by lead time, every score overall, and the analyses."""
+    """Print: what was scored and the result, the first score and the skill by lead time, all scores, the analyses."""
     from rich.console import Console
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDE)
     console.print(headline(document), highlight=False, soft_wrap=True)
+    if document.skill:
+        console.print(verdict(document).sentence.replace("\u00a0", " "), highlight=False, soft_wrap=True)
     for table in (_by_lead(document), *_skills(document), _overall(document), *_analyses(document)):
         console.print(table)
     for line in _notes(document):
@@ -77,21 +80,27 @@ def _by_lead(document: Document) -> Table:
 
 
 def _skills(document: Document) -> list[Table]:
-    """One table for each model: its skill against each baseline."""
-    return [_skill_table(document, model, rivals) for model, rivals in document.skill.items() if rivals]
+    """The skill of every model against the best baseline by lead time, and against the others overall."""
+    rival = next((found for model in document.skill if (found := document.hardest_rival(model)) is not None), None)
+    return [] if rival is None else [_skill_table(document, rival)]
 
 
-def _skill_table(document: Document, model: str, rivals: Mapping[str, Skill]) -> Table:
-    table = _table(f"skill of {model} against", ["lead", *rivals])
+def _skill_table(document: Document, rival: str) -> Table:
+    entries = {model: row[rival] for model, row in document.skill.items() if rival in row}
+    table = _table(f"skill vs {rival}", ["lead", *entries])
     for index, lead in enumerate(document.lead):
         label = lead_label(lead, document.lead_units)
-        table.add_row(label, *[_skill(entry, index) for entry in rivals.values()])
+        table.add_row(label, *[_skill(entry, index) for entry in entries.values()])
     table.add_section()
-    table.add_row("all", *[_skill(entry, None) for entry in rivals.values()])
-    intervals = [entry.interval for entry in rivals.values() if entry.interval is not None]
-    if len(intervals) == len(rivals):
+    table.add_row("all", *[_skill(entry, None) for entry in entries.values()])
+    intervals = [entry.interval for entry in entries.values() if entry.interval is not None]
+    if len(intervals) == len(entries):
         for label, side in (("95 % from", 0), ("to", 1)):
             table.add_row(label, *[f"{ends[side]:+.3f}" for ends in intervals], style="dim")
+    table.add_section()
+    rows = [document.skill[model] for model in entries]
+    for other in dict.fromkeys(name for row in rows for name in row if name != rival):
+        table.add_row(f"all vs {other}", *[_skill(row[other], None) if other in row else "–" for row in rows])
     return table
 
 

@@ -83,6 +83,20 @@ class Covariates:
         lagged = [f"{name}, {cycle} steps before" for cycle in self.lagged for name in channels]
         return [*dates, *self.static, *self.variables, *lagged]
 
+    def described(self, channels: Sequence[str], scale: Sequence[float]) -> list[dict[str, Any]]:
+        """Each of the F channels for other programs: its name, and how its values become those of the network.
+
+        These are (value - mean) / sd. A static map is standardised as it is kept; of earlier frames the value is the
+        departure from the climatology, whose unit is `scale` of its channel.
+        """
+        variables = {n: {"role": v.role, "mean": v.mean, "sd": v.sd} for n, v in self.variables.items()}
+        before = [{"role": "earlier", "mean": 0.0, "sd": float(unit)} for _ in self.lagged for unit in scale]
+        labels = self.labels(channels)
+        given = dict(zip(labels[len(labels) - len(before) :], before, strict=True)) | variables
+        static = {name: {"role": "static", "mean": 0.0, "sd": 1.0} for name in self.static}
+        calendar = {"role": "calendar", "mean": 0.0, "sd": 1.0}
+        return [{"name": label} | (given | static).get(label, calendar) for label in labels]
+
     def words(self, step: Step) -> list[str]:
         """Each covariate in words, such as "u10 (input)"."""
         given = [f"{name} ({variable.role})" for name, variable in self.variables.items()]

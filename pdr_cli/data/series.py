@@ -33,6 +33,11 @@ Formats add, where it applies,
 * `clip_starts`: first frames of the clips that such windows come from,
 * `person` and `action` of a KTH clip.
 
+Series for a network with covariates have
+
+* `further`: the variables that it reads beside the channels, see `data/further.py`,
+* `static`: {name: map [H, W]}, in training.
+
 Input to a model gains, where it was changed,
 
 * `given_units`: {channel: units of the file}, see `data/units.py`,

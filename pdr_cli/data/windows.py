@@ -86,6 +86,7 @@ class Windows:
         self.never_observed = never_observed
         self._cache = cache
         self._places_in_steps: dict[int, np.ndarray] = {}
+        self._times: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.places)
@@ -133,8 +134,10 @@ class Windows:
 
     def times(self, index: int) -> np.ndarray:
         """Times of one window, observed and following: [T + τ]."""
-        series, start = self.places[index]
-        return np.asarray(self.series[series].time.values[start : start + self.in_steps + self.out_steps])
+        number, start = (int(n) for n in self.places[index])
+        if number not in self._times:
+            self._times[number] = np.asarray(self.series[number].time.values)
+        return self._times[number][start : start + self.in_steps + self.out_steps]
 
     def only(self, keep: np.ndarray) -> Windows:
         """The windows that a boolean mask or an index array keeps."""

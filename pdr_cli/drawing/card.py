@@ -22,7 +22,9 @@ PROTOCOLS = {
 }
 SKILL = (
     "1 − MSE of the model / MSE of the rival. 100 % is a perfect forecast, 0 is as good as the rival, below 0 is worse. "
-    "Persistence repeats the last observation; climatology is the mean of the training years."
+    "Persistence repeats the last observation; climatology is the mean of the training years. Anomaly, ridge and damped-flow are "
+    "fitted to the model's training data: a share of the last departure from the climatology, a linear regression of the "
+    "departures, and the last frame moved along its optical flow, which slows down."
 )
 INTERVAL = (
     "Windows near in time resemble each other, so whole blocks of neighbouring windows are resampled, and models and "

@@ -97,7 +97,8 @@ def headline(document: Document) -> Headline:
     baselines = sum(map(document.is_baseline, document.skill[model]))
     label = f"skill against {rival}" + (f", the best of {baselines} baselines" if baselines > 1 else "")
     figure = f"{'+' if overall > 0 else ''}{percent(overall)}\u00a0%"
-    sentence, tone = _verdict(model, rival, overall, found, entry.insignificant)
+    named = f"{rival}, the best simple forecast" if baselines > 1 and document.is_baseline(rival) else rival
+    sentence, tone = _verdict(model, named, overall, found, entry.insignificant)
     return Headline(model, rival, figure, label, sentence, tone)
 
 
@@ -105,16 +106,18 @@ def _verdict(
     model: str, rival: str, overall: float, found: tuple[float, float] | None, uncertain: bool
 ) -> tuple[str, str]:
     """The sentence under the number, and its tone."""
+    if overall == 0 and found == (0.0, 0.0):
+        return f"{model} forecasts as {rival}: no window has another MSE.", "open"
     if uncertain:
         way = "better" if overall > 0 else "worse"
-        less = "lower" if overall > 0 else "higher"
-        margin = _margin(abs(overall), found if overall > 0 else _turned(found), f" {less}")
+        margin = _margin(abs(overall), found if overall > 0 else _turned(found), "lower" if overall > 0 else "higher")
         return f"{model} is not significantly {way} than {rival}: its MSE is {margin}.", "open"
     tested = "" if found else " No interval was computed, so chance is not ruled out."
     if overall > 0:
-        margin = _margin(overall, found, " of its MSE")
-        return f"{model} beats {rival} by {margin}.{tested}", "good" if found else "open"
-    return f"{model} does not beat {rival}: its MSE is {_margin(-overall, _turned(found), ' higher')}.{tested}", "bad"
+        better = f"{percent(overall)}\u00a0% better than {rival}"
+        return f"{model} is {better}, by {_interval('MSE', found)}.{tested}", "good" if found else "open"
+    worse = f"{percent(-overall)}\u00a0% worse than {rival}"
+    return f"{model} is {worse}, by {_interval('MSE', _turned(found))}.{tested}", "bad"
 
 
 def score_table(document: Document) -> Table:
@@ -211,9 +214,13 @@ def _alone(document: Document, model: str) -> Headline:
     return Headline(model, None, text, f"{scores.title(metric)} over all lead times", sentence, "open")
 
 
-def _margin(share: float, found: tuple[float, float] | None, what: str = "") -> str:
-    interval = f"(95 %: {span(found)})".replace(" ", "\u00a0") if found else ""
-    return f"{percent(share)}\u00a0%{what} {interval}".rstrip()
+def _margin(share: float, found: tuple[float, float] | None, what: str) -> str:
+    return _interval(f"{percent(share)}\u00a0% {what}", found)
+
+
+def _interval(text: str, found: tuple[float, float] | None) -> str:
+    """A text, and after it the interval in brackets where there is one."""
+    return f"{text} " + f"(95 %: {span(found)})".replace(" ", "\u00a0") if found else text
 
 
 def _turned(found: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -149,6 +149,8 @@ def _example(model: Model, batch: int) -> Example:
     if card.frames.lags:
         example["earlier"] = frames(card.frames.lags, leads)
         example["earlier"][:, 0, 0] = torch.nan
+    if fields := card.frames.covariates:
+        example["covariates"] = torch.randn((batch, T + leads, fields, *card.size), generator=generator)
     return example
 
 
@@ -187,5 +189,12 @@ def _about(model: Model) -> dict[str, str]:
         about["pdr_earlier"] = (
             f"[batch, {len(card.cycles)}, {leads}, {len(card.variables)}, {rows}, {columns}], the latest observed frames a "
             f"multiple of {cycles} before each forecast frame; NaN where missing"
+        )
+    if card.covariates is not None:
+        about["pdr_covariates"] = json.dumps(
+            {
+                "shape": f"[batch, {T + leads}, {card.frames.covariates}, {rows}, {columns}]",
+                "channels": card.covariates.described(list(card.variables), card.scaling.scale),
+            }
         )
     return about

@@ -40,16 +40,23 @@ class Graph(nn.Module):
             nn.Identity() if bounds is None else Bounds(*(torch.from_numpy(e[:, 0, 0]) for e in bounds.ends()))
         )
 
-    def forward(self, observed: Tensor, times: Tensor | None = None, earlier: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        observed: Tensor,
+        times: Tensor | None = None,
+        earlier: Tensor | None = None,
+        covariates: Tensor | None = None,
+    ) -> Tensor:
         """Scale, forecast, scale back, and bound again, because scaling rounds.
 
         Args:
             observed: [B, T, C, H, W].
             times: of observed and forecast frames, [B, T + τ] int64 seconds since 1970-01-01 of the standard calendar.
             earlier: the frame of the same time in earlier cycles, [B, L, τ, C, H, W]; NaN where it is missing.
+            covariates: in network units, [B, T + τ, F, H, W].
         """
         normal = None if self.calendar is None or times is None else self._into(self.calendar(times))
-        batch = Batch(self._into(observed), self.steps, normal=normal)
+        batch = Batch(self._into(observed), self.steps, normal=normal, covariates=covariates)
         fused = self.network(batch._replace(earlier=None if earlier is None else self._into(earlier))).fused
         bounded: Tensor = self.bounded(fused * self.scale + self.offset)
         return bounded

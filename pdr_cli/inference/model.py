@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,7 +132,7 @@ class Model(ModelHeader):
         self, path: Path, file: ModelFile, network: PDR, device: torch.device, batch: int | None = None
     ) -> None:
         super().__init__(path, file)
-        self.network, self.device = network, device
+        self._file, self.network, self.device, self.batch_limit = file, network, device, batch
         self.batches = Batches(BATCH_OPTION, batch)
 
     def numerics(self) -> dict[str, str]:
@@ -203,6 +203,17 @@ class Model(ModelHeader):
     def _encoding(self) -> Encoding:
         return self.encoding()
 
+    @cached_property
+    def baselines(self) -> dict[str, Model]:
+        """The simple forecasts that training fitted for `pdr evaluate`, by name: each a model that is an anchor alone."""
+        return {name: self._baseline(name) for name in inputs.BASELINES if name in self._file.baselines}
+
+    def _baseline(self, name: str) -> Model:
+        card = replace(self.card, config=inputs.alone(self.card.config, inputs.BASELINES[name]))
+        weights = {modelfile.ANCHOR + buffer: value for buffer, value in self._file.baselines[name].items()}
+        file = replace(self._file, card=card, weights=weights, baselines={})
+        return _built(self.path, file, self.device, self.batch_limit)
+
 
 def read_header(path: Path) -> ModelHeader:
     """Read the header of a model file, without torch.
@@ -227,11 +238,18 @@ def load(path: Path, device: str = "auto", batch: int | None = None, trust: Trus
         UntrustedCodeError: the model names code that may not run.
         DeviceError: the device is not available.
     """
+    where = devices.pick(device)
+    file = modelfile.read(path)
+    model = _built(path, file, where, batch, trust)
+    _warn_of_changed_code(file.card)
+    return model
+
+
+def _built(path: Path, file: ModelFile, device: torch.device, batch: int | None, trust: Trust | None = None) -> Model:
+    """The model of a file's contents."""
     from pdr_cli.models import registry
     from pdr_cli.runs import tensors
 
-    where = devices.pick(device)
-    file = modelfile.read(path)
     card = file.card
     try:
         network = registry.build(card.config.model, card.frames, trust)
@@ -241,11 +259,10 @@ def load(path: Path, device: str = "auto", batch: int | None = None, trust: Trus
         tensors.restore(network, file.weights)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights are not those of the network it describes: {error}") from error
-    _warn_of_changed_code(card)
-    model = Model(path, file, network, where, batch)
+    model = Model(path, file, network, device, batch)
     if card.bounds is not None:
         network.bound(*model.encoding().bounds(card.bounds))
-    network.eval().to(where)
+    network.eval().to(device)
     return model
 
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from pdr_cli.models.interfaces import Frames
 
 DEPARTING = ("climatology", "anomaly", "ridge")  # anchors that depart from the climatology
+CYCLIC = ("ridge",)  # anchors that read earlier cycles
+# Baselines of `pdr evaluate` that are fitted in training, and the anchors that forecast them.
+BASELINES = {"anomaly": "anomaly", "ridge": "ridge", "damped-flow": "flow"}
+OF_PICTURES = ("damped-flow",)
 
 
 def resolved(config: Config, kind: Kind) -> Config:
@@ -41,7 +45,7 @@ def frames_of(
         (size[0], size[1]),
         grid.is_periodic(config.model.periodic, x),
         out_steps=config.data.out_steps,
-        lags=len(cycles),
+        lags=len(cycles) if config.model.anchor in CYCLIC else 0,
         covariates=covariates,
     )
 
@@ -51,4 +55,26 @@ def contexts_of(
 ) -> ContextSource:
     """What makes the context that a network of this configuration reads; `covariates`: None if it reads none."""
     normal = config.model.anchor in DEPARTING or config.model.inputs == "anomalies"
-    return ContextSource(climatology if normal else None, cycles, covariates)
+    return ContextSource(climatology if normal else None, cycles if config.model.anchor in CYCLIC else (), covariates)
+
+
+def reads_cycles(config: Config, pictures: bool) -> bool:
+    """Whether the network of a training, or a baseline that is fitted beside it, reads earlier cycles."""
+    anchors = (config.model.anchor, *(BASELINES[name] for name in baselines_of(config, pictures)))
+    return any(anchor in CYCLIC for anchor in anchors)
+
+
+def baselines_of(config: Config, pictures: bool) -> list[str]:
+    """The baselines that a training on pictures, or on other data, fits for `pdr evaluate`."""
+    return [name for name in BASELINES if config.train.baselines and (name in OF_PICTURES) == pictures]
+
+
+def own_baseline(config: Config) -> str | None:
+    """The baseline that is the network's own anchor."""
+    return next((name for name, anchor in BASELINES.items() if anchor == config.model.anchor), None)
+
+
+def alone(config: Config, anchor: str) -> Config:
+    """The configuration of the model whose forecast is an anchor's alone, on the same data."""
+    network = {"backbone": "none", "fusion": "none", "inputs": "frames", "anchor": anchor}
+    return config.model_copy(update={"model": config.model.model_copy(update=network)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +28,8 @@ from pdr_cli.data.seen import Seen
 from pdr_cli.data.series import Series
 from pdr_cli.data.times import Step
 from pdr_cli.errors import CheckpointError, ConfigError
-from pdr_cli.runs.inputs import frames_of
+from pdr_cli.runs.digest import digest
+from pdr_cli.runs.inputs import frames_of, own_baseline
 from pdr_cli.schema import Config
 from pdr_cli.system import atomic, damage, hashes
 
@@ -44,7 +44,7 @@ KINDS_OF_FORMATS = {"netcdf": "weather", "hdf5": "traffic", "npz": "traffic", "v
 FOREIGN = (".pth", ".pt", ".ckpt")  # weights of other programs
 CLIMATOLOGY = "climatology"
 DTYPES = {"F32": "<f4", "F64": "<f8"}  # of coefficients, as safetensors names them
-NETWORK = "network."
+NETWORK, BASELINE, ANCHOR = "network.", "baseline.", "anchor."
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class ModelCard:
             kept, whose forecasts stay as they were.
         conventions: that the arrays of training were read by, see `data/arrays.py`; empty for other formats, and in files
             written before they were kept.
-        cycles: lengths of the earlier cycles that the network reads, in steps.
+        cycles: lengths of the earlier cycles that the network's anchor or its baselines read, in steps.
         covariates: what the network reads beside the variables; None if nothing, as in files written before there were any.
     """
 
@@ -204,14 +204,22 @@ def mapping_of(series: Series) -> dict[str, Any]:
     return {key: mapping[key] for key in locations.PROJECTION if key in mapping}
 
 
-def save(path: Path, network: torch.nn.Module, card: ModelCard, climatology: Climatology) -> None:
-    """Atomically write a model file."""
+def save(
+    path: Path,
+    network: torch.nn.Module,
+    card: ModelCard,
+    climatology: Climatology,
+    baselines: Mapping[str, torch.nn.Module] | None = None,
+) -> None:
+    """Atomically write a model file; `baselines` are the fitted ones that the network's own anchor is not."""
     import torch
     from safetensors.torch import save as serialise
 
     from pdr_cli.runs.tensors import of as of_network
 
     tensors = {NETWORK + k: v for k, v in of_network(network).items()}
+    for name, anchor in (baselines or {}).items():
+        tensors |= {f"{BASELINE}{name}.{k}": v for k, v in of_network(anchor).items()}
     tensors[CLIMATOLOGY] = torch.from_numpy(climatology.coefficients)
     kind = {"kind": climatology.kind, "covered": climatology.covered}
     header = {"pdr": card.to_json(), CLIMATOLOGY: json.dumps(kind)}
@@ -239,9 +247,12 @@ class ModelFile(Header):
 
     Args:
         weights: state dict of the network.
+        baselines: state dicts of the anchors that training fitted for `pdr evaluate`, by the baseline's name; the network's
+            own anchor is one of them.
     """
 
     weights: dict[str, torch.Tensor]
+    baselines: dict[str, dict[str, torch.Tensor]] = dataclasses.field(default_factory=dict)
 
 
 def read(path: Path) -> ModelFile:
@@ -253,8 +264,9 @@ def read(path: Path) -> ModelFile:
     with damage.reading(path, CheckpointError):
         content = _content(path)
         header = _header(content, path)
-        card, weights, climatology = _checked(header, _tensors(content, path), path)
-        return ModelFile(card, climatology, hashes.sha256_of(content), weights)
+        card, tensors, climatology = _checked(header, _tensors(content, path), path)
+        weights = {k.removeprefix(NETWORK): v for k, v in tensors.items() if not k.startswith(BASELINE)}
+        return ModelFile(card, climatology, hashes.sha256_of(content), weights, _baselines(card, weights, tensors))
 
 
 def read_header(path: Path) -> Header:
@@ -282,8 +294,20 @@ def _checked(
         header = MIGRATIONS[version](header, tensors, path)
     _check_digest(header, digest(tensors, header), path)
     climatology = _climatology(header, tensors.pop(CLIMATOLOGY).numpy())
-    weights = {k.removeprefix(NETWORK): v for k, v in tensors.items()}
-    return ModelCard.from_json(header["pdr"], path), weights, climatology
+    return ModelCard.from_json(header["pdr"], path), tensors, climatology
+
+
+def _baselines(
+    card: ModelCard, weights: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]
+) -> dict[str, dict[str, torch.Tensor]]:
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(BASELINE):
+            name, _, buffer = key.removeprefix(BASELINE).partition(".")
+            found.setdefault(name, {})[buffer] = value
+    if (own := own_baseline(card.config)) is not None:
+        found[own] = {k.removeprefix(ANCHOR): v for k, v in weights.items() if k.startswith(ANCHOR)}
+    return found
 
 
 def _climatology(header: Mapping[str, str], coefficients: np.ndarray) -> Climatology:
@@ -353,29 +377,6 @@ def is_foreign(path: Path) -> bool:
 def _not_a_model(path: Path, size: int, found: object) -> CheckpointError:
     way_out = "weights of OpenSTL are read by pdr train --init-from" if path.suffix.lower() in FOREIGN else ""
     return CheckpointError(f"{path} ({size} bytes) is truncated or not a model file: {found}", way_out=way_out)
-
-
-def digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> str:
-    """SHA-256 of tensors, their names, types and shapes, and of a header without its own hash."""
-    found = hashlib.sha256()
-    for name in sorted(tensors):
-        kind, content = _bytes_of(tensors[name])
-        found.update(f"{name} {kind} {tuple(tensors[name].shape)}".encode())
-        found.update(content)
-    for key in sorted(header.keys() - {"sha256"}):
-        found.update(f"{key} {header[key]}".encode())
-    return found.hexdigest()
-
-
-def _bytes_of(tensor: torch.Tensor) -> tuple[str, bytes]:
-    """The name of a tensor's type and its bytes; NumPy lacks bfloat16 and float8."""
-    import torch
-
-    try:
-        array = np.ascontiguousarray(tensor.numpy())
-    except TypeError:
-        return str(tensor.dtype), tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-    return str(array.dtype), array.tobytes()
 
 
 def _version(header: dict[str, str], path: Path) -> int:

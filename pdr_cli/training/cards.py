@@ -9,7 +9,7 @@ import torch
 
 from pdr_cli import __version__, choices
 from pdr_cli.data.missing import CellMask
-from pdr_cli.runs import modelfile
+from pdr_cli.runs import inputs, modelfile
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.schema import Config
 from pdr_cli.training.prepare import Measured, Prepared, files_read, periods_seen
@@ -58,14 +58,8 @@ def with_best(card: ModelCard, position: Position, device: torch.device) -> Mode
     found = {"best_step": position.step, "best_seconds": round(position.elapsed, 1), "device": _name(device)}
     if position.anchor_alone:
         found |= {"best_step": position.best_step, "saved": "anchor alone"}
-        card = replace(card, config=alone(card.config))
+        card = replace(card, config=inputs.alone(card.config, card.config.model.anchor))
     return replace(card, training=card.training | found | best(position))
-
-
-def alone(config: Config) -> Config:
-    """The configuration of a network's anchor alone."""
-    model = config.model.model_copy(update={"backbone": "none", "fusion": "none", "inputs": "frames"})
-    return config.model_copy(update={"model": model})
 
 
 def _name(device: torch.device) -> str:

@@ -21,7 +21,7 @@ from pdr_cli.data.series import Series, names
 from pdr_cli.data.statistics import Part
 from pdr_cli.data.times import DAY, WEEK, YEAR, Step
 from pdr_cli.errors import ConfigError, DataError, InputNotFoundError, VariableError
-from pdr_cli.schema import AUTO, TARGET, DataConfig, parse_role
+from pdr_cli.schema import AUTO, DataConfig, parse_role
 from pdr_cli.system.logs import log
 
 MAPS = "static"  # attribute of a series: {name: map [H, W]}, see `opened`
@@ -33,16 +33,12 @@ OpenMaps = Callable[[Series], dict[str, np.ndarray]]
 
 def further_roles(data: DataConfig) -> dict[str, str]:
     """The role of each variable that is read and not forecast, by name."""
-    return {name: role for name, role in map(parse_role, data.roles) if role != TARGET}
+    return dict(map(parse_role, data.roles))
 
 
 def channels(data: DataConfig) -> list[str]:
-    """The variables to open as channels: those named, and those that are targets; "all" of files with inputs alone."""
-    targets = [name for name, role in map(parse_role, data.roles) if role == TARGET]
-    named = list(data.variables)
-    if not named and not targets and data.roles:
-        return [ALL]
-    return named if named == [ALL] else [*named, *(name for name in targets if name not in named)]
+    """The variables to open as channels: those named, or of files with further variables all, of which one is left."""
+    return list(data.variables) or ([ALL] if data.roles else [])
 
 
 def opened(data: DataConfig, variables: OpenVariables, maps: OpenMaps) -> list[Series]:
@@ -63,7 +59,7 @@ def opened(data: DataConfig, variables: OpenVariables, maps: OpenMaps) -> list[S
     one = series[0]
     if len(series) > 1 or not one.attrs.get("may_lack"):
         raise DataError(
-            f"{one.attrs['files'][0]} has no variables by name, which --input, --known, --target and --static take",
+            f"{one.attrs['files'][0]} has no variables by name, which --input, --known and --static take",
             "NetCDF, Zarr or GRIB",
             "leave the options out",
         )
@@ -115,7 +111,7 @@ def describe(series: Series, data: DataConfig, step: Step, training: Sequence[Pa
     others = further.of(series)
     attrs = {} if others is None else others.series.attrs["variables"]
     variables = {name: Variable(role, attrs[name]) for name, role in further_roles(data).items() if name in attrs}
-    lagged = context.cycles_of(data.lagged, step, weekly=False, frames=0)
+    lagged = context.cycles_of(data.lagged, step, weekly=False, frames=0, key="data.lagged")
     found = Covariates(calendar, days, _standardised(series.attrs.get(MAPS, {})), variables, lagged)
     return found if found.count(1) else None
 
@@ -156,6 +152,8 @@ def _calendar(series: Series, option: Sequence[str], step: Step, training: Seque
     times = np.concatenate([series.time.values[start:stop] for number, start, stop in training if number == 0])
     covered = climatology.covered(times, step)
     found = ["hour"] if step.unit == "s" and step.count < DAY else []
+    globe = places.latitudes_and_longitudes(places.of(series)) is not None
+    found += [SUN] if found and globe and not kinds.of(series).weekly else []
     weekly = kinds.of(series).weekly and step.unit == "s" and step.count < WEEK
     found += ["weekday"] if weekly and covered >= climatology.SHARE * ENOUGH_WEEKS * WEEK else []
     return tuple(found + (["day-of-year"] if covered >= climatology.SHARE * ENOUGH_YEARS * YEAR else []))

@@ -13,16 +13,18 @@ from pdr_cli import choices
 from pdr_cli import config as configuration
 from pdr_cli.data import context, grid, kinds, places
 from pdr_cli.data.covariates import CovariateSource, with_values
+from pdr_cli.data.kinds import Kind
 from pdr_cli.errors import ConfigError, UsageError
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import inputs, modelfile, tensors
 from pdr_cli.runs.folder import RunFolder
-from pdr_cli.schema import Config
+from pdr_cli.schema import AUTO, Config
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
 from pdr_cli.training import cards, overview, randomness, ranks, warm_start
+from pdr_cli.training.anchors import baselines
 from pdr_cli.training.anchors import fit as anchors
 from pdr_cli.training.batches import Flows, TrainingData
 from pdr_cli.training.loop import Trainer
@@ -99,6 +101,11 @@ class Run:
         """The frames that the network is built for."""
         return frames_of(self.config, self.prepared)
 
+    @property
+    def kind(self) -> Kind:
+        """The kind of the data."""
+        return kinds.of(self.prepared.series[0])
+
 
 def train(request: TrainingRequest) -> Run:
     """Train until the end of the run; the run folder then holds the best model.
@@ -126,6 +133,8 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     config, device = request.config, devices.pick(request.device)
     resume = request.resume is not None
     folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
+    if config.data.calendar == [AUTO] and not registry.uses_covariates(config.model.backbone, request.trust):
+        config = config.model_copy(update={"data": config.data.model_copy(update={"calendar": []})})
     prepared = open_data(config, request.dataset)
     config = inputs.resolved(config, kinds.of(prepared.series[0]))
     request = replace(request, config=config)
@@ -189,15 +198,15 @@ def frames_of(config: Config, prepared: Prepared) -> Frames:
 
 
 def cycles_of(config: Config, prepared: Prepared) -> tuple[int, ...]:
-    """The earlier cycles that the anchor reads, in steps; none for anchors that read none.
+    """The earlier cycles that the anchor or a baseline reads, in steps; none where neither reads any.
 
     Raises:
         ConfigError: `data.back` does not fit the step.
     """
-    if config.model.anchor != "ridge":
+    kind = kinds.of(prepared.series[0])
+    if not inputs.reads_cycles(config, kind.pictures):
         return ()
-    weekly = kinds.of(prepared.series[0]).weekly
-    return context.cycles_of(config.data.back, prepared.step, weekly, prepared.frames)
+    return context.cycles_of(config.data.back, prepared.step, kind.weekly, prepared.frames)
 
 
 def fit(run: Run) -> Position:
@@ -226,13 +235,15 @@ def fit(run: Run) -> Position:
 
 
 def trainer(run: Run) -> Trainer:
-    """The loop of a run: measures scaling, climatology and bounds, and places Gaussians that start from the data."""
+    """The loop of a run: measures scaling, climatology and bounds, fits anchor and baselines, places Gaussians."""
     measured = measure(run.prepared, run.config)
     cycles = cycles_of(run.config, run.prepared)
     card = cards.card_of(run.config, run.prepared, measured, run.start, cycles)
     loss, data = loss_of(run, measured), training_data(run, measured)
+    kept = baselines.fit(run.config, data, run.frames, measured.climatology, cycles, run.kind.pictures)
     flows = Flows() if run.network.reads_flow else None
-    data = replace(data, out_of_fold=anchors.fit(run.network, data, run.frames), flows=flows)
+    folds = anchors.fit(run.network, data, run.frames)
+    data = replace(data, out_of_fold=folds if run.config.train.out_of_fold else None, flows=flows)
     if not run.start.has_adapter:
         run.network.initialize(torch.from_numpy(first_frame(run.prepared, measured)))
     if measured.bounds is not None:
@@ -243,14 +254,16 @@ def trainer(run: Run) -> Trainer:
         run.folder.state.parent.mkdir(exist_ok=True)
         atomic.keep_previous(run.folder.model, run.folder.previous_model)
         network = anchor_alone(run) if position.anchor_alone else run.network
-        modelfile.save(run.folder.model, network, cards.with_best(card, position, run.device), measured.climatology)
+        modelfile.save(
+            run.folder.model, network, cards.with_best(card, position, run.device), measured.climatology, kept
+        )
 
     return Trainer(run.network, loss, data, run.config.train, run.folder, run.device, save_model)
 
 
 def anchor_alone(run: Run) -> PDR:
     """A network that forecasts with the anchor of `run.network` alone."""
-    config = cards.alone(run.config)
+    config = inputs.alone(run.config, run.config.model.anchor)
     network = registry.build(config.model, frames_of(config, run.prepared), run.trust)
     network.anchor = run.network.anchor
     return network

@@ -5,8 +5,8 @@ A forecast that cannot be made is NaN: where the series has a gap a day before, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,10 @@ class Request:
         back: frames `n` steps before the last observed one, [B, C, H, W]; n = 0 is that one itself. NaN where the
             series has a gap or begins later.
         climatology: of the first model's training data, on the grid of the series; None without a model.
-        damping: rate at which motion slows down, per frame, as the first model's anchor has it; None: it has none.
+        times: the times of the observed frames, [T] of each window.
+        numbers: the series of each window.
+        fitted: the baselines that the first model's training has fitted, by name.
+        model: the name of the first model; "" without.
     """
 
     observed: np.ndarray
@@ -39,7 +42,10 @@ class Request:
     step: Step
     back: Callable[[int], np.ndarray]
     climatology: Climatology | None = None
-    damping: float | None = None
+    times: Sequence[np.ndarray] = ()
+    numbers: Sequence[int] = ()
+    fitted: Mapping[str, Baseline] = field(default_factory=dict)
+    model: str = ""
 
     @property
     def steps(self) -> int:
@@ -69,6 +75,24 @@ def climatology(request: Request) -> np.ndarray:
     if request.climatology is None:
         raise UsageError("--against climatology: no training data to make it of", "", "name a model with -m")
     return np.stack([request.climatology.at(times) for times in request.following])
+
+
+def anomaly(request: Request) -> np.ndarray:
+    """The climatology, and a share of the last departure from it that was fitted in training.
+
+    Raises:
+        UsageError: no model, or one that has no such baseline.
+    """
+    return _fitted("anomaly", request)
+
+
+def ridge(request: Request) -> np.ndarray:
+    """A linear regression of the departures from the climatology that was fitted in training.
+
+    Raises:
+        UsageError: as `anomaly`.
+    """
+    return _fitted("ridge", request)
 
 
 def yesterday(request: Request) -> np.ndarray:
@@ -123,10 +147,11 @@ def flow(request: Request) -> np.ndarray:
 
 
 def damped_flow(request: Request) -> np.ndarray:
-    """The last observed frame, moved on along the motion between the last two, which slows down."""
+    """The last observed frame, moved on along the motion between the last two, which slows down as training has fitted."""
     from pdr_cli.verification.networks.flow import extrapolate
 
-    return extrapolate(request.observed, request.steps, DAMPING if request.damping is None else request.damping)
+    fitted = request.fitted.get("damped-flow")
+    return extrapolate(request.observed, request.steps, DAMPING) if fitted is None else fitted(request)
 
 
 def build(names: Sequence[str]) -> dict[str, Baseline]:
@@ -150,6 +175,18 @@ def _checked(name: str) -> Baseline:
         return frames
 
     return forecast
+
+
+def _fitted(name: str, request: Request) -> np.ndarray:
+    if not request.model:
+        raise UsageError(f"--against {name}: no training data to fit it to", "", "name a model with -m")
+    if name not in request.fitted:
+        raise UsageError(
+            f"--against {name}: {request.model} has none; it was trained before baselines were kept, without them "
+            "(train.baselines), or on video",
+            way_out="train again, or compare with persistence or climatology",
+        )
+    return request.fitted[name](request)
 
 
 def _steps_in(period: float, request: Request, name: str) -> int:

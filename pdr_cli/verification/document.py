@@ -310,6 +310,10 @@ class Document(Section):
     card: Card = field(default_factory=Card)
     efficiency: dict[str, Efficiency] | None = field(default=None, metadata=OPTIONAL)
 
+    def to_json(self) -> dict[str, Any]:
+        """The document as JSON values, with the best baseline's name."""
+        return super().to_json() | {"best_baseline": self.best_baseline}
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """The document that `pdr evaluate -o` wrote."""
@@ -354,9 +358,19 @@ class Document(Section):
         found = self.metric_units.get(key.partition(":")[0], "")
         return "" if found == "1" else found
 
+    @property
+    def best_baseline(self) -> str | None:
+        """The baseline with the best headline score over all lead times; None without baselines that have one."""
+        found = {name: entry.overall for name, entry in self.of_score(self.headline).items() if self.is_baseline(name)}
+        upwards = self.headline in self.higher_is_better
+        losses = {name: -v if upwards else abs(v) for name, v in found.items() if math.isfinite(v)}
+        return min(losses, key=losses.__getitem__, default=None)
+
     def hardest_rival(self, model: str) -> str | None:
-        """The baseline that `model` is least ahead of, or any rival if none is a baseline; None without rivals."""
+        """The best baseline; without its skill the rival that `model` is least ahead of; None without rivals."""
         row = {name: e.overall for name, e in self.skill.get(model, {}).items() if math.isfinite(e.overall)}
+        if self.best_baseline in row:
+            return self.best_baseline
         baselines = {name: value for name, value in row.items() if self.is_baseline(name)} or row
         return min(baselines, key=baselines.__getitem__, default=None)
 

@@ -28,7 +28,7 @@ from pdr_cli.verification.studies import ANALYSES, TRUTH, Studies
 from pdr_cli.verification.task import Task
 
 BATCH = 16
-AGAINST = ("persistence", "climatology")  # default baselines; the second needs a model
+AGAINST = ("persistence", "climatology")  # default baselines beside the fitted ones; the second needs a model
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Options:
 
     Args:
         metrics: scores, the headline first, and analyses among them; without scores, those of the kind of data.
-        against: baselines; None: persistence and, with a model, climatology.
+        against: baselines; None: persistence and, with a model, climatology and those that its training has fitted.
         convention: "standard" or "openstl".
         analyses: more of them.
         lpips, raft: weights, files.
@@ -58,7 +58,7 @@ class Options:
         analyses = dict.fromkeys([*(m for m in self.metrics if m in ANALYSES), *self.analyses])
         against = self.against
         if against is None:
-            against = AGAINST if task.first is not None else AGAINST[:1]
+            against = AGAINST[:1] if task.first is None else (*AGAINST, *task.fitted)
         return dataclasses.replace(self, metrics=chosen, analyses=list(analyses), against=list(against))
 
     def _default_metrics(self, task: Task) -> list[str]:
@@ -128,7 +128,7 @@ class _Scoring:
         """Forecast and score the windows numbered `which`."""
         request, truth = self.task.batch(which)
         self.digest.update(np.ascontiguousarray(truth).tobytes())
-        forecasts = {name: entry.forecast(request, self.task.windows, which) for name, entry in self.entries.items()}
+        forecasts = {name: entry.forecast(request) for name, entry in self.entries.items()}
         truth, forecasts, masked = self.missing.leave_out(truth, forecasts)
         if masked and self.options.convention == "openstl":
             raise MissingValuesError(

@@ -33,13 +33,13 @@ class Forecaster:
     """
 
     kind: ForecasterKind
-    make: Callable[[Request, Windows, np.ndarray], np.ndarray]
+    make: Baseline
     seconds: float = field(default=0.0)
 
-    def forecast(self, request: Request, windows: Windows, which: np.ndarray) -> np.ndarray:
-        """Frames for the windows numbered `which`."""
+    def forecast(self, request: Request) -> np.ndarray:
+        """Frames for the windows of a request."""
         began = time.perf_counter()
-        frames = self.make(request, windows, which)
+        frames = self.make(request)
         self.seconds += time.perf_counter() - began
         return frames
 
@@ -50,17 +50,30 @@ def of_model(model: Model, series: Sequence[Series]) -> Forecaster:
     Raises:
         GridError, VariableError: the series do not fit it.
     """
+    return Forecaster("model", _forecast_of(model, series))
+
+
+def fitted_baselines(model: Model, series: Sequence[Series]) -> dict[str, Baseline]:
+    """The baselines that a model's training has fitted, by name: they read windows and are bounded as the model.
+
+    Raises:
+        GridError, VariableError: the series do not fit the model.
+    """
+    return {name: _forecast_of(baseline, series) for name, baseline in model.baselines.items()}
+
+
+def _forecast_of(model: Model, series: Sequence[Series]) -> Baseline:
     turns, reads = [orientation(model, one) for one in series], [read_by(model, one) for one in series]
 
-    def make(request: Request, windows: Windows, which: np.ndarray) -> np.ndarray:
+    def make(request: Request) -> np.ndarray:
         turn, steps = turns[0], model.card.config.data.in_steps
-        times = [windows.times(int(i))[windows.in_steps - steps : windows.in_steps] for i in which]
+        times = [observed[-steps:] for observed in request.times]
         history = model.encoding().filling.apply(turn.apply(request.observed[:, -steps:]), times)
-        given = [_turned(reads[int(windows.places[i, 0])], turn) for i in which] if model.card.read else []
+        given = [_turned(reads[number], turn) for number in request.numbers] if model.card.read else []
         moments = Moments(times, request.following, lambda n: turn.apply(request.back(n)), given)
         return turn.invert(model.run(history, request.steps, model.contexts.of(moments)).fused)
 
-    return Forecaster("model", make)
+    return make
 
 
 def _turned(opened: Further | None, turn: Orientation) -> Callable[[np.ndarray], np.ndarray]:
@@ -91,8 +104,8 @@ def with_values(model: Model, windows: Windows) -> Windows:
 
 
 def of_baseline(baseline: Baseline) -> Forecaster:
-    """A forecast that needs no model."""
-    return Forecaster("baseline", lambda request, windows, which: baseline(request))
+    """A simple forecast, which a model has to beat."""
+    return Forecaster("baseline", baseline)
 
 
 def of_file(file: ForecastFile, series: Series) -> Forecaster:
@@ -103,12 +116,9 @@ def of_file(file: ForecastFile, series: Series) -> Forecaster:
     """
     turn = file.fit(series)
 
-    def make(request: Request, windows: Windows, which: np.ndarray) -> np.ndarray:
-        frames = []
-        for index in which:
-            times = windows.times(int(index))
-            frames.append(file.frames(times[windows.in_steps - 1], times[windows.in_steps :]))
-        return turn.apply(np.stack(frames))
+    def make(request: Request) -> np.ndarray:
+        windows = zip(request.times, request.following, strict=True)
+        return turn.apply(np.stack([file.frames(observed[-1], following) for observed, following in windows]))
 
     return Forecaster("file", make)
 

@@ -21,7 +21,7 @@ from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.system import hashes
 from pdr_cli.system.logs import log
 from pdr_cli.verification import forecasters
-from pdr_cli.verification.baselines import Request
+from pdr_cli.verification.baselines import Baseline, Request
 
 CACHE_MB = 1024  # of decoded truth, where no model's preset says how much
 HISTORY = 4  # observed frames for the baselines, where no model says how many
@@ -69,12 +69,9 @@ class Task:
         return self.first.climatology.reoriented(forecasters.orientation(self.first, self.truth).invert)
 
     @cached_property
-    def damping(self) -> float | None:
-        """The rate at which motion slows down, as fitted in the first model's anchor; None where it has no such rate."""
-        from pdr_cli.models.anchors.flow import FlowAnchor  # imports torch
-
-        anchor = None if self.first is None else self.first.network.anchor
-        return float(anchor.damping) if isinstance(anchor, FlowAnchor) else None
+    def fitted(self) -> dict[str, Baseline]:
+        """The baselines that the first model's training has fitted, by name."""
+        return {} if self.first is None else forecasters.fitted_baselines(self.first, self.series)
 
     @cached_property
     def _fills(self) -> bool:
@@ -99,12 +96,22 @@ class Task:
         """
         # A model needs every observation; files and baselines mark what they lack.
         observed, truth = self.windows.batch(which, missing="all" if self._fills else "following")
-        following = [self.windows.times(int(i))[self.windows.in_steps :] for i in which]
+        times, T = [self.windows.times(int(i)) for i in which], self.windows.in_steps
 
         def back(n: int) -> np.ndarray:
             return self._rescaled(self.windows.before(which, n))
 
-        request = Request(self._rescaled(observed), following, self.step, back, self.climatology, self.damping)
+        request = Request(
+            self._rescaled(observed),
+            [t[T:] for t in times],
+            self.step,
+            back,
+            self.climatology,
+            [t[:T] for t in times],
+            [int(number) for number in self.windows.places[which, 0]],
+            self.fitted,
+            next(iter(self.models), ""),
+        )
         return request, self._rescaled(truth)
 
     def _rescaled(self, frames: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ def test_scores_stand_beside_persistence_and_climatology(weather: Path, weather_
     result = pdr("evaluate", weather, "-m", weather_run, "-o", "scores.json")
     assert result.code == 0, result.err
     document = json.loads((tmp_path / "scores.json").read_text())
-    assert list(document["scores"]) == ["run", "persistence", "climatology"]
+    assert list(document["scores"]) == ["run", "persistence", "climatology", "anomaly", "ridge"]
     assert document["lead"] == [6, 12, 18, 24]
     assert (document["units"], document["convention"], document["split"]) == ("K", "standard", "test")
     for row in document["scores"].values():
@@ -178,7 +178,8 @@ def test_a_forecast_file_stands_where_a_model_would(weather: Path, weather_run: 
         init = str(data.time.values[-5])
     assert pdr("predict", weather, "-m", weather_run, "--init", init, "-o", "ours.nc").code == 0
     document = json.loads(pdr("evaluate", weather, "-m", weather_run, "-m", "ours.nc", "--json").out)
-    assert document["kinds"] == {"run": "model", "ours": "file", "persistence": "baseline", "climatology": "baseline"}
+    simple = ("persistence", "climatology", "anomaly", "ridge")
+    assert document["kinds"] == {"run": "model", "ours": "file", **dict.fromkeys(simple, "baseline")}
     assert document["n_windows"] == 1
     for metric in ("rmse", "mae", "bias"):
         ours, run = (document["scores"][n][metric]["lead"] for n in ("ours", "run"))
@@ -205,8 +206,8 @@ def test_analyses_stand_in_tables_of_their_own(clip: Path, video_run: Path) -> N
     assert named.code == 0, named.err  # a baseline has the name of what the analysis stands on
     document = json.loads(pdr("evaluate", clip, "-m", video_run, "--metrics", wanted, "--json").out)
     assert document["metrics"] == ["psnr"]
-    assert set(document["spectra"]["power"]) == {"truth", "run", "persistence", "climatology"}
-    assert set(document["spectra"]["ratio"]) == {"run", "persistence", "climatology"}
+    assert set(document["spectra"]["power"]) == {"truth", "run", "persistence", "climatology", "damped-flow"}
+    assert set(document["spectra"]["ratio"]) == {"run", "persistence", "climatology", "damped-flow"}
     # The square moves without changing, but nearer to or further from the fading borders: a copy has about its power.
     assert 0.3 < document["spectra"]["ratio"]["persistence"] < 3
     assert set(document["concentration"]["truth"]) == {"kurtosis", "saturation", "diversity", "p90"}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import pdr_cli
@@ -291,7 +292,7 @@ def test_automatic_dates_follow_the_kind_and_what_training_covers(traffic: Path,
     city = train(traffic, tmp_path / "a", "--calendar", "auto", "--dry-run")
     assert "# covariates  hour\n" in city.out  # 12 days are too few for weekdays
     field = train(folder / "past.nc", tmp_path / "b", "--var", "t2m", "--calendar", "auto", "--dry-run")
-    assert "# covariates  hour\n" in field.out
+    assert "# covariates  hour, sun\n" in field.out
 
 
 def test_a_forecast_beyond_the_holidays_warns(traffic: Path, tmp_path: Path) -> None:
@@ -327,3 +328,24 @@ def test_a_dataset_in_memory_has_roles_too(folder: Path, tmp_path: Path) -> None
     run = pdr_cli.train(dataset(beyond=0), preset="demo", variables=["t2m"], settings=settings, out=tmp_path / "run")
     model = pdr_cli.load(run.path)
     assert np.isfinite(model.predict(dataset()).t2m).all()
+
+
+def test_an_exported_graph_takes_covariates_and_describes_them(folder: Path, tmp_path: Path) -> None:
+    made = pdr("export", "-m", folder / "run", "-o", tmp_path / "model.pt2")
+    assert made.code == 0, made.err
+    assert "verified" in made.out
+    extra = {"pdr.json": ""}
+    torch.export.load(tmp_path / "model.pt2", extra_files=extra)
+    about = json.loads(json.loads(extra["pdr.json"])["pdr_covariates"])
+    assert about["shape"] == "[batch, 8, 8, 8, 10]"
+    by_name = {channel["name"]: channel for channel in about["channels"]}
+    assert list(by_name)[:3] == ["hour (sine)", "hour (cosine)", "sun"]
+    assert by_name["tcc"]["role"] == "known"
+    assert by_name["u10"]["sd"] == pytest.approx(1, abs=0.05)  # of standard normal numbers
+    assert by_name["t2m, 4 steps before"]["sd"] > 1
+
+
+def test_onnx_takes_covariates(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    made = pdr("export", "-m", folder / "run", "-o", tmp_path / "model.onnx")
+    assert made.code == 0, made.err

@@ -176,3 +176,57 @@ def test_a_week_begins_on_monday() -> None:
     monday = np.array(["2024-04-01"], "datetime64[ns]")
     assert Design("week", 168).group_of(monday).tolist() == [0]
     assert seconds(monday)[0] % WEEK == 4 * DAY
+
+
+def weeks(values: np.ndarray) -> Fit:
+    """A fit of the means of a week to daily frames of one cell that begin on a Monday: [n, 7]."""
+    fit = Fit(Design("week", 7), (1, 1, 1))
+    fit.add(values.reshape(-1, 1, 1, 1), dates(values.size, 24, "2024-04-01"))
+    return fit
+
+
+def test_days_that_differ_by_noise_alone_get_the_mean_of_the_working_days_or_of_the_weekend() -> None:
+    """The noise would give the five means a variance of σ²/n; a draw with a smaller one is drawn wholly to the pool."""
+    noise = np.array([[1, -1, 1, -1, 0, 1, -1], [-1, 1, -1, 1, 0, -1, 1]], float)  # each day's mean is 0
+    level = np.array([10.0, 10, 10, 10, 10, 4, 4])
+    found = weeks(level + noise).coefficients()[:, 0, 0, 0]
+    assert found.tolist() == [10, 10, 10, 10, 10, 4, 4]
+    apart = np.array([0.1, -0.1, 0.1, -0.1, 0, 0.1, -0.1])  # far below the noise of a mean, √(1/2)
+    assert np.allclose(weeks(level + apart + noise).coefficients()[:, 0, 0, 0], level)
+
+
+def test_days_that_repeat_themselves_exactly_keep_their_own_means() -> None:
+    rhythm = np.array([10.0, 20, 15, 30, 25, 4, 8])
+    found = weeks(np.tile(rhythm, (4, 1))).coefficients()[:, 0, 0, 0]
+    assert np.allclose(found, rhythm)
+
+
+def test_the_share_of_the_noise_in_the_differences_of_days_is_drawn_to_the_mean() -> None:
+    """Of two weeks, ±1 around the means 8, 9, 10, 11, 12 and 3, 5; the pools are 10 and 4.
+
+    The noise of a value is Σ (±1)² / (14 - 7) = 14/7 = 2, of a mean of two 1. The means depart from the pools by
+    4 + 1 + 0 + 1 + 4 + 1 + 1 = 12, with 4 + 1 degrees of freedom 12/5. The noise's share is 1 / (12/5) = 5/12.
+    """
+    means = np.array([8.0, 9, 10, 11, 12, 3, 5])
+    pools = np.array([10.0] * 5 + [4.0] * 2)
+    found = weeks(np.stack([means + 1, means - 1])).coefficients()[:, 0, 0, 0]
+    assert np.allclose(found, means + 5 / 12 * (pools - means))
+
+
+def test_each_channel_is_drawn_by_its_own_share() -> None:
+    means = np.array([8.0, 9, 10, 11, 12, 3, 5])
+    frames = np.stack([np.concatenate([means + 1, means - 1]), np.tile(means, 2)], axis=1)[:, :, None, None]
+    fit = Fit(Design("week", 7), (2, 1, 1))
+    fit.add(frames, dates(14, 24, "2024-04-01"))
+    noisy, exact = fit.coefficients()[:, :, 0, 0].T
+    assert np.allclose(noisy[0], 8 + 5 / 12 * 2)
+    assert np.allclose(exact, means)
+
+
+def test_a_week_with_a_day_that_was_never_seen_is_not_drawn() -> None:
+    means = np.array([8.0, 9, 10, 11, 12, 3])  # no Sunday
+    fit = Fit(Design("week", 7), (1, 1, 1))
+    times = dates(14, 24, "2024-04-01").reshape(2, 7)[:, :6]
+    fit.add(np.stack([means + 1, means - 1]).reshape(-1, 1, 1, 1), times.ravel())
+    found = fit.coefficients()[:, 0, 0, 0]
+    assert np.allclose(found, [*means, means.mean()])

@@ -18,7 +18,9 @@ def test_the_rival_is_the_baseline_that_is_hardest_to_beat():
     assert (top.model, top.rival, top.tone) == ("pdr", "persistence", "good")
     assert top.figure == "+44\u00a0%"
     assert top.label == "skill against persistence, the best of 2 baselines"
-    assert top.sentence == "pdr beats persistence by 44\u00a0% of its MSE (95\u00a0%:\u00a040\u00a0to\u00a048)."
+    assert top.sentence == (
+        "pdr is 44\u00a0% better than persistence, the best simple forecast, by MSE (95\u00a0%:\u00a040\u00a0to\u00a048)."
+    )
 
 
 def test_a_model_that_is_worse_is_said_to_be_worse():
@@ -27,7 +29,7 @@ def test_a_model_that_is_worse_is_said_to_be_worse():
     assert (top.figure, top.tone) == ("−12\u00a0%", "bad")
     assert (
         top.sentence
-        == "pdr does not beat persistence: its MSE is 12\u00a0% higher (95\u00a0%:\u00a05\u00a0to\u00a020)."
+        == "pdr is 12\u00a0% worse than persistence, the best simple forecast, by MSE (95\u00a0%:\u00a05\u00a0to\u00a020)."
     )
 
 
@@ -36,11 +38,13 @@ def test_a_model_that_is_worse_is_said_to_be_worse():
     [
         (
             0.03,
-            "not significantly better than persistence: its MSE is 3.0\u00a0% lower (95\u00a0%:\u00a0−2.0\u00a0to\u00a08.0).",
+            "better than persistence, the best simple forecast: "
+            "its MSE is 3.0\u00a0% lower (95\u00a0%:\u00a0−2.0\u00a0to\u00a08.0).",
         ),
         (
             -0.03,
-            "not significantly worse than persistence: its MSE is 3.0\u00a0% higher (95\u00a0%:\u00a0−8.0\u00a0to\u00a02.0).",
+            "worse than persistence, the best simple forecast: "
+            "its MSE is 3.0\u00a0% higher (95\u00a0%:\u00a0−8.0\u00a0to\u00a02.0).",
         ),
     ],
 )
@@ -49,7 +53,7 @@ def test_what_chance_may_explain_is_no_result(overall, words):
     for tested in ({"significant": False}, {}):  # without the word, an interval that holds 0 says the same
         top = headline_of(overall=overall, interval=[low, high], **tested)
         assert top.tone == "open"
-        assert top.sentence.endswith(words)
+        assert top.sentence == f"pdr is not significantly {words}"
 
 
 def test_without_an_interval_chance_is_not_ruled_out():
@@ -57,8 +61,15 @@ def test_without_an_interval_chance_is_not_ruled_out():
     assert top.tone == "open"
     assert (
         top.sentence
-        == "pdr beats persistence by 44\u00a0% of its MSE. No interval was computed, so chance is not ruled out."
+        == "pdr is 44\u00a0% better than persistence, the best simple forecast, by MSE. No interval was computed, so chance "
+        "is not ruled out."
     )
+
+
+def test_a_lone_baseline_is_not_called_the_best():
+    made = document()
+    made["skill"] = {"pdr": {"persistence": {"overall": 0.44}}}
+    assert summary.headline(typed(made)).sentence.startswith("pdr is 44\u00a0% better than persistence, by MSE.")
 
 
 def test_without_rivals_the_first_score_leads():
@@ -179,3 +190,8 @@ def test_costs_are_counts_in_full_and_rates_to_four_figures():
 def test_leads_are_named_in_hours_days_or_seconds():
     assert [summary.lead_label(h, "hours") for h in (6, 72, 84)] == ["6 h", "3 d", "84 h"]
     assert summary.lead_label(1 / 3, "seconds") == "0.33 s"
+
+
+def test_a_model_that_is_its_rival_is_said_to_be() -> None:
+    top = headline_of(overall=0.0, interval=[0.0, 0.0], significant=False)
+    assert top.sentence == "pdr forecasts as persistence, the best simple forecast: no window has another MSE."

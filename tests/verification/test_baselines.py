@@ -128,9 +128,11 @@ def test_flow_asks_for_as_many_steps_as_are_wanted(monkeypatch: pytest.MonkeyPat
     request, _ = request_of(daily, 1)
     last = forecast("persistence", request)
     assert np.array_equal(forecast("flow", request), last + 1)
-    # The damping is that of the model, if it has one.
+    # The forecast is that of the model's fitted damping, if it has one.
     assert np.allclose(forecast("damped-flow", request), last + 1.1)
-    assert np.allclose(forecast("damped-flow", replace(request, damping=0.25)), last + 1.25)
+    assert np.allclose(
+        forecast("damped-flow", replace(request, fitted={"damped-flow": lambda given: last + 2})), last + 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,7 +169,8 @@ def test_clips_have_no_yesterday() -> None:
 
 def test_a_wrong_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(
-        UsageError, match=r"Did you mean 'last-week'\? Expected one of persistence, climatology, yesterday"
+        UsageError,
+        match=r"Did you mean 'last-week'\? Expected one of persistence, climatology, anomaly, ridge, yesterday",
     ):
         baselines.build(["lastweek"])
 

@@ -50,6 +50,7 @@ def saved(**changes: object) -> dict[str, Any]:
                 "memory_mb": 1.0, "memory_of": "process", "grid": "1 x 2 x 3, 4 → 5",
             }
         },
+        "best_baseline": "persistence",
     } | changes  # fmt: skip
 
 
@@ -74,11 +75,30 @@ def test_what_is_not_defined_is_null_in_json_and_nan_in_the_document() -> None:
     assert math.isnan(back.lead[0])
 
 
-def test_the_hardest_rival_is_the_baseline_with_the_least_skill_against_it() -> None:
-    document = Document.from_json(saved())
-    assert document.hardest_rival("pdr") == "persistence"  # 0.55 against 0.89
+def scored(metric: str, higher_is_better: list[str], **overall: float | None) -> Document:
+    """A document whose forecasters have these headline scores."""
+    rows = {name: {metric: {"overall": value, "lead": []}} for name, value in overall.items()}
+    return Document.from_json(saved(metrics=[metric], higher_is_better=higher_is_better, scores=rows))
+
+
+def test_the_best_baseline_has_the_best_headline_score() -> None:
+    assert scored("rmse", [], pdr=1.0, persistence=3.0, climatology=2.0).best_baseline == "climatology"
+    assert scored("psnr", ["psnr"], pdr=40.0, persistence=32.0, climatology=20.0).best_baseline == "persistence"
+    assert scored("bias", [], persistence=-0.5, climatology=0.2).best_baseline == "climatology"
+    assert scored("rmse", [], persistence=None, climatology=2.0).best_baseline == "climatology"
+    assert scored("rmse", [], pdr=1.0).best_baseline is None
+
+
+def test_the_hardest_rival_is_the_best_baseline() -> None:
+    document = scored("mae", [], pdr=1.0, persistence=3.0, climatology=2.0)
+    assert document.hardest_rival("pdr") == "climatology"  # although the MSE skill against it is higher, 0.89
     assert document.champion == "pdr"
     assert document.baselines == ["persistence", "climatology"]
+
+
+def test_without_headline_scores_the_hardest_rival_is_the_baseline_with_the_least_skill_against_it() -> None:
+    document = scored("mae", [], pdr=1.0, persistence=None, climatology=None)
+    assert document.hardest_rival("pdr") == "persistence"  # 0.55 against 0.89
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,10 @@ def test_an_evaluation_of_objects_gives_the_document_of_the_command_and_prints_n
 
 def test_defaults_follow_from_the_kind_of_data_and_the_convention(traffic: Path, traffic_run: Path) -> None:
     standard = scored_by(traffic_run, traffic, Options()).document
-    assert (standard.metrics, standard.baselines) == (["rmse", "mae", "bias"], ["persistence", "climatology"])
+    assert (standard.metrics, standard.baselines) == (
+        ["rmse", "mae", "bias"],
+        ["persistence", "climatology", "anomaly", "ridge"],
+    )
     published = scored_by(traffic_run, traffic, Options(convention="openstl", against=())).document
     assert (published.metrics, published.baselines) == (["mse", "mae", "ssim", "psnr"], [])
 

@@ -67,10 +67,11 @@ class Ridge(Anchor):
 
     def ahead(self, seen: Tensor, steps: int, context: Context) -> Tensor:
         inputs = self.inputs(seen, context)
-        total = self.guess(inputs)
+        leads = inputs.following.shape[1]
+        total = self.guess(inputs)[:, :leads]
         for number, form in enumerate(self.forms()):
             if form is not None:
-                total = total + self.weights[:, number, None, None, None] * form(inputs)[:, : total.shape[1]]
+                total = total + self.weights[:leads, number, None, None, None] * form(inputs)[:, :leads]
         return (inputs.following + total * inputs.unit)[:, :steps]
 
     def guess(self, inputs: Inputs) -> Tensor:

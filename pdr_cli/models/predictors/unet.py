@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pdr_cli.schema import ModelConfig
 
 GROUPS = 4  # of GroupNorm, where the width allows them
+AROUND = 15  # side of the square around a cell whose mean is its level
 STATIC = 4  # channels of the learned map
 STATIC_SCALE = 0.02  # standard deviation of its initial values
 
@@ -26,7 +27,7 @@ class UNet(OnePass):
 
     The inputs are the T frames, the covariates of all T + n times and a learned map, which holds what is particular to
     each cell; therefore a model is for one grid. The last convolution starts at zero, so that the first forecast is that
-    of the anchor, or zero without one.
+    of the anchor, or zero without one. With an anchor the network reads changes and local departures (`without_level`).
 
     Args:
         frames: T, C, the grid, n = `out_steps` (T if that is 0) and F = `covariates`.
@@ -39,7 +40,7 @@ class UNet(OnePass):
         super().__init__(frames.out_steps or frames.in_steps)
         if options.n_s % 2:
             raise ConfigError(f"model.n_s is {options.n_s}", "2 or another even number")
-        self.frames = frames
+        self.frames, self.anchored = frames, options.anchor != "none"
         self.multiple: int = 2 ** (options.n_s // 2)
         self.static = nn.Parameter(torch.randn(STATIC, *frames.size) * STATIC_SCALE)
         mixed = self._mix_covariates(options.hid_s)
@@ -66,6 +67,7 @@ class UNet(OnePass):
             DataError: another grid or number of frames or of covariates than those the network was built for.
         """
         self._check(seen, covariates)
+        seen = without_level(seen, self.frames.periodic) if self.anchored else seen
         inputs = [seen.flatten(1, 2), self.static.expand(seen.shape[0], -1, -1, -1)]
         if self.mix is not None and covariates is not None:
             inputs.append(self.mix(covariates.flatten(1, 2)))
@@ -81,6 +83,22 @@ class UNet(OnePass):
         given = 0 if covariates is None else covariates.shape[2]
         if given != F:
             raise DataError(f"the input has {given} covariates", f"{F}, which the model takes")
+
+
+def without_level(frames: Tensor, periodic: bool) -> Tensor:
+    """The change of earlier frames to the last, and the last less the mean around each cell: [B, T, C, H, W].
+
+    A change from an anchor hardly depends on the level of the field, which a season that training has not seen, or another
+    year, shifts beyond what the network knows.
+    """
+    last = frames[:, -1:]
+    reach, W = AROUND // 2, last.shape[-1]
+    turns = -(-reach // W)
+    wide = torch.cat([last[:, 0]] * (2 * turns + 1), dim=-1)[..., turns * W - reach : (turns + 1) * W + reach]
+    around = nn.functional.avg_pool2d(
+        wide if periodic else last[:, 0], AROUND, 1, (reach, 0 if periodic else reach), count_include_pad=False
+    )
+    return torch.cat([frames[:, :-1] - last, last - around[:, None]], dim=1)
 
 
 class Level(nn.Module):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from pdr_cli.data import kinds
 from pdr_cli.models.anchors.flow import FlowAnchor
 from pdr_cli.models.anchors.ridge import Ridge
 from pdr_cli.models.anchors.simple import Anomaly
-from pdr_cli.models.interfaces import Batch, Frames, target_of
+from pdr_cli.models.interfaces import Anchor, Batch, Frames, target_of
 from pdr_cli.models.pdr import PDR
 from pdr_cli.system.logs import log
 from pdr_cli.training.anchors import flow, ridge
@@ -56,6 +57,10 @@ class Windows:
         for start in range(0, len(self), AT_ONCE):
             yield self.batch(np.arange(start, min(start + AT_ONCE, len(self))))
 
+    def evenly(self, most: int) -> Windows:
+        """At most so many of the windows, evenly spaced."""
+        return replace(self, data=replace(self.data, train=self.data.train.spread(most)))
+
 
 def fit(network: PDR, data: TrainingData, frames: Frames) -> OutOfFold | None:
     """Fit the anchor and the anomalies of a network in place.
@@ -72,21 +77,28 @@ def fit(network: PDR, data: TrainingData, frames: Frames) -> OutOfFold | None:
     windows = Windows(data, frames)
     if network.anomalies is not None:
         network.anomalies.spread.copy_(spread(windows))
-    anchor = network.anchor
+    return None if network.anchor is None else fit_anchor(network.anchor, windows, "anchor")
+
+
+def fit_anchor(anchor: Anchor, windows: Windows, word: str) -> OutOfFold | None:
+    """Fit an anchor in place and log what was found, in a line that begins with `word`; returns as `fit`."""
+    began, found, out_of_fold = time.perf_counter(), "", None
     if isinstance(anchor, Anomaly):
         anchor.share.copy_(damping(windows))
-        log.info("anchor  %s", _shares(anchor.share))
+        found = _shares(anchor.share)
     if isinstance(anchor, FlowAnchor):
         anchor.damping.fill_(flow.fit(windows.sample(FLOW_WINDOWS)))
-        log.info("anchor  flow: motion slows down by %.0f %% a frame", 100 * (1 - math.exp(-float(anchor.damping))))
+        found = f"flow: motion slows down by {100 * (1 - math.exp(-float(anchor.damping))):.0f} % a frame"
     if isinstance(anchor, Ridge):
         set_units(anchor, windows)
-        fitted = ridge.fit(frames, windows.batch, len(windows), anchor)
+        fitted = ridge.fit(windows.frames, windows.batch, len(windows), anchor)
         for name, value in fitted.anchor.named_buffers():
             setattr(anchor, name, value)
-        log.info("anchor  ridge: %s", fitted.about)
-        return OutOfFold(fitted.folds, fitted.fold_of) if fitted.folds else None
-    return None
+        found = f"ridge: {fitted.about}"
+        out_of_fold = OutOfFold(fitted.folds, fitted.fold_of) if fitted.folds else None
+    if found:
+        log.info("%-7s %s; %.1f s", word, found, time.perf_counter() - began)
+    return out_of_fold
 
 
 def set_units(anchor: Ridge, windows: Windows) -> None:
