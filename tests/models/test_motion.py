@@ -165,7 +165,7 @@ class CarriedOn(nn.Module):
         return motion.carried_on(observed, 3, torch.tensor(0.1))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_forecasts_by_motion_run_in_onnx(tmp_path: Path, channels: int) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     x, y = cells(24, 27)

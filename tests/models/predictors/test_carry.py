@@ -133,7 +133,8 @@ def test_an_anchor_that_moved_frames_do_not_need_is_refused(anchor: str) -> None
     small("carry", anchor="persistence")
 
 
-@pytest.mark.parametrize("name", ["carry", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])])
+@pytest.mark.slow
+@every
 def test_it_runs_in_onnx(name: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     network = PDR(small(name), None, NoFusion(1)).eval()
