@@ -137,8 +137,8 @@ def latest_age(lead: int, cycle: int) -> int:
     return -lead % cycle
 
 
-def cycles_of(option: Sequence[str], step: Step, weekly: bool, frames: int) -> tuple[int, ...]:
-    """The lengths of the cycles of `data.back` in steps.
+def cycles_of(option: Sequence[str], step: Step, weekly: bool, frames: int, key: str = "data.back") -> tuple[int, ...]:
+    """The lengths of cycles in steps.
 
     Args:
         option: such as "1d" and "1w"; "auto": a day and a week for data with a weekly cycle, as far as the step divides them
@@ -146,6 +146,7 @@ def cycles_of(option: Sequence[str], step: Step, weekly: bool, frames: int) -> t
         step: of the series.
         weekly: whether the data have a weekly cycle.
         frames: of the training data.
+        key: of the option.
 
     Raises:
         ConfigError: the step does not divide a cycle.
@@ -158,7 +159,7 @@ def cycles_of(option: Sequence[str], step: Step, weekly: bool, frames: int) -> t
         cycle = _in_steps(int(text[:-1]) * CYCLES[text[-1]], step)
         if cycle is None:
             raise ConfigError(
-                f"data.back is {text}, which steps of {step} do not divide into two or more", way_out="leave it out"
+                f"{key} is {text}, which steps of {step} do not divide into two or more", way_out="leave it out"
             )
         cycles.append(cycle)
     return tuple(cycles)

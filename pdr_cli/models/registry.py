@@ -67,6 +67,18 @@ def build_predictor(options: ModelConfig, frames: Frames, trust: Trust | None = 
     return built
 
 
+def uses_covariates(name: str, trust: Trust | None = None) -> bool:
+    """Whether the forecast of the predictor `name` depends on covariates.
+
+    Raises:
+        ConfigError: an unknown name, or code that may not run.
+    """
+    factory = PREDICTORS.find(name, trust)
+    return name in TRANSLATORS or (
+        inspect.isclass(factory) and issubclass(factory, Predictor) and factory.reads_covariates and name != "none"
+    )
+
+
 def _predictor(options: ModelConfig, frames: Frames, trust: Trust | None) -> nn.Module:
     name = options.backbone
     factory = PREDICTORS.find(name, trust)

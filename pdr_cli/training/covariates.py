@@ -111,7 +111,7 @@ def describe(series: Series, data: DataConfig, step: Step, training: Sequence[Pa
     others = further.of(series)
     attrs = {} if others is None else others.series.attrs["variables"]
     variables = {name: Variable(role, attrs[name]) for name, role in further_roles(data).items() if name in attrs}
-    lagged = context.cycles_of(data.lagged, step, weekly=False, frames=0)
+    lagged = context.cycles_of(data.lagged, step, weekly=False, frames=0, key="data.lagged")
     found = Covariates(calendar, days, _standardised(series.attrs.get(MAPS, {})), variables, lagged)
     return found if found.count(1) else None
 
@@ -152,6 +152,8 @@ def _calendar(series: Series, option: Sequence[str], step: Step, training: Seque
     times = np.concatenate([series.time.values[start:stop] for number, start, stop in training if number == 0])
     covered = climatology.covered(times, step)
     found = ["hour"] if step.unit == "s" and step.count < DAY else []
+    globe = places.latitudes_and_longitudes(places.of(series)) is not None
+    found += [SUN] if found and globe and not kinds.of(series).weekly else []
     weekly = kinds.of(series).weekly and step.unit == "s" and step.count < WEEK
     found += ["weekday"] if weekly and covered >= climatology.SHARE * ENOUGH_WEEKS * WEEK else []
     return tuple(found + (["day-of-year"] if covered >= climatology.SHARE * ENOUGH_YEARS * YEAR else []))

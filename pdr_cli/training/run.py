@@ -20,7 +20,7 @@ from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import inputs, modelfile, tensors
 from pdr_cli.runs.folder import RunFolder
-from pdr_cli.schema import Config
+from pdr_cli.schema import AUTO, Config
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
 from pdr_cli.training import cards, overview, randomness, ranks, warm_start
@@ -133,6 +133,8 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     config, device = request.config, devices.pick(request.device)
     resume = request.resume is not None
     folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
+    if config.data.calendar == [AUTO] and not registry.uses_covariates(config.model.backbone, request.trust):
+        config = config.model_copy(update={"data": config.data.model_copy(update={"calendar": []})})
     prepared = open_data(config, request.dataset)
     config = inputs.resolved(config, kinds.of(prepared.series[0]))
     request = replace(request, config=config)

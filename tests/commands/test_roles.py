@@ -292,7 +292,7 @@ def test_automatic_dates_follow_the_kind_and_what_training_covers(traffic: Path,
     city = train(traffic, tmp_path / "a", "--calendar", "auto", "--dry-run")
     assert "# covariates  hour\n" in city.out  # 12 days are too few for weekdays
     field = train(folder / "past.nc", tmp_path / "b", "--var", "t2m", "--calendar", "auto", "--dry-run")
-    assert "# covariates  hour\n" in field.out
+    assert "# covariates  hour, sun\n" in field.out
 
 
 def test_a_forecast_beyond_the_holidays_warns(traffic: Path, tmp_path: Path) -> None:

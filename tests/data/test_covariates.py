@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pdr_cli.data import covariates, further, places
+from pdr_cli.data import context, covariates, further, places
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.context import Moments
 from pdr_cli.data.covariates import Covariates, CovariateSource, Variable
@@ -19,7 +19,7 @@ from pdr_cli.data.scaling import Scaling
 from pdr_cli.data.series import Series
 from pdr_cli.data.times import Step
 from pdr_cli.data.units import UnitsError
-from pdr_cli.errors import GridError, MissingValuesError
+from pdr_cli.errors import ConfigError, GridError, MissingValuesError
 
 STEP = Step(6 * 3600)
 HOURS = np.datetime64("2020-01-01T00", "ns") + np.arange(40) * np.timedelta64(6, "h")
@@ -162,3 +162,8 @@ def test_inits_without_values_of_a_variable_are_left_out() -> None:
     source = source_of(Covariates(variables={"k": Variable("input", {})}))
     keep = covariates.has_values(source, opened, HOURS[inits], T, STEPS)
     assert inits[~keep].tolist() == [20, 21, 22]
+
+
+def test_a_cycle_of_one_step_is_refused_by_its_key() -> None:
+    with pytest.raises(ConfigError, match=r"data\.lagged is 1d"):
+        context.cycles_of(["1d"], Step(86400), weekly=False, frames=0, key="data.lagged")
