@@ -16,6 +16,7 @@ from pdr_cli.verification import sources
 from pdr_cli.verification.sources import Reading
 from tests.cli import pdr
 
+PERSISTENCE = ("--set", "model.anchor=persistence")
 ALONE = ["--set", "model.backbone=none", "--set", "model.fusion=none"]
 
 
@@ -43,9 +44,9 @@ def test_the_default_baselines_are_those_that_training_has_fitted(
 
 
 def test_a_fitted_baseline_forecasts_as_the_model_that_is_the_anchor_alone(
-    weather: Path, weather_run: Path, ridge_run: Path
+    make_run: Callable[..., Path], weather: Path, ridge_run: Path
 ) -> None:
-    document = scores(weather, "-m", weather_run, "-m", ridge_run, "--against", "ridge")
+    document = scores(weather, "-m", make_run(weather, *PERSISTENCE), "-m", ridge_run, "--against", "ridge")
     assert document["scores"]["ridge"]["rmse"] == document["scores"]["run'"]["rmse"]
     assert document["skill"]["run'"]["ridge"]["overall"] == 0
 
@@ -111,7 +112,7 @@ def test_fewer_leads_than_were_fitted_are_the_first_of_them(weather: Path, ridge
 def test_a_model_without_fitted_baselines_is_compared_with_the_others_alone(
     make_run: Callable[..., Path], weather: Path, arguments: list[str], says: str
 ) -> None:
-    run = make_run(weather, "--set", "train.baselines=false")
+    run = make_run(weather, *PERSISTENCE, "--set", "train.baselines=false")
     assert list(scores(weather, "-m", run)["scores"]) == ["run", "persistence", "climatology"]
     result = pdr("evaluate", weather, "-m", run, *arguments)
     assert (result.code, says in result.last) == (2, True), result.last
