@@ -91,11 +91,18 @@ def write_pt2(model: Model, path: Path, verify: bool) -> str:
 
     def check(temporary: Path) -> None:
         program = torch.export.load(temporary).module()
-        found.append(_compare(model, graph, lambda example: program(**example).detach().numpy(), "torch.export"))
+        found.append(
+            _compare(
+                model,
+                graph,
+                lambda example: program(*_arguments(example)[0], **_arguments(example)[1]).detach().numpy(),
+                "torch.export",
+            )
+        )
 
     example = _example(model, 2)
     with atomic_output(path, verify=check if verify else None) as temporary, torch.no_grad():
-        program = torch.export.export(graph, (), kwargs=dict(example), dynamic_shapes=_any_batch(example))
+        program = torch.export.export(graph, *_arguments(example), dynamic_shapes=_any_batch(example))
         torch.export.save(program, temporary, extra_files={"pdr.json": json.dumps(_about(model))})
     return found[0] if found else "not verified"
 
@@ -122,6 +129,11 @@ def _exporters_own_remarks_silenced() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def _arguments(example: Example) -> tuple[tuple[torch.Tensor], Example]:
+    """The observed frames, which a program takes by position, and its other inputs, which it takes by name."""
+    return (example["observed"],), {name: value for name, value in example.items() if name != "observed"}
 
 
 def _any_batch(example: Example) -> dict[str, dict[int, torch.export.Dim]]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-SMALL = ("conv_width=4", "conv_depth=1", "model.normalize=density")
+# On frames alone, so that tests can run the network on a window.
+SMALL = ("conv_width=4", "conv_depth=1", "model.normalize=density", "model.anchor=persistence")
 
 
 @pytest.fixture(scope="session")

@@ -160,7 +160,7 @@ def test_loss_is_the_one_asked_for(weather: Path, tmp_path: Path, loss: str, ter
     given = ["--preset", "demo", "--data", str(weather), "-o", "run", "--steps", "1", "-q", "--loss", loss]
     assert pdr("train", *given, *tiny_settings("train.l1_weight=0.25")).code == 0
     step = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
-    assert set(step) - {"event", "step", "seconds", "lr", "loss", "coarse_loss"} == terms
+    assert set(step) - {"event", "step", "seconds", "cpu_seconds", "lr", "loss", "coarse_loss"} == terms
     expected = {
         "l1ssim": lambda s: 0.25 * s["l1"] + 0.75 * (1 - s["ssim"]),
         "ssim": lambda s: 1 - s["ssim"],

@@ -38,7 +38,7 @@ def rain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rain_run(make_run: Callable[..., Path], rain: Path) -> Path:
-    return make_run(rain)
+    return make_run(rain, "--set", "model.anchor=persistence")
 
 
 @pytest.fixture(scope="module")
@@ -166,9 +166,11 @@ def test_an_option_sets_the_bounds_and_training_data_beyond_them_are_refused(rai
 def test_a_resumed_run_and_one_from_other_weights_have_the_bounds_of_their_data(
     rain: Path, rain_run: Path, unbounded: Path, make_run: Callable[..., Path]
 ) -> None:
-    warm = make_run(rain, "--init-from", str(unbounded))
+    warm = make_run(rain, "--init-from", str(unbounded), "--set", "model.anchor=persistence")
     assert modelfile.read_header(warm / "model.safetensors").card.bounds is not None
-    without = make_run(rain, "--init-from", str(rain_run), "--set", "data.bounds=none")
+    without = make_run(
+        rain, "--init-from", str(rain_run), "--set", "data.bounds=none", "--set", "model.anchor=persistence"
+    )
     assert modelfile.read_header(without / "model.safetensors").card.bounds is None
     continued = pdr("train", "--resume", "-o", warm, "--steps", "6", "-q")
     assert continued.code == 0, continued.err

@@ -10,16 +10,22 @@ from pdr_cli import splat
 from tests.cli import pdr
 
 
-def test_onnx_is_verified_and_takes_any_batch_in_data_units(weather: Path, weather_run: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def plain_run(make_run: Callable[..., Path], weather: Path) -> Path:
+    """A run whose network reads frames alone."""
+    return make_run(weather, "--set", "model.anchor=persistence")
+
+
+def test_onnx_is_verified_and_takes_any_batch_in_data_units(weather: Path, plain_run: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    result = pdr("export", "-m", weather_run, "-o", "model.onnx", "-q")
+    result = pdr("export", "-m", plain_run, "-o", "model.onnx", "-q")
     assert result.code == 0, result.err
     assert "verified in ONNX Runtime" in result.out
     assert result.err == ""
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     with xr.open_dataset(weather) as data:
         window = data.t2m.values[-4:][None, :, None]
-        forecast = pdr_cli.load(weather_run).predict(data).t2m.values[:, None]
+        forecast = pdr_cli.load(plain_run).predict(data).t2m.values[:, None]
     (out,) = session.run(None, {"observed": np.repeat(window, 5, axis=0)})
     assert np.abs(out[4] - forecast).max() < 1e-3  # kelvin, of about 280
 
@@ -50,10 +56,10 @@ def test_a_wrong_artefact_is_refused_and_leaves_no_file(
     assert not (tmp_path / "model.pt2").exists()
 
 
-def test_gaussians_redraw_the_layer_they_came_from(weather: Path, weather_run: Path, tmp_path: Path) -> None:
+def test_gaussians_redraw_the_layer_they_came_from(weather: Path, plain_run: Path, tmp_path: Path) -> None:
     import torch
 
-    assert pdr("export", "-m", weather_run, "--input", weather, "-o", "gaussians.nc").code == 0
+    assert pdr("export", "-m", plain_run, "--input", weather, "-o", "gaussians.nc").code == 0
     with xr.open_dataset(tmp_path / "gaussians.nc") as made, xr.open_dataset(weather) as data:
         assert dict(made.sizes) == {"time": 4, "gaussian": 9, "channel": 1}
         rows, columns = made.attrs["rows"], made.attrs["columns"]
@@ -63,7 +69,7 @@ def test_gaussians_redraw_the_layer_they_came_from(weather: Path, weather_run: P
         values = (centre, scale, made.rotation.values, made.amplitude.values)
         tensors = [torch.from_numpy(np.asarray(v, np.float32)) for v in values]
         drawn = splat.render(*tensors, size=(int(rows), int(columns)), kernel_size=int(made.attrs["kernel_size"]))
-        layer = pdr_cli.load(weather_run).loaded.run(data.t2m.values[-4:][None, :, None]).layer
+        layer = pdr_cli.load(plain_run).loaded.run(data.t2m.values[-4:][None, :, None]).layer
     assert np.allclose(drawn.numpy(), layer[0], atol=1e-5)
 
 
