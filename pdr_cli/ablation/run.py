@@ -25,6 +25,7 @@ from pdr_cli.bench.machine import describe
 from pdr_cli.data import kinds
 from pdr_cli.errors import ConfigError, DataError, InputNotFoundError, InterruptedRun, OutputError, UsageError
 from pdr_cli.inference import model as inference
+from pdr_cli.runs import inputs
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import Config, parse_duration
 from pdr_cli.system import atomic, devices, locks
@@ -231,7 +232,7 @@ def _steps(run: AblationRun, prepared: Prepared, where: torch.device) -> int:
 
 
 def _seconds_per_step(run: AblationRun, variant: str, prepared: Prepared, where: torch.device) -> float:
-    resolved = run.config(variant, run.seeds[0])
+    resolved = inputs.resolved(run.config(variant, run.seeds[0]), kinds.of(prepared.series[0]))
     try:
         network = training.build(resolved, prepared, run.trust)
     except ConfigError:
@@ -259,7 +260,9 @@ def _train_all(run: AblationRun, paths: Sequence[Path], where: torch.device) -> 
             continue
         log.info("run     %d of %d: %s, seed %d", number, len(wanted), variant, seed)
         resolved, folder = run.config(variant, seed), run.folder(variant, seed)
+        resolved = training.without_unread(resolved, run.trust)
         prepared = prepare(resolved, paths)
+        resolved = inputs.resolved(resolved, kinds.of(prepared.series[0]))
         begun = folder.state.is_file()
         if not begun:
             folder.metrics.unlink(missing_ok=True)

@@ -133,14 +133,24 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     config, device = request.config, devices.pick(request.device)
     resume = request.resume is not None
     folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
-    if config.data.calendar == [AUTO] and not registry.uses_covariates(config.model.backbone, request.trust):
-        config = config.model_copy(update={"data": config.data.model_copy(update={"calendar": []})})
+    config = without_unread(config, request.trust)
     prepared = open_data(config, request.dataset)
     config = inputs.resolved(config, kinds.of(prepared.series[0]))
     request = replace(request, config=config)
     network = build(config, prepared, request.trust)
     start = _start(request, folder, prepared, network)
     return Run(config, folder, prepared, network, device, start, request.resume, request.trust)
+
+
+def without_unread(config: Config, trust: Trust | None) -> Config:
+    """A configuration without the dates of `data.calendar = auto` where the predictor reads no covariates.
+
+    Raises:
+        ConfigError: an unknown predictor, or code that may not run.
+    """
+    if config.data.calendar != [AUTO] or registry.uses_covariates(config.model.backbone, trust):
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"calendar": []})})
 
 
 def _start(request: TrainingRequest, folder: RunFolder, prepared: Prepared, network: PDR) -> WarmStart:
