@@ -1,14 +1,10 @@
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from pdr_cli.choices import ANCHORS
-from pdr_cli.models.interfaces import Frames
 from pdr_cli.verification import sources, task
 from pdr_cli.verification.document import Document
 from pdr_cli.verification.evaluation import Options, Result, evaluate
@@ -71,15 +67,3 @@ def test_defaults_follow_from_the_kind_of_data_and_the_convention(traffic: Path,
     )
     published = scored_by(traffic_run, traffic, Options(convention="openstl", against=())).document
     assert (published.metrics, published.baselines) == (["mse", "mae", "ssim", "psnr"], [])
-
-
-@pytest.mark.parametrize(("anchor", "damping"), [("flow", 0.25), ("persistence", None), (None, None)])
-def test_the_damped_flow_slows_down_as_the_models_anchor_does(anchor: str | None, damping: float | None) -> None:
-    frames = Frames(2, 1, (8, 8))
-    built = None if anchor is None else ANCHORS.find(anchor)(frames)
-    if anchor == "flow":
-        built.damping.fill_(0.25)
-    model: Any = SimpleNamespace(network=SimpleNamespace(anchor=built))
-    unread: Any = None
-    found = task.Task({"m": model}, {}, unread, unread, unread, "test", "honest")
-    assert found.damping == damping
