@@ -94,7 +94,7 @@ def test_a_hindcast_is_scored_as_the_model_that_made_it(weather: Path, weather_r
     result = pdr("evaluate", weather, "-m", weather_run, "-m", name, "-o", "scores.json")
     assert result.code == 0, result.err
     scores = json.loads(Path("scores.json").read_text())["scores"]
-    assert set(scores) == {weather_run.name, name[0], "persistence", "climatology"}
+    assert set(scores) == {weather_run.name, name[0], "persistence", "climatology", "anomaly", "ridge"}
     for metric in ("rmse", "mae"):
         of_model, of_file = (scores[who][metric]["lead"] for who in (weather_run.name, name[0]))
         assert of_file == pytest.approx(of_model, rel=1e-4), "other windows share a batch, which rounds otherwise"

@@ -45,7 +45,8 @@ def in_netcdf(source: Path, path: Path, units: str) -> Path:
 
 def results(data: Path, folder: Path, *settings: str) -> Results:
     """Train on a file, score the model on it, and draw a forecast."""
-    options = tiny_settings("data.variables=inflow,outflow", "data.scaling=auto", *settings)
+    network = ("model.backbone=tau", "model.fusion=concat", "model.anchor=none", "train.batch=8", "model.n_s=2")
+    options = tiny_settings("data.variables=inflow,outflow", "data.scaling=auto", *network, *settings)
     run = folder / "run"
     trained = pdr("train", "--preset", "traffic-small", "--data", data, "-o", run, "--steps", "3", "-q", *options)
     assert trained.code == 0, trained.err

@@ -227,7 +227,7 @@ def test_time_sets_the_pace_only_where_it_runs_ahead_of_the_steps() -> None:
 
 
 def test_time_alone_sets_the_pace_from_the_first_step() -> None:
-    timed = length(steps=0, budget="10s")
+    timed = length(steps=0, budget="10s", cpu_budget="")
     assert timed.pace(Position(step=1, elapsed=0.5)) == pytest.approx(0.05)
     assert timed.time_share(Position(elapsed=1, cpu=50)) == pytest.approx(0.1)
 
