@@ -7,6 +7,7 @@ regularisation of each form and the weights of the blend, and gives the anchors 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ LOCAL_PENALTIES = (0.01, 0.05, 0.2, 1.0)
 RADII = (2, 1, 0)
 MOST_PATTERNS = 150
 SUMS_BYTES = 400e6  # of the local form's sums, all folds
-STORED_BYTES = 2.4e6  # of the local form's coefficients, and of the patterns
+STORED_BYTES = 2.4e6  # of the local form's coefficients, and of the patterns with theirs
 FITTED = 6000  # windows that coefficients are fitted to, at most, evenly spaced
 SAMPLED = 1500  # windows that patterns and blend are made from, at most
 SAMPLE_BYTES = 300e6  # of the frames that patterns are made from
@@ -233,11 +234,17 @@ def fit_patterns(job: Job) -> FormFit | None:
     return FormFit("patterns", [{"patterns": half, "scores": s.float()} for s in solved], penalty)
 
 
+def storable(frames: Frames) -> int:
+    """E, the patterns that take STORED_BYTES with their coefficients: 2 C·H·W·E + 4 T·τ·E² bytes."""
+    pattern, pair = 2 * frames.channels * frames.size[0] * frames.size[1], 4 * frames.in_steps * frames.out_steps
+    return int((math.sqrt(pattern**2 + 4 * pair * STORED_BYTES) - pattern) / (2 * pair))
+
+
 def leading(job: Job) -> Tensor:
     """The leading patterns of the departures, orthonormal: [E, C·H·W]."""
     sample = job.sample(min(SAMPLED, int(SAMPLE_BYTES / (4 * job.cells)) + 2))
     frames = torch.cat([inputs.departures[:, -1].flatten(1) for _, inputs, _, _ in job.over(sample)])
-    most = min(MOST_PATTERNS, int(STORED_BYTES / (2 * job.cells)), len(frames) // 6, job.cells)
+    most = min(MOST_PATTERNS, storable(job.frames), len(frames) // 6, job.cells)
     if most < 2:
         return frames[:0]
     values, vectors = torch.linalg.eigh((frames @ frames.T).double())

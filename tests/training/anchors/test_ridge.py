@@ -116,3 +116,19 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.anchor.patterns.numel() <= 42 * 4
     monkeypatch.setattr(ridge, "SUMS_BYTES", 0.0)
     assert fitted(field(300)).anchor.local.numel() == 0
+
+
+@pytest.mark.parametrize(("steps", "most"), [(1, 416), (12, 61)])
+def test_the_coefficients_of_patterns_count_among_what_is_stored(steps: int, most: int) -> None:
+    """Of 2048 cells in half precision and E patterns, 4096 E + 4 steps² E² is just below 2.4e6.
+
+    With steps of 1 that is 4096 E + 4 E²; with 12, 4096 E + 576 E²: 61 patterns take 2.39 MB, 62 take 2.47 MB.
+    """
+    shape = Frames(steps, 1, (32, 64), out_steps=steps)
+    found = ridge.storable(shape)
+    assert found == most
+    assert (
+        4096 * found + 4 * steps**2 * found**2
+        <= ridge.STORED_BYTES
+        < 4096 * (found + 1) + 4 * steps**2 * (found + 1) ** 2
+    )
