@@ -241,7 +241,7 @@ ANCHORS = Family(
     _in(
         "models.anchors.simple",
         none=("without", "frames instead of changes"),
-        auto=("without", "ridge for weather and traffic, flow for video"),
+        auto=("unresolved", "ridge for weather and traffic, flow for video"),
         persistence=("Persistence", "the last observed frame"),
         climatology=("Climatology", "mean of the training data at that hour, day of week and season"),
         anomaly=("Anomaly", "climatology and a fitted share of the last departure from it"),

@@ -167,7 +167,8 @@ class Fit:
             X = annual[group == g]
             self.xx[g] += X.T @ X
             self.xy[g] += X.T @ flat[group == g]
-        self.yy += np.square(values, dtype=np.float64).sum(axis=(0, 2, 3))
+        if self.design.kind == "week":
+            self.yy += np.square(values, dtype=np.float64).sum(axis=(0, 2, 3))
 
     def coefficients(self) -> np.ndarray:
         """[p, C, H, W]; a group without frames in enough seasons gets the coefficients of a coarser climatology."""

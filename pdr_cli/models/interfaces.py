@@ -231,12 +231,12 @@ class Anchor(nn.Module, ABC):
 
     Its fitted numbers are buffers, so that they are saved, moved and exported with the network. What is fitted determines
     their shapes, which are therefore taken from the file when they are loaded.
-
-    Attributes:
-        gives: n, the frames of a pass; 0: any number.
     """
 
-    gives = 0
+    @property
+    def gives(self) -> int:
+        """n, the frames of a pass; 0: any number."""
+        return 0
 
     @abstractmethod
     def ahead(self, seen: Tensor, steps: int, context: Context) -> Tensor:

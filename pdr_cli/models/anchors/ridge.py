@@ -15,6 +15,9 @@ root of the climatology.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -61,8 +64,8 @@ class Ridge(Anchor):
         self.spread.fill_(1)
 
     @property
-    def gives(self) -> int:  # type: ignore[override]  # as many leads as were fitted
-        """τ."""
+    def gives(self) -> int:
+        """τ, as many leads as were fitted."""
         return len(self.weights)
 
     def ahead(self, seen: Tensor, steps: int, context: Context) -> Tensor:
@@ -81,7 +84,7 @@ class Ridge(Anchor):
     def forms(self) -> tuple[Form | None, Form | None, Form | None]:
         """The fitted forms: pooled, local and patterns; None where one is missing."""
         return (
-            Pooled(self.frames, self.pooled) if self.pooled.numel() else None,
+            Pooled(self.pooled) if self.pooled.numel() else None,
             Local(self.frames, self.local) if self.local.numel() else None,
             Patterns(self.frames, self.patterns, self.scores) if self.patterns.numel() else None,
         )
@@ -106,39 +109,31 @@ class Ridge(Anchor):
         return torch.sqrt(torch.clamp((normal - zero) / one, min=1.0)) * one
 
 
-class Inputs:
-    """What the forms read, all in units of departures.
+class Inputs(NamedTuple):
+    """What the forms read, in units of departures.
 
     Args:
         departures: of the observed frames, [B, T, C, H, W].
         earlier: of the same time in earlier cycles, [B, L, τ, C, H, W]; None without cycles.
         level: the climatology of the forecast frames, [B, τ, C, H, W]; None unless counts.
         following: the climatology of the forecast frames in network units, [B, τ, C, H, W].
-        unit: of the departures of the forecast frames, [B, τ, C, H, W].
+        unit: of the departures of the forecast frames in network units, [B, τ, C, H, W].
     """
 
-    def __init__(
-        self, departures: Tensor, earlier: Tensor | None, level: Tensor | None, following: Tensor, unit: Tensor
-    ) -> None:
-        self.departures, self.earlier, self.level = departures, earlier, level
-        self.following, self.unit = following, unit
+    departures: Tensor
+    earlier: Tensor | None
+    level: Tensor | None
+    following: Tensor
+    unit: Tensor
 
 
-class Form:
-    """One form of regression: `features` of the inputs, and the forecast departures [B, τ, C, H, W] of coefficients."""
-
-    def __init__(self, frames: Frames) -> None:
-        self.frames = frames
-
-    def __call__(self, inputs: Inputs) -> Tensor:
-        raise NotImplementedError
+Form = Callable[[Inputs], Tensor]  # -> what damped persistence lacks, [B, τ, C, H, W]
 
 
-class Pooled(Form):
+class Pooled:
     """Coefficients [τ, C, K] for all cells."""
 
-    def __init__(self, frames: Frames, coefficients: Tensor) -> None:
-        super().__init__(frames)
+    def __init__(self, coefficients: Tensor) -> None:
         self.coefficients = coefficients
 
     def __call__(self, inputs: Inputs) -> Tensor:
@@ -149,12 +144,11 @@ class Pooled(Form):
         return torch.stack(leads, dim=1)
 
 
-class Local(Form):
+class Local:
     """Coefficients [C, H·W, K, τ] of each cell."""
 
     def __init__(self, frames: Frames, coefficients: Tensor) -> None:
-        super().__init__(frames)
-        self.coefficients = coefficients
+        self.frames, self.coefficients = frames, coefficients
         self.radius = (round((coefficients.shape[2] / frames.in_steps) ** 0.5) - 1) // 2
 
     def __call__(self, inputs: Inputs) -> Tensor:
@@ -163,12 +157,11 @@ class Local(Form):
         return made.permute(2, 3, 0, 1).unflatten(-1, self.frames.size)
 
 
-class Patterns(Form):
+class Patterns:
     """Patterns [E, C·H·W], and coefficients [T·E, τ·E] of their amplitudes."""
 
     def __init__(self, frames: Frames, patterns: Tensor, coefficients: Tensor) -> None:
-        super().__init__(frames)
-        self.patterns, self.coefficients = patterns, coefficients
+        self.frames, self.patterns, self.coefficients = frames, patterns, coefficients
 
     def __call__(self, inputs: Inputs) -> Tensor:
         patterns = self.patterns.to(inputs.departures.dtype)

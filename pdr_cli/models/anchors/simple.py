@@ -5,11 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pdr_cli.errors import ConfigError
 from pdr_cli.models.interfaces import Anchor, Context, Frames
 
 
 def without(frames: Frames) -> None:
     """No anchor: the predictor forecasts frames."""
+
+
+def unresolved(frames: Frames) -> None:
+    """The anchor of the kind of data, which only a training that has opened its data can choose.
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError("model.anchor is auto, and no data say which anchor that is", way_out="name one with --anchor")
 
 
 class Persistence(Anchor):
@@ -48,8 +58,8 @@ class Anomaly(Anchor):
         self.register_buffer("share", torch.zeros(frames.out_steps or frames.in_steps, frames.channels))
 
     @property
-    def gives(self) -> int:  # type: ignore[override]  # as many leads as were fitted
-        """τ."""
+    def gives(self) -> int:
+        """τ, as many leads as were fitted."""
         return len(self.share)
 
     def ahead(self, seen: Tensor, steps: int, context: Context) -> Tensor:

@@ -6,22 +6,23 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pdr_cli.data import kinds
+from pdr_cli.data import windows as data_windows
 from pdr_cli.models.anchors.flow import FlowAnchor
 from pdr_cli.models.anchors.ridge import Ridge
-from pdr_cli.models.anchors.simple import Anomaly
+from pdr_cli.models.anchors.simple import Anomaly, normal_of
 from pdr_cli.models.interfaces import Anchor, Batch, Frames, target_of
 from pdr_cli.models.pdr import PDR
 from pdr_cli.system.logs import log
 from pdr_cli.training.anchors import flow, ridge
 from pdr_cli.training.batches import OutOfFold, TrainingData
 
-AT_ONCE = 128  # windows
 FLOW_WINDOWS, FEW_AT_ONCE = 32, 8  # windows that the damping of a flow is fitted to, and those of a batch
 SMALLEST = 1e-3  # spread of a cell, over the channel's mean spread: a constant cell has no departures
 
@@ -43,19 +44,32 @@ class Windows:
 
     def batch(self, which: np.ndarray) -> Batch:
         """The windows numbered `which`, with the τ frames that follow, however many training forecasts."""
-        windows = self.data.train.followed_by(self.frames.out_steps)
-        return self.data.batch(windows, which, torch.device("cpu")).inputs
+        return self.data.batch(self._followed, which, torch.device("cpu")).inputs
 
-    def sample(self, at_most: int) -> Iterator[Batch]:
-        """At most so many windows, evenly spaced, in batches."""
-        which = np.unique(np.linspace(0, len(self) - 1, min(at_most, len(self))).round().astype(int))
-        for start in range(0, len(which), FEW_AT_ONCE):
-            yield self.batch(which[start : start + FEW_AT_ONCE])
+    @cached_property
+    def _followed(self) -> data_windows.Windows:
+        return self.data.train.followed_by(self.frames.out_steps)
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self, at_once: int) -> Iterator[Batch]:
         """All windows in turn."""
-        for start in range(0, len(self), AT_ONCE):
-            yield self.batch(np.arange(start, min(start + AT_ONCE, len(self))))
+        for start in range(0, len(self), at_once):
+            yield self.batch(np.arange(start, min(start + at_once, len(self))))
+
+    def departures(self) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+        """All windows in batches that fit into memory, with the departures of observed frames and of those to forecast."""
+        for batch in self.batches(ridge.at_once(self.frames)):
+            before, following = normal_of(batch.context, batch.observed.shape[1])
+            yield batch, batch.observed - before, target_of(batch) - following
+
+    @cached_property
+    def spread(self) -> Tensor:
+        """The standard deviation of the departures from the climatology in each cell: [C, H, W]."""
+        squares, count = torch.zeros(()), 0
+        for _, departures, _ in self.departures():
+            squares = squares + departures.double().square().sum((0, 1))
+            count += departures.shape[0] * departures.shape[1]
+        found = (squares / count).sqrt()
+        return found.clamp_min(SMALLEST * float(found.mean()) + 1e-12).float()
 
     def evenly(self, most: int) -> Windows:
         """At most so many of the windows, evenly spaced."""
@@ -76,7 +90,7 @@ def fit(network: PDR, data: TrainingData, frames: Frames) -> OutOfFold | None:
     """
     windows = Windows(data, frames)
     if network.anomalies is not None:
-        network.anomalies.spread.copy_(spread(windows))
+        network.anomalies.spread.copy_(windows.spread)
     return None if network.anchor is None else fit_anchor(network.anchor, windows, "anchor")
 
 
@@ -87,13 +101,12 @@ def fit_anchor(anchor: Anchor, windows: Windows, word: str) -> OutOfFold | None:
         anchor.share.copy_(damping(windows))
         found = _shares(anchor.share)
     if isinstance(anchor, FlowAnchor):
-        anchor.damping.fill_(flow.fit(windows.sample(FLOW_WINDOWS)))
+        anchor.damping.fill_(flow.fit(windows.evenly(FLOW_WINDOWS).batches(FEW_AT_ONCE)))
         found = f"flow: motion slows down by {100 * (1 - math.exp(-float(anchor.damping))):.0f} % a frame"
     if isinstance(anchor, Ridge):
         set_units(anchor, windows)
         fitted = ridge.fit(windows.frames, windows.batch, len(windows), anchor)
-        for name, value in fitted.anchor.named_buffers():
-            setattr(anchor, name, value)
+        anchor.load_state_dict(fitted.anchor.state_dict())
         found = f"ridge: {fitted.about}"
         out_of_fold = OutOfFold(fitted.folds, fitted.fold_of) if fitted.folds else None
     if found:
@@ -108,37 +121,18 @@ def set_units(anchor: Ridge, windows: Windows) -> None:
         offset, scale = torch.tensor(scaling.offset), torch.tensor(scaling.scale)
         anchor.zero, anchor.spread = -offset / scale, (1 / scale)[:, None, None]
     else:
-        anchor.spread = spread(windows)
-
-
-def spread(windows: Windows) -> Tensor:
-    """The standard deviation of the departures from the climatology in each cell: [C, H, W]."""
-    squares, count = torch.zeros(()), 0
-    for batch in windows.batches():
-        departures = batch.observed - normal_of(batch)[:, : batch.observed.shape[1]]
-        squares = squares + departures.double().square().sum((0, 1))
-        count += departures.shape[0] * departures.shape[1]
-    found = (squares / count).sqrt()
-    return found.clamp_min(SMALLEST * float(found.mean()) + 1e-12).float()
+        anchor.spread = windows.spread.clone()
 
 
 def damping(windows: Windows) -> Tensor:
-    """The share of the last departure that each lead keeps, by least squares, between 0 and 1: [τ, C]."""
-    products = squares = torch.zeros((), dtype=torch.float64)
-    for batch in windows.batches():
-        T, normal = batch.observed.shape[1], normal_of(batch)
-        x = (batch.observed[:, -1:] - normal[:, T - 1 : T]).double()
-        y = (target_of(batch) - normal[:, T:]).double()
-        known = torch.ones_like(y) if batch.known is None else batch.known[:, T:].double()
-        products, squares = products + (x * y * known).sum((0, 3, 4)), squares + (x * x * known).sum((0, 3, 4))
-    return (products / squares.clamp_min(1e-12)).clamp(0, 1).float()
+    """The share of the last departure that each lead keeps: [τ, C]."""
+    return ridge.share_of(_last_and_next(windows))
 
 
-def normal_of(batch: Batch) -> Tensor:
-    """The climatology of a batch, [B, T + τ, C, H, W]."""
-    if batch.normal is None:
-        raise ValueError("departures need Batch.normal")
-    return batch.normal
+def _last_and_next(windows: Windows) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch, before, following in windows.departures():
+        known = torch.ones_like(following) if batch.known is None else batch.known[:, before.shape[1] :]
+        yield before[:, -1:] * known, following * known
 
 
 def _shares(share: Tensor) -> str:

@@ -6,9 +6,10 @@ regularisation of each form and the weights of the blend, and gives the anchors 
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pdr_cli.models.anchors.ridge import (
-    Inputs,
-    Ridge,
-    amplitudes,
-    local_features,
-    pooled_features,
-)
+from pdr_cli.models.anchors.ridge import Inputs, Ridge, amplitudes, local_features, pooled_features
 from pdr_cli.models.interfaces import Batch, Frames, target_of
 
 FOLDS = 3
@@ -38,12 +33,13 @@ SAMPLED = 1500  # windows that patterns and blend are made from, at most
 SAMPLE_BYTES = 300e6  # of the frames that patterns are made from
 AT_ONCE, BATCH_BYTES = 128, 200e6  # windows of a batch, and bytes of a batch with its departures
 
+Sums = dict[int, tuple[Any, Any]]  # of each block: products of features, and of features and targets
 Batches = Callable[[np.ndarray], Batch]  # numbers of training windows -> their batch, on the CPU
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted ridge, those of each block of time without its own data, and how much each form forecasts.
+    """A fitted ridge, and those of each block of time without its own data.
 
     Args:
         anchor: of all training windows.
@@ -80,7 +76,7 @@ class Job:
         """Block, inputs, departures [B, τ, C, H, W] to forecast and their weights, of batches within one block."""
         for fold in np.unique(self.fold_of[windows]):
             mine = windows[self.fold_of[windows] == fold]
-            for some in np.array_split(mine, -(-len(mine) // self.at_once)):
+            for some in np.array_split(mine, -(-len(mine) // at_once(self.frames))):
                 batch = self.batches(some)
                 inputs = self.blank.inputs(batch.observed, batch.context)
                 departures = (target_of(batch) - inputs.following) / inputs.unit
@@ -93,20 +89,21 @@ class Job:
         """C·H·W."""
         return self.frames.channels * self.frames.size[0] * self.frames.size[1]
 
-    @property
-    def at_once(self) -> int:
-        """Windows of a batch."""
-        length = self.frames.in_steps + self.frames.out_steps
-        return max(1, min(AT_ONCE, int(BATCH_BYTES / (12 * length * self.cells))))
-
     def fitted(self) -> np.ndarray:
         """Numbers of the windows that coefficients are fitted to."""
-        return self.sample(FITTED)[self.interior[self.sample(FITTED)]]
+        sample = self.sample(FITTED)
+        return sample[self.interior[sample]]
 
     def sample(self, at_most: int) -> np.ndarray:
         """Numbers of at most so many windows, evenly spaced."""
         n = len(self.fold_of)
         return np.unique(np.linspace(0, n - 1, min(n, at_most)).round().astype(int))
+
+
+def at_once(frames: Frames) -> int:
+    """Windows of a batch, which takes about `BATCH_BYTES` with its departures."""
+    cells = frames.channels * frames.size[0] * frames.size[1]
+    return max(1, min(AT_ONCE, int(BATCH_BYTES / (12 * (frames.in_steps + frames.out_steps) * cells))))
 
 
 def fit(frames: Frames, batches: Batches, windows: int, blank: Ridge) -> Fitted:
@@ -142,43 +139,37 @@ class FormFit:
     Args:
         name: of the form.
         buffers: of each block and of all.
-        penalty: that cross-validation chose.
     """
 
     name: str
     buffers: list[dict[str, Tensor]]
-    penalty: float
 
 
 def _assembled(job: Job, forms: list[FormFit], fold: int | None) -> Ridge:
-    ridge = copy_of(job.blank)
+    ridge = copy.deepcopy(job.blank)
     for form in forms:
         for name, value in form.buffers[FOLDS if fold is None else fold].items():
             setattr(ridge, name, value)
     return ridge
 
 
-def copy_of(blank: Ridge) -> Ridge:
-    """A ridge of its own with the same buffers."""
-    ridge = Ridge(blank.frames)
-    for name, value in blank.named_buffers():
-        setattr(ridge, name, value.clone())
-    return ridge
-
-
 def damping(job: Job) -> Tensor:
-    """The share of the last departure that each lead keeps, between 0 and 1: [τ, C]."""
+    """The share of the last departure that each lead keeps: [τ, C]."""
+    return share_of((inputs.departures[:, -1:] * weight, y) for _, inputs, y, weight in job.over(job.sample(FITTED)))
+
+
+def share_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """The share of x in y, [B, τ, C, H, W] each, by least squares and between 0 and 1: [τ, C]; 0 where a value is missing."""
     products = squares = torch.zeros((), dtype=torch.float64)
-    for _, inputs, y, weight in job.over(job.sample(FITTED)):
-        x = inputs.departures[:, -1:] * weight
-        products = products + (x * y).sum((0, 3, 4)).double()
-        squares = squares + (x * x).sum((0, 3, 4)).double()
+    for x, y in pairs:
+        x, y = x.double(), y.double()
+        products, squares = products + (x * y).sum((0, 3, 4)), squares + (x * x).sum((0, 3, 4))
     return (products / squares.clamp_min(1e-12)).clamp(0, 1).float()
 
 
 def fit_pooled(job: Job) -> FormFit:
     """Sums [folds, τ, C, K, K] over windows and cells."""
-    sums: dict[int, list[Any]] = {}
+    sums: Sums = {}
     for fold, inputs, y, weight in job.over(job.fitted()):
         grams, products = [], []
         y, weight = y * inputs.unit, weight * inputs.unit  # the least squared error in the data's own units
@@ -186,11 +177,9 @@ def fit_pooled(job: Job) -> FormFit:
             x = (x * weight[:, lead, :, None]).transpose(0, 1).transpose(1, 2).flatten(2)  # [C, K, B·H·W]
             grams.append(x @ x.transpose(1, 2))
             products.append(x @ y[:, lead].transpose(0, 1).flatten(1)[..., None])
-        found = [torch.stack(grams), torch.stack(products), y.square().sum((0, 3, 4))]
-        sums[fold] = [a + b.double() for a, b in zip(sums.get(fold, [0.0] * 3), found, strict=True)]
-    xx, xy, yy = (torch.stack([sums[f][i] for f in sorted(sums)]) for i in range(3))
-    solved, penalty = _cross_validated(xx, xy, yy, PENALTIES)
-    return FormFit("pooled", [{"pooled": s[..., 0].float()} for s in solved], penalty)
+        _add(sums, fold, torch.stack(grams), torch.stack(products))
+    solved = _cross_validated(*_stacked(sums), PENALTIES)
+    return FormFit("pooled", [{"pooled": s[..., 0].float()} for s in solved])
 
 
 def fit_local(job: Job) -> FormFit | None:
@@ -200,16 +189,15 @@ def fit_local(job: Job) -> FormFit | None:
     if radius is None:
         return None
     K = frames.in_steps * (2 * radius + 1) ** 2
-    xx, xy, yy = (torch.zeros(FOLDS, job.cells, *shape) for shape in ((K, K), (K, leads), (leads,)))
+    xx, xy = (torch.zeros(FOLDS, job.cells, K, columns) for columns in (K, leads))
     for fold, inputs, y, _ in job.over(job.fitted()):
         x = local_features(inputs, radius, frames.periodic).flatten(0, 1)  # [C·H·W, B, K]
         y = y.flatten(2).permute(2, 0, 1).contiguous()  # [C·H·W, B, τ]
         xx[fold].baddbmm_(x.transpose(1, 2), x)
         xy[fold].baddbmm_(x.transpose(1, 2), y)
-        yy[fold] += y.square().sum(1)
-    solved, penalty = _cross_validated(xx, xy, yy, LOCAL_PENALTIES)
+    solved = _cross_validated(xx, xy, LOCAL_PENALTIES)
     half = [s.unflatten(0, (frames.channels, -1)).half() for s in solved]
-    return FormFit("local", [{"local": s} for s in half], penalty)
+    return FormFit("local", [{"local": s} for s in half])
 
 
 def _affordable(job: Job, features: int) -> bool:
@@ -224,14 +212,23 @@ def fit_patterns(job: Job) -> FormFit | None:
         return None
     half = patterns.half()
     patterns = half.float()
-    sums: dict[int, list[Any]] = {}
+    sums: Sums = {}
     for fold, inputs, y, _ in job.over(job.fitted()):
         x, z = amplitudes(inputs.departures, patterns).flatten(1), amplitudes(y, patterns).flatten(1)
-        found = [x.T @ x, x.T @ z, z.square().sum(0)]
-        sums[fold] = [a + b.double() for a, b in zip(sums.get(fold, [0.0] * 3), found, strict=True)]
-    xx, xy, yy = (torch.stack([sums[f][i] for f in sorted(sums)]) for i in range(3))
-    solved, penalty = _cross_validated(xx, xy, yy, PENALTIES)
-    return FormFit("patterns", [{"patterns": half, "scores": s.float()} for s in solved], penalty)
+        _add(sums, fold, x.T @ x, x.T @ z)
+    solved = _cross_validated(*_stacked(sums), PENALTIES)
+    return FormFit("patterns", [{"patterns": half, "scores": s.float()} for s in solved])
+
+
+def _add(sums: Sums, fold: int, xx: Tensor, xy: Tensor) -> None:
+    before = sums.get(fold, (0.0, 0.0))
+    sums[fold] = (before[0] + xx.double(), before[1] + xy.double())
+
+
+def _stacked(sums: Sums) -> tuple[Tensor, Tensor]:
+    """Sums of all blocks, [folds, ...] each."""
+    xx, xy = zip(*(sums[fold] for fold in sorted(sums)), strict=True)
+    return torch.stack(xx), torch.stack(xy)
 
 
 def storable(frames: Frames) -> int:
@@ -253,39 +250,35 @@ def leading(job: Job) -> Tensor:
     return patterns / patterns.norm(dim=1, keepdim=True)
 
 
-def _cross_validated(xx: Tensor, xy: Tensor, yy: Tensor, penalties: tuple[float, ...]) -> tuple[list[Tensor], float]:
-    """Coefficients without each block and of all, with the penalty of the least squared error on the blocks.
+def _cross_validated(xx: Tensor, xy: Tensor, penalties: tuple[float, ...]) -> list[Tensor]:
+    """Coefficients [..., K, n] without each block, then of all, with the penalty of the least squared error on the blocks.
 
     Args:
         xx: sums of products of features, [folds, ..., K, K].
         xy: of features and targets, [folds, ..., K, n].
-        yy: of squared targets, [folds, ..., n] or with the last dimension left out.
         penalties: to choose from.
-
-    Returns:
-        Coefficients [..., K, n] of each block and of all, and the penalty.
     """
-    errors, made = [], []
-    for penalty in penalties:
-        held = [solve(xx.sum(0) - xx[f], xy.sum(0) - xy[f], penalty) for f in range(len(xx))]
-        explained = sum(_explained(xx[f], xy[f], w) for f, w in enumerate(held))
-        errors.append(float(yy.sum()) - float(explained))
+    whole = xx.sum(0), xy.sum(0)
+    explained, made = [0.0] * len(penalties), []
+    for mine, target in zip(xx, xy, strict=True):
+        others = whole[0] - mine, whole[1] - target
+        held = [solve(*others, penalty) for penalty in penalties]
+        explained = [e + _explained(mine, target, w) for e, w in zip(explained, held, strict=True)]
         made.append(held)
-    best = int(np.argmin(errors))
-    whole = solve(xx.sum(0), xy.sum(0), penalties[best])
-    return [*made[best], whole], penalties[best]
+    best = int(np.argmax(explained))
+    return [*(held[best] for held in made), solve(*whole, penalties[best])]
 
 
-def _explained(xx: Tensor, xy: Tensor, w: Tensor) -> Tensor:
+def _explained(xx: Tensor, xy: Tensor, w: Tensor) -> float:
     """Σ y² − Σ (y − xw)²."""
-    return (2 * w * xy - w * (xx.to(w.dtype) @ w)).sum()
+    return float((2 * w * xy - w * (xx @ w)).sum())
 
 
 def solve(xx: Tensor, xy: Tensor, penalty: float) -> Tensor:
     """Ridge coefficients [..., K, n]; the penalty is a share of the mean diagonal."""
     scale = xx.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None].clamp_min(1e-9)
     eye = torch.eye(xx.shape[-1], dtype=xx.dtype)
-    solved: Tensor = torch.cholesky_solve(xy.to(xx.dtype), torch.linalg.cholesky(xx + penalty * scale * eye))
+    solved: Tensor = torch.cholesky_solve(xy, torch.linalg.cholesky(xx + penalty * scale * eye))
     return solved
 
 

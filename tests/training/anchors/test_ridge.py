@@ -97,16 +97,31 @@ def test_missing_targets_count_in_no_sum() -> None:
     shape = Frames(T, 1, (6, 7), True, out_steps=LEADS)
     plain = batches(frames)
 
-    def holey(which: np.ndarray) -> Batch:
-        batch = plain(which)
-        known = torch.ones(len(which), T + LEADS, 1, 6, 7, dtype=torch.bool)
-        known[:, T:, :, :2] = False
-        return batch._replace(target=torch.where(known[:, T:], batch.target, 1000.0), known=known)
+    def holey(filled: float) -> Callable[[np.ndarray], Batch]:
+        """Windows whose first rows are missing in the frames to forecast, filled with a multiple of the last frame."""
 
-    found = fit(shape, holey, WINDOWS, Ridge(shape))
-    assert float(found.anchor.share.max()) <= 1
-    made = found.anchor(frames[None, 250 : 250 + T], LEADS, Context(torch.zeros(1, T + LEADS, 1, 6, 7)))
+        def batch(which: np.ndarray) -> Batch:
+            batch = plain(which)
+            known = torch.ones(len(which), T + LEADS, 1, 6, 7, dtype=torch.bool)
+            known[:, T:, :, :2] = False
+            return batch._replace(
+                target=torch.where(known[:, T:], batch.target, filled * batch.observed[:, -1:]), known=known
+            )
+
+        return batch
+
+    found, other = (fit(shape, holey(filled), WINDOWS, Ridge(shape)).anchor for filled in (0.0, 50.0))
+    assert all(torch.equal(a, b) for a, b in zip(found.buffers(), other.buffers(), strict=True))
+    made = found(frames[None, 250 : 250 + T], LEADS, Context(torch.zeros(1, T + LEADS, 1, 6, 7)))
+    assert float(found.share.max()) <= 1
     assert float(made.abs().max()) < 10
+
+
+def test_batches_of_large_frames_are_small() -> None:
+    small, large, huge = (
+        Frames(4, C, size, out_steps=4) for C, size in ((1, (8, 8)), (4, (128, 256)), (70, (721, 1440)))
+    )
+    assert [ridge.at_once(frames) for frames in (small, large, huge)] == [ridge.AT_ONCE, 15, 1]
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
