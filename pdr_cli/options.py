@@ -183,15 +183,7 @@ def logged(command: Callable[..., None]) -> Callable[..., None]:
         logs.setup(quiet, verbose, log_json)
         command(**options)
 
-    hints = get_type_hints(command, include_extras=True)
-    own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(command).parameters.values()]
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
-        for name, option in LOGGING.items()
-    ]
-    run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-    run.__annotations__ = hints | LOGGING
-    return run
+    return _with_options(run, command, LOGGING, False)
 
 
 def with_covariates(command: Callable[..., None]) -> Callable[..., None]:
@@ -202,15 +194,21 @@ def with_covariates(command: Callable[..., None]) -> Callable[..., None]:
         chosen = {name: options.pop(name) for name in COVARIATES}
         command(**options, covariates=_covariates(chosen))
 
-    hints = get_type_hints(command, include_extras=True)
-    hints.pop("covariates")
+    return _with_options(run, command, COVARIATES, None, "covariates")
+
+
+def _with_options(
+    run: Callable[..., None], command: Callable[..., None], options: dict[str, Any], default: Any, without: str = ""
+) -> Callable[..., None]:
+    """`run` with the signature of the command that it wraps and further options, less the parameter `without`."""
+    hints = {name: hint for name, hint in get_type_hints(command, include_extras=True).items() if name != without}
     own = [p.replace(annotation=hints[n]) for n, p in inspect.signature(command).parameters.items() if n in hints]
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
-        for name, option in COVARIATES.items()
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)
+        for name, option in options.items()
     ]
     run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-    run.__annotations__ = hints | COVARIATES
+    run.__annotations__ = hints | options
     return run
 
 

@@ -15,8 +15,8 @@ from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.times import DAY, WEEK, Step
 from pdr_cli.data.windows import Windows
 from pdr_cli.errors import ConfigError
+from pdr_cli.schema import AUTO
 
-AUTO = "auto"
 CYCLES = {"d": DAY, "w": WEEK}  # units of data.back, in seconds
 
 

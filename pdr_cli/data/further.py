@@ -19,7 +19,7 @@ from pdr_cli.data.missing import without_absurd
 from pdr_cli.data.series import LazyFrames, Series, make_like, names, size
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache
-from pdr_cli.errors import GridError, TimeError
+from pdr_cli.errors import TimeError
 
 CACHE_MB = 64
 ATTRIBUTE = "further"
@@ -105,15 +105,7 @@ def beside(series: Series, others: Series, step: Step) -> Further:
     mine, theirs = (time_axis.calendar(s.time.values) for s in (series, others))
     if mine != theirs:
         raise TimeError(f"{others.attrs['files'][0]}: {names(others)[0]} has dates of calendar {theirs}", mine)
-    try:
-        turn = places.match(places.of(others), places.of(series))
-    except GridError as error:
-        raise GridError(
-            f"{others.attrs['files'][0]}: {names(others)[0]} is on another grid than {names(series)[0]}: {error.found}",
-            error.expected,
-            "regrid it first, for example with: cdo remapbil,GRID IN OUT",
-        ) from error
-    return Further(others, step, turn)
+    return Further(others, step, places.aligned(others, series, names(others)[0], names(series)[0]))
 
 
 def of(series: Series) -> Further | None:

@@ -130,6 +130,22 @@ def match(grid: Grid, model: Grid) -> Orientation:
     return found
 
 
+def aligned(series: Series, other: Series, name: str, than: str) -> Orientation:
+    """The orientation from the grid of a series to that of another; `name` and `than` name both in the error.
+
+    Raises:
+        GridError: another grid, with the command that regrids it.
+    """
+    try:
+        return match(of(series), of(other))
+    except GridError as error:
+        raise GridError(
+            f"{series.attrs['files'][0]}: {name} is on another grid than {than}: {error.found}",
+            error.expected,
+            "regrid it first, for example with: cdo remapbil,GRID IN OUT",
+        ) from error
+
+
 def _by_places(grid: Grid, model: Grid) -> Orientation | None:
     """The order of rows and columns by which the latitudes and longitudes of all cells agree; None: none, or unknown."""
     if grid.size != model.size or not (grid.places and model.places):

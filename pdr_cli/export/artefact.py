@@ -25,7 +25,6 @@ TOLERANCE = 1e-4
 FIRST_TIME = 946_684_800  # 2000-01-01, in seconds since 1970, of the example
 BATCHES = (1, 3)  # verified with both, since the batch is dynamic
 
-
 Example = dict[str, torch.Tensor]  # inputs of the graph by name
 
 
@@ -91,14 +90,13 @@ def write_pt2(model: Model, path: Path, verify: bool) -> str:
 
     def check(temporary: Path) -> None:
         program = torch.export.load(temporary).module()
-        found.append(
-            _compare(
-                model,
-                graph,
-                lambda example: program(*_arguments(example)[0], **_arguments(example)[1]).detach().numpy(),
-                "torch.export",
-            )
-        )
+
+        def run(example: Example) -> np.ndarray:
+            observed, others = _arguments(example)
+            made: np.ndarray = program(*observed, **others).detach().numpy()
+            return made
+
+        found.append(_compare(model, graph, run, "torch.export"))
 
     example = _example(model, 2)
     with atomic_output(path, verify=check if verify else None) as temporary, torch.no_grad():

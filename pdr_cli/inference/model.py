@@ -105,7 +105,7 @@ class ModelHeader:
         """`contexts`, where missing values are filled as in training, or by `fill_missing` if it is not "none"."""
         card, source = self.card, None
         if card.covariates is not None:
-            fill = card.config.data.fill_missing if fill_missing == "none" else fill_missing
+            fill = self._filled_by(fill_missing)
             source = CovariateSource(card.covariates, card.grid, card.step, card.scaling, self.climatology, fill)
         return inputs.contexts_of(card.config, self.climatology, card.cycles, source)
 
@@ -113,8 +113,12 @@ class ModelHeader:
         """Data units to network units; missing values are filled as in training, or by `fill_missing` if it is not "none"."""
         card = self.card
         mean = card.scaling.offset if card.limits is None else card.limits.mean
-        method = card.config.data.fill_missing if fill_missing == "none" else fill_missing
-        return Encoding(card.scaling, Filling(np.asarray(mean), self.never_observed, method, self.climatology))
+        filling = Filling(np.asarray(mean), self.never_observed, self._filled_by(fill_missing), self.climatology)
+        return Encoding(card.scaling, filling)
+
+    def _filled_by(self, fill_missing: str) -> str:
+        """How missing values are filled: as in training, or by `fill_missing` if it is not "none"."""
+        return self.card.config.data.fill_missing if fill_missing == "none" else fill_missing
 
 
 class Model(ModelHeader):

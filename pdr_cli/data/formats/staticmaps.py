@@ -12,7 +12,7 @@ from pdr_cli.data import places
 from pdr_cli.data.formats.datasets import Datasets, from_datasets
 from pdr_cli.data.formats.registry import open_fields
 from pdr_cli.data.series import Series, read_frames
-from pdr_cli.errors import DataError, GridError, VariableError, did_you_mean
+from pdr_cli.errors import DataError, VariableError, did_you_mean
 
 
 def split_name(text: str) -> tuple[str, str]:
@@ -51,14 +51,7 @@ def of_datasets(opened: Datasets, name: str, like: Series) -> np.ndarray:
         maps = [str(n) for n, v in dataset.variables.items() if v.ndim >= 2]
         raise VariableError(f"{path} has no variable {name!r}.{did_you_mean(name, maps)}", way_out="see pdr inspect")
     found = from_datasets([(_as_frame(dataset, name, path, like), path)], [name])
-    try:
-        turn = places.match(places.of(found), places.of(like))
-    except GridError as error:
-        raise GridError(
-            f"{path}: {name} is on another grid than the data: {error.found}",
-            error.expected,
-            "regrid it first, for example with: cdo remapbil,GRID IN OUT",
-        ) from error
+    turn = places.aligned(found, like, name, "the data")
     values = turn.apply(read_frames(found, 0, 1)[0, 0])
     if not np.isfinite(values).any() or np.nanmin(values) == np.nanmax(values):
         raise DataError(f"{path}: {name} is the same everywhere", "a map whose values differ", "leave it out")

@@ -33,12 +33,9 @@ DAMPING = 0.1  # λ of the plate, and where the learnt ones start: a tenth of th
 GAIN = 10.0  # of the learnt λ over the other outputs of the head
 FASTEST = 8.0  # pixels a frame, of the flow that the convolutions read
 TIMES = (2.0, 10.0)  # frames in which a change of brightness comes about
-REACH, SMALLEST, FIRST, LARGEST = (
-    1.5,
-    0.3,
-    0.6,
-    1.6,
-)  # of a Gaussian: way to its anchor, and σ; pixels (SMALLEST) or cells
+REACH = 1.5  # cells from its anchor that a Gaussian may lie
+SMALLEST = 0.3  # σ of a Gaussian, pixels
+FIRST, LARGEST = 0.6, 1.6  # σ at the start and at most, cells
 ANISOTROPY = 0.05  # raw difference of both σ at the start, or the rotation would have no gradient
 WEIGHTS = (-8.0, 6.0)  # logarithms of the lowest and highest weight of a Gaussian
 COVER = 0.5  # sum of weights at which half of a pixel follows the Gaussians

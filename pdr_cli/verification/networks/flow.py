@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pdr_cli.models.motion import advect, flow_between, positions, warp
+from pdr_cli.models.motion import advect, backward_motion, positions, warp
 
 # (a, b), each [n, C, H, W] -> the flow from a to b, [n, 2, H, W]
 Flow = Callable[[Tensor, Tensor], Tensor]
@@ -47,9 +47,7 @@ def extrapolate(observed: np.ndarray, steps: int, damping: float = 0.0) -> np.nd
     """
     last = torch.from_numpy(observed[:, -1])
     frames = last.double()
-    motion = torch.zeros_like(frames[:, :1]).repeat(1, 2, 1, 1)
-    if observed.shape[1] > 1:
-        motion = flow_between(frames, torch.from_numpy(observed[:, -2]).double())
+    motion = backward_motion(torch.from_numpy(observed[:, -2:]).double())
     moved = advect(frames, motion, range(1, steps + 1), damping).to(last.dtype)
     stays = moved.isnan() | last.isnan()[:, None]
     return torch.where(stays, last[:, None], moved).numpy()

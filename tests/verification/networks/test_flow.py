@@ -40,7 +40,7 @@ def test_extrapolation_keeps_circles_closed(monkeypatch: pytest.MonkeyPatch) -> 
     x, y = cells(41, 41)
     turn = 2 * np.pi / 24
     backward = torch.from_numpy(turn * np.stack([y - 20, 20 - x]))[None]
-    monkeypatch.setattr(flow, "flow_between", lambda a, b: backward)
+    monkeypatch.setattr("pdr_cli.models.motion.flow_between", lambda a, b: backward)
     spot = np.exp(-((x - 30) ** 2 + (y - 20) ** 2) / 8)[None, None, None]
     after = flow.extrapolate(np.repeat(spot, 2, axis=1), 24)[0, -1, 0]
     # After a whole turn the spot, 10 cells off the axis, is back. Going straight for each step would move it outward
