@@ -72,7 +72,8 @@ class Batch(NamedTuple):
         progress: share of the training that is done, 0 to 1.
         covariates: further fields at observed and forecast times, [B, T + τ, F, H, W]; a variable that is not given ahead
             keeps its last observed value.
-        generator: source of the random numbers of a member; None: torch's default generator.
+        seeds: the seed of each window's member, from which a stochastic predictor draws (`noise.normal`), int64 [B]; None:
+            the direct forecast.
         normal: the climatology at observed and forecast times, [B, T + τ, C, H, W].
         earlier: the frame of the same time in earlier cycles, such as a day before each forecast frame,
             [B, L, τ, C, H, W]; NaN where it is missing.
@@ -88,7 +89,7 @@ class Batch(NamedTuple):
     known: Tensor | None = None
     progress: float = 0.0
     covariates: Tensor | None = None
-    generator: torch.Generator | None = None
+    seeds: Tensor | None = None
     normal: Tensor | None = None
     earlier: Tensor | None = None
     anchor: Tensor | None = None
@@ -155,12 +156,15 @@ class Predictor(nn.Module, ABC):
     Attributes:
         reads_covariates: True if the predictor reads covariates; others are refused where there are any.
         reads_flow: True if the predictor reads `Batch.flow` in training.
+        stochastic: True if the predictor draws a member of an ensemble from `seeds`; without seeds it makes its direct
+            forecast.
         bounded: keeps frames [..., C, H, W] within the bounds of their quantities; for the frames that are fed back. The
             network bounds the forecast itself.
     """
 
     reads_covariates = False
     reads_flow = False
+    stochastic = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,11 +177,12 @@ class Predictor(nn.Module, ABC):
         steps: int | None = None,
         anchor: Anchoring | None = None,
         covariates: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        seeds: Tensor | None = None,
     ) -> Tensor:
         """Forecast: x: [B, T, C, H, W] → [B, steps, C, H, W]; T steps by default.
 
-        With `anchor`, the network's output is the change from the anchor's frames, which the predictor adds.
+        With `anchor`, the network's output is the change from the anchor's frames, which the predictor adds. `seeds`: see
+        `Batch`.
         """
 
     def training_forward(self, batch: Batch, anchor: Anchoring | None = None) -> tuple[Tensor, Terms]:
@@ -185,7 +190,7 @@ class Predictor(nn.Module, ABC):
 
         The default is the forecast, and no terms.
         """
-        return self(batch.observed, batch.steps, anchor, batch.covariates, batch.generator), {}
+        return self(batch.observed, batch.steps, anchor, batch.covariates, batch.seeds), {}
 
 
 class OnePass(Predictor):
@@ -211,7 +216,7 @@ class OnePass(Predictor):
         steps: int | None = None,
         anchor: Anchoring | None = None,
         covariates: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        seeds: Tensor | None = None,
     ) -> Tensor:
         """See `Predictor.forward`; n steps by default."""
         length = x.shape[1] + self.gives
@@ -271,7 +276,7 @@ class Adapter(nn.Module, ABC):
         coarse: Tensor,
         observed: Tensor,
         covariates: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        seeds: Tensor | None = None,
     ) -> Tensor:
         """The layer: coarse: [B, τ, C, H, W]; observed: [B, T, C, H, W] → [B, τ, C, H, W]."""
 
@@ -280,7 +285,7 @@ class Adapter(nn.Module, ABC):
 
         The default is the layer of a forecast, and no terms.
         """
-        return self(coarse, batch.observed, batch.covariates, batch.generator), {}
+        return self(coarse, batch.observed, batch.covariates, batch.seeds), {}
 
     def initialize(self, frame: Tensor) -> None:
         """Start from a frame of the training data, [C, H, W], in network units; nothing by default."""

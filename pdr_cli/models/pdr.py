@@ -78,7 +78,7 @@ class PDR(nn.Module):
         elif mode == "train" and not self.frozen:
             made, terms = checks.with_terms(self.predictor.training_forward(inside, anchor), self.predictor)
         else:
-            made, terms = self.predictor(x, batch.steps, anchor, batch.covariates, batch.generator), {}
+            made, terms = self.predictor(x, batch.steps, anchor, batch.covariates, batch.seeds), {}
         return space.out(checks.frames(made, x, self.predictor, batch.steps), x.shape[1]), terms
 
     def _pass(self, seen: Tensor, first: int) -> Tensor:
@@ -120,7 +120,7 @@ class PDR(nn.Module):
         if mode == "train":
             made, terms = checks.with_terms(self.adapter.training_forward(coarse, batch), self.adapter)
         else:
-            made, terms = self.adapter(coarse, batch.observed, batch.covariates, batch.generator), {}
+            made, terms = self.adapter(coarse, batch.observed, batch.covariates, batch.seeds), {}
         return checks.frames(made, coarse, self.adapter, batch.steps), terms
 
     @property

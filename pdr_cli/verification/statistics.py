@@ -25,12 +25,14 @@ class Sample:
         forecast, truth: frames.
         climate: climatology at the same times; None without one.
         masked: whether some cells are NaN, the same ones in forecast and truth. No statistic counts them.
+        members: of an ensemble, [M, B, τ, C, H, W], whose mean `forecast` is; None of a single forecast.
     """
 
     forecast: np.ndarray
     truth: np.ndarray
     climate: np.ndarray | None = None
     masked: bool = False
+    members: np.ndarray | None = None
 
     @cached_property
     def error(self) -> np.ndarray:

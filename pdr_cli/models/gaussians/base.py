@@ -87,7 +87,7 @@ class GaussianAdapter(FrameAdapter):
         coarse: Tensor,
         observed: Tensor | None = None,
         covariates: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        seeds: Tensor | None = None,
     ) -> Tensor:
         """Y = R(F_c(X~))."""
         return splat.render(

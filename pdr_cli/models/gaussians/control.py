@@ -60,7 +60,7 @@ class MLPControl(FrameAdapter):
         coarse: Tensor,
         observed: Tensor | None = None,
         covariates: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        seeds: Tensor | None = None,
     ) -> Tensor:
         check_grid(coarse, (self.channels, *self.size))
         painted = self.mlp(self.pool(self.read(coarse, observed)))  # [B, τ, C, h, w]
@@ -97,7 +97,7 @@ class ConvControl(FrameAdapter):
         coarse: Tensor,
         observed: Tensor | None = None,
         covariates: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        seeds: Tensor | None = None,
     ) -> Tensor:
         B, T, _, H, W = coarse.shape
         cells = self.head(self.features(self.read(coarse, observed).flatten(0, 1)))

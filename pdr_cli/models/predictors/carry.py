@@ -76,7 +76,7 @@ class MotionPredictor(Predictor):
         steps: int | None = None,
         anchor: Anchoring | None = None,
         covariates: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        seeds: Tensor | None = None,
     ) -> Tensor:
         """See `Predictor.forward`; moved frames need no anchor, so `anchor` changes nothing."""
         return self.at(x, backward_motion(x), range(1, (steps or x.shape[1]) + 1))

@@ -63,7 +63,7 @@ class DMVFN(Predictor):
         steps: int | None = None,
         anchor: Anchoring | None = None,
         covariates: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        seeds: Tensor | None = None,
     ) -> Tensor:
         """See `Predictor.forward`; moved frames need no anchor, so `anchor` changes nothing."""
         H, W = x.shape[-2:]

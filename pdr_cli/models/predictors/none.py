@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from pdr_cli.errors import ConfigError
@@ -37,7 +36,7 @@ class AnchorAlone(Predictor):
         steps: int | None = None,
         anchor: Anchoring | None = None,
         covariates: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        seeds: Tensor | None = None,
     ) -> Tensor:
         """See `Predictor.forward`."""
         if anchor is None:

@@ -57,7 +57,7 @@ class Recurrent(Predictor):
         steps: int | None = None,
         anchor: Anchoring | None = None,
         covariates: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        seeds: Tensor | None = None,
     ) -> Tensor:
         """See `Predictor.forward`; a step among the observed frames gives the change from the frame before it."""
         T, H, W = x.shape[1], *x.shape[-2:]
