@@ -149,7 +149,8 @@ def test_members_are_validated_by_the_fair_crps_of_eight(weather: Path, monkeypa
         return usual(members, target, weight)
 
     monkeypatch.setattr(validation, "fair_crps", fair_crps)
-    settings = ("train.members=2", "train.loss=crps", "model.noise=4", "train.lr=1e-12", "train.val_every=1")
+    settings = ("model.backbone=unet", "train.members=2", "train.loss=crps", "model.noise=4", "train.lr=1e-12")
+    settings += ("train.val_every=1",)
     assert train(weather, "run", *settings, more=("--steps", "2")).code == 0
     assert set(seen) == {8, 1}, "members of the network and the anchor alone"
     first, second = (line["loss"] for line in lines_of("run", "validation"))
