@@ -91,6 +91,7 @@ def task_of(
     split: str = "test",
     steps: int | None = None,
     protocol: str = "honest",
+    drawing: Drawing = DIRECT,
 ) -> Task:
     """The task of scoring forecasters on data.
 
@@ -98,7 +99,7 @@ def task_of(
         data: the truth, an open dataset or files.
         forecasters: as for `find`.
         reading: how both are read.
-        split, steps, protocol: as for `task.build`.
+        split, steps, protocol, drawing: as for `task.build`.
 
     Raises:
         PdrError: as `find`, `truth` and `task.build`.
@@ -108,7 +109,7 @@ def task_of(
         series = truth(data, reading, found)
         _check_values(series, found)
     files = found.read_files(series[0], found.rename(reading.rename))
-    return tasks.build(found.models, files, series, split, steps, protocol)
+    return tasks.build(found.models, files, series, split, steps, protocol, drawing)
 
 
 def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
