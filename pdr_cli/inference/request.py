@@ -96,6 +96,8 @@ class Request:
         paths = self.paths
         formats.of_output(self.output)
         formats.check_time_layout(self.output, self.time_layout)
+        if (self.drawing.count or len(self.models) > 1) and not self.drawing.mean:
+            formats.check_members(self.output)
         _check_options(self)
         (_check_hindcast if self.every_init else _check_one_forecast)(self)
         formats.check_output(self.output, paths)

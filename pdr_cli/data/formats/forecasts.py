@@ -154,6 +154,7 @@ def read(
     variables: Sequence[str],
     rename: Mapping[str, str] | None = None,
     spacing: float | None = None,
+    member: int | None = None,
 ) -> ForecastFile:
     """Open the forecasts of one producer.
 
@@ -162,6 +163,7 @@ def read(
         variables: names of the channels in the data to compare with.
         rename: {channel: name in these files}; the channel's own name is tried too.
         spacing: of the frames to compare with, seconds; see `times_of`.
+        member: number of the member that is read of ensembles; None: files of single forecasts.
 
     Raises:
         DataError: not of a gridded format, or the same forecast twice.
@@ -169,7 +171,8 @@ def read(
         VariableError: a variable is missing, has a further dimension, or other units in another file.
         GridError: no grid, or different grids.
     """
-    files = [_open(path, variables, dict(rename or {}), spacing) for path in paths]
+    opened = ((path, registry.open_fields(path)) for path in paths)
+    files = [_open(path, _member(one, member), variables, dict(rename or {}), spacing) for path, one in opened]
     for other in files[1:]:
         _check_alike(files[0], other)
     return ForecastFile(files, variables)
@@ -182,8 +185,15 @@ def fields_in_both(path: Path, truth: Path, group: str = "") -> list[str]:
     return [n for n in axes.gridded(registry.open_fields(truth, group)) if {n, cf.legal_name(n)} & set(forecast)]
 
 
-def _open(path: Path, variables: Sequence[str], rename: dict[str, str], spacing: float | None) -> _File:
-    dataset = registry.open_fields(path)
+def _member(dataset: xr.Dataset, number: int | None) -> xr.Dataset:
+    """One member of an ensemble."""
+    dims = [str(d) for d in dataset.dims if d in MEMBER_NAMES]
+    return dataset if number is None else dataset.isel(dict.fromkeys(dims, number), drop=True)
+
+
+def _open(
+    path: Path, dataset: xr.Dataset, variables: Sequence[str], rename: dict[str, str], spacing: float | None
+) -> _File:
     times = times_of(dataset, path, spacing)
     if not len(times.init):
         raise TimeError(f"{path} is not a forecast: none of its frames is valid after its init time ({times.layout})")

@@ -2,7 +2,7 @@
 
 X_val and Y_val are read where the file has them. Data of others in these arrays may hold counts, or channels last.
 
-Forecasts are written as the arrays `data` [T, C, H, W] and `time` [T], with the provenance.
+Forecasts are written as the arrays `data` [T, C, H, W], of ensembles [M, T, C, H, W], and `time` [T], with the provenance.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class NPZ(Format):
 
     name, title = "npz", "NPZ"
     outputs = (".npz",)
+    uncertain = True
     takes = frozenset({"variables", "assume", "learned"})
 
     def matches(self, path: Path) -> bool:
@@ -96,8 +97,9 @@ class NPZ(Format):
     def stored(self, path: Path) -> Iterator[dict[str, Field]]:
         """The channels of `data`, by number."""
         with np.load(path) as arrays:
-            every = arrays["data"].swapaxes(0, 1)
-        yield {f"channel {i}": Field(v.shape, lambda a, b, v=v: v[a:b]) for i, v in enumerate(every)}  # type: ignore[misc]
+            every = np.moveaxis(arrays["data"], -3, 0)
+        members = 0 if every.ndim > 4 else None
+        yield {f"channel {i}": Field(v.shape, lambda a, b, v=v: v[a:b], members) for i, v in enumerate(every)}  # type: ignore[misc]
 
 
 def members(path: Path) -> dict[str, Member]:
