@@ -13,6 +13,8 @@ LEVELS = np.array([*TAILS, 0.5, *(1 - tail for tail in reversed(TAILS))])
 LEAST = 9  # errors behind any quantile, and windows behind a calibration: as many as an interval of 80 % needs
 ENOUGH = 200  # errors behind each quantile, which blocks of cells provide where windows are few
 MOST_BYTES = 2 * 2**20  # of the offsets
+AT_ONCE = 16  # windows in a pass of the network
+MEMORY = 400 * 10**6  # bytes of the errors, of which windows are left out evenly where they would take more
 ROUNDING = 1e-9
 
 
@@ -93,6 +95,13 @@ class Calibration:
         rows, columns = (np.arange(length) // self.blocks for length in size)
         return offsets[..., rows[:, None], columns]
 
+    def equals(self, other: Calibration | None) -> bool:
+        """Whether another calibration has the same numbers and the same origin."""
+        if other is None or self.to_json() != other.to_json():
+            return False
+        pairs = zip(self.to_tensors().values(), other.to_tensors().values(), strict=True)
+        return all(np.array_equal(mine, theirs, equal_nan=True) for mine, theirs in pairs)
+
     def to_tensors(self) -> dict[str, np.ndarray]:
         """The arrays, by name, for a model file."""
         return {"levels": self.levels.astype(np.float64), "offsets": self.offsets.astype(np.float32)}
@@ -106,6 +115,11 @@ class Calibration:
         """The calibration that `to_tensors` and `to_json` were of."""
         count, blocks = int(header["count"]), int(header["blocks"])
         return cls(tensors["levels"], tensors["offsets"], count, blocks, dict(header["about"]))
+
+
+def most_windows(values: int) -> int:
+    """The windows whose errors fit into memory, each of so many values."""
+    return max(LEAST, MEMORY // (4 * values))
 
 
 def windows_needed(share: float) -> int:
