@@ -42,6 +42,11 @@ Input to a model gains, where it was changed,
 
 * `given_units`: {channel: units of the file}, see `data/units.py`,
 * `regridded`: method of the interpolation to the model's grid.
+
+Forecasts have
+
+* `bounded`: their bounds, see `data/bounds.py`,
+* `intervals`: the ends of their intervals, see `data/intervals.py`.
 """
 
 from __future__ import annotations

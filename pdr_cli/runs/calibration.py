@@ -18,7 +18,7 @@ MEMORY = 400 * 10**6  # bytes of the errors, of which windows are left out evenl
 ROUNDING = 1e-9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """The distribution of truth - forecast, per lead time, channel and cell.
 

@@ -18,6 +18,7 @@ import numpy as np
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.bounds import BOUNDED
 from pdr_cli.data.grid import geographic, is_latitude, is_longitude, unwrapped
+from pdr_cli.data.intervals import INTERVALS
 from pdr_cli.data.series import MEMBERS, Series, names, places, side
 
 FILL = np.float32(
@@ -211,6 +212,8 @@ def _field(series: Series, name: str, named: set[str]) -> dict[str, Any]:
     methods = str(own.get("cell_methods", ""))
     if methods and set(re.findall(r"(\w+):", re.sub(r"\(.*?\)", "", methods))) <= named:
         attrs["cell_methods"] = methods
+    if ends := series.attrs.get(INTERVALS, {}).get(name):
+        attrs["ancillary_variables"] = " ".join(map(legal_name, ends))
     return attrs | _valid(series, name)
 
 
