@@ -10,10 +10,10 @@ import typer
 from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    Ablation, Against, AllowOutOfRange, AsJson, Assume, Backbone, Batch, Compress, Device, DryRun, FillGap, FillMissing,
-    FreezeBackbone, GrayToRgb, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions, Preset,
-    RaftWeights, Regrid, Rename, ResampleFps, Results, Settings, State, Steps, Threads, TimeLayout, TrustCode, Variables,
-    Variants, WaitInput, listed, logged, with_covariates, with_members,
+    Ablation, Against, AsJson, Assume, Backbone, Batch, Compress, Device, DryRun, EveryInit, Fallback, FreezeBackbone, Group,
+    Init, InitFrom, Inputs, Interval, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions, NoClobber, Preset,
+    RaftWeights, Rename, Results, Settings, SkipExisting, State, Steps, Threads, TimeLayout, TrustCode, Variables, Variants,
+    WaitInput, as_settings, listed, logged, with_covariates, with_members, with_policy, with_reading,
 )  # fmt: skip
 from pdr_cli.trust import Trust
 
@@ -44,6 +44,7 @@ def _root(
 
 @app.command(rich_help_panel=FORECASTING)
 @logged
+@with_reading
 @with_covariates
 def train(
     preset: Preset = None,
@@ -66,11 +67,6 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order of windows.")] = None,
     device: Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
-    resample_fps: ResampleFps = 0,
-    gray_to_rgb: GrayToRgb = False,
-    group: Group = "",
-    missing_value: MissingValue = None,
-    assume: Assume = None,
     init_from: InitFrom = None,
     freeze_backbone: FreezeBackbone = False,
     ablation: Ablation = None,
@@ -80,6 +76,7 @@ def train(
     dry_run: DryRun = False,
     trust_code: TrustCode = False,
     *,
+    reading: dict[str, Any],
     covariates: dict[str, str | None],
 ) -> None:
     """Train a model on your data; leaves a run folder that `predict` and `evaluate` find by themselves.
@@ -100,11 +97,6 @@ def train(
         settings=settings or [],
         flags={
             "data.kind": kind,
-            "data.resample_fps": resample_fps or None,
-            "data.gray_to_rgb": "true" if gray_to_rgb else None,
-            "data.group": group or None,
-            "data.missing_value": ",".join(missing_value) if missing_value else None,
-            "data.assume": ",".join(assume) if assume else None,
             "model.backbone": backbone,
             "model.anchor": anchor,
             "model.adapter": adapter,
@@ -115,6 +107,7 @@ def train(
             "train.budget": budget,
             "train.seed": seed,
             "train.precision": precision,
+            **as_settings(reading),
             **covariates,
         },
         init_from=init_from,
@@ -132,45 +125,29 @@ def train(
 
 @app.command(rich_help_panel=FORECASTING)
 @logged
+@with_policy
 @with_members
 def predict(
     inputs: Inputs,
     output: Annotated[Path, typer.Option("-o", "--output", help="Forecast file: .nc, .zarr, .h5, .mp4, .gif or .npz.")],
     models: ModelOptions = None,
     init: Init = None,
-    every_init: Annotated[
-        bool,
-        typer.Option(
-            "--every-init",
-            help="A hindcast: one forecast from each possible init; .nc or .zarr. Continues one that was cut off.",
-        ),
-    ] = False,
+    every_init: EveryInit = False,
     steps: Steps = None,
+    interval: Interval = None,
     batch: Batch = None,
     var: Rename = None,
-    fill_missing: FillMissing = "none",
-    fill_gap: FillGap = "none",
-    regrid: Regrid = "none",
-    allow_out_of_range: AllowOutOfRange = False,
-    resample_fps: ResampleFps = 0,
-    gray_to_rgb: GrayToRgb = False,
-    group: Group = "",
-    missing_value: MissingValue = None,
-    assume: Assume = None,
     time_layout: TimeLayout = "cf",
     compress: Compress = 4,
     preview: Annotated[Path | None, typer.Option(help="Draw the forecast to this PNG or GIF.")] = None,
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Do nothing if the output already answers this request.")
-    ] = False,
-    no_clobber: Annotated[bool, typer.Option("--no-clobber", help="Refuse to replace an existing output.")] = False,
+    skip_existing: SkipExisting = False,
+    no_clobber: NoClobber = False,
     wait_input: WaitInput = 0,
-    fallback: Annotated[
-        str | None, typer.Option(metavar="last-1", help="Use the previous model if the run's model is damaged.")
-    ] = None,
+    fallback: Fallback = None,
     device: Device = "auto",
     trust_code: TrustCode = False,
     *,
+    policy: Any,
     drawing: Any,
 ) -> None:
     """Forecast what follows the last window of a file.
@@ -184,7 +161,7 @@ def predict(
         torchrun --nproc-per-node 4 -m pdr_cli predict air.zarr --every-init -o hindcast.zarr
     """
     from pdr_cli.commands import predict as command
-    from pdr_cli.inference.intake import InputPolicy
+    from pdr_cli.inference.intervals import Intervals
 
     command.run(
         command.Request(
@@ -192,22 +169,13 @@ def predict(
             output,
             models=models or (),
             drawing=drawing,
+            intervals=Intervals.parse(interval),
             init=init,
             every_init=every_init,
             steps=steps,
             batch=batch,
             rename=var or [],
-            policy=InputPolicy(
-                fill_missing=fill_missing,
-                fill_gap=fill_gap,
-                regrid=regrid,
-                allow_out_of_range=allow_out_of_range,
-                resample_fps=resample_fps,
-                gray_to_rgb=gray_to_rgb,
-                group=group,
-                missing_values=tuple(missing_value or ()),
-                assume=tuple(assume or ()),
-            ),
+            policy=policy,
             time_layout=time_layout,
             compress=compress,
             preview=preview,
@@ -223,13 +191,15 @@ def predict(
 
 @app.command(rich_help_panel=FORECASTING)
 @logged
+@with_reading
+@with_members
 def evaluate(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT...", help="Files, a folder, a glob or URLs with the observations.")
     ],
     models: Annotated[
         list[str] | None,
-        typer.Option("-m", "--model", help="Model or forecast file to score; repeatable. Default as for predict."),
+        typer.Option("-m", "--model", help="Model, forecast file, or a+b+c (models as one ensemble); repeatable."),
     ] = None,
     split: Annotated[str, typer.Option(help="test (nothing the model has seen), val, train or all.")] = "test",
     against: Against = None,
@@ -250,11 +220,6 @@ def evaluate(
     batch: Batch = None,
     var: Rename = None,
     kind: Kind = None,
-    resample_fps: ResampleFps = 0,
-    gray_to_rgb: GrayToRgb = False,
-    group: Group = "",
-    missing_value: MissingValue = None,
-    assume: Assume = None,
     lpips_weights: LpipsWeights = None,
     raft_weights: RaftWeights = None,
     efficiency: Annotated[
@@ -266,6 +231,9 @@ def evaluate(
     as_json: AsJson = False,
     device: Device = "auto",
     trust_code: TrustCode = False,
+    *,
+    reading: dict[str, Any],
+    drawing: Any,
 ) -> None:
     """Score a model beside persistence and climatology, per lead time, on data it has not seen.
 
@@ -297,15 +265,41 @@ def evaluate(
             report=report,
             as_json=as_json,
             device=device,
-            resample_fps=resample_fps,
-            gray_to_rgb=gray_to_rgb,
             kind=kind,
-            group=group,
-            missing_values=missing_value or (),
-            assume=assume or (),
             trust=Trust(trust_code),
+            drawing=drawing,
+            **reading,
         ),
     )
+
+
+@app.command(rich_help_panel=FORECASTING)
+@logged
+@with_reading
+def calibrate(
+    model: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, model.safetensors or run name.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="DATA...", help="Files with the observations, as of evaluate.")
+    ],
+    split: Annotated[str, typer.Option(help="test (nothing the model has seen), val or all.")] = "test",
+    steps: Steps = None,
+    batch: Batch = None,
+    var: Rename = None,
+    device: Device = "auto",
+    trust_code: TrustCode = False,
+    *,
+    reading: dict[str, Any],
+) -> None:
+    """Renew the errors of a model, from which predict --interval makes its intervals, and keep them in its file.
+
+    Example:
+
+        pdr calibrate runs/air newer.nc
+    """
+    from pdr_cli.commands import calibrate as command
+
+    reading |= {"rename": var or [], "batch": batch, "device": device, "trust": Trust(trust_code)}
+    command.run(model, inputs, command.Choice(split, steps), reading)
 
 
 @app.command("bench-render", rich_help_panel=TOOLS)

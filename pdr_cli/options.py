@@ -53,6 +53,13 @@ Batch = Annotated[
 Steps = Annotated[
     int | None, typer.Option(min=1, help="Lead times; beyond the trained ones the forecast is fed back (rolled out).")
 ]
+Interval = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE,...",
+        help="Prediction intervals that hold these shares of the truths, such as 0.8,0.95; from the model's calibration.",
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of every variant.")]
 Results = Annotated[Path | None, typer.Option("-o", "--output", help="Results as JSON.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -146,6 +153,20 @@ TrustCode = Annotated[
         help="Run the code of others (module:Name) that a model, run or preset names. See $PDR_TRUST_CODE.",
     ),
 ]
+EveryInit = Annotated[
+    bool,
+    typer.Option(
+        "--every-init",
+        help="A hindcast: one forecast from each possible init; .nc or .zarr. Continues one that was cut off.",
+    ),
+]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Do nothing if the output already answers this request.")
+]
+NoClobber = Annotated[bool, typer.Option("--no-clobber", help="Refuse to replace an existing output.")]
+Fallback = Annotated[
+    str | None, typer.Option(metavar="last-1", help="Use the previous model if the run's model is damaged.")
+]
 Names = list[str] | None
 COVARIATES: dict[str, Any] = {
     "input": Annotated[
@@ -186,6 +207,19 @@ MEMBERS: dict[str, Any] = {
     ],
     "seed": Annotated[int | None, typer.Option(min=0, help="Seed of the members. Default: 0.")],
 }
+READING: dict[str, Any] = {
+    "resample_fps": ResampleFps,
+    "gray_to_rgb": GrayToRgb,
+    "group": Group,
+    "missing_value": MissingValue,
+    "assume": Assume,
+}
+MENDING: dict[str, Any] = {
+    "fill_missing": FillMissing,
+    "fill_gap": FillGap,
+    "regrid": Regrid,
+    "allow_out_of_range": AllowOutOfRange,
+}
 Init = Annotated[str | None, typer.Option(help="Time of the last observation to use. Default: the last of the input.")]
 
 
@@ -224,6 +258,54 @@ def with_members(command: Callable[..., None]) -> Callable[..., None]:
         command(**options, drawing=drawing)
 
     return _with_options(run, command, MEMBERS, None, "drawing")
+
+
+def with_reading(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options `READING`, which it gets as `reading`, by the names of `InputPolicy`."""
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        chosen = {name: options.pop(name) for name in READING}
+        command(**options, reading=_reading(chosen))
+
+    return _with_options(run, command, READING, None, "reading")
+
+
+def with_policy(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options `MENDING` and `READING`, which it gets as `policy`."""
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        from pdr_cli.inference.intake import InputPolicy
+
+        mended = {name: options.pop(name) for name in MENDING}
+        chosen = _reading({name: options.pop(name) for name in READING})
+        policy = InputPolicy(**{name: value for name, value in mended.items() if value is not None}, **chosen)
+        command(**options, policy=policy)
+
+    return _with_options(run, command, MENDING | READING, None, "policy")
+
+
+def _reading(chosen: dict[str, Any]) -> dict[str, Any]:
+    """How inputs are read, with the defaults of the options that are not given."""
+    return {
+        "resample_fps": chosen["resample_fps"] or 0,
+        "gray_to_rgb": bool(chosen["gray_to_rgb"]),
+        "group": chosen["group"] or "",
+        "missing_values": tuple(chosen["missing_value"] or ()),
+        "assume": tuple(chosen["assume"] or ()),
+    }
+
+
+def as_settings(reading: dict[str, Any]) -> dict[str, Any]:
+    """The keys of the preset that the options `READING` set; None: the preset's value."""
+    return {
+        "data.resample_fps": reading["resample_fps"] or None,
+        "data.gray_to_rgb": "true" if reading["gray_to_rgb"] else None,
+        "data.group": reading["group"] or None,
+        "data.missing_value": ",".join(reading["missing_values"]) or None,
+        "data.assume": ",".join(reading["assume"]) or None,
+    }
 
 
 def _with_options(

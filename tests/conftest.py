@@ -34,6 +34,8 @@ LONGEST = (
 TINY = ["hid_s=4", "hid_t=8", "n_t=2", "mlp_ratio=2", "gaussians=9", "hidden=8", "log_every=1", "val_windows=8"]
 TINY += ["fallback=false", "baselines=false", "anchor=persistence", "inputs=frames", "ema=0"]
 BASELINES = ("--set", "train.baselines=true")
+# Of runs that are calibrated.
+CALIBRATED = ["--set", "fusion=none", "--set", "val_windows=40"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -129,6 +131,18 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def weather_run(make_run: Callable[..., Path], weather: Path) -> Path:
     """A run trained on `weather`."""
     return make_run(weather, *BASELINES)
+
+
+@pytest.fixture(scope="session")
+def longer_weather(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """560 steps of 6 hours on 7 x 9, of which 56 are for validation: 41 windows, enough for intervals of 95 %."""
+    return weather_file(tmp_path_factory.mktemp("longer") / "air.nc", 560, size=(7, 9))
+
+
+@pytest.fixture(scope="session")
+def calibrated_run(make_run: Callable[..., Path], longer_weather: Path) -> Path:
+    """A run on `longer_weather` whose forecast is persistence, with intervals of 40 validation windows."""
+    return make_run(longer_weather, *CALIBRATED, "--backbone", "none", "--set", "inputs=frames")
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,11 @@ Input to a model gains, where it was changed,
 
 * `given_units`: {channel: units of the file}, see `data/units.py`,
 * `regridded`: method of the interpolation to the model's grid.
+
+Forecasts have
+
+* `bounded`: their bounds, see `data/bounds.py`,
+* `intervals`: the ends of their intervals, see `data/intervals.py`.
 """
 
 from __future__ import annotations
@@ -60,6 +65,7 @@ from pdr_cli.system import damage
 
 Series = xr.DataArray
 DIMS = ("time", "channel", "y", "x")
+MEMBERS = "realization"  # the dimension of the members of an ensemble, before the others
 BLOCK_BYTES = 64 * 10**6
 
 
@@ -129,14 +135,14 @@ def make_series(
 
 def with_members(series: Series, frames: np.ndarray) -> Series:
     """An ensemble with the coordinates and attributes of a forecast; frames: [M, T, C, H, W]."""
-    numbers = ("realization", np.arange(len(frames)), {"standard_name": "realization", "units": "1"})
-    coords = {str(n): (c.dims, c.values, c.attrs) for n, c in series.coords.items()} | {"realization": numbers}
-    return Series(frames, dims=("realization", *series.dims), coords=coords, attrs=series.attrs)
+    numbers = (MEMBERS, np.arange(len(frames)), {"standard_name": "realization", "units": "1"})
+    coords = {str(n): (c.dims, c.values, c.attrs) for n, c in series.coords.items()} | {MEMBERS: numbers}
+    return Series(frames, dims=(MEMBERS, *series.dims), coords=coords, attrs=series.attrs)
 
 
 def mean_of(series: Series) -> Series:
     """A forecast, or the mean of its members."""
-    if "realization" not in series.dims:
+    if MEMBERS not in series.dims:
         return series
     mean = series.values.mean(axis=0, dtype=np.float64).astype(np.float32)
     return series.isel(realization=0, drop=True).copy(data=mean)
@@ -144,7 +150,7 @@ def mean_of(series: Series) -> Series:
 
 def joined_members(each: Sequence[Series]) -> Series:
     """One ensemble of several forecasts or ensembles of the same times."""
-    frames = [one.values if "realization" in one.dims else one.values[None] for one in each]
+    frames = [one.values if MEMBERS in one.dims else one.values[None] for one in each]
     first = each[0]
     return with_members(first.isel(realization=0, drop=True) if first.ndim > 4 else first, np.concatenate(frames))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from pdr_cli.data import formats, units
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.intervals import without_ends
 from pdr_cli.data.series import Series, joined_members, mean_of
 from pdr_cli.inference.intake import Intake, Observed
 from pdr_cli.inference.members import DIRECT, Drawing
@@ -43,8 +44,8 @@ class Forecast:
 
     @property
     def central(self) -> Series:
-        """The forecast, of an ensemble its mean."""
-        return mean_of(self.frames)
+        """The forecast without intervals, of an ensemble its mean."""
+        return without_ends(mean_of(self.frames))
 
     def observed(self) -> Series:
         """The frames of the window, in the input's units."""
@@ -63,7 +64,8 @@ class Forecast:
     def attributes(self, command: str) -> dict[str, str]:
         """Global attributes; `command`: what made the forecast."""
         own = provenance(self.model, self.series, self.window, command) | checksums(self.frames, self.intake)
-        return own | of_models([made.model for made in (self, *self.others)])
+        intervals = self.intake.intervals.attributes(self.model)
+        return own | intervals | of_models([made.model for made in (self, *self.others)])
 
 
 def forecast(
@@ -121,7 +123,7 @@ def is_up_to_date(request: Request) -> bool:
     """True if all outputs exist and answer the request."""
     if not all(target.exists() for target in request.targets):
         return False
-    intakes = [Intake(header, request.policy) for header in request.headers()]
+    intakes = [Intake(header, request.policy, request.intervals) for header in request.headers()]
     return request.is_answered(_identity(request, intakes, _begin(request, intakes)))
 
 
@@ -133,12 +135,12 @@ def answer(request: Request) -> Forecast:
     """
     models = request.load(request.device)
     drawings = [request.drawing.of(model, alone=len(models) == 1) for model in models]
-    intakes = [Intake(model, request.policy) for model in models]
+    intakes = [Intake(model, request.policy, request.intervals) for model in models]
     begun = _begin(request, intakes)
     for note in begun[0][1].notes:
         log.info("mended  %s", note)
     steps = request.steps or min(model.card.config.data.out_steps for model in models)
-    count = sum(max(1, drawing.count) for drawing in drawings)
+    count = sum(max(1, drawing.count) for drawing in drawings) + 2 * len(request.intervals.shares)
     space.check_space(request.output, 4 * count * lead_steps(models[0].card, steps) * begun[0][1].frames[0, 0].size)
     each = [
         after(model, intake, series, window, steps, drawing)

@@ -165,6 +165,7 @@ class Hindcast:
                 "pdr_request_id": request_id,
                 "pdr_plausible": json.dumps(plausible(self.example, self.intake)),
             }
+            | self.intake.intervals.attributes(self.model)
             | of_models([one.model for one in (self, *self.others)])
         )
 
@@ -268,7 +269,7 @@ def _plans(request: Request, models: Sequence[ModelHeader]) -> list[tuple[Intake
     Raises:
         TimeError: no such init.
     """
-    intakes = [Intake(model, request.policy) for model in models]
+    intakes = [Intake(model, request.policy, request.intervals) for model in models]
     steps = request.steps or min(model.card.config.data.out_steps for model in models)
     each = request.when_ready(lambda: [plan(intake, request.open(intake), steps) for intake in intakes])
     common = functools.reduce(np.intersect1d, [found.inits for found in each])

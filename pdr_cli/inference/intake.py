@@ -23,8 +23,10 @@ from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.formats.datasets import from_datasets
 from pdr_cli.data.further import Further
 from pdr_cli.data.grid import Orientation
+from pdr_cli.data.intervals import with_ends
 from pdr_cli.data.series import Series
 from pdr_cli.errors import GridError, MissingValuesError, UsageError, VariableError
+from pdr_cli.inference.intervals import NONE, Intervals
 from pdr_cli.inference.model import ModelHeader
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.system.logs import log
@@ -105,10 +107,12 @@ class Intake:
     Args:
         model: the model; its header is enough.
         policy: which defects of an input are mended.
+        intervals: of the forecasts.
     """
 
     model: ModelHeader
     policy: InputPolicy = InputPolicy()
+    intervals: Intervals = NONE
 
     @property
     def card(self) -> ModelCard:
@@ -372,10 +376,15 @@ class Intake:
             window: of the series.
 
         Returns:
-            The frames within the model's bounds, with their valid times, `forecast_reference_time` and `forecast_period`;
-            NaN in cells that the window never observes.
+            The frames within the model's bounds, with their valid times, `forecast_reference_time` and `forecast_period`,
+            and with the ends of intervals, see `data/intervals.py`; NaN in cells that the window never observes.
         """
-        return self._to_series(frames[0], 1, series, window)
+        made = self._to_series(frames[0], 1, series, window)
+        if not self.intervals.shares:
+            return made
+        ends = self.intervals.ends(self.model, frames[0])
+        every = self._to_series(ends.reshape(-1, *frames.shape[2:]), 2 * len(ends), series, window).values
+        return with_ends(made, self.intervals.labelled(self.model, every.reshape(*ends.shape[:2], *made.shape)))
 
     def to_members(self, frames: np.ndarray, series: Series, window: Observed) -> Series:
         """An ensemble after a window of a series; frames: [M, τ, C, H, W]; otherwise as `to_series`.
@@ -427,15 +436,6 @@ def only_series(opened: Sequence[Series]) -> Series:
     if len(clips) > 1:
         raise UsageError(f"the input holds {len(clips)} clips", "one clip", "name one of them")
     return opened[-1]
-
-
-def history(series: Series) -> list[str]:
-    """The conversions of a series when it was opened, in words."""
-    units_of = dict(zip(fields.names(series), fields.units(series), strict=True))
-    given = series.attrs.get(units.GIVEN, {})
-    found = [f"{name} converted from {unit} to {units_of[name]} and back" for name, unit in given.items()]
-    found += [f"regridded ({series.attrs['regridded']})"] if "regridded" in series.attrs else []
-    return found + ([f"resampled to {series.attrs['resampled']}"] if "resampled" in series.attrs else [])
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -71,6 +71,7 @@ class ModelHeader:
     def __init__(self, path: Path, header: Header) -> None:
         self.path = path
         self.card, self.climatology, self.sha256 = header.card, header.climatology, header.sha256
+        self.calibration = header.calibration
 
     @property
     def kind(self) -> Kind:

@@ -16,9 +16,10 @@ from pdr_cli import __version__, choices
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.bounds import BOUNDED
 from pdr_cli.data.formats import cf, stored
+from pdr_cli.data.intervals import without_ends
 from pdr_cli.data.missing import ABSURD
 from pdr_cli.data.series import Series, names, units
-from pdr_cli.inference import intake as intakes
+from pdr_cli.data.units import GIVEN
 from pdr_cli.inference.intake import Intake, Observed
 from pdr_cli.inference.model import Model
 from pdr_cli.system import urls
@@ -64,8 +65,17 @@ def of_models(models: Sequence[Model]) -> dict[str, str]:
 
 def _history(series: Series, window: Observed, line: str) -> str:
     before = str(series.attrs["file_attrs"].get("history", ""))
-    line = "; ".join([line, *intakes.history(series), *window.notes])
+    line = "; ".join([line, *_conversions(series), *window.notes])
     return f"{line}\n{before}" if before else line
+
+
+def _conversions(series: Series) -> list[str]:
+    """The conversions of a series when it was opened, in words."""
+    units_of = dict(zip(names(series), units(series), strict=True))
+    given = series.attrs.get(GIVEN, {})
+    found = [f"{name} converted from {unit} to {units_of[name]} and back" for name, unit in given.items()]
+    found += [f"regridded ({series.attrs['regridded']})"] if "regridded" in series.attrs else []
+    return found + ([f"resampled to {series.attrs['resampled']}"] if "resampled" in series.attrs else [])
 
 
 def checksums(forecast: Series, intake: Intake) -> dict[str, str]:
@@ -83,7 +93,7 @@ def plausible(forecast: Series, intake: Intake) -> dict[str, list[float]]:
     The learned range is left out if the input may lie outside of it, for models without one, and in other units than the
     model's. Variables without any range are left out.
     """
-    learned, bounded = _learned(forecast, intake), _bounded(forecast)
+    learned, bounded = _learned(without_ends(forecast), intake), _bounded(forecast)
     ranges = {name: [*learned.get(name, []), *bounded.get(name, [])] for name in names(forecast)}
     return {cf.legal_name(n): [max(r[::2]), min(r[1::2])] for n, r in ranges.items() if r}
 

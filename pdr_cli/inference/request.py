@@ -34,6 +34,7 @@ from pdr_cli.inference import intake as intakes
 from pdr_cli.inference import members
 from pdr_cli.inference import model as models
 from pdr_cli.inference.intake import InputPolicy, Intake
+from pdr_cli.inference.intervals import NONE, Intervals
 from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Model, ModelHeader
 from pdr_cli.runs import folder as runs
@@ -59,6 +60,7 @@ class Request:
     output: Path
     models: Sequence[str] = ()
     drawing: Drawing = DIRECT
+    intervals: Intervals = NONE
     init: str | None = None
     every_init: bool = False
     steps: int | None = None
@@ -96,7 +98,10 @@ class Request:
         paths = self.paths
         formats.of_output(self.output)
         formats.check_time_layout(self.output, self.time_layout)
+        if (self.drawing.count or len(self.models) > 1) and not self.drawing.mean:
+            formats.check_members(self.output)
         _check_options(self)
+        _check_intervals(self)
         (_check_hindcast if self.every_init else _check_one_forecast)(self)
         formats.check_output(self.output, paths)
         if self.preview is not None:
@@ -112,9 +117,12 @@ class Request:
 
         Raises:
             CheckpointError: a model is damaged, and no other model may replace it.
-            UsageError: models of other variables, units or steps than the first.
+            UsageError: models of other variables, units or steps than the first; or as `Intervals.check`.
         """
-        return self._alike(lambda path: models.load(path, device, self.batch, self.trust))
+        loaded = self._alike(lambda path: models.load(path, device, self.batch, self.trust))
+        for model in loaded:
+            self.intervals.check(model, self.steps or model.card.config.data.out_steps)
+        return loaded
 
     def _alike(self, read: Callable[[Path], Read]) -> list[Read]:
         found = [self._read(name, read) for name in self.models or (None,)]
@@ -171,7 +179,7 @@ class Request:
         }
         code = choices.sources(intake.card.config.model)
         parts |= {"code": code} if code else {}
-        parts |= self.drawing.identity()
+        parts |= self.drawing.identity() | self.intervals.identity()
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     def is_answered(self, identity: str) -> bool:
@@ -194,6 +202,21 @@ def _check_options(request: Request) -> None:
         )
     if request.fallback not in (None, "last-1"):
         raise UsageError(f"--fallback {request.fallback}", "last-1, the model before the damaged one")
+
+
+def _check_intervals(request: Request) -> None:
+    if not request.intervals.shares:
+        return
+    if request.drawing.count or len(request.models) > 1:
+        raise UsageError(
+            "--interval is around the direct forecast of one model; the members of an ensemble show its spread",
+            way_out="leave out one of --interval and --members, or name one model",
+        )
+    if not formats.of_output(request.output).uncertain:
+        raise UsageError(
+            f"{request.output.suffix} files do not hold intervals",
+            way_out=f"write {', '.join(formats.outputs(uncertain=True))}",
+        )
 
 
 def _check_one_forecast(request: Request) -> None:

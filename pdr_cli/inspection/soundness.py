@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -136,6 +137,7 @@ def _fields(path: Path, fields: dict[str, Field], gridded: bool) -> Iterator[Fin
     yield from _hash(path, about, fields)
     if gridded:
         yield from _times(path, fields)
+    yield from _members([f for f in fields.values() if f.members is not None])
     ranges = json.loads(about.get("pdr_plausible", "{}"))
     if not set(ranges) & set(fields) and len(ranges) == len(fields):
         ranges = dict(zip(fields, ranges.values(), strict=True))  # NPZ numbers its channels
@@ -159,7 +161,7 @@ def _hash(path: Path, about: dict[str, str], fields: dict[str, Field]) -> Iterat
 def _times(path: Path, fields: dict[str, Field]) -> Iterator[Finding]:
     """Whether init times and lead times exist, are in order and evenly spaced."""
     try:
-        found = forecasts.read([path], list(fields)[:1])
+        found = forecasts.read([path], list(fields)[:1], member=0)
     except PdrError as error:
         yield Finding("problem", str(error), AGAIN)
         return
@@ -177,6 +179,34 @@ def _times(path: Path, fields: dict[str, Field]) -> Iterator[Finding]:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" + ("s" if number != 1 else "")
+
+
+def _members(ensembles: Sequence[Field]) -> Iterator[Finding]:
+    """Whether the members of each ensemble differ from each other, in one variable at least."""
+    if not ensembles:
+        return
+    count, twins = ensembles[0].shape[ensembles[0].members or 0], 0
+    every = [_sums(field) for field in ensembles]
+    for start in range(0, len(every[0]), count):
+        members = [
+            of_all for of_all in zip(*(sums[start : start + count] for sums in every), strict=True) if any(of_all)
+        ]
+        twins += len(members) - len(set(members))
+    if twins:
+        yield Finding("problem", f"{_count(twins, 'member')} equal another member of the same forecast", AGAIN)
+    else:
+        yield Finding("ok", f"{count} members of each forecast, all different")
+
+
+def _sums(ensemble: Field) -> list[bytes]:
+    """A hash of each member of each forecast; empty for one number in all cells, such as no rain."""
+    found = []
+    for block in ensemble.blocks():
+        for member in block.reshape(-1, *block.shape[1 + (ensemble.members or 0) :]):
+            known = member[np.isfinite(member)]
+            even = known.size == 0 or known.min() == known.max()
+            found.append(b"" if even else hashlib.sha256(np.ascontiguousarray(member).tobytes()).digest())
+    return found
 
 
 def _values(name: str, field: Field, low: float, high: float) -> Iterator[Finding]:

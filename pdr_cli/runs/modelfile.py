@@ -28,6 +28,8 @@ from pdr_cli.data.seen import Seen
 from pdr_cli.data.series import Series
 from pdr_cli.data.times import Step
 from pdr_cli.errors import CheckpointError, ConfigError
+from pdr_cli.runs import container
+from pdr_cli.runs.calibration import Calibration
 from pdr_cli.runs.digest import digest
 from pdr_cli.runs.inputs import frames_of, own_baseline
 from pdr_cli.schema import Config
@@ -41,10 +43,9 @@ if TYPE_CHECKING:
 # 2: the climatology has a kind. 3: the SHA-256 covers the header too. 4: the kind of the data replaces their file format.
 FORMAT_VERSION = 4
 KINDS_OF_FORMATS = {"netcdf": "weather", "hdf5": "traffic", "npz": "traffic", "video": "video"}
-FOREIGN = (".pth", ".pt", ".ckpt")  # weights of other programs
 CLIMATOLOGY = "climatology"
-DTYPES = {"F32": "<f4", "F64": "<f8"}  # of coefficients, as safetensors names them
 NETWORK, BASELINE, ANCHOR = "network.", "baseline.", "anchor."
+CALIBRATION = "calibration"
 
 
 @dataclass(frozen=True)
@@ -212,17 +213,46 @@ def save(
     baselines: Mapping[str, torch.nn.Module] | None = None,
 ) -> None:
     """Atomically write a model file; `baselines` are the fitted ones that the network's own anchor is not."""
+    from pdr_cli.runs.tensors import of as of_network
+
+    fitted = {name: of_network(anchor) for name, anchor in (baselines or {}).items()}
+    _write(path, card, climatology, _named(of_network(network), fitted), None)
+
+
+def recalibrate(path: Path, calibration: Calibration) -> None:
+    """Atomically write a model file again, with another calibration.
+
+    Raises:
+        CheckpointError: see `read`.
+    """
+    file = read(path)
+    fitted = {name: tensors for name, tensors in file.baselines.items() if name != own_baseline(file.card.config)}
+    _write(path, file.card, file.climatology, _named(file.weights, fitted), calibration)
+
+
+def _named(
+    weights: Mapping[str, torch.Tensor], baselines: Mapping[str, Mapping[str, torch.Tensor]]
+) -> dict[str, torch.Tensor]:
+    fitted = {f"{BASELINE}{name}.{k}": v for name, tensors in baselines.items() for k, v in tensors.items()}
+    return {NETWORK + k: v for k, v in weights.items()} | fitted
+
+
+def _write(
+    path: Path,
+    card: ModelCard,
+    climatology: Climatology,
+    tensors: dict[str, torch.Tensor],
+    calibration: Calibration | None,
+) -> None:
     import torch
     from safetensors.torch import save as serialise
 
-    from pdr_cli.runs.tensors import of as of_network
-
-    tensors = {NETWORK + k: v for k, v in of_network(network).items()}
-    for name, anchor in (baselines or {}).items():
-        tensors |= {f"{BASELINE}{name}.{k}": v for k, v in of_network(anchor).items()}
-    tensors[CLIMATOLOGY] = torch.from_numpy(climatology.coefficients)
+    tensors = tensors | {CLIMATOLOGY: torch.from_numpy(climatology.coefficients)}
     kind = {"kind": climatology.kind, "covered": climatology.covered}
     header = {"pdr": card.to_json(), CLIMATOLOGY: json.dumps(kind)}
+    if calibration is not None:
+        tensors |= {f"{CALIBRATION}.{k}": torch.from_numpy(v) for k, v in calibration.to_tensors().items()}
+        header[CALIBRATION] = json.dumps(calibration.to_json())
     atomic.write_bytes(path, serialise(tensors, header | {"sha256": digest(tensors, header)}))
 
 
@@ -234,11 +264,13 @@ class Header:
         card: the model card.
         climatology: of the training data.
         sha256: of the file, by the rule of `hashes.sha256`.
+        calibration: of the errors; None if there is none, as in files written before it was kept.
     """
 
     card: ModelCard
     climatology: Climatology
     sha256: str
+    calibration: Calibration | None
 
 
 @dataclass(frozen=True)
@@ -262,11 +294,14 @@ def read(path: Path) -> ModelFile:
         CheckpointError: truncated, altered, foreign or too new.
     """
     with damage.reading(path, CheckpointError):
-        content = _content(path)
-        header = _header(content, path)
-        card, tensors, climatology = _checked(header, _tensors(content, path), path)
-        weights = {k.removeprefix(NETWORK): v for k, v in tensors.items() if not k.startswith(BASELINE)}
-        return ModelFile(card, climatology, hashes.sha256_of(content), weights, _baselines(card, weights, tensors))
+        content = container.content_of(path)
+        header = container.text_of(content, path)
+        card, tensors, climatology = _checked(header, container.tensors_of(content, path), path)
+        calibration = _calibration(header, content)
+        others = (BASELINE, f"{CALIBRATION}.")
+        weights = {k.removeprefix(NETWORK): v for k, v in tensors.items() if not k.startswith(others)}
+        baselines = _baselines(card, weights, tensors)
+        return ModelFile(card, climatology, hashes.sha256_of(content), calibration, weights, baselines)
 
 
 def read_header(path: Path) -> Header:
@@ -276,13 +311,16 @@ def read_header(path: Path) -> Header:
         CheckpointError: truncated, foreign or too new.
     """
     with damage.reading(path, CheckpointError):
-        content = _content(path)
-        header = _header(content, path)
-        coefficients = _coefficients(content, path)
+        content = container.content_of(path)
+        header = container.text_of(content, path)
+        coefficients = container.array_of(content, CLIMATOLOGY)
+        if coefficients is None:
+            raise _no_climatology(path)
         if _version(header, path) == 1:
             header = MIGRATIONS[1](header, {CLIMATOLOGY: coefficients}, path)
         card = ModelCard.from_json(header["pdr"], path)
-        return Header(card, _climatology(header, coefficients), hashes.sha256_of(content))
+        found = _climatology(header, coefficients), hashes.sha256_of(content), _calibration(header, content)
+        return Header(card, *found)
 
 
 def _checked(
@@ -315,68 +353,16 @@ def _climatology(header: Mapping[str, str], coefficients: np.ndarray) -> Climato
     return Climatology(about["kind"], coefficients, float(about["covered"]))
 
 
-def _coefficients(content: bytes, path: Path) -> np.ndarray:
-    """The coefficients of the climatology, read without torch: [p, C, H, W]."""
-    begin = 8 + int.from_bytes(content[:8], "little")
-    entry = json.loads(content[8:begin]).get(CLIMATOLOGY)
-    if entry is None:
-        raise _no_climatology(path)
-    low, high = (begin + offset for offset in entry["data_offsets"])
-    return np.frombuffer(content[low:high], DTYPES[entry["dtype"]]).reshape(entry["shape"])
+def _calibration(header: Mapping[str, str], content: bytes) -> Calibration | None:
+    if CALIBRATION not in header:
+        return None
+    found = {name: container.array_of(content, f"{CALIBRATION}.{name}") for name in ("levels", "offsets")}
+    tensors = {name: array for name, array in found.items() if array is not None}
+    return Calibration.of_parts(tensors, json.loads(header[CALIBRATION]))
 
 
 def _no_climatology(path: Path) -> CheckpointError:
     return CheckpointError(f"{path} is a safetensors file, but not a pdr model: it has no climatology")
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read as a model file: {error.strerror}") from error
-
-
-def _tensors(content: bytes, path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        return load(content)
-    except SafetensorError as error:
-        raise _not_a_model(path, len(content), error) from error
-
-
-def _header(content: bytes, path: Path) -> dict[str, str]:
-    """The text part of a safetensors file: 8 bytes of length, JSON, then the tensors, whose ends the JSON names."""
-    begin = 8 + int.from_bytes(content[:8], "little")
-    try:
-        entries = json.loads(content[8:begin])
-        header: dict[str, str] = entries.pop("__metadata__", {})
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise _not_a_model(path, len(content), error) from error
-    if begin + end != len(content):
-        raise _not_a_model(path, len(content), f"its header describes {begin + end} bytes")
-    if "pdr" not in header:
-        raise CheckpointError(f"{path} is a safetensors file, but not a pdr model: its header has no model card")
-    return header
-
-
-def is_foreign(path: Path) -> bool:
-    """True for a safetensors file of another program: its header has no model card."""
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if path.suffix.lower() != ".safetensors" or length > path.stat().st_size:
-            return False
-        try:
-            return "pdr" not in json.loads(stream.read(length)).get("__metadata__", {})
-        except (ValueError, AttributeError):
-            return False
-
-
-def _not_a_model(path: Path, size: int, found: object) -> CheckpointError:
-    way_out = "weights of OpenSTL are read by pdr train --init-from" if path.suffix.lower() in FOREIGN else ""
-    return CheckpointError(f"{path} ({size} bytes) is truncated or not a model file: {found}", way_out=way_out)
 
 
 def _version(header: dict[str, str], path: Path) -> int:

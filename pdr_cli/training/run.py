@@ -27,6 +27,7 @@ from pdr_cli.training import cards, overview, randomness, ranks, warm_start
 from pdr_cli.training.anchors import baselines
 from pdr_cli.training.anchors import fit as anchors
 from pdr_cli.training.batches import Flows, TrainingData
+from pdr_cli.training.calibration import calibrate
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.losses import Loss, LossOptions, build_loss
 from pdr_cli.training.prepare import (
@@ -241,6 +242,7 @@ def fit(run: Run) -> Position:
         atomic.write_text(run.folder.config, configuration.dump(run.config))
         with progress("training") as bar:
             position = loop.fit(bar)
+        calibrate(run.folder.model, loop.data, run.device, loop.batches, run.trust)
         pictures.curves(run.folder.curves, run.folder.metrics)
     overview.log_anchor(position, run.config)
     log.info("done    %s", overview.result_line(position, loop.length))

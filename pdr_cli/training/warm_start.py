@@ -14,10 +14,11 @@ from pdr_cli.errors import CheckpointError
 from pdr_cli.models import openstl
 from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.pdr import PDR
+from pdr_cli.runs import container, modelfile
 from pdr_cli.runs import folder as runs
-from pdr_cli.runs import modelfile
+from pdr_cli.runs.container import FOREIGN
 from pdr_cli.runs.folder import RunFolder
-from pdr_cli.runs.modelfile import FOREIGN, ModelFile
+from pdr_cli.runs.modelfile import ModelFile
 from pdr_cli.runs.openstl import read_openstl
 from pdr_cli.schema import Config
 from pdr_cli.system import atomic
@@ -95,7 +96,7 @@ def load(network: PDR, config: Config, frames: Frames, path: Path) -> dict[str, 
     Raises:
         InputNotFoundError, CheckpointError: see `begin`.
     """
-    if path.suffix.lower() in FOREIGN or (path.is_file() and modelfile.is_foreign(path)):
+    if path.suffix.lower() in FOREIGN or (path.is_file() and container.is_foreign(path)):
         weights, sha256 = read_openstl(path)
         load_foreign(network, config, frames, path, weights)
         return {"name": path.name, "sha256": sha256, "kind": "OpenSTL", "adapter": False}

@@ -65,8 +65,8 @@ class Options:
 
     def _default_metrics(self, task: Task) -> list[str]:
         kind = kinds.of(task.truth)
-        chosen = kind.published_scores if self.convention == "openstl" else kind.scores
-        chosen = [*chosen, "lpips"] if kind.pictures and self.lpips is not None else list(chosen)
+        usual = kind.published_scores if self.convention == "openstl" else kind.scores
+        chosen = [*usual, "lpips"] if kind.pictures and self.lpips is not None else list(usual)
         if self.convention != "standard" or not task.draws:
             return chosen
         return [ENSEMBLE[0], *(name for name in chosen if name not in ENSEMBLE), *ENSEMBLE[1:]]
@@ -273,7 +273,10 @@ class _Missing:
 
 
 def _forecasters(task: Task, against: Sequence[str]) -> dict[str, Forecaster]:
-    entries = {name: forecasters.of_model(model, task.series, task.drawing) for name, model in task.models.items()}
+    grouped = {name for names in task.groups.values() for name in names}
+    single = {name: forecasters.of_model(model, task.series, task.drawing) for name, model in task.models.items()}
+    entries = {name: entry for name, entry in single.items() if name not in grouped}
+    entries |= {name: forecasters.joined([single[n] for n in names]) for name, names in task.groups.items()}
     entries |= {name: forecasters.of_file(file, task.truth) for name, file in task.files.items()}
     return entries | {name: forecasters.of_baseline(rival) for name, rival in baselines.build(against).items()}
 

@@ -61,6 +61,16 @@ def of_model(model: Model, series: Sequence[Series], drawing: Drawing = DIRECT) 
     return Forecaster("model", make, members=max(1, drawn.count))
 
 
+def joined(each: Sequence[Forecaster]) -> Forecaster:
+    """One ensemble of the members, or the forecasts, of several models."""
+
+    def make(request: Request) -> np.ndarray:
+        frames = [one.make(request) for one in each]
+        return np.concatenate([made if made.ndim > 5 else made[None] for made in frames])
+
+    return Forecaster("model", make, members=sum(one.members for one in each))
+
+
 def dressed(model: Model, series: Sequence[Series], members: int) -> Baseline:
     """The forecast of a calibrated model and quantiles of its validation errors, as members.
 
@@ -149,11 +159,15 @@ def of_file(file: ForecastFile, series: Series) -> Forecaster:
     """
     turn = file.fit(series)
 
-    def make(request: Request) -> np.ndarray:
+    def frames(member: ForecastFile, request: Request) -> np.ndarray:
         windows = zip(request.times, request.following, strict=True)
-        return turn.apply(np.stack([file.frames(observed[-1], following) for observed, following in windows]))
+        return turn.apply(np.stack([member.frames(observed[-1], following) for observed, following in windows]))
 
-    return Forecaster("file", make)
+    def make(request: Request) -> np.ndarray:
+        each = [frames(member, request) for member in (file, *file.further)]
+        return np.stack(each) if file.further else each[0]
+
+    return Forecaster("file", make, members=file.members)
 
 
 def orientation(model: Model, series: Series) -> Orientation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -43,6 +43,7 @@ class Task:
         split: the part that the windows belong to; "all" without models.
         protocol: how the windows were chosen.
         drawing: the members of models that draw.
+        groups: names of the models that are one ensemble, by its name; they are not scored by themselves.
     """
 
     models: Mapping[str, Model]
@@ -53,6 +54,7 @@ class Task:
     split: str
     protocol: str
     drawing: Drawing = DIRECT
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def first(self) -> Model | None:
@@ -85,7 +87,7 @@ class Task:
     def draws(self) -> bool:
         """True if a model or a file gives members."""
         drawn = self.drawing.count and not self.drawing.mean and any(m.stochastic for m in self.models.values())
-        return bool(drawn) or any(file.members > 1 for file in self.files.values())
+        return bool(drawn or self.groups) or any(file.members > 1 for file in self.files.values())
 
     @cached_property
     def _fills(self) -> bool:

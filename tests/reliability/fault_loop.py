@@ -34,7 +34,7 @@ from pdr_cli.data.formats.cf import Layout
 from pdr_cli.data.series import Series
 from pdr_cli.errors import PdrError
 from pdr_cli.inference import hindcast, unfinished
-from pdr_cli.runs import modelfile
+from pdr_cli.runs import container, modelfile
 from pdr_cli.system import atomic
 from pdr_cli.system.logs import Silence
 from pdr_cli.system.processes import Processes
@@ -155,7 +155,7 @@ def write_model(path: Path, number: int) -> None:
 
 def read_model(path: Path) -> int:
     content = path.read_bytes()
-    header, tensors = modelfile._header(content, path), modelfile._tensors(content, path)
+    header, tensors = container.text_of(content, path), container.tensors_of(content, path)
     modelfile._check_digest(header, modelfile.digest(tensors, header), path)
     return int(tensors["network.a"][0])
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 
-from pdr_cli.runs import modelfile
+from pdr_cli.runs import container, modelfile
+from pdr_cli.runs.calibration import Calibration
 from pdr_cli.system import hashes
 from tests.cli import pdr
 
@@ -139,13 +140,13 @@ def test_the_hash_is_of_the_bytes_that_are_parsed_though_the_file_is_replaced(
     weather_run: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = hashes.sha256(model)
-    parse = modelfile._header
+    parse = container.text_of
 
     def replaced(content: bytes, path: Path) -> dict[str, str]:
         path.write_bytes(b"another model")
         return parse(content, path)
 
-    monkeypatch.setattr(modelfile, "_header", replaced)
+    monkeypatch.setattr(container, "text_of", replaced)
     assert modelfile.read(model).sha256 == before
     model.write_bytes((weather_run / "model.safetensors").read_bytes())
     assert modelfile.read_header(model).sha256 == before
@@ -160,6 +161,26 @@ def test_a_number_changed_in_the_card_is_found(weather: Path, model: Path) -> No
     flip_a_bit(model, model.read_bytes().index(b'preset\\": \\"demo') + len(b'preset\\": \\"d'))
     code, message = code_and_message(weather, model)
     assert (code, "SHA-256" in message) == (65, True), message
+
+
+def test_a_calibration_is_kept_in_the_file_and_covered_by_its_hash(weather: Path, model: Path) -> None:
+    before = modelfile.read(model)
+    noise = np.random.default_rng(0).standard_normal((40, 4, 1, *before.card.size)).astype(np.float32)
+    modelfile.recalibrate(model, Calibration.of_errors(noise, {"period": "2013"}))
+    for after in (modelfile.read(model), modelfile.read_header(model)):
+        assert after.calibration is not None
+        assert (after.calibration.count, after.calibration.about) == (40, {"period": "2013"})
+        assert np.array_equal(after.calibration.offsets, Calibration.of_errors(noise).offsets, equal_nan=True)
+    file = modelfile.read(model)
+    assert file.weights.keys() == before.weights.keys()
+    assert file.baselines.keys() == before.baselines.keys()
+    assert all(file.weights[name].equal(tensor) for name, tensor in before.weights.items())
+    assert file.card == before.card
+    content = model.read_bytes()
+    assert content.count(b'count\\": 40') == 1
+    model.write_bytes(content.replace(b'count\\": 40', b'count\\": 41'))
+    code, message = code_and_message(weather, model)
+    assert (code, "SHA-256" in message) == (65, True)
 
 
 def flip_a_bit(path: Path, place: int) -> None:

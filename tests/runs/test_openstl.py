@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pdr_cli.errors import CheckpointError, InputNotFoundError
-from pdr_cli.runs import modelfile
+from pdr_cli.runs import container
 from pdr_cli.runs.openstl import load_openstl
 from tests.models.builders import build_predictor
 
@@ -94,7 +94,7 @@ def test_safetensors_of_another_program_are_weights_to_start_from(tmp_path: Path
 
     state = {f"model.{name}": tensor.clone() for name, tensor in tau().items()}
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
-    assert modelfile.is_foreign(tmp_path / "model.safetensors")
+    assert container.is_foreign(tmp_path / "model.safetensors")
     assert load_openstl(tmp_path / "model.safetensors").keys() == tau().keys()
 
 

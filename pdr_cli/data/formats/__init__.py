@@ -19,15 +19,15 @@ from pdr_cli.data.formats.gridded import GriddedFormat
 from pdr_cli.data.formats.registry import of, of_output, open_fields, outputs
 from pdr_cli.data.formats.search import find_inputs
 from pdr_cli.data.formats.selection import ALL
-from pdr_cli.data.series import Series
+from pdr_cli.data.series import MEMBERS, Series
 from pdr_cli.errors import OutputError, StorageError, UsageError
 from pdr_cli.system import atomic, damage
 from pdr_cli.system.atomic import atomic_folder, atomic_output
 
 __all__ = [
-    "COMPRESSION", "Field", "Format", "GriddedFormat", "ReadOptions", "WriteOptions", "atomically", "check_output",
-    "check_output_format", "check_time_layout", "detect", "field_store", "find_inputs", "of", "of_output", "open_fields",
-    "open_series", "outputs", "write",
+    "COMPRESSION", "Field", "Format", "GriddedFormat", "ReadOptions", "WriteOptions", "atomically", "check_members",
+    "check_output", "check_output_format", "check_time_layout", "detect", "field_store", "find_inputs", "of", "of_output",
+    "open_fields", "open_series", "outputs", "write",
 ]  # fmt: skip
 
 OVERHEAD = 2**16  # bytes of coordinates, attributes and the tables of a format
@@ -86,7 +86,22 @@ def check_output_format(path: Path, series: Series) -> None:
     Raises:
         UsageError: unknown suffix, or a format for other data.
     """
+    if MEMBERS in series.dims:
+        check_members(path)
     of_output(path).check(series, path.suffix.lower())
+
+
+def check_members(path: Path) -> None:
+    """Refuse an output that cannot hold the members of an ensemble.
+
+    Raises:
+        UsageError: names the formats that can.
+    """
+    if not of_output(path).uncertain:
+        raise UsageError(
+            f"{path.suffix} files do not hold the members of an ensemble",
+            way_out=f"write {', '.join(outputs(uncertain=True))}, or the mean of the members with --members mean",
+        )
 
 
 def check_time_layout(path: Path, time_layout: str) -> None:

@@ -77,10 +77,12 @@ class Field:
     Args:
         shape: of the whole field.
         read: values in [start, stop) of the first dimension.
+        members: the dimension of an ensemble's members, 0 or 1; None: single forecasts.
     """
 
     shape: tuple[int, ...]
     read: Callable[[int, int], np.ndarray]
+    members: int | None = None
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The whole field in pieces along its first dimension, each small enough for memory."""
@@ -104,6 +106,7 @@ class Format(abc.ABC):
         takes: names of the `ReadOptions` that have a meaning for it; `open` gets the defaults of all others.
         gridded: whether it holds fields with their coordinates and is a `gridded.GriddedFormat`.
         store: whether its outputs are folders, such as those of Zarr.
+        uncertain: whether its outputs hold the members of an ensemble and the ends of intervals.
     """
 
     name: ClassVar[str]
@@ -114,6 +117,7 @@ class Format(abc.ABC):
     takes: ClassVar[frozenset[str]] = frozenset()
     gridded: ClassVar[bool] = False
     store: ClassVar[bool] = False
+    uncertain: ClassVar[bool] = False
 
     @abc.abstractmethod
     def matches(self, path: Path) -> bool:

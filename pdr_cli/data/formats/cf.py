@@ -18,7 +18,8 @@ import numpy as np
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.bounds import BOUNDED
 from pdr_cli.data.grid import geographic, is_latitude, is_longitude, unwrapped
-from pdr_cli.data.series import Series, names, places, side
+from pdr_cli.data.intervals import INTERVALS
+from pdr_cli.data.series import MEMBERS, Series, names, places, side
 
 FILL = np.float32(
     9.96921e36
@@ -83,16 +84,17 @@ def forecast_layout(series: Series, provenance: Mapping[str, str]) -> Layout:
     """One forecast, or any other series: `time` is the valid time (CF 1.11, example 5.14).
 
     Args:
-        series: dims (time, channel, y, x); with scalar coordinate `forecast_reference_time` and `forecast_period`(time)
-            in hours if it is a forecast.
+        series: dims (time, channel, y, x), of an ensemble after `realization`; with scalar coordinate
+            `forecast_reference_time` and `forecast_period`(time) in hours if it is a forecast.
         provenance: global attributes: title, source, history and the pdr_* hashes.
     """
     times = series.time.values
-    coordinates = [Coordinate("time", ("time",), time_axis.seconds(times), _time_attributes(times) | {"axis": "T"})]
+    valid = Coordinate("time", ("time",), time_axis.seconds(times), _time_attributes(times) | {"axis": "T"})
+    coordinates = [*_members(series), valid]
     if "forecast_reference_time" in series.coords:
         coordinates.append(Coordinate("forecast_reference_time", (), _seconds([init_of(series)])[0], _init_of(times)))
         coordinates.append(_period(series, "time"))
-    return replace(_layout(series, coordinates, (1,), provenance), unlimited="time")
+    return replace(_layout(series, coordinates, (1,) * (series.ndim - 3), provenance), unlimited="time")
 
 
 def hindcast_layout(
@@ -101,23 +103,24 @@ def hindcast_layout(
     """Forecasts from many init times.
 
     Args:
-        example: the forecast from the first init time; its lead times and grid are those of all.
+        example: the forecast from the first init time; its members, lead times and grid are those of all.
         inits: init times [n], of the type of the example's times.
         provenance: as for `forecast_layout`.
         time_layout: "cf": dims (forecast_reference_time, forecast_period, y, x) and the valid `time` along the first two;
             "wb2": as WeatherBench2, (time, prediction_timedelta, latitude, longitude), where `time` is the init time.
+            The members of ensembles are the second dimension, `realization`.
     """
     leads = time_axis.seconds(example.time.values) - _seconds([init_of(example)])[0]
-    frame = 4 * len(leads) * example.sizes["y"] * example.sizes["x"]
-    chunks = (min(len(inits), max(1, CHUNK_BYTES // frame)), len(leads))
+    members, chunks = _members(example), _chunks(example, len(inits))
     if time_layout == "wb2":
         began = Coordinate("time", ("time",), _seconds(inits), _init_of(inits))
-        made = _layout(_renamed(example), [began, _timedelta(leads)], chunks, provenance, cells=False)
+        made = _layout(_renamed(example), [began, *members, _timedelta(leads)], chunks, provenance, cells=False)
         return replace(made, unlimited="time")
     name, lead = "forecast_reference_time", "forecast_period"
     began = Coordinate(name, (name,), _seconds(inits), _init_of(inits))
     valid = Coordinate("time", (name, lead), _seconds(inits)[:, None] + leads, _time_attributes(inits))
-    return replace(_layout(example, [began, _period(example, lead), valid], chunks, provenance), unlimited=name)
+    coordinates = [began, *members, _period(example, lead), valid]
+    return replace(_layout(example, coordinates, chunks, provenance), unlimited=name)
 
 
 def coordinates_sha256(values: Mapping[str, np.ndarray]) -> str:
@@ -139,6 +142,24 @@ def init_of(forecast: Series) -> Any:
     """The init time of a forecast, of the type of its times."""
     value = forecast.coords["forecast_reference_time"].values
     return value.item() if value.dtype == object else value[()]
+
+
+def _members(series: Series) -> list[Coordinate]:
+    """The numbers of the members of an ensemble."""
+    if MEMBERS not in series.dims:
+        return []
+    attrs = {"standard_name": "realization", "long_name": "member of the ensemble", "units": "1"}
+    return [Coordinate(MEMBERS, (MEMBERS,), np.arange(series.sizes[MEMBERS], dtype=np.int32), attrs)]
+
+
+def _chunks(example: Series, inits: int) -> tuple[int, ...]:
+    """Chunks of a hindcast along its inits, members and lead times: whole forecasts, of a large ensemble some members."""
+    leads = example.sizes["time"]
+    forecast = 4 * leads * example.sizes["y"] * example.sizes["x"]
+    members = example.sizes[MEMBERS] if MEMBERS in example.dims else 1
+    along = min(inits, max(1, CHUNK_BYTES // (members * forecast)))
+    some = min(members, max(1, CHUNK_BYTES // forecast))
+    return (along, some, leads) if MEMBERS in example.dims else (along, leads)
 
 
 def _seconds(times: Any) -> np.ndarray:
@@ -191,6 +212,8 @@ def _field(series: Series, name: str, named: set[str]) -> dict[str, Any]:
     methods = str(own.get("cell_methods", ""))
     if methods and set(re.findall(r"(\w+):", re.sub(r"\(.*?\)", "", methods))) <= named:
         attrs["cell_methods"] = methods
+    if ends := series.attrs.get(INTERVALS, {}).get(name):
+        attrs["ancillary_variables"] = " ".join(map(legal_name, ends))
     return attrs | _valid(series, name)
 
 

@@ -16,7 +16,7 @@ from pdr_cli.data.formats import cf, groups
 from pdr_cli.data.formats.base import Field, Format, ReadOptions, WriteOptions
 from pdr_cli.data.formats.cf import Layout
 from pdr_cli.data.formats.datasets import from_datasets
-from pdr_cli.data.series import Series
+from pdr_cli.data.series import MEMBERS, Series
 from pdr_cli.errors import StorageError
 
 Put = Callable[[int, np.ndarray], None]
@@ -32,7 +32,7 @@ class GriddedFormat(Format):
         engine: of xarray.
     """
 
-    gridded = True
+    gridded = uncertain = True
     takes = frozenset({"variables", "rename", "group", "missing_values"})
     engine: ClassVar[str]
 
@@ -113,8 +113,7 @@ class GriddedFormat(Format):
     def stored(self, path: Path) -> Iterator[dict[str, Field]]:
         """Variables of floats with three dimensions or more."""
         with self.undecoded(path) as dataset:
-            found = fields_of(dataset)
-            yield {n: Field(v.shape, lambda a, b, v=v: v[a:b].values) for n, v in found.items()}  # type: ignore[misc]
+            yield {name: _field(v) for name, v in fields_of(dataset).items()}
 
     def undecoded(self, path: Path) -> xr.Dataset:
         """A file with its times as numbers, for hashes."""
@@ -126,6 +125,11 @@ class GriddedFormat(Format):
 def fields_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
     """The fields of an output, by name."""
     return {str(n): v for n, v in dataset.data_vars.items() if v.ndim >= 3 and v.dtype.kind == "f"}
+
+
+def _field(array: xr.DataArray) -> Field:
+    members = array.dims.index(MEMBERS) if MEMBERS in array.dims else None
+    return Field(array.shape, lambda start, stop: array[start:stop].values, members)
 
 
 def _laid_out(series: Series, provenance: Mapping[str, str], time_layout: str) -> tuple[Layout, np.ndarray]:

@@ -2,7 +2,8 @@
 
 X_val and Y_val are read where the file has them. Data of others in these arrays may hold counts, or channels last.
 
-Forecasts are written as the arrays `data` [T, C, H, W] and `time` [T], with the provenance.
+Forecasts are written as the arrays `data` [T, C, H, W], of ensembles [M, T, C, H, W], and `time` [T], with the provenance, and
+with `lower_80`, `upper_80` and so on like `data` where there are intervals.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pdr_cli.data import partnames
+from pdr_cli.data import intervals, partnames
 from pdr_cli.data.arrays import CHANNELS_LAST, COUNTS, OPTION, SIGNED, UNIT
 from pdr_cli.data.formats import layouts
 from pdr_cli.data.formats.base import Field, Format, ReadOptions, WriteOptions, beginning
@@ -48,6 +49,7 @@ class NPZ(Format):
 
     name, title = "npz", "NPZ"
     outputs = (".npz",)
+    uncertain = True
     takes = frozenset({"variables", "assume", "learned"})
 
     def matches(self, path: Path) -> bool:
@@ -77,15 +79,16 @@ class NPZ(Format):
 
     def write(self, series: Series, path: Path, provenance: Mapping[str, str], options: WriteOptions) -> None:
         """Write `data`, `time` and the provenance, compressed."""
-        arrays: dict[str, Any] = {"data": series.values, "time": series.time.values.astype(str), **provenance}
+        arrays: dict[str, Any] = {**intervals.arrays(series), "time": series.time.values.astype(str), **provenance}
         with path.open("wb") as stream:
             np.savez_compressed(stream, **arrays)
 
     def verify(self, path: Path, series: Series, options: WriteOptions) -> None:
         """Compare all frames."""
         with damage.reading(path), np.load(path) as arrays:
-            if not np.array_equal(arrays["data"], series.values, equal_nan=True):
-                raise StorageError("data read back differently from what was written")
+            for name, frames in intervals.arrays(series).items():
+                if not np.array_equal(arrays[name], frames, equal_nan=True):
+                    raise StorageError(f"{name} read back differently from what was written")
 
     def provenance(self, path: Path) -> Mapping[str, str]:
         """The arrays that are text of pdr."""
@@ -94,10 +97,15 @@ class NPZ(Format):
 
     @contextlib.contextmanager
     def stored(self, path: Path) -> Iterator[dict[str, Field]]:
-        """The channels of `data`, by number."""
+        """The channels of `data`, by number, and those of the ends of its intervals."""
         with np.load(path) as arrays:
-            every = arrays["data"].swapaxes(0, 1)
-        yield {f"channel {i}": Field(v.shape, lambda a, b, v=v: v[a:b]) for i, v in enumerate(every)}  # type: ignore[misc]
+            endings = {"": "data"} | {f"_{name}": name for name in arrays.files if name.startswith(intervals.SIDES)}
+            every = {end: np.moveaxis(arrays[name], -3, 0) for end, name in endings.items()}
+        yield {f"channel {i}{end}": _field(v) for end, channels in every.items() for i, v in enumerate(channels)}
+
+
+def _field(values: np.ndarray) -> Field:
+    return Field(values.shape, lambda start, stop: values[start:stop], 0 if values.ndim > 3 else None)
 
 
 def members(path: Path) -> dict[str, Member]:

@@ -129,9 +129,15 @@ def of_output(path: Path) -> Format:
     return found
 
 
-def outputs(*, gridded: bool = False) -> tuple[str, ...]:
-    """Suffixes of outputs; `gridded`: of formats that hold fields with their coordinates."""
-    return tuple(s for member in members() if member.gridded or not gridded for s in member.outputs)
+def outputs(*, gridded: bool = False, uncertain: bool = False) -> tuple[str, ...]:
+    """Suffixes of outputs.
+
+    Args:
+        gridded: of formats that hold fields with their coordinates.
+        uncertain: of formats that hold members and intervals.
+    """
+    found = (m for m in members() if (m.gridded or not gridded) and (m.uncertain or not uncertain))
+    return tuple(s for member in found for s in member.outputs)
 
 
 def suffixes() -> tuple[str, ...]:

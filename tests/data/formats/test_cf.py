@@ -12,10 +12,11 @@ import xarray as xr
 
 from pdr_cli.data import formats
 from pdr_cli.data.formats import cf, netcdf
-from pdr_cli.data.series import Series, make_series
+from pdr_cli.data.series import Series, make_series, with_members
 from tests.builders import field, weather_file
 
 SIZE = (7, 9)
+HINDCAST = ("forecast_reference_time", "forecast_period")
 T2M = {"units": "K", "standard_name": "air_temperature", "long_name": "temperature at 2 m"}
 WIND = {"units": "m s-1", "standard_name": "eastward_wind", "long_name": "wind at 10 m"}
 ABOUT = {
@@ -101,6 +102,38 @@ def test_many_forecasts_pass_the_checker(make: Callable[[], Series], tmp_path: P
     one = make()
     calendar = "standard" if one.time.values.dtype.kind == "M" else one.time.values[0].calendar
     assert findings(hindcast(tmp_path / "h.nc", one, times(5, calendar))) == ""
+
+
+def ensemble(members: int = 3) -> Series:
+    """An ensemble of 3 steps."""
+    one = forecast()
+    return with_members(one, np.stack([one.values + m for m in range(members)]))
+
+
+def test_an_ensemble_passes_the_checker_and_has_its_members_first(tmp_path: Path) -> None:
+    formats.write(ensemble(), tmp_path / "f.nc", ABOUT)
+    assert findings(tmp_path / "f.nc") == ""
+    with xr.open_dataset(tmp_path / "f.nc") as back:
+        assert back.t2m.dims == ("realization", "time", "lat", "lon")
+        assert back.realization.values.tolist() == [0, 1, 2]
+        assert back.realization.attrs["standard_name"] == "realization"
+        assert np.array_equal(back.t2m.values, ensemble().values[:, :, 0])
+
+
+@pytest.mark.parametrize("time_layout", ["cf", "wb2"])
+def test_ensembles_from_many_inits_have_their_members_second(tmp_path: Path, time_layout: str) -> None:
+    path = hindcast(tmp_path / "h.nc", ensemble(), times(5), time_layout)
+    init, lead = ("time", "prediction_timedelta") if time_layout == "wb2" else HINDCAST
+    with xr.open_dataset(path) as back:
+        assert back.t2m.dims[:3] == (init, "realization", lead)
+        assert back.t2m.shape == (5, 3, 3, 7, 9)
+    assert time_layout == "wb2" or findings(path) == ""
+
+
+def test_a_chunk_of_a_large_hindcast_holds_some_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, chunks in ((10, (3, 3, 3, 7, 9)), (2, (1, 2, 3, 7, 9))):
+        monkeypatch.setattr(cf, "CHUNK_BYTES", limit * 4 * 3 * 7 * 9)
+        assert cf.hindcast_layout(ensemble(), times(5), ABOUT).chunks == chunks
 
 
 def test_the_checker_finds_what_is_wrong(tmp_path: Path) -> None:

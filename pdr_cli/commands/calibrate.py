@@ -1,0 +1,43 @@
+"""`pdr calibrate`: renew the errors that a model's intervals are made of; prints one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pdr_cli.data import formats
+from pdr_cli.errors import UsageError
+from pdr_cli.runs import folder as runs
+from pdr_cli.system.logs import progress
+from pdr_cli.verification import calibrating, sources
+from pdr_cli.verification.sources import Reading
+
+SPLITS = ("test", "val", "all")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The windows to calibrate on.
+
+    Args:
+        split: "test" (what training has not seen), "val" or "all".
+        steps: lead times; None: those of the training.
+    """
+
+    split: str = "test"
+    steps: int | None = None
+
+
+def run(model: str, arguments: Sequence[str], choice: Choice, reading: Mapping[str, Any]) -> None:
+    """Calibrate; see `pdr calibrate --help` for the options. `reading`: see `Reading`."""
+    if choice.split not in SPLITS:
+        raise UsageError(f"--split {choice.split} is not known", f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
+    path, inputs = runs.find_model(model), formats.find_inputs(arguments)
+    task = sources.task_of(inputs, [str(path)], Reading(**reading), split=choice.split, steps=choice.steps)
+    with progress("calibrating") as bar:
+        found = calibrating.calibrate(task, bar)
+    calibrating.save(path, found)
+    cells = f"blocks of {found.blocks} x {found.blocks} cells" if found.blocks > 1 else "each cell"
+    period, largest = " to ".join(found.about["period"]), 100 * found.largest
+    print(f"{path}  {found.count} windows, {period}  {found.steps} steps, {cells}  intervals up to {largest:.3g} %")
