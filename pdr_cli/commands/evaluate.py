@@ -109,9 +109,14 @@ def run(arguments: Sequence[str], request: Request) -> None:
     """Score; see `pdr evaluate --help` for the options."""
     paths = formats.find_inputs(arguments)
     _check(request, paths)
-    split, steps, protocol = request.split, request.steps, request.protocol
     chosen = sources.task_of(
-        paths, request.models, request.reading, split=split, steps=steps, protocol=protocol, drawing=request.drawing
+        paths,
+        request.models,
+        request.reading,
+        split=request.split,
+        steps=request.steps,
+        protocol=request.protocol,
+        drawing=request.drawing,
     )
     with progress("evaluating") as bar:
         result = _as_typed(evaluation.evaluate(chosen, request.options, bar), paths)
