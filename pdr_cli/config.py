@@ -15,7 +15,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from pdr_cli.errors import ConfigError, did_you_mean
-from pdr_cli.schema import ADDED_LATER, Config, DataConfig, Kind, ModelConfig, TrainConfig
+from pdr_cli.schema import ADDED_LATER, Config, DataConfig, Kind, LatentConfig, ModelConfig, TrainConfig
 
 
 def presets_folder() -> Path:
@@ -85,7 +85,7 @@ def dump(config: Config) -> str:
     """The resolved configuration as TOML."""
     import tomli_w
 
-    return tomli_w.dumps(config.model_dump())
+    return tomli_w.dumps(config.model_dump(exclude_none=True))
 
 
 def keys() -> list[str]:
@@ -94,7 +94,7 @@ def keys() -> list[str]:
 
 
 def _tables() -> dict[str, type[BaseModel]]:
-    return {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
+    return {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "latent": LatentConfig}
 
 
 def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

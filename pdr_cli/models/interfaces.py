@@ -7,7 +7,7 @@ pass it through `PDR.forward`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -158,6 +158,7 @@ class Predictor(nn.Module, ABC):
         reads_flow: True if the predictor reads `Batch.flow` in training.
         stochastic: True if the predictor draws a member of an ensemble from `seeds`; without seeds it makes its direct
             forecast.
+        added: beginnings of the names of weights that a file of --init-from may lack; they then start as new.
         bounded: keeps frames [..., C, H, W] within the bounds of their quantities; for the frames that are fed back. The
             network bounds the forecast itself.
     """
@@ -165,6 +166,7 @@ class Predictor(nn.Module, ABC):
     reads_covariates = False
     reads_flow = False
     stochastic = False
+    added: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,6 +193,9 @@ class Predictor(nn.Module, ABC):
         The default is the forecast, and no terms.
         """
         return self(batch.observed, batch.steps, anchor, batch.covariates, batch.seeds), {}
+
+    def measure(self, windows: Iterable[tuple[Batch, Anchoring | None]]) -> None:
+        """Measure constants of the training windows before training, if a file has not given them; none by default."""
 
 
 class OnePass(Predictor):

@@ -7,7 +7,7 @@ X^ = Φ(X~, Y)        (3)  a fusion joins both to the final forecast, which is k
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
@@ -151,3 +151,9 @@ class PDR(nn.Module):
         """Place Gaussians that start from the training data, by a frame of them: [C, H, W], in network units."""
         if self.adapter is not None:
             self.adapter.initialize(frame)
+
+    def measure(self, batches: Iterable[Batch]) -> None:
+        """Measure the constants that the predictor keeps of the training windows, before training."""
+        if isinstance(self.predictor, Predictor):
+            spaces = ((batch, Space(batch, self.anomalies)) for batch in batches)
+            self.predictor.measure((space.batch(), self._anchoring(batch, space)) for batch, space in spaces)

@@ -77,4 +77,4 @@ def own_baseline(config: Config) -> str | None:
 def alone(config: Config, anchor: str) -> Config:
     """The configuration of the model whose forecast is an anchor's alone, on the same data."""
     network = {"backbone": "none", "fusion": "none", "inputs": "frames", "anchor": anchor}
-    return config.model_copy(update={"model": config.model.model_copy(update=network)})
+    return config.model_copy(update={"model": config.model.model_copy(update=network), "latent": None})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import xarray as xr
 
@@ -16,7 +18,7 @@ from pdr_cli.data.covariates import CovariateSource, with_values
 from pdr_cli.data.kinds import Kind
 from pdr_cli.errors import ConfigError, UsageError
 from pdr_cli.models import registry
-from pdr_cli.models.interfaces import Frames
+from pdr_cli.models.interfaces import Batch, Frames
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import inputs, modelfile, tensors
 from pdr_cli.runs.folder import RunFolder
@@ -45,6 +47,7 @@ from pdr_cli.training.warm_start import WarmStart
 from pdr_cli.trust import Trust
 
 State = Literal["last", "last-1"]
+MEASURED, AT_ONCE = 512, 8  # training windows that predictors measure their constants on, and those of a batch
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ def build(config: Config, prepared: Prepared, trust: Trust | None = None) -> PDR
     registry.load(config.model, trust)  # a module may draw while it is imported
     choices.LOSSES.find(config.train.loss, trust)
     randomness.seed_all(seed, randomness.named_in(choices.FOREIGN))
-    network = registry.build(config.model, frames_of(config, prepared), trust)
+    network = registry.build(config.model, frames_of(config, prepared), trust, config.latent)
     randomness.seed_each(seed, randomness.kept_by(network))
     tensors.check(network, f"--backbone {config.model.backbone}")
     log.info("model   %s", overview.model_line(network, config, prepared.size))
@@ -259,6 +262,8 @@ def trainer(run: Run) -> Trainer:
     if measured.bounds is not None:
         run.network.bound(*measured.encoding.bounds(measured.bounds))
     run.network.to(run.device)
+    if run.resume is None:
+        run.network.measure(measured_windows(data, run.device))
 
     def save_model(position: Position) -> None:
         run.folder.state.parent.mkdir(exist_ok=True)
@@ -269,6 +274,13 @@ def trainer(run: Run) -> Trainer:
         )
 
     return Trainer(run.network, loss, data, run.config.train, run.folder, run.device, save_model)
+
+
+def measured_windows(data: TrainingData, device: torch.device) -> Iterator[Batch]:
+    """Training windows, evenly spaced, in batches for `PDR.measure`."""
+    chosen = data.train.spread(MEASURED)
+    for start in range(0, len(chosen), AT_ONCE):
+        yield data.batch(chosen, np.arange(start, min(start + AT_ONCE, len(chosen))), device).inputs
 
 
 def anchor_alone(run: Run) -> PDR:
