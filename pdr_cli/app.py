@@ -3,7 +3,7 @@
 from __future__ import annotations  # noqa: I001 - the options of `options` in few lines
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +11,9 @@ from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
     Ablation, Against, AllowOutOfRange, AsJson, Assume, Backbone, Batch, Compress, Device, DryRun, FillGap, FillMissing,
-    FreezeBackbone, GrayToRgb, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, Preset,
+    FreezeBackbone, GrayToRgb, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions, Preset,
     RaftWeights, Regrid, Rename, ResampleFps, Results, Settings, State, Steps, Threads, TimeLayout, TrustCode, Variables,
-    Variants, WaitInput, listed, logged, with_covariates,
+    Variants, WaitInput, listed, logged, with_covariates, with_members,
 )  # fmt: skip
 from pdr_cli.trust import Trust
 
@@ -132,10 +132,11 @@ def train(
 
 @app.command(rich_help_panel=FORECASTING)
 @logged
+@with_members
 def predict(
     inputs: Inputs,
     output: Annotated[Path, typer.Option("-o", "--output", help="Forecast file: .nc, .zarr, .h5, .mp4, .gif or .npz.")],
-    model: ModelOption = None,
+    models: ModelOptions = None,
     init: Init = None,
     every_init: Annotated[
         bool,
@@ -169,6 +170,8 @@ def predict(
     ] = None,
     device: Device = "auto",
     trust_code: TrustCode = False,
+    *,
+    drawing: Any,
 ) -> None:
     """Forecast what follows the last window of a file.
 
@@ -176,7 +179,7 @@ def predict(
 
         pdr predict air.nc -o forecast.nc
 
-        pdr predict clip.mp4 -o future.mp4 -m runs/clips --steps 20
+        pdr predict air.nc -o ensemble.nc -m runs/a -m runs/b --members 20
 
         torchrun --nproc-per-node 4 -m pdr_cli predict air.zarr --every-init -o hindcast.zarr
     """
@@ -187,7 +190,8 @@ def predict(
         command.Request(
             inputs,
             output,
-            model=model,
+            models=models or (),
+            drawing=drawing,
             init=init,
             every_init=every_init,
             steps=steps,

@@ -313,6 +313,7 @@ LOSSES = Family(
         l1=("L1", "mean absolute error"),
         ssim=("SSIM", "1 - SSIM"),
         mse=("MSE", "mean squared error"),
+        crps=("CRPS", "CRPS of members (train.members), of one forecast l1"),
         l2reg=("L2Reg", "mean squared error and TAU's divergence of differences"),
     ),
 )

@@ -39,6 +39,13 @@ ModelOption = Annotated[
         "-m", "--model", help="Run folder, model.safetensors or run name. Default: $PDR_MODEL, else the newest run."
     ),
 ]
+ModelOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-m", "--model", help="Model, as a run folder, file or run name; repeatable: members of one ensemble. Default: "
+        "$PDR_MODEL, else the newest run.",
+    ),
+]  # fmt: skip
 Batch = Annotated[
     int | None,
     typer.Option(min=1, help="Windows per pass through the network, at most. Default: 16, or what memory holds."),
@@ -170,6 +177,15 @@ COVARIATES: dict[str, Any] = {
         Path | None, typer.Option(metavar="FILE", help="Holidays as an input: a file with a date a line.")
     ],
 }
+MEMBERS: dict[str, Any] = {
+    "members": Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|mean|mean:N", help="Draw an ensemble of N members (20) from a model that does; mean: their mean."
+        ),
+    ],
+    "seed": Annotated[int | None, typer.Option(min=0, help="Seed of the members. Default: 0.")],
+}
 Init = Annotated[str | None, typer.Option(help="Time of the last observation to use. Default: the last of the input.")]
 
 
@@ -195,6 +211,19 @@ def with_covariates(command: Callable[..., None]) -> Callable[..., None]:
         command(**options, covariates=_covariates(chosen))
 
     return _with_options(run, command, COVARIATES, None, "covariates")
+
+
+def with_members(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options `MEMBERS`, which it gets as `drawing`."""
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        from pdr_cli.inference.members import Drawing
+
+        drawing = Drawing.parse(options.pop("members"), options.pop("seed") or 0)
+        command(**options, drawing=drawing)
+
+    return _with_options(run, command, MEMBERS, None, "drawing")
 
 
 def _with_options(

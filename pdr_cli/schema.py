@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pdr_cli.errors import did_you_mean
 
@@ -36,6 +36,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "lagged": [],
     },
     "train": {
+        "members": 1,
         "latitude_weights": False,
         "ema": 0.0,
         "rollout": 1,
@@ -47,6 +48,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "out_of_fold": True,
     },
     "model": {
+        "noise": 0,
         "dropout": 0.0,
         "inputs": "frames",
         "periodic": "none",
@@ -229,6 +231,11 @@ class ModelConfig(_Table):
     mlp_ratio: float = Field(gt=0, description="width of the translator's MLPs, as a multiple of hid_t")
     drop_path: float = Field(ge=0, lt=1, description="stochastic depth of the last stage")
     dropout: float = Field(ge=0, lt=1, description="share of channels set to 0 in training; used by unet only")
+    noise: int = Field(
+        ge=0,
+        description="numbers of noise in a window, which enter by the predictor's norms, so that it draws members of an "
+        "ensemble; 0: no noise",
+    )
     anchor: str = Field(
         description="simple forecast that the predictor forecasts the change from; none: it forecasts frames (literal)"
     )
@@ -281,6 +288,12 @@ class TrainConfig(_Table):
     """Loss, optimiser and length of training."""
 
     loss: str = Field(description="training loss")
+    members: int = Field(
+        ge=1,
+        le=8,
+        description="members of an ensemble that are drawn for each window of a step and scored together; needs loss crps "
+        "and a network that draws; 1: one forecast",
+    )
     l1_weight: float = Field(ge=0, le=1, description="lambda of Eq. 9: share of L1 against 1 - SSIM")
     coarse_weight: float = Field(
         ge=0, description="weight of the same loss of the coarse forecast, added to that of the fused forecast"
@@ -378,6 +391,16 @@ class Config(_Table):
     model: ModelConfig
     train: TrainConfig
     latent: LatentConfig | None = Field(None, description="absent unless the predictor is pvvae")
+
+    @model_validator(mode="after")
+    def _scores_members(self) -> Config:
+        """Members that no loss compares would all become one forecast."""
+        members, loss = self.train.members, self.train.loss
+        if members > 1 and loss != "crps":
+            raise ValueError(f"train.members is {members}, and loss {loss} scores single forecasts; take --loss crps")
+        if self.model.noise and members == 1:
+            raise ValueError(f"model.noise is {self.model.noise}, and train.members is 1; take train.members=2 or more")
+        return self
 
 
 def parse_duration(text: str) -> float | None:

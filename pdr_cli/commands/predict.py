@@ -34,7 +34,9 @@ def _forecast(request: Request) -> str | None:
             _draw(request.preview, made)
     times = made.frames.time.values
     valid = f"{time_axis.label(times[0])} to {time_axis.label(times[-1])}"
-    return f"init {time_axis.label(cf.init_of(made.frames))}  valid {valid}  model {made.model.label}"
+    members = f"  {made.frames.sizes['realization']} members" if "realization" in made.frames.dims else ""
+    labels = ", ".join(one.model.label for one in (made, *made.others))
+    return f"init {time_axis.label(cf.init_of(made.frames))}  valid {valid}{members}  model {labels}"
 
 
 def _hindcast(request: Request) -> str | None:
@@ -51,7 +53,9 @@ def _hindcast(request: Request) -> str | None:
 def _summary(made: Hindcast) -> str:
     times, steps = made.plan.times, made.plan.steps
     inits = f"{time_axis.label(times[0])} to {time_axis.label(times[-1])}"
-    return f"init {inits}  {len(times)} forecasts of {steps} steps  model {made.model.label}"
+    members = f" and {made.example.sizes['realization']} members" if "realization" in made.example.dims else ""
+    labels = ", ".join(one.model.label for one in (made, *made.others))
+    return f"init {inits}  {len(times)} forecasts of {steps} steps{members}  model {labels}"
 
 
 def _draw(path: Path, made: Forecast) -> None:
@@ -59,4 +63,4 @@ def _draw(path: Path, made: Forecast) -> None:
     from pdr_cli.drawing import animation, pictures
 
     draw = animation.write if path.suffix.lower() == ".gif" else pictures.forecast
-    draw(path, made.observed(), made.frames, made.truth(), model=made.model.name)
+    draw(path, made.observed(), made.central, made.truth(), model=made.model.name)

@@ -127,6 +127,28 @@ def make_series(
     )
 
 
+def with_members(series: Series, frames: np.ndarray) -> Series:
+    """An ensemble with the coordinates and attributes of a forecast; frames: [M, T, C, H, W]."""
+    numbers = ("realization", np.arange(len(frames)), {"standard_name": "realization", "units": "1"})
+    coords = {str(n): (c.dims, c.values, c.attrs) for n, c in series.coords.items()} | {"realization": numbers}
+    return Series(frames, dims=("realization", *series.dims), coords=coords, attrs=series.attrs)
+
+
+def mean_of(series: Series) -> Series:
+    """A forecast, or the mean of its members."""
+    if "realization" not in series.dims:
+        return series
+    mean = series.values.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return series.isel(realization=0, drop=True).copy(data=mean)
+
+
+def joined_members(each: Sequence[Series]) -> Series:
+    """One ensemble of several forecasts or ensembles of the same times."""
+    frames = [one.values if "realization" in one.dims else one.values[None] for one in each]
+    first = each[0]
+    return with_members(first.isel(realization=0, drop=True) if first.ndim > 4 else first, np.concatenate(frames))
+
+
 def make_like(
     series: Series,
     frames: np.ndarray | LazyFrames,

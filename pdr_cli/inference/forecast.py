@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from pdr_cli.data import formats, units
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.series import Series
+from pdr_cli.data.series import Series, joined_members, mean_of
 from pdr_cli.inference.intake import Intake, Observed
+from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Layers, Model
-from pdr_cli.inference.provenance import checksums, command_line, provenance
+from pdr_cli.inference.provenance import checksums, command_line, of_models, provenance
 from pdr_cli.inference.request import Request
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.system import space
@@ -25,8 +28,9 @@ class Forecast:
         intake: of the model.
         series: the input, in the model's units.
         window: the observed window of the input.
-        layers: the forecast and its parts, on the model's grid and in its units.
-        frames: the forecast, on the input's grid and in its units.
+        layers: the direct forecast and its parts, on the model's grid and in its units.
+        frames: the forecast, on the input's grid and in its units; of an ensemble with the dimension `realization`.
+        others: forecasts of further models, whose members are among `frames`.
     """
 
     model: Model
@@ -35,6 +39,12 @@ class Forecast:
     window: Observed
     layers: Layers
     frames: Series
+    others: tuple[Forecast, ...] = ()
+
+    @property
+    def central(self) -> Series:
+        """The forecast, of an ensemble its mean."""
+        return mean_of(self.frames)
 
     def observed(self) -> Series:
         """The frames of the window, in the input's units."""
@@ -52,7 +62,8 @@ class Forecast:
 
     def attributes(self, command: str) -> dict[str, str]:
         """Global attributes; `command`: what made the forecast."""
-        return provenance(self.model, self.series, self.window, command) | checksums(self.frames, self.intake)
+        own = provenance(self.model, self.series, self.window, command) | checksums(self.frames, self.intake)
+        return own | of_models([made.model for made in (self, *self.others)])
 
 
 def forecast(
@@ -74,10 +85,22 @@ def forecast(
     return after(model, intake, series, intake.observe(series, init, advise=True), steps)
 
 
-def after(model: Model, intake: Intake, series: Series, window: Observed, steps: int | None = None) -> Forecast:
-    """`forecast` from a window of an adapted series."""
-    layers = model.run(window.frames, steps, intake.context(series, window, steps))
-    return Forecast(model, intake, series, window, layers, intake.to_series(layers.fused, series, window))
+def after(
+    model: Model,
+    intake: Intake,
+    series: Series,
+    window: Observed,
+    steps: int | None = None,
+    drawing: Drawing = DIRECT,
+) -> Forecast:
+    """`forecast` from a window of an adapted series, with the members of `drawing`."""
+    context = intake.context(series, window, steps)
+    layers = model.run(window.frames, steps, context)
+    if not drawing.count:
+        return Forecast(model, intake, series, window, layers, intake.to_series(layers.fused, series, window))
+    seeds = drawing.seeds([series.time.values[window.stop - 1]])
+    frames = model.members(window.frames, seeds, steps, context)[:, 0]
+    return Forecast(model, intake, series, window, layers, intake.to_members(frames, series, window))
 
 
 def lead_steps(card: ModelCard, steps: int | None) -> int:
@@ -92,8 +115,8 @@ def is_up_to_date(request: Request) -> bool:
     """True if all outputs exist and answer the request."""
     if not all(target.exists() for target in request.targets):
         return False
-    intake = Intake(request.header(), request.policy)
-    return request.is_answered(_identity(request, intake, *_begin(request, intake)))
+    intakes = [Intake(header, request.policy) for header in request.headers()]
+    return request.is_answered(_identity(request, intakes, _begin(request, intakes)))
 
 
 def answer(request: Request) -> Forecast:
@@ -102,30 +125,51 @@ def answer(request: Request) -> Forecast:
     Raises:
         PdrError: the input does not fit the model, or the output cannot be written.
     """
-    model = request.load(request.device)
-    intake = Intake(model, request.policy)
-    series, window = _begin(request, intake)
-    for note in window.notes:
+    models = request.load(request.device)
+    drawings = [request.drawing.of(model, alone=len(models) == 1) for model in models]
+    intakes = [Intake(model, request.policy) for model in models]
+    begun = _begin(request, intakes)
+    for note in begun[0][1].notes:
         log.info("mended  %s", note)
-    steps = lead_steps(model.card, request.steps)
-    space.check_space(request.output, 4 * steps * window.frames[0, 0].size)
-    made = after(model, intake, series, window, steps)
-    attributes = made.attributes(command_line()) | {"pdr_request_id": _identity(request, intake, series, window)}
+    steps = request.steps or min(model.card.config.data.out_steps for model in models)
+    count = sum(max(1, drawing.count) for drawing in drawings)
+    space.check_space(request.output, 4 * count * lead_steps(models[0].card, steps) * begun[0][1].frames[0, 0].size)
+    each = [
+        after(model, intake, series, window, steps, drawing)
+        for model, intake, (series, window), drawing in zip(models, intakes, begun, drawings, strict=True)
+    ]
+    made = each[0]
+    if len(each) > 1:
+        made = replace(made, frames=joined_members([one.frames for one in each]), others=tuple(each[1:]))
+    made = replace(made, frames=request.drawing.reduced(made.frames))
+    attributes = made.attributes(command_line()) | {"pdr_request_id": _identity(request, intakes, begun)}
     formats.write(made.frames, request.output, attributes, time_layout=request.time_layout, compress=request.compress)
     return made
 
 
-def _begin(request: Request, intake: Intake) -> tuple[Series, Observed]:
-    """The input and the window that the forecast starts from, once no other process writes the input."""
+def _begin(request: Request, intakes: Sequence[Intake]) -> list[tuple[Series, Observed]]:
+    """The input and the window that the forecast of each model starts from, once no other process writes the input.
 
-    def observe() -> tuple[Series, Observed]:
-        series = request.open(intake)
-        init = None if request.init is None else time_axis.parse(request.init, series.time.values)
-        return series, intake.observe(series, init, advise=True)
+    All start from the init of the first.
+    """
+
+    def observe() -> list[tuple[Series, Observed]]:
+        begun: list[tuple[Series, Observed]] = []
+        for intake in intakes:
+            series = request.open(intake)
+            init = None if request.init is None else time_axis.parse(request.init, series.time.values)
+            init = begun[0][1].stop - 1 if begun else init
+            begun.append((series, intake.observe(series, init, advise=True)))
+        return begun
 
     return request.when_ready(observe)
 
 
-def _identity(request: Request, intake: Intake, series: Series, window: Observed) -> str:
-    frames = [window.sha256, intake.context(series, window, request.steps).read_sha256]
-    return request.identity(intake, series, "".join(frames), series.time.values[window.start : window.stop])
+def _identity(request: Request, intakes: Sequence[Intake], begun: Sequence[tuple[Series, Observed]]) -> str:
+    """The identity of a request; of several models, made of those of each."""
+    each = []
+    for intake, (series, window) in zip(intakes, begun, strict=True):
+        frames = [window.sha256, intake.context(series, window, request.steps).read_sha256]
+        times = series.time.values[window.start : window.stop]
+        each.append(request.identity(intake, series, "".join(frames), times))
+    return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,13 +27,14 @@ from pdr_cli.data.formats import cf
 from pdr_cli.data.formats.cf import Layout
 from pdr_cli.data.formats.gridded import Put, Stored
 from pdr_cli.data.formats.stored import sha256_of
-from pdr_cli.data.series import Series, frames_at_once, names, read_frames
+from pdr_cli.data.series import Series, frames_at_once, names, read_frames, with_members
 from pdr_cli.errors import DataError, MissingValuesError, StorageError, TimeError, UsageError
 from pdr_cli.inference import unfinished
 from pdr_cli.inference.forecast import forecast, lead_steps
 from pdr_cli.inference.intake import Intake
+from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Model, ModelHeader
-from pdr_cli.inference.provenance import command_line, plausible, provenance
+from pdr_cli.inference.provenance import command_line, of_models, plausible, provenance
 from pdr_cli.inference.request import Request
 from pdr_cli.inference.unfinished import Block, Keep, Unfinished
 from pdr_cli.system import atomic, locks, processes, space
@@ -71,19 +73,50 @@ class Plan:
 
 @dataclass(frozen=True)
 class Hindcast:
-    """A plan, and the model that carries it out."""
+    """A plan, and the model that carries it out.
+
+    Args:
+        plan: the forecasts.
+        model: the model.
+        intake: of the model.
+        drawing: the members that the model draws.
+        others: hindcasts of further models with the same inits, whose members join those of this one.
+        mean: True if the forecasts are the means of all members.
+    """
 
     plan: Plan
     model: Model
     intake: Intake
+    drawing: Drawing = DIRECT
+    others: tuple[Hindcast, ...] = ()
+    mean: bool = False
 
     @cached_property
     def example(self) -> Series:
         """The forecast from the first init. Its grid and lead times are those of all."""
-        return forecast(self.model, self.intake, self.plan.series, int(self.plan.inits[0]), self.plan.steps).frames
+        series, init = self.plan.series, int(self.plan.inits[0])
+        one = forecast(self.model, self.intake, series, init, self.plan.steps).frames
+        members = self._members
+        return one if members is None else with_members(one, np.zeros((members, *one.shape), np.float32))
+
+    @property
+    def _members(self) -> int | None:
+        """M of the file; None: it holds single forecasts."""
+        if self.mean or not (self.drawing.count or self.others):
+            return None
+        return sum(max(1, one.drawing.count) for one in (self, *self.others))
 
     def frames(self, low: int, high: int) -> np.ndarray:
-        """The forecasts from inits [low, high) on the input's grid, in its units: [n, τ, C, H, W]."""
+        """The forecasts from inits [low, high) on the input's grid, in its units: [n, τ, C, H, W], or of ensembles
+        [n, M, τ, C, H, W].
+        """
+        frames = np.concatenate([one.own(low, high) for one in (self, *self.others)], axis=1)
+        if self._members is not None:
+            return frames
+        return frames.mean(axis=1, dtype=np.float64).astype(np.float32) if self.mean else frames[:, 0]
+
+    def own(self, low: int, high: int) -> np.ndarray:
+        """The forecasts of the first model, [n, M, τ, C, H, W]; M is 1 where it draws none."""
         at_once = self.model.batches.at_once or AT_ONCE
         return np.concatenate([self._batch(a, min(a + at_once, high)) for a in range(low, high, at_once)])
 
@@ -91,9 +124,15 @@ class Hindcast:
         series = self.plan.series
         observed = [self.intake.observe(series, int(init)) for init in self.plan.inits[low:high]]
         context = Context.joined([self.intake.context(series, window, self.plan.steps) for window in observed])
-        fused = self.model.run(np.concatenate([w.frames for w in observed]), self.plan.steps, context).fused
+        frames = np.concatenate([w.frames for w in observed])
+        if self.drawing.count:
+            seeds = self.drawing.seeds(series.time.values[self.plan.inits[low:high]])
+            drawn = self.model.members(frames, seeds, self.plan.steps, context)
+            every = [self.intake.to_members(drawn[:, i], series, window) for i, window in enumerate(observed)]
+            return np.stack([np.asarray(one.values, np.float32) for one in every])
+        fused = self.model.run(frames, self.plan.steps, context).fused
         made = [self.intake.to_series(fused[i : i + 1], series, window) for i, window in enumerate(observed)]
-        return np.stack([np.asarray(one.values, np.float32) for one in made])
+        return np.stack([np.asarray(one.values, np.float32)[None] for one in made])
 
     def layout(self, attributes: Mapping[str, str], time_layout: str = "cf") -> Layout:
         """The layout of the file that holds all forecasts."""
@@ -102,7 +141,8 @@ class Hindcast:
     def depends_on(self, identity: str) -> dict[str, str]:
         """All that the numbers depend on to the last digit, by name; `identity`: of the request."""
         batch = str(self.model.batches.at_once or AT_ONCE)
-        own = {"model": self.model.sha256, "input": self.plan.input_sha256, "version of pdr": __version__}
+        models = " ".join(one.model.sha256 for one in (self, *self.others))
+        own = {"model": models, "input": self.plan.input_sha256, "version of pdr": __version__}
         return own | self.model.numerics() | {"--batch": batch, "set of options": identity}
 
     def attributes(self, command: str, request_id: str = "") -> dict[str, str]:
@@ -116,13 +156,17 @@ class Hindcast:
         first = self.intake.observe(plan.series, int(plan.inits[0]))
         method = self.intake.encoding.filling.method
         notes = () if method == "none" else (f"missing values filled by {method}",)
-        return provenance(self.model, plan.series, dataclasses.replace(first, notes=notes), command) | {
-            "title": f"Forecasts of {', '.join(names(plan.series))} by pdr from {len(plan.inits)} init times",
-            "pdr_input_sha256": plan.input_sha256,
-            "pdr_input_window": f"{time_axis.label(times[0])}/{time_axis.label(times[plan.inits[-1]])}",
-            "pdr_request_id": request_id,
-            "pdr_plausible": json.dumps(plausible(self.example, self.intake)),
-        }
+        return (
+            provenance(self.model, plan.series, dataclasses.replace(first, notes=notes), command)
+            | {
+                "title": f"Forecasts of {', '.join(names(plan.series))} by pdr from {len(plan.inits)} init times",
+                "pdr_input_sha256": plan.input_sha256,
+                "pdr_input_window": f"{time_axis.label(times[0])}/{time_axis.label(times[plan.inits[-1]])}",
+                "pdr_request_id": request_id,
+                "pdr_plausible": json.dumps(plausible(self.example, self.intake)),
+            }
+            | of_models([one.model for one in (self, *self.others)])
+        )
 
 
 def plan(intake: Intake, series: Series, steps: int | None) -> Plan:
@@ -173,7 +217,7 @@ def is_up_to_date(request: Request, ranks: Processes) -> bool:
     done = False
     with ranks.together():
         if ranks.first and request.output.exists():
-            done = request.is_answered(_identity(request, *_plan(request, request.header())))
+            done = request.is_answered(_identity(request, _plans(request, request.headers())))
     return bool(ranks.from_first(done))
 
 
@@ -186,7 +230,8 @@ def answer(request: Request, ranks: Processes) -> Hindcast:
     with _bar(ranks) as bar:
         with ranks.together():
             made = _begin(request)
-            identity = _identity(request, made.intake, made.plan) if ranks.first else ""
+            begun = [(one.intake, one.plan) for one in (made, *made.others)]
+            identity = _identity(request, begun) if ranks.first else ""
             attributes = made.attributes(command_line(), identity) if ranks.first else {}
             log.info("%d forecasts of %d steps", len(made.plan.inits), lead_steps(made.model.card, request.steps))
         layout = made.layout(attributes, request.time_layout)
@@ -208,25 +253,42 @@ def _bar(ranks: Processes) -> contextlib.AbstractContextManager[Progress]:
 
 
 def _begin(request: Request) -> Hindcast:
-    model = request.load(processes.own_device(request.device))
-    intake, planned = _plan(request, model)
-    return Hindcast(planned, model, intake)
+    models = request.load(processes.own_device(request.device))
+    drawings = [request.drawing.of(model, alone=len(models) == 1) for model in models]
+    begun = zip(models, _plans(request, models), drawings, strict=True)
+    first, *others = [Hindcast(planned, model, intake, drawing) for model, (intake, planned), drawing in begun]
+    made = dataclasses.replace(first, others=tuple(others), mean=request.drawing.mean)
+    _check_space(request, made)
+    return made
 
 
-def _plan(request: Request, model: ModelHeader) -> tuple[Intake, Plan]:
-    """The forecasts to make, once no other process writes the input, if the disk has room for them."""
-    intake = Intake(model, request.policy)
-    found = request.when_ready(lambda: plan(intake, request.open(intake), request.steps))
-    channels, y, x = (found.series.sizes[d] for d in ("channel", "y", "x"))
+def _plans(request: Request, models: Sequence[ModelHeader]) -> list[tuple[Intake, Plan]]:
+    """The forecasts to make with each model, once no other process writes the input: from the inits that all can start from.
+
+    Raises:
+        TimeError: no such init.
+    """
+    intakes = [Intake(model, request.policy) for model in models]
+    steps = request.steps or min(model.card.config.data.out_steps for model in models)
+    each = request.when_ready(lambda: [plan(intake, request.open(intake), steps) for intake in intakes])
+    common = functools.reduce(np.intersect1d, [found.inits for found in each])
+    if not len(common):
+        raise TimeError(f"{request.paths[0]} has no init that all models can start from")
+    return [(intake, dataclasses.replace(found, inits=common)) for intake, found in zip(intakes, each, strict=True)]
+
+
+def _check_space(request: Request, made: Hindcast) -> None:
+    """Refuse forecasts that the disk has no room for."""
     # What an earlier run has finished needs no more room, unless it is copied into a file.
     store = formats.field_store(request.output).store
-    n = max(0, len(found.inits) - (unfinished.claimed(request.output) if store else 0))
-    space.check_space(request.output, 4 * n * found.steps * channels * y * x)
-    return intake, found
+    n = max(0, len(made.plan.inits) - (unfinished.claimed(request.output) if store else 0))
+    space.check_space(request.output, 4 * n * made.example.size)
 
 
-def _identity(request: Request, intake: Intake, planned: Plan) -> str:
-    return request.identity(intake, planned.series, planned.input_sha256, planned.series.time.values)
+def _identity(request: Request, begun: Sequence[tuple[Intake, Plan]]) -> str:
+    """The identity of a request; of several models, made of those of each."""
+    each = [request.identity(i, plan.series, plan.input_sha256, plan.series.time.values) for i, plan in begun]
+    return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
 
 
 def write(

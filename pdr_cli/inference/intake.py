@@ -375,9 +375,23 @@ class Intake:
             The frames within the model's bounds, with their valid times, `forecast_reference_time` and `forecast_period`;
             NaN in cells that the window never observes.
         """
-        frames = window.orientation.invert(np.where(window.never_observed, np.float32(np.nan), frames[0]))
+        return self._to_series(frames[0], 1, series, window)
+
+    def to_members(self, frames: np.ndarray, series: Series, window: Observed) -> Series:
+        """An ensemble after a window of a series; frames: [M, τ, C, H, W]; otherwise as `to_series`.
+
+        Returns:
+            The members, with the dimension `realization` before the others.
+        """
+        every = self._to_series(frames.reshape(-1, *frames.shape[2:]), len(frames), series, window)
+        values = every.values.reshape(*frames.shape[:2], *every.shape[1:])
+        return fields.with_members(every.isel(time=slice(frames.shape[1])), values)
+
+    def _to_series(self, frames: np.ndarray, members: int, series: Series, window: Observed) -> Series:
+        """Frames [members·τ, C, H, W] in the input's units, with the times of each member's."""
+        frames = window.orientation.invert(np.where(window.never_observed, np.float32(np.nan), frames))
         init = series.time.values[window.stop - 1]
-        valid = time_axis.following(init, self.card.step, len(frames))
+        valid = np.tile(time_axis.following(init, self.card.step, len(frames) // members), members)
         lead = (time_axis.seconds(valid) - time_axis.seconds(np.array([init]))[0]) / 3600
         forecast = fields.make_like(series, frames, times=valid).assign_coords(
             forecast_reference_time=((), init, {}), forecast_period=("time", lead, {"units": "hours"})

@@ -172,6 +172,45 @@ class Model(ModelHeader):
 
         return Layers.joined(self.batches.attempt(in_batches, n))
 
+    @property
+    def stochastic(self) -> bool:
+        """True if the model draws members of an ensemble."""
+        return self.network.stochastic
+
+    def members(
+        self, observed: np.ndarray, seeds: np.ndarray, steps: int | None = None, context: Context | None = None
+    ) -> np.ndarray:
+        """Members of an ensemble, [M, B, τ, C, H, W], in data units; otherwise as `run`.
+
+        Args:
+            observed: see `run`.
+            seeds: of each member of each window, int64 [M, B]; see `members.seeds_of`.
+            steps: see `run`.
+            context: see `run`.
+        """
+        import torch
+
+        horizon, (M, B) = steps or self.card.config.data.out_steps, seeds.shape
+        with torch.inference_mode():
+            batch = self.batch(observed, horizon, context or Context())
+            drawn = self.network.members(batch, M, torch.from_numpy(seeds.reshape(-1)).to(self.device))
+
+        def in_batches(of: int) -> list[np.ndarray]:
+            return [self._fused(drawn.rows(slice(i, i + of))) for i in range(0, M * B, of)]
+
+        frames = np.concatenate(self.batches.attempt(in_batches, M * B))
+        return frames.reshape(M, B, *frames.shape[1:])
+
+    def _fused(self, batch: Batch) -> np.ndarray:
+        """The forecast of a batch in data units, within the bounds."""
+        import torch
+
+        with torch.inference_mode():
+            fused = self.network(batch).fused
+        if not fused.isfinite().all():
+            raise self._not_finite()
+        return self._bounded(self._encoding.to_data(fused))
+
     def batch(self, observed: np.ndarray, steps: int, context: Context) -> Batch:
         """The input of the network: windows [B, T, C, H, W] and their context in data units → network units."""
         from pdr_cli.models.interfaces import Batch

@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,11 @@ def provenance(model: Model, series: Series, window: Observed, command: str) -> 
     return {key: printable(value) for key, value in made.items()}
 
 
+def of_models(models: Sequence[Model]) -> dict[str, str]:
+    """What tells the models of an ensemble apart; nothing for one."""
+    return {"pdr_ensemble_sha256": " ".join(model.sha256 for model in models)} if len(models) > 1 else {}
+
+
 def _history(series: Series, window: Observed, line: str) -> str:
     before = str(series.attrs["file_attrs"].get("history", ""))
     line = "; ".join([line, *intakes.history(series), *window.notes])
@@ -66,7 +72,7 @@ def checksums(forecast: Series, intake: Intake) -> dict[str, str]:
     """The hash of a forecast's numbers, and the range that they must lie in."""
     frames = forecast.values
     return {
-        "pdr_data_sha256": stored.data_sha256([frames[:, i]] for i in range(frames.shape[1])),
+        "pdr_data_sha256": stored.data_sha256([frames[..., i, :, :]] for i in range(frames.shape[-3])),
         "pdr_plausible": json.dumps(plausible(forecast, intake)),
     }
 

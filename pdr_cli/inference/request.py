@@ -31,8 +31,10 @@ from pdr_cli.errors import (
     UsageError,
 )
 from pdr_cli.inference import intake as intakes
+from pdr_cli.inference import members
 from pdr_cli.inference import model as models
 from pdr_cli.inference.intake import InputPolicy, Intake
+from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Model, ModelHeader
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
@@ -55,7 +57,8 @@ class Request:
 
     arguments: Sequence[str]
     output: Path
-    model: str | None = None
+    models: Sequence[str] = ()
+    drawing: Drawing = DIRECT
     init: str | None = None
     every_init: bool = False
     steps: int | None = None
@@ -100,20 +103,27 @@ class Request:
             atomic.check_output(self.preview, paths)
         _check_targets(self)
 
-    def header(self) -> ModelHeader:
-        """The header of the model; otherwise as `load`."""
-        return self._read(models.read_header)
+    def headers(self) -> list[ModelHeader]:
+        """The header of each model; otherwise as `load`."""
+        return self._alike(models.read_header)
 
-    def load(self, device: str) -> Model:
-        """The model, or the previous model of its run if it is damaged and `fallback` allows that.
+    def load(self, device: str) -> list[Model]:
+        """Each model, or the previous model of its run if it is damaged and `fallback` allows that.
 
         Raises:
-            CheckpointError: the model is damaged, and no other model may replace it.
+            CheckpointError: a model is damaged, and no other model may replace it.
+            UsageError: models of other variables, units or steps than the first.
         """
-        return self._read(lambda path: models.load(path, device, self.batch, self.trust))
+        return self._alike(lambda path: models.load(path, device, self.batch, self.trust))
 
-    def _read(self, read: Callable[[Path], Read]) -> Read:
-        path = runs.find_model(self.model)
+    def _alike(self, read: Callable[[Path], Read]) -> list[Read]:
+        found = [self._read(name, read) for name in self.models or (None,)]
+        for other in found[1:]:
+            members.check_alike(found[0], other)
+        return found
+
+    def _read(self, name: str | None, read: Callable[[Path], Read]) -> Read:
+        path = runs.find_model(name)
         try:
             return read(path)
         except CheckpointError as error:
@@ -161,6 +171,7 @@ class Request:
         }
         code = choices.sources(intake.card.config.model)
         parts |= {"code": code} if code else {}
+        parts |= self.drawing.identity()
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     def is_answered(self, identity: str) -> bool:

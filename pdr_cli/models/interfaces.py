@@ -20,6 +20,9 @@ Terms = dict[str, Tensor]  # further losses by name, scalars
 # (seen [B, T, C, H, W], first, n) -> [B, n, C, H, W]: the anchor's frames first + 1 ... first + n after the last observed
 # one, made from the window `seen`, which ends at step `first`.
 Anchoring = Callable[[Tensor, int, int], Tensor]
+Draw = Callable[
+    [Tensor | None, int], None
+]  # (seeds [B], steps from the last observed frame): draws the noise of a pass
 
 
 class Frames(NamedTuple):
@@ -100,6 +103,16 @@ class Batch(NamedTuple):
         """What an anchor reads beside the observed frames."""
         return Context(self.normal, self.earlier)
 
+    def rows(self, which: Tensor | slice) -> Batch:
+        """The windows numbered `which`, which may name one several times."""
+        tensors: dict[str, Any] = {name: value for name, value in self._asdict().items() if isinstance(value, Tensor)}
+        return self._replace(**{name: value[which] for name, value in tensors.items()})
+
+    def drawn(self, members: int, seeds: Tensor) -> Batch:
+        """Each window as often as it has members, the first members of all windows first; seeds: [members · B]."""
+        windows = torch.arange(len(self.observed), device=self.observed.device).repeat(members)
+        return self.rows(windows)._replace(seeds=seeds)
+
 
 class Context(NamedTuple):
     """What an anchor reads beside the observed frames; see `Batch`.
@@ -145,6 +158,10 @@ class Forecast(NamedTuple):
     terms: Terms
 
 
+def draw_nothing(seeds: Tensor | None, step: int) -> None:
+    """The draw of a predictor without noise."""
+
+
 class Predictor(nn.Module, ABC):
     """F_p: a predictor that gives any number of frames and may train in its own way.
 
@@ -161,6 +178,7 @@ class Predictor(nn.Module, ABC):
         added: beginnings of the names of weights that a file of --init-from may lack; they then start as new.
         bounded: keeps frames [..., C, H, W] within the bounds of their quantities; for the frames that are fed back. The
             network bounds the forecast itself.
+        draw: draws the noise that enters by the predictor's norms, anew for each pass; nothing where there is none.
     """
 
     reads_covariates = False
@@ -171,6 +189,7 @@ class Predictor(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.bounded: nn.Module = nn.Identity()
+        self.draw: Draw = draw_nothing
 
     @abstractmethod
     def forward(
@@ -227,6 +246,7 @@ class OnePass(Predictor):
         length = x.shape[1] + self.gives
 
         def one_pass(seen: Tensor, first: int) -> Tensor:
+            self.draw(seeds, first)
             if covariates is None:
                 return self.one_pass(seen, None)
             given = covariates[:, first : first + length]

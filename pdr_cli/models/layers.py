@@ -39,6 +39,13 @@ def rollout(
     return frames
 
 
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of [B, d, H', W'] at every cell of the grid."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
 def pad_to_multiple(frames: Tensor, multiple: int, periodic: bool = False) -> Tensor:
     """Frames [P, C, H, W] extended at the bottom and right until H and W are multiples.
 

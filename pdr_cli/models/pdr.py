@@ -8,6 +8,7 @@ X^ = Φ(X~, Y)        (3)  a fusion joins both to the final forecast, which is k
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from pdr_cli.models.anomalies import Anomalies, Space
 from pdr_cli.models.bounds import Bounds
 from pdr_cli.models.interfaces import Adapter, Anchor, Anchoring, Batch, Forecast, Fusion, Mode, Predictor, Terms
 from pdr_cli.models.layers import rollout
+from pdr_cli.models.noise import NormNoise
 
 Bounding = Callable[[Tensor], Tensor]
 
@@ -31,6 +33,7 @@ class PDR(nn.Module):
         fusion: Φ; one that needs no layer if `adapter` is None.
         anchor: the simple forecast that the predictor forecasts the change from; None: it forecasts the frames themselves.
         anomalies: in which the predictor runs; None: it runs on frames.
+        noise: makes the predictor stochastic by its norms; None: it draws for itself, or nothing.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class PDR(nn.Module):
         fusion: Fusion,
         anchor: Anchor | None = None,
         anomalies: Anomalies | None = None,
+        noise: NormNoise | None = None,
     ) -> None:
         super().__init__()
         if adapter is None and fusion.needs_layer:
@@ -49,6 +53,9 @@ class PDR(nn.Module):
         self.fusion = fusion
         self.anchor = anchor
         self.anomalies = anomalies
+        self.noise = noise
+        if noise is not None and isinstance(predictor, Predictor):
+            predictor.draw = noise.draw
         self.bounded: nn.Module = nn.Identity()
         self.frozen = False
 
@@ -72,8 +79,10 @@ class PDR(nn.Module):
         space = Space(batch, self.anomalies)
         inside = space.batch()
         x, anchor = inside.observed, self._anchoring(batch, space)
+        self._draw(batch.seeds, 0)
         if not isinstance(self.predictor, Predictor):
-            made = rollout(self._pass, x, batch.steps, anchor, self._fed_back(space))
+            one_pass = partial(self._pass, seeds=batch.seeds)
+            made = rollout(one_pass, x, batch.steps, anchor, self._fed_back(space))
             terms: Terms = {}
         elif mode == "train" and not self.frozen:
             made, terms = checks.with_terms(self.predictor.training_forward(inside, anchor), self.predictor)
@@ -81,8 +90,14 @@ class PDR(nn.Module):
             made, terms = self.predictor(x, batch.steps, anchor, batch.covariates, batch.seeds), {}
         return space.out(checks.frames(made, x, self.predictor, batch.steps), x.shape[1]), terms
 
-    def _pass(self, seen: Tensor, first: int) -> Tensor:
+    def _draw(self, seeds: Tensor | None, step: int) -> None:
+        """Draw the noise of a pass, where it enters by norms."""
+        if self.noise is not None:
+            self.noise.draw(seeds, step)
+
+    def _pass(self, seen: Tensor, first: int, seeds: Tensor | None) -> Tensor:
         """One pass of a plain module: [B, T, C, H, W] → the frames that follow, as many as it gives."""
+        self._draw(seeds, first)
         return checks.frames(self.predictor(seen), seen, self.predictor)
 
     def _fed_back(self, space: Space) -> Bounding:
@@ -113,6 +128,12 @@ class PDR(nn.Module):
             raise ValueError("the network has no anchor")
         return self.anchor(batch.observed, batch.steps, batch.context)
 
+    def members(self, batch: Batch, members: int, seeds: Tensor) -> Batch:
+        """The batch of which each window stands for `members` members, which share the anchor's frames; see `Batch.drawn`."""
+        if self.anchor is not None and batch.anchor is None:
+            batch = batch._replace(anchor=self._anchor_frames(batch))
+        return batch.drawn(members, seeds)
+
     def _layer(self, coarse: Tensor, batch: Batch, mode: Mode) -> tuple[Tensor | None, Terms]:
         """Eq. 2 for all coarse frames at once: [B, τ, C, H, W] → [B, τ, C, H, W], and the adapter's loss terms."""
         if self.adapter is None:
@@ -122,6 +143,11 @@ class PDR(nn.Module):
         else:
             made, terms = self.adapter(coarse, batch.observed, batch.covariates, batch.seeds), {}
         return checks.frames(made, coarse, self.adapter, batch.steps), terms
+
+    @property
+    def stochastic(self) -> bool:
+        """True if the network draws members of an ensemble from `Batch.seeds`."""
+        return self.noise is not None or (isinstance(self.predictor, Predictor) and self.predictor.stochastic)
 
     @property
     def reads_flow(self) -> bool:

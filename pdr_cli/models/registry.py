@@ -12,6 +12,7 @@ from pdr_cli.choices import ADAPTERS, ANCHORS, FUSIONS, LATENT, PREDICTORS, TRAN
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.anomalies import Anomalies
 from pdr_cli.models.interfaces import Adapter, Anchor, Frames, Fusion, Predictor
+from pdr_cli.models.noise import NormNoise
 from pdr_cli.models.pdr import PDR
 from pdr_cli.models.predictors.simvp import SimVP
 from pdr_cli.trust import Trust
@@ -41,7 +42,8 @@ def build(options: ModelConfig, frames: Frames, trust: Trust | None = None, late
     fusion = build_fusion(options, frames, trust)
     adapter = build_adapter(options, frames, trust) if fusion.needs_layer else None
     anomalies = Anomalies((frames.channels, *frames.size)) if options.inputs == "anomalies" else None
-    return PDR(predictor, adapter, fusion, build_anchor(options, frames), anomalies)
+    noise = NormNoise(predictor, options.noise) if options.noise else None
+    return PDR(predictor, adapter, fusion, build_anchor(options, frames), anomalies, noise)
 
 
 def load(options: ModelConfig, trust: Trust | None = None) -> None:

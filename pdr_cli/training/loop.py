@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pdr_cli.errors import DataError, InterruptedRun
-from pdr_cli.models.interfaces import Terms, target_of
+from pdr_cli.models.interfaces import Batch, Terms, target_of
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import metrics
 from pdr_cli.runs.folder import RunFolder
@@ -167,7 +167,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             restore()
 
-        loss, terms = self.batches.attempt(partial(self._gradients, batch), len(batch.which), undo)
+        loss, terms = self.batches.attempt(partial(self._gradients, batch), len(batch.inputs.observed), undo)
         if self.config.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimizer.step()
@@ -193,7 +193,7 @@ class Trainer:
 
     def _loss(self, batch: WeightedBatch, at_once: int) -> tuple[torch.Tensor, torch.Tensor, Terms]:
         """The value to minimise, the loss of the forecast, and the terms to log."""
-        target = target_of(batch.inputs)
+        target = target_of(batch.inputs)[: len(batch.which)]  # of members, all have the same
         out = step.forward_in_parts(self.network, batch.inputs, at_once, self.randomness)
         loss, terms = self.loss(out.fused, target, batch.weight)
         total = loss + sum(out.terms.values())
@@ -226,7 +226,17 @@ class Trainer:
     def _batch(self) -> WeightedBatch:
         """The training windows of this step."""
         batch = self.data.batch(self.data.train, self._windows(), self.device)
-        return batch._replace(inputs=batch.inputs._replace(progress=self.length.progress(self.position)))
+        inputs = batch.inputs._replace(progress=self.length.progress(self.position))
+        if self.config.members > 1:
+            inputs = self._drawn(inputs)
+        return batch._replace(inputs=inputs)
+
+    def _drawn(self, inputs: Batch) -> Batch:
+        """Windows that each stand for `members` members with seeds of their own."""
+        members = self.config.members
+        seeds = torch.randint(2**62, (members * len(inputs.observed),)).to(self.device)
+        with torch.no_grad():
+            return self.network.members(inputs, members, seeds)
 
     def _windows(self) -> np.ndarray:
         """Numbers of the windows of this step; the order depends on seed and epoch alone, so that a resumed run keeps it."""

@@ -42,6 +42,7 @@ class LossOptions:
     periodic: bool = False
 
 
+ALMOST = 0.95  # share of the fair CRPS in the almost fair one (Lang et al. 2024)
 TAU_ALPHA, TAU_TEMPERATURE = 0.1, 0.1  # TAU's weight of the regulariser and the temperature inside it
 
 
@@ -139,6 +140,39 @@ class L2Reg:
         squared = squared_error(pred, target, weight)
         divergence = differential_divergence(pred, target, None if weight is None else weight > 0)
         return squared + TAU_ALPHA * divergence, {"mse": squared.detach(), "divergence": divergence.detach()}
+
+
+@dataclass(frozen=True)
+class CRPS:
+    """The almost fair CRPS of members; of one forecast, the mean absolute error.
+
+    `pred` holds the first members of all windows, then the second ones, and so on: [M·B, T, C, H, W].
+    """
+
+    options: LossOptions
+
+    def __call__(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Terms]:
+        members = pred.unflatten(0, (-1, len(target)))
+        loss = fair_crps(members, target, weight, ALMOST)
+        return loss, {"spread": members.detach().float().std(dim=0, correction=0).mean()}
+
+
+def fair_crps(members: Tensor, target: Tensor, weight: Tensor | None = None, fairness: float = 1.0) -> Tensor:
+    """CRPS of members [M, B, T, C, H, W] against the target, weighted mean over all values.
+
+    mean|x_i − y| − ½·mean_{i≠j}|x_i − x_j|, whose expectation does not depend on M (Ferro 2014). `fairness` below 1 mixes
+    in the CRPS of the members as they are, because the fair one does not see all members but one at the truth (Lang et al.
+    2024, AIFS-CRPS).
+    """
+    M = len(members)
+    total = sum((absolute_error(x, target, weight) for x in members), target.new_zeros(())) / M
+    if M == 1:
+        return total
+    # Of sorted members, the mean difference is a sum with weights: M log M in place of M² differences.
+    ranks = torch.arange(1 - M, M, 2, device=members.device, dtype=members.dtype).view(-1, *[1] * target.ndim)
+    differences = (members.sort(dim=0).values * ranks).sum(dim=0) * 2 / (M * (M - 1))
+    apart = differences.mean() if weight is None else mean(differences, weight)
+    return total - (1 - (1 - fairness) / M) * apart / 2
 
 
 def squared_error(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -141,6 +141,9 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     config = inputs.resolved(config, kinds.of(prepared.series[0]))
     request = replace(request, config=config)
     network = build(config, prepared, request.trust)
+    if config.train.members > 1 and not network.stochastic:
+        found = f"train.members is {config.train.members}, and --backbone {config.model.backbone} draws no members"
+        raise ConfigError(found, way_out="add noise with --set model.noise=32")
     start = _start(request, folder, prepared, network)
     return Run(config, folder, prepared, network, device, start, request.resume, request.trust)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pdr_cli.models.interfaces import Batch, Forecast, Terms
@@ -24,17 +23,11 @@ def forward_in_parts(network: PDR, batch: Batch, at_once: int, randomness: Rando
     """
     if at_once >= len(batch.observed):
         return network(batch, "train")
-    parts = [part_of(batch, i, i + at_once) for i in range(0, len(batch.observed), at_once)]
+    parts = [batch.rows(slice(i, i + at_once)) for i in range(0, len(batch.observed), at_once)]
     made = [_checkpointed(network, part, randomness) for part in parts]
     shares = [len(part.observed) / len(batch.observed) for part in parts]
     fused, coarse = torch.cat([out.fused for out in made]), torch.cat([out.coarse for out in made])
     return Forecast(fused, coarse, None, _mean_terms([out.terms for out in made], shares))
-
-
-def part_of(batch: Batch, start: int, stop: int) -> Batch:
-    """Windows [start, stop) of a batch."""
-    tensors: dict[str, Any] = {name: value for name, value in batch._asdict().items() if isinstance(value, Tensor)}
-    return batch._replace(**{name: value[start:stop] for name, value in tensors.items()})
 
 
 def _checkpointed(network: PDR, part: Batch, randomness: Randomness) -> Forecast:

@@ -16,20 +16,21 @@ from pdr_cli.models.interfaces import Batch, Mode, target_of
 from pdr_cli.models.pdr import PDR
 from pdr_cli.system.memory import Batches
 from pdr_cli.training.batches import TrainingData
-from pdr_cli.training.losses import Loss
+from pdr_cli.training.losses import Loss, fair_crps
 from pdr_cli.training.state import Position
-from pdr_cli.training.step import part_of
 
 # A model whose validation loss is above that of its anchor by more than this share does not earn its place.
 MARGIN = 0.01
+MEMBERS = 8  # of a network that draws, in validation
 
 
 class Scores(NamedTuple):
     """Mean scores of forecasts of the validation windows.
 
     Args:
-        loss: that of training.
-        rmse: of each channel, in network units, [C].
+        loss: that of training; of a network that draws, the fair CRPS of `MEMBERS` members, of its anchor the mean absolute
+            error.
+        rmse: of each channel, in network units, [C]; of members, that of their mean.
     """
 
     loss: float
@@ -68,8 +69,7 @@ class Validation:
                 which = np.arange(start, min(start + self.batch, len(windows)))
                 inputs, weight, _ = self.data.batch(windows, which, self.device)
                 with self.autocast:
-                    fused = self.batches.attempt(partial(self._forecast, inputs, mode), len(which))
-                    loss, _ = self.loss(fused, target_of(inputs), weight)
+                    fused, loss = self._scored(inputs, weight, which, mode)
                 total += float(loss) * len(which)
                 errors = (fused.float() - target_of(inputs)) ** 2
                 share = torch.ones_like(errors) if weight is None else weight.expand_as(errors)
@@ -77,10 +77,23 @@ class Validation:
                 weights = weights + _of_channels(share)
         return Scores(total / len(windows), (squares / weights).sqrt().tolist())
 
-    def _forecast(self, inputs: Batch, mode: Mode, at_once: int) -> Tensor:
-        """The forecast as inference makes it, [B, τ, C, H, W]."""
-        seen = inputs._replace(target=None, known=None, anchor=None)
-        parts = [part_of(seen, i, i + at_once) for i in range(0, len(inputs.observed), at_once)]
+    def _scored(self, inputs: Batch, weight: Tensor | None, which: np.ndarray, mode: Mode) -> tuple[Tensor, Tensor]:
+        """The forecast of windows as inference makes it, [B, τ, C, H, W], of members their mean; and the loss."""
+        seen, target = inputs._replace(target=None, known=None, anchor=None), target_of(inputs)
+        members = MEMBERS if mode != "anchor" else 1
+        if self.network.stochastic and members > 1:
+            # The same seeds in each validation, so that two differ by the network alone.
+            seeds = torch.arange(members)[:, None] * len(self.data.val) + torch.from_numpy(which)
+            seen = self.network.members(seen, members, seeds.flatten().to(self.device))
+        made = self.batches.attempt(partial(self._forecast, seen, mode), len(seen.observed))
+        if not self.network.stochastic:
+            return made, self.loss(made, target, weight)[0]
+        drawn = made.float().unflatten(0, (-1, len(which)))
+        return drawn.mean(dim=0), fair_crps(drawn, target, weight)
+
+    def _forecast(self, seen: Batch, mode: Mode, at_once: int) -> Tensor:
+        """The forecast of each window, [B, τ, C, H, W]."""
+        parts = [seen.rows(slice(i, i + at_once)) for i in range(0, len(seen.observed), at_once)]
         return torch.cat([self.network(part, mode).fused for part in parts])
 
 

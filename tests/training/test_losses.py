@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+from scores.probability import crps_for_ensemble
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from pdr_cli.training.losses import (
     LossOptions,
     build_loss,
     differential_divergence,
+    fair_crps,
 )
 from pdr_cli.trust import USER
 
@@ -293,3 +296,38 @@ def test_ssim_goes_round_a_periodic_frame() -> None:
     assert plain(pred, target)[0].item() != pytest.approx(
         plain(pred.roll(7, -1), target.roll(7, -1))[0].item(), abs=1e-4
     )
+
+
+@pytest.mark.parametrize("M", [1, 2, 5])
+@pytest.mark.parametrize("masked", [False, True])
+def test_crps_of_members_is_that_of_scores(M: int, masked: bool) -> None:
+    random = np.random.default_rng(0)
+    members, target = random.normal(size=(M, 3, 2, 1, 4, 5)), random.normal(size=(3, 2, 1, 4, 5))
+    weight = (random.random(target.shape) > 0.3).astype(float) if masked else None
+    found = fair_crps(*map(torch.from_numpy, (members, target)), None if weight is None else torch.from_numpy(weight))
+    dims = ("m", "b", "t", "c", "y", "x")
+    method = "fair" if M > 1 else "ecdf"
+    values = crps_for_ensemble(
+        xr.DataArray(members, dims=dims), xr.DataArray(target, dims=dims[1:]), "m", method=method, preserve_dims="all"
+    )
+    expected = np.average(values.transpose(*dims[1:]).values, weights=weight)
+    assert float(found) == pytest.approx(expected, rel=1e-6)
+
+
+def test_fair_crps_does_not_depend_on_the_number_of_members() -> None:
+    drawn = torch.randn(8, 40_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    truth = torch.randn(40_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for M in (2, 8):
+        assert float(fair_crps(drawn[:M], truth)) == pytest.approx(1 / np.sqrt(np.pi), rel=0.01)
+
+
+def test_the_almost_fair_crps_sees_a_single_member_that_is_wrong() -> None:
+    """With one of two members at the truth, the fair CRPS is 0 wherever the other is; the almost fair one is not."""
+    target = torch.zeros(1, 1, 1, 2, 2)
+    pred = torch.cat([target, target + 3]).requires_grad_()
+    loss, terms = build_loss("crps", LossOptions(0.5, torch.ones(1)))(pred, target)
+    assert float(fair_crps(pred.detach().unflatten(0, (2, 1)), target)) == pytest.approx(0)
+    assert float(loss) == pytest.approx(3 * 0.05 / 4, rel=1e-4)
+    assert float(terms["spread"]) == pytest.approx(1.5)
+    (gradient,) = torch.autograd.grad(loss, pred)
+    assert (gradient[1] > 0).all()

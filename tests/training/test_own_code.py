@@ -285,12 +285,12 @@ def test_a_stopped_training_draws_on_as_if_it_had_not_been_stopped(
 def test_a_halved_batch_draws_in_its_second_pass_as_in_its_first(weather: Path, net: str) -> None:
     experiment = Experiment("demo", [weather], settings=[f"model.backbone=ownnets:{net}", "model.fusion=none"])
     loop = training.trainer(training.plan(TrainingRequest(experiment.resolve(), trust=experiment.trust())))
-    windows = step.part_of(loop._batch().inputs, 0, 2)
+    windows = loop._batch().inputs.rows(slice(0, 2))
     restore = loop.randomness.snapshot()
     halved = step.forward_in_parts(loop.network, windows, 1, loop.randomness).fused
     gradients = gradients_of(loop, halved)
     restore()
-    each = [loop.network(step.part_of(windows, i, i + 1), "train").fused for i in range(2)]
+    each = [loop.network(windows.rows(slice(i, i + 1)), "train").fused for i in range(2)]
     whole = gradients_of(loop, torch.cat(each))
     assert all(torch.allclose(a, b) for a, b in zip(gradients, whole, strict=True))
 

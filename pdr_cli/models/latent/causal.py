@@ -8,7 +8,7 @@ from torch import Tensor, nn
 EPSILON = 1e-6  # added to the mean square of the channels
 
 
-class ChannelNorm(nn.Module):
+class ChannelRMS(nn.Module):
     """Divides the channels of each place and time by their root mean square.
 
     Statistics over time would let the future leak into the past, and those over a batch need large batches.
@@ -64,7 +64,7 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, conv3d: bool = False) -> None:
         super().__init__()
-        self.before, self.between = ChannelNorm(channels), ChannelNorm(channels)
+        self.before, self.between = ChannelRMS(channels), ChannelRMS(channels)
         self.space = None if conv3d else nn.Conv2d(channels, channels, 3, padding=1)
         self.time = CausalTime(channels, channels, kernel=3 if conv3d else 1)
         self.last: CausalTime | nn.Conv2d

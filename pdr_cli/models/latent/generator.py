@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pdr_cli.models.latent.causal import ChannelNorm
+from pdr_cli.models.latent.causal import ChannelRMS
 
 if TYPE_CHECKING:
     from pdr_cli.models.latent.vae import Groups
@@ -46,7 +46,7 @@ class LatentFlow(nn.Module):
         self.position = nn.Parameter(torch.zeros(groups.total, width, 1, 1))
         self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(FlowBlock(width) for _ in range(latent.flow_depth))
-        self.norm = ChannelNorm(width)
+        self.norm = ChannelRMS(width)
         self.leave = nn.Conv2d(width, channels, 3, padding=1)
         for parameter in self.leave.parameters():
             nn.init.zeros_(parameter)
@@ -108,7 +108,7 @@ class FlowBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.before, self.between = ChannelNorm(width), ChannelNorm(width)
+        self.before, self.between = ChannelRMS(width), ChannelRMS(width)
         self.modulate = nn.Linear(width, 2 * width)
         self.space = nn.Conv2d(width, width, 3, padding=1)
         self.neighbours = nn.Conv2d(3 * width, width, 1)

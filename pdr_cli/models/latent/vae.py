@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pdr_cli.errors import ConfigError
 from pdr_cli.models import noise
 from pdr_cli.models.interfaces import Frames
-from pdr_cli.models.latent.causal import Block, CausalTime, ChannelNorm
+from pdr_cli.models.latent.causal import Block, CausalTime, ChannelRMS
 from pdr_cli.models.layers import pad_to_multiple
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Encoder(nn.Module):
         counts = [fewer(blocks)] * (len(widths) - 1) + [blocks]
         levels = zip([0, *widths], widths, halvings(len(widths), latent.group), counts, strict=False)
         self.levels = nn.ModuleList(Down(*level, latent.conv3d) for level in levels)
-        self.norm = ChannelNorm(widths[-1])
+        self.norm = ChannelRMS(widths[-1])
         self.leave = nn.Conv2d(widths[-1], 2 * latent.channels, 3, padding=1)
         with torch.no_grad():
             self.leave.bias[latent.channels :] = FIRST  # type: ignore[index]  # there is a bias
@@ -220,7 +220,7 @@ class Decoder(nn.Module):
         self.spread = nn.Conv2d(coarsest, latent.group * coarsest, 1)
         pairs = zip(widths[::-1], widths[-2::-1], strict=False)
         self.levels = nn.ModuleList(Up(before, width, fewer(blocks), latent.conv3d) for before, width in pairs)
-        self.norm = ChannelNorm(widths[0])
+        self.norm = ChannelRMS(widths[0])
         self.leave = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]  # there is a bias
 

@@ -11,9 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pdr_cli.choices import TRANSLATORS
 from pdr_cli.errors import ConfigError, DataError
+from pdr_cli.models.layers import ChannelNorm
 from pdr_cli.models.predictors.translators.gsta import GSTAGate
 from pdr_cli.models.predictors.translators.hornet import RecursiveGatedConv
-from pdr_cli.models.predictors.translators.metaformer import ChannelNorm, StochasticDepth
+from pdr_cli.models.predictors.translators.metaformer import StochasticDepth
 from pdr_cli.models.predictors.translators.moganet import ChannelAggregation, GatedAggregation, MultiOrderConv
 from pdr_cli.models.predictors.translators.poolformer import from_neighbours
 from pdr_cli.models.predictors.translators.swin import WindowAttention, window_of

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pdr_cli.models.layers import ChannelNorm
 from pdr_cli.models.predictors.translators.depthwise import DepthwiseConv
 from pdr_cli.models.predictors.translators.metaformer import (
-    ChannelNorm,
     MetaFormer,
     StagePlan,
     StochasticDepth,

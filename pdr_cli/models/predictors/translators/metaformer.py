@@ -80,13 +80,6 @@ class StochasticDepth(nn.Module):
         return branch * branch.new_empty(one_a_sample).bernoulli_(keep).div_(keep)
 
 
-class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of [B, d, H', W'] at every cell of the grid."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
-
-
 def pointwise_mlp(dim: int, hidden: int) -> nn.Sequential:
     """1×1 to `hidden`, GELU, 1×1 back."""
     return nn.Sequential(OrderedDict(fc1=nn.Conv2d(dim, hidden, 1), act=nn.GELU(), fc2=nn.Conv2d(hidden, dim, 1)))
