@@ -355,32 +355,18 @@ class LatentConfig(_Table):
 
     channels: int = Field(ge=1, description="channels of a latent, z")
     group: Literal[2, 4] = Field(description="frames of a latent, p; the first frame has one of its own")
-    conv3d: bool = Field(
-        description="true: 3x3x3 convolutions; false: 3x3 in space and 3 in time, with fewer operations"
-    )
-    drop: Literal["mix", "uniform", "forecast", "none"] = Field(
-        description="latents that training drops from a window, for the decoder to restore. forecast: those of the frames to "
-        "forecast; uniform: the last k, k random; mix: half the windows each; none: a plain VAE, whose forecast is not trained"
-    )
+    conv3d: bool = Field(description="true: 3x3x3 convolutions; false: 3x3 in space and 3 in time")
+    drop: Literal["mix", "uniform", "forecast", "none"] = Field(description="latents that training drops")
     max_drop: float = Field(gt=0, le=1, description="largest share of the latents after the first that uniform drops")
-    pad: Literal["lead", "shared", "noise"] = Field(
-        description="what stands for a dropped latent: a learned vector for each distance, one for all, or noise"
-    )
-    difference_weight: float = Field(
-        ge=0, description="weight of the squared error of differences of consecutive frames"
-    )
+    pad: Literal["lead", "shared", "noise"] = Field(description="what stands for a dropped latent")
+    difference_weight: float = Field(ge=0, description="weight of the squared error of temporal differences")
     kl_weight: float = Field(ge=0, description="weight of the KL divergence, in nats per number of a latent")
-    reconstruction_weight: float = Field(ge=0, description="weight of the VAE's terms, beside the loss of the forecast")
-    generator: Literal["none", "flow", "crps"] = Field(
-        description="what draws members, on a VAE that --init-from gives and that is not trained. flow: rectified flow; crps: "
-        "one pass, trained by CRPS; none: no members"
-    )
+    reconstruction_weight: float = Field(ge=0, description="weight of the VAE's terms beside the loss of the forecast")
+    generator: Literal["none", "flow", "crps"] = Field(description="what draws members in the VAE of --init-from")
     flow_width: int = Field(ge=1, description="channels of the generator")
     flow_depth: int = Field(ge=1, description="blocks of the generator")
     flow_steps: int = Field(ge=1, description="Euler steps of a member")
-    guess: Literal["self", "none"] = Field(
-        description="self: members depart from the direct forecast; none: they are drawn from noise alone"
-    )
+    guess: Literal["self", "none"] = Field(description="what members depart from: the direct forecast, or noise")
 
 
 class Config(_Table):

@@ -175,6 +175,7 @@ class Predictor(nn.Module, ABC):
         reads_flow: True if the predictor reads `Batch.flow` in training.
         stochastic: True if the predictor draws a member of an ensemble from `seeds`; without seeds it makes its direct
             forecast.
+        scored_by_terms: True: validation takes the sum of the predictor's loss terms, because its forecast is not trained.
         added: beginnings of the names of weights that a file of --init-from may lack; they then start as new.
         bounded: keeps frames [..., C, H, W] within the bounds of their quantities; for the frames that are fed back. The
             network bounds the forecast itself.
@@ -184,6 +185,7 @@ class Predictor(nn.Module, ABC):
     reads_covariates = False
     reads_flow = False
     stochastic = False
+    scored_by_terms = False
     added: tuple[str, ...] = ()
 
     def __init__(self) -> None:

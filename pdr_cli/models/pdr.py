@@ -150,6 +150,11 @@ class PDR(nn.Module):
         return self.noise is not None or (isinstance(self.predictor, Predictor) and self.predictor.stochastic)
 
     @property
+    def scored_by_terms(self) -> bool:
+        """True if validation takes the sum of the predictor's loss terms."""
+        return isinstance(self.predictor, Predictor) and self.predictor.scored_by_terms and not self.frozen
+
+    @property
     def reads_flow(self) -> bool:
         """True if training passes read `Batch.flow`."""
         return isinstance(self.predictor, Predictor) and self.predictor.reads_flow and self.anomalies is None

@@ -74,7 +74,7 @@ def terms(latent: LatentConfig, vae: VAE, clip: Clip, encoded: tuple[Tensor, Ten
     They are the squared errors of frames and of their temporal differences, and the KL divergence from a standard normal.
     """
     mean, log_variance = encoded
-    latents = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+    latents = mean + torch.randn_like(mean) * (0.5 * log_variance).exp() if vae.training else mean
     error = restored(vae, latents, kept(latent, vae.groups, len(mean), mean.device), clip) - clip.frames
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     weight = latent.reconstruction_weight

@@ -43,6 +43,7 @@ class PVVAE(Predictor):
         self.vae = VAE(frames, options, latent, self.groups)
         self.members = None if latent.generator == "none" else Members(latent, self.groups)
         self.stochastic = self.members is not None
+        self.scored_by_terms = latent.drop == "none" and not self.stochastic
         if self.stochastic:
             self.vae.requires_grad_(False)
         if frames.periodic:
@@ -121,7 +122,7 @@ class PVVAE(Predictor):
         frames = self._ahead(self.vae.decode_all(torch.cat([observed, future], dim=1)))
         if guess is None:
             return self.vae.mean + frames
-        return direct + frames - self._ahead(self.vae.decode_all(torch.cat([observed, guess], dim=1)))
+        return direct + (frames - self._ahead(self.vae.decode_all(torch.cat([observed, guess], dim=1))))
 
     def _guess(self, seen: Tensor, direct: Tensor) -> Tensor | None:
         """The latents of the direct forecast, [B, g_f, z, h, w]; None if members do not depart from it."""
