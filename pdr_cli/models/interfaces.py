@@ -84,6 +84,8 @@ class Batch(NamedTuple):
             None: the network computes them.
         flow: from the last observed frame back to the one before it, [B, 2, H, W]; None: a predictor that reads it computes
             it.
+        kept: what `Predictor.keep` made of the window earlier in training, [B, K]; None: a predictor that reads it computes
+            it.
     """
 
     observed: Tensor
@@ -97,6 +99,7 @@ class Batch(NamedTuple):
     earlier: Tensor | None = None
     anchor: Tensor | None = None
     flow: Tensor | None = None
+    kept: Tensor | None = None
 
     @property
     def context(self) -> Context:
@@ -175,6 +178,7 @@ class Predictor(nn.Module, ABC):
         reads_flow: True if the predictor reads `Batch.flow` in training.
         stochastic: True if the predictor draws a member of an ensemble from `seeds`; without seeds it makes its direct
             forecast.
+        keeps: True: `keep` gives what is the same in every epoch of a training, and training passes read it.
         scored_by_terms: True: validation takes the sum of the predictor's loss terms, because its forecast is not trained.
         added: beginnings of the names of weights that a file of --init-from may lack; they then start as new.
         bounded: keeps frames [..., C, H, W] within the bounds of their quantities; for the frames that are fed back. The
@@ -185,6 +189,7 @@ class Predictor(nn.Module, ABC):
     reads_covariates = False
     reads_flow = False
     stochastic = False
+    keeps = False
     scored_by_terms = False
     added: tuple[str, ...] = ()
 
@@ -214,6 +219,10 @@ class Predictor(nn.Module, ABC):
         The default is the forecast, and no terms.
         """
         return self(batch.observed, batch.steps, anchor, batch.covariates, batch.seeds), {}
+
+    def keep(self, batch: Batch, anchor: Anchoring | None = None) -> Tensor:
+        """What frozen parts make of training windows, [B, K], which training computes once for each; see `keeps`."""
+        return batch.observed[:, :0, 0, 0, 0]
 
     def measure(self, windows: Iterable[tuple[Batch, Anchoring | None]]) -> None:
         """Measure constants of the training windows before training, if a file has not given them; none by default."""

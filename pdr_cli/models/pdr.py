@@ -150,6 +150,22 @@ class PDR(nn.Module):
         return self.noise is not None or (isinstance(self.predictor, Predictor) and self.predictor.stochastic)
 
     @property
+    def keeps(self) -> bool:
+        """True if training passes read `Batch.kept`."""
+        return isinstance(self.predictor, Predictor) and self.predictor.keeps and not self.frozen
+
+    def keep(self, batch: Batch) -> Tensor:
+        """What frozen parts of the predictor make of training windows, [B, K]; see `Batch.kept`.
+
+        Raises:
+            ValueError: the predictor keeps nothing.
+        """
+        if not isinstance(self.predictor, Predictor):
+            raise ValueError("the predictor keeps nothing of a window")
+        space = Space(batch, self.anomalies)
+        return self.predictor.keep(space.batch(), self._anchoring(batch, space))
+
+    @property
     def scored_by_terms(self) -> bool:
         """True if validation takes the sum of the predictor's loss terms."""
         return isinstance(self.predictor, Predictor) and self.predictor.scored_by_terms and not self.frozen

@@ -28,7 +28,7 @@ from pdr_cli.system.logs import log, progress
 from pdr_cli.training import cards, overview, randomness, ranks, warm_start
 from pdr_cli.training.anchors import baselines
 from pdr_cli.training.anchors import fit as anchors
-from pdr_cli.training.batches import Flows, TrainingData
+from pdr_cli.training.batches import Flows, FrozenParts, TrainingData
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.losses import Loss, LossOptions, build_loss
 from pdr_cli.training.prepare import (
@@ -267,6 +267,7 @@ def trainer(run: Run) -> Trainer:
     run.network.to(run.device)
     if run.resume is None:
         run.network.measure(measured_windows(data, run.device))
+    data = replace(data, frozen=FrozenParts(run.network) if run.network.keeps else None)
 
     def save_model(position: Position) -> None:
         run.folder.state.parent.mkdir(exist_ok=True)

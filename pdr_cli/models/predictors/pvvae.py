@@ -8,6 +8,7 @@ frames decoded from tokens are changes from the anchor's. A generator in the lat
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,6 +45,7 @@ class PVVAE(Predictor):
         self.members = None if latent.generator == "none" else Members(latent, self.groups)
         self.stochastic = self.members is not None
         self.scored_by_terms = latent.drop == "none" and not self.stochastic
+        self.keeps = self.stochastic
         if self.stochastic:
             self.vae.requires_grad_(False)
         if frames.periodic:
@@ -73,11 +75,6 @@ class PVVAE(Predictor):
 
     def training_forward(self, batch: Batch, anchor: Anchoring | None = None) -> tuple[Tensor, Terms]:
         """The direct forecast, and the terms of the VAE or, with a generator, its own."""
-        target = target_of(batch)
-        if batch.known is not None:
-            last = batch.observed[:, -1:].expand_as(target)
-            target = torch.where(batch.known[:, batch.observed.shape[1] :], target, last)
-        batch = batch._replace(target=target)
         return (
             self._train_vae(batch, anchor) if self.members is None else self._train_members(self.members, batch, anchor)
         )
@@ -144,10 +141,20 @@ class PVVAE(Predictor):
     def _train_members(self, members: Members, batch: Batch, anchor: Anchoring | None) -> tuple[Tensor, Terms]:
         """The direct forecast, which is not trained, and the loss of the generator."""
         with torch.no_grad():
-            direct, latents, guess = self._futures(batch, anchor)
-            if batch.steps > self.groups.out_steps:
-                direct = self(batch.observed, batch.steps, anchor)
-        return direct, {f"{self.latent.generator}_loss": members.loss(latents, guess)}
+            kept = self.keep(batch, anchor) if batch.kept is None else batch.kept
+        shapes = [target_of(batch).shape[1:], (self.groups.total, self.latent.channels, *self.vae.size)]
+        sizes = [prod(shape) for shape in shapes]
+        direct, latents, guess = kept.split((*sizes, kept.shape[1] - sum(sizes)), dim=1)
+        latents = latents.unflatten(1, shapes[1])
+        loss = members.loss(latents, guess.unflatten(1, (-1, *shapes[1][1:])) if guess.numel() else None)
+        return direct.unflatten(1, shapes[0]), {f"{self.latent.generator}_loss": loss}
+
+    def keep(self, batch: Batch, anchor: Anchoring | None = None) -> Tensor:
+        """See `Predictor.keep`: the direct forecast, the latents of the window and those of the guess, side by side."""
+        direct, latents, guess = self._futures(batch, anchor)
+        if batch.steps > self.groups.out_steps:
+            direct = self(batch.observed, batch.steps, anchor)
+        return torch.cat([part.flatten(1) for part in (direct, latents, guess) if part is not None], dim=1)
 
     def _futures(self, batch: Batch, anchor: Anchoring | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """The direct forecast of training windows, their latents [B, G, z, h, w], and the guess for their future."""
@@ -157,8 +164,12 @@ class PVVAE(Predictor):
         return direct, latents, self._guess(batch.observed, direct)
 
     def _clip(self, batch: Batch) -> Tensor:
-        """Observed and the first τ following frames in whole groups."""
-        return self.groups.clip(batch.observed, target_of(batch)[:, : self.groups.out_steps])
+        """Observed and the first τ following frames in whole groups; the last observed frame where values are missing."""
+        target = target_of(batch)
+        if batch.known is not None:
+            last = batch.observed[:, -1:].expand_as(target)
+            target = torch.where(batch.known[:, batch.observed.shape[1] :], target, last)
+        return self.groups.clip(batch.observed, target[:, : self.groups.out_steps])
 
     def _known(self, batch: Batch) -> Tensor | None:
         return None if batch.known is None else batch.known[:, : self.groups.in_steps + self.groups.out_steps]
