@@ -22,6 +22,7 @@ from pdr_cli.inference import model as models
 from pdr_cli.inference.forecast import forecast, lead_steps
 from pdr_cli.inference.hindcast import Hindcast
 from pdr_cli.inference.intake import InputPolicy, Intake
+from pdr_cli.inference.members import Drawing
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import Config
@@ -74,6 +75,8 @@ class Model:
         steps: int | None = None,
         policy: InputPolicy | None = None,
         rename: Mapping[str, str] | None = None,
+        members: int = 0,
+        seed: int = 0,
     ) -> xr.Dataset:
         """Forecast what follows the data.
 
@@ -84,10 +87,13 @@ class Model:
             steps: frames to forecast; default: the horizon of the training.
             policy: which defects of the data are mended; default: none, they are refused.
             rename: {variable of the model: its name in the data}.
+            members: of an ensemble, which a model that draws gives; 0: the direct forecast.
+            seed: from which the members are drawn.
 
         Returns:
             The Dataset that xarray opens from the NetCDF file of `pdr predict`: the variables by their own names on
-            (time, lat, lon) or the data's own dims, with `forecast_reference_time` and `forecast_period`.
+            (time, lat, lon) or the data's own dims, with `forecast_reference_time` and `forecast_period`, of members with
+            the dimension `realization`.
 
         Raises:
             PdrError: as `pdr predict`.
@@ -95,16 +101,16 @@ class Model:
         if every_init and init is not None:
             raise UsageError("init is for one forecast, every_init for all", way_out="leave out one of the two")
         intake = Intake(self.loaded, policy or InputPolicy())
+        drawing = Drawing(members, seed).of(self.loaded)
         lead_steps(self.loaded.card, steps)
         with _opened(intake, data, rename) as series:
             if every_init:
-                return self._hindcast(intake, series, steps)
+                return self._hindcast(Hindcast(hindcast.plan(intake, series, steps), self.loaded, intake, drawing))
             at = None if init is None else time_axis.parse(str(init), series.time.values)
-            made = forecast(self.loaded, intake, series, at, steps)
+            made = forecast(self.loaded, intake, series, at, steps, drawing)
         return dataset.of_layout(cf.forecast_layout(made.frames, made.attributes(COMMAND)), made.frames.values)
 
-    def _hindcast(self, intake: Intake, series: Series, steps: int | None) -> xr.Dataset:
-        made = Hindcast(hindcast.plan(intake, series, steps), self.loaded, intake)
+    def _hindcast(self, made: Hindcast) -> xr.Dataset:
         layout = made.layout(made.attributes(COMMAND))
         return dataset.of_layout(layout, made.frames(0, len(made.plan.inits)))
 
@@ -189,10 +195,14 @@ def predict(
     policy: InputPolicy | None = None,
     rename: Mapping[str, str] | None = None,
     device: str = "auto",
+    **drawing: int,
 ) -> xr.Dataset:
-    """Forecast what follows the data: `load(model, device).predict(data, ...)`; `model` may be loaded already."""
+    """Forecast what follows the data: `load(model, device).predict(data, ...)`; `model` may be loaded already.
+
+    `drawing`: `members` and `seed`.
+    """
     loaded = model if isinstance(model, Model) else load(model, device)
-    return loaded.predict(data, init=init, every_init=every_init, steps=steps, policy=policy, rename=rename)
+    return loaded.predict(data, init=init, every_init=every_init, steps=steps, policy=policy, rename=rename, **drawing)
 
 
 def evaluate(

@@ -67,7 +67,12 @@ class Forecast:
 
 
 def forecast(
-    model: Model, intake: Intake, series: Series, init: int | None = None, steps: int | None = None
+    model: Model,
+    intake: Intake,
+    series: Series,
+    init: int | None = None,
+    steps: int | None = None,
+    drawing: Drawing = DIRECT,
 ) -> Forecast:
     """Forecast the frames after frame `init` (default: the last) of a series.
 
@@ -77,12 +82,13 @@ def forecast(
         series: the input.
         init: number of the last observed frame.
         steps: τ; default: the horizon of the training.
+        drawing: the members that the model draws; default: none, the direct forecast.
 
     Raises:
         GridError, VariableError, TimeError, MissingValuesError, RangeError: the series does not fit the model.
     """
     series = intake.adapt_input(series)
-    return after(model, intake, series, intake.observe(series, init, advise=True), steps)
+    return after(model, intake, series, intake.observe(series, init, advise=True), steps, drawing)
 
 
 def after(

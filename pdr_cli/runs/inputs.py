@@ -76,5 +76,5 @@ def own_baseline(config: Config) -> str | None:
 
 def alone(config: Config, anchor: str) -> Config:
     """The configuration of the model whose forecast is an anchor's alone, on the same data."""
-    network = {"backbone": "none", "fusion": "none", "inputs": "frames", "anchor": anchor}
+    network = {"backbone": "none", "fusion": "none", "inputs": "frames", "anchor": anchor, "noise": 0}
     return config.model_copy(update={"model": config.model.model_copy(update=network), "latent": None})
