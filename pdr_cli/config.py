@@ -126,6 +126,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if full not in keys():
         raise ConfigError(f"--set {key}: unknown key.{_nearest_key(key)}")
     table, name = full.split(".", 1)
+    if table == "latent" and table not in values:
+        way_out = "take --preset weather-latent or video-latent"
+        raise ConfigError(f"--set {key}: the preset has no table [latent]", way_out=way_out)
     values.setdefault(table, {})[name] = _parse_value(text.strip(), _tables()[table].model_fields[name].annotation)
 
 

@@ -65,6 +65,7 @@ def test_set_reaches_every_key_with_its_type() -> None:
         ("data.train_period=28d", "is not a period"),
         ("data.train_period=2015/2010", "ends before it begins"),
         ("data.protocol=fair", "'honest' or 'openstl'"),
+        ("latent.drop=none", "--preset weather-latent"),
     ],
 )
 def test_bad_overrides_say_what_is_wrong(override: str, says: str) -> None:

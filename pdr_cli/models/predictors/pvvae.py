@@ -79,6 +79,16 @@ class PVVAE(Predictor):
             self._train_vae(batch, anchor) if self.members is None else self._train_members(self.members, batch, anchor)
         )
 
+    def latents(self, batch: Batch) -> Tensor:
+        """The means of the latents of windows and their targets, [B, G, z, h, w]."""
+        return self.vae.encode(self._clip(batch))[0]
+
+    def reconstruct(self, batch: Batch) -> Tensor:
+        """Windows and the first τ frames of their targets, decoded from their latents: [B, T + τ, C, H, W]."""
+        frames = self.vae.decode_all(self.latents(batch)) + self.vae.mean
+        start = self.groups.front
+        return frames[:, start : start + self.groups.in_steps + self.groups.out_steps]
+
     @torch.no_grad()
     def measure(self, windows: Iterable[tuple[Batch, Anchoring | None]]) -> None:
         """The mean of each cell or, with a generator, the statistics of the latents; those of a file stay."""
@@ -158,7 +168,7 @@ class PVVAE(Predictor):
 
     def _futures(self, batch: Batch, anchor: Anchoring | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """The direct forecast of training windows, their latents [B, G, z, h, w], and the guess for their future."""
-        latents = self.vae.encode(self._clip(batch))[0]
+        latents = self.latents(batch)
         base = self._anchor_frames(batch.observed, anchor, 0, batch.steps)
         direct = self._direct(latents[:, : self.groups.observed], base)
         return direct, latents, self._guess(batch.observed, direct)
