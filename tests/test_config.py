@@ -9,7 +9,7 @@ from pdr_cli import config, schema
 from pdr_cli.errors import ConfigError
 
 PRESETS = {"demo", "human36m", "kth", "taxibj", "traffic-small", "video-small", "weather-small", "weatherbench"}
-LATENT = {"weather-latent", "weather-ensemble", "video-latent", "video-ensemble"}
+LATENT = {f"{data}-{kind}" for data in ("weather", "video", "kth") for kind in ("latent", "ensemble")}
 PAPER = {"taxibj-paper", "weatherbench-paper", "kth-paper", "human36m-paper"}
 
 

@@ -47,9 +47,9 @@ class Latents:
             raise UsageError(found, way_out="train one with --preset weather-latent or video-latent")
         return predictor
 
-    def batches(self, windows: Windows, most: int = MOST) -> Iterator[Batch]:
-        """Windows with their targets in network units."""
-        model, encoding, chosen = self.model, self.model.encoding(), windows.spread(most)
+    def batches(self, windows: Windows, share: float = 1.0) -> Iterator[Batch]:
+        """Windows with their targets in network units, at most a share of `MOST`."""
+        model, encoding, chosen = self.model, self.model.encoding(), windows.spread(max(1, int(share * MOST)))
         steps = model.card.config.data.out_steps
         for start in range(0, len(chosen), AT_ONCE):
             which = np.arange(start, min(start + AT_ONCE, len(chosen)))
@@ -91,7 +91,7 @@ class Latents:
     def _rows(self, windows: Windows) -> tuple[Tensor, Tensor]:
         """Of each cell of windows, the observed latents of 3 x 3 cells and the future ones: [P, K] and [P, g_f·z]."""
         rows = []
-        for batch in self.batches(windows, MOST // 4):
+        for batch in self.batches(windows, 0.25):
             latents = self.predictor.latents(Space(batch, self.model.network.anomalies).batch())
             past, future = latents[:, : self.predictor.groups.observed], latents[:, self.predictor.groups.observed :]
             around = nn.functional.unfold(past.flatten(1, 2), 3, padding=1).transpose(1, 2).flatten(0, 1)

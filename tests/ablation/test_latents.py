@@ -10,6 +10,7 @@ import pytest
 from pdr_cli import choices
 from pdr_cli.ablation import catalogue, latents
 from pdr_cli.ablation.catalogue import Ablation
+from pdr_cli.drawing import pictures
 from pdr_cli.errors import InterruptedRun
 from pdr_cli.training.loop import Trainer
 from tests.cli import Result, pdr
@@ -25,6 +26,8 @@ def two_variants(monkeypatch: pytest.MonkeyPatch) -> None:
     then = dict(whole.then) | {"train.batch": 2, "train.val_windows": 2, "latent.flow_steps": 1}
     few = Ablation(whole.about, (whole.variants[0], whole.variants[2]), then)
     monkeypatch.setattr(catalogue, "predictive", lambda: few)
+    monkeypatch.setattr(pictures, "curves", lambda *_: None)
+    monkeypatch.setattr("pdr_cli.verification.latents.MOST", 8)
     choices.imported.cache_clear()
 
 
