@@ -32,7 +32,8 @@ LONGEST = (
 
 # The smallest network that still has every part; after a few steps it may be worse than its anchor, and is the model still.
 TINY = ["hid_s=4", "hid_t=8", "n_t=2", "mlp_ratio=2", "gaussians=9", "hidden=8", "log_every=1", "val_windows=8"]
-TINY += ["fallback=false"]
+TINY += ["fallback=false", "baselines=false"]
+BASELINES = ("--set", "train.baselines=true")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -127,16 +128,16 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def weather_run(make_run: Callable[..., Path], weather: Path) -> Path:
     """A run trained on `weather`."""
-    return make_run(weather)
+    return make_run(weather, *BASELINES)
 
 
 @pytest.fixture(scope="session")
 def traffic_run(make_run: Callable[..., Path], traffic: Path) -> Path:
     """A run trained on `traffic`."""
-    return make_run(traffic)
+    return make_run(traffic, *BASELINES)
 
 
 @pytest.fixture(scope="session")
 def video_run(make_run: Callable[..., Path], clip: Path) -> Path:
     """A run trained on `clip`."""
-    return make_run(clip)
+    return make_run(clip, *BASELINES)
