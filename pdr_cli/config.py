@@ -72,13 +72,19 @@ def load(preset: str, overrides: list[str] | None = None) -> Config:
 
 def validate(values: dict[str, Any], where: str) -> Config:
     """Check nested `values` against the schema; `where` names their origin in messages."""
+    try:
+        return Config.model_validate(_with_added(values))
+    except ValidationError as error:
+        raise ConfigError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+
+def _with_added(values: dict[str, Any]) -> dict[str, Any]:
+    """Values with the defaults for keys added later, those of a guide too."""
     for table, defaults in ADDED_LATER.items():
         if isinstance(values.get(table), dict):
             values = values | {table: defaults | values[table]}
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
+    guide = values.get("guide")
+    return values | {"guide": _with_added(guide)} if isinstance(guide, dict) else values
 
 
 def dump(config: Config) -> str:

@@ -114,9 +114,7 @@ class DataConfig(_Table):
     )
     val_fraction: float = Field(gt=0, lt=0.5, description="share of the time axis, or of the clips, for validation")
     test_fraction: float = Field(ge=0, lt=0.5, description="last share of the time axis, or of the clips, for test")
-    train_period: str = Field(
-        description="dates for training, such as 2010/2015; empty: all that validation and test leave"
-    )
+    train_period: str = Field(description="dates for training, such as 2010/2015; empty: all that the others leave")
     val_period: str = Field(
         description="dates for validation, or 28d for the last 28 days before the test; empty: by val_fraction"
     )
@@ -366,7 +364,7 @@ class LatentConfig(_Table):
     flow_width: int = Field(ge=1, description="channels of the generator")
     flow_depth: int = Field(ge=1, description="blocks of the generator")
     flow_steps: int = Field(ge=1, description="Euler steps of a member")
-    guess: Literal["self", "none"] = Field(description="what members depart from: the direct forecast, or noise")
+    guess: str = Field(description="what members depart from: self, the direct forecast; none, noise; or a run's")
 
 
 class Config(_Table):
@@ -377,6 +375,7 @@ class Config(_Table):
     model: ModelConfig
     train: TrainConfig
     latent: LatentConfig | None = Field(None, description="absent unless the predictor is pvvae")
+    guide: Config | None = Field(None, description="of the run that latent.guess names")
 
     @model_validator(mode="after")
     def _scores_members(self) -> Config:

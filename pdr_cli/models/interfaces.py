@@ -104,7 +104,7 @@ class Batch(NamedTuple):
     @property
     def context(self) -> Context:
         """What an anchor reads beside the observed frames."""
-        return Context(self.normal, self.earlier)
+        return Context(self.normal, self.earlier, self.covariates)
 
     def rows(self, which: Tensor | slice) -> Batch:
         """The windows numbered `which`, which may name one several times."""
@@ -123,15 +123,17 @@ class Context(NamedTuple):
     Args:
         normal: [B, T + τ, C, H, W].
         earlier: [B, L, τ, C, H, W].
+        covariates: [B, T + τ, F, H, W].
     """
 
     normal: Tensor | None = None
     earlier: Tensor | None = None
+    covariates: Tensor | None = None
 
     def after(self, first: int) -> Context:
         """The context of a window that ends `first` steps after the last observed frame."""
-        normal = None if self.normal is None else self.normal[:, first:]
-        return Context(normal, None if self.earlier is None else self.earlier[:, :, first:])
+        normal, covariates = (None if t is None else t[:, first:] for t in (self.normal, self.covariates))
+        return Context(normal, None if self.earlier is None else self.earlier[:, :, first:], covariates)
 
 
 def target_of(batch: Batch) -> Tensor:
@@ -278,6 +280,9 @@ class Anchor(nn.Module, ABC):
     def gives(self) -> int:
         """n, the frames of a pass; 0: any number."""
         return 0
+
+    def bound(self, low: Tensor, high: Tensor) -> None:
+        """Keep frames that the anchor feeds back between these values, [C]; nothing by default."""
 
     @abstractmethod
     def ahead(self, seen: Tensor, steps: int, context: Context) -> Tensor:

@@ -178,6 +178,8 @@ class PDR(nn.Module):
     def bound(self, low: Tensor, high: Tensor) -> None:
         """Keep forecasts, and frames that are fed back, between a lowest and a highest value: [C], in network units."""
         self.bounded = Bounds(low, high)
+        if self.anchor is not None:
+            self.anchor.bound(low, high)
         if isinstance(self.predictor, Predictor) and self.anomalies is None:
             self.predictor.bounded = Bounds(low, high)
 

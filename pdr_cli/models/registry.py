@@ -10,6 +10,7 @@ from torch import nn
 
 from pdr_cli.choices import ADAPTERS, ANCHORS, FUSIONS, LATENT, PREDICTORS, TRANSLATORS
 from pdr_cli.errors import ConfigError
+from pdr_cli.models.anchors.guide import Guide
 from pdr_cli.models.anomalies import Anomalies
 from pdr_cli.models.interfaces import Adapter, Anchor, Frames, Fusion, Predictor
 from pdr_cli.models.noise import NormNoise
@@ -18,12 +19,24 @@ from pdr_cli.models.predictors.simvp import SimVP
 from pdr_cli.trust import Trust
 
 if TYPE_CHECKING:
-    from pdr_cli.schema import LatentConfig, ModelConfig
+    from pdr_cli.schema import Config, LatentConfig, ModelConfig
 
 # The keywords with which a predictor from outside is called, beside in_steps and channels.
 KEYWORDS = ("hid_s", "hid_t", "n_s", "n_t", "mlp_ratio", "drop_path")
 # The names that a predictor outside `Predictor` had to define before; they have no effect any more.
 FORMER = ("any_horizon", "training_forecast")
+
+
+def of(config: Config, frames: Frames, trust: Trust | None = None) -> PDR:
+    """The network of a configuration for frames of this shape, with new weights; see `build`.
+
+    With a guide, which reads the covariates, its network takes the place of the anchor.
+    """
+    if config.guide is None:
+        return build(config.model, frames, trust, config.latent)
+    network = build(config.model, frames._replace(covariates=0), trust, config.latent)
+    network.anchor = Guide(of(config.guide, frames, trust))
+    return network
 
 
 def build(options: ModelConfig, frames: Frames, trust: Trust | None = None, latent: LatentConfig | None = None) -> PDR:

@@ -25,7 +25,7 @@ from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import AUTO, Config
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
-from pdr_cli.training import cards, overview, randomness, ranks, warm_start
+from pdr_cli.training import cards, guides, overview, randomness, ranks, warm_start
 from pdr_cli.training.anchors import baselines
 from pdr_cli.training.anchors import fit as anchors
 from pdr_cli.training.batches import Flows, FrozenParts, TrainingData
@@ -136,7 +136,7 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     config, device = request.config, devices.pick(request.device)
     resume = request.resume is not None
     folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
-    config = without_unread(config, request.trust)
+    config = without_unread(guides.resolved(config), request.trust)
     prepared = open_data(config, request.dataset)
     config = inputs.resolved(config, kinds.of(prepared.series[0]))
     request = replace(request, config=config)
@@ -154,7 +154,7 @@ def without_unread(config: Config, trust: Trust | None) -> Config:
     Raises:
         ConfigError: an unknown predictor, or code that may not run.
     """
-    if config.data.calendar != [AUTO] or registry.uses_covariates(config.model.backbone, trust):
+    if config.data.calendar != [AUTO] or registry.uses_covariates(inputs.reading(config).backbone, trust):
         return config
     return config.model_copy(update={"data": config.data.model_copy(update={"calendar": []})})
 
@@ -199,7 +199,7 @@ def build(config: Config, prepared: Prepared, trust: Trust | None = None) -> PDR
     registry.load(config.model, trust)  # a module may draw while it is imported
     choices.LOSSES.find(config.train.loss, trust)
     randomness.seed_all(seed, randomness.named_in(choices.FOREIGN))
-    network = registry.build(config.model, frames_of(config, prepared), trust, config.latent)
+    network = registry.of(config, frames_of(config, prepared), trust)
     randomness.seed_each(seed, randomness.kept_by(network))
     tensors.check(network, f"--backbone {config.model.backbone}")
     log.info("model   %s", overview.model_line(network, config, prepared.size))
@@ -264,6 +264,8 @@ def trainer(run: Run) -> Trainer:
         run.network.initialize(torch.from_numpy(first_frame(run.prepared, measured)))
     if measured.bounds is not None:
         run.network.bound(*measured.encoding.bounds(measured.bounds))
+    if run.resume is None:
+        guides.load(run.network, run.config, measured.scaling, list(run.prepared.series[0].attrs["variables"]))
     run.network.to(run.device)
     if run.resume is None:
         run.network.measure(measured_windows(data, run.device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import pdr_cli
 from pdr_cli.errors import InterruptedRun
 from pdr_cli.inference import model as inference
 from pdr_cli.inference.members import seeds_of
@@ -143,3 +145,31 @@ def test_the_presets_of_video(preset: str, clip: Path, tmp_path: Path) -> None:
         ensemble = ("train", "--preset", preset, "--data", clip, "--init-from", "pv", "-o", "ens", *small)
         trained = pdr(*ensemble)
         assert trained.code == 0, trained.err
+
+
+def test_members_depart_from_the_forecast_of_a_run_that_travels_in_the_file(
+    weather: Path, train_members: Callable[..., Path], make_run: Callable[..., Path]
+) -> None:
+    settings = ("train.baselines=false", "data.calendar=hour", "data.back=1d", "model.inputs=anomalies")
+    given = [part for setting in settings for part in ("--set", setting)]
+    guide = make_run(weather, "--backbone", "unet", "--anchor", "ridge", "--fusion", "none", *given)
+    shutil.copytree(guide, "guide")
+    with xr.open_dataset(weather) as opened:
+        expected = pdr_cli.load("guide").predict(opened)
+        run = train_members("ens", "--set", "latent.guess=guide")
+        shutil.rmtree("guide")
+        made = pdr_cli.load(run).predict(opened)
+    np.testing.assert_allclose(made.t2m.values, expected.t2m.values, rtol=0, atol=1e-3)  # K
+    before, after = (weights(run) for run in (guide, run))
+    assert all(np.array_equal(value, after[f"anchor.network.{name}"]) for name, value in before.items())
+    model = inference.load(run / "model.safetensors", "cpu")
+    assert model.stochastic
+    assert model.card.config.guide is not None
+
+
+def test_a_guess_of_other_frames_is_refused(weather: Path, vae_run: Path, make_run: Callable[..., Path]) -> None:
+    guide = make_run(weather, "--set", "data.out_steps=2", "--set", "train.baselines=false")
+    arguments = ("train", "--preset", "weather-ensemble", "--data", weather, "--init-from", vae_run, "-o", "ens")
+    refused = pdr(*arguments, *SHORT, "--set", f"latent.guess={guide}")
+    assert refused.code == 78
+    assert "data.out_steps is 2, not 4" in refused.last

@@ -46,6 +46,7 @@ class PVVAE(Predictor):
         self.stochastic = self.members is not None
         self.scored_by_terms = latent.drop == "none" and not self.stochastic
         self.keeps = self.stochastic
+        self.guided = self.stochastic and latent.guess not in ("self", "none")  # the anchor is a whole network
         if self.stochastic:
             self.vae.requires_grad_(False)
         if frames.periodic:
@@ -110,7 +111,9 @@ class PVVAE(Predictor):
         return self.groups.after(frames)[:, : self.groups.out_steps]
 
     def _direct(self, observed: Tensor, base: Tensor) -> Tensor:
-        """The forecast from latents of the observed frames alone: [B, τ, C, H, W]."""
+        """The forecast from latents of the observed frames alone, or that of the guide: [B, τ, C, H, W]."""
+        if self.guided:
+            return base
         nothing = torch.zeros_like(observed[:, :1]).expand(-1, self.groups.following, -1, -1, -1)
         keep = torch.full_like(observed[:, 0, 0, 0, 0], self.groups.observed, dtype=torch.int64)
         filled = self.vae.fill(torch.cat([observed, nothing], dim=1), keep)
