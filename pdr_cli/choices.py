@@ -206,6 +206,11 @@ TRANSLATORS = {
     for name, (module, about) in _TRANSLATORS.items()
 }
 
+# Predictors that read the table [latent].
+LATENT = _in(
+    "models.predictors.pvvae", pvvae=("PVVAE", "predictive video VAE (arXiv 2605.02134), members by a generator")
+)
+
 PREDICTORS = Family(
     "predictors",
     "predictor",
@@ -231,6 +236,7 @@ PREDICTORS = Family(
         carry__dense=("CarryDense", "control of carry without Gaussians, of its size"),
         carry__grid=("CarryGrid", "control of carry whose Gaussians have fixed places and shapes"),
     )
+    | LATENT
     | _in("models.predictors.none", none=("AnchorAlone", "no network: the anchor's forecast")),
 )
 
@@ -361,6 +367,7 @@ ABLATIONS = Family(
         adapter=("adapter", "adapters beside their controls without Gaussians"),
         backbones=("backbones", "predictors, each alone and with PDR (Table 4)"),
         choices=("choices", "what the paper leaves open"),
+        predictive=("predictive", "latents with and without the predictive objective"),
     ),
     error=UsageError,
 )

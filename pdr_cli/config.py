@@ -15,7 +15,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from pdr_cli.errors import ConfigError, did_you_mean
-from pdr_cli.schema import ADDED_LATER, Config, DataConfig, Kind, ModelConfig, TrainConfig
+from pdr_cli.schema import ADDED_LATER, Config, DataConfig, Kind, LatentConfig, ModelConfig, TrainConfig
 
 
 def presets_folder() -> Path:
@@ -72,20 +72,26 @@ def load(preset: str, overrides: list[str] | None = None) -> Config:
 
 def validate(values: dict[str, Any], where: str) -> Config:
     """Check nested `values` against the schema; `where` names their origin in messages."""
+    try:
+        return Config.model_validate(_with_added(values))
+    except ValidationError as error:
+        raise ConfigError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+
+def _with_added(values: dict[str, Any]) -> dict[str, Any]:
+    """Values with the defaults for keys added later, those of a guide too."""
     for table, defaults in ADDED_LATER.items():
         if isinstance(values.get(table), dict):
             values = values | {table: defaults | values[table]}
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
+    guide = values.get("guide")
+    return values | {"guide": _with_added(guide)} if isinstance(guide, dict) else values
 
 
 def dump(config: Config) -> str:
     """The resolved configuration as TOML."""
     import tomli_w
 
-    return tomli_w.dumps(config.model_dump())
+    return tomli_w.dumps(config.model_dump(exclude_none=True))
 
 
 def keys() -> list[str]:
@@ -94,7 +100,7 @@ def keys() -> list[str]:
 
 
 def _tables() -> dict[str, type[BaseModel]]:
-    return {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
+    return {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "latent": LatentConfig}
 
 
 def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -126,6 +132,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if full not in keys():
         raise ConfigError(f"--set {key}: unknown key.{_nearest_key(key)}")
     table, name = full.split(".", 1)
+    if table == "latent" and table not in values:
+        way_out = "take --preset weather-latent or video-latent"
+        raise ConfigError(f"--set {key}: the preset has no table [latent]", way_out=way_out)
     values.setdefault(table, {})[name] = _parse_value(text.strip(), _tables()[table].model_fields[name].annotation)
 
 

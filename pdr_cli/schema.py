@@ -114,9 +114,7 @@ class DataConfig(_Table):
     )
     val_fraction: float = Field(gt=0, lt=0.5, description="share of the time axis, or of the clips, for validation")
     test_fraction: float = Field(ge=0, lt=0.5, description="last share of the time axis, or of the clips, for test")
-    train_period: str = Field(
-        description="dates for training, such as 2010/2015; empty: all that validation and test leave"
-    )
+    train_period: str = Field(description="dates for training, such as 2010/2015; empty: all that the others leave")
     val_period: str = Field(
         description="dates for validation, or 28d for the last 28 days before the test; empty: by val_fraction"
     )
@@ -350,6 +348,25 @@ class TrainConfig(_Table):
         return budget
 
 
+class LatentConfig(_Table):
+    """Latent space and generator of the predictor pvvae, the only one that reads this table."""
+
+    channels: int = Field(ge=1, description="channels of a latent, z")
+    group: Literal[2, 4] = Field(description="frames of a latent, p; the first frame has one of its own")
+    conv3d: bool = Field(description="true: 3x3x3 convolutions; false: 3x3 in space and 3 in time")
+    drop: Literal["mix", "uniform", "forecast", "none"] = Field(description="latents that training drops")
+    max_drop: float = Field(gt=0, le=1, description="largest share of the latents after the first that uniform drops")
+    pad: Literal["lead", "shared", "noise"] = Field(description="what stands for a dropped latent")
+    difference_weight: float = Field(ge=0, description="weight of the squared error of temporal differences")
+    kl_weight: float = Field(ge=0, description="weight of the KL divergence, in nats per number of a latent")
+    reconstruction_weight: float = Field(ge=0, description="weight of the VAE's terms beside the loss of the forecast")
+    generator: Literal["none", "flow", "crps"] = Field(description="what draws members in the VAE of --init-from")
+    flow_width: int = Field(ge=1, description="channels of the generator")
+    flow_depth: int = Field(ge=1, description="blocks of the generator")
+    flow_steps: int = Field(ge=1, description="Euler steps of a member")
+    guess: str = Field(description="what members depart from: self, the direct forecast; none, noise; or a run's")
+
+
 class Config(_Table):
     """One resolved experiment."""
 
@@ -357,6 +374,8 @@ class Config(_Table):
     data: DataConfig
     model: ModelConfig
     train: TrainConfig
+    latent: LatentConfig | None = Field(None, description="absent unless the predictor is pvvae")
+    guide: Config | None = Field(None, description="of the run that latent.guess names")
 
     @model_validator(mode="after")
     def _scores_members(self) -> Config:

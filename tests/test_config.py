@@ -9,14 +9,15 @@ from pdr_cli import config, schema
 from pdr_cli.errors import ConfigError
 
 PRESETS = {"demo", "human36m", "kth", "taxibj", "traffic-small", "video-small", "weather-small", "weatherbench"}
+LATENT = {f"{data}-{kind}" for data in ("weather", "video", "kth") for kind in ("latent", "ensemble")}
 PAPER = {"taxibj-paper", "weatherbench-paper", "kth-paper", "human36m-paper"}
 
 
 def test_the_presets_are_there() -> None:
-    assert set(config.preset_names()) >= PRESETS | PAPER
+    assert set(config.preset_names()) >= PRESETS | PAPER | LATENT
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS | PAPER))
+@pytest.mark.parametrize("name", sorted(PRESETS | PAPER | LATENT))
 def test_every_key_of_a_preset_is_explained_above_it(name: str) -> None:
     lines = config.preset_path(name).read_text().splitlines()
     for above, line in itertools.pairwise(lines):
@@ -24,7 +25,7 @@ def test_every_key_of_a_preset_is_explained_above_it(name: str) -> None:
             assert above.startswith("# "), line
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS | PAPER))
+@pytest.mark.parametrize("name", sorted(PRESETS | PAPER | LATENT))
 def test_a_dumped_configuration_reads_back_the_same(name: str, tmp_path: Path) -> None:
     first = config.load(name)
     (tmp_path / f"{name}.toml").write_text(config.dump(first))
@@ -64,6 +65,7 @@ def test_set_reaches_every_key_with_its_type() -> None:
         ("data.train_period=28d", "is not a period"),
         ("data.train_period=2015/2010", "ends before it begins"),
         ("data.protocol=fair", "'honest' or 'openstl'"),
+        ("latent.drop=none", "--preset weather-latent"),
     ],
 )
 def test_bad_overrides_say_what_is_wrong(override: str, says: str) -> None:
@@ -123,7 +125,7 @@ def test_the_benchmarks_are_divided_as_published() -> None:
 
 
 def test_a_configuration_from_before_these_keys_is_read_as_it_was(tmp_path: Path) -> None:
-    values = config.load("demo").model_dump()
+    values = config.load("demo").model_dump(exclude_none=True)
     for table, later in schema.ADDED_LATER.items():
         values[table] = {key: value for key, value in values[table].items() if key not in later}
     (tmp_path / "demo.toml").write_text(tomli_w.dumps(values))

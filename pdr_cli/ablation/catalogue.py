@@ -40,10 +40,17 @@ class Variant:
 
 @dataclass(frozen=True)
 class Ablation:
-    """Variants to compare; the first is the reference of the others."""
+    """Variants to compare; the first is the reference of the others.
+
+    Args:
+        about: in a phrase.
+        variants: to compare.
+        then: settings of a second training, which starts from the model of each variant: of the generator in its latents.
+    """
 
     about: str
     variants: tuple[Variant, ...]
+    then: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
@@ -220,6 +227,18 @@ def backbones() -> Ablation:
         rows.append(Variant(name, {"model.backbone": name, "model.fusion": "none"}, alone))
         rows.append(Variant(f"{name} + pdr", {"model.backbone": name}, attached))
     return Ablation("predictors, each alone and with PDR (Table 4)", tuple(rows))
+
+
+def predictive() -> Ablation:
+    """Whether the predictive objective makes latents easier to generate in."""
+    variants = [
+        Variant(f"drop {drop}, difference {weight}", {"latent.drop": drop, "latent.difference_weight": weight})
+        for drop in ("none", "mix", "uniform")
+        for weight in (1, 0)
+    ]
+    generator = {"latent.generator": "flow", "latent.guess": "none", "train.ema": 0.995, "train.val_windows": 16}
+    about = "whether the predictive objective makes latents easier to generate in: a VAE, then a flow from noise in its latents"
+    return Ablation(about, tuple(variants), generator | {"train.batch": 16, "train.lr": 0.0015})
 
 
 def find(name: str, trust: Trust | None = None) -> Ablation:

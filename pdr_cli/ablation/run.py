@@ -12,14 +12,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pdr_cli import config
-from pdr_cli.ablation import catalogue
+from pdr_cli.ablation import catalogue, latents
 from pdr_cli.ablation.summary import BASELINES, as_markdown, summary
 from pdr_cli.bench.machine import describe
 from pdr_cli.data import kinds
@@ -30,7 +30,7 @@ from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import Config, parse_duration
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
-from pdr_cli.training import ranks
+from pdr_cli.training import ranks, warm_start
 from pdr_cli.training import run as training
 from pdr_cli.training.loop import NonFiniteLossError
 from pdr_cli.training.prepare import Prepared, find_files, prepare
@@ -42,6 +42,7 @@ from pdr_cli.verification.evaluation import Options
 
 PLAN = "ablation.json"
 FOR_TRAINING = 0.8  # of a budget; the rest is for validation, scoring and drawing
+FIRST, THEN = "", "-then"  # of the trainings of a variant and seed: the first, and the second that some ablations have
 
 
 @dataclass
@@ -76,15 +77,24 @@ class AblationRun:
             for variant in self.variants:
                 yield variant, seed
 
-    def folder(self, variant: str, seed: int) -> RunFolder:
-        """Where a run is kept."""
-        return RunFolder(self.path / f"{re.sub(r'[^a-z0-9._]+', '-', variant.lower()).strip('-')}-{seed}")
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The trainings of each variant and seed, in turn."""
+        return (FIRST, THEN) if self.plan.get("then") else (FIRST,)
 
-    def config(self, variant: str, seed: int) -> Config:
+    def folder(self, variant: str, seed: int, stage: str = FIRST) -> RunFolder:
+        """Where a run is kept."""
+        return RunFolder(self.path / f"{re.sub(r'[^a-z0-9._]+', '-', variant.lower()).strip('-')}-{seed}{stage}")
+
+    def config(self, variant: str, seed: int, stage: str = FIRST) -> Config:
         """What a run is trained with; without fitted baselines, because variants are compared with each other."""
-        length = {"steps": self.plan["steps"], "seed": seed}
-        train = UNLIMITED | length | {"fallback": "false", "baselines": "false"}
-        chosen = self.variants[variant] | {f"train.{key}": value for key, value in train.items()}
+        steps = self.plan["steps"]
+        train = UNLIMITED | {"steps": steps, "seed": seed} | {"fallback": "false", "baselines": "false"}
+        if THEN in self.stages:
+            # Of the latents the last model, because those of a plain VAE have no forecast that could choose another.
+            train |= {"val_every": steps if stage == FIRST else max(1, steps // latents.VALIDATIONS)}
+        then = self.plan["then"] if stage == THEN else {}
+        chosen = self.variants[variant] | then | {f"train.{key}": value for key, value in train.items()}
         settings = [f"{key}={value}" for key, value in chosen.items()]
         return config.load(str(self.path / "config.toml"), settings)
 
@@ -92,14 +102,14 @@ class AblationRun:
         """Write the plan and what is known so far."""
         atomic.write_text(self.path / PLAN, json.dumps(self.plan, indent=1))
 
-    def record(self, variant: str, seed: int, **values: Any) -> None:
+    def record(self, variant: str, seed: int, stage: str = FIRST, **values: Any) -> None:
         """Keep what one run gave."""
-        self.plan["results"].setdefault(variant, {}).setdefault(str(seed), {}).update(values)
+        self.plan["results"].setdefault(variant, {}).setdefault(f"{seed}{stage}", {}).update(values)
         self.save()
 
-    def result(self, variant: str, seed: int) -> dict[str, Any]:
+    def result(self, variant: str, seed: int, stage: str = FIRST) -> dict[str, Any]:
         """What is known of one run."""
-        return self.plan["results"].get(variant, {}).get(str(seed), {})
+        return self.plan["results"].get(variant, {}).get(f"{seed}{stage}", {})
 
 
 def is_ablation(path: Path) -> bool:
@@ -186,6 +196,7 @@ def _begin(name: str, base: Config, request: Request) -> AblationRun:
         "variants": {variant.name: dict(variant.settings) for variant in ablation.variants},
         "seeds": [base.train.seed + i for i in range(request.seeds)],
         "steps": base.train.steps,
+        "then": dict(ablation.then),
         **describe(where),
         "results": {},
     }
@@ -224,15 +235,16 @@ def _steps(run: AblationRun, prepared: Prepared, where: torch.device) -> int:
     if budget is None:
         return int(steps)
     run.plan["steps"] = 1
-    seconds = sum(_seconds_per_step(run, variant, prepared, where) for variant in run.variants)
+    cells = [(variant, stage) for variant in run.variants for stage in run.stages]
+    seconds = sum(_seconds_per_step(run, variant, stage, prepared, where) for variant, stage in cells)
     fitting = int(FOR_TRAINING * budget / (max(seconds, 1e-6) * len(run.seeds)))
     if fitting < per_epoch:
         log.warning("%d steps fit into %s, less than one pass over the data (%d)", fitting, train.budget, per_epoch)
     return int(max(1, min(steps, fitting)))
 
 
-def _seconds_per_step(run: AblationRun, variant: str, prepared: Prepared, where: torch.device) -> float:
-    resolved = inputs.resolved(run.config(variant, run.seeds[0]), kinds.of(prepared.series[0]))
+def _seconds_per_step(run: AblationRun, variant: str, stage: str, prepared: Prepared, where: torch.device) -> float:
+    resolved = inputs.resolved(run.config(variant, run.seeds[0], stage), kinds.of(prepared.series[0]))
     try:
         network = training.build(resolved, prepared, run.trust)
     except ConfigError:
@@ -253,32 +265,40 @@ def _resumable(run: AblationRun) -> Iterator[None]:
 
 
 def _train_all(run: AblationRun, paths: Sequence[Path], where: torch.device) -> None:
-    wanted = list(run.cells())
+    wanted = [(*cell, stage) for cell in run.cells() for stage in run.stages]
     log.info("plan    %d variants x %d seeds, %d steps each", len(run.variants), len(run.seeds), run.plan["steps"])
-    for number, (variant, seed) in enumerate(wanted, 1):
-        if "seconds" in run.result(variant, seed) or "failed" in run.result(variant, seed):
+    for number, (variant, seed, stage) in enumerate(wanted, 1):
+        if "seconds" in run.result(variant, seed, stage) or "failed" in run.result(variant, seed):
             continue
-        log.info("run     %d of %d: %s, seed %d", number, len(wanted), variant, seed)
-        resolved, folder = run.config(variant, seed), run.folder(variant, seed)
-        resolved = training.without_unread(resolved, run.trust)
-        prepared = prepare(resolved, paths)
-        resolved = inputs.resolved(resolved, kinds.of(prepared.series[0]))
-        begun = folder.state.is_file()
-        if not begun:
-            folder.metrics.unlink(missing_ok=True)
+        log.info("run     %d of %d: %s, seed %d%s", number, len(wanted), variant, seed, stage.replace("-", ", "))
         try:
-            network = training.build(resolved, prepared, run.trust)
-            one = Run(resolved, folder, prepared, network, where, resume="last" if begun else None, trust=run.trust)
-            position = training.fit(one)
+            _train(run, (variant, seed, stage), paths, where)
         except (ConfigError, NonFiniteLossError) as error:
             log.warning("%s, seed %d: %s", variant, seed, error)
             run.record(variant, seed, failed=str(error))
-            continue
-        count = sum(p.numel() for p in network.parameters())
-        run.record(variant, seed, seconds=round(position.elapsed, 1), best_step=position.best_step, parameters=count)
-    reasons = [run.result(variant, seed).get("failed") for variant, seed in wanted]
+    reasons = [run.result(variant, seed).get("failed") for variant, seed in run.cells()]
     if all(reasons):
         raise DataError(f"none of the {len(wanted)} runs in {run.path} could be trained; the first: {reasons[0]}")
+
+
+def _train(run: AblationRun, cell: tuple[str, int, str], paths: Sequence[Path], where: torch.device) -> None:
+    """Train a variant with a seed in a stage, or continue its training."""
+    resolved, folder = training.without_unread(run.config(*cell), run.trust), run.folder(*cell)
+    prepared = prepare(resolved, paths)
+    resolved = inputs.resolved(resolved, kinds.of(prepared.series[0]))
+    begun = folder.state.is_file()
+    if not begun:
+        folder.metrics.unlink(missing_ok=True)
+    network = training.build(resolved, prepared, run.trust)
+    one = Run(resolved, folder, prepared, network, where, resume="last" if begun else None, trust=run.trust)
+    if cell[2] == THEN and begun:
+        one = replace(one, start=warm_start.resume(network, folder))
+    elif cell[2] == THEN:
+        first = run.folder(*cell[:2]).model
+        one = replace(one, start=warm_start.begin(network, resolved, one.frames, first, False))
+    position = training.fit(one)
+    count = sum(p.numel() for p in network.parameters())
+    run.record(*cell, seconds=round(position.elapsed, 1), best_step=position.best_step, parameters=count)
 
 
 def _score_all(run: AblationRun, paths: Sequence[Path], device: str) -> None:
@@ -296,10 +316,22 @@ def _score(run: AblationRun, variant: str, seed: int, paths: Sequence[Path], dev
     model = inference.load(run.folder(variant, seed).model, device, trust=run.trust)
     prepared = prepare(model.card.config, paths)
     scores = {split: _scores(model, prepared, split, ()) for split in ("val", "test")}
+    if THEN in run.stages:
+        scores["test"]["model"] |= _latent_scores(run, variant, seed, model, prepared)
     if "baselines" not in run.plan:
         run.plan["baselines"] = {split: _scores(model, prepared, split, BASELINES) for split in ("val", "test")}
     run.plan |= {"units": scores["test"]["units"], "windows": scores["test"]["windows"]}
     run.record(variant, seed, **{split: found["model"] for split, found in scores.items()})
+
+
+def _latent_scores(
+    run: AblationRun, variant: str, seed: int, model: inference.Model, prepared: Prepared
+) -> dict[str, Any]:
+    """Scores of a VAE's latents and of the generator in them."""
+    then = run.folder(variant, seed, THEN)
+    reference = run.folder(next(iter(run.variants)), seed, THEN).metrics
+    members = inference.load(then.model, str(model.device), trust=run.trust)
+    return latents.scores(model, members, prepared, then.metrics, reference)
 
 
 def _metrics(prepared: Prepared) -> Sequence[str]:

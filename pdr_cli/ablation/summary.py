@@ -77,7 +77,7 @@ def table_of(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         printed = [document["paper"][variant].get(c, "") for c in document["paper_columns"]]
         rows.append([variant + failed, counted, *cells, change, *printed])
     for name, scores in document["baselines"].items():
-        cells = [_number(scores[c]) for c in document["columns"]]
+        cells = [_number(scores.get(c)) for c in document["columns"]]
         rows.append([name, "", *cells, "", *[""] * len(document["paper_columns"])])
     return headings, rows
 

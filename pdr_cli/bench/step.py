@@ -295,7 +295,7 @@ def build(variant: str, setting: Setting) -> PDR:
     resolved = inputs.resolved(setting.config, kinds.KINDS.get(setting.config.data.kind, kinds.WEATHER))
     if variant == "plain":
         resolved = resolved.model_copy(update={"model": resolved.model.model_copy(update={"fusion": "none"})})
-    return registry.build(resolved.model, setting.frames, setting.trust)
+    return registry.of(resolved, setting.frames, setting.trust)
 
 
 def measure(

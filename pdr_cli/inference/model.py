@@ -296,7 +296,7 @@ def _built(path: Path, file: ModelFile, device: torch.device, batch: int | None,
 
     card = file.card
     try:
-        network = registry.build(card.config.model, card.frames, trust)
+        network = registry.of(card.config, card.frames, trust)
     except (ConfigError, UntrustedCodeError) as error:
         raise error.at(path) from error
     try:

@@ -7,7 +7,7 @@ pass it through `PDR.forward`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -84,6 +84,8 @@ class Batch(NamedTuple):
             None: the network computes them.
         flow: from the last observed frame back to the one before it, [B, 2, H, W]; None: a predictor that reads it computes
             it.
+        kept: what `Predictor.keep` made of the window earlier in training, [B, K]; None: a predictor that reads it computes
+            it.
     """
 
     observed: Tensor
@@ -97,11 +99,12 @@ class Batch(NamedTuple):
     earlier: Tensor | None = None
     anchor: Tensor | None = None
     flow: Tensor | None = None
+    kept: Tensor | None = None
 
     @property
     def context(self) -> Context:
         """What an anchor reads beside the observed frames."""
-        return Context(self.normal, self.earlier)
+        return Context(self.normal, self.earlier, self.covariates)
 
     def rows(self, which: Tensor | slice) -> Batch:
         """The windows numbered `which`, which may name one several times."""
@@ -120,15 +123,17 @@ class Context(NamedTuple):
     Args:
         normal: [B, T + τ, C, H, W].
         earlier: [B, L, τ, C, H, W].
+        covariates: [B, T + τ, F, H, W].
     """
 
     normal: Tensor | None = None
     earlier: Tensor | None = None
+    covariates: Tensor | None = None
 
     def after(self, first: int) -> Context:
         """The context of a window that ends `first` steps after the last observed frame."""
-        normal = None if self.normal is None else self.normal[:, first:]
-        return Context(normal, None if self.earlier is None else self.earlier[:, :, first:])
+        normal, covariates = (None if t is None else t[:, first:] for t in (self.normal, self.covariates))
+        return Context(normal, None if self.earlier is None else self.earlier[:, :, first:], covariates)
 
 
 def target_of(batch: Batch) -> Tensor:
@@ -175,6 +180,9 @@ class Predictor(nn.Module, ABC):
         reads_flow: True if the predictor reads `Batch.flow` in training.
         stochastic: True if the predictor draws a member of an ensemble from `seeds`; without seeds it makes its direct
             forecast.
+        keeps: True: `keep` gives what is the same in every epoch of a training, and training passes read it.
+        scored_by_terms: True: validation takes the sum of the predictor's loss terms, because its forecast is not trained.
+        added: beginnings of the names of weights that a file of --init-from may lack; they then start as new.
         bounded: keeps frames [..., C, H, W] within the bounds of their quantities; for the frames that are fed back. The
             network bounds the forecast itself.
         draw: draws the noise that enters by the predictor's norms, anew for each pass; nothing where there is none.
@@ -183,6 +191,9 @@ class Predictor(nn.Module, ABC):
     reads_covariates = False
     reads_flow = False
     stochastic = False
+    keeps = False
+    scored_by_terms = False
+    added: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -210,6 +221,13 @@ class Predictor(nn.Module, ABC):
         The default is the forecast, and no terms.
         """
         return self(batch.observed, batch.steps, anchor, batch.covariates, batch.seeds), {}
+
+    def keep(self, batch: Batch, anchor: Anchoring | None = None) -> Tensor:
+        """What frozen parts make of training windows, [B, K], which training computes once for each; see `keeps`."""
+        return batch.observed[:, :0, 0, 0, 0]
+
+    def measure(self, windows: Iterable[tuple[Batch, Anchoring | None]]) -> None:
+        """Measure constants of the training windows before training, if a file has not given them; none by default."""
 
 
 class OnePass(Predictor):
@@ -262,6 +280,9 @@ class Anchor(nn.Module, ABC):
     def gives(self) -> int:
         """n, the frames of a pass; 0: any number."""
         return 0
+
+    def bound(self, low: Tensor, high: Tensor) -> None:
+        """Keep frames that the anchor feeds back between these values, [C]; nothing by default."""
 
     @abstractmethod
     def ahead(self, seen: Tensor, steps: int, context: Context) -> Tensor:

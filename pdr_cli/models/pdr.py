@@ -7,7 +7,7 @@ X^ = Φ(X~, Y)        (3)  a fusion joins both to the final forecast, which is k
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from torch import Tensor, nn
@@ -150,6 +150,27 @@ class PDR(nn.Module):
         return self.noise is not None or (isinstance(self.predictor, Predictor) and self.predictor.stochastic)
 
     @property
+    def keeps(self) -> bool:
+        """True if training passes read `Batch.kept`."""
+        return isinstance(self.predictor, Predictor) and self.predictor.keeps and not self.frozen
+
+    def keep(self, batch: Batch) -> Tensor:
+        """What frozen parts of the predictor make of training windows, [B, K]; see `Batch.kept`.
+
+        Raises:
+            ValueError: the predictor keeps nothing.
+        """
+        if not isinstance(self.predictor, Predictor):
+            raise ValueError("the predictor keeps nothing of a window")
+        space = Space(batch, self.anomalies)
+        return self.predictor.keep(space.batch(), self._anchoring(batch, space))
+
+    @property
+    def scored_by_terms(self) -> bool:
+        """True if validation takes the sum of the predictor's loss terms."""
+        return isinstance(self.predictor, Predictor) and self.predictor.scored_by_terms and not self.frozen
+
+    @property
     def reads_flow(self) -> bool:
         """True if training passes read `Batch.flow`."""
         return isinstance(self.predictor, Predictor) and self.predictor.reads_flow and self.anomalies is None
@@ -157,6 +178,8 @@ class PDR(nn.Module):
     def bound(self, low: Tensor, high: Tensor) -> None:
         """Keep forecasts, and frames that are fed back, between a lowest and a highest value: [C], in network units."""
         self.bounded = Bounds(low, high)
+        if self.anchor is not None:
+            self.anchor.bound(low, high)
         if isinstance(self.predictor, Predictor) and self.anomalies is None:
             self.predictor.bounded = Bounds(low, high)
 
@@ -177,3 +200,9 @@ class PDR(nn.Module):
         """Place Gaussians that start from the training data, by a frame of them: [C, H, W], in network units."""
         if self.adapter is not None:
             self.adapter.initialize(frame)
+
+    def measure(self, batches: Iterable[Batch]) -> None:
+        """Measure the constants that the predictor keeps of the training windows, before training."""
+        if isinstance(self.predictor, Predictor):
+            spaces = ((batch, Space(batch, self.anomalies)) for batch in batches)
+            self.predictor.measure((space.batch(), self._anchoring(batch, space)) for batch, space in spaces)

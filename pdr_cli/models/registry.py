@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pdr_cli.choices import ADAPTERS, ANCHORS, FUSIONS, PREDICTORS, TRANSLATORS
+from pdr_cli.choices import ADAPTERS, ANCHORS, FUSIONS, LATENT, PREDICTORS, TRANSLATORS
 from pdr_cli.errors import ConfigError
+from pdr_cli.models.anchors.guide import Guide
 from pdr_cli.models.anomalies import Anomalies
 from pdr_cli.models.interfaces import Adapter, Anchor, Frames, Fusion, Predictor
 from pdr_cli.models.noise import NormNoise
@@ -18,7 +19,7 @@ from pdr_cli.models.predictors.simvp import SimVP
 from pdr_cli.trust import Trust
 
 if TYPE_CHECKING:
-    from pdr_cli.schema import ModelConfig
+    from pdr_cli.schema import Config, LatentConfig, ModelConfig
 
 # The keywords with which a predictor from outside is called, beside in_steps and channels.
 KEYWORDS = ("hid_s", "hid_t", "n_s", "n_t", "mlp_ratio", "drop_path")
@@ -26,18 +27,31 @@ KEYWORDS = ("hid_s", "hid_t", "n_s", "n_t", "mlp_ratio", "drop_path")
 FORMER = ("any_horizon", "training_forecast")
 
 
-def build(options: ModelConfig, frames: Frames, trust: Trust | None = None) -> PDR:
+def of(config: Config, frames: Frames, trust: Trust | None = None) -> PDR:
+    """The network of a configuration for frames of this shape, with new weights; see `build`.
+
+    With a guide, which reads the covariates, its network takes the place of the anchor.
+    """
+    if config.guide is None:
+        return build(config.model, frames, trust, config.latent)
+    network = build(config.model, frames._replace(covariates=0), trust, config.latent)
+    network.anchor = Guide(of(config.guide, frames, trust))
+    return network
+
+
+def build(options: ModelConfig, frames: Frames, trust: Trust | None = None, latent: LatentConfig | None = None) -> PDR:
     """The network of the [model] table for frames of this shape, with new weights.
 
     Args:
         options: the [model] table.
         frames: of the network.
         trust: see `choices.Family.find`.
+        latent: the [latent] table, which predictors with a latent space need.
 
     Raises:
         ConfigError: an unknown name, values from which nothing can be built, or code that may not run.
     """
-    predictor = build_predictor(options, frames, trust)
+    predictor = build_predictor(options, frames, trust, latent)
     fusion = build_fusion(options, frames, trust)
     adapter = build_adapter(options, frames, trust) if fusion.needs_layer else None
     anomalies = Anomalies((frames.channels, *frames.size)) if options.inputs == "anomalies" else None
@@ -51,7 +65,9 @@ def load(options: ModelConfig, trust: Trust | None = None) -> None:
         family.find(name, trust)
 
 
-def build_predictor(options: ModelConfig, frames: Frames, trust: Trust | None = None) -> nn.Module:
+def build_predictor(
+    options: ModelConfig, frames: Frames, trust: Trust | None = None, latent: LatentConfig | None = None
+) -> nn.Module:
     """The predictor `backbone`: a `Predictor`, or a module [B, T, C, H, W] → [B, T, C, H, W].
 
     Ours are called with (frames, options); the SimVP family is a shell around a translator. Those of other packages are
@@ -60,7 +76,8 @@ def build_predictor(options: ModelConfig, frames: Frames, trust: Trust | None = 
     Raises:
         ConfigError: an unknown name, values that do not fit together, or an object that is not a predictor.
     """
-    built = _predictor(options, frames, trust)
+    _check_latent(options.backbone, latent)
+    built = _predictor(options, frames, trust, latent)
     if frames.covariates and not (isinstance(built, Predictor) and built.reads_covariates):
         raise ConfigError(
             f"--backbone {options.backbone} reads no covariates, and the data have {frames.covariates}",
@@ -81,9 +98,24 @@ def uses_covariates(name: str, trust: Trust | None = None) -> bool:
     )
 
 
-def _predictor(options: ModelConfig, frames: Frames, trust: Trust | None) -> nn.Module:
+def _check_latent(name: str, latent: LatentConfig | None) -> None:
+    """Refuse a predictor without the table that it reads, and a generator that no predictor would draw members from."""
+    if name in LATENT and latent is None:
+        way_out = "start from --preset weather-latent or video-latent, or copy their table [latent]"
+        raise ConfigError(f"--backbone {name} reads the table [latent], and the preset has none", way_out=way_out)
+    if name not in LATENT and latent is not None and latent.generator != "none":
+        way_out = "add --set latent.generator=none, or leave out --backbone"
+        raise ConfigError(
+            f"latent.generator is {latent.generator}, and --backbone {name} has no latents", way_out=way_out
+        )
+
+
+def _predictor(options: ModelConfig, frames: Frames, trust: Trust | None, latent: LatentConfig | None) -> nn.Module:
     name = options.backbone
     factory = PREDICTORS.find(name, trust)
+    if name in LATENT:
+        built: nn.Module = factory(frames, options, latent)
+        return built
     if name in TRANSLATORS:
         return SimVP.with_translator(factory, frames, options)
     if name in PREDICTORS.own:

@@ -9,7 +9,7 @@ from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.context import ContextSource, FieldSource
 from pdr_cli.data.grid import Side
 from pdr_cli.data.kinds import Kind
-from pdr_cli.schema import AUTO, Config
+from pdr_cli.schema import AUTO, Config, ModelConfig
 
 if TYPE_CHECKING:
     from pdr_cli.models.interfaces import Frames
@@ -45,7 +45,7 @@ def frames_of(
         (size[0], size[1]),
         grid.is_periodic(config.model.periodic, x),
         out_steps=config.data.out_steps,
-        lags=len(cycles) if config.model.anchor in CYCLIC else 0,
+        lags=len(cycles) if reading(config).anchor in CYCLIC else 0,
         covariates=covariates,
     )
 
@@ -54,13 +54,19 @@ def contexts_of(
     config: Config, climatology: Climatology, cycles: tuple[int, ...], covariates: FieldSource | None = None
 ) -> ContextSource:
     """What makes the context that a network of this configuration reads; `covariates`: None if it reads none."""
-    normal = config.model.anchor in DEPARTING or config.model.inputs == "anomalies"
-    return ContextSource(climatology if normal else None, cycles if config.model.anchor in CYCLIC else (), covariates)
+    model = reading(config)
+    normal = model.anchor in DEPARTING or "anomalies" in (model.inputs, config.model.inputs)
+    return ContextSource(climatology if normal else None, cycles if model.anchor in CYCLIC else (), covariates)
+
+
+def reading(config: Config) -> ModelConfig:
+    """The [model] table of the network that reads the context: of the guide, if there is one."""
+    return config.model if config.guide is None else config.guide.model
 
 
 def reads_cycles(config: Config, pictures: bool) -> bool:
     """Whether the network of a training, or a baseline that is fitted beside it, reads earlier cycles."""
-    anchors = (config.model.anchor, *(BASELINES[name] for name in baselines_of(config, pictures)))
+    anchors = (reading(config).anchor, *(BASELINES[name] for name in baselines_of(config, pictures)))
     return any(anchor in CYCLIC for anchor in anchors)
 
 
@@ -77,4 +83,4 @@ def own_baseline(config: Config) -> str | None:
 def alone(config: Config, anchor: str) -> Config:
     """The configuration of the model whose forecast is an anchor's alone, on the same data."""
     network = {"backbone": "none", "fusion": "none", "inputs": "frames", "anchor": anchor, "noise": 0}
-    return config.model_copy(update={"model": config.model.model_copy(update=network)})
+    return config.model_copy(update={"model": config.model.model_copy(update=network), "latent": None, "guide": None})

@@ -129,7 +129,7 @@ class ModelCard:
     def to_json(self) -> str:
         """The card as JSON."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values["config"] = self.config.model_dump()
+        values["config"] = self.config.model_dump(exclude_none=True)
         values["format_version"] = FORMAT_VERSION
         # The bytes of a file's name that are not UTF-8 become escapes of JSON, which `json` reads back.
         return json.dumps(values, default=_plain, ensure_ascii=False).encode(errors="backslashreplace").decode()

@@ -17,6 +17,7 @@ from pdr_cli.data.series import size
 from pdr_cli.data.windows import Windows
 from pdr_cli.models.interfaces import Anchor, Batch, Context
 from pdr_cli.models.motion import backward_motion
+from pdr_cli.models.pdr import PDR
 from pdr_cli.training.kept import Kept
 
 NO_CONTEXT = ContextSource()
@@ -80,6 +81,27 @@ class Flows:
         return self._kept.of(which, lambda row: backward_motion(observed[row : row + 1])[0])
 
 
+class FrozenParts:
+    """What the frozen parts of a network make of training windows.
+
+    Args:
+        network: on its device.
+        limit_mb: of the kept tensors.
+    """
+
+    def __init__(self, network: PDR, limit_mb: int = 512) -> None:
+        self.network = network
+        self._kept = Kept(limit_mb)
+
+    def of(self, batch: Batch, which: np.ndarray) -> torch.Tensor:
+        """The training windows numbered `which` → [B, K]."""
+        return self._kept.of(which, lambda row: self._one(batch.rows(slice(row, row + 1))))
+
+    @torch.no_grad()
+    def _one(self, window: Batch) -> torch.Tensor:
+        return self.network.keep(window)[0]
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """The windows of a run, and how they become tensors.
@@ -92,6 +114,7 @@ class TrainingData:
         contexts: what the network is given beside the frames of a window.
         anchor_frames: the anchor's frames of training windows; None where the network computes them.
         flows: of training windows; None where the network reads none.
+        frozen: the parts of the network that are not trained and give the same in every epoch; None if there are none.
     """
 
     train: Windows
@@ -101,6 +124,7 @@ class TrainingData:
     contexts: ContextSource = NO_CONTEXT
     anchor_frames: AnchorFrames | None = None
     flows: Flows | None = None
+    frozen: FrozenParts | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -130,6 +154,8 @@ class TrainingData:
             inputs = inputs._replace(anchor=self.anchor_frames.frames(inputs, which))
         if windows is self.train and self.flows is not None:
             inputs = inputs._replace(flow=self.flows.of(observed, which))
+        if windows is self.train and self.frozen is not None:
+            inputs = inputs._replace(kept=self.frozen.of(inputs, which))
         return WeightedBatch(inputs, weight, which)
 
     def _weight(self, known: np.ndarray, device: torch.device) -> torch.Tensor | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import xarray as xr
 
@@ -16,17 +18,17 @@ from pdr_cli.data.covariates import CovariateSource, with_values
 from pdr_cli.data.kinds import Kind
 from pdr_cli.errors import ConfigError, UsageError
 from pdr_cli.models import registry
-from pdr_cli.models.interfaces import Frames
+from pdr_cli.models.interfaces import Batch, Frames
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import inputs, modelfile, tensors
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import AUTO, Config
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
-from pdr_cli.training import cards, overview, randomness, ranks, warm_start
+from pdr_cli.training import cards, guides, overview, randomness, ranks, warm_start
 from pdr_cli.training.anchors import baselines
 from pdr_cli.training.anchors import fit as anchors
-from pdr_cli.training.batches import Flows, TrainingData
+from pdr_cli.training.batches import Flows, FrozenParts, TrainingData
 from pdr_cli.training.calibration import calibrate
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.losses import Loss, LossOptions, build_loss
@@ -46,6 +48,7 @@ from pdr_cli.training.warm_start import WarmStart
 from pdr_cli.trust import Trust
 
 State = Literal["last", "last-1"]
+MEASURED, AT_ONCE = 512, 8  # training windows that predictors measure their constants on, and those of a batch
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     config, device = request.config, devices.pick(request.device)
     resume = request.resume is not None
     folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
-    config = without_unread(config, request.trust)
+    config = without_unread(guides.resolved(config), request.trust)
     prepared = open_data(config, request.dataset)
     config = inputs.resolved(config, kinds.of(prepared.series[0]))
     request = replace(request, config=config)
@@ -152,7 +155,7 @@ def without_unread(config: Config, trust: Trust | None) -> Config:
     Raises:
         ConfigError: an unknown predictor, or code that may not run.
     """
-    if config.data.calendar != [AUTO] or registry.uses_covariates(config.model.backbone, trust):
+    if config.data.calendar != [AUTO] or registry.uses_covariates(inputs.reading(config).backbone, trust):
         return config
     return config.model_copy(update={"data": config.data.model_copy(update={"calendar": []})})
 
@@ -197,7 +200,7 @@ def build(config: Config, prepared: Prepared, trust: Trust | None = None) -> PDR
     registry.load(config.model, trust)  # a module may draw while it is imported
     choices.LOSSES.find(config.train.loss, trust)
     randomness.seed_all(seed, randomness.named_in(choices.FOREIGN))
-    network = registry.build(config.model, frames_of(config, prepared), trust)
+    network = registry.of(config, frames_of(config, prepared), trust)
     randomness.seed_each(seed, randomness.kept_by(network))
     tensors.check(network, f"--backbone {config.model.backbone}")
     log.info("model   %s", overview.model_line(network, config, prepared.size))
@@ -263,7 +266,12 @@ def trainer(run: Run) -> Trainer:
         run.network.initialize(torch.from_numpy(first_frame(run.prepared, measured)))
     if measured.bounds is not None:
         run.network.bound(*measured.encoding.bounds(measured.bounds))
+    if run.resume is None:
+        guides.load(run.network, run.config, measured.scaling, list(run.prepared.series[0].attrs["variables"]))
     run.network.to(run.device)
+    if run.resume is None:
+        run.network.measure(measured_windows(data, run.device))
+    data = replace(data, frozen=FrozenParts(run.network) if run.network.keeps else None)
 
     def save_model(position: Position) -> None:
         run.folder.state.parent.mkdir(exist_ok=True)
@@ -274,6 +282,13 @@ def trainer(run: Run) -> Trainer:
         )
 
     return Trainer(run.network, loss, data, run.config.train, run.folder, run.device, save_model)
+
+
+def measured_windows(data: TrainingData, device: torch.device) -> Iterator[Batch]:
+    """Training windows, evenly spaced, in batches for `PDR.measure`."""
+    chosen = data.train.spread(MEASURED)
+    for start in range(0, len(chosen), AT_ONCE):
+        yield data.batch(chosen, np.arange(start, min(start + AT_ONCE, len(chosen))), device).inputs
 
 
 def anchor_alone(run: Run) -> PDR:

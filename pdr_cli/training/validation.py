@@ -29,7 +29,7 @@ class Scores(NamedTuple):
 
     Args:
         loss: that of training; of a network that draws, the fair CRPS of `MEMBERS` members, of its anchor the mean absolute
-            error.
+            error; the sum of the terms of a predictor that is scored by them.
         rmse: of each channel, in network units, [C]; of members, that of their mean.
     """
 
@@ -80,6 +80,9 @@ class Validation:
     def _scored(self, inputs: Batch, weight: Tensor | None, which: np.ndarray, mode: Mode) -> tuple[Tensor, Tensor]:
         """The forecast of windows as inference makes it, [B, τ, C, H, W], of members their mean; and the loss."""
         seen, target = inputs._replace(target=None, known=None, anchor=None), target_of(inputs)
+        if self.network.scored_by_terms and mode != "anchor":
+            out = self.network(inputs, "train")
+            return out.fused, torch.stack(list(out.terms.values())).sum()
         members = MEMBERS if mode != "anchor" else 1
         if self.network.stochastic and members > 1:
             # The same seeds in each validation, so that two differ by the network alone.

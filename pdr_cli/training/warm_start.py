@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pdr_cli.errors import CheckpointError
+from pdr_cli.errors import CheckpointError, ConfigError
 from pdr_cli.models import openstl
-from pdr_cli.models.interfaces import Frames
+from pdr_cli.models.interfaces import Frames, Predictor
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import container, modelfile
 from pdr_cli.runs import folder as runs
@@ -30,6 +30,7 @@ FITTED = ("anchor.", "anomalies.")  # to the data of each training, before its f
 # Settings that must be equal for a predictor's weights to fit and to have the same meaning.
 SHAPES = ("backbone", "hid_s", "hid_t", "n_s", "n_t", "mlp_ratio")
 OURS = ("data.in_steps", *(f"model.{key}" for key in SHAPES), "model.anchor")
+LATENT = ("data.out_steps", "model.inputs", *(f"latent.{key}" for key in ("channels", "group", "conv3d", "pad")))
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,13 @@ def begin(network: PDR, config: Config, frames: Frames, init_from: Path | None, 
     Raises:
         InputNotFoundError: the file does not exist.
         CheckpointError: another predictor; names the settings that differ.
+        ConfigError: a generator without a file that gives its VAE.
     """
+    if init_from is None and config.latent is not None and config.latent.generator != "none":
+        raise ConfigError(
+            f"latent.generator is {config.latent.generator}, and no --init-from gives the VAE that it draws in",
+            way_out="train a VAE with --set latent.generator=none, then name its run with --init-from",
+        )
     origin = None if init_from is None else load(network, config, frames, init_from)
     if freeze_backbone:
         if origin is None:
@@ -131,15 +138,24 @@ def load_ours(network: PDR, config: Config, frames: Frames, path: Path, file: Mo
         True if all weights of the adapter are the file's.
     """
     weights = file.weights
-    compare(_values(file.card.config, OURS), config, path)
+    both_latent = config.latent is not None and file.card.config.latent is not None
+    compare(_values(file.card.config, OURS + LATENT if both_latent else OURS), config, path)
     check_channels(len(file.card.variables), frames.channels, path)
     inside = {k.removeprefix(PREDICTOR): v for k, v in weights.items() if k.startswith(PREDICTOR)}
-    load_predictor(network, config, frames, path, inside)
+    load_predictor(network, config, frames, path, _added(network, inside) | inside)
     others = {k: v for k, v in network.state_dict().items() if not k.startswith((PREDICTOR, *FITTED))}
     fitting = {k: weights[k] for k, v in others.items() if k in weights and weights[k].shape == v.shape}
     network.load_state_dict(fitting, strict=False)
     log.info("start   predictor of %s, and %d of %d tensors of adapter and fusion", path, len(fitting), len(others))
     return all(key in fitting for key in others if key.startswith(ADAPTER))
+
+
+def _added(network: PDR, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The new weights of the parts of a predictor that its file may lack, and does."""
+    predictor = network.predictor
+    parts = predictor.added if isinstance(predictor, Predictor) else ()
+    lacking = tuple(part for part in parts if not any(name.startswith(part) for name in weights))
+    return {name: value for name, value in predictor.state_dict().items() if lacking and name.startswith(lacking)}
 
 
 def load_predictor(network: PDR, config: Config, frames: Frames, path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,1 @@
+"""A latent space of clips: a causal VAE whose decoder forecasts from tokens, and generators of members in its latents."""

@@ -1,0 +1,175 @@
+"""A predictive VAE and the generators in its latents: trained, resumed, used, exported."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import pdr_cli
+from pdr_cli.errors import InterruptedRun
+from pdr_cli.inference import model as inference
+from pdr_cli.inference.members import seeds_of
+from pdr_cli.runs import modelfile
+from pdr_cli.training.loop import Trainer
+from tests.cli import pdr
+
+SMALL = ("hid_s=4", "hid_t=8", "latent.channels=2", "latent.flow_width=8", "latent.flow_depth=1", "train.batch=2")
+SMALL += ("latent.flow_steps=2", "train.baselines=false", "val_windows=2", "train.val_every=4", "log_every=1")
+SHORT = [part for setting in SMALL for part in ("--set", setting)]
+SHORT += ["--steps", "4", "-q"]
+
+
+@pytest.fixture(scope="module")
+def vae_run(weather: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("latent") / "pv"
+    trained = pdr("train", "--preset", "weather-latent", "--data", weather, "-o", folder, *SHORT)
+    assert trained.code == 0, trained.err
+    return folder
+
+
+@pytest.fixture(scope="module")
+def train_members(weather: Path, vae_run: Path) -> Callable[..., Path]:
+    """Train a generator in a folder of that name, in the current folder."""
+
+    def train(name: str, *more: str) -> Path:
+        arguments = ("train", "--preset", "weather-ensemble", "--data", weather, "--init-from", vae_run, "-o", name)
+        trained = pdr(*arguments, *SHORT, *more)
+        assert trained.code == 0, trained.err
+        return Path(name).absolute()
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def members_run(train_members: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_members(str(tmp_path_factory.mktemp("members") / "ens"))
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in modelfile.read(run / "model.safetensors").weights.items()}
+
+
+def test_the_generator_learns_on_a_vae_that_stays(vae_run: Path, members_run: Path) -> None:
+    before, after = weights(vae_run), weights(members_run)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert after["predictor.members.measured"]
+    assert after["predictor.members.spread"].min() > 0
+    assert after["predictor.members.generator.leave.weight"].any()
+
+
+def test_members_repeat_and_the_direct_forecast_is_that_of_the_vae(
+    weather: Path, members_run: Path, vae_run: Path
+) -> None:
+    with xr.open_dataset(weather) as opened:
+        observed = np.stack([opened.t2m.values[i : i + 4, None] for i in (0, 50)])
+    model, alone = (inference.load(run / "model.safetensors", "cpu") for run in (members_run, vae_run))
+    seeds = seeds_of(1, 5, ["a", "b"])
+    made = model.members(observed, seeds)
+    assert made.shape == (5, 2, 4, 1, 13, 15)
+    assert np.isfinite(made).all()
+    assert made.std(0).min() > 0
+    assert np.array_equal(made, model.members(observed, seeds))
+    few = inference.load(members_run / "model.safetensors", "cpu", batch=3).members(observed[:1], seeds_of(1, 3, ["a"]))
+    np.testing.assert_allclose(few[:, 0], made[:3, 0], rtol=0, atol=1e-3)  # K, in another batch
+    assert not np.allclose(made[:, :1], model.members(observed[:1], seeds_of(2, 5, ["a"])), atol=1e-3)
+    assert np.array_equal(model.run(observed).fused, alone.run(observed).fused)
+    assert model.stochastic
+    assert not alone.stochastic
+
+
+def test_a_generator_resumes_to_the_same_weights_with_their_averages(
+    train_members: Callable[..., Path], members_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(trainer: Trainer, received: list[int]) -> None:
+        if trainer.position.step == 2:
+            trainer.save()
+            raise InterruptedRun("stopped", 15)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_stop_on", stop)
+        with pytest.raises(AssertionError, match="stopped"):
+            train_members("cut")
+    assert pdr("train", "--resume", "-o", "cut", "-q").code == 0
+    whole, cut = weights(members_run), weights(Path("cut"))
+    assert all(np.array_equal(whole[name], cut[name]) for name in whole)
+
+
+def test_a_generator_without_a_vae_is_refused(weather: Path) -> None:
+    refused = pdr("train", "--preset", "weather-ensemble", "--data", weather, "-o", "ens", *SHORT)
+    assert refused.code == 78
+    assert "--init-from" in refused.last
+    assert not Path("ens").exists()
+
+
+def test_a_vae_of_other_latents_is_refused(weather: Path, vae_run: Path) -> None:
+    arguments = ("train", "--preset", "weather-ensemble", "--data", weather, "--init-from", vae_run, "-o", "ens")
+    refused = pdr(*arguments, *SHORT, "--set", "latent.channels=3")
+    assert refused.code == 65
+    assert "--set latent.channels=2" in refused.last
+
+
+def test_a_plain_vae_is_chosen_by_its_reconstruction(weather: Path) -> None:
+    arguments = ("train", "--preset", "weather-latent", "--data", weather, "-o", "plain", *SHORT)
+    assert pdr(*arguments, "--set", "latent.drop=none").code == 0
+    header = modelfile.read(Path("plain/model.safetensors")).card
+    assert header.config.latent is not None
+    assert header.config.latent.drop == "none"
+    # The mean squared errors of frames in units of their standard deviation: a forecast's error alone would be smaller.
+    assert header.training["best_loss"] > header.training["best_rmse"][0] ** 2
+
+
+def test_gaussians_on_a_frozen_vae(weather: Path, vae_run: Path) -> None:
+    arguments = ("train", "--preset", "weather-latent", "--data", weather, "--init-from", vae_run, "-o", "gs", *SHORT)
+    assert pdr(*arguments, "--freeze-backbone", "--adapter", "local", "--fusion", "add").code == 0
+    before, after = weights(vae_run), weights(Path("gs"))
+    assert all(np.array_equal(before[name], after[name]) for name in before if name.startswith("predictor."))
+
+
+@pytest.mark.parametrize("suffix", ["pt2", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_the_direct_forecast_is_exported(members_run: Path, suffix: str) -> None:
+    exported = pdr("export", "-m", members_run, "-o", f"ens.{suffix}")
+    assert exported.code == 0, exported.err
+
+
+@pytest.mark.parametrize("preset", ["video-latent", "video-ensemble"])
+def test_the_presets_of_video(preset: str, clip: Path, tmp_path: Path) -> None:
+    small = [*SHORT, "--set", "data.in_steps=4", "--set", "data.out_steps=4", "--set", "data.size=[16,16]"]
+    arguments = ("train", "--preset", "video-latent", "--data", clip, "-o", "pv", *small)
+    assert pdr(*arguments).code == 0
+    if preset == "video-ensemble":
+        ensemble = ("train", "--preset", preset, "--data", clip, "--init-from", "pv", "-o", "ens", *small)
+        trained = pdr(*ensemble)
+        assert trained.code == 0, trained.err
+
+
+def test_members_depart_from_the_forecast_of_a_run_that_travels_in_the_file(
+    weather: Path, train_members: Callable[..., Path], make_run: Callable[..., Path]
+) -> None:
+    settings = ("train.baselines=false", "data.calendar=hour", "data.back=1d", "model.inputs=anomalies")
+    given = [part for setting in settings for part in ("--set", setting)]
+    guide = make_run(weather, "--backbone", "unet", "--anchor", "ridge", "--fusion", "none", *given)
+    shutil.copytree(guide, "guide")
+    with xr.open_dataset(weather) as opened:
+        expected = pdr_cli.load("guide").predict(opened)
+        run = train_members("ens", "--set", "latent.guess=guide")
+        shutil.rmtree("guide")
+        made = pdr_cli.load(run).predict(opened)
+    np.testing.assert_allclose(made.t2m.values, expected.t2m.values, rtol=0, atol=1e-3)  # K
+    before, after = (weights(run) for run in (guide, run))
+    assert all(np.array_equal(value, after[f"anchor.network.{name}"]) for name, value in before.items())
+    model = inference.load(run / "model.safetensors", "cpu")
+    assert model.stochastic
+    assert model.card.config.guide is not None
+
+
+def test_a_guess_of_other_frames_is_refused(weather: Path, vae_run: Path, make_run: Callable[..., Path]) -> None:
+    guide = make_run(weather, "--set", "data.out_steps=2", "--set", "train.baselines=false")
+    arguments = ("train", "--preset", "weather-ensemble", "--data", weather, "--init-from", vae_run, "-o", "ens")
+    refused = pdr(*arguments, *SHORT, "--set", f"latent.guess={guide}")
+    assert refused.code == 78
+    assert "data.out_steps is 2, not 4" in refused.last
