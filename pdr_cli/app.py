@@ -184,7 +184,7 @@ def predict(
         torchrun --nproc-per-node 4 -m pdr_cli predict air.zarr --every-init -o hindcast.zarr
     """
     from pdr_cli.commands import predict as command
-    from pdr_cli.inference.intake import InputPolicy
+    from pdr_cli.inference.policy import InputPolicy
 
     command.run(
         command.Request(

@@ -47,23 +47,25 @@ class Limits:
         return np.minimum(mean - SIGMAS * sd, 2 * low - high), np.maximum(mean + SIGMAS * sd, 2 * high - low)
 
 
-def warn_of_narrow(frames: np.ndarray, series: Series, limits: Limits) -> None:
+def warn_of_narrow(frames: np.ndarray, series: Series, limits: Limits, hidden: np.ndarray | None = None) -> None:
     """Log a warning for frames [T, C, H, W] that span far less than training did, away from its mean, in every channel.
 
-    So does a fraction where percent were learned. A calm or dry window lies near the mean and is not warned of.
+    So does a fraction where percent were learned. A calm or dry window lies near the mean and is not warned of. `hidden`:
+    channels, True in [C], that are left out.
     """
-    values = frames.swapaxes(0, 1).reshape(frames.shape[1], -1)
-    if not np.isfinite(values).any(axis=1).all():
+    seen = np.flatnonzero(np.ones(frames.shape[1], bool) if hidden is None else ~hidden)
+    values = frames.swapaxes(0, 1)[seen].reshape(len(seen), frames[:, 0].size)
+    if not len(seen) or not np.isfinite(values).any(axis=1).all():
         return
-    mean, sd = np.asarray(limits.mean), np.asarray(limits.sd)
+    mean, sd = np.asarray(limits.mean)[seen], np.asarray(limits.sd)[seen]
     narrow = np.nanstd(values, axis=1) * NARROW < sd
     away = np.abs(np.nanmean(values, axis=1) - mean) > sd
     if (narrow & away).all():
         log.warning(
             "values  %s: %s span %.4g to %.4g, where training had %.4g to %.4g (mean %.4g): are the units right? "
             "A fraction in place of percent is off by a factor of 100",
-            series.attrs["files"][0], names(series)[0], np.nanmin(values[0]), np.nanmax(values[0]),
-            limits.minimum[0], limits.maximum[0], mean[0],
+            series.attrs["files"][0], names(series)[seen[0]], np.nanmin(values[0]), np.nanmax(values[0]),
+            limits.minimum[seen[0]], limits.maximum[seen[0]], mean[0],
         )  # fmt: skip
 
 

@@ -233,7 +233,7 @@ def answer(request: Request, ranks: Processes) -> Hindcast:
             begun = [(one.intake, one.plan) for one in (made, *made.others)]
             identity = _identity(request, begun) if ranks.first else ""
             attributes = made.attributes(command_line(), identity) if ranks.first else {}
-            log.info("%d forecasts of %d steps", len(made.plan.inits), lead_steps(made.model.card, request.steps))
+            log.info("%d forecasts of %d steps", len(made.plan.inits), lead_steps(made.model, request.steps))
         layout = made.layout(attributes, request.time_layout)
         write(
             made,

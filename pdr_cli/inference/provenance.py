@@ -18,7 +18,7 @@ from pdr_cli.data.bounds import BOUNDED
 from pdr_cli.data.formats import cf, stored
 from pdr_cli.data.missing import ABSURD
 from pdr_cli.data.series import Series, names, units
-from pdr_cli.inference import intake as intakes
+from pdr_cli.data.units import GIVEN
 from pdr_cli.inference.intake import Intake, Observed
 from pdr_cli.inference.model import Model
 from pdr_cli.system import urls
@@ -64,8 +64,17 @@ def of_models(models: Sequence[Model]) -> dict[str, str]:
 
 def _history(series: Series, window: Observed, line: str) -> str:
     before = str(series.attrs["file_attrs"].get("history", ""))
-    line = "; ".join([line, *intakes.history(series), *window.notes])
+    line = "; ".join([line, *_changes(series), *window.notes])
     return f"{line}\n{before}" if before else line
+
+
+def _changes(series: Series) -> list[str]:
+    """The conversions of a series when it was opened, in words."""
+    unit_of = dict(zip(names(series), units(series), strict=True))
+    given = series.attrs.get(GIVEN, {})
+    found = [f"{name} converted from {unit} to {unit_of[name]} and back" for name, unit in given.items()]
+    found += [f"regridded ({series.attrs['regridded']})"] if "regridded" in series.attrs else []
+    return found + ([f"resampled to {series.attrs['resampled']}"] if "resampled" in series.attrs else [])
 
 
 def checksums(forecast: Series, intake: Intake) -> dict[str, str]:
