@@ -64,7 +64,7 @@ class Model:
 
     @property
     def variables(self) -> list[str]:
-        """Names of the variables that the model observes and forecasts."""
+        """Names of the variables that the model forecasts, and but for targets observes."""
         return list(self.loaded.card.variables)
 
     def predict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +71,16 @@ def warn_of_narrow(frames: np.ndarray, series: Series, limits: Limits, hidden: n
 
 
 def check(frames: np.ndarray, series: Series, start: int, limits: Limits) -> None:
-    """Refuse frames [T, C, H, W] of a series, from step `start` on, with implausible values.
+    """Refuse frames [T, C, H, W] of a series, from step `start` on, with implausible values; see `check_values`."""
+    units_of = dict(zip(names(series), units(series), strict=True))
+    try:
+        check_values(frames, units_of, series.time.values[start : start + len(frames)], limits)
+    except RangeError as error:
+        raise error.at(series.attrs["files"][0]) from None
+
+
+def check_values(frames: np.ndarray, units_of: Mapping[str, str], times: np.ndarray, limits: Limits) -> None:
+    """Refuse frames [T, C, H, W] of the variables `units_of`, at `times`, with implausible values.
 
     Raises:
         RangeError: number and range of the values, variable, first time, and the plausible range.
@@ -81,14 +91,12 @@ def check(frames: np.ndarray, series: Series, start: int, limits: Limits) -> Non
     if not bad.any():
         return
     channel = int(np.argmax(bad.sum(axis=(0, 2, 3))))
-    values = frames[:, channel][bad[:, channel]]
+    values, (name, unit) = frames[:, channel][bad[:, channel]], list(units_of.items())[channel]
     first = int(np.argmax(bad[:, channel].any(axis=(1, 2))))
-    found = (
-        f"{len(values)} of {bad[:, channel].size} values of {names(series)[channel]} lie between {values.min():.6g} and"
-    )
-    found = f"{found} {values.max():.6g} {units(series)[channel]}".rstrip()
+    found = f"{len(values)} of {bad[:, channel].size} values of {name} lie between {values.min():.6g} and"
+    found = f"{found} {values.max():.6g} {unit}".rstrip()
     raise RangeError(
-        f"{series.attrs['files'][0]}: {found}, first at {time_axis.label(series.time.values[start + first])}",
+        f"{found}, first at {time_axis.label(times[first])}",
         f"values between {float(low[channel, 0, 0]):.6g} and {float(high[channel, 0, 0]):.6g} (in training: "
         f"{limits.minimum[channel]:.6g} to {limits.maximum[channel]:.6g})",
         "correct the values or their units, or accept them with --allow-out-of-range",

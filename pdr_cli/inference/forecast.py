@@ -12,7 +12,7 @@ from pdr_cli.data.series import Series, joined_members, mean_of
 from pdr_cli.inference.intake import Intake, Observed
 from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Layers, Model, ModelHeader
-from pdr_cli.inference.provenance import checksums, command_line, of_models, provenance
+from pdr_cli.inference.provenance import checksums, command_line, of_covariates, of_models, provenance
 from pdr_cli.inference.request import Request
 from pdr_cli.system import space
 from pdr_cli.system.logs import log
@@ -61,7 +61,9 @@ class Forecast:
 
     def attributes(self, command: str) -> dict[str, str]:
         """Global attributes; `command`: what made the forecast."""
-        own = provenance(self.model, self.series, self.window, command) | checksums(self.frames, self.intake)
+        steps = self.frames.sizes["time"]
+        own = provenance(self.model, self.series, self.window, command)
+        own |= of_covariates(self.intake, self.series, self.window, steps) | checksums(self.frames, self.intake)
         return own | of_models([made.model for made in (self, *self.others)])
 
 

@@ -291,19 +291,24 @@ class Intake:
             frame = fields.frame_at(series, window.stop - 1, n, self.card.step)
             return window.orientation.apply(missing.without_absurd(frame))[None]
 
-        opened = self._further(series)
+        opened = self.further_of(series)
         given = [] if opened is None else [lambda times: window.orientation.apply(opened.at(times))]
         try:
             return self.contexts.of(Moments([window.times], [following], back, given))
-        except MissingValuesError as error:
+        except (MissingValuesError, limits.RangeError) as error:
             raise error.at(series.attrs["files"][0]) from error
 
     @cached_property
     def contexts(self) -> ContextSource:
-        """What makes the context that the network reads, with the policy's filling."""
-        return self.model.contexts_filled(self.policy.fill_missing)
+        """What makes the context that the network reads, with the policy's filling and range."""
+        return self.model.contexts_filled(self.policy.fill_missing, self._in_range)
 
-    def _further(self, series: Series) -> Further | None:
+    @property
+    def _in_range(self) -> bool:
+        """Whether values far outside of the range of training are refused."""
+        return self.model.kind.learned_range and not self.policy.allow_out_of_range
+
+    def further_of(self, series: Series) -> Further | None:
         """The further variables of a series that the model reads; None if it reads none."""
         opened = further.of(series) if self.card.read else None
         return None if opened is None else opened.only(self.card.read)
@@ -319,7 +324,7 @@ class Intake:
         last, hidden = int(series.sizes["time"]) - 1, self.card.hidden
         if hidden is None or not hidden.all():
             return self._last_with_values(last, lambda t: fields.read_frames(series, t, t + 1))
-        inputs, opened = self.card.covariates.names(INPUT), self._further(series)
+        inputs, opened = self.card.covariates.names(INPUT), self.further_of(series)
         if not inputs or opened is None:
             return last - self.card.config.data.out_steps if last >= self.card.config.data.out_steps else None
         read = opened.only({name: self.card.read[name] for name in inputs})
@@ -332,7 +337,7 @@ class Intake:
 
     def startable(self, series: Series, inits: np.ndarray, steps: int) -> np.ndarray:
         """The inits, [n], from which the model can forecast `steps` frames; the log counts those without further values."""
-        opened, source = self._further(series), self.contexts.covariates
+        opened, source = self.further_of(series), self.contexts.covariates
         if opened is None or not isinstance(source, CovariateSource):
             return inits
         last = self.default_init(series)
@@ -356,7 +361,7 @@ class Intake:
         suspects.check(frames, series)
         frames = missing.without_absurd(frames)
         frames = frames if cells is None else np.where(cells, np.float32(np.nan), frames)
-        if self.card.limits is not None and self.model.kind.learned_range and not self.policy.allow_out_of_range:
+        if self.card.limits is not None and self._in_range:
             limits.check(frames, series, start, self.card.limits)
         return frames
 

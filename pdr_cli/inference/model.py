@@ -128,12 +128,17 @@ class ModelHeader:
         """What makes the context that the network reads."""
         return self.contexts_filled()
 
-    def contexts_filled(self, fill_missing: str = "none") -> ContextSource:
-        """`contexts`, where missing values are filled as in training, or by `fill_missing` if it is not "none"."""
+    def contexts_filled(self, fill_missing: str = "none", in_range: bool = False) -> ContextSource:
+        """`contexts`, where missing values are filled as in training, or by `fill_missing` if it is not "none".
+
+        `in_range`: see `CovariateSource`.
+        """
         card, source = self.card, None
         if card.covariates is not None:
             fill = self._filled_by(fill_missing)
-            source = CovariateSource(card.covariates, card.grid, card.step, card.scaling, self.climatology, fill)
+            source = CovariateSource(
+                card.covariates, card.grid, card.step, card.scaling, self.climatology, fill, in_range
+            )
         return inputs.contexts_of(card.config, self.climatology, card.cycles, source)
 
     def encoding(self, fill_missing: str = "none") -> Encoding:

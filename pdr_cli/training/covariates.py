@@ -191,7 +191,7 @@ def _standardised(maps: Mapping[str, np.ndarray]) -> dict[str, PackedField]:
 
 
 def fitted(covariates: Covariates, series: Series, data: DataConfig, training: Sequence[Part]) -> Covariates:
-    """The covariates with the mean and standard deviation of each further variable in training, and its cells.
+    """The covariates with mean, standard deviation and range of each further variable in training, and its cells.
 
     Raises:
         MissingValuesError: a variable without values in the training period.
@@ -210,6 +210,8 @@ def fitted(covariates: Covariates, series: Series, data: DataConfig, training: S
         if found.maximum[number] <= found.minimum[number]:
             raise DataError(f"{others.file}: {name} is the same in the whole training period", way_out="leave it out")
         mask = CellMask.of(cells[number : number + 1]) if cells[number].any() else None
-        mean, sd = float(found.mean[number]), float(found.sd[number])
-        variables[name] = dataclasses.replace(variable, mean=mean, sd=sd, never_observed=mask)
+        mean, sd, low, high = (float(v[number]) for v in (found.mean, found.sd, found.minimum, found.maximum))
+        variables[name] = dataclasses.replace(
+            variable, mean=mean, sd=sd, never_observed=mask, minimum=low, maximum=high
+        )
     return dataclasses.replace(covariates, variables=variables)
