@@ -21,8 +21,9 @@ from pdr_cli.inference import intake as intakes
 from pdr_cli.inference import model as models
 from pdr_cli.inference.forecast import forecast, lead_steps
 from pdr_cli.inference.hindcast import Hindcast
-from pdr_cli.inference.intake import InputPolicy, Intake
+from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.members import Drawing
+from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import Config
@@ -63,7 +64,7 @@ class Model:
 
     @property
     def variables(self) -> list[str]:
-        """Names of the variables that the model observes and forecasts."""
+        """Names of the variables that the model forecasts, and but for targets observes."""
         return list(self.loaded.card.variables)
 
     def predict(
@@ -102,7 +103,7 @@ class Model:
             raise UsageError("init is for one forecast, every_init for all", way_out="leave out one of the two")
         intake = Intake(self.loaded, policy or InputPolicy())
         drawing = Drawing(members, seed).of(self.loaded)
-        lead_steps(self.loaded.card, steps)
+        lead_steps(self.loaded, steps)
         with _opened(intake, data, rename) as series:
             if every_init:
                 return self._hindcast(Hindcast(hindcast.plan(intake, series, steps), self.loaded, intake, drawing))

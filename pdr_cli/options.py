@@ -172,13 +172,19 @@ COVARIATES: dict[str, Any] = {
     "input": Annotated[
         Names,
         typer.Option(
-            metavar="NAME,...", help="Variables that are observed and not forecast; repeatable, as the next three."
+            metavar="NAME,...", help="Variables that are observed and not forecast; repeatable, as the next four."
         ),
     ],
     "known": Annotated[
         Names,
         typer.Option(
             metavar="NAME,...", help="Variables that the files hold at forecast times too, in predict as well."
+        ),
+    ],
+    "target": Annotated[
+        Names,
+        typer.Option(
+            metavar="NAME,...", help="Variables that are forecast and not observed: predict does not read them."
         ),
     ],
     "static": Annotated[
@@ -276,7 +282,7 @@ def with_policy(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
-        from pdr_cli.inference.intake import InputPolicy
+        from pdr_cli.inference.policy import InputPolicy
 
         mended = {name: options.pop(name) for name in MENDING}
         chosen = _reading({name: options.pop(name) for name in READING})
@@ -325,8 +331,10 @@ def _with_options(
 
 def _covariates(chosen: dict[str, Any]) -> dict[str, str | None]:
     """The keys of the preset that the options set; None: the preset's value."""
+    from pdr_cli.schema import ROLES
+
     named = {key: listed(",".join(chosen[key] or ())) for key in COVARIATES if key != "holidays"}
-    roles = [f"{name}={role}" for role in ("input", "known") for name in named[role]]
+    roles = [f"{name}={role}" for role in ROLES for name in named[role]]
     holidays = chosen["holidays"]
     return {
         "data.roles": ",".join(roles) or None,

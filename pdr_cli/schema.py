@@ -12,7 +12,8 @@ from pdr_cli.errors import did_you_mean
 Kind = Literal["weather", "traffic", "video", "any"]
 AUTO, NONE = "auto", "none"  # entries of data.bounds that name no variable
 CALENDAR = ("hour", "weekday", "day-of-year", "holidays", "sun")
-ROLES = ("input", "known")  # of variables that are not forecast
+TARGET = "target"
+ROLES = ("input", "known", TARGET)  # of variables; those of the first two are not forecast
 
 # Defaults for keys added later, so that older models and presets keep their meaning.
 ADDED_LATER: dict[str, dict[str, Any]] = {
@@ -140,7 +141,8 @@ class DataConfig(_Table):
         description="maps without a time axis that the network is given, by name in the data files, or FILE:NAME"
     )
     roles: list[str] = Field(
-        description="further variables: u10=input is observed and not forecast; tcc=known is given at forecast times too"
+        description="u10=input is observed and not forecast; tcc=known is given at forecast times too; t2m=target is forecast "
+        "and not observed"
     )
     lagged: list[str] = Field(
         description="earlier cycles whose frames of the same time the network is given, such as 1d and 1w"
@@ -148,6 +150,11 @@ class DataConfig(_Table):
     stride: int = Field(ge=1, description="time steps between the starts of consecutive training windows")
     cache_mb: int = Field(ge=1, description="memory for decoded frames, MB")
     statistics_mb: int = Field(ge=1, description="largest amount of training data read for scaling and climatology, MB")
+
+    @property
+    def targets(self) -> list[str]:
+        """The variables that are forecast and not observed."""
+        return [name for name, role in map(parse_role, self.roles) if role == TARGET]
 
     @field_validator("size")
     @classmethod
@@ -417,11 +424,11 @@ def parse_interval(text: str) -> tuple[str, str] | None:
 
 
 def parse_role(text: str) -> tuple[str, str]:
-    """Name and role of an entry of `data.roles`: `u10=input` or `tcc=known`."""
+    """Name and role of an entry of `data.roles`: `u10=input`, `tcc=known` or `t2m=target`."""
     name, _, role = (part.strip() for part in text.rpartition("="))
     if not name or role not in ROLES:
         near = did_you_mean(role, ROLES)
-        raise ValueError(f"{text!r} is not a role; write NAME=input or NAME=known.{near}")
+        raise ValueError(f"{text!r} is not a role; write NAME=input, NAME=known or NAME=target.{near}")
     return name, role
 
 

@@ -12,7 +12,7 @@ import xarray as xr
 
 import pdr_cli
 from pdr_cli.errors import InputNotFoundError, UsageError
-from pdr_cli.inference.intake import InputPolicy
+from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.runs import modelfile
 from pdr_cli.verification.evaluation import Options
 from tests.cli import pdr

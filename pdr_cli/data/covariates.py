@@ -17,6 +17,7 @@ from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.context import Moments, latest_age
 from pdr_cli.data.further import Further
+from pdr_cli.data.limits import Limits, check_values
 from pdr_cli.data.missing import ALLOW, CellMask, Filling
 from pdr_cli.data.places import Grid, PackedField
 from pdr_cli.data.scaling import Scaling
@@ -41,6 +42,8 @@ class Variable:
         mean: of the training data; as `sd`, which is 1 before they are measured.
         sd: standard deviation.
         never_observed: cells that were missing in every training frame, [1, H, W]; None if there are none.
+        minimum: lowest value of the training data; None in models that were written before it was kept.
+        maximum: highest value.
     """
 
     role: str
@@ -48,6 +51,8 @@ class Variable:
     mean: float = 0.0
     sd: float = 1.0
     never_observed: CellMask | None = None
+    minimum: float | None = None
+    maximum: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,13 @@ class Covariates:
         }
         return cls(calendar, holidays, static, variables, lagged)
 
+    @property
+    def limits(self) -> Limits | None:
+        """The plausible range of the further variables; None without any, or where it is not kept."""
+        ranges = [(v.mean, v.sd, v.minimum, v.maximum) for v in self.variables.values()]
+        known = [(mean, sd, low, high) for mean, sd, low, high in ranges if low is not None and high is not None]
+        return Limits(*zip(*known, strict=True)) if known and len(known) == len(ranges) else None
+
     def names(self, role: str) -> list[str]:
         """The further variables of a role."""
         return [name for name, variable in self.variables.items() if variable.role == role]
@@ -134,6 +146,7 @@ class CovariateSource:
         scaling: of the channels.
         climatology: of the channels.
         fill_missing: how missing values of further variables are filled, as in `Filling`; "none": they are refused.
+        in_range: refuse values of further variables far outside of the range of training.
     """
 
     covariates: Covariates
@@ -142,6 +155,7 @@ class CovariateSource:
     scaling: Scaling
     climatology: Climatology
     fill_missing: str = "none"
+    in_range: bool = False
 
     @property
     def reach(self) -> int:
@@ -153,6 +167,7 @@ class CovariateSource:
 
         Raises:
             MissingValuesError: a further variable lacks values that the network needs.
+            RangeError: values that the network needs are implausible, with `in_range`.
         """
         windows = list(zip(moments.observed, moments.following, strict=True))
         parts = [np.stack([self._dates(np.concatenate(pair)) for pair in windows])]
@@ -188,8 +203,10 @@ class CovariateSource:
         T, variables = len(observed), self.covariates.variables.values()
         repeated = np.array([variable.role == INPUT for variable in variables])
         frames[T:, repeated] = np.nan
-        self._check(frames, np.concatenate([observed, following]), T)
-        filled = self._filling.apply(frames[None], [np.concatenate([observed, following])])[0]
+        times = np.concatenate([observed, following])
+        self._check(frames, times, T)
+        self._check_range(frames, times)
+        filled = self._filling.apply(frames[None], [times])[0]
         filled[T:, repeated] = filled[T - 1, repeated]
         mean, sd = (np.array([getattr(v, key) for v in variables], np.float32)[:, None, None] for key in ("mean", "sd"))
         return (filled - mean) / sd
@@ -234,6 +251,13 @@ class CovariateSource:
                 row, name = start + int(at[0]), list(self.covariates.variables)[number]
                 count = int((~np.isfinite(frames[row, number]) & ~self.never_observed[number]).sum())
                 raise _missing(name, times[row], times[T - 1], count, frames[row, number].size)
+
+    def _check_range(self, frames: np.ndarray, times: np.ndarray) -> None:
+        """Refuse frames [T + τ, F, H, W] with implausible values."""
+        limits = self.covariates.limits if self.in_range else None
+        if limits is not None:
+            units_of = {name: str(v.attrs.get("units", "")) for name, v in self.covariates.variables.items()}
+            check_values(np.where(self.never_observed, np.float32(np.nan), frames), units_of, times, limits)
 
     def _lagged(self, moments: Moments, cycle: int) -> np.ndarray:
         """Departures from the climatology in the frames a cycle before, 0 where missing: [B, T + τ, C, H, W]."""

@@ -64,7 +64,12 @@ class Survey:
 
 
 def survey(
-    series: Sequence[Series], train: Sequence[Part], others: Sequence[Part], budget_mb: int, seed: int
+    series: Sequence[Series],
+    train: Sequence[Part],
+    others: Sequence[Part],
+    budget_mb: int,
+    seed: int,
+    hidden: np.ndarray | None = None,
 ) -> Survey | None:
     """Read training and other frames once for missing values; None if there are none.
 
@@ -74,6 +79,7 @@ def survey(
         others: the same for validation and test.
         budget_mb: data read at most; beyond it, a random choice of blocks is read.
         seed: of that choice.
+        hidden: channels, True in [C], whose missing values break no frame; None: no channel.
 
     Raises:
         MissingValuesError: infinite values, or fill values that are not declared; a channel without any value.
@@ -91,7 +97,7 @@ def survey(
             f"{series[0].attrs['files'][0]}: {name} has no value at all in the training period",
             way_out="choose another variable or another data.train_period",
         )
-    return gaps.result(series)
+    return gaps.result(series, hidden)
 
 
 class _Gaps:
@@ -108,8 +114,9 @@ class _Gaps:
         incomplete = np.flatnonzero(absent.any((1, 2, 3)))
         self.frames |= {(id(series), start + int(t)): np.packbits(absent[t]) for t in incomplete}
 
-    def result(self, series: Sequence[Series]) -> Survey:
-        observed = np.packbits(self.observed)
+    def result(self, series: Sequence[Series], hidden: np.ndarray | None) -> Survey:
+        read = self.observed if hidden is None else self.observed & ~hidden[:, None, None]
+        observed = np.packbits(read)
         broken = {id(one): np.zeros(one.sizes["time"], bool) for one in series}
         for (number, t), bits in self.frames.items():
             broken[number][t] = bool(np.any(bits & observed))

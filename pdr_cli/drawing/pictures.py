@@ -54,16 +54,17 @@ def forecast(
     """
     which = chosen_leads(predicted.sizes["time"], LEADS)
     count = len(names(observed)) if len(names(observed)) <= BLOCKS else 1
-    rows = ["forecast"] + ["coarse"] * (coarse is not None) + (["truth", "error"] if truth is not None else ["change"])
+    against = ["truth", "error"] if truth is not None else ["change"] * bool(observed.notnull().any())
+    rows = ["forecast"] + ["coarse"] * (coarse is not None) + against
     sheet = Sheet(len(rows) * count, 1 + len(which), grid_of(observed), *_titles(observed, model, count), apart=True)
     for channel in range(count):
         last = _last(observed, channel)
         frames = {"forecast": predicted.values[which, channel]}
         if coarse is not None:
             frames["coarse"] = coarse[which, channel]
-        if truth is None:
+        if "change" in against:
             frames["change"] = frames["forecast"] - last
-        else:
+        if truth is not None:
             frames["truth"] = truth.values[which, channel]
             frames["error"] = frames["forecast"] - frames["truth"]
         top, bottom = channel * len(rows), (channel + 1) * len(rows) - 1

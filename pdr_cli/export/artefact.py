@@ -192,6 +192,10 @@ def _about(model: Model) -> dict[str, str]:
         "pdr_step": str(card.step),
         "pdr_preset": card.config.preset,
     }
+    if targets := card.config.data.targets:
+        about["pdr_targets"] = (
+            f"{', '.join(targets)}: forecast and not observed; the input may hold anything there, even NaN"
+        )
     if model.contexts.climatology is not None:
         about["pdr_times"] = f"[batch, {T + leads}] int64, seconds since 1970-01-01 of observed and forecast frames"
     if card.frames.lags:

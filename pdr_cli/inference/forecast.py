@@ -12,10 +12,9 @@ from pdr_cli.data.intervals import without_ends
 from pdr_cli.data.series import Series, joined_members, mean_of
 from pdr_cli.inference.intake import Intake, Observed
 from pdr_cli.inference.members import DIRECT, Drawing
-from pdr_cli.inference.model import Layers, Model
-from pdr_cli.inference.provenance import checksums, command_line, of_models, provenance
+from pdr_cli.inference.model import Layers, Model, ModelHeader
+from pdr_cli.inference.provenance import checksums, command_line, of_covariates, of_models, provenance
 from pdr_cli.inference.request import Request
-from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.system import space
 from pdr_cli.system.logs import log
 
@@ -63,7 +62,9 @@ class Forecast:
 
     def attributes(self, command: str) -> dict[str, str]:
         """Global attributes; `command`: what made the forecast."""
-        own = provenance(self.model, self.series, self.window, command) | checksums(self.frames, self.intake)
+        steps = self.frames.sizes["time"]
+        own = provenance(self.model, self.series, self.window, command)
+        own |= of_covariates(self.intake, self.series, self.window, steps) | checksums(self.frames, self.intake)
         intervals = self.intake.intervals.attributes(self.model)
         return own | intervals | of_models([made.model for made in (self, *self.others)])
 
@@ -111,12 +112,16 @@ def after(
     return Forecast(model, intake, series, window, layers, intake.to_members(frames, series, window))
 
 
-def lead_steps(card: ModelCard, steps: int | None) -> int:
-    """Number of frames to forecast; logs that a forecast beyond the horizon of the training is rolled out."""
-    horizon = card.config.data.out_steps
-    if steps and steps > horizon:
-        log.info("%d steps requested, %d trained: the forecast is fed back for the rest", steps, horizon)
-    return steps or horizon
+def lead_steps(model: ModelHeader, steps: int | None) -> int:
+    """Number of frames to forecast; logs that a forecast beyond the horizon of the training is rolled out.
+
+    Raises:
+        UsageError: see `ModelHeader.horizon`.
+    """
+    horizon, trained = model.horizon(steps), model.card.config.data.out_steps
+    if horizon > trained:
+        log.info("%d steps requested, %d trained: the forecast is fed back for the rest", horizon, trained)
+    return horizon
 
 
 def is_up_to_date(request: Request) -> bool:
@@ -141,7 +146,7 @@ def answer(request: Request) -> Forecast:
         log.info("mended  %s", note)
     steps = request.steps or min(model.card.config.data.out_steps for model in models)
     count = sum(max(1, drawing.count) for drawing in drawings) + 2 * len(request.intervals.shares)
-    space.check_space(request.output, 4 * count * lead_steps(models[0].card, steps) * begun[0][1].frames[0, 0].size)
+    space.check_space(request.output, 4 * count * lead_steps(models[0], steps) * begun[0][1].frames[0, 0].size)
     each = [
         after(model, intake, series, window, steps, drawing)
         for model, intake, (series, window), drawing in zip(models, intakes, begun, drawings, strict=True)

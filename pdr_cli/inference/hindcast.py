@@ -34,7 +34,7 @@ from pdr_cli.inference.forecast import forecast, lead_steps
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Model, ModelHeader
-from pdr_cli.inference.provenance import command_line, of_models, plausible, provenance
+from pdr_cli.inference.provenance import COVARIATES, command_line, of_models, plausible, provenance
 from pdr_cli.inference.request import Request
 from pdr_cli.inference.unfinished import Block, Keep, Unfinished
 from pdr_cli.system import atomic, locks, processes, space
@@ -61,14 +61,29 @@ class Plan:
 
     @cached_property
     def input_sha256(self) -> str:
-        """SHA-256 of all values of the series and of its further variables, read block by block."""
-        digest, opened = hashlib.sha256(), further.of(self.series)
-        for series in [self.series, *([] if opened is None else [opened.series])]:
-            n, at_once = series.sizes["time"], frames_at_once(series, HASHED_AT_ONCE)
-            for start in range(0, n, at_once):
-                frames = read_frames(series, start, min(start + at_once, n))
-                digest.update(np.ascontiguousarray(frames).tobytes())
-        return digest.hexdigest()
+        """SHA-256 of all values of the series and of its further variables."""
+        return _sha256_of_all([self.series, *self._further])
+
+    @cached_property
+    def covariates(self) -> dict[str, str]:
+        """The SHA-256 of all values of the further variables, as an attribute; nothing without any."""
+        return {COVARIATES: _sha256_of_all(self._further)} if self._further else {}
+
+    @property
+    def _further(self) -> list[Series]:
+        opened = further.of(self.series)
+        return [] if opened is None else [opened.series]
+
+
+def _sha256_of_all(every: Sequence[Series]) -> str:
+    """The hash of all values of several series, read block by block."""
+    digest = hashlib.sha256()
+    for series in every:
+        n, at_once = series.sizes["time"], frames_at_once(series, HASHED_AT_ONCE)
+        for start in range(0, n, at_once):
+            frames = read_frames(series, start, min(start + at_once, n))
+            digest.update(np.ascontiguousarray(frames).tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -161,6 +176,7 @@ class Hindcast:
             | {
                 "title": f"Forecasts of {', '.join(names(plan.series))} by pdr from {len(plan.inits)} init times",
                 "pdr_input_sha256": plan.input_sha256,
+                **plan.covariates,
                 "pdr_input_window": f"{time_axis.label(times[0])}/{time_axis.label(times[plan.inits[-1]])}",
                 "pdr_request_id": request_id,
                 "pdr_plausible": json.dumps(plausible(self.example, self.intake)),
@@ -234,7 +250,7 @@ def answer(request: Request, ranks: Processes) -> Hindcast:
             begun = [(one.intake, one.plan) for one in (made, *made.others)]
             identity = _identity(request, begun) if ranks.first else ""
             attributes = made.attributes(command_line(), identity) if ranks.first else {}
-            log.info("%d forecasts of %d steps", len(made.plan.inits), lead_steps(made.model.card, request.steps))
+            log.info("%d forecasts of %d steps", len(made.plan.inits), lead_steps(made.model, request.steps))
         layout = made.layout(attributes, request.time_layout)
         write(
             made,

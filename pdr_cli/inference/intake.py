@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,57 +18,23 @@ from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.arrays import Conventions
 from pdr_cli.data.context import Context, ContextSource, Moments
-from pdr_cli.data.covariates import KNOWN, CovariateSource, has_values, warn_of_holidays
+from pdr_cli.data.covariates import INPUT, KNOWN, CovariateSource, has_values, warn_of_holidays
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.formats.datasets import from_datasets
 from pdr_cli.data.further import Further
 from pdr_cli.data.grid import Orientation
 from pdr_cli.data.intervals import with_ends
 from pdr_cli.data.series import Series
+from pdr_cli.data.targets import with_blank
 from pdr_cli.errors import GridError, MissingValuesError, UsageError, VariableError
 from pdr_cli.inference.intervals import NONE, Intervals
 from pdr_cli.inference.model import ModelHeader
+from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.system.logs import log
 
 Variables = Mapping[str, dict[str, Any]]  # attributes by name
-
-
-@dataclass(frozen=True)
-class InputPolicy:
-    """Which defects of an input are mended. By default none is: the input is refused.
-
-    Args:
-        fill_missing: "none", or how missing values of the window are filled: see `Filling`.
-        fill_gap: "none", or "interp": a single missing step becomes the mean of its neighbours.
-        regrid: "none", or how a field on another grid is interpolated to the model's: "bilinear" or "conservative".
-        allow_out_of_range: accept values far outside of the range of the training data.
-        resample_fps: frames a second that a clip is resampled to; 0: as in training.
-        gray_to_rgb: read a gray clip as three equal channels, red, green and blue.
-        group: group of the file that holds the fields; "": as in training.
-        missing_values: numbers that stand for missing values besides those of training, see `ReadOptions`.
-        assume: conventions that the files leave open, such as `slots=0-23`, see `data/arrays.py`.
-
-    Raises:
-        UsageError: an unknown method.
-    """
-
-    fill_missing: str = "none"
-    fill_gap: str = "none"
-    regrid: str = "none"
-    allow_out_of_range: bool = False
-    resample_fps: float = 0
-    gray_to_rgb: bool = False
-    group: str = ""
-    missing_values: tuple[str, ...] = ()
-    assume: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        missing.check_method(self.fill_missing)
-        if self.fill_gap not in ("none", "interp"):
-            raise UsageError(f"--fill-gap {self.fill_gap} is not known", way_out="use interp")
-        if self.regrid != "none":
-            regrid.check_method(self.regrid)
+OpenVariables = Callable[[Sequence[str]], list[Series]]  # opens the input with these variables as channels
 
 
 @dataclass(frozen=True)
@@ -111,7 +77,7 @@ class Intake:
     """
 
     model: ModelHeader
-    policy: InputPolicy = InputPolicy()
+    policy: InputPolicy = field(default_factory=InputPolicy)
     intervals: Intervals = NONE
 
     @property
@@ -136,7 +102,11 @@ class Intake:
         return Conventions.parse((*kept, *self.policy.assume))
 
     def open(
-        self, paths: Sequence[Path], rename: Mapping[str, str] | None = None, read: Variables | None = None
+        self,
+        paths: Sequence[Path],
+        rename: Mapping[str, str] | None = None,
+        read: Variables | None = None,
+        truth: bool = False,
     ) -> list[Series]:
         """Open input files with the model's variables, units, frame size and colour.
 
@@ -144,6 +114,7 @@ class Intake:
             paths: files from `formats.find_inputs`.
             rename: {variable of the model: name in the files}.
             read: attributes of the further variables by name; default: those that the model reads.
+            truth: read the model's targets too; default: their frames are NaN, whatever the files hold.
 
         Raises:
             UnitsError: the units cannot be converted to the model's.
@@ -162,19 +133,29 @@ class Intake:
             assume=self._assume,
             learned=self.card.learned,
         )
+
+        def of_variables(chosen: Sequence[str]) -> list[Series]:
+            return formats.open_series(paths, dataclasses.replace(options, variables=chosen))
+
         opened = [
             self.adapt_input(kinds.with_kind(self._with_slots(series), kind.name))
-            for series in formats.open_series(paths, options)
+            for series in self._channels(of_variables, options.variables, truth)
         ]
-
-        def of_variables(chosen: Sequence[str]) -> Series:
-            return formats.open_series(paths, dataclasses.replace(options, variables=chosen))[0]
-
         return [self._with_further(series, of_variables, read) for series in opened]
 
-    def _with_further(
-        self, series: Series, open_variables: Callable[[Sequence[str]], Series], read: Variables | None
-    ) -> Series:
+    def _channels(self, open_variables: OpenVariables, variables: Sequence[str], truth: bool) -> list[Series]:
+        """The series of the model's channels; the frames of targets are NaN unless `truth`.
+
+        Without another channel, times and grid are those of the variables that the model reads.
+        """
+        targets = [] if truth else self.card.config.data.targets
+        if not targets:
+            return open_variables(variables)
+        observed = [name for name in self.card.variables if name not in targets]
+        opened = open_variables(observed or list(self.card.read))
+        return [with_blank(series, self.card.variables) for series in opened]
+
+    def _with_further(self, series: Series, open_variables: OpenVariables, read: Variables | None) -> Series:
         """A series with the further variables that the model reads, or `read` in their place, in these units.
 
         Raises:
@@ -185,7 +166,7 @@ class Intake:
             return series
         if not series.attrs.get("may_lack"):
             raise VariableError(f"{series.attrs['files'][0]} has no variables by name", f"{', '.join(read)} among them")
-        others = self._on_grid(units.to_model(open_variables(list(read)), read))
+        others = self._on_grid(units.to_model(open_variables(list(read))[0], read))
         return further.given_to(series, further.beside(series, others, self.card.step))
 
     def _with_slots(self, series: Series) -> Series:
@@ -195,14 +176,18 @@ class Intake:
         return series if own else series.assign_attrs(conventions={"slots": slots})
 
     def from_dataset(
-        self, dataset: xr.Dataset, rename: Mapping[str, str] | None = None, read: Variables | None = None
+        self,
+        dataset: xr.Dataset,
+        rename: Mapping[str, str] | None = None,
+        read: Variables | None = None,
+        truth: bool = False,
     ) -> Series:
         """Take the model's variables from an open dataset; arguments and errors as for `open`."""
 
-        def of_variables(chosen: Sequence[str]) -> Series:
-            return from_datasets([(dataset, Path("dataset"))], chosen, rename, self._missing_values)
+        def of_variables(chosen: Sequence[str]) -> list[Series]:
+            return [from_datasets([(dataset, Path("dataset"))], chosen, rename, self._missing_values)]
 
-        series = of_variables(list(self.card.variables))
+        (series,) = self._channels(of_variables, list(self.card.variables), truth)
         series = self.adapt_input(kinds.with_kind(series, self.model.kind.name))
         return self._with_further(series, of_variables, read)
 
@@ -257,9 +242,9 @@ class Intake:
                 "regrid the input to the model's grid (pdr predict --regrid bilinear), or train on this one",
             ) from error
 
-    def never_observed(self, series: Series) -> np.ndarray:
-        """Cells that training never observed, on the grid of a series: [C, H, W]."""
-        cells = self.model.never_observed
+    def may_lack(self, series: Series) -> np.ndarray:
+        """Cells that may be missing in an observed window, on the grid of a series: [C, H, W]."""
+        cells = self.model.may_lack
         cells = np.zeros((len(self.card.variables), *self.card.size), bool) if cells is None else cells
         return self.orientation(series).invert(cells)
 
@@ -269,7 +254,7 @@ class Intake:
         `advise`: log what is unlikely but may be right.
 
         Missing, infinite and absurd values are refused, unless the policy or the model's training fills them. Cells that
-        training never observed are always filled, whatever the input holds there.
+        training never observed, and targets, are always filled, whatever the input holds there.
 
         Raises:
             GridError, VariableError, TimeError, MissingValuesError, RangeError: the window does not fit the model.
@@ -280,18 +265,25 @@ class Intake:
         start, stop = windows.last_window(series, in_steps, step, init, fill_gap=fill_gap)
         frames = self._believable(fields.read_frames(series, start, stop), series, start, orientation)
         if advise and self.card.limits is not None:
-            limits.warn_of_narrow(frames, series, self.card.limits)
+            limits.warn_of_narrow(frames, series, self.card.limits, self.card.hidden)
         frames, times = windows.close_gaps(frames, series.time.values[start:stop], step)
         inserted = len(frames) - (stop - start)
         frames, times = orientation.apply(frames[-in_steps:]), times[-in_steps:]
         absent = ~np.isfinite(frames)
-        if self.model.never_observed is not None:
-            absent &= ~self.model.never_observed
-        filled = self.encoding.filling.apply(frames[None], [times])
+        if self.model.may_lack is not None:
+            absent &= ~self.model.may_lack
+        filled = self._without_targets(self.encoding.filling.apply(frames[None], [times]))
         notes = self._notes(inserted, absent)
         if advise and self.card.covariates is not None:
             warn_of_holidays(self.card.covariates, time_axis.shift(times[-1], step, self.card.config.data.out_steps))
         return Observed(filled, orientation, start, stop, absent.all(axis=0), times, notes)
+
+    def _without_targets(self, frames: np.ndarray) -> np.ndarray:
+        """Frames [..., C, H, W] with the mean of training in the channels that are targets."""
+        if self.card.hidden is None:
+            return frames
+        mean = np.asarray(self.encoding.filling.mean, np.float32)
+        return np.where(self.card.hidden[:, None, None], mean[:, None, None], frames)
 
     def context(self, series: Series, window: Observed, steps: int | None = None) -> Context:
         """What the network is given beside a window of a series, for a forecast of `steps` frames."""
@@ -303,19 +295,24 @@ class Intake:
             frame = fields.frame_at(series, window.stop - 1, n, self.card.step)
             return window.orientation.apply(missing.without_absurd(frame))[None]
 
-        opened = self._further(series)
+        opened = self.further_of(series)
         given = [] if opened is None else [lambda times: window.orientation.apply(opened.at(times))]
         try:
             return self.contexts.of(Moments([window.times], [following], back, given))
-        except MissingValuesError as error:
+        except (MissingValuesError, limits.RangeError) as error:
             raise error.at(series.attrs["files"][0]) from error
 
     @cached_property
     def contexts(self) -> ContextSource:
-        """What makes the context that the network reads, with the policy's filling."""
-        return self.model.contexts_filled(self.policy.fill_missing)
+        """What makes the context that the network reads, with the policy's filling and range."""
+        return self.model.contexts_filled(self.policy.fill_missing, self._in_range)
 
-    def _further(self, series: Series) -> Further | None:
+    @property
+    def _in_range(self) -> bool:
+        """Whether values far outside of the range of training are refused."""
+        return self.model.kind.learned_range and not self.policy.allow_out_of_range
+
+    def further_of(self, series: Series) -> Further | None:
         """The further variables of a series that the model reads; None if it reads none."""
         opened = further.of(series) if self.card.read else None
         return None if opened is None else opened.only(self.card.read)
@@ -323,16 +320,28 @@ class Intake:
     def default_init(self, series: Series) -> int | None:
         """The last frame with values, of a model with variables that are known ahead; None: the last frame.
 
-        Files give such variables at times at which there are no observations yet.
+        Files give such variables at times at which there are no observations yet. Of a model that observes nothing else, the
+        last frame that as many frames follow as it forecasts.
         """
         if self.card.covariates is None or not self.card.covariates.names(KNOWN):
             return None
-        last = int(series.sizes["time"]) - 1
-        return next((t for t in range(last, 0, -1) if np.isfinite(fields.read_frames(series, t, t + 1)).any()), None)
+        last, hidden = int(series.sizes["time"]) - 1, self.card.hidden
+        if hidden is None or not hidden.all():
+            return self._last_with_values(last, lambda t: fields.read_frames(series, t, t + 1))
+        inputs, opened = self.card.covariates.names(INPUT), self.further_of(series)
+        if not inputs or opened is None:
+            return last - self.card.config.data.out_steps if last >= self.card.config.data.out_steps else None
+        read = opened.only({name: self.card.read[name] for name in inputs})
+        return self._last_with_values(last, lambda t: read.at(series.time.values[t : t + 1]))
+
+    @staticmethod
+    def _last_with_values(last: int, read: Callable[[int], np.ndarray]) -> int | None:
+        """The last frame, from `last` back, that `read` finds a value in; None: no frame but the first."""
+        return next((t for t in range(last, 0, -1) if np.isfinite(read(t)).any()), None)
 
     def startable(self, series: Series, inits: np.ndarray, steps: int) -> np.ndarray:
         """The inits, [n], from which the model can forecast `steps` frames; the log counts those without further values."""
-        opened, source = self._further(series), self.contexts.covariates
+        opened, source = self.further_of(series), self.contexts.covariates
         if opened is None or not isinstance(source, CovariateSource):
             return inits
         last = self.default_init(series)
@@ -346,15 +355,17 @@ class Intake:
         return np.asarray(inits[keep])
 
     def _believable(self, frames: np.ndarray, series: Series, start: int, orientation: Orientation) -> np.ndarray:
-        """Frames [T, C, H, W] of a series from step `start`: NaN for absurd values and where training observed nothing."""
-        cells = self.model.never_observed
+        """Frames [T, C, H, W] of a series from step `start`: NaN for absurd values, where training observed nothing, and in
+        targets.
+        """
+        cells = self.model.may_lack
         cells = None if cells is None else orientation.invert(cells)
         if self.encoding.filling.method == "none":
             missing.check(frames, series, start, cells)
         suspects.check(frames, series)
         frames = missing.without_absurd(frames)
         frames = frames if cells is None else np.where(cells, np.float32(np.nan), frames)
-        if self.card.limits is not None and self.model.kind.learned_range and not self.policy.allow_out_of_range:
+        if self.card.limits is not None and self._in_range:
             limits.check(frames, series, start, self.card.limits)
         return frames
 

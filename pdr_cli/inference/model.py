@@ -17,7 +17,7 @@ from pdr_cli.data.covariates import CovariateSource
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.kinds import Kind
 from pdr_cli.data.missing import Filling
-from pdr_cli.errors import CheckpointError, ConfigError, DataError, PdrError, UntrustedCodeError
+from pdr_cli.errors import CheckpointError, ConfigError, DataError, PdrError, UntrustedCodeError, UsageError
 from pdr_cli.runs import inputs, modelfile
 from pdr_cli.runs.modelfile import Header, ModelCard, ModelFile
 from pdr_cli.system import devices
@@ -84,6 +84,33 @@ class ModelHeader:
         return None if self.card.land is None else self.card.land.cells
 
     @property
+    def may_lack(self) -> np.ndarray | None:
+        """Cells that may be missing in an observed window, [C, H, W]: never observed in training, or of a target.
+
+        None if there are none.
+        """
+        hidden, cells = self.card.hidden, self.never_observed
+        if hidden is None:
+            return cells
+        every = np.broadcast_to(hidden[:, None, None], (len(hidden), *self.card.size))
+        return every if cells is None else every | cells
+
+    def horizon(self, steps: int | None) -> int:
+        """The frames to forecast: `steps`, or as many as in training.
+
+        Raises:
+            UsageError: more than in training, of a model with targets, whose own forecast it never reads.
+        """
+        trained, targets = self.card.config.data.out_steps, self.card.config.data.targets
+        if targets and (steps or 0) > trained:
+            raise UsageError(
+                f"{steps} steps: {self.label} forecasts {trained}, and cannot be fed its forecast of {', '.join(targets)}, "
+                "which it does not observe",
+                way_out=f"take --steps {trained} or fewer, or train for more with --set data.out_steps={steps}",
+            )
+        return steps or trained
+
+    @property
     def label(self) -> str:
         """The run folder of the model, or its file."""
         return str(self.path.parent if self._is_of_a_run else self.path)
@@ -102,12 +129,17 @@ class ModelHeader:
         """What makes the context that the network reads."""
         return self.contexts_filled()
 
-    def contexts_filled(self, fill_missing: str = "none") -> ContextSource:
-        """`contexts`, where missing values are filled as in training, or by `fill_missing` if it is not "none"."""
+    def contexts_filled(self, fill_missing: str = "none", in_range: bool = False) -> ContextSource:
+        """`contexts`, where missing values are filled as in training, or by `fill_missing` if it is not "none".
+
+        `in_range`: see `CovariateSource`.
+        """
         card, source = self.card, None
         if card.covariates is not None:
             fill = self._filled_by(fill_missing)
-            source = CovariateSource(card.covariates, card.grid, card.step, card.scaling, self.climatology, fill)
+            source = CovariateSource(
+                card.covariates, card.grid, card.step, card.scaling, self.climatology, fill, in_range
+            )
         return inputs.contexts_of(card.config, self.climatology, card.cycles, source)
 
     def encoding(self, fill_missing: str = "none") -> Encoding:
@@ -165,7 +197,7 @@ class Model(ModelHeader):
         Raises:
             MemoryShortageError: neither all windows nor half of them fit into memory.
         """
-        horizon, n = steps or self.card.config.data.out_steps, len(observed)
+        horizon, n = self.horizon(steps), len(observed)
         context = context or Context()
 
         def in_batches(of: int) -> list[Layers]:
@@ -191,7 +223,7 @@ class Model(ModelHeader):
         """
         import torch
 
-        horizon, (M, B) = steps or self.card.config.data.out_steps, seeds.shape
+        horizon, (M, B) = self.horizon(steps), seeds.shape
         with torch.inference_mode():
             batch = self.batch(observed, horizon, context or Context())
             drawn = self.network.members(batch, M, torch.from_numpy(seeds.reshape(-1)).to(self.device))
@@ -291,6 +323,8 @@ def load(path: Path, device: str = "auto", batch: int | None = None, trust: Trus
 
 def _built(path: Path, file: ModelFile, device: torch.device, batch: int | None, trust: Trust | None = None) -> Model:
     """The model of a file's contents."""
+    import torch
+
     from pdr_cli.models import registry
     from pdr_cli.runs import tensors
 
@@ -306,6 +340,8 @@ def _built(path: Path, file: ModelFile, device: torch.device, batch: int | None,
     model = Model(path, file, network, device, batch)
     if card.bounds is not None:
         network.bound(*model.encoding().bounds(card.bounds))
+    if card.hidden is not None:
+        network.hide(torch.from_numpy(card.hidden))
     network.eval().to(device)
     return model
 

@@ -15,6 +15,7 @@ import numpy as np
 from pdr_cli import __version__, choices
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.bounds import BOUNDED
+from pdr_cli.data.covariates import INPUT
 from pdr_cli.data.formats import cf, stored
 from pdr_cli.data.intervals import without_ends
 from pdr_cli.data.missing import ABSURD
@@ -24,6 +25,8 @@ from pdr_cli.inference.intake import Intake, Observed
 from pdr_cli.inference.model import Model
 from pdr_cli.system import urls
 from pdr_cli.system.names import printable
+
+COVARIATES = "pdr_covariates_sha256"  # attribute of a forecast that has read further variables
 
 
 def command_line() -> str:
@@ -61,6 +64,17 @@ def provenance(model: Model, series: Series, window: Observed, command: str) -> 
 def of_models(models: Sequence[Model]) -> dict[str, str]:
     """What tells the models of an ensemble apart; nothing for one."""
     return {"pdr_ensemble_sha256": " ".join(model.sha256 for model in models)} if len(models) > 1 else {}
+
+
+def of_covariates(intake: Intake, series: Series, window: Observed, steps: int) -> dict[str, str]:
+    """The hash of the further variables that a forecast of `steps` frames reads, in the model's units; nothing without any."""
+    opened, covariates, T = intake.further_of(series), intake.card.covariates, len(window.times)
+    if opened is None or covariates is None:
+        return {}
+    following = time_axis.following(series.time.values[window.stop - 1], intake.card.step, steps)
+    frames = opened.at(np.concatenate([window.times, following]))
+    frames[T:, [variable.role == INPUT for variable in covariates.variables.values()]] = np.nan
+    return {COVARIATES: hashlib.sha256(np.ascontiguousarray(frames).tobytes()).hexdigest()}
 
 
 def _history(series: Series, window: Observed, line: str) -> str:

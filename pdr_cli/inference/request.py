@@ -33,10 +33,11 @@ from pdr_cli.errors import (
 from pdr_cli.inference import intake as intakes
 from pdr_cli.inference import members
 from pdr_cli.inference import model as models
-from pdr_cli.inference.intake import InputPolicy, Intake
+from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.intervals import NONE, Intervals
 from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Model, ModelHeader
+from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
 from pdr_cli.system import atomic, locks, processes

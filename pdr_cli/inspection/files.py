@@ -46,6 +46,7 @@ def _model(path: Path) -> dict[str, Any]:
         "parameters": sum(w.numel() for w in weights.values()),
         "frames": f"{card.config.data.in_steps} → {card.config.data.out_steps}, every {card.step}",
         "variables": {name: str(attrs.get("units", "")) for name, attrs in card.variables.items()},
+        **({"targets": ", ".join(card.config.data.targets)} if card.hidden is not None else {}),
         **({} if card.covariates is None else {"covariates": ", ".join(card.covariates.words(card.step))}),
         "bounds": _bounds(card),
         "grid": _grid_of_card(card),

@@ -50,7 +50,8 @@ def _by_preset(path: Path, preset: str, reading: ReadOptions) -> list[Finding]:
 def _by_model(path: Path, model: str, reading: ReadOptions) -> str:
     from pdr_cli.data import windows
     from pdr_cli.inference import model as models
-    from pdr_cli.inference.intake import InputPolicy, Intake
+    from pdr_cli.inference.intake import Intake
+    from pdr_cli.inference.policy import InputPolicy
 
     policy = InputPolicy(
         group=reading.group, missing_values=tuple(reading.missing_values), assume=reading.assume.words()

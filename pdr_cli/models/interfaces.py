@@ -64,7 +64,7 @@ class Frames(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The input of the network, in network units and finite everywhere.
+    """The input of the network, in network units and finite everywhere but in the observed frames of hidden channels.
 
     Args:
         observed: [B, T, C, H, W].

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pdr_cli.models import checks
 from pdr_cli.models.anomalies import Anomalies, Space
 from pdr_cli.models.bounds import Bounds
+from pdr_cli.models.hidden import Hidden
 from pdr_cli.models.interfaces import Adapter, Anchor, Anchoring, Batch, Forecast, Fusion, Mode, Predictor, Terms
 from pdr_cli.models.layers import rollout
 from pdr_cli.models.noise import NormNoise
@@ -57,6 +58,7 @@ class PDR(nn.Module):
         if noise is not None and isinstance(predictor, Predictor):
             predictor.draw = noise.draw
         self.bounded: nn.Module = nn.Identity()
+        self.hidden: Hidden | None = None
         self.frozen = False
 
     def forward(self, batch: Batch, mode: Mode = "forecast") -> Forecast:
@@ -66,6 +68,7 @@ class PDR(nn.Module):
         forecast in either mode. In mode "anchor" the forecast is the anchor's alone. `fused` is within the bounds (`bound`);
         `coarse` is not, so that its loss has a gradient wherever it lies.
         """
+        batch = self._seen(batch)
         if mode == "anchor":
             frames = self._anchor_frames(batch)
             return Forecast(self.bounded(frames), frames, None, {})
@@ -73,6 +76,10 @@ class PDR(nn.Module):
         layer, further = self._layer(coarse, batch, mode)
         fused = checks.frames(self.fusion(coarse, layer), coarse, self.fusion, batch.steps)
         return Forecast(self.bounded(fused), coarse, layer, terms | further)
+
+    def _seen(self, batch: Batch) -> Batch:
+        """The batch without the observed frames of hidden channels."""
+        return batch if self.hidden is None else self.hidden(batch)
 
     def _coarse(self, batch: Batch, mode: Mode) -> tuple[Tensor, Terms]:
         """Eq. 1: [B, T, C, H, W] → [B, τ, C, H, W], and the predictor's loss terms."""
@@ -131,7 +138,7 @@ class PDR(nn.Module):
     def members(self, batch: Batch, members: int, seeds: Tensor) -> Batch:
         """The batch of which each window stands for `members` members, which share the anchor's frames; see `Batch.drawn`."""
         if self.anchor is not None and batch.anchor is None:
-            batch = batch._replace(anchor=self._anchor_frames(batch))
+            batch = batch._replace(anchor=self._anchor_frames(self._seen(batch)))
         return batch.drawn(members, seeds)
 
     def _layer(self, coarse: Tensor, batch: Batch, mode: Mode) -> tuple[Tensor | None, Terms]:
@@ -162,6 +169,7 @@ class PDR(nn.Module):
         """
         if not isinstance(self.predictor, Predictor):
             raise ValueError("the predictor keeps nothing of a window")
+        batch = self._seen(batch)
         space = Space(batch, self.anomalies)
         return self.predictor.keep(space.batch(), self._anchoring(batch, space))
 
@@ -173,7 +181,8 @@ class PDR(nn.Module):
     @property
     def reads_flow(self) -> bool:
         """True if training passes read `Batch.flow`."""
-        return isinstance(self.predictor, Predictor) and self.predictor.reads_flow and self.anomalies is None
+        reads = isinstance(self.predictor, Predictor) and self.predictor.reads_flow
+        return reads and self.anomalies is None and self.hidden is None
 
     def bound(self, low: Tensor, high: Tensor) -> None:
         """Keep forecasts, and frames that are fed back, between a lowest and a highest value: [C], in network units."""
@@ -182,6 +191,10 @@ class PDR(nn.Module):
             self.anchor.bound(low, high)
         if isinstance(self.predictor, Predictor) and self.anomalies is None:
             self.predictor.bounded = Bounds(low, high)
+
+    def hide(self, channels: Tensor) -> None:
+        """Forecast some channels, True in `channels` [C], without their observed frames; see `Hidden`."""
+        self.hidden = Hidden(channels)
 
     def freeze_predictor(self) -> None:
         """Freeze the predictor: no gradients; batch norm, dropout and stochastic depth stay in eval mode."""
@@ -199,10 +212,11 @@ class PDR(nn.Module):
     def initialize(self, frame: Tensor) -> None:
         """Place Gaussians that start from the training data, by a frame of them: [C, H, W], in network units."""
         if self.adapter is not None:
-            self.adapter.initialize(frame)
+            self.adapter.initialize(self._seen(Batch(frame[None, None], 1)).observed[0, 0])
 
     def measure(self, batches: Iterable[Batch]) -> None:
         """Measure the constants that the predictor keeps of the training windows, before training."""
         if isinstance(self.predictor, Predictor):
-            spaces = ((batch, Space(batch, self.anomalies)) for batch in batches)
+            seen = map(self._seen, batches)
+            spaces = ((batch, Space(batch, self.anomalies)) for batch in seen)
             self.predictor.measure((space.batch(), self._anchoring(batch, space)) for batch, space in spaces)

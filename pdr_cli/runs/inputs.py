@@ -19,13 +19,15 @@ CYCLIC = ("ridge",)  # anchors that read earlier cycles
 # Baselines of `pdr evaluate` that are fitted in training, and the anchors that forecast them.
 BASELINES = {"anomaly": "anomaly", "ridge": "ridge", "damped-flow": "flow"}
 OF_PICTURES = ("damped-flow",)
+OF_TARGETS = ("climatology", "none")  # anchors that read no observed frame, the default first
 
 
 def resolved(config: Config, kind: Kind) -> Config:
-    """A configuration whose anchor is chosen: of "auto" that of the kind of data."""
+    """A configuration whose anchor is chosen: of "auto" that of the kind of data, with targets the climatology."""
     if config.model.anchor != AUTO:
         return config
-    return config.model_copy(update={"model": config.model.model_copy(update={"anchor": kind.anchor})})
+    anchor = OF_TARGETS[0] if config.data.targets else kind.anchor
+    return config.model_copy(update={"model": config.model.model_copy(update={"anchor": anchor})})
 
 
 def frames_of(
@@ -71,8 +73,13 @@ def reads_cycles(config: Config, pictures: bool) -> bool:
 
 
 def baselines_of(config: Config, pictures: bool) -> list[str]:
-    """The baselines that a training on pictures, or on other data, fits for `pdr evaluate`."""
-    return [name for name in BASELINES if config.train.baselines and (name in OF_PICTURES) == pictures]
+    """The baselines that a training on pictures, or on other data, fits for `pdr evaluate`.
+
+    None where there are targets, because all of them read the observed frames of every channel.
+    """
+    if not config.train.baselines or config.data.targets:
+        return []
+    return [name for name in BASELINES if (name in OF_PICTURES) == pictures]
 
 
 def own_baseline(config: Config) -> str | None:

@@ -15,6 +15,7 @@ import xarray as xr
 from pdr_cli import config as configuration
 from pdr_cli.data import places as locations
 from pdr_cli.data import series as fields
+from pdr_cli.data import targets
 from pdr_cli.data.arrays import SIGNED, Conventions
 from pdr_cli.data.bounds import Bounds
 from pdr_cli.data.climatology import Climatology
@@ -109,6 +110,11 @@ class ModelCard:
     def never_observed(self) -> np.ndarray | None:
         """Cells that were missing in every training frame, [C, H, W]; None if there are none."""
         return None if self.land is None else self.land.cells
+
+    @property
+    def hidden(self) -> np.ndarray | None:
+        """True for the channels that are targets, [C]; None if none is."""
+        return targets.mask_of(list(self.variables), self.config.data.targets)
 
     @property
     def grid(self) -> Grid:

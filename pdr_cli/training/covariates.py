@@ -21,7 +21,7 @@ from pdr_cli.data.series import Series, names
 from pdr_cli.data.statistics import Part
 from pdr_cli.data.times import DAY, WEEK, YEAR, Step
 from pdr_cli.errors import ConfigError, DataError, InputNotFoundError, VariableError
-from pdr_cli.schema import AUTO, DataConfig, parse_role
+from pdr_cli.schema import AUTO, TARGET, DataConfig, parse_role
 from pdr_cli.system.logs import log
 
 MAPS = "static"  # attribute of a series: {name: map [H, W]}, see `opened`
@@ -33,12 +33,17 @@ OpenMaps = Callable[[Series], dict[str, np.ndarray]]
 
 def further_roles(data: DataConfig) -> dict[str, str]:
     """The role of each variable that is read and not forecast, by name."""
-    return dict(map(parse_role, data.roles))
+    return {name: role for name, role in map(parse_role, data.roles) if role != TARGET}
 
 
 def channels(data: DataConfig) -> list[str]:
-    """The variables to open as channels: those named, or of files with further variables all, of which one is left."""
-    return list(data.variables) or ([ALL] if data.roles else [])
+    """The variables to open as channels: those named and the targets, or of files with further variables all.
+
+    Of all, one is left that has no other role.
+    """
+    named = list(data.variables)
+    more = [] if ALL in named else [name for name in data.targets if name not in named]
+    return named + more or ([ALL] if data.roles else [])
 
 
 def opened(data: DataConfig, variables: OpenVariables, maps: OpenMaps) -> list[Series]:
@@ -59,7 +64,7 @@ def opened(data: DataConfig, variables: OpenVariables, maps: OpenMaps) -> list[S
     one = series[0]
     if len(series) > 1 or not one.attrs.get("may_lack"):
         raise DataError(
-            f"{one.attrs['files'][0]} has no variables by name, which --input, --known and --static take",
+            f"{one.attrs['files'][0]} has no variables by name, which --input, --known, --target and --static take",
             "NetCDF, Zarr or GRIB",
             "leave the options out",
         )
@@ -186,7 +191,7 @@ def _standardised(maps: Mapping[str, np.ndarray]) -> dict[str, PackedField]:
 
 
 def fitted(covariates: Covariates, series: Series, data: DataConfig, training: Sequence[Part]) -> Covariates:
-    """The covariates with the mean and standard deviation of each further variable in training, and its cells.
+    """The covariates with mean, standard deviation and range of each further variable in training, and its cells.
 
     Raises:
         MissingValuesError: a variable without values in the training period.
@@ -205,6 +210,8 @@ def fitted(covariates: Covariates, series: Series, data: DataConfig, training: S
         if found.maximum[number] <= found.minimum[number]:
             raise DataError(f"{others.file}: {name} is the same in the whole training period", way_out="leave it out")
         mask = CellMask.of(cells[number : number + 1]) if cells[number].any() else None
-        mean, sd = float(found.mean[number]), float(found.sd[number])
-        variables[name] = dataclasses.replace(variable, mean=mean, sd=sd, never_observed=mask)
+        mean, sd, low, high = (float(v[number]) for v in (found.mean, found.sd, found.minimum, found.maximum))
+        variables[name] = dataclasses.replace(
+            variable, mean=mean, sd=sd, never_observed=mask, minimum=low, maximum=high
+        )
     return dataclasses.replace(covariates, variables=variables)

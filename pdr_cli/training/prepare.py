@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data import bounds, formats, kinds, scaling, seen, splits, statistics, suspects, windows
+from pdr_cli.data import bounds, formats, kinds, scaling, seen, splits, statistics, suspects, targets, windows
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.arrays import Conventions
 from pdr_cli.data.bounds import Bounds
@@ -49,6 +49,7 @@ class Prepared:
         missing: the missing values; None if none are. Windows whose observed frames have missing values, beyond
             the cells that training never observed, are left out, unless `data.fill_missing` names a way to fill them.
         covariates: of the network, before their variables are measured; None if there are none.
+        hidden: True for channels that are targets, [C]; None if none is.
     """
 
     series: list[Series]
@@ -59,6 +60,7 @@ class Prepared:
     test: Windows
     missing: Survey | None = None
     covariates: Covariates | None = None
+    hidden: np.ndarray | None = None
 
     @property
     def frames(self) -> int:
@@ -164,11 +166,11 @@ def split(config: Config, series: list[Series]) -> Prepared:
     rolled = data.model_copy(update={"out_steps": data.out_steps * config.train.rollout})
     train = splits.part_windows(series, rolled, parts, "train", step, cache)
     val, test = (splits.part_windows(series, data, parts, p, step, cache) for p in ("val", "test"))
-    found = _survey(config, series, parts)
+    found, hidden = _survey(config, series, parts), targets.mask_of(names(series[0]), data.targets)
     if found is not None:
-        train, val, test = (_with_missing(w, found, data.fill_missing) for w in (train, val, test))
+        train, val, test = (_with_missing(w, found, data.fill_missing, hidden) for w in (train, val, test))
     described = covariates.describe(series[0], data, step, parts.train)
-    prepared = Prepared(series, step, parts, train, val, test, found, described)
+    prepared = Prepared(series, step, parts, train, val, test, found, described, hidden)
     _check_windows(prepared, config.train.rollout)
     return prepared
 
@@ -195,7 +197,9 @@ def _survey(config: Config, series: Sequence[Series], parts: Split) -> Survey | 
     for one in series:
         suspects.check(suspects.sample(one), one)
         suspects.warn_of_restarts(one)
-    found = statistics.survey(series, parts.train, parts.val + parts.test, config.data.statistics_mb, config.train.seed)
+    hidden = targets.mask_of(names(series[0]), config.data.targets)
+    budget, seed = config.data.statistics_mb, config.train.seed
+    found = statistics.survey(series, parts.train, parts.val + parts.test, budget, seed, hidden)
     if found is not None:
         log.info(
             "missing %.1f %% of the values; %.1f %% of the cells never observed in training; %d of %d frames lack more",
@@ -205,8 +209,10 @@ def _survey(config: Config, series: Sequence[Series], parts: Split) -> Survey | 
     return found
 
 
-def _with_missing(windows: Windows, found: Survey, fill_missing: str) -> Windows:
-    windows = windows.with_never_observed(found.never_observed)
+def _with_missing(windows: Windows, found: Survey, fill_missing: str, hidden: np.ndarray | None) -> Windows:
+    """The windows that lack no observed values, but in cells that training never observed and in hidden channels, [C]."""
+    cells = found.never_observed
+    windows = windows.with_never_observed(cells if hidden is None else cells | hidden[:, None, None])
     return windows if fill_missing != "none" else windows.unbroken(found.broken)
 
 

@@ -25,7 +25,7 @@ from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import AUTO, Config
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
-from pdr_cli.training import cards, guides, overview, randomness, ranks, warm_start
+from pdr_cli.training import cards, guides, overview, randomness, ranks, targets, warm_start
 from pdr_cli.training.anchors import baselines
 from pdr_cli.training.anchors import fit as anchors
 from pdr_cli.training.batches import Flows, FrozenParts, TrainingData
@@ -140,6 +140,7 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     config = without_unread(guides.resolved(config), request.trust)
     prepared = open_data(config, request.dataset)
     config = inputs.resolved(config, kinds.of(prepared.series[0]))
+    targets.check(config, prepared)
     request = replace(request, config=config)
     network = build(config, prepared, request.trust)
     if config.train.members > 1 and not network.stochastic:
@@ -203,6 +204,8 @@ def build(config: Config, prepared: Prepared, trust: Trust | None = None) -> PDR
     network = registry.of(config, frames_of(config, prepared), trust)
     randomness.seed_each(seed, randomness.kept_by(network))
     tensors.check(network, f"--backbone {config.model.backbone}")
+    if prepared.hidden is not None:
+        network.hide(torch.from_numpy(prepared.hidden))
     log.info("model   %s", overview.model_line(network, config, prepared.size))
     return network
 

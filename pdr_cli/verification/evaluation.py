@@ -38,7 +38,8 @@ class Options:
 
     Args:
         metrics: scores, the headline first, and analyses among them; without scores, those of the kind of data.
-        against: baselines; None: persistence and, with a model, climatology and those that its training has fitted.
+        against: baselines; None: persistence, unless the first model has targets, and with a model climatology and those
+            that its training has fitted.
         convention: "standard" or "openstl".
         analyses: more of them.
         lpips, raft: weights, files.
@@ -57,10 +58,7 @@ class Options:
         """The options with the defaults for a task."""
         chosen = [m for m in self.metrics if m not in ANALYSES] or self._default_metrics(task)
         analyses = dict.fromkeys([*(m for m in self.metrics if m in ANALYSES), *self.analyses])
-        against = self.against
-        if against is None:
-            fitted = [name for name in task.fitted if name != "dressed" or "crps" in chosen]
-            against = AGAINST[:1] if task.first is None else (*AGAINST, *fitted)
+        against = _default_baselines(task, "crps" in chosen) if self.against is None else self.against
         return dataclasses.replace(self, metrics=chosen, analyses=list(analyses), against=list(against))
 
     def _default_metrics(self, task: Task) -> list[str]:
@@ -70,6 +68,23 @@ class Options:
         if self.convention != "standard" or not task.draws:
             return chosen
         return [ENSEMBLE[0], *(name for name in chosen if name not in ENSEMBLE), *ENSEMBLE[1:]]
+
+
+def _default_baselines(task: Task, of_members: bool) -> list[str]:
+    """The baselines where none is named: with targets none that reads their past, which a user of the model may not have.
+
+    `of_members`: with those that are ensembles.
+    """
+    if task.first is None:
+        return list(AGAINST[:1])
+    targets = task.first.card.config.data.targets
+    if targets:
+        log.info(
+            "against climatology alone: persistence reads the past of %s, which %s does not observe; --against adds it",
+            ", ".join(targets), task.first.name,
+        )  # fmt: skip
+        return list(AGAINST[1:])
+    return [*AGAINST, *(name for name in task.fitted if name != "dressed" or of_members)]
 
 
 @dataclass(frozen=True)

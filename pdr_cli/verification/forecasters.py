@@ -179,9 +179,9 @@ def orientation(model: Model, series: Series) -> Orientation:
     return Intake(model).orientation(series)
 
 
-def never_observed(models: Iterable[Model], series: Series) -> np.ndarray | None:
-    """Cells that no model's training observed, on the grid of a series: [C, H, W]; None where one's observed all."""
+def may_lack(models: Iterable[Model], series: Series) -> np.ndarray | None:
+    """Cells that every model can do without in an observed window, on the grid of a series: [C, H, W]; None if one needs all."""
     known = list(models)
-    if not known or any(model.card.land is None for model in known):
+    if not known or any(model.may_lack is None for model in known):
         return None
-    return np.logical_and.reduce([Intake(model).never_observed(series) for model in known])
+    return np.logical_and.reduce([Intake(model).may_lack(series) for model in known])

@@ -20,9 +20,10 @@ from pdr_cli.data.times import find_step
 from pdr_cli.errors import UsageError
 from pdr_cli.inference import members
 from pdr_cli.inference import model as models
-from pdr_cli.inference.intake import InputPolicy, Intake, renames
+from pdr_cli.inference.intake import Intake, renames
 from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Model
+from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.runs import folder as runs
 from pdr_cli.system import locks
 from pdr_cli.trust import Trust
@@ -170,9 +171,9 @@ def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecaster
         intake = Intake(found.first, policy)
         read = {name: attrs for model in reversed(found.models.values()) for name, attrs in model.card.read.items()}
         return (
-            [intake.from_dataset(data, rename, read)]
+            [intake.from_dataset(data, rename, read, truth=True)]
             if isinstance(data, xr.Dataset)
-            else intake.open(data, rename, read)
+            else intake.open(data, rename, read, truth=True)
         )
     wanted = list(rename)
     if isinstance(data, xr.Dataset):

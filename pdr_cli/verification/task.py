@@ -293,7 +293,7 @@ def _of_part(found: Windows, models: Mapping[str, Model], series: Sequence[Serie
 
 def _readable(found: Windows, models: Mapping[str, Model], series: Sequence[Series]) -> Windows:
     """Windows that every model can start from: others than land is missing in none, unless every model fills it."""
-    land = forecasters.never_observed(models.values(), series[0])
+    land = forecasters.may_lack(models.values(), series[0])
     if land is None:
         return found
     found = found.with_never_observed(land)

@@ -9,6 +9,8 @@ import torch
 import xarray as xr
 
 import pdr_cli
+from pdr_cli.data.covariates import Covariates
+from pdr_cli.data.limits import RangeError
 from pdr_cli.runs import modelfile
 from tests.cli import Result, pdr
 from tests.conftest import tiny_settings
@@ -168,6 +170,43 @@ def test_an_input_in_other_units_is_converted(folder: Path) -> None:
     np.testing.assert_allclose(second, first, rtol=1e-6)
 
 
+def test_values_of_a_covariate_far_outside_of_training_are_refused(folder: Path, tmp_path: Path) -> None:
+    data = xr.load_dataset(folder / "now.nc")
+    request = ["predict", tmp_path / "far.nc", "-m", folder / "run", "-o", tmp_path / "f.nc"]
+    data.assign(u10=data.u10 + 1000).to_netcdf(tmp_path / "far.nc")
+    refused = pdr(*request)
+    assert refused.code == 65
+    assert "E_OUT_OF_RANGE" in refused.last
+    assert "far.nc: 320 of 640 values of u10 lie between" in refused.last  # the 4 observed frames, 8 x 10 each
+    assert pdr(*request, "--every-init").code == 65
+    assert pdr(*request, "--allow-out-of-range").code == 0
+
+
+def test_values_that_the_network_does_not_read_may_lie_anywhere(folder: Path) -> None:
+    """An input is read at observed times alone; what is known is read at forecast times too."""
+    data = xr.load_dataset(folder / "now.nc")
+    ahead = xr.DataArray(np.arange(FRAMES + BEYOND) >= FRAMES, dims="time")
+    assert pdr_cli.predict(data.assign(u10=data.u10 + 1000 * ahead), folder / "run").t2m.notnull().all()
+    with pytest.raises(RangeError, match=r"dataset: 320 of 640 values of tcc .* 2020-02-10 00:00"):
+        pdr_cli.predict(data.assign(tcc=data.tcc + 1000 * ahead), folder / "run")
+
+
+def test_models_without_ranges_of_covariates_accept_any_value() -> None:
+    kept = {"role": "input", "attrs": {}, "mean": 1.0, "sd": 2.0, "never_observed": None}  # as before they were kept
+    card = {"calendar": [], "holidays": [], "static": {}, "variables": {"u10": kept}, "lagged": []}
+    assert Covariates.from_json(card).limits is None
+
+
+def test_a_forecast_holds_the_hash_of_its_covariates(folder: Path) -> None:
+    data = xr.load_dataset(folder / "now.nc")
+    first, windy, later = (
+        pdr_cli.predict(one, folder / "run").pdr_covariates_sha256
+        for one in (data, data.assign(u10=data.u10 + 1), data.assign(u10=data.u10.where(frames_with_values(FRAMES))))
+    )
+    assert first != windy
+    assert first == later  # of an input, frames after the observed ones are not read
+
+
 def test_a_turned_grid_gives_the_same_forecast(folder: Path) -> None:
     data = xr.load_dataset(folder / "now.nc")
     first, second = (pdr_cli.predict(one, folder / "run").t2m for one in (data, data.isel(lat=slice(None, None, -1))))
@@ -193,6 +232,7 @@ def test_a_hindcast_has_the_inits_whose_covariates_are_there(folder: Path, tmp_p
     made = pdr("predict", hole, "-m", folder / "run", "-o", tmp_path / "h.nc", "--every-init")
     assert made.code == 0, made.err
     written = xr.load_dataset(tmp_path / "h.nc")
+    assert len(written.pdr_covariates_sha256) == 64
     assert "8 of 157 inits lack values of u10, tcc" in made.err  # frame 60 is in the windows of 8 inits
     assert written.sizes["forecast_reference_time"] == 149
     alone = pdr_cli.predict(xr.load_dataset(hole), folder / "run")

@@ -51,7 +51,7 @@ def fit(
 def _fitted(anchor: Anchor, windows: Windows, name: str) -> bool:
     """Fit a baseline in place; False if its equations have no finite solution."""
     try:
-        fit_anchor(anchor, windows, "against")
+        fit_anchor(anchor, windows, "against", name)
         # An infinite damping of a flow is persistence.
         solved = isinstance(anchor, FlowAnchor) or all(bool(buffer.isfinite().all()) for buffer in anchor.buffers())
     except torch.linalg.LinAlgError:

@@ -64,10 +64,10 @@ class Windows:
     @cached_property
     def spread(self) -> Tensor:
         """The standard deviation of the departures from the climatology in each cell: [C, H, W]."""
-        squares, count = torch.zeros(()), 0
+        squares, count = torch.zeros(()), torch.zeros((), dtype=torch.int64)
         for _, departures, _ in self.departures():
-            squares = squares + departures.double().square().sum((0, 1))
-            count += departures.shape[0] * departures.shape[1]
+            squares = squares + departures.double().nan_to_num(0).square().sum((0, 1))  # hidden channels may be NaN
+            count = count + departures.isfinite().sum((0, 1))
         found = (squares / count).sqrt()
         return found.clamp_min(SMALLEST * float(found.mean()) + 1e-12).float()
 
@@ -99,8 +99,8 @@ def fit(network: PDR, data: TrainingData, frames: Frames, out_of_fold: bool = Tr
     return AnchorFrames([network.anchor], np.zeros(len(windows), int))
 
 
-def fit_anchor(anchor: Anchor, windows: Windows, word: str) -> AnchorFrames | None:
-    """Fit an anchor in place and log what was found, in a line that begins with `word`.
+def fit_anchor(anchor: Anchor, windows: Windows, word: str, name: str = "flow") -> AnchorFrames | None:
+    """Fit an anchor in place and log what was found, in a line that begins with `word`; `name`: of a flow, in that line.
 
     Returns:
         Of a ridge, the frames of those that were fitted without each window's own block of time, if there are windows enough.
@@ -111,7 +111,7 @@ def fit_anchor(anchor: Anchor, windows: Windows, word: str) -> AnchorFrames | No
         found = _shares(anchor.share)
     if isinstance(anchor, FlowAnchor):
         anchor.damping.fill_(flow.fit(windows.evenly(FLOW_WINDOWS).batches(FEW_AT_ONCE)))
-        found = f"flow: motion slows down by {100 * (1 - math.exp(-float(anchor.damping))):.0f} % a frame"
+        found = f"{name}: motion slows down by {100 * (1 - math.exp(-float(anchor.damping))):.0f} % a frame"
     if isinstance(anchor, Ridge):
         set_units(anchor, windows)
         fitted = ridge.fit(windows.frames, windows.batch, len(windows), anchor)
