@@ -192,13 +192,14 @@ def predict(
 @app.command(rich_help_panel=FORECASTING)
 @logged
 @with_reading
+@with_members
 def evaluate(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT...", help="Files, a folder, a glob or URLs with the observations.")
     ],
     models: Annotated[
         list[str] | None,
-        typer.Option("-m", "--model", help="Model or forecast file to score; repeatable. Default as for predict."),
+        typer.Option("-m", "--model", help="Model, forecast file, or a+b+c (models as one ensemble); repeatable."),
     ] = None,
     split: Annotated[str, typer.Option(help="test (nothing the model has seen), val, train or all.")] = "test",
     against: Against = None,
@@ -232,6 +233,7 @@ def evaluate(
     trust_code: TrustCode = False,
     *,
     reading: dict[str, Any],
+    drawing: Any,
 ) -> None:
     """Score a model beside persistence and climatology, per lead time, on data it has not seen.
 
@@ -265,6 +267,7 @@ def evaluate(
             device=device,
             kind=kind,
             trust=Trust(trust_code),
+            drawing=drawing,
             **reading,
         ),
     )

@@ -340,6 +340,7 @@ BASELINES = Family(
         trend=("trend", "the line through the observed frames"),
         flow=("flow", "the last frame moved along its optical flow"),
         damped__flow=("damped_flow", "the last frame moved along its optical flow, which slows down"),
+        dressed=("dressed", "members: the first model's forecast and quantiles of its validation errors"),
     ),
     error=UsageError,
 )
@@ -382,6 +383,13 @@ SCORES = Family(
         psnr=("PSNR", "peak signal-to-noise ratio"),
         ssim=("SSIM", "structural similarity"),
         lpips=("LPIPS", "perceptual distance"),
+        crps=("CRPS", "CRPS of members, of one forecast mae"),
+        crps_lat=("CRPS_LAT", "CRPS, weighted by area"),
+        energy=("ENERGY", "energy score of whole fields"),
+        spread_skill=("SPREAD_SKILL", "spread of members over their mean's error"),
+        coverage=("COVERAGE", "truths between the 10 % and 90 % quantiles of members"),
+        best_rmse=("BEST_RMSE", "rmse of the best member of each window"),
+        best_psnr=("BEST_PSNR", "psnr of the best member of each window"),
     ),
     error=UsageError,
 )

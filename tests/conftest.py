@@ -32,10 +32,10 @@ LONGEST = (
 
 # The smallest network that still has every part; after a few steps it may be worse than its anchor, and is the model still.
 TINY = ["hid_s=4", "hid_t=8", "n_t=2", "mlp_ratio=2", "gaussians=9", "hidden=8", "log_every=1", "val_windows=8"]
-TINY += ["fallback=false"]
+TINY += ["fallback=false", "baselines=false", "anchor=persistence", "inputs=frames", "ema=0"]
+BASELINES = ("--set", "train.baselines=true")
 # Of runs that are calibrated.
-CALIBRATED = ["--set", "train.baselines=false", "--set", "fusion=none", "--set", "anchor=persistence"]
-CALIBRATED += ["--set", "val_windows=40"]
+CALIBRATED = ["--set", "fusion=none", "--set", "val_windows=40"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -130,7 +130,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def weather_run(make_run: Callable[..., Path], weather: Path) -> Path:
     """A run trained on `weather`."""
-    return make_run(weather)
+    return make_run(weather, *BASELINES)
 
 
 @pytest.fixture(scope="session")
@@ -148,10 +148,10 @@ def calibrated_run(make_run: Callable[..., Path], longer_weather: Path) -> Path:
 @pytest.fixture(scope="session")
 def traffic_run(make_run: Callable[..., Path], traffic: Path) -> Path:
     """A run trained on `traffic`."""
-    return make_run(traffic)
+    return make_run(traffic, *BASELINES)
 
 
 @pytest.fixture(scope="session")
 def video_run(make_run: Callable[..., Path], clip: Path) -> Path:
     """A run trained on `clip`."""
-    return make_run(clip)
+    return make_run(clip, *BASELINES)

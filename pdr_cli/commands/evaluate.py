@@ -12,6 +12,7 @@ from pdr_cli.commands import tables
 from pdr_cli.data import formats, kinds
 from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.inference import provenance
+from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.system import atomic
 from pdr_cli.system.logs import log, progress
 from pdr_cli.trust import Trust
@@ -50,6 +51,7 @@ class Request:
         missing_values: see `ReadOptions`.
         assume: conventions that the data leave open, such as `slots=0-23`.
         group: of the data that holds the fields; "": the model's, or as found.
+        drawing: the members of models that draw.
         trust: see `choices.Family.find`.
     """
 
@@ -76,6 +78,7 @@ class Request:
     group: str = ""
     missing_values: Sequence[str] = ()
     assume: Sequence[str] = ()
+    drawing: Drawing = DIRECT
     trust: Trust | None = None
 
     @property
@@ -106,8 +109,15 @@ def run(arguments: Sequence[str], request: Request) -> None:
     """Score; see `pdr evaluate --help` for the options."""
     paths = formats.find_inputs(arguments)
     _check(request, paths)
-    split, steps, protocol = request.split, request.steps, request.protocol
-    chosen = sources.task_of(paths, request.models, request.reading, split=split, steps=steps, protocol=protocol)
+    chosen = sources.task_of(
+        paths,
+        request.models,
+        request.reading,
+        split=request.split,
+        steps=request.steps,
+        protocol=request.protocol,
+        drawing=request.drawing,
+    )
     with progress("evaluating") as bar:
         result = _as_typed(evaluation.evaluate(chosen, request.options, bar), paths)
     _write(result, chosen, request)

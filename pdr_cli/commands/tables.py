@@ -169,7 +169,8 @@ def _costs(models: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _notes(document: Document) -> list[str]:
-    notes = ["skill = 1 - MSE / MSE of the reference; above 0 is better than it"]
+    score = document.skill_score
+    notes = [f"skill = 1 - {score} / {score} of the reference; above 0 is better than it"]
     if document.bootstrap is not None:
         b = document.bootstrap
         notes.append(

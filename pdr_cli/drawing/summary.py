@@ -93,31 +93,30 @@ def headline(document: Document) -> Headline:
     if rival is None:
         return _alone(document, model)
     entry = document.skill[model][rival]
-    overall, found = entry.overall, entry.bounds
+    overall = entry.overall
     baselines = sum(map(document.is_baseline, document.skill[model]))
     label = f"skill against {rival}" + (f", the best of {baselines} baselines" if baselines > 1 else "")
     figure = f"{'+' if overall > 0 else ''}{percent(overall)}\u00a0%"
     named = f"{rival}, the best simple forecast" if baselines > 1 and document.is_baseline(rival) else rival
-    sentence, tone = _verdict(model, named, overall, found, entry.insignificant)
+    sentence, tone = _verdict(model, named, entry, document.skill_score)
     return Headline(model, rival, figure, label, sentence, tone)
 
 
-def _verdict(
-    model: str, rival: str, overall: float, found: tuple[float, float] | None, uncertain: bool
-) -> tuple[str, str]:
-    """The sentence under the number, and its tone."""
+def _verdict(model: str, rival: str, entry: Skill, score: str) -> tuple[str, str]:
+    """The sentence under the number, and its tone; `score`: that the skill is made of."""
+    overall, found, uncertain = entry.overall, entry.bounds, entry.insignificant
     if overall == 0 and found == (0.0, 0.0):
-        return f"{model} forecasts as {rival}: no window has another MSE.", "open"
+        return f"{model} forecasts as {rival}: no window has another {score}.", "open"
     if uncertain:
         way = "better" if overall > 0 else "worse"
         margin = _margin(abs(overall), found if overall > 0 else _turned(found), "lower" if overall > 0 else "higher")
-        return f"{model} is not significantly {way} than {rival}: its MSE is {margin}.", "open"
+        return f"{model} is not significantly {way} than {rival}: its {score} is {margin}.", "open"
     tested = "" if found else " No interval was computed, so chance is not ruled out."
     if overall > 0:
         better = f"{percent(overall)}\u00a0% better than {rival}"
-        return f"{model} is {better}, by {_interval('MSE', found)}.{tested}", "good" if found else "open"
+        return f"{model} is {better}, by {_interval(score, found)}.{tested}", "good" if found else "open"
     worse = f"{percent(-overall)}\u00a0% worse than {rival}"
-    return f"{model} is {worse}, by {_interval('MSE', _turned(found))}.{tested}", "bad"
+    return f"{model} is {worse}, by {_interval(score, _turned(found))}.{tested}", "bad"
 
 
 def score_table(document: Document) -> Table:

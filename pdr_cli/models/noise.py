@@ -31,14 +31,16 @@ def normal(seeds: Tensor, step: int, *shape: int) -> Tensor:
 
 
 class NormNoise(nn.Module):
-    """Makes a predictor stochastic: noise scales and shifts the output of each of its norms (FGN, Alet et al. 2025).
+    """Makes a predictor stochastic: noise enters by the output of each of its norms.
 
-    All cells of a window share a noise of few numbers, so that a member differs from another by fields that hang together.
-    Each pass of a roll-out draws anew. Without seeds, the norms are as they are.
+    A few numbers that all cells of a window share scale and shift the channels (FGN, Alet et al. 2025), so that members
+    differ by fields that hang together; and a map of noise on the norm's own grid is added to each channel with a learned
+    weight (StyleGAN, Karras et al. 2019), so that they differ from place to place. Each pass of a roll-out draws anew.
+    Without seeds, the norms are as they are.
 
     Args:
         predictor: with norms, whose names and weights stay.
-        width: numbers of noise in a window.
+        width: numbers that all cells share.
 
     Raises:
         ConfigError: the predictor has no norms.
@@ -53,28 +55,51 @@ class NormNoise(nn.Module):
                 way_out="take another --backbone, such as unet or tau",
             )
         self.width = width
-        shifts = [nn.Linear(width, 2 * _layout(norm)[0], bias=False) for norm in norms]
-        self.shifts = nn.ModuleList(shifts)
-        self._drawn: Tensor | None = None
-        for norm, shift in zip(norms, shifts, strict=True):
-            nn.init.normal_(shift.weight, std=BEGINNING / sqrt(width))
-            norm.register_forward_hook(partial(self._disturb, shift))
+        self.entries = nn.ModuleList(Entry(norm, width) for norm in norms)
+        self._seeds: Tensor | None = None
+        self._step, self._shared = 0, torch.empty(0)
+        for number, norm in enumerate(norms):
+            norm.register_forward_hook(partial(self._disturb, number))
 
     def draw(self, seeds: Tensor | None, step: int) -> None:
         """Draw the noise of a pass that begins `step` frames after the last observed one; seeds: [B]."""
-        if seeds is not None or self._drawn is not None:
-            self._drawn = None if seeds is None else normal(seeds, step, self.width)
+        if seeds is None and self._seeds is None:
+            return
+        self._seeds, self._step = seeds, step
+        if seeds is not None:
+            self._shared = normal(seeds, step, self.width)
 
-    def _disturb(self, shift: nn.Linear, norm: Norm, _: object, output: Tensor) -> Tensor:
+    def _disturb(self, number: int, norm: Norm, _: object, output: Tensor) -> Tensor:
         """The output of a norm, whose first dimension is B or, with the windows in order, a multiple of it."""
-        if self._drawn is None:
+        if self._seeds is None:
             return output
-        channels, axis = _layout(norm)
+        axis = _layout(norm)[1] % output.ndim
+        each = len(output) // len(self._seeds)
+        cells = [1 if dim == axis else size for dim, size in enumerate(output.shape)][1:]
+        place = self._step * len(self.entries) + number + 1
+        noise = normal(self._seeds, -place, each, *cells).flatten(0, 1)
+        entry: Entry = self.entries[number]  # type: ignore[assignment]  # of a ModuleList
+        return entry(output, axis, self._shared.repeat_interleave(each, dim=0), noise)
+
+
+class Entry(nn.Module):
+    """How noise enters by a norm."""
+
+    def __init__(self, norm: Norm, width: int) -> None:
+        super().__init__()
+        channels = _layout(norm)[0]
+        self.shift = nn.Linear(width, 2 * channels, bias=False)
+        nn.init.normal_(self.shift.weight, std=BEGINNING / sqrt(width))
+        self.local = nn.Parameter(torch.randn(channels) * BEGINNING)
+
+    def forward(self, output: Tensor, axis: int, shared: Tensor, noise: Tensor) -> Tensor:
+        """`output`, its channels along `axis`; shared: [N, width]; noise: as `output`, with one channel."""
         shape = [1] * output.ndim
-        shape[0], shape[axis] = len(output), channels
-        rows = shift(self._drawn).repeat_interleave(len(output) // len(self._drawn), dim=0)
-        scale, offset = (part.reshape(shape) for part in rows.chunk(2, dim=-1))
-        return output * (1 + scale) + offset
+        shape[axis] = -1
+        local = self.local.reshape(shape) * noise
+        shape[0] = len(output)
+        scale, offset = (part.reshape(shape) for part in self.shift(shared).chunk(2, dim=-1))
+        return output * (1 + scale) + offset + local
 
 
 def _layout(norm: Norm) -> tuple[int, int]:

@@ -37,13 +37,14 @@ class WeightedBatch(NamedTuple):
     which: np.ndarray
 
 
-class OutOfFold:
-    """The anchor's frames of training windows, from anchors fitted without each window's block of time.
+class AnchorFrames:
+    """The anchor's frames of training windows, kept from epoch to epoch.
 
-    A network trained on an anchor that has seen its windows would trust it too much.
+    They may be those of anchors fitted without each window's block of time: a network trained on an anchor that has seen its
+    windows would trust it too much.
 
     Args:
-        anchors: one for each block.
+        anchors: one for each block; one alone for all windows.
         fold_of: the block of each training window, [n].
         limit_mb: of the kept frames.
     """
@@ -89,7 +90,7 @@ class TrainingData:
         encoding: data units to network units.
         area: weight of each cell in the loss, [H, W]; None: all cells weigh the same.
         contexts: what the network is given beside the frames of a window.
-        out_of_fold: the anchor's frames of training windows; None where the network computes them.
+        anchor_frames: the anchor's frames of training windows; None where the network computes them.
         flows: of training windows; None where the network reads none.
     """
 
@@ -98,7 +99,7 @@ class TrainingData:
     encoding: Encoding
     area: np.ndarray | None = None
     contexts: ContextSource = NO_CONTEXT
-    out_of_fold: OutOfFold | None = None
+    anchor_frames: AnchorFrames | None = None
     flows: Flows | None = None
 
     @property
@@ -125,8 +126,8 @@ class TrainingData:
         filled = None if known.all() else torch.from_numpy(known).to(device)
         context = self.encoding.context(self.contexts.of(Moments.of(windows, which)), device)
         inputs = Batch(observed, windows.out_steps, following, filled)._replace(**context)
-        if windows is self.train and self.out_of_fold is not None:
-            inputs = inputs._replace(anchor=self.out_of_fold.frames(inputs, which))
+        if windows is self.train and self.anchor_frames is not None:
+            inputs = inputs._replace(anchor=self.anchor_frames.frames(inputs, which))
         if windows is self.train and self.flows is not None:
             inputs = inputs._replace(flow=self.flows.of(observed, which))
         return WeightedBatch(inputs, weight, which)

@@ -257,8 +257,8 @@ def trainer(run: Run) -> Trainer:
     loss, data = loss_of(run, measured), training_data(run, measured)
     kept = baselines.fit(run.config, data, run.frames, measured.climatology, cycles, run.kind.pictures)
     flows = Flows() if run.network.reads_flow else None
-    folds = anchors.fit(run.network, data, run.frames)
-    data = replace(data, out_of_fold=folds if run.config.train.out_of_fold else None, flows=flows)
+    frames = anchors.fit(run.network, data, run.frames, run.config.train.out_of_fold)
+    data = replace(data, anchor_frames=frames, flows=flows)
     if not run.start.has_adapter:
         run.network.initialize(torch.from_numpy(first_frame(run.prepared, measured)))
     if measured.bounds is not None:

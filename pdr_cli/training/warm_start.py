@@ -26,6 +26,7 @@ from pdr_cli.system.logs import log
 from pdr_cli.training.setup import has_parameters
 
 PREDICTOR, ADAPTER = "predictor.", "adapter."
+FITTED = ("anchor.", "anomalies.")  # to the data of each training, before its first step
 # Settings that must be equal for a predictor's weights to fit and to have the same meaning.
 SHAPES = ("backbone", "hid_s", "hid_t", "n_s", "n_t", "mlp_ratio")
 OURS = ("data.in_steps", *(f"model.{key}" for key in SHAPES), "model.anchor")
@@ -134,7 +135,7 @@ def load_ours(network: PDR, config: Config, frames: Frames, path: Path, file: Mo
     check_channels(len(file.card.variables), frames.channels, path)
     inside = {k.removeprefix(PREDICTOR): v for k, v in weights.items() if k.startswith(PREDICTOR)}
     load_predictor(network, config, frames, path, inside)
-    others = {k: v for k, v in network.state_dict().items() if not k.startswith(PREDICTOR)}
+    others = {k: v for k, v in network.state_dict().items() if not k.startswith((PREDICTOR, *FITTED))}
     fitting = {k: weights[k] for k, v in others.items() if k in weights and weights[k].shape == v.shape}
     network.load_state_dict(fitting, strict=False)
     log.info("start   predictor of %s, and %d of %d tensors of adapter and fusion", path, len(fitting), len(others))

@@ -130,17 +130,17 @@ class Tally:
         low, high = interval(finish(_mean(self.blocks.draws @ above, self.blocks.draws @ below)))
         return ByLead(float(overall), lead.tolist(), low.tolist(), high.tolist())
 
-    def squares(self) -> Counted:
-        """Squared errors and their count: [blocks, τ] each."""
-        return self._pooled("mse")
+    def errors(self, name: str) -> Counted:
+        """The sums of one score over all channels and their counts: [blocks, τ] each."""
+        return self._pooled(name)
 
 
-def skill(model: Tally, rival: Tally) -> Skill:
-    """MSE skill score 1 - MSE / MSE of the rival (Murphy, 1988): 1 perfect, 0 as good as the rival, below 0 worse.
+def skill(model: Tally, rival: Tally, name: str = "mse") -> Skill:
+    """The skill score 1 - MSE / MSE of the rival (Murphy, 1988): 1 perfect, 0 as good as the rival, below 0 worse.
 
-    Both tallies hold "mse" and the same blocks. Without blocks enough the skill has no interval.
+    Both tallies hold the score `name`, "mse" or "crps", and the same blocks. Without blocks enough the skill has no interval.
     """
-    (mine, n), (theirs, m) = model.squares(), rival.squares()
+    (mine, n), (theirs, m) = model.errors(name), rival.errors(name)
     overall = float(ratio_skill(_mean(mine.sum(), n.sum()), _mean(theirs.sum(), m.sum())))
     lead = ratio_skill(_mean(mine.sum(axis=0), n.sum(axis=0)), _mean(theirs.sum(axis=0), m.sum(axis=0))).tolist()
     draws = model.blocks.draws

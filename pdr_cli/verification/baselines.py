@@ -58,7 +58,7 @@ class Request:
         return (len(self.observed), self.steps, *self.observed.shape[2:])
 
 
-Baseline = Callable[[Request], np.ndarray]  # -> forecast [B, τ, C, H, W] in data units
+Baseline = Callable[[Request], np.ndarray]  # -> forecast [B, τ, C, H, W], or members [M, B, τ, C, H, W], in data units
 
 
 def persistence(request: Request) -> np.ndarray:
@@ -152,6 +152,24 @@ def damped_flow(request: Request) -> np.ndarray:
 
     fitted = request.fitted.get("damped-flow")
     return extrapolate(request.observed, request.steps, DAMPING) if fitted is None else fitted(request)
+
+
+def dressed(request: Request) -> np.ndarray:
+    """The first model's forecast, and quantiles of its validation errors as members: [M, B, τ, C, H, W].
+
+    An ensemble that does not beat it has learned nothing about the day.
+
+    Raises:
+        UsageError: no model, or one without a calibration.
+    """
+    if not request.model:
+        raise UsageError("--against dressed: no model whose errors are known", "", "name a model with -m")
+    if "dressed" not in request.fitted:
+        raise UsageError(
+            f"--against dressed: the errors of {request.model} are not known",
+            way_out="pdr calibrate its run with data that it has not seen",
+        )
+    return request.fitted["dressed"](request)
 
 
 def build(names: Sequence[str]) -> dict[str, Baseline]:

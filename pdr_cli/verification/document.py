@@ -282,6 +282,7 @@ class Document(Section):
         kinds: of each forecaster.
         scores: {forecaster: {score or "score:channel": values}}; of "mse" too.
         skill: {model or file: {baseline: skill}}.
+        skill_of: the score that the skill is made of; None: MSE.
         bootstrap: None where the windows are too few for intervals.
         spectra, calibration, concentration, warping, efficiency: None where not computed.
     """
@@ -301,6 +302,7 @@ class Document(Section):
     kinds: dict[str, ForecasterKind]
     scores: dict[str, dict[str, ByLead]]
     skill: dict[str, dict[str, Skill]]
+    skill_of: str | None = field(default=None, metadata=OPTIONAL)
     bootstrap: Bootstrap | None = None
     missing: Missing = field(default_factory=Missing)
     spectra: Spectra | None = field(default=None, metadata=OPTIONAL)
@@ -324,6 +326,11 @@ class Document(Section):
         given |= {name: s.from_json(given[name]) for name, s in SECTIONS.items() if given.get(name) is not None}
         given |= {name: _each(s, given[name]) for name, s in BY_FORECASTER.items() if given.get(name) is not None}
         return super().from_json(given)
+
+    @property
+    def skill_score(self) -> str:
+        """The name of the score that the skill is made of: "MSE" or "CRPS"."""
+        return (self.skill_of or "mse").upper()
 
     @property
     def headline(self) -> str:

@@ -27,7 +27,8 @@ from pdr_cli.verification.statistics import Sample
 from pdr_cli.verification.studies import ANALYSES, TRUTH, Studies
 from pdr_cli.verification.task import Task
 
-BATCH = 16
+BATCH, MEMBERS_AT_ONCE = 16, 64  # windows at once, of ensembles fewer
+ENSEMBLE = ("crps", "spread_skill", "coverage")  # default scores where a forecaster draws members, the headline first
 AGAINST = ("persistence", "climatology")  # default baselines beside the fitted ones; the second needs a model
 
 
@@ -58,13 +59,17 @@ class Options:
         analyses = dict.fromkeys([*(m for m in self.metrics if m in ANALYSES), *self.analyses])
         against = self.against
         if against is None:
-            against = AGAINST[:1] if task.first is None else (*AGAINST, *task.fitted)
+            fitted = [name for name in task.fitted if name != "dressed" or "crps" in chosen]
+            against = AGAINST[:1] if task.first is None else (*AGAINST, *fitted)
         return dataclasses.replace(self, metrics=chosen, analyses=list(analyses), against=list(against))
 
     def _default_metrics(self, task: Task) -> list[str]:
         kind = kinds.of(task.truth)
-        chosen = kind.published_scores if self.convention == "openstl" else kind.scores
-        return [*chosen, "lpips"] if kind.pictures and self.lpips is not None else list(chosen)
+        usual = kind.published_scores if self.convention == "openstl" else kind.scores
+        chosen = [*usual, "lpips"] if kind.pictures and self.lpips is not None else list(usual)
+        if self.convention != "standard" or not task.draws:
+            return chosen
+        return [ENSEMBLE[0], *(name for name in chosen if name not in ENSEMBLE), *ENSEMBLE[1:]]
 
 
 @dataclass(frozen=True)
@@ -99,9 +104,9 @@ def evaluate(task: Task, options: Options, progress: Progress | None = None) -> 
     """
     began, progress = time.perf_counter(), progress or Silence()
     scoring = _Scoring(task, options.resolved(task))
-    count = len(task.windows)
-    for start in range(0, count, BATCH):
-        stop = min(start + BATCH, count)
+    count, at_once = len(task.windows), scoring.at_once
+    for start in range(0, count, at_once):
+        stop = min(start + at_once, count)
         scoring.add(np.arange(start, stop))
         progress.update(stop / count)
     return scoring.result(time.perf_counter() - began)
@@ -124,6 +129,12 @@ class _Scoring:
         self.by_window = np.zeros(len(task.windows))
         self.digest = hashlib.sha256()
 
+    @property
+    def at_once(self) -> int:
+        """Windows of a batch, fewer where they have many members."""
+        members = max(entry.members for entry in self.entries.values())
+        return max(1, min(BATCH, MEMBERS_AT_ONCE // members))
+
     def add(self, which: np.ndarray) -> None:
         """Forecast and score the windows numbered `which`."""
         request, truth = self.task.batch(which)
@@ -137,14 +148,15 @@ class _Scoring:
                 way_out="use --convention standard",
             )
         self._score(which, self._on_score_scale(truth, forecasts), masked, self._climate(request))
-        self.studies.add(truth, forecasts)
+        self.studies.add(truth, {name: central(frames) for name, frames in forecasts.items()})
 
     def _score(
         self, which: np.ndarray, frames: dict[str, np.ndarray], masked: bool, climate: np.ndarray | None
     ) -> None:
         truth = frames.pop(TRUTH)
         for place, (name, forecast) in enumerate(frames.items()):
-            counted = self.tallies[name].add(Sample(forecast, truth, climate, masked), which)
+            members = forecast if forecast.ndim > truth.ndim else None
+            counted = self.tallies[name].add(Sample(central(forecast), truth, climate, masked, members), which)
             if place == 0:
                 self.by_window[which] = self.tallies[name].by_window(self.options.metrics[0], counted)
 
@@ -207,12 +219,18 @@ class _Scoring:
         return {
             "scores": {name: tally.result(channels) for name, tally in tallies.items()},
             "skill": {
-                name: {rival: aggregation.skill(tallies[name], tallies[rival]) for rival in rivals}
+                name: {rival: aggregation.skill(tallies[name], tallies[rival], self._skill_of) for rival in rivals}
                 for name, entry in self.entries.items()
                 if entry.kind != "baseline"
             },
+            "skill_of": None if self._skill_of == "mse" else self._skill_of,
             "bootstrap": self.blocks.bootstrap,
         }
+
+    @property
+    def _skill_of(self) -> str:
+        """The score whose ratios make the skill: CRPS where it is the headline."""
+        return "crps" if self.options.metrics[0] == "crps" else "mse"
 
     def _sections(self) -> dict[str, Any]:
         """Sections of the analyses; the spectra are those of the last lead time."""
@@ -236,6 +254,7 @@ class _Missing:
         self.total += truth.size
         frames = {TRUTH: truth, **forecasts}
         absent = {name: ~np.isfinite(x) for name, x in frames.items()}
+        absent = {name: a.any(axis=0) if a.ndim > truth.ndim else a for name, a in absent.items()}
         if not any(cells.any() for cells in absent.values()):
             return truth, dict(forecasts), False
         for name, cells in absent.items():
@@ -254,9 +273,17 @@ class _Missing:
 
 
 def _forecasters(task: Task, against: Sequence[str]) -> dict[str, Forecaster]:
-    entries = {name: forecasters.of_model(model, task.series) for name, model in task.models.items()}
+    grouped = {name for names in task.groups.values() for name in names}
+    single = {name: forecasters.of_model(model, task.series, task.drawing) for name, model in task.models.items()}
+    entries = {name: entry for name, entry in single.items() if name not in grouped}
+    entries |= {name: forecasters.joined([single[n] for n in names]) for name, names in task.groups.items()}
     entries |= {name: forecasters.of_file(file, task.truth) for name, file in task.files.items()}
     return entries | {name: forecasters.of_baseline(rival) for name, rival in baselines.build(against).items()}
+
+
+def central(frames: np.ndarray) -> np.ndarray:
+    """Single forecasts [B, τ, C, H, W], or the mean of members [M, B, τ, C, H, W]."""
+    return frames if frames.ndim == 5 else frames.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def _lead_units(task: Task) -> LeadUnits:

@@ -17,6 +17,7 @@ from pdr_cli.data.grid import Orientation
 from pdr_cli.data.series import Series
 from pdr_cli.data.windows import Windows
 from pdr_cli.inference.intake import Intake
+from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Model
 from pdr_cli.verification.baselines import Baseline, Request
 from pdr_cli.verification.document import ForecasterKind
@@ -28,13 +29,16 @@ class Forecaster:
 
     Args:
         kind: "model", "baseline" or "file".
-        make: frames [B, τ, C, H, W] in data units on the truth's grid; NaN where there is no forecast.
+        make: frames [B, τ, C, H, W] in data units on the truth's grid, or members [M, B, τ, C, H, W]; NaN where there is no
+            forecast.
         seconds: spent in `make` so far.
+        members: M; 1: single forecasts.
     """
 
     kind: ForecasterKind
     make: Baseline
     seconds: float = field(default=0.0)
+    members: int = 1
 
     def forecast(self, request: Request) -> np.ndarray:
         """Frames for the windows of a request."""
@@ -44,13 +48,48 @@ class Forecaster:
         return frames
 
 
-def of_model(model: Model, series: Sequence[Series]) -> Forecaster:
-    """A trained model; its grid may have another orientation than the truth's.
+def of_model(model: Model, series: Sequence[Series], drawing: Drawing = DIRECT) -> Forecaster:
+    """A trained model, with the members of `drawing` if it draws any; its grid may have another orientation than the truth's.
 
     Raises:
         GridError, VariableError: the series do not fit it.
     """
-    return Forecaster("model", _forecast_of(model, series))
+    drawn = drawing.of(model, alone=False)
+    make = _forecast_of(model, series, drawn)
+    if drawn.mean:
+        return Forecaster("model", lambda request: make(request).mean(axis=0, dtype=np.float64))
+    return Forecaster("model", make, members=max(1, drawn.count))
+
+
+def joined(each: Sequence[Forecaster]) -> Forecaster:
+    """One ensemble of the members, or the forecasts, of several models."""
+
+    def make(request: Request) -> np.ndarray:
+        frames = [one.make(request) for one in each]
+        return np.concatenate([made if made.ndim > 5 else made[None] for made in frames])
+
+    return Forecaster("model", make, members=sum(one.members for one in each))
+
+
+def dressed(model: Model, series: Sequence[Series], members: int) -> Baseline:
+    """The forecast of a calibrated model and quantiles of its validation errors, as members.
+
+    Raises:
+        GridError, VariableError: the series do not fit the model.
+        ValueError: the model has no calibration.
+    """
+    calibration, card = model.calibration, model.card
+    if calibration is None:
+        raise ValueError(f"{model.label} has no calibration")
+    forecast, turn = _forecast_of(model, series), orientation(model, series[0])
+    levels = (np.arange(members) + 0.5) / members
+
+    def make(request: Request) -> np.ndarray:
+        offsets = turn.invert(calibration.at(levels, request.steps, card.size))  # [M, τ, C, H, W]
+        frames = (forecast(request) + offsets[:, None]).astype(np.float32)
+        return frames if card.bounds is None else card.bounds.clip(frames)
+
+    return make
 
 
 def fitted_baselines(model: Model, series: Sequence[Series]) -> dict[str, Baseline]:
@@ -62,7 +101,7 @@ def fitted_baselines(model: Model, series: Sequence[Series]) -> dict[str, Baseli
     return {name: _forecast_of(baseline, series) for name, baseline in model.baselines.items()}
 
 
-def _forecast_of(model: Model, series: Sequence[Series]) -> Baseline:
+def _forecast_of(model: Model, series: Sequence[Series], drawing: Drawing = DIRECT) -> Baseline:
     turns, reads = [orientation(model, one) for one in series], [read_by(model, one) for one in series]
 
     def make(request: Request) -> np.ndarray:
@@ -71,7 +110,11 @@ def _forecast_of(model: Model, series: Sequence[Series]) -> Baseline:
         history = model.encoding().filling.apply(turn.apply(request.observed[:, -steps:]), times)
         given = [_turned(reads[number], turn) for number in request.numbers] if model.card.read else []
         moments = Moments(times, request.following, lambda n: turn.apply(request.back(n)), given)
-        return turn.invert(model.run(history, request.steps, model.contexts.of(moments)).fused)
+        context = model.contexts.of(moments)
+        if drawing.count:
+            seeds = drawing.seeds([observed[-1] for observed in times])
+            return turn.invert(model.members(history, seeds, request.steps, context))
+        return turn.invert(model.run(history, request.steps, context).fused)
 
     return make
 
@@ -116,11 +159,15 @@ def of_file(file: ForecastFile, series: Series) -> Forecaster:
     """
     turn = file.fit(series)
 
-    def make(request: Request) -> np.ndarray:
+    def frames(member: ForecastFile, request: Request) -> np.ndarray:
         windows = zip(request.times, request.following, strict=True)
-        return turn.apply(np.stack([file.frames(observed[-1], following) for observed, following in windows]))
+        return turn.apply(np.stack([member.frames(observed[-1], following) for observed, following in windows]))
 
-    return Forecaster("file", make)
+    def make(request: Request) -> np.ndarray:
+        each = [frames(member, request) for member in (file, *file.further)]
+        return np.stack(each) if file.further else each[0]
+
+    return Forecaster("file", make, members=file.members)
 
 
 def orientation(model: Model, series: Series) -> Orientation:

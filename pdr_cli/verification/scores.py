@@ -19,7 +19,7 @@ from pdr_cli import choices
 from pdr_cli.choices import Family
 from pdr_cli.errors import UsageError
 from pdr_cli.trust import USER
-from pdr_cli.verification import statistics
+from pdr_cli.verification import ensembles, statistics
 from pdr_cli.verification.setting import Setting
 from pdr_cli.verification.statistics import Statistic
 
@@ -154,6 +154,41 @@ def signal_to_noise(setting: Setting) -> Statistic:
     return _on_unit_scale(setting, statistics.SignalToNoise())
 
 
+def crps(setting: Setting) -> Statistic:
+    """Fair CRPS of cells that count alike."""
+    return ensembles.FairCRPS()
+
+
+def crps_by_area(setting: Setting) -> Statistic:
+    """Fair CRPS, weighted by area."""
+    return ensembles.FairCRPS(_area(setting))
+
+
+def energy(setting: Setting) -> Statistic:
+    """Fair energy score of fields."""
+    return ensembles.EnergyScore()
+
+
+def spread_skill(setting: Setting) -> Statistic:
+    """Spread of the members over the error of their mean."""
+    return ensembles.SpreadSkill(setting.data_range)
+
+
+def coverage(setting: Setting) -> Statistic:
+    """Truths between the 10 % and 90 % quantiles of the members."""
+    return ensembles.Coverage()
+
+
+def best_squared_error(setting: Setting) -> Statistic:
+    """Squared error of the best member."""
+    return ensembles.BestSquaredError()
+
+
+def best_decibels(setting: Setting) -> Statistic:
+    """PSNR of the best member."""
+    return ensembles.BestDecibels(setting.data_range)
+
+
 MSE = Score(squared_error, "data²")
 RMSE = Score(squared_error, finish=np.sqrt)
 MAE = Score(absolute_error)
@@ -166,6 +201,13 @@ BIAS_LAT = Score(error_by_area, ideal=0.0)
 PSNR = Score(decibels, "dB", higher_is_better=True)
 SSIM = Score(similarity, "1", higher_is_better=True)
 LPIPS = Score(perceptual_distance, "1")
+CRPS = Score(crps)
+CRPS_LAT = Score(crps_by_area)
+ENERGY = Score(energy)
+SPREAD_SKILL = Score(spread_skill, "1", finish=np.sqrt, ideal=1.0)
+COVERAGE = Score(coverage, "1", ideal=0.8)
+BEST_RMSE = Score(best_squared_error, finish=np.sqrt)
+BEST_PSNR = Score(best_decibels, "dB", higher_is_better=True)
 
 OPENSTL_MSE = Score(squared_frame_sum, "data²")
 OPENSTL_MAE = Score(absolute_frame_sum)

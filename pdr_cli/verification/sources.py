@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,10 @@ from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.series import Series, names
 from pdr_cli.data.times import find_step
 from pdr_cli.errors import UsageError
+from pdr_cli.inference import members
 from pdr_cli.inference import model as models
 from pdr_cli.inference.intake import InputPolicy, Intake, renames
+from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Model
 from pdr_cli.runs import folder as runs
 from pdr_cli.system import locks
@@ -59,9 +62,14 @@ class Reading:
 
 @dataclass
 class Forecasters:
-    """Models, and the paths of each forecast file, by name."""
+    """Models, and the paths of each forecast file, by name.
+
+    Args:
+        groups: names of the models that are one ensemble, by its name.
+    """
 
     models: dict[str, Model] = field(default_factory=dict)
+    groups: dict[str, list[str]] = field(default_factory=dict)
     files: dict[str, list[Path]] = field(default_factory=dict)
 
     @property
@@ -91,6 +99,7 @@ def task_of(
     split: str = "test",
     steps: int | None = None,
     protocol: str = "honest",
+    drawing: Drawing = DIRECT,
 ) -> Task:
     """The task of scoring forecasters on data.
 
@@ -98,7 +107,7 @@ def task_of(
         data: the truth, an open dataset or files.
         forecasters: as for `find`.
         reading: how both are read.
-        split, steps, protocol: as for `task.build`.
+        split, steps, protocol, drawing: as for `task.build`.
 
     Raises:
         PdrError: as `find`, `truth` and `task.build`.
@@ -108,7 +117,8 @@ def task_of(
         series = truth(data, reading, found)
         _check_values(series, found)
     files = found.read_files(series[0], found.rename(reading.rename))
-    return tasks.build(found.models, files, series, split, steps, protocol)
+    made = tasks.build(found.models, files, series, split, steps, protocol, drawing)
+    return dataclasses.replace(made, groups=found.groups)
 
 
 def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
@@ -127,10 +137,27 @@ def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
         if paths:
             found.files[_free(Path(argument).stem, found.models, found.files)] = paths
             continue
-        model = models.load(runs.find_model(argument), reading.device, reading.batch, reading.trust)
-        found.models[_free(model.name, found.models, found.files)] = model
+        together = [_loaded(name, reading) for name in _together(argument)]
+        added = []
+        for model in together:
+            members.check_alike(together[0], model)
+            added.append(_free(model.name, found.models, found.files))
+            found.models[added[-1]] = model
+        if len(added) > 1:
+            found.groups["+".join(added)] = added
     _check_kind(found.models, reading.kind)
     return found
+
+
+def _together(argument: str | None) -> list[str | None]:
+    """The models that one argument of --model names: `a+b+c` are one ensemble."""
+    if argument is None or "+" not in argument or Path(argument).exists():
+        return [argument]
+    return list(argument.split("+"))
+
+
+def _loaded(argument: str | None, reading: Reading) -> Model:
+    return models.load(runs.find_model(argument), reading.device, reading.batch, reading.trust)
 
 
 def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecasters) -> list[Series]:

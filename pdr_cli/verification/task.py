@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,7 @@ from pdr_cli.data.series import Series, read_frames
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import TimeError, UsageError
+from pdr_cli.inference.members import COUNT, DIRECT, Drawing
 from pdr_cli.inference.model import Model
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.system import hashes
@@ -41,6 +42,8 @@ class Task:
         step: of the truth.
         split: the part that the windows belong to; "all" without models.
         protocol: how the windows were chosen.
+        drawing: the members of models that draw.
+        groups: names of the models that are one ensemble, by its name; they are not scored by themselves.
     """
 
     models: Mapping[str, Model]
@@ -50,6 +53,8 @@ class Task:
     step: Step
     split: str
     protocol: str
+    drawing: Drawing = DIRECT
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def first(self) -> Model | None:
@@ -70,8 +75,19 @@ class Task:
 
     @cached_property
     def fitted(self) -> dict[str, Baseline]:
-        """The baselines that the first model's training has fitted, by name."""
-        return {} if self.first is None else forecasters.fitted_baselines(self.first, self.series)
+        """The baselines that the first model's training has fitted, by name; of a calibrated model `dressed` too."""
+        if self.first is None:
+            return {}
+        found = forecasters.fitted_baselines(self.first, self.series)
+        if self.first.calibration is not None:
+            found["dressed"] = forecasters.dressed(self.first, self.series, self.drawing.count or COUNT)
+        return found
+
+    @cached_property
+    def draws(self) -> bool:
+        """True if a model or a file gives members."""
+        drawn = self.drawing.count and not self.drawing.mean and any(m.stochastic for m in self.models.values())
+        return bool(drawn or self.groups) or any(file.members > 1 for file in self.files.values())
 
     @cached_property
     def _fills(self) -> bool:
@@ -125,6 +141,7 @@ def build(
     split: str = "test",
     steps: int | None = None,
     protocol: str = "honest",
+    drawing: Drawing = DIRECT,
 ) -> Task:
     """The task of scoring models and files on a part of the truth.
 
@@ -140,6 +157,7 @@ def build(
         split: "test", "val", "train" or "all".
         steps: lead times.
         protocol: "honest", or "openstl" for the published windows.
+        drawing: the members of models that draw.
 
     Raises:
         UsageError: models of different variables or steps, an unknown split or protocol.
@@ -163,7 +181,7 @@ def build(
     for name, file in files.items():
         found = _started_by(found, file)
         _refuse_none(found, series, f"{name} holds no forecast for any window of the truth; {_inits(file)}")
-    return Task(models, files, series, found, step, split if models else "all", protocol)
+    return Task(models, files, series, found, step, split if models else "all", protocol, drawing)
 
 
 def check(split: str, protocol: str) -> None:

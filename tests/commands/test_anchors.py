@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 import pdr_cli
+from pdr_cli.models import motion
 from tests.builders import traffic_file, weather_file
 from tests.cli import pdr
 
@@ -25,7 +26,7 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ridge_run(make_run: Callable[..., Path], city: Path) -> Path:
     """A ridge alone, which reads a day and a week before."""
-    return make_run(city, *ALONE, "--anchor", "ridge", "--set", "data.back=auto")
+    return make_run(city, *ALONE, "--set", "anchor=ridge", "--set", "data.back=auto")
 
 
 def test_a_ridge_alone_forecasts_better_than_persistence(city: Path, ridge_run: Path) -> None:
@@ -52,7 +53,7 @@ def test_what_it_read_decides_whether_a_forecast_is_up_to_date(city: Path, ridge
 
 def test_hindcasts_equal_single_forecasts(make_run: Callable[..., Path], tmp_path: Path) -> None:
     data = weather_file(tmp_path / "air.nc", 200, size=(8, 9))
-    run = make_run(data, "--anchor", "ridge", "--set", "data.back=1d", "--set", "model.inputs=anomalies")
+    run = make_run(data, "--set", "anchor=ridge", "--set", "data.back=1d", "--set", "model.inputs=anomalies")
     model = pdr_cli.load(run)
     with xr.open_dataset(data) as opened:
         every = model.predict(opened, every_init=True)
@@ -62,9 +63,10 @@ def test_hindcasts_equal_single_forecasts(make_run: Callable[..., Path], tmp_pat
 
 @pytest.mark.parametrize("anchor", ["persistence", "climatology", "anomaly", "ridge", "flow"])
 def test_every_anchor_alone_is_a_model_and_leaves_as_a_graph(
-    make_run: Callable[..., Path], weather: Path, anchor: str, tmp_path: Path
+    make_run: Callable[..., Path], weather: Path, anchor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = make_run(weather, *ALONE, "--anchor", anchor)
+    monkeypatch.setattr(motion, "WARPS", 1)  # a graph of five takes five times as long to write
+    run = make_run(weather, *ALONE, "--set", f"anchor={anchor}")
     assert (run / "model.safetensors").stat().st_size < 5e6
     assert pdr("predict", weather, "-m", run, "-o", "out.nc", "--steps", "9").code == 0
     pytest.importorskip("onnxruntime")

@@ -14,6 +14,8 @@ from pdr_cli.trust import USER
 
 # The options of a small adapter beside those of the demo preset.
 ADAPTER: dict[str, Any] = {
+    "anchor": "persistence",
+    "inputs": "frames",
     "fusion": "concat",
     "fusion_init": "residual",
     "adapter": "flatten",

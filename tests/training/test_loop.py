@@ -19,7 +19,7 @@ from pdr_cli.drawing import pictures
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.training import run as training
-from pdr_cli.training import state
+from pdr_cli.training import state, validation
 from pdr_cli.training.averages import Average
 from pdr_cli.training.length import GRACE, Clock, Length
 from pdr_cli.training.loop import Trainer
@@ -115,15 +115,62 @@ def test_an_interrupted_run_with_all_of_it_resumes_to_the_same_numbers(
     data = weather_file(tmp_path / "a.nc", size=size)
     settings = ["train.ema=0.9", "train.val_every=3", "train.patience=4", "train.rollout=2", "model.drop_path=0.2"]
     settings += [f"model.anchor={anchor}", "train.fallback=true"]
-    assert train(data, "whole", *settings).code == 0
-    interrupt(monkeypatch, 8)
-    assert train(data, "cut", *settings).code == 143
+    assert_resumes(data, monkeypatch, settings, 20)
+
+
+def test_members_draw_on_where_a_run_was_interrupted(weather: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ["train.members=3", "train.loss=crps", "model.noise=4", "train.val_every=3"]
+    assert_resumes(weather, monkeypatch, settings, 6)
+    steps = lines_of("whole", "step")
+    assert all(line["spread"] > 0 for line in steps)
+
+
+def assert_resumes(data: Path, monkeypatch: pytest.MonkeyPatch, settings: Sequence[str], steps: int) -> None:
+    """A run that is interrupted and resumed ends as one that is not."""
+    more = ("--steps", str(steps))
+    assert train(data, "whole", *settings, more=more).code == 0
+    interrupt(monkeypatch, steps // 2 - 2)
+    assert train(data, "cut", *settings, more=more).code == 143
     result = pdr("train", "--resume", "-o", "cut", "-q")
     assert result.code == 0, result.err
     whole, cut = (state.read(RunFolder(Path(out)).state)[1] for out in ("whole", "cut"))
     assert whole.keys() == cut.keys()
     assert all(whole[name].equal(cut[name]) for name in whole)
     assert without_times("whole") == without_times("cut")
+
+
+def test_members_are_validated_by_the_fair_crps_of_eight(weather: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the weights still, the scores are those of the members that the model draws."""
+    seen: list[int] = []
+    usual = validation.fair_crps
+
+    def fair_crps(members: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        seen.append(len(members))
+        return usual(members, target, weight)
+
+    monkeypatch.setattr(validation, "fair_crps", fair_crps)
+    settings = ("model.backbone=unet", "train.members=2", "train.loss=crps", "model.noise=4", "train.lr=1e-12")
+    settings += ("train.val_every=1",)
+    assert train(weather, "run", *settings, more=("--steps", "2")).code == 0
+    assert set(seen) == {8, 1}, "members of the network and the anchor alone"
+    first, second = (line["loss"] for line in lines_of("run", "validation"))
+    assert first == pytest.approx(second, rel=1e-6), "each validation draws the same members"
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "says"),
+    [
+        (["train.members=2"], 78, "loss l1ssim scores single forecasts; take --loss crps"),
+        (["model.noise=4"], 78, "train.members is 1; take train.members=2 or more"),
+        (["train.members=2", "train.loss=crps"], 78, "add noise with --set model.noise=32"),
+        (["train.members=2", "train.loss=crps", "model.noise=4", "model.backbone=convlstm"], 78, "has no norms"),
+    ],
+)
+def test_members_that_would_be_one_forecast_are_refused(
+    weather: Path, settings: list[str], code: int, says: str
+) -> None:
+    result = train(weather, "run", *settings, more=("--steps", "1"))
+    assert (result.code, says in result.err) == (code, True), result.err
 
 
 def test_a_state_without_averages_begins_them_with_its_weights(weather: Path) -> None:

@@ -209,7 +209,7 @@ def test_loss_of_another_package_is_built_from_the_options(name: str) -> None:
 
 @pytest.mark.usefixtures("my_losses")
 def test_network_is_trained_with_a_loss_of_another_package(make_run: Callable[..., Path], weather: Path) -> None:
-    run = make_run(weather, "--loss", "my_losses:Quartic")
+    run = make_run(weather, "--set", "train.loss=my_losses:Quartic")
     assert "quartic" in json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
 
 

@@ -182,3 +182,14 @@ def test_frozen_predictor_without_weights_is_warned_of(weather: Path) -> None:
     result = pdr("train", "--preset", "demo", "--data", weather, "--freeze-backbone", "--dry-run", *tiny_settings())
     assert result.code == 0
     assert "never trained" in result.err
+
+
+def test_what_is_fitted_to_the_data_is_fitted_anew(make_run: MakeRun, weather: Path) -> None:
+    ridge = ("--set", "anchor=ridge", "--set", "inputs=anomalies", "--fusion", "none", *STILL)
+    first = make_run(weather, *ridge)
+    second = make_run(weather, *ridge, "--init-from", str(first))
+    before, after = load(first)[1], load(second)[1]
+    fitted = [name for name in before if name.startswith(("anchor.", "anomalies."))]
+    assert len(fitted) > 3
+    for name in fitted:
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=0)

@@ -15,9 +15,10 @@ from pdr_cli.inference import model as models
 from pdr_cli.verification import sources
 from pdr_cli.verification.sources import Reading
 from tests.cli import pdr
+from tests.conftest import BASELINES
 
-PERSISTENCE = ("--set", "model.anchor=persistence")
-ALONE = ["--set", "model.backbone=none", "--set", "model.fusion=none"]
+PERSISTENCE = (*BASELINES, "--set", "model.anchor=persistence")
+ALONE = [*BASELINES, "--set", "model.backbone=none", "--set", "model.fusion=none"]
 
 
 def scores(data: Path, *arguments: object) -> dict[str, Any]:

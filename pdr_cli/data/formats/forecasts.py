@@ -61,10 +61,11 @@ class ForecastFile:
         units: of each channel; empty where the file gives none.
         grid: of the frames, as the file has it.
         layout: the variables that hold the times, in words.
+        further: the other members of an ensemble, of which this is the first.
     """
 
-    def __init__(self, files: list[_File], variables: Sequence[str]) -> None:
-        self._files = files
+    def __init__(self, files: list[_File], variables: Sequence[str], further: Sequence[ForecastFile] = ()) -> None:
+        self._files, self.further = files, list(further)
         self.paths = [file.path for file in files]
         self.variables = list(variables)
         self.units = [_units(a) for a in files[0].arrays]
@@ -75,6 +76,11 @@ class ForecastFile:
         self._valid = np.concatenate([f.times.valid for f in files])
         self._place = np.concatenate([f.times.place for f in files])
         self._check_once()
+
+    @property
+    def members(self) -> int:
+        """M; 1 of single forecasts."""
+        return 1 + len(self.further)
 
     @cached_property
     def inits(self) -> np.ndarray:
@@ -163,7 +169,7 @@ def read(
         variables: names of the channels in the data to compare with.
         rename: {channel: name in these files}; the channel's own name is tried too.
         spacing: of the frames to compare with, seconds; see `times_of`.
-        member: number of the member that is read of ensembles; None: files of single forecasts.
+        member: number of the member that is read of ensembles; None: all.
 
     Raises:
         DataError: not of a gridded format, or the same forecast twice.
@@ -171,11 +177,16 @@ def read(
         VariableError: a variable is missing, has a further dimension, or other units in another file.
         GridError: no grid, or different grids.
     """
-    opened = ((path, registry.open_fields(path)) for path in paths)
-    files = [_open(path, _member(one, member), variables, dict(rename or {}), spacing) for path, one in opened]
-    for other in files[1:]:
-        _check_alike(files[0], other)
-    return ForecastFile(files, variables)
+    opened = [(path, registry.open_fields(path)) for path in paths]
+    count = _members(opened)
+
+    def of_member(number: int, further: Sequence[ForecastFile] = ()) -> ForecastFile:
+        files = [_open(path, _member(one, number), variables, dict(rename or {}), spacing) for path, one in opened]
+        for other in files[1:]:
+            _check_alike(files[0], other)
+        return ForecastFile(files, variables, further)
+
+    return of_member(0, [of_member(n) for n in range(1, count)]) if member is None else of_member(member)
 
 
 def fields_in_both(path: Path, truth: Path, group: str = "") -> list[str]:
@@ -185,10 +196,27 @@ def fields_in_both(path: Path, truth: Path, group: str = "") -> list[str]:
     return [n for n in axes.gridded(registry.open_fields(truth, group)) if {n, cf.legal_name(n)} & set(forecast)]
 
 
-def _member(dataset: xr.Dataset, number: int | None) -> xr.Dataset:
-    """One member of an ensemble."""
-    dims = [str(d) for d in dataset.dims if d in MEMBER_NAMES]
-    return dataset if number is None else dataset.isel(dict.fromkeys(dims, number), drop=True)
+def _members(opened: Sequence[tuple[Path, xr.Dataset]]) -> int:
+    """M of files of ensembles; 1 of single forecasts.
+
+    Raises:
+        VariableError: one file has more than another.
+    """
+    counts = {path: max((one.sizes[d] for d in _member_dims(one)), default=1) for path, one in opened}
+    (first, count), *others = counts.items()
+    for path, other in others:
+        if other != count:
+            raise VariableError(f"{path} has {other} members and {first} has {count}", way_out="name them one by one")
+    return count
+
+
+def _member(dataset: xr.Dataset, number: int) -> xr.Dataset:
+    """One member of an ensemble; a single forecast is the only one."""
+    return dataset.isel(dict.fromkeys(_member_dims(dataset), number), drop=True)
+
+
+def _member_dims(dataset: xr.Dataset) -> list[str]:
+    return [str(d) for d in dataset.dims if d in MEMBER_NAMES]
 
 
 def _open(

@@ -21,7 +21,7 @@ from pdr_cli.models.interfaces import Anchor, Batch, Frames, target_of
 from pdr_cli.models.pdr import PDR
 from pdr_cli.system.logs import log
 from pdr_cli.training.anchors import flow, ridge
-from pdr_cli.training.batches import OutOfFold, TrainingData
+from pdr_cli.training.batches import AnchorFrames, TrainingData
 
 FLOW_WINDOWS, FEW_AT_ONCE = 32, 8  # windows that the damping of a flow is fitted to, and those of a batch
 SMALLEST = 1e-3  # spread of a cell, over the channel's mean spread: a constant cell has no departures
@@ -76,26 +76,35 @@ class Windows:
         return replace(self, data=replace(self.data, train=self.data.train.spread(most)))
 
 
-def fit(network: PDR, data: TrainingData, frames: Frames) -> OutOfFold | None:
+def fit(network: PDR, data: TrainingData, frames: Frames, out_of_fold: bool = True) -> AnchorFrames | None:
     """Fit the anchor and the anomalies of a network in place.
 
     Args:
         network: with new weights.
         data: of the run.
         frames: of the network.
+        out_of_fold: True if the network is trained on anchors that were fitted without a window's own block of time.
 
     Returns:
-        The anchors that training windows are trained on, fitted without each window's own block of time; None where the
-        anchor that was fitted to all windows serves.
+        The frames of the anchor that takes long, which training keeps; None of the others.
     """
     windows = Windows(data, frames)
     if network.anomalies is not None:
         network.anomalies.spread.copy_(windows.spread)
-    return None if network.anchor is None else fit_anchor(network.anchor, windows, "anchor")
+    if network.anchor is None:
+        return None
+    folds = fit_anchor(network.anchor, windows, "anchor")
+    if not isinstance(network.anchor, Ridge) or (out_of_fold and folds is not None):
+        return folds
+    return AnchorFrames([network.anchor], np.zeros(len(windows), int))
 
 
-def fit_anchor(anchor: Anchor, windows: Windows, word: str) -> OutOfFold | None:
-    """Fit an anchor in place and log what was found, in a line that begins with `word`; returns as `fit`."""
+def fit_anchor(anchor: Anchor, windows: Windows, word: str) -> AnchorFrames | None:
+    """Fit an anchor in place and log what was found, in a line that begins with `word`.
+
+    Returns:
+        Of a ridge, the frames of those that were fitted without each window's own block of time, if there are windows enough.
+    """
     began, found, out_of_fold = time.perf_counter(), "", None
     if isinstance(anchor, Anomaly):
         anchor.share.copy_(damping(windows))
@@ -108,7 +117,7 @@ def fit_anchor(anchor: Anchor, windows: Windows, word: str) -> OutOfFold | None:
         fitted = ridge.fit(windows.frames, windows.batch, len(windows), anchor)
         anchor.load_state_dict(fitted.anchor.state_dict())
         found = f"ridge: {fitted.about}"
-        out_of_fold = OutOfFold(fitted.folds, fitted.fold_of) if fitted.folds else None
+        out_of_fold = AnchorFrames(fitted.folds, fitted.fold_of) if fitted.folds else None
     if found:
         log.info("%-7s %s; %.1f s", word, found, time.perf_counter() - began)
     return out_of_fold

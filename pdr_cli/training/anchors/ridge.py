@@ -26,6 +26,7 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)  # over the mean variance of
 LOCAL_PENALTIES = (0.01, 0.05, 0.2, 1.0)
 RADII = (2, 1, 0)
 MOST_PATTERNS = 150
+CHOSEN_FROM = 300  # cells from which the penalty of the local form is chosen
 SUMS_BYTES = 400e6  # of the local form's sums, all folds
 STORED_BYTES = 2.4e6  # of the local form's coefficients, and of the patterns with theirs
 FITTED = 6000  # windows that coefficients are fitted to, at most, evenly spaced
@@ -258,15 +259,26 @@ def _cross_validated(xx: Tensor, xy: Tensor, penalties: tuple[float, ...]) -> li
         xy: of features and targets, [folds, ..., K, n].
         penalties: to choose from.
     """
+    penalty = _chosen(xx, xy, penalties)
     whole = xx.sum(0), xy.sum(0)
-    explained, made = [0.0] * len(penalties), []
-    for mine, target in zip(xx, xy, strict=True):
-        others = whole[0] - mine, whole[1] - target
-        held = [solve(*others, penalty) for penalty in penalties]
-        explained = [e + _explained(mine, target, w) for e, w in zip(explained, held, strict=True)]
-        made.append(held)
-    best = int(np.argmax(explained))
-    return [*(held[best] for held in made), solve(*whole, penalties[best])]
+    held = [solve(whole[0] - mine, whole[1] - target, penalty) for mine, target in zip(xx, xy, strict=True)]
+    return [*held, solve(*whole, penalty)]
+
+
+def _chosen(xx: Tensor, xy: Tensor, penalties: tuple[float, ...]) -> float:
+    """The penalty of the least squared error on blocks that were left out; of many cells, of evenly spaced ones."""
+    if xx.ndim == 4:
+        some = torch.linspace(0, xx.shape[1] - 1, min(xx.shape[1], CHOSEN_FROM)).round().long()
+        xx, xy = xx[:, some], xy[:, some]
+    whole = xx.sum(0), xy.sum(0)
+    explained = [
+        sum(
+            _explained(mine, target, solve(whole[0] - mine, whole[1] - target, penalty))
+            for mine, target in zip(xx, xy, strict=True)
+        )
+        for penalty in penalties
+    ]
+    return penalties[int(np.argmax(explained))]
 
 
 def _explained(xx: Tensor, xy: Tensor, w: Tensor) -> float:

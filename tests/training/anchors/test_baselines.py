@@ -12,9 +12,9 @@ from pdr_cli.runs import modelfile
 from pdr_cli.runs.modelfile import ModelFile
 from pdr_cli.training.anchors import baselines
 from tests.cli import pdr
-from tests.conftest import tiny_settings
+from tests.conftest import BASELINES, tiny_settings
 
-PERSISTENCE = ("--set", "model.anchor=persistence")
+PERSISTENCE = (*BASELINES, "--set", "model.anchor=persistence")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_they_do_not_change_the_network(make_run: Callable[..., Path], weather: 
 def test_the_networks_own_anchor_is_kept_once_with_the_same_numbers(
     make_run: Callable[..., Path], weather: Path, beside_run: Path
 ) -> None:
-    anchored, beside = contents(make_run(weather, "--set", "model.anchor=ridge")), contents(beside_run)
+    anchored, beside = contents(make_run(weather, *BASELINES, "--set", "model.anchor=ridge")), contents(beside_run)
     assert set(anchored.baselines) == {"anomaly", "ridge"}
     for name, value in beside.baselines["ridge"].items():
         assert torch.equal(anchored.weights[f"anchor.{name}"], value)
@@ -45,7 +45,7 @@ def test_the_networks_own_anchor_is_kept_once_with_the_same_numbers(
 
 
 def test_a_resumed_run_keeps_the_same_baselines(weather: Path, tmp_path: Path) -> None:
-    settings = tiny_settings("train.val_every=1", "model.anchor=persistence")
+    settings = tiny_settings("train.baselines=true", "train.val_every=1", "model.anchor=persistence")
     start = ("train", "-p", "demo", "--data", weather, "-q", *settings)
     assert pdr(*start, "-o", "whole", "--steps", 4).code == 0
     assert pdr(*start, "-o", "parts", "--steps", 2).code == 0
