@@ -10,6 +10,7 @@ from pdr_cli.data.formats import cf
 from pdr_cli.inference import forecast, hindcast
 from pdr_cli.inference.forecast import Forecast
 from pdr_cli.inference.hindcast import Hindcast
+from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.request import Request
 from pdr_cli.system import locks, processes
 
@@ -36,7 +37,8 @@ def _forecast(request: Request) -> str | None:
     valid = f"{time_axis.label(times[0])} to {time_axis.label(times[-1])}"
     members = f"  {made.frames.sizes['realization']} members" if "realization" in made.frames.dims else ""
     labels = ", ".join(one.model.label for one in (made, *made.others))
-    return f"init {time_axis.label(cf.init_of(made.frames))}  valid {valid}{members}  model {labels}"
+    uncertain = members + _intervals(made.intake)
+    return f"init {time_axis.label(cf.init_of(made.frames))}  valid {valid}{uncertain}  model {labels}"
 
 
 def _hindcast(request: Request) -> str | None:
@@ -55,7 +57,13 @@ def _summary(made: Hindcast) -> str:
     inits = f"{time_axis.label(times[0])} to {time_axis.label(times[-1])}"
     members = f" and {made.example.sizes['realization']} members" if "realization" in made.example.dims else ""
     labels = ", ".join(one.model.label for one in (made, *made.others))
-    return f"init {inits}  {len(times)} forecasts of {steps} steps{members}  model {labels}"
+    uncertain = members + _intervals(made.intake)
+    return f"init {inits}  {len(times)} forecasts of {steps} steps{uncertain}  model {labels}"
+
+
+def _intervals(intake: Intake) -> str:
+    shares = ", ".join(f"{100 * share:g} %" for share in intake.intervals.shares)
+    return f"  intervals of {shares}" if shares else ""
 
 
 def _draw(path: Path, made: Forecast) -> None:

@@ -91,7 +91,9 @@ class Intervals:
         """What a file says of its intervals."""
         if not self.shares or model.calibration is None:
             return {}
-        return {"pdr_intervals": json.dumps({"shares": self.shares} | model.calibration.to_json())}
+        found = model.calibration
+        about = {"shares": self.shares, "windows": found.count, "blocks": found.blocks, **found.about}
+        return {"pdr_intervals": json.dumps(about)}
 
 
 NONE = Intervals()

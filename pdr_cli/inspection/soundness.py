@@ -12,6 +12,7 @@ import numpy as np
 from pdr_cli import choices
 from pdr_cli.data import formats
 from pdr_cli.data.formats import Field, cf, clips, forecasts, stored
+from pdr_cli.data.intervals import endings
 from pdr_cli.data.missing import ABSURD
 from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrError
 from pdr_cli.inspection.findings import Finding
@@ -138,9 +139,13 @@ def _fields(path: Path, fields: dict[str, Field], gridded: bool) -> Iterator[Fin
     if gridded:
         yield from _times(path, fields)
     yield from _members([f for f in fields.values() if f.members is not None])
+    shares = json.loads(about.get("pdr_intervals", "{}")).get("shares", [])
+    yield from _ends(fields, shares)
     ranges = json.loads(about.get("pdr_plausible", "{}"))
-    if not set(ranges) & set(fields) and len(ranges) == len(fields):
-        ranges = dict(zip(fields, ranges.values(), strict=True))  # NPZ numbers its channels
+    if not set(ranges) & set(fields) and len(ranges) in (len(fields), len(fields) // (1 + 2 * len(shares))):
+        ranges = dict(
+            zip(fields, ranges.values(), strict=False)
+        )  # NPZ numbers its channels, those of the forecast first
     for name, field in fields.items():
         yield from _values(name, field, *ranges.get(name, (-ABSURD, ABSURD)))
 
@@ -179,6 +184,22 @@ def _times(path: Path, fields: dict[str, Field]) -> Iterator[Finding]:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" + ("s" if number != 1 else "")
+
+
+def _ends(fields: dict[str, Field], shares: Sequence[float]) -> Iterator[Finding]:
+    """Whether every interval has both ends, the lower one below the upper one."""
+    for lower, upper in endings(shares):
+        names = [(n, n.removesuffix(lower) + upper) for n in fields if n.endswith(lower)]
+        crossed = sum(_crossed(fields[low], fields[high]) for low, high in names if high in fields)
+        if not names or any(high not in fields for _, high in names):
+            yield Finding("problem", f"the interval {lower.removeprefix('_lower_')} lacks an end", AGAIN)
+        elif crossed:
+            yield Finding("problem", f"{crossed} values of {names[0][0]} and its like are above the upper end", AGAIN)
+
+
+def _crossed(lower: Field, upper: Field) -> int:
+    """The number of lower ends that are above the upper ones."""
+    return sum(int((low > high).sum()) for low, high in zip(lower.blocks(), upper.blocks(), strict=True))
 
 
 def _members(ensembles: Sequence[Field]) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,6 +115,39 @@ class Calibration:
         """The calibration that `to_tensors` and `to_json` were of."""
         count, blocks = int(header["count"]), int(header["blocks"])
         return cls(tensors["levels"], tensors["offsets"], count, blocks, dict(header["about"]))
+
+
+def adaptive(
+    inside: Callable[[int, float], float],
+    count: int,
+    share: float,
+    *,
+    delay: int = 1,
+    rate: float = 0.05,
+    largest: float = 1,
+) -> np.ndarray:
+    """The shares to ask a calibration for, so that intervals of successive inits hold `share` on average: [count].
+
+    Adaptive conformal inference (Gibbs and Candès, 2021, arXiv:2106.00170): after each init whose truth is known, the share
+    asked for grows by `rate` times the truths missed beyond 1 - `share`, and falls where fewer are missed. Its mean miss over n
+    inits differs from 1 - `share` by at most about 1 / (rate · n), whatever the data, as long as the shares stay possible.
+
+    Args:
+        inside: number of an init, share asked for → share of its truths that lie in the interval.
+        count: inits, in the order of their times.
+        share: of the truths that the intervals are to hold.
+        delay: inits from a forecast until its truth is known: its lead time in steps between inits.
+        rate: of the adaptation.
+        largest: share that can be asked for, see `Calibration.largest`.
+    """
+    asked = np.full(count, share, np.float64)
+    current = share
+    for number in range(count):
+        known = number - delay
+        if known >= 0:
+            current += rate * (share - inside(known, float(asked[known])))
+        asked[number] = min(max(current, 0.0), largest)
+    return asked
 
 
 def most_windows(values: int) -> int:

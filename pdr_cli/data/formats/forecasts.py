@@ -231,8 +231,10 @@ def _open(
 
 
 def _fields(dataset: xr.Dataset, dims: set[Any]) -> list[str]:
+    """The fields with these dimensions that are no further account of another field, as the ends of intervals are."""
     found = [str(n) for n, v in dataset.data_vars.items() if dims <= set(v.dims) and v.ndim > len(dims)]
-    return [n for n in found if dataset[n].dtype.kind in "fiu"]
+    ancillary = {n for v in dataset.data_vars.values() for n in str(v.attrs.get("ancillary_variables", "")).split()}
+    return [n for n in found if dataset[n].dtype.kind in "fiu" and n not in ancillary]
 
 
 def _source(dataset: xr.Dataset, path: Path, name: str, rename: dict[str, str], dims: set[Any]) -> str:

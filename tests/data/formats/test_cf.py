@@ -12,6 +12,7 @@ import xarray as xr
 
 from pdr_cli.data import formats
 from pdr_cli.data.formats import cf, netcdf
+from pdr_cli.data.intervals import Ends, with_ends
 from pdr_cli.data.series import Series, make_series, with_members
 from tests.builders import field, weather_file
 
@@ -118,6 +119,29 @@ def test_an_ensemble_passes_the_checker_and_has_its_members_first(tmp_path: Path
         assert back.realization.values.tolist() == [0, 1, 2]
         assert back.realization.attrs["standard_name"] == "realization"
         assert np.array_equal(back.t2m.values, ensemble().values[:, :, 0])
+
+
+def with_intervals(one: Series) -> Series:
+    """A forecast with an interval of 80 %, two wide."""
+    return with_ends(one, Ends([0.8], np.stack([one.values - 1, one.values + 1])[None], "by hand"))
+
+
+@pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
+def test_intervals_pass_the_checker_as_ancillary_variables(make: Callable[[], Series], tmp_path: Path) -> None:
+    one = make()
+    calendar = "standard" if one.time.values.dtype.kind == "M" else one.time.values[0].calendar
+    formats.write(with_intervals(one), tmp_path / "f.nc", ABOUT)
+    assert findings(tmp_path / "f.nc") == ""
+    assert findings(hindcast(tmp_path / "h.nc", with_intervals(one), times(5, calendar))) == ""
+    name = str(one.channel.values[-1])
+    with xr.open_dataset(tmp_path / "f.nc", decode_times=False) as back:
+        assert back[name].attrs["ancillary_variables"] == f"{name}_lower_80 {name}_upper_80"
+        lower = back[f"{name}_lower_80"]
+        assert np.allclose(lower.values, back[name].values - 1)
+        assert lower.attrs["units"] == back[name].attrs["units"]
+        assert lower.attrs.get("standard_name") == back[name].attrs.get("standard_name")
+        assert lower.attrs["comment"] == "by hand"
+        assert set(back[name].coords) == set(lower.coords)
 
 
 @pytest.mark.parametrize("time_layout", ["cf", "wb2"])
