@@ -78,7 +78,11 @@ class SpreadSkill:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Share of truths between the 10 % and the 90 % quantile of the members: 0.8 of a reliable ensemble of many."""
+    """Share of truths between the 10 % and the 90 % quantile of the members: 0.8 of a reliable ensemble.
+
+    The quantile of level p of M members is that of rank p·(M + 1), below which a further member lies with probability p; with
+    fewer than 9 members the outermost are taken, and a reliable ensemble covers (M − 1) / (M + 1).
+    """
 
     power: ClassVar[int] = 0
 
@@ -86,7 +90,7 @@ class Coverage:
         """[B, τ, C]; nothing of a single forecast."""
         if sample.members is None or len(sample.members) < 2:
             return _nothing(sample)
-        low, high = np.quantile(sample.members.astype(np.float64), MIDDLE, axis=0)
+        low, high = np.quantile(sample.members.astype(np.float64), MIDDLE, axis=0, method="weibull")
         inside = np.where(np.isfinite(sample.error), (sample.truth >= low) & (sample.truth <= high), np.nan)
         return mean_over_cells(inside.astype(np.float64), None, sample.masked)
 

@@ -1,0 +1,110 @@
+"""`pdr evaluate` of ensembles: models that draw, models together, ensemble files, and the dressed forecast as their rival."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from pdr_cli.runs import modelfile
+from tests.cli import pdr
+
+
+@pytest.fixture(scope="module")
+def drawing_run(make_run: Callable[..., Path], longer_weather: Path) -> Path:
+    """A run that draws members and is calibrated."""
+    noise = ("--backbone", "unet", "--loss", "crps", "--set", "train.members=2", "--set", "model.noise=4")
+    return make_run(longer_weather, *noise, "--set", "fusion=none", "--set", "val_windows=40")
+
+
+def document(data: Path, *arguments: object) -> dict[str, Any]:
+    result = pdr("evaluate", data, *map(str, arguments), "--json")
+    assert result.code == 0, result.err
+    found: dict[str, Any] = json.loads(result.out)
+    return found
+
+
+def test_members_are_scored_by_crps_beside_the_dressed_forecast(longer_weather: Path, drawing_run: Path) -> None:
+    found = document(longer_weather, "-m", drawing_run, "--members", "4", "--seed", "3")
+    assert found["metrics"] == ["crps", "rmse", "mae", "bias", "spread_skill", "coverage"]
+    assert list(found["scores"]) == ["run", "persistence", "climatology", "dressed"]
+    assert found["skill_of"] == "crps"
+    rows = found["scores"]
+    assert rows["persistence"]["crps"]["overall"] == pytest.approx(rows["persistence"]["mae"]["overall"])
+    assert rows["dressed"]["crps"]["overall"] < rows["dressed"]["mae"]["overall"]
+    assert rows["persistence"]["spread_skill"]["overall"] is None
+    expected = 1 - rows["run"]["crps"]["overall"] / rows["dressed"]["crps"]["overall"]
+    assert found["skill"]["run"]["dressed"]["overall"] == pytest.approx(expected)
+    printed = pdr("evaluate", longer_weather, "-m", drawing_run, "--members", "4").out
+    assert "by CRPS" in printed.replace("\n", " ")
+    assert "skill = 1 - CRPS / CRPS of the reference" in printed
+
+
+def test_an_ensemble_file_has_the_scores_of_its_model(longer_weather: Path, drawing_run: Path) -> None:
+    drawn = ("-m", drawing_run, "--members", "3", "--seed", "1")
+    assert pdr("predict", longer_weather, *drawn, "--every-init", "-o", "ens.nc").code == 0
+    with xr.open_dataset("ens.nc") as made:
+        made.rename(realization="number").drop_vars("number").to_netcdf("theirs.nc")
+    found = document(longer_weather, *drawn, "-m", "ens.nc", "-m", "theirs.nc", "--against", "persistence")
+    for key in ("crps", "rmse", "spread_skill", "coverage"):
+        model, ours, theirs = (found["scores"][name][key]["overall"] for name in ("run", "ens", "theirs"))
+        assert ours == theirs == pytest.approx(model, rel=1e-5), key
+
+
+def test_models_together_are_one_ensemble(longer_weather: Path, calibrated_run: Path, drawing_run: Path) -> None:
+    found = document(longer_weather, "-m", f"{calibrated_run}+{drawing_run}", "--against", "persistence")
+    assert list(found["scores"]) == ["run+run'", "persistence"]
+    alone = document(
+        longer_weather, "-m", calibrated_run, "-m", drawing_run, "--against", "persistence", "--metrics", "crps"
+    )
+    each = [alone["scores"][name]["crps"]["overall"] for name in ("run", "run'")]
+    assert found["scores"]["run+run'"]["crps"]["overall"] < np.mean(each)
+
+
+def test_a_cell_that_one_member_lacks_counts_for_no_forecaster(longer_weather: Path, drawing_run: Path) -> None:
+    drawn = ("-m", drawing_run, "--members", "2")
+    assert pdr("predict", longer_weather, *drawn, "--every-init", "-o", "ens.nc").code == 0
+    with xr.open_dataset("ens.nc") as made:
+        made.load()
+    made.t2m[:, 1, 0, 0, 0] = np.nan
+    made.to_netcdf("holed.nc")
+    found = document(longer_weather, "-m", "holed.nc", "--against", "persistence", "--split", "all")
+    assert found["missing"]["cells"] == found["n_windows"]
+    assert found["missing"]["by"] == {"holed": found["n_windows"]}
+
+
+def test_deterministic_scores_are_as_before_and_dressed_comes_with_crps(
+    longer_weather: Path, calibrated_run: Path
+) -> None:
+    plain = document(longer_weather, "-m", calibrated_run)
+    assert list(plain["scores"]) == ["run", "persistence", "climatology"]
+    assert "skill_of" not in plain
+    named = document(longer_weather, "-m", calibrated_run, "--metrics", "rmse,crps")
+    assert list(named["scores"]) == ["run", "persistence", "climatology", "dressed"]
+    assert named["scores"]["run"]["rmse"] == plain["scores"]["run"]["rmse"]
+    assert named["skill"]["run"]["persistence"] == plain["skill"]["run"]["persistence"]
+
+
+def test_the_dressed_forecast_needs_known_errors(longer_weather: Path, calibrated_run: Path, tmp_path: Path) -> None:
+    file = modelfile.read(calibrated_run / "model.safetensors")
+    assert file.calibration is not None
+    bare = pdr("evaluate", longer_weather, "--against", "dressed", "-m", uncalibrated(calibrated_run, tmp_path))
+    assert (bare.code, "pdr calibrate" in bare.last) == (2, True), bare.err
+
+
+def uncalibrated(run: Path, folder: Path) -> Path:
+    """The model of a run as an older version wrote it."""
+    from safetensors.torch import load, save
+
+    from pdr_cli.runs.digest import digest
+
+    content = (run / "model.safetensors").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    tensors = {name: value for name, value in load(content).items() if not name.startswith("calibration.")}
+    header = {name: value for name, value in header.items() if name not in ("calibration", "sha256")}
+    path = folder / "old.safetensors"
+    path.write_bytes(save(tensors, header | {"sha256": digest(tensors, header)}))
+    return path
