@@ -10,10 +10,11 @@ import typer
 from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    Ablation, Against, AsJson, Assume, Backbone, Batch, Compress, Device, DryRun, EveryInit, Fallback, FreezeBackbone, Group,
-    Init, InitFrom, Inputs, Interval, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions, NoClobber, Preset,
-    RaftWeights, Rename, Results, Settings, SkipExisting, State, Steps, Threads, TimeLayout, TrustCode, Variables, Variants,
-    WaitInput, as_settings, listed, logged, with_covariates, with_members, with_policy, with_reading,
+    Ablation, Against, AsJson, Assume, Backbone, Batch, Compress, Device, DryRun, Events, EveryInit, Fallback,
+    FreezeBackbone, Group, Init, InitFrom, Inputs, Interval, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions,
+    NoClobber, Preset, RaftWeights, Rename, Results, Settings, SkipExisting, State, Steps, Threads, TimeLayout,
+    TrustCode, Variables, Variants, WaitInput, as_settings, listed, logged, with_covariates, with_members,
+    with_policy, with_reading,
 )  # fmt: skip
 from pdr_cli.trust import Trust
 
@@ -207,9 +208,10 @@ def evaluate(
         str | None,
         typer.Option(
             help=f"Comma-separated, the first is the headline: {choices.SCORES.help()}; *_lat weigh by area. "
-            "Analyses: spectra, calibration, concentration, warping."
+            "Analyses: spectra, calibration, concentration, warping, ranks, intervals."
         ),
     ] = None,
+    events: Events = None,
     convention: Annotated[
         str, typer.Option(help="standard (means per value, data units), or openstl as in published tables.")
     ] = "standard",
@@ -252,6 +254,7 @@ def evaluate(
             split=split,
             against=None if against is None else listed(against),
             metrics=listed(metrics),
+            events=listed(events),
             convention=convention,
             protocol=protocol,
             steps=steps,

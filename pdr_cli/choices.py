@@ -436,16 +436,13 @@ FORMATS = Family(
     | _in("data.formats.frames", frames=("Frames", "folders of numbered pictures")),
 )
 
-FAMILIES = (
-    *(PREDICTORS, ADAPTERS, FUSIONS, INITIALIZATIONS, LOSSES, SCHEDULES, SCORES, BASELINES, FORMATS, ABLATIONS),
-)
+FAMILIES = (PREDICTORS, ADAPTERS, FUSIONS, INITIALIZATIONS, LOSSES, SCHEDULES, SCORES, BASELINES, FORMATS, ABLATIONS)
 
 
 def others(model: ModelConfig) -> dict[str, str]:
     """The `module:Name` of each part of a network that is not ours, by the name that the [model] table gives it."""
     parts = ((PREDICTORS, model.backbone), (ADAPTERS, model.adapter), (FUSIONS, model.fusion))
-    places = {name: family.place(name) for family, name in parts}
-    return {name: place for name, place in places.items() if place is not None}
+    return {name: place for family, name in parts if (place := family.place(name)) is not None}
 
 
 def sources(model: ModelConfig) -> dict[str, str]:

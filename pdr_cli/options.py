@@ -136,6 +136,13 @@ Against = Annotated[
         "fitted with the model."
     ),
 ]
+Events = Annotated[
+    str | None,
+    typer.Option(
+        metavar="'NAME>NUMBER',...",
+        help="Events to score forecasts of: CSI, POD, FAR, ETS, FSS, Brier score, in data units.",
+    ),
+]
 LpipsWeights = Annotated[
     Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
 ]
@@ -331,7 +338,7 @@ def _with_options(
 
 def _covariates(chosen: dict[str, Any]) -> dict[str, str | None]:
     """The keys of the preset that the options set; None: the preset's value."""
-    from pdr_cli.schema import ROLES
+    from pdr_cli.settings import ROLES
 
     named = {key: listed(",".join(chosen[key] or ())) for key in COVARIATES if key != "holidays"}
     roles = [f"{name}={role}" for role in ROLES for name in named[role]]

@@ -7,6 +7,7 @@ import tomli_w
 
 from pdr_cli import config, schema
 from pdr_cli.errors import ConfigError
+from pdr_cli.settings import parse_duration, parse_interval
 
 PRESETS = {"demo", "human36m", "kth", "taxibj", "traffic-small", "video-small", "weather-small", "weatherbench"}
 LATENT = {f"{data}-{kind}" for data in ("weather", "video", "kth") for kind in ("latent", "ensemble")}
@@ -100,7 +101,7 @@ def test_extends_takes_the_rest_from_another_preset(tmp_path: Path) -> None:
     ("text", "seconds"), [("90s", 90), ("90", 90), ("3m", 180), ("2m30s", 150), ("1h30m", 5400), ("", None)]
 )
 def test_durations(text: str, seconds: float | None) -> None:
-    assert schema.parse_duration(text) == seconds
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_durations(text: str, seconds: float | None) -> None:
     ],
 )
 def test_periods(text: str, interval: tuple[str, str] | None) -> None:
-    assert schema.parse_interval(text) == interval
+    assert parse_interval(text) == interval
 
 
 def test_the_benchmarks_are_divided_as_published() -> None:
@@ -130,8 +131,11 @@ def test_a_configuration_from_before_these_keys_is_read_as_it_was(tmp_path: Path
         values[table] = {key: value for key, value in values[table].items() if key not in later}
     (tmp_path / "demo.toml").write_text(tomli_w.dumps(values))
     # Where a preset says otherwise today: models of then were trained with zeros beyond the last column, without bounds,
-    # without earlier cycles and without baselines, and stayed the model where their anchor was better.
+    # without earlier cycles, averages and baselines, on frames, and stayed the model where their anchor was better.
     then = [
+        "model.inputs=frames",
+        "train.ema=0",
+        "train.out_of_fold=true",
         "model.periodic=none",
         "data.bounds=none",
         "data.back=[]",

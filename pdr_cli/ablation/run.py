@@ -27,7 +27,8 @@ from pdr_cli.errors import ConfigError, DataError, InputNotFoundError, Interrupt
 from pdr_cli.inference import model as inference
 from pdr_cli.runs import inputs
 from pdr_cli.runs.folder import RunFolder
-from pdr_cli.schema import Config, parse_duration
+from pdr_cli.schema import Config
+from pdr_cli.settings import parse_duration
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
 from pdr_cli.training import ranks, warm_start

@@ -52,6 +52,7 @@ class Request:
         assume: conventions that the data leave open, such as `slots=0-23`.
         group: of the data that holds the fields; "": the model's, or as found.
         drawing: the members of models that draw.
+        events: thresholds, such as "air>273.15".
         trust: see `choices.Family.find`.
     """
 
@@ -79,6 +80,7 @@ class Request:
     missing_values: Sequence[str] = ()
     assume: Sequence[str] = ()
     drawing: Drawing = DIRECT
+    events: Sequence[str] = ()
     trust: Trust | None = None
 
     @property
@@ -102,7 +104,9 @@ class Request:
     def options(self) -> Options:
         """What is computed; with a report, the analyses that it shows too."""
         analyses = () if self.report is None else REPORT_ANALYSES
-        return Options(self.metrics, self.against, self.convention, analyses, self.lpips, self.raft, self.efficiency)
+        return Options(
+            self.metrics, self.against, self.convention, analyses, self.lpips, self.raft, self.efficiency, self.events
+        )
 
 
 def run(arguments: Sequence[str], request: Request) -> None:

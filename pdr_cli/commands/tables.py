@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pdr_cli.drawing.summary import headline as verdict
 from pdr_cli.drawing.summary import lead_label
 from pdr_cli.system import atomic
-from pdr_cli.verification.document import Document, Skill, Spectra
+from pdr_cli.verification.document import Document, Skill
+from pdr_cli.verification.sections import EventScores, Intervals, Spectra
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -137,9 +138,40 @@ def _analyses(document: Document) -> list[Table]:
         tables.append(_plain_table(f"temporal warping error, flow by {document.warping.flow}", rows))
     if document.spectra is not None:
         tables.append(_sharpness(document, document.spectra))
+    tables += [_events(event, row) for event, row in (document.events or {}).items()]
+    if document.ranks:
+        rows = {
+            name: {"outside of all members": r.outside, "if reliable": r.expected} for name, r in document.ranks.items()
+        }
+        tables.append(_plain_table("share of truths", rows))
+    if document.intervals is not None:
+        tables += [_intervals(document, name, found) for name, found in document.intervals.items()]
     if document.efficiency is not None:
         tables.append(_costs({name: entry.to_json() for name, entry in document.efficiency.items()}))
     return tables
+
+
+def _events(event: str, row: Mapping[str, EventScores]) -> Table:
+    """The scores of one event over all lead times, a column for each forecaster."""
+    table = _table(f"event {event}, all lead times", ["score", *row])
+    first = next(iter(row.values()))
+    for score in first.scores:
+        table.add_row(score.replace("_", " "), *[number(found.scores[score].overall) for found in row.values()])
+    if any(found.roc_area is not None for found in row.values()):
+        table.add_row("area under ROC", *[number(found.roc_area) for found in row.values()])
+    return table
+
+
+def _intervals(document: Document, name: str, found: Sequence[Intervals]) -> Table:
+    """Coverage and width of intervals by lead time."""
+    heads = [f"{100 * one.nominal:g} %: {what}" for one in found for what in ("coverage", "width")]
+    table = _table(f"intervals of {name}", ["lead", *heads])
+    for index, lead in enumerate(document.lead):
+        values = [by.lead[index] for one in found for by in (one.coverage, one.width)]
+        table.add_row(lead_label(lead, document.lead_units), *map(number, values))
+    table.add_section()
+    table.add_row("all", *[number(by.overall) for one in found for by in (one.coverage, one.width)])
+    return table
 
 
 def _sharpness(document: Document, spectra: Spectra) -> Table:

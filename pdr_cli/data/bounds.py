@@ -19,7 +19,7 @@ from pdr_cli.data.limits import Limits
 from pdr_cli.data.series import Series, make_like, names, units
 from pdr_cli.data.units import Conversion, as_given, conversion, from_given, quantity
 from pdr_cli.errors import ConfigError, DataError, did_you_mean
-from pdr_cli.schema import NONE, parse_bound
+from pdr_cli.settings import NONE, parse_bound
 from pdr_cli.system.logs import log
 
 BOUNDED = "bounded"  # attribute of a forecast: its `Bounds`, in its units

@@ -15,7 +15,7 @@ from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.times import DAY, WEEK, Step
 from pdr_cli.data.windows import Windows
 from pdr_cli.errors import ConfigError
-from pdr_cli.schema import AUTO
+from pdr_cli.settings import AUTO
 
 CYCLES = {"d": DAY, "w": WEEK}  # units of data.back, in seconds
 

@@ -10,7 +10,7 @@ from pdr_cli.data import times as time_axis
 from pdr_cli.data.rules import Rules
 from pdr_cli.data.series import Series
 from pdr_cli.data.times import DAY
-from pdr_cli.schema import parse_days, parse_interval
+from pdr_cli.settings import parse_days, parse_interval
 from pdr_cli.system.logs import log
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from pdr_cli.drawing.panels import DPI, FAINT, FONT, INK, plain, save
 from pdr_cli.verification import scores
-from pdr_cli.verification.document import ByLead, Document
+from pdr_cli.verification.document import Document
+from pdr_cli.verification.sections import ByLead
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; markers and dashes say it a second time.
 MODELS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#a08000")

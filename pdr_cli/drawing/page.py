@@ -17,7 +17,8 @@ from pdr_cli.drawing.strips import strips
 from pdr_cli.errors import OutputError
 from pdr_cli.system import atomic
 from pdr_cli.verification import scores
-from pdr_cli.verification.document import Calibration, Document, Spectra
+from pdr_cli.verification.document import Document
+from pdr_cli.verification.sections import Calibration, Spectra
 
 if TYPE_CHECKING:
     from pdr_cli.verification.cases import Case

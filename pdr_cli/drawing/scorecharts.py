@@ -22,7 +22,8 @@ from pdr_cli.drawing.charts import (
 )
 from pdr_cli.drawing.panels import DPI, FAINT, FONT, INK, MISSING, plain
 from pdr_cli.verification import scores
-from pdr_cli.verification.document import Calibration, Document, Spectra
+from pdr_cli.verification.document import Document
+from pdr_cli.verification.sections import Calibration, Spectra
 
 INCHES = (4.2, 2.75)
 BOX = (0.105, 0.155, 0.875, 0.735)  # left, bottom, width, height of the axes, as shares

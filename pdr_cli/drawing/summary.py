@@ -12,7 +12,8 @@ from typing import Any
 
 from pdr_cli.data.times import Step
 from pdr_cli.verification import scores
-from pdr_cli.verification.document import ByLead, Document, Section, Skill
+from pdr_cli.verification.document import Document, Skill
+from pdr_cli.verification.sections import ByLead, Section
 
 NOTHING = "–"  # no such number, or none that is finite
 SAME = 0.001  # scores nearer than this share the mark of the best

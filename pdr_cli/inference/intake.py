@@ -204,8 +204,8 @@ class Intake:
         if self.card.y is None or self.card.x is None:
             return series
         log.info(
-            "regrid  %s, %s to the model's %s; the forecast is on that grid",
-            self.policy.regrid, _by(fields.size(series)), _by(self.card.size),
+            "regrid  %s, %d x %d to the model's %d x %d; the forecast is on that grid",
+            self.policy.regrid, *fields.size(series), *self.card.size,
         )  # fmt: skip
         y, x = ((s.name, np.asarray(s.values), s.attrs) for s in (self.card.y, self.card.x))
         return regrid.to_grid(series, y, x, self.policy.regrid).assign_attrs(regridded=self.policy.regrid)
@@ -447,7 +447,3 @@ def only_series(opened: Sequence[Series]) -> Series:
     if len(clips) > 1:
         raise UsageError(f"the input holds {len(clips)} clips", "one clip", "name one of them")
     return opened[-1]
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"

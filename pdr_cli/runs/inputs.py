@@ -9,7 +9,8 @@ from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.context import ContextSource, FieldSource
 from pdr_cli.data.grid import Side
 from pdr_cli.data.kinds import Kind
-from pdr_cli.schema import AUTO, Config, ModelConfig
+from pdr_cli.schema import Config, ModelConfig
+from pdr_cli.settings import AUTO
 
 if TYPE_CHECKING:
     from pdr_cli.models.interfaces import Frames

@@ -21,7 +21,8 @@ from pdr_cli.data.series import Series, names
 from pdr_cli.data.statistics import Part
 from pdr_cli.data.times import DAY, WEEK, YEAR, Step
 from pdr_cli.errors import ConfigError, DataError, InputNotFoundError, VariableError
-from pdr_cli.schema import AUTO, TARGET, DataConfig, parse_role
+from pdr_cli.schema import DataConfig
+from pdr_cli.settings import AUTO, TARGET, parse_role
 from pdr_cli.system.logs import log
 
 MAPS = "static"  # attribute of a series: {name: map [H, W]}, see `opened`

@@ -6,7 +6,8 @@ import math
 import time
 from dataclasses import dataclass
 
-from pdr_cli.schema import TrainConfig, parse_duration
+from pdr_cli.schema import TrainConfig
+from pdr_cli.settings import parse_duration
 from pdr_cli.training.state import Position
 
 # Share of a time limit by which time may run ahead of the steps before it sets the pace. A run that needs less than the

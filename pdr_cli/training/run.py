@@ -22,7 +22,8 @@ from pdr_cli.models.interfaces import Batch, Frames
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import inputs, modelfile, tensors
 from pdr_cli.runs.folder import RunFolder
-from pdr_cli.schema import AUTO, Config
+from pdr_cli.schema import Config
+from pdr_cli.settings import AUTO
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
 from pdr_cli.training import cards, guides, overview, randomness, ranks, targets, warm_start

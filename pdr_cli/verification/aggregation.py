@@ -13,8 +13,9 @@ from functools import cached_property
 
 import numpy as np
 
-from pdr_cli.verification.document import Bootstrap, ByLead, Skill
+from pdr_cli.verification.document import Bootstrap, Skill
 from pdr_cli.verification.scores import BoundScore
+from pdr_cli.verification.sections import ByLead
 from pdr_cli.verification.statistics import Counted, Sample
 
 MOST_BLOCKS = 200  # more would only cost memory

@@ -10,7 +10,8 @@ from pdr_cli import __version__
 from pdr_cli.inference.model import Model
 from pdr_cli.system import hashes
 from pdr_cli.verification import efficiency
-from pdr_cli.verification.document import Card, CardFile, CardModel, Efficiency
+from pdr_cli.verification.document import Card, CardFile, CardModel
+from pdr_cli.verification.sections import Efficiency
 from pdr_cli.verification.setting import Setting, ssim_definition
 from pdr_cli.verification.task import Task
 

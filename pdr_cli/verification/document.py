@@ -5,61 +5,33 @@ Fields have the names and the order of the JSON keys. A field whose metadata are
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
+from pdr_cli.verification.sections import (
+    OPTIONAL,
+    ByLead,
+    Calibration,
+    Concentration,
+    Efficiency,
+    EventScores,
+    Intervals,
+    Ranks,
+    Section,
+    Spectra,
+    Warping,
+    each,
+    number,
+)  # fmt: skip
 
-OPTIONAL = {"optional": True}
 KNOWN_BASELINES = ("persistence", "climatology")  # of documents that do not say what a forecaster is
 
 ForecasterKind = Literal["model", "file", "baseline"]
 Convention = Literal["standard", "openstl"]
 Protocol = Literal["honest", "openstl"]
 LeadUnits = Literal["hours", "months", "seconds"]
-
-
-S = TypeVar("S", bound="Section")
-
-
-class Section:
-    """A part of the document that is written field by field."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The section as JSON values: null for NaN and infinity."""
-        found = {f: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
-        return {f.name: plain(v) for f, v in found.items() if v is not None or not f.metadata.get("optional")}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The section of a saved document; unknown keys are left out, missing ones have their defaults."""
-        names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        return cls(**{k: v for k, v in values.items() if k in names})
-
-
-@dataclass(frozen=True)
-class ByLead(Section):
-    """A score over all lead times and at each.
-
-    Args:
-        overall: NaN where it is not defined.
-        lead: [τ], NaN where it is not defined.
-        low, high: [τ], ends of the interval; None where the windows are too few for one.
-    """
-
-    overall: float
-    lead: list[float]
-    low: list[float] | None = field(default=None, metadata=OPTIONAL)
-    high: list[float] | None = field(default=None, metadata=OPTIONAL)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The section of a saved document, NaN for null."""
-        series = {k: _numbers(v) for k, v in values.items() if k in ("lead", "low", "high") and v is not None}
-        return super().from_json({"lead": [], **values, "overall": _number(values.get("overall")), **series})
 
 
 @dataclass(frozen=True)
@@ -84,7 +56,7 @@ class Skill(ByLead):
     @property
     def bounds(self) -> tuple[float, float] | None:
         """The interval of the overall skill, where both ends are finite."""
-        ends = [_number(v) for v in self.interval or ()]
+        ends = [number(v) for v in self.interval or ()]
         return (ends[0], ends[1]) if ends and all(map(math.isfinite, ends)) else None
 
     @property
@@ -120,87 +92,6 @@ class Missing(Section):
     of: int = 0
     share: float = 0.0
     by: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Spectra(Section):
-    """Radially averaged power spectra at the last lead time.
-
-    Args:
-        wavelength: [bins], long to short.
-        lead: the lead time.
-        power: [bins] of "truth" and of each forecaster; None without frames.
-        ratio: power at the finest scales over the truth's, of each forecaster.
-        gradient: mean gradient over the truth's, of each forecaster.
-    """
-
-    wavelength: list[float]
-    wavelength_units: str = "cells"
-    lead: float | None = None
-    power: dict[str, list[float] | None] = field(default_factory=dict)
-    ratio: dict[str, float | None] = field(default_factory=dict)
-    gradient: dict[str, float | None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Calibration(Section):
-    """Mean observation by forecast value, [bins] each, from low to high values."""
-
-    forecast: list[float]
-    observed: list[float]
-    count: list[int]
-
-
-@dataclass(frozen=True)
-class Concentration(Section):
-    """Distribution of pixel values, a mean over sequences; None where no sequence has one."""
-
-    kurtosis: float | None = None
-    saturation: float | None = None
-    diversity: float | None = None
-    p90: float | None = None
-
-
-@dataclass(frozen=True)
-class WarpingErrors(Section):
-    """Temporal warping error of one forecaster; `..._visible` over the share `visible` of the cells without occlusion."""
-
-    l1: float | None = None
-    l2: float | None = None
-    l1_visible: float | None = None
-    l2_visible: float | None = None
-    visible: float | None = None
-
-
-@dataclass(frozen=True)
-class Warping(Section):
-    """Temporal warping errors: the optical flow that they rest on, and the errors of "truth" and each forecaster."""
-
-    flow: str
-    errors: dict[str, WarpingErrors]
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The section of a saved document."""
-        return cls(values["flow"], _each(WarpingErrors, values["errors"]))
-
-
-@dataclass(frozen=True)
-class Efficiency(Section):
-    """What one model costs; see `verification.efficiency`. None: not in a saved document."""
-
-    parameters: int | None = None
-    flops: int | None = None
-    macs: int | None = None
-    renderer_flops: int | None = None
-    ms_p50: float | None = None
-    ms_p90: float | None = None
-    frames_per_second: float | None = None
-    sequences_per_second: float | None = None
-    sequences_per_second_batch_16: float | None = None
-    memory_mb: float | None = None
-    memory_of: str | None = None
-    grid: str | None = None
 
 
 @dataclass(frozen=True)
@@ -259,7 +150,7 @@ class Card(Section):
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """The section of a saved document."""
-        models, files = _each(CardModel, values.get("models")), _each(CardFile, values.get("files"))
+        models, files = each(CardModel, values.get("models")), each(CardFile, values.get("files"))
         return super().from_json({**values, "models": models, "files": files})
 
 
@@ -285,6 +176,9 @@ class Document(Section):
         skill_of: the score that the skill is made of; None: MSE.
         bootstrap: None where the windows are too few for intervals.
         spectra, calibration, concentration, warping, efficiency: None where not computed.
+        events: scores of each event by forecaster; None without.
+        ranks: of the truth among the members, by ensemble.
+        intervals: of each calibrated model.
     """
 
     units: str
@@ -309,6 +203,9 @@ class Document(Section):
     calibration: dict[str, Calibration] | None = field(default=None, metadata=OPTIONAL)
     concentration: dict[str, Concentration] | None = field(default=None, metadata=OPTIONAL)
     warping: Warping | None = field(default=None, metadata=OPTIONAL)
+    events: dict[str, dict[str, EventScores]] | None = field(default=None, metadata=OPTIONAL)
+    ranks: dict[str, Ranks] | None = field(default=None, metadata=OPTIONAL)
+    intervals: dict[str, list[Intervals]] | None = field(default=None, metadata=OPTIONAL)
     card: Card = field(default_factory=Card)
     efficiency: dict[str, Efficiency] | None = field(default=None, metadata=OPTIONAL)
 
@@ -321,10 +218,14 @@ class Document(Section):
         """The document that `pdr evaluate -o` wrote."""
         given = dict(values)
         given["kinds"] = {name: _kind(name) for name in given["scores"]} | given.get("kinds", {})
-        given["scores"] = {name: _each(ByLead, row) for name, row in given["scores"].items()}
-        given["skill"] = {name: _each(Skill, row) for name, row in given.get("skill", {}).items()}
+        given["scores"] = {name: each(ByLead, row) for name, row in given["scores"].items()}
+        given["skill"] = {name: each(Skill, row) for name, row in given.get("skill", {}).items()}
         given |= {name: s.from_json(given[name]) for name, s in SECTIONS.items() if given.get(name) is not None}
-        given |= {name: _each(s, given[name]) for name, s in BY_FORECASTER.items() if given.get(name) is not None}
+        given |= {name: each(s, given[name]) for name, s in BY_FORECASTER.items() if given.get(name) is not None}
+        if given.get("events") is not None:
+            given["events"] = {event: each(EventScores, row) for event, row in given["events"].items()}
+        if given.get("intervals") is not None:
+            given["intervals"] = {n: [Intervals.from_json(v) for v in row] for n, row in given["intervals"].items()}
         return super().from_json(given)
 
     @property
@@ -397,34 +298,9 @@ SECTIONS: dict[str, type[Section]] = {
     "bootstrap": Bootstrap, "missing": Missing, "spectra": Spectra, "warping": Warping, "card": Card,
 }  # fmt: skip
 BY_FORECASTER: dict[str, type[Section]] = {
-    "calibration": Calibration, "concentration": Concentration, "efficiency": Efficiency,
+    "calibration": Calibration, "concentration": Concentration, "efficiency": Efficiency, "ranks": Ranks,
 }  # fmt: skip
-
-
-def plain(value: Any) -> Any:
-    """JSON values of sections, mappings, sequences and NumPy's numbers; null for NaN and infinity."""
-    if isinstance(value, Section):
-        return value.to_json()
-    if isinstance(value, Mapping):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str):
-        return [plain(v) for v in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _each(section: type[S], values: Mapping[str, Any] | None) -> dict[str, S]:
-    return {name: section.from_json(entry) for name, entry in (values or {}).items()}
 
 
 def _kind(name: str) -> ForecasterKind:
     return "baseline" if name in KNOWN_BASELINES else "model"
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else value
-
-
-def _numbers(values: Sequence[Any]) -> list[float]:
-    return [_number(v) for v in values]

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pdr_cli.inference.model import Model
-from pdr_cli.verification.document import Efficiency
+from pdr_cli.verification.sections import Efficiency
 
 if TYPE_CHECKING:
     import torch

@@ -129,6 +129,11 @@ def members_of(sample: Sample) -> np.ndarray:
     return sample.forecast[None] if sample.members is None else sample.members
 
 
+def central(frames: np.ndarray) -> np.ndarray:
+    """Single forecasts [B, τ, C, H, W], or the mean of members [M, B, τ, C, H, W]."""
+    return frames if frames.ndim == 5 else frames.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
 def fair(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """The fair CRPS of each value: members [M, ...] and truth [...] → [...]; NaN where one is missing."""
     M = len(members)

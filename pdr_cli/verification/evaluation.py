@@ -17,7 +17,7 @@ from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import names
 from pdr_cli.errors import MissingValuesError
 from pdr_cli.system.logs import Progress, Silence, log
-from pdr_cli.verification import aggregation, baselines, cards, forecasters, scores
+from pdr_cli.verification import aggregation, baselines, cards, ensembles, forecasters, scores
 from pdr_cli.verification.aggregation import Tally
 from pdr_cli.verification.baselines import Request
 from pdr_cli.verification.document import Document, LeadUnits, Missing
@@ -44,6 +44,7 @@ class Options:
         analyses: more of them.
         lpips, raft: weights, files.
         efficiency: measure what each model costs.
+        events: thresholds, such as "air>273.15".
     """
 
     metrics: Sequence[str] = ()
@@ -53,6 +54,7 @@ class Options:
     lpips: Path | None = None
     raft: Path | None = None
     efficiency: bool = False
+    events: Sequence[str] = ()
 
     def resolved(self, task: Task) -> Options:
         """The options with the defaults for a task."""
@@ -139,7 +141,7 @@ class _Scoring:
         self.blocks = aggregation.blocks(task.windows.places, task.windows.in_steps + task.windows.out_steps)
         scale = channel_scale(task.truth, task.first)
         self.tallies = {name: Tally(self.scores, self.blocks, scale) for name in self.entries}
-        self.studies = Studies(task, options.analyses, list(self.entries), self.setting, options.raft)
+        self.studies = Studies(task, options.analyses, list(self.entries), self.setting, options.raft, options.events)
         self.missing = _Missing(list(self.entries))
         self.by_window = np.zeros(len(task.windows))
         self.digest = hashlib.sha256()
@@ -163,7 +165,7 @@ class _Scoring:
                 way_out="use --convention standard",
             )
         self._score(which, self._on_score_scale(truth, forecasts), masked, self._climate(request))
-        self.studies.add(truth, {name: central(frames) for name, frames in forecasts.items()})
+        self.studies.add(truth, forecasts)
 
     def _score(
         self, which: np.ndarray, frames: dict[str, np.ndarray], masked: bool, climate: np.ndarray | None
@@ -171,7 +173,9 @@ class _Scoring:
         truth = frames.pop(TRUTH)
         for place, (name, forecast) in enumerate(frames.items()):
             members = forecast if forecast.ndim > truth.ndim else None
-            counted = self.tallies[name].add(Sample(central(forecast), truth, climate, masked, members), which)
+            counted = self.tallies[name].add(
+                Sample(ensembles.central(forecast), truth, climate, masked, members), which
+            )
             if place == 0:
                 self.by_window[which] = self.tallies[name].by_window(self.options.metrics[0], counted)
 
@@ -294,11 +298,6 @@ def _forecasters(task: Task, against: Sequence[str]) -> dict[str, Forecaster]:
     entries |= {name: forecasters.joined([single[n] for n in names]) for name, names in task.groups.items()}
     entries |= {name: forecasters.of_file(file, task.truth) for name, file in task.files.items()}
     return entries | {name: forecasters.of_baseline(rival) for name, rival in baselines.build(against).items()}
-
-
-def central(frames: np.ndarray) -> np.ndarray:
-    """Single forecasts [B, τ, C, H, W], or the mean of members [M, B, τ, C, H, W]."""
-    return frames if frames.ndim == 5 else frames.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def _lead_units(task: Task) -> LeadUnits:

@@ -10,13 +10,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pdr_cli.data.series import names as channels
 from pdr_cli.data.series import size
-from pdr_cli.verification import analysis, document, setting
+from pdr_cli.errors import UsageError
+from pdr_cli.verification import analysis, forecasters, sections, setting
 from pdr_cli.verification.analysis import Calibration, Concentration, Sharpness, Spectra, WarpingError
+from pdr_cli.verification.ensembles import central
+from pdr_cli.verification.events import Event, Tallied
+from pdr_cli.verification.ranks import SHARES, Intervals, Ranks
 from pdr_cli.verification.setting import Setting
 from pdr_cli.verification.task import Task
 
-ANALYSES = ("spectra", "calibration", "concentration", "warping")
+ANALYSES = ("spectra", "calibration", "concentration", "warping", "ranks", "intervals")
 TRUTH = "truth"
 
 
@@ -52,10 +57,18 @@ class Scales:
 
 @dataclass(frozen=True)
 class Frames:
-    """One batch: truth and forecasts by name, [B, τ, C, H, W] each in data units; NaN counts in no analysis."""
+    """One batch: truth and forecasts by name, [B, τ, C, H, W] each in data units; NaN counts in no analysis.
+
+    Args:
+        truth: frames.
+        forecasts: frames by forecaster, of members their mean.
+        members: those of ensembles, [M, B, τ, C, H, W].
+        scales: of the analyses.
+    """
 
     truth: np.ndarray
     forecasts: Mapping[str, np.ndarray]
+    members: Mapping[str, np.ndarray]
     scales: Scales
 
     @cached_property
@@ -95,10 +108,10 @@ class SpectraStudy:
         for name, sharpness in self.sharpness.items():
             sharpness.add(last[name], last[TRUTH])
 
-    def section(self) -> document.Spectra:
+    def section(self) -> sections.Spectra:
         """The section of the document, without the lead time."""
         truth = self.spectra[TRUTH]
-        return document.Spectra(
+        return sections.Spectra(
             wavelength=truth.result()["wavelength"],
             power={name: spectra.result()["power"] for name, spectra in self.spectra.items()},
             ratio={name: analysis.ratio(spectra, truth) for name, spectra in self.spectra.items() if name != TRUTH},
@@ -118,9 +131,9 @@ class CalibrationStudy:
         for name, calibration in self.calibration.items():
             calibration.add(frames.forecasts[name][:, :, channels], frames.truth[:, :, channels])
 
-    def section(self) -> dict[str, document.Calibration]:
+    def section(self) -> dict[str, sections.Calibration]:
         """The section of the document."""
-        return {name: document.Calibration(**found.result()) for name, found in self.calibration.items()}
+        return {name: sections.Calibration(**found.result()) for name, found in self.calibration.items()}
 
 
 class ConcentrationStudy:
@@ -134,9 +147,9 @@ class ConcentrationStudy:
         for name, concentration in self.concentration.items():
             concentration.add(frames.bounded[name])
 
-    def section(self) -> dict[str, document.Concentration]:
+    def section(self) -> dict[str, sections.Concentration]:
         """The section of the document."""
-        return {name: document.Concentration(**found.result()) for name, found in self.concentration.items()}
+        return {name: sections.Concentration(**found.result()) for name, found in self.concentration.items()}
 
 
 class WarpingStudy:
@@ -157,10 +170,75 @@ class WarpingStudy:
         forecasts = {name: x for name, x in frames.bounded.items() if name != TRUTH}
         self.error.add(frames.bounded[TRUTH], forecasts)
 
-    def section(self) -> document.Warping:
+    def section(self) -> sections.Warping:
         """The section of the document."""
-        errors = {name: document.WarpingErrors(**found) for name, found in self.error.result().items()}
-        return document.Warping(self.flow, errors)
+        errors = {name: sections.WarpingErrors(**found) for name, found in self.error.result().items()}
+        return sections.Warping(self.flow, errors)
+
+
+class RanksStudy:
+    """Ranks of the truth among the members of each ensemble."""
+
+    def __init__(self) -> None:
+        self.ranks: dict[str, Ranks] = {}
+
+    def add(self, frames: Frames) -> None:
+        """Take a batch."""
+        for name, members in frames.members.items():
+            self.ranks.setdefault(name, Ranks()).add(frames.truth, members)
+
+    def section(self) -> dict[str, sections.Ranks]:
+        """The section of the document."""
+        return {name: ranks.section() for name, ranks in self.ranks.items()}
+
+
+class IntervalsStudy:
+    """What the intervals of calibrated models hold, where these give single forecasts."""
+
+    def __init__(self, task: Task) -> None:
+        scale, leads = setting.channel_scale(task.truth, task.first), task.windows.out_steps
+        self.intervals = {}
+        for name, model in task.models.items():
+            if model.calibration is not None and model.calibration.steps >= leads:
+                shares = [share for share in SHARES if model.calibration.holds(share)]
+                turn = forecasters.orientation(model, task.truth).invert
+                ends = {share: turn(model.calibration.ends(share, leads, model.card.size)) for share in shares}
+                bounds = None if model.card.bounds is None else model.card.bounds.ends()
+                self.intervals[name] = Intervals(ends, bounds, scale)
+        if not self.intervals:
+            raise UsageError(
+                "--metrics intervals: no model has errors that are known at all lead times",
+                way_out="pdr calibrate its run with data that it has not seen, and --steps for more lead times",
+            )
+
+    def add(self, frames: Frames) -> None:
+        """Take a batch."""
+        for name, intervals in self.intervals.items():
+            if name in frames.forecasts and name not in frames.members:
+                intervals.add(frames.truth, frames.forecasts[name])
+
+    def section(self) -> dict[str, list[sections.Intervals]]:
+        """The section of the document."""
+        return {name: intervals.section() for name, intervals in self.intervals.items()}
+
+
+class EventsStudy:
+    """Whether forecasters say that events happen."""
+
+    def __init__(self, events: Sequence[str], task: Task, names: Sequence[str]) -> None:
+        self.events = [Event.parse(text, channels(task.truth)) for text in events]
+        leads, cells = task.windows.out_steps, size(task.truth)
+        self.tallied = {e.name: {name: Tallied(e, leads, cells) for name in names} for e in self.events}
+
+    def add(self, frames: Frames) -> None:
+        """Take a batch."""
+        for row in self.tallied.values():
+            for name, tallied in row.items():
+                tallied.add(frames.truth, frames.members.get(name, frames.forecasts[name]))
+
+    def section(self) -> dict[str, dict[str, sections.EventScores]]:
+        """The section of the document."""
+        return {event: {name: t.section() for name, t in row.items()} for event, row in self.tallied.items()}
 
 
 class Studies:
@@ -172,10 +250,17 @@ class Studies:
         names: forecasters.
         found: setting of the scores.
         raft: weights of RAFT, a file; None: a classical flow.
+        events: as `Event.parse` takes them.
     """
 
     def __init__(
-        self, task: Task, analyses: Sequence[str], names: Sequence[str], found: Setting, raft: Path | None
+        self,
+        task: Task,
+        analyses: Sequence[str],
+        names: Sequence[str],
+        found: Setting,
+        raft: Path | None,
+        events: Sequence[str] = (),
     ) -> None:
         self.scales = Scales.of(task, found)
         self.studies: dict[str, Study] = {}
@@ -187,10 +272,17 @@ class Studies:
             self.studies["concentration"] = ConcentrationStudy(names)
         if "warping" in analyses:
             self.studies["warping"] = WarpingStudy(raft)
+        if "ranks" in analyses:
+            self.studies["ranks"] = RanksStudy()
+        if "intervals" in analyses:
+            self.studies["intervals"] = IntervalsStudy(task)
+        if events:
+            self.studies["events"] = EventsStudy(events, task, names)
 
     def add(self, truth: np.ndarray, forecasts: Mapping[str, np.ndarray]) -> None:
-        """Take a batch: truth and forecasts by name, [B, τ, C, H, W] each in data units."""
-        frames = Frames(truth, forecasts, self.scales)
+        """Take a batch: truth and forecasts by name, [B, τ, C, H, W] each in data units, or members [M, B, τ, C, H, W]."""
+        members = {name: x for name, x in forecasts.items() if x.ndim > truth.ndim}
+        frames = Frames(truth, {name: central(x) for name, x in forecasts.items()}, members, self.scales)
         for study in self.studies.values():
             study.add(frames)
 

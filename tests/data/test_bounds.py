@@ -16,7 +16,7 @@ from pdr_cli.data.limits import Limits
 from pdr_cli.data.series import Series, make_series, names
 from pdr_cli.data.units import to_model
 from pdr_cli.errors import ConfigError, DataError
-from pdr_cli.schema import parse_bound
+from pdr_cli.settings import parse_bound
 
 
 def series_of(kind: str = "weather", **variables: dict[str, Any]) -> Series:

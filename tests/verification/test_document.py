@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from pdr_cli.verification.document import ByLead, Card, Document, Skill
+from pdr_cli.verification.document import Card, Document, Skill
+from pdr_cli.verification.sections import ByLead
 
 
 def saved(**changes: object) -> dict[str, Any]:

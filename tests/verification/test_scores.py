@@ -12,7 +12,7 @@ from pdr_cli.data.grid import area_weights
 from pdr_cli.errors import UsageError
 from pdr_cli.verification import aggregation, scores
 from pdr_cli.verification.aggregation import Blocks, Tally
-from pdr_cli.verification.document import ByLead
+from pdr_cli.verification.sections import ByLead
 from pdr_cli.verification.setting import Setting
 from pdr_cli.verification.statistics import Sample
 
