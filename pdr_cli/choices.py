@@ -346,7 +346,7 @@ BASELINES = Family(
         trend=("trend", "the line through the observed frames"),
         flow=("flow", "the last frame moved along its optical flow"),
         damped__flow=("damped_flow", "the last frame moved along its optical flow, which slows down"),
-        dressed=("dressed", "members: the first model's forecast and quantiles of its validation errors"),
+        dressed=("dressed", "members: the first model's forecast and draws of its validation errors"),
     ),
     error=UsageError,
 )

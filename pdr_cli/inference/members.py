@@ -97,6 +97,12 @@ def seeds_of(seed: int, members: int, windows: Iterable[str]) -> np.ndarray:
     return np.array([[_seed(f"{seed}/{m}/{name}") for name in names] for m in range(members)], np.int64)
 
 
+def uniform(seeds: np.ndarray) -> np.ndarray:
+    """A number between 0 and 1 from each seed."""
+    drawn = [np.random.Generator(np.random.Philox(key=int(seed))).random() for seed in seeds.ravel()]
+    return np.array(drawn).reshape(seeds.shape)
+
+
 def check_alike(first: ModelHeader, other: ModelHeader) -> None:
     """Refuse models whose forecasts cannot be members of one ensemble.
 

@@ -155,7 +155,7 @@ def damped_flow(request: Request) -> np.ndarray:
 
 
 def dressed(request: Request) -> np.ndarray:
-    """The first model's forecast, and quantiles of its validation errors as members: [M, B, τ, C, H, W].
+    """The first model's forecast, and draws of its validation errors as members: [M, B, τ, C, H, W].
 
     An ensemble that does not beat it has learned nothing about the day.
 

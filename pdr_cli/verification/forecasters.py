@@ -17,7 +17,7 @@ from pdr_cli.data.grid import Orientation
 from pdr_cli.data.series import Series
 from pdr_cli.data.windows import Windows
 from pdr_cli.inference.intake import Intake
-from pdr_cli.inference.members import DIRECT, Drawing
+from pdr_cli.inference.members import DIRECT, Drawing, uniform
 from pdr_cli.inference.model import Model
 from pdr_cli.verification.baselines import Baseline, Request
 from pdr_cli.verification.document import ForecasterKind
@@ -71,8 +71,11 @@ def joined(each: Sequence[Forecaster]) -> Forecaster:
     return Forecaster("model", make, members=sum(one.members for one in each))
 
 
-def dressed(model: Model, series: Sequence[Series], members: int) -> Baseline:
-    """The forecast of a calibrated model and quantiles of its validation errors, as members.
+def dressed(model: Model, series: Sequence[Series], drawing: Drawing) -> Baseline:
+    """The forecast of a calibrated model and draws from the distribution of its validation errors in each cell, as members.
+
+    A member has one level of the distribution in all cells and at all lead times. Levels are drawn and not evenly spaced,
+    because fair scores are those of members that are drawn: of evenly spaced quantiles they would be too low.
 
     Raises:
         GridError, VariableError: the series do not fit the model.
@@ -82,11 +85,11 @@ def dressed(model: Model, series: Sequence[Series], members: int) -> Baseline:
     if calibration is None:
         raise ValueError(f"{model.label} has no calibration")
     forecast, turn = _forecast_of(model, series), orientation(model, series[0])
-    levels = (np.arange(members) + 0.5) / members
 
     def make(request: Request) -> np.ndarray:
-        offsets = turn.invert(calibration.at(levels, request.steps, card.size))  # [M, τ, C, H, W]
-        frames = (forecast(request) + offsets[:, None]).astype(np.float32)
+        levels = uniform(drawing.seeds([times[-1] for times in request.times]))  # [M, B]
+        offsets = turn.invert(calibration.at(levels.ravel(), request.steps, card.size))
+        frames = (forecast(request) + offsets.reshape(*levels.shape, *offsets.shape[1:])).astype(np.float32)
         return frames if card.bounds is None else card.bounds.clip(frames)
 
     return make

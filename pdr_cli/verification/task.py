@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -80,7 +80,8 @@ class Task:
             return {}
         found = forecasters.fitted_baselines(self.first, self.series)
         if self.first.calibration is not None:
-            found["dressed"] = forecasters.dressed(self.first, self.series, self.drawing.count or COUNT)
+            drawing = replace(self.drawing, count=self.drawing.count or COUNT)
+            found["dressed"] = forecasters.dressed(self.first, self.series, drawing)
         return found
 
     @cached_property

@@ -108,3 +108,13 @@ def uncalibrated(run: Path, folder: Path) -> Path:
     path = folder / "old.safetensors"
     path.write_bytes(save(tensors, header | {"sha256": digest(tensors, header)}))
     return path
+
+
+def test_the_crps_of_the_dressed_forecast_does_not_depend_on_its_members(longer_weather: Path, calibrated_run: Path) -> None:
+    """Evenly spaced quantiles would be taken for draws by the fair CRPS, which is then the lower the fewer they are."""
+    crps = []
+    for members in (4, 60):
+        drawn = ("--metrics", "crps", "--against", "dressed", "--members", members)
+        found = document(longer_weather, "-m", calibrated_run, *drawn, "--split", "all")
+        crps.append(found["scores"]["dressed"]["crps"]["overall"])
+    assert crps[0] == pytest.approx(crps[1], rel=0.03)
