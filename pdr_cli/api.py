@@ -22,6 +22,7 @@ from pdr_cli.inference import model as models
 from pdr_cli.inference.forecast import forecast, lead_steps
 from pdr_cli.inference.hindcast import Hindcast
 from pdr_cli.inference.intake import Intake
+from pdr_cli.inference.intervals import Intervals
 from pdr_cli.inference.members import Drawing
 from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.runs import folder as runs
@@ -76,8 +77,7 @@ class Model:
         steps: int | None = None,
         policy: InputPolicy | None = None,
         rename: Mapping[str, str] | None = None,
-        members: int = 0,
-        seed: int = 0,
+        **uncertainty: Any,
     ) -> xr.Dataset:
         """Forecast what follows the data.
 
@@ -88,22 +88,22 @@ class Model:
             steps: frames to forecast; default: the horizon of the training.
             policy: which defects of the data are mended; default: none, they are refused.
             rename: {variable of the model: its name in the data}.
-            members: of an ensemble, which a model that draws gives; 0: the direct forecast.
-            seed: from which the members are drawn.
+            uncertainty: `members` of an ensemble, which a model that draws gives, and the `seed` from which they are drawn;
+                or `interval`, the shares of the truths that prediction intervals are to hold, such as (0.8, 0.95).
 
         Returns:
             The Dataset that xarray opens from the NetCDF file of `pdr predict`: the variables by their own names on
             (time, lat, lon) or the data's own dims, with `forecast_reference_time` and `forecast_period`, of members with
-            the dimension `realization`.
+            the dimension `realization`; the ends of intervals are variables such as `air_lower_80`.
 
         Raises:
             PdrError: as `pdr predict`.
         """
         if every_init and init is not None:
             raise UsageError("init is for one forecast, every_init for all", way_out="leave out one of the two")
-        intake = Intake(self.loaded, policy or InputPolicy())
-        drawing = Drawing(members, seed).of(self.loaded)
-        lead_steps(self.loaded, steps)
+        drawing, intervals = _uncertain(**uncertainty)
+        intake, drawing = Intake(self.loaded, policy or InputPolicy(), intervals), drawing.of(self.loaded)
+        intervals.check(self.loaded, lead_steps(self.loaded, steps))
         with _opened(intake, data, rename) as series:
             if every_init:
                 return self._hindcast(Hindcast(hindcast.plan(intake, series, steps), self.loaded, intake, drawing))
@@ -114,6 +114,18 @@ class Model:
     def _hindcast(self, made: Hindcast) -> xr.Dataset:
         layout = made.layout(made.attributes(COMMAND))
         return dataset.of_layout(layout, made.frames(0, len(made.plan.inits)))
+
+
+def _uncertain(members: int = 0, seed: int = 0, interval: Sequence[float] = ()) -> tuple[Drawing, Intervals]:
+    """The members and intervals of a forecast.
+
+    Raises:
+        UsageError: both at once, or shares that are none.
+    """
+    if members and interval:
+        raise UsageError("an interval is around the direct forecast", way_out="leave out members or interval")
+    text = ",".join(map(str, interval)) if interval else None
+    return Drawing(members, seed), Intervals.parse(text)
 
 
 def train(
@@ -196,14 +208,21 @@ def predict(
     policy: InputPolicy | None = None,
     rename: Mapping[str, str] | None = None,
     device: str = "auto",
-    **drawing: int,
+    **uncertainty: Any,
 ) -> xr.Dataset:
     """Forecast what follows the data: `load(model, device).predict(data, ...)`; `model` may be loaded already.
 
-    `drawing`: `members` and `seed`.
+    `uncertainty`: `members`, `seed` and `interval`.
     """
     loaded = model if isinstance(model, Model) else load(model, device)
-    return loaded.predict(data, init=init, every_init=every_init, steps=steps, policy=policy, rename=rename, **drawing)
+    options: dict[str, Any] = {
+        "init": init,
+        "every_init": every_init,
+        "steps": steps,
+        "policy": policy,
+        "rename": rename,
+    }
+    return loaded.predict(data, **options, **uncertainty)
 
 
 def evaluate(

@@ -117,6 +117,18 @@ def test_scores_are_those_of_the_command(weather: Path, weather_run: Path) -> No
     assert document.scores["run"]["rmse"].overall == expected["scores"]["run"]["rmse"]["overall"]
 
 
+def test_intervals_are_those_of_the_command(longer_weather: Path, calibrated_run: Path) -> None:
+    made = pdr_cli.predict(longer_weather, calibrated_run, interval=(0.8, 0.95))
+    assert pdr("predict", longer_weather, "-o", "f.nc", "-m", calibrated_run, "--interval", "0.8,0.95").code == 0
+    for name in ("t2m", "t2m_lower_80", "t2m_upper_95"):
+        assert np.array_equal(made[name].values, opened("f.nc")[name].values)
+    for wrong in ({"interval": (0.99,)}, {"interval": (80,)}, {"interval": (0.8,), "members": 3}):
+        with pytest.raises(UsageError):
+            pdr_cli.predict(longer_weather, calibrated_run, **wrong)
+    with pytest.raises(TypeError, match="intervals"):
+        pdr_cli.predict(longer_weather, calibrated_run, intervals=(0.8,))
+
+
 def test_training_gives_the_weights_of_the_command(weather: Path, weather_run: Path) -> None:
     tiny = {key: json.loads(value) for key, value in (setting.split("=") for setting in TINY)}
     folder = pdr_cli.train(weather, preset="demo", settings={**tiny, "steps": 3}, out="run")

@@ -38,6 +38,4 @@ def run(model: str, arguments: Sequence[str], choice: Choice, reading: Mapping[s
     with progress("calibrating") as bar:
         found = calibrating.calibrate(task, bar)
     calibrating.save(path, found)
-    cells = f"blocks of {found.blocks} x {found.blocks} cells" if found.blocks > 1 else "each cell"
-    period, largest = " to ".join(found.about["period"]), 100 * found.largest
-    print(f"{path}  {found.count} windows, {period}  {found.steps} steps, {cells}  intervals up to {largest:.3g} %")
+    print(f"{path}  {found.words()}")

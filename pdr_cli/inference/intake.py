@@ -390,12 +390,13 @@ class Intake:
             The frames within the model's bounds, with their valid times, `forecast_reference_time` and `forecast_period`,
             and with the ends of intervals, see `data/intervals.py`; NaN in cells that the window never observes.
         """
-        made = self._to_series(frames[0], 1, series, window)
         if not self.intervals.shares:
-            return made
+            return self._to_series(frames[0], 1, series, window)
         ends = self.intervals.ends(self.model, frames[0])
-        every = self._to_series(ends.reshape(-1, *frames.shape[2:]), 2 * len(ends), series, window).values
-        return with_ends(made, self.intervals.labelled(self.model, every.reshape(*ends.shape[:2], *made.shape)))
+        stack = np.concatenate([frames, ends.reshape(-1, *frames.shape[1:])])
+        every = self._to_series(stack.reshape(-1, *frames.shape[2:]), len(stack), series, window)
+        made, values = every.isel(time=slice(frames.shape[1])), every.values[frames.shape[1] :]
+        return with_ends(made, self.intervals.labelled(self.model, values.reshape(*ends.shape[:2], *made.shape)))
 
     def to_members(self, frames: np.ndarray, series: Series, window: Observed) -> Series:
         """An ensemble after a window of a series; frames: [M, τ, C, H, W]; otherwise as `to_series`.

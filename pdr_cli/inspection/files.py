@@ -52,6 +52,7 @@ def _model(path: Path) -> dict[str, Any]:
         "grid": _grid_of_card(card),
         "trained on": ", ".join(d["name"] for d in card.data),
         "seen": _seen(card),
+        "calibration": "none" if read.calibration is None else read.calibration.words(),
         **({"conventions": ", ".join(f"{k}={v}" for k, v in card.conventions.items())} if card.conventions else {}),
         **{k.replace("_", " "): v for k, v in card.training.items()},
     }

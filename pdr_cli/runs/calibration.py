@@ -61,6 +61,14 @@ class Calibration:
         """The largest share that an interval may hold: its tails hold a stored level and at least one window each."""
         return min(1 - 2 * float(self.levels[0]), 1 - 2 / (self.count + 1))
 
+    def words(self) -> str:
+        """Windows, period, lead times and cells, in words."""
+        cells = f"blocks of {self.blocks} x {self.blocks} cells" if self.blocks > 1 else "each cell"
+        period = " to ".join(self.about.get("period", ()))
+        return (
+            f"{self.count} windows, {period}, {self.steps} steps, {cells}; intervals up to {100 * self.largest:.3g} %"
+        )
+
     def holds(self, share: float) -> bool:
         """Whether there are windows enough for an interval that holds this share of the truths."""
         return 0 < share <= self.largest + ROUNDING

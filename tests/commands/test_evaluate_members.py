@@ -110,7 +110,9 @@ def uncalibrated(run: Path, folder: Path) -> Path:
     return path
 
 
-def test_the_crps_of_the_dressed_forecast_does_not_depend_on_its_members(longer_weather: Path, calibrated_run: Path) -> None:
+def test_the_crps_of_the_dressed_forecast_does_not_depend_on_its_members(
+    longer_weather: Path, calibrated_run: Path
+) -> None:
     """Evenly spaced quantiles would be taken for draws by the fair CRPS, which is then the lower the fewer they are."""
     crps = []
     for members in (4, 60):

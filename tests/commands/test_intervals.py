@@ -176,7 +176,7 @@ def test_calibrate_renews_the_errors_from_data_that_training_has_not_seen(longer
     assert after.calibration.about == {
         "split": "all", "data": ["air.nc"], "period": ["2020-01-01 00:00", "2020-05-19 18:00"]
     }  # fmt: skip
-    assert "553 windows, 2020-01-01 00:00 to 2020-05-19 18:00" in result.out
+    assert "553 windows, 2020-01-01 00:00 to 2020-05-19 18:00, 4 steps, each cell" in result.out
     assert all(before.weights[name].equal(tensor) for name, tensor in after.weights.items())
     assert pdr("calibrate", copied, longer_weather, "--split", "val").code == 0
     renewed = modelfile.read(copied).calibration

@@ -183,6 +183,20 @@ def test_a_calibration_is_kept_in_the_file_and_covered_by_its_hash(weather: Path
     assert (code, "SHA-256" in message) == (65, True)
 
 
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_model_of_an_older_format_gets_a_calibration(model: Path, version: int) -> None:
+    if version == 1:
+        rewrite_header(model, lambda header: {k: v for k, v in header.items() if k != "climatology"})
+    rewrite_card(model, lambda card: card | {"format_version": version})
+    before = modelfile.read(model)
+    modelfile.recalibrate(model, Calibration.of_errors(np.zeros((9, 4, 1, *before.card.size), np.float32)))
+    after = modelfile.read(model)
+    assert after.calibration is not None
+    assert (after.card, after.climatology.kind) == (before.card, before.climatology.kind)
+    assert np.array_equal(after.climatology.coefficients, before.climatology.coefficients)
+    assert all(after.weights[name].equal(tensor) for name, tensor in before.weights.items())
+
+
 def flip_a_bit(path: Path, place: int) -> None:
     content = bytearray(path.read_bytes())
     content[place] ^= 4

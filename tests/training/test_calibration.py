@@ -41,7 +41,7 @@ def test_few_windows_leave_a_model_without_calibration(weather_run: Path) -> Non
     assert modelfile.read(RunFolder(weather_run).model).calibration is None  # 8 validation windows
 
 
-@pytest.mark.parametrize("settings", [["--set", "fallback=true", "--set", "train.lr=1"]])
+@pytest.mark.parametrize("settings", [["--set", "fallback=true", "--set", "train.lr=1", "--loss", "l1ssim"]])
 def test_the_anchor_that_takes_the_networks_place_is_calibrated(
     make_run: Callable[..., Path], longer_weather: Path, calibrated_run: Path, settings: list[str]
 ) -> None:
