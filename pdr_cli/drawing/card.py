@@ -21,10 +21,11 @@ PROTOCOLS = {
     "flatter; compare them only with others made so.",
 }
 SKILL = (
-    "1 − MSE of the model / MSE of the rival. 100 % is a perfect forecast, 0 is as good as the rival, below 0 is worse. "
+    "1 − {score} of the model / {score} of the rival. 100 % is a perfect forecast, 0 is as good as the rival, below 0 is worse. "
     "Persistence repeats the last observation; climatology is the mean of the training years. Anomaly, ridge and damped-flow are "
     "fitted to the model's training data: a share of the last departure from the climatology, a linear regression of the "
-    "departures, and the last frame moved along its optical flow, which slows down."
+    "departures, and the last frame moved along its optical flow, which slows down. Dressed is the model's "
+    "forecast with draws of its validation errors."
 )
 INTERVAL = (
     "Windows near in time resemble each other, so whole blocks of neighbouring windows are resampled, and models and "
@@ -91,7 +92,7 @@ def notes(document: Document) -> list[tuple[str, str]]:
     """Definitions of the terms that the page uses."""
     found = []
     if document.skill:
-        found.append(("Skill", SKILL))
+        found.append(("Skill", SKILL.format(score=document.skill_score)))
     if document.bootstrap:
         found.append(("Interval", INTERVAL))
     for key, value, texts in (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pdr_cli.drawing import card, charts, panels, scorecharts, summary, svg
+from pdr_cli.drawing import card, charts, panels, scorecharts, summary, svg, uncertainty
 from pdr_cli.drawing.album import Album, Picture, capital, facts
 from pdr_cli.drawing.strips import strips
 from pdr_cli.errors import OutputError
@@ -79,6 +79,7 @@ def _content(document: Document, cases: Sequence[Case], album: Album) -> dict[st
         summary.concentration_table(document),
         summary.warping_table(document),
         summary.efficiency_table(document),
+        *uncertainty.tables(document),
     ]
     return {
         "title": f"Forecasts of {', '.join(document.variables)}",
@@ -162,7 +163,7 @@ def _other_charts(document: Document, album: Album) -> list[Picture]:
         made.append(_spectra_chart(document, document.spectra, album))
     if document.calibration:
         made.append(_calibration_chart(document, document.calibration, album))
-    return made
+    return made + uncertainty.pictures(document, album)
 
 
 def _spectra_chart(document: Document, entry: Spectra, album: Album) -> Picture:

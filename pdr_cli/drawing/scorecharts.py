@@ -6,7 +6,7 @@ Each returns a figure without a title; the page has the title.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from pdr_cli.drawing.charts import (
 from pdr_cli.drawing.panels import DPI, FAINT, FONT, INK, MISSING, plain
 from pdr_cli.verification import scores
 from pdr_cli.verification.document import Document
-from pdr_cli.verification.sections import Calibration, Spectra
+from pdr_cli.verification.sections import Calibration, Intervals, Spectra
 
 INCHES = (4.2, 2.75)
 BOX = (0.105, 0.155, 0.875, 0.735)  # left, bottom, width, height of the axes, as shares
@@ -83,6 +83,50 @@ def calibration(document: Document, entry: Mapping[str, Calibration]) -> Any:
     axes.patch.set_visible(False)
     plain(axes)
     axes.set_xlabel(with_units("forecast value", document.units), fontsize=9, color=INK)
+    return _small(figure)
+
+
+def ranks(document: Document) -> Any:
+    """The share of truths at each rank among the members, over that of a reliable ensemble."""
+    figure, axes = _chart("share over that of a reliable ensemble")
+    axes.axhline(1, color=INK, linewidth=0.8, zorder=1)
+    for name, entry in (document.ranks or {}).items():
+        share = numbers(entry.share) * len(entry.share)
+        place = (np.arange(len(share)) + 0.5) / len(share)
+        axes.plot(place, share, **looks(document)[name] | {"drawstyle": "steps-mid", "marker": None})
+    axes.set_xlim(0, 1)
+    axes.set_ylim(bottom=0)
+    plain(axes)
+    axes.set_xlabel("rank of the truth among the members, lowest to highest", fontsize=9, color=INK)
+    return _small(figure)
+
+
+def reliability(document: Document, entry: Mapping[str, Calibration]) -> Any:
+    """How often an event happens where it is forecast with this probability; bars show how often it is."""
+    figure, axes = _chart("share of cases with the event")
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, zorder=1)
+    counts = axes.twinx()
+    for name, bins in entry.items():
+        axes.plot(numbers(bins.forecast), numbers(bins.observed), **looks(document)[name])
+    _counts(counts, next(iter(entry.values())))
+    axes.set_zorder(counts.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    plain(axes)
+    axes.set_xlabel("forecast probability", fontsize=9, color=INK)
+    return _small(figure)
+
+
+def coverage(document: Document, name: str, found: Sequence[Intervals]) -> Any:
+    """The share of truths inside the intervals of one model by lead time."""
+    figure, axes = _chart("share of truths inside")
+    lead, unit = lead_axis(document.lead, document.lead_units)
+    for one in found:
+        axes.axhline(one.nominal, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        axes.plot(lead, numbers(one.coverage.lead), **looks(document)[name])
+    axes.set_ylim(top=1)
+    lead_ticks(axes, lead, unit)
     return _small(figure)
 
 

@@ -17,7 +17,7 @@ from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import names
 from pdr_cli.errors import MissingValuesError
 from pdr_cli.system.logs import Progress, Silence, log
-from pdr_cli.verification import aggregation, baselines, cards, ensembles, forecasters, scores
+from pdr_cli.verification import aggregation, baselines, cards, ensembles, forecasters, ranks, scores
 from pdr_cli.verification.aggregation import Tally
 from pdr_cli.verification.baselines import Request
 from pdr_cli.verification.document import Document, LeadUnits, Missing
@@ -59,9 +59,16 @@ class Options:
     def resolved(self, task: Task) -> Options:
         """The options with the defaults for a task."""
         chosen = [m for m in self.metrics if m not in ANALYSES] or self._default_metrics(task)
-        analyses = dict.fromkeys([*(m for m in self.metrics if m in ANALYSES), *self.analyses])
+        analyses = dict.fromkeys([*(m for m in self.metrics if m in ANALYSES), *self.analyses, *self._further(task)])
         against = _default_baselines(task, "crps" in chosen) if self.against is None else self.against
         return dataclasses.replace(self, metrics=chosen, analyses=list(analyses), against=list(against))
+
+    def _further(self, task: Task) -> list[str]:
+        """The analyses of members and intervals, where a page with analyses is made and there are any."""
+        if not self.analyses:
+            return []
+        known = any(ranks.known(model, task.windows.out_steps) for model in task.models.values())
+        return [*(["ranks"] if task.draws else []), *(["intervals"] if known else [])]
 
     def _default_metrics(self, task: Task) -> list[str]:
         kind = kinds.of(task.truth)

@@ -6,9 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from pdr_cli.inference.model import Model
 from pdr_cli.verification import sections
 
 SHARES = (0.8, 0.95)  # of the truths that intervals should hold
+
+
+def known(model: Model, leads: int) -> bool:
+    """Whether intervals of a model are known at so many lead times."""
+    return model.calibration is not None and model.calibration.steps >= leads and model.calibration.holds(SHARES[0])
 
 
 class Ranks:
@@ -67,6 +73,11 @@ class Intervals:
             return frames
         low, high = (np.asarray(end).reshape(-1, 1, 1) for end in self.bounds)
         return np.clip(frames, low, high)
+
+    @property
+    def counted(self) -> bool:
+        """True once there was a value."""
+        return any(sums.any() for sums in self.sums.values())
 
     def section(self) -> list[sections.Intervals]:
         """The section of the document."""

@@ -17,7 +17,7 @@ from pdr_cli.verification import analysis, forecasters, sections, setting
 from pdr_cli.verification.analysis import Calibration, Concentration, Sharpness, Spectra, WarpingError
 from pdr_cli.verification.ensembles import central
 from pdr_cli.verification.events import Event, Tallied
-from pdr_cli.verification.ranks import SHARES, Intervals, Ranks
+from pdr_cli.verification.ranks import SHARES, Intervals, Ranks, known
 from pdr_cli.verification.setting import Setting
 from pdr_cli.verification.task import Task
 
@@ -193,13 +193,13 @@ class RanksStudy:
 
 
 class IntervalsStudy:
-    """What the intervals of calibrated models hold, where these give single forecasts."""
+    """What the intervals of calibrated models hold, where these give single forecasts and not members."""
 
     def __init__(self, task: Task) -> None:
         scale, leads = setting.channel_scale(task.truth, task.first), task.windows.out_steps
         self.intervals = {}
         for name, model in task.models.items():
-            if model.calibration is not None and model.calibration.steps >= leads:
+            if model.calibration is not None and known(model, leads):
                 shares = [share for share in SHARES if model.calibration.holds(share)]
                 turn = forecasters.orientation(model, task.truth).invert
                 ends = {share: turn(model.calibration.ends(share, leads, model.card.size)) for share in shares}
@@ -219,7 +219,7 @@ class IntervalsStudy:
 
     def section(self) -> dict[str, list[sections.Intervals]]:
         """The section of the document."""
-        return {name: intervals.section() for name, intervals in self.intervals.items()}
+        return {name: intervals.section() for name, intervals in self.intervals.items() if intervals.counted}
 
 
 class EventsStudy:

@@ -1,0 +1,90 @@
+"""What the page of an evaluation shows of ensembles, intervals and events: rank histograms, reliability, coverage, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pdr_cli.drawing import charts, scorecharts, summary
+from pdr_cli.drawing.album import Album, Picture
+from pdr_cli.drawing.summary import Cell, Table
+from pdr_cli.verification.document import Document
+from pdr_cli.verification.sections import Calibration, EventScores, Intervals
+
+
+def pictures(document: Document, album: Album) -> list[Picture]:
+    """The charts of ranks, of what events' probabilities are worth, and of what intervals hold."""
+    made = [_ranks(document, album)] if document.ranks else []
+    for event, row in (document.events or {}).items():
+        drawn = {name: found.reliability for name, found in row.items() if found.reliability is not None}
+        if drawn:
+            made.append(_reliability(document, event, drawn, album))
+    if len(document.lead) > 1:
+        made += [_coverage(document, name, found, album) for name, found in (document.intervals or {}).items() if found]
+    return made
+
+
+def tables(document: Document) -> list[Table]:
+    """The scores of each event, and what intervals hold."""
+    found = [_event_table(event, row) for event, row in (document.events or {}).items()]
+    return found + [
+        _interval_table(document, name, entry) for name, entry in (document.intervals or {}).items() if entry
+    ]
+
+
+def _ranks(document: Document, album: Album) -> Picture:
+    entry = document.ranks or {}
+    said = [
+        f"{n} {summary.percent(r.outside)} % (if reliable {summary.percent(r.expected)} %)" for n, r in entry.items()
+    ]
+    alt = f"Share of truths by rank among the members. Outside of all members: {'; '.join(said)}."
+    caption = "Level at 1 is reliable; high at both ends is too sure, low there too timid, a slope is a bias."
+    return album.add("ranks", "Rank of the truth", scorecharts.ranks(document), alt, caption)
+
+
+def _reliability(document: Document, event: str, drawn: Mapping[str, Calibration], album: Album) -> Picture:
+    worst = {n: np.abs(charts.numbers(b.forecast) - charts.numbers(b.observed)).max() for n, b in drawn.items()}
+    alt = f"Share of cases with {event} by forecast probability. "
+    alt += "Farthest from it: " + ", ".join(f"{n} {summary.percent(v)} %" for n, v in worst.items()) + "."
+    caption = "On the diagonal an event happens as often as the members say."
+    key = f"reliability-{list(document.events or {}).index(event)}"
+    return album.add(key, f"Reliability of {event}", scorecharts.reliability(document, drawn), alt, caption)
+
+
+def _coverage(document: Document, name: str, found: list[Intervals], album: Album) -> Picture:
+    said = [f"{summary.percent(one.coverage.overall)} % of {summary.percent(one.nominal)} %" for one in found]
+    alt = f"Share of truths inside the intervals of {name} by lead time. Over all: {', '.join(said)}."
+    caption = "Faint lines: what the intervals should hold."
+    key = f"intervals-{list(document.intervals or {}).index(name)}"
+    return album.add(key, f"Intervals of {name}", scorecharts.coverage(document, name, found), alt, caption)
+
+
+def _event_table(event: str, row: Mapping[str, EventScores]) -> Table:
+    names = list(next(iter(row.values())).scores)
+    rows = [(_label(n), [_cell(found.scores[n].overall) for found in row.values()]) for n in names]
+    if any(found.roc_area is not None for found in row.values()):
+        rows.append(("area under ROC", [_cell(found.roc_area) for found in row.values()]))
+    return Table(f"Event {event}", "score", [(name, "") for name in row], rows)
+
+
+def _interval_table(document: Document, name: str, found: list[Intervals]) -> Table:
+    rows = [
+        (
+            f"{summary.percent(one.nominal)} %",
+            [_cell(one.coverage.overall), *(_cell(by.overall) for by in (one.width, one.score))],
+        )
+        for one in found
+    ]
+    heads = [("coverage", ""), ("mean width", document.units), ("interval score", document.units)]
+    return Table(f"Intervals of {name}", "interval", heads, rows)
+
+
+def _label(score: str) -> str:
+    head, _, side = score.partition("_")
+    return f"FSS, {side} x {side} cells" if side else head.upper() if len(head) == 3 else head
+
+
+def _cell(value: Any) -> Cell:
+    return Cell(summary.number(value, summary.decimals([value])))
