@@ -10,7 +10,7 @@ import typer
 from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    Ablation, Against, AsJson, Assume, Backbone, Batch, Compress, Device, DryRun, Events, EveryInit, Fallback,
+    Ablation, Against, AsJson, Assume, Backbone, Batch, By, Compress, Device, DryRun, Events, EveryInit, Fallback,
     FreezeBackbone, Group, Init, InitFrom, Inputs, Interval, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions,
     NoClobber, Preset, RaftWeights, Rename, Results, Settings, SkipExisting, State, Steps, Threads, TimeLayout,
     TrustCode, Variables, Variants, WaitInput, as_settings, listed, logged, with_covariates, with_members,
@@ -212,6 +212,7 @@ def evaluate(
         ),
     ] = None,
     events: Events = None,
+    by: By = None,
     convention: Annotated[
         str, typer.Option(help="standard (means per value, data units), or openstl as in published tables.")
     ] = "standard",
@@ -255,6 +256,7 @@ def evaluate(
             against=None if against is None else listed(against),
             metrics=listed(metrics),
             events=listed(events),
+            by=listed(by),
             convention=convention,
             protocol=protocol,
             steps=steps,

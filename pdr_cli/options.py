@@ -143,6 +143,9 @@ Events = Annotated[
         help="Events to score forecasts of: CSI, POD, FAR, ETS, FSS, Brier score, in data units.",
     ),
 ]
+By = Annotated[
+    str | None, typer.Option(metavar="season,region", help="Scores by season of the init, by latitude, or both.")
+]
 LpipsWeights = Annotated[
     Path | None, typer.Option(help="Weights of LPIPS v0.1 (AlexNet), .safetensors; adds lpips for video.")
 ]

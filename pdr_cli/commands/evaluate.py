@@ -53,6 +53,7 @@ class Request:
         group: of the data that holds the fields; "": the model's, or as found.
         drawing: the members of models that draw.
         events: thresholds, such as "air>273.15".
+        by: season and region, by which scores are given too.
         trust: see `choices.Family.find`.
     """
 
@@ -81,6 +82,7 @@ class Request:
     assume: Sequence[str] = ()
     drawing: Drawing = DIRECT
     events: Sequence[str] = ()
+    by: Sequence[str] = ()
     trust: Trust | None = None
 
     @property
@@ -105,7 +107,15 @@ class Request:
         """What is computed; with a report, the analyses that it shows too."""
         analyses = () if self.report is None else REPORT_ANALYSES
         return Options(
-            self.metrics, self.against, self.convention, analyses, self.lpips, self.raft, self.efficiency, self.events
+            self.metrics,
+            self.against,
+            self.convention,
+            analyses,
+            self.lpips,
+            self.raft,
+            self.efficiency,
+            self.events,
+            self.by,
         )
 
 

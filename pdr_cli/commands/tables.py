@@ -14,7 +14,7 @@ from pdr_cli.drawing.summary import headline as verdict
 from pdr_cli.drawing.summary import lead_label
 from pdr_cli.system import atomic
 from pdr_cli.verification.document import Document, Skill
-from pdr_cli.verification.sections import EventScores, Intervals, Spectra
+from pdr_cli.verification.sections import ByLead, EventScores, Intervals, Spectra
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -138,6 +138,8 @@ def _analyses(document: Document) -> list[Table]:
         tables.append(_plain_table(f"temporal warping error, flow by {document.warping.flow}", rows))
     if document.spectra is not None:
         tables.append(_sharpness(document, document.spectra))
+    if document.strata:
+        tables.append(_strata(document, document.strata))
     tables += [_events(event, row) for event, row in (document.events or {}).items()]
     if document.ranks:
         rows = {
@@ -149,6 +151,15 @@ def _analyses(document: Document) -> list[Table]:
     if document.efficiency is not None:
         tables.append(_costs({name: entry.to_json() for name, entry in document.efficiency.items()}))
     return tables
+
+
+def _strata(document: Document, strata: Mapping[str, Mapping[str, Mapping[str, ByLead]]]) -> Table:
+    """The headline score over all lead times, a row for each season and region."""
+    main = document.headline
+    table = _table(f"{main} ({document.metric_units[main]}) by season and region", ["", *document.forecasters])
+    for label, row in strata.items():
+        table.add_row(label, *[number(row[name][main].overall) for name in document.forecasters])
+    return table
 
 
 def _events(event: str, row: Mapping[str, EventScores]) -> Table:

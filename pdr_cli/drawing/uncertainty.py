@@ -10,6 +10,7 @@ import numpy as np
 from pdr_cli.drawing import charts, scorecharts, summary
 from pdr_cli.drawing.album import Album, Picture
 from pdr_cli.drawing.summary import Cell, Table
+from pdr_cli.verification import scores
 from pdr_cli.verification.document import Document
 from pdr_cli.verification.sections import Calibration, EventScores, Intervals
 
@@ -28,7 +29,8 @@ def pictures(document: Document, album: Album) -> list[Picture]:
 
 def tables(document: Document) -> list[Table]:
     """The scores of each event, and what intervals hold."""
-    found = [_event_table(event, row) for event, row in (document.events or {}).items()]
+    found = [] if document.strata is None else [_strata_table(document)]
+    found += [_event_table(event, row) for event, row in (document.events or {}).items()]
     return found + [
         _interval_table(document, name, entry) for name, entry in (document.intervals or {}).items() if entry
     ]
@@ -59,6 +61,17 @@ def _coverage(document: Document, name: str, found: list[Intervals], album: Albu
     caption = "Faint lines: what the intervals should hold."
     key = f"intervals-{list(document.intervals or {}).index(name)}"
     return album.add(key, f"Intervals of {name}", scorecharts.coverage(document, name, found), alt, caption)
+
+
+def _strata_table(document: Document) -> Table:
+    main, units = document.headline, document.units_of(document.headline)
+    values = [[row[n][main].overall for n in document.forecasters] for row in (document.strata or {}).values()]
+    places = summary.decimals(v for row in values for v in row)
+    cells = [[Cell(summary.number(v, places)) for v in row] for row in values]
+    title = f"{scores.title(main)}{f' [{units}]' if units else ''} by season and region"
+    return Table(
+        title, "", [(name, "") for name in document.forecasters], list(zip(document.strata or {}, cells, strict=True))
+    )
 
 
 def _event_table(event: str, row: Mapping[str, EventScores]) -> Table:

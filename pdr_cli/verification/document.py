@@ -179,6 +179,7 @@ class Document(Section):
         events: scores of each event by forecaster; None without.
         ranks: of the truth among the members, by ensemble.
         intervals: of each calibrated model.
+        strata: {season or region: {forecaster: {score: values}}}; None without.
     """
 
     units: str
@@ -206,6 +207,7 @@ class Document(Section):
     events: dict[str, dict[str, EventScores]] | None = field(default=None, metadata=OPTIONAL)
     ranks: dict[str, Ranks] | None = field(default=None, metadata=OPTIONAL)
     intervals: dict[str, list[Intervals]] | None = field(default=None, metadata=OPTIONAL)
+    strata: dict[str, dict[str, dict[str, ByLead]]] | None = field(default=None, metadata=OPTIONAL)
     card: Card = field(default_factory=Card)
     efficiency: dict[str, Efficiency] | None = field(default=None, metadata=OPTIONAL)
 
@@ -226,6 +228,9 @@ class Document(Section):
             given["events"] = {event: each(EventScores, row) for event, row in given["events"].items()}
         if given.get("intervals") is not None:
             given["intervals"] = {n: [Intervals.from_json(v) for v in row] for n, row in given["intervals"].items()}
+        if given.get("strata") is not None:
+            strata = {label: {n: each(ByLead, v) for n, v in row.items()} for label, row in given["strata"].items()}
+            given["strata"] = strata
         return super().from_json(given)
 
     @property

@@ -24,6 +24,7 @@ from pdr_cli.verification.document import Document, LeadUnits, Missing
 from pdr_cli.verification.forecasters import Forecaster
 from pdr_cli.verification.setting import channel_scale, setting_of
 from pdr_cli.verification.statistics import Sample
+from pdr_cli.verification.strata import Strata
 from pdr_cli.verification.studies import ANALYSES, TRUTH, Studies
 from pdr_cli.verification.task import Task
 
@@ -45,6 +46,7 @@ class Options:
         lpips, raft: weights, files.
         efficiency: measure what each model costs.
         events: thresholds, such as "air>273.15".
+        by: "season" and "region", by which scores are given too.
     """
 
     metrics: Sequence[str] = ()
@@ -55,6 +57,7 @@ class Options:
     raft: Path | None = None
     efficiency: bool = False
     events: Sequence[str] = ()
+    by: Sequence[str] = ()
 
     def resolved(self, task: Task) -> Options:
         """The options with the defaults for a task."""
@@ -149,6 +152,7 @@ class _Scoring:
         scale = channel_scale(task.truth, task.first)
         self.tallies = {name: Tally(self.scores, self.blocks, scale) for name in self.entries}
         self.studies = Studies(task, options.analyses, list(self.entries), self.setting, options.raft, options.events)
+        self.strata = Strata(options.by, task, self.scores, scale)
         self.missing = _Missing(list(self.entries))
         self.by_window = np.zeros(len(task.windows))
         self.digest = hashlib.sha256()
@@ -180,9 +184,9 @@ class _Scoring:
         truth = frames.pop(TRUTH)
         for place, (name, forecast) in enumerate(frames.items()):
             members = forecast if forecast.ndim > truth.ndim else None
-            counted = self.tallies[name].add(
-                Sample(ensembles.central(forecast), truth, climate, masked, members), which
-            )
+            sample = Sample(ensembles.central(forecast), truth, climate, masked, members)
+            counted = self.tallies[name].add(sample, which)
+            self.strata.add(name, sample, which)
             if place == 0:
                 self.by_window[which] = self.tallies[name].by_window(self.options.metrics[0], counted)
 
@@ -251,6 +255,7 @@ class _Scoring:
             },
             "skill_of": None if self._skill_of == "mse" else self._skill_of,
             "bootstrap": self.blocks.bootstrap,
+            "strata": self.strata.section() or None,
         }
 
     @property
