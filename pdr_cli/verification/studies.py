@@ -10,9 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import names as channels
 from pdr_cli.data.series import size
 from pdr_cli.errors import UsageError
+from pdr_cli.inference.model import Model
+from pdr_cli.system.logs import log
 from pdr_cli.verification import analysis, forecasters, sections, setting
 from pdr_cli.verification.analysis import Calibration, Concentration, Sharpness, Spectra, WarpingError
 from pdr_cli.verification.ensembles import central
@@ -201,6 +204,7 @@ class IntervalsStudy:
         for name, model in task.models.items():
             if model.calibration is not None and known(model, leads):
                 shares = [share for share in SHARES if model.calibration.holds(share)]
+                _warn_of_own_windows(name, model, task)
                 turn = forecasters.orientation(model, task.truth).invert
                 ends = {share: turn(model.calibration.ends(share, leads, model.card.size)) for share in shares}
                 bounds = None if model.card.bounds is None else model.card.bounds.ends()
@@ -220,6 +224,16 @@ class IntervalsStudy:
     def section(self) -> dict[str, list[sections.Intervals]]:
         """The section of the document."""
         return {name: intervals.section() for name, intervals in self.intervals.items() if intervals.counted}
+
+
+def _warn_of_own_windows(name: str, model: Model, task: Task) -> None:
+    """Warn where intervals are scored in the period that their errors are from."""
+    period = list(model.calibration.about.get("period", ())) if model.calibration is not None else []
+    times = task.windows.times(0)[0], task.windows.times(len(task.windows) - 1)[-1]
+    if len(period) == 2 and not np.issubdtype(np.asarray(times).dtype, np.floating):
+        first, last = map(time_axis.label, times)
+        if period[0] <= last and first <= period[1]:
+            log.warning("the intervals of %s are from errors of %s to %s, and are scored in that period", name, *period)
 
 
 class EventsStudy:

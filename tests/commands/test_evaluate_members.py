@@ -120,3 +120,13 @@ def test_the_crps_of_the_dressed_forecast_does_not_depend_on_its_members(
         found = document(longer_weather, "-m", calibrated_run, *drawn, "--split", "all")
         crps.append(found["scores"]["dressed"]["crps"]["overall"])
     assert crps[0] == pytest.approx(crps[1], rel=0.03)
+
+
+def test_intervals_have_a_table_and_warn_of_the_windows_that_they_are_from(
+    longer_weather: Path, calibrated_run: Path
+) -> None:
+    arguments = ("evaluate", longer_weather, "-m", calibrated_run, "--metrics", "rmse,intervals")
+    result = pdr(*arguments)
+    assert (result.code, "95 %: coverage" in result.out, "in that period" in result.err) == (0, True, False), result.err
+    again = pdr(*arguments, "--split", "val")
+    assert (again.code, "are scored in that period" in again.err) == (0, True), again.err

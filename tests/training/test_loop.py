@@ -160,7 +160,7 @@ def test_members_are_validated_by_the_fair_crps_of_eight(weather: Path, monkeypa
 @pytest.mark.parametrize(
     ("settings", "code", "says"),
     [
-        (["train.members=2"], 78, "loss l1ssim scores single forecasts; take --loss crps"),
+        (["train.members=2"], 78, "scores single forecasts; take --loss crps"),
         (["model.noise=4"], 78, "train.members is 1; take train.members=2 or more"),
         (["train.members=2", "train.loss=crps"], 78, "add noise with --set model.noise=32"),
         (["train.members=2", "train.loss=crps", "model.noise=4", "model.backbone=convlstm"], 78, "has no norms"),
