@@ -177,5 +177,5 @@ def _write(result: Result, chosen: Task, request: Request) -> None:
     if request.report is not None:
         from pdr_cli.drawing import page
 
-        written = page.write(request.report, document, cases.typical(result, chosen))
+        written = page.write(request.report, document, cases.typical(result, chosen), (chosen.truth, result.cells))
         log.info("report: %s and %d pictures beside it", written[0], len(written) - 1)
