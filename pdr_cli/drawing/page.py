@@ -59,11 +59,11 @@ def write(
     folder.mkdir(exist_ok=True)
     album = Album(folder, document)
     mapped = [] if cells is None else uncertainty.maps_of(*cells, document, album)
-    atomic.write_text(path, _page(document, cases, mapped, album))
+    atomic.write_text(path, _page(document, cases, album, mapped))
     return [path, *album.written]
 
 
-def _page(document: Document, cases: Sequence[Case], mapped: Sequence[Picture], album: Album) -> str:
+def _page(document: Document, cases: Sequence[Case], album: Album, mapped: Sequence[Picture] = ()) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 

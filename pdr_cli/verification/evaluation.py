@@ -106,7 +106,7 @@ class Result:
 
     document: Document
     by_window: np.ndarray
-    cells: CellErrors
+    cells: CellErrors | None = None
 
     def typical(self) -> dict[str, int]:
         """The windows of the best, the median and the worst headline score; none where no window has one."""
