@@ -48,10 +48,12 @@ def calibrate(path: Path, data: TrainingData, device: torch.device, batches: Bat
 def _network(file: ModelFile, data: TrainingData, device: torch.device, trust: Trust | None) -> PDR:
     """The network of a model file, as inference builds it."""
     card = file.card
-    network = registry.build(card.config.model, card.frames, trust)
+    network = registry.of(card.config, card.frames, trust)
     tensors.restore(network, file.weights)
     if card.bounds is not None:
         network.bound(*data.encoding.bounds(card.bounds))
+    if card.hidden is not None:
+        network.hide(torch.from_numpy(card.hidden))
     return network.eval().to(device)
 
 

@@ -22,7 +22,7 @@ SIDES = {
     "lat": ("lat", np.linspace(60, 42.5, 8, dtype="f4"), {"units": "degrees_north"}),
     "lon": ("lon", np.linspace(0, 22.5, 10, dtype="f4"), {"units": "degrees_east"}),
 }
-SMALL = ["--backbone", "unet", "--fusion", "none", *tiny_settings("n_s=2", "train.baselines=true")]
+SMALL = ["--backbone", "unet", "--fusion", "none", *tiny_settings("n_s=2", "train.baselines=true", "anchor=climatology")]
 
 
 def dataset() -> xr.Dataset:
@@ -49,7 +49,7 @@ def dataset() -> xr.Dataset:
 
 
 def train(data: Path, out: Path, *arguments: str) -> Result:
-    return pdr("train", "--preset", "demo", "--anchor", "climatology", "--data", data, "-o", out, "--steps", "3", *SMALL,
+    return pdr("train", "--preset", "demo", "--data", data, "-o", out, "--steps", "3", *SMALL,
                *arguments)  # fmt: skip
 
 
@@ -218,7 +218,7 @@ def test_an_exported_graph_ignores_the_past_of_a_target(folder: Path, tmp_path: 
         (["--target", "t2m"], "--input or --known"),
         (["--var", "u10", "--target", "t2", "--input", "v10"], "Did you mean 't2m'?"),
         (["--target", "t2m", "--input", "u10,t2m"], "t2m has two roles"),
-        (["--target", "t2m", "--input", "u10", "--anchor", "persistence"], "--anchor climatology"),
+        (["--target", "t2m", "--input", "u10", "--set", "anchor=persistence"], "--anchor climatology"),
         (["--target", "t2m", "--input", "u10", "--set", "data.lagged=1d"], "data.lagged=[]"),
         (["--target", "t2m", "--input", "u10", "--set", "train.rollout=2"], "train.rollout=1"),
         (["--target", "t2m", "--input", "u10", "--backbone", "convlstm"], "reads no covariates"),
@@ -232,7 +232,7 @@ def test_what_cannot_be_is_refused_with_a_way_out(folder: Path, arguments: list[
 
 def test_the_anchor_of_targets_is_the_climatology(folder: Path) -> None:
     shown = train(
-        folder / "all.nc", folder / "dry", "--target", "t2m", "--input", "u10", "--anchor", "auto", "--dry-run"
+        folder / "all.nc", folder / "dry", "--target", "t2m", "--input", "u10", "--set", "anchor=auto", "--dry-run"
     )
     assert 'anchor = "climatology"' in shown.out
     assert not modelfile.read(folder / "blind" / "model.safetensors").baselines
