@@ -177,5 +177,6 @@ def _write(result: Result, chosen: Task, request: Request) -> None:
     if request.report is not None:
         from pdr_cli.drawing import page
 
-        written = page.write(request.report, document, cases.typical(result, chosen))
+        mapped = None if result.cells is None else (chosen.truth, result.cells)
+        written = page.write(request.report, document, cases.typical(result, chosen), mapped)
         log.info("report: %s and %d pictures beside it", written[0], len(written) - 1)

@@ -19,6 +19,7 @@ LEFT, BOTTOM, EDGE = 0.47, 0.27, 0.21  # inches: room for latitudes, for longitu
 LINE = 0.01  # inches: room for the frame's line
 BAR = (3.4, 0.5)  # inches
 TICKS = 3
+TOP, SIDE = 0.27, 0.75  # inches: room for a name above, and for a colour bar with its numbers
 VECTORS = 600  # more ellipses than this are drawn as a picture
 
 
@@ -89,6 +90,30 @@ def bar(cmap: str, limits: Limits, label: str, units: str) -> Any:
     axes.collections[0].set_rasterized(True)  # one path a colour would show seams
     axes.tick_params(labelsize=8.5, length=2, color=FAINT, labelcolor=FAINT)
     figure.text(0, 0.94, with_units(label, units), fontsize=9, color=INK, va="top", fontfamily=panels.FONT)
+    return figure
+
+
+def errors(grid: Grid, frame: np.ndarray, about: tuple[str, str], signed: bool) -> Any:
+    """A figure of a score of each cell [H, W], with its colour bar; `about`: its name and units."""
+    from matplotlib.figure import Figure
+
+    limits = panels.symmetric_limits([frame]) if signed else panels.shared_limits([frame], floor=0.0)
+    width = float(np.sqrt(AREA / grid.ratio))
+    left = LINE if grid.x is None else LEFT
+    whole = (left + width + SIDE, TOP + width * grid.ratio + BOTTOM)
+    figure = Figure(figsize=whole, dpi=DPI, facecolor="white")
+    height = width * grid.ratio / whole[1]
+    axes = figure.add_axes((left / whole[0], BOTTOM / whole[1], width / whole[0], height))
+    image = panels.draw(axes, grid, frame, "RdBu_r" if signed else "magma", limits, "none")
+    if type(image).__name__ == "QuadMesh":
+        image.set_rasterized(True)
+    _dress(axes, grid)
+    place = ((left + width + EDGE / 2) / whole[0], BOTTOM / whole[1], 0.12 / whole[0], height)
+    drawn = figure.colorbar(image, cax=figure.add_axes(place), extend=limits.extend)
+    drawn.outline.set_visible(False)
+    drawn.ax.collections[0].set_rasterized(True)  # one path a colour would show seams
+    drawn.ax.tick_params(labelsize=8.5, length=2, color=FAINT, labelcolor=FAINT)
+    figure.text(0, 1, with_units(*about), fontsize=9, color=INK, va="top", fontfamily=panels.FONT)
     return figure
 
 

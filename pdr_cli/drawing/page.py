@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pdr_cli.data.series import Series
 from pdr_cli.drawing import card, charts, panels, scorecharts, summary, svg, uncertainty
 from pdr_cli.drawing.album import Album, Picture, capital, facts
 from pdr_cli.drawing.strips import strips
 from pdr_cli.errors import OutputError
 from pdr_cli.system import atomic
 from pdr_cli.verification import scores
+from pdr_cli.verification.cellwise import CellErrors
 from pdr_cli.verification.document import Document
 from pdr_cli.verification.sections import Calibration, Spectra
 
@@ -31,13 +33,16 @@ SHAPES = {  # of `charts.MARKERS`, around (15, 6)
 }  # fmt: skip
 
 
-def write(path: Path, document: Document, cases: Sequence[Case] = ()) -> list[Path]:
+def write(
+    path: Path, document: Document, cases: Sequence[Case] = (), cells: tuple[Series, CellErrors] | None = None
+) -> list[Path]:
     """Write the page, and each of its pictures as a PNG in a folder beside it that has its name without suffix.
 
     Args:
         path: HTML file to write; the folder is made if it is not there.
         document: of the evaluation; sections that it lacks are left out.
         cases: forecasts to show.
+        cells: the truth, and the errors of the first forecaster in each of its cells, to map; None: no map.
 
     Returns:
         The page, then its pictures.
@@ -53,11 +58,12 @@ def write(path: Path, document: Document, cases: Sequence[Case] = ()) -> list[Pa
         )
     folder.mkdir(exist_ok=True)
     album = Album(folder, document)
-    atomic.write_text(path, _page(document, cases, album))
+    mapped = [] if cells is None else uncertainty.maps_of(*cells, document, album)
+    atomic.write_text(path, _page(document, cases, album, mapped))
     return [path, *album.written]
 
 
-def _page(document: Document, cases: Sequence[Case], album: Album) -> str:
+def _page(document: Document, cases: Sequence[Case], album: Album, mapped: Sequence[Picture] = ()) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -69,7 +75,7 @@ def _page(document: Document, cases: Sequence[Case], album: Album) -> str:
         lstrip_blocks=True,
     )
     environment.filters["drawn"] = Markup  # SVG made here; whatever comes from a document was escaped there
-    return environment.get_template(TEMPLATE).render(_content(document, cases, album))
+    return environment.get_template(TEMPLATE).render(_content(document, cases, album) | {"mapped": mapped})
 
 
 def _content(document: Document, cases: Sequence[Case], album: Album) -> dict[str, Any]:

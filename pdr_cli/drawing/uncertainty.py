@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from pdr_cli.drawing import charts, scorecharts, summary
+from pdr_cli.data.series import Series
+from pdr_cli.drawing import charts, maps, panels, scorecharts, summary, svg
 from pdr_cli.drawing.album import Album, Picture
 from pdr_cli.drawing.summary import Cell, Table
 from pdr_cli.verification import scores
+from pdr_cli.verification.cellwise import CellErrors
 from pdr_cli.verification.document import Document
 from pdr_cli.verification.sections import Calibration, EventScores, Intervals
 
@@ -24,6 +26,23 @@ def pictures(document: Document, album: Album) -> list[Picture]:
             made.append(_reliability(document, event, drawn, album))
     if len(document.lead) > 1:
         made += [_coverage(document, name, found, album) for name, found in (document.intervals or {}).items() if found]
+    return made
+
+
+def maps_of(truth: Series, cells: CellErrors, document: Document, album: Album) -> list[Picture]:
+    """Maps of the RMSE and the bias of one forecaster, of the first channel; none under another convention."""
+    if document.convention != "standard" or not np.isfinite(cells.rmse[0]).any():
+        return []
+    grid, (name, units) = panels.grid_of(truth), panels.quantity(truth, 0)
+    made = []
+    for key, frame, signed in (("rmse", cells.rmse[0], False), ("bias", cells.bias[0], True)):
+        word = scores.title(key)
+        figure = maps.errors(grid, frame, (f"{word} of {name}", units), signed)
+        low, high = (summary.number(v, summary.decimals([v])) for v in (np.nanmin(frame), np.nanmax(frame)))
+        alt = f"{word} of {name} in each cell, from {low} to {high} {units}.".replace(" .", ".")
+        picture = Picture(f"map-{key}", f"Where {cells.name} is off: {word}", svg.inline(figure, alt, f"map-{key}"))
+        album.draw(picture.name, lambda path, sheet=figure: panels.save(sheet, path, tight=True))  # type: ignore[misc]
+        made.append(picture)
     return made
 
 

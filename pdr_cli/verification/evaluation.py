@@ -20,6 +20,7 @@ from pdr_cli.system.logs import Progress, Silence, log
 from pdr_cli.verification import aggregation, baselines, cards, ensembles, forecasters, ranks, scores
 from pdr_cli.verification.aggregation import Tally
 from pdr_cli.verification.baselines import Request
+from pdr_cli.verification.cellwise import CellErrors
 from pdr_cli.verification.document import Document, LeadUnits, Missing
 from pdr_cli.verification.forecasters import Forecaster
 from pdr_cli.verification.setting import channel_scale, setting_of
@@ -101,10 +102,11 @@ def _default_baselines(task: Task, of_members: bool) -> list[str]:
 
 @dataclass(frozen=True)
 class Result:
-    """The document, and the headline score of the first forecaster in each window: [n]."""
+    """The document, and of the first forecaster its headline score in each window, [n], and its errors in each cell."""
 
     document: Document
     by_window: np.ndarray
+    cells: CellErrors | None = None
 
     def typical(self) -> dict[str, int]:
         """The windows of the best, the median and the worst headline score; none where no window has one."""
@@ -155,6 +157,7 @@ class _Scoring:
         self.strata = Strata(options.by, task, self.scores, scale)
         self.missing = _Missing(list(self.entries))
         self.by_window = np.zeros(len(task.windows))
+        self.cells = CellErrors(next(iter(self.entries)))
         self.digest = hashlib.sha256()
 
     @property
@@ -188,6 +191,7 @@ class _Scoring:
             counted = self.tallies[name].add(sample, which)
             self.strata.add(name, sample, which)
             if place == 0:
+                self.cells.add(sample)
                 self.by_window[which] = self.tallies[name].by_window(self.options.metrics[0], counted)
 
     def _on_score_scale(self, truth: np.ndarray, forecasts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -216,7 +220,7 @@ class _Scoring:
             card=card,
             efficiency=cards.efficiencies(self.task) if self.options.efficiency else None,
         )
-        return Result(found, self.by_window)
+        return Result(found, self.by_window, self.cells)
 
     def _about(self) -> dict[str, Any]:
         """The document's fields on what was scored."""
