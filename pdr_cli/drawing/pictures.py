@@ -182,7 +182,8 @@ def _block(
     sheet: Sheet, top: int, observed: Series, channel: int, last: np.ndarray, frames: dict[str, np.ndarray]
 ) -> None:
     """The rows of one channel: values on one scale, the difference below them on its own."""
-    *fields, difference = frames
+    difference = next((row for row in ("error", "change") if row in frames), "")
+    fields = [row for row in frames if row != difference]
     name, units = quantity(observed, channel)
     limits = shared_limits([last, *(frames[f] for f in fields)], *fixed_ends(observed))
     beside = (len(fields) if difference == "error" else len(frames)) - 1  # rows that the observation is centred on
@@ -191,14 +192,15 @@ def _block(
         top + beside / 2, 0, f"last {name}" if len(names(observed)) > 1 else "last observation", _label(observed, -1)
     )
     sheet.bar(top, image, with_units(name, units), limits, rows=len(fields))
-    apart = symmetric_limits([frames[difference]])
+    apart = symmetric_limits([frames[difference]]) if difference else limits
     for row, text in enumerate(frames, start=top):
         cmap, scale = (DIVERGING, apart) if text == difference else (colors(observed), limits)
         sheet.name(row, text)
         for column, frame in enumerate(frames[text], start=1):
-            image = sheet.panel(row, column, frame, cmap, scale, longitudes=text == difference)
+            image = sheet.panel(row, column, frame, cmap, scale, longitudes=text == (difference or fields[-1]))
     meaning = "forecast − truth" if difference == "error" else "change since last"
-    sheet.bar(row, image, with_units(meaning, units), apart)
+    if difference:
+        sheet.bar(row, image, with_units(meaning, units), apart)
 
 
 def _lead_headings(sheet: Sheet, row: int, observed: Series, predicted: Series, which: list[int]) -> None:

@@ -17,6 +17,7 @@ from pdr_cli.inference.model import Model
 from pdr_cli.models.anomalies import Space
 from pdr_cli.models.interfaces import Batch
 from pdr_cli.models.predictors.pvvae import PVVAE
+from pdr_cli.verification.ensembles import fair
 
 AT_ONCE, MOST = 16, 512  # windows of a batch, and those that a score takes, evenly spaced
 RIDGE = 1e-3  # of the ridge regression, over the number of rows
@@ -113,7 +114,7 @@ class Latents:
             )
             seeds = seeds_of(0, members, [str(i) for i in which])
             context = self.model.contexts.of(Moments.of(chosen, which))
-            scores = fair_crps(self.model.members(filled, seeds, context=context), following)
+            scores = fair(self.model.members(filled, seeds, context=context), following)
             scores = scores[np.isfinite(scores)]
             total, count = total + float(scores.sum()), count + scores.size
         return total / count
@@ -123,11 +124,3 @@ def ridge(features: Tensor, targets: Tensor) -> Tensor:
     """The coefficients of a ridge regression: [P, K] and [P, N] → [K, N]."""
     penalty = RIDGE * len(features) * torch.eye(features.shape[1], dtype=features.dtype)
     return torch.linalg.solve(features.T @ features + penalty, features.T @ targets)
-
-
-def fair_crps(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """CRPS of each value, whose expectation does not depend on the number of members: [M, ...] and [...] → [...]."""
-    M = len(members)
-    ranks = np.arange(1 - M, M, 2).reshape(-1, *[1] * truth.ndim)
-    apart = (np.sort(members, axis=0) * ranks).sum(0) / (M * (M - 1))
-    return np.abs(members - truth).mean(0) - apart

@@ -22,7 +22,13 @@ SIDES = {
     "lat": ("lat", np.linspace(60, 42.5, 8, dtype="f4"), {"units": "degrees_north"}),
     "lon": ("lon", np.linspace(0, 22.5, 10, dtype="f4"), {"units": "degrees_east"}),
 }
-SMALL = ["--backbone", "unet", "--fusion", "none", *tiny_settings("n_s=2", "train.baselines=true", "anchor=climatology")]
+SMALL = [
+    "--backbone",
+    "unet",
+    "--fusion",
+    "none",
+    *tiny_settings("n_s=2", "train.baselines=true", "anchor=climatology"),
+]
 
 
 def dataset() -> xr.Dataset:
