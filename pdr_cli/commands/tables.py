@@ -146,6 +146,12 @@ def _analyses(document: Document) -> list[Table]:
             name: {"outside of all members": r.outside, "if reliable": r.expected} for name, r in document.ranks.items()
         }
         tables.append(_plain_table("share of truths", rows))
+    if document.clip_distance is not None:
+        found = document.clip_distance
+        rows = {"real clips": {"distance": found.real}} | {n: {"distance": d} for n, d in found.distances.items()}
+        tables.append(
+            _plain_table(f"distance to {found.clips} real clips, by features without weights (not FVD)", rows)
+        )
     if document.intervals is not None:
         tables += [_intervals(document, name, found) for name, found in document.intervals.items()]
     if document.efficiency is not None:

@@ -14,6 +14,7 @@ from pdr_cli.verification.sections import (
     OPTIONAL,
     ByLead,
     Calibration,
+    ClipDistance,
     Concentration,
     Efficiency,
     EventScores,
@@ -179,6 +180,7 @@ class Document(Section):
         events: scores of each event by forecaster; None without.
         ranks: of the truth among the members, by ensemble.
         intervals: of each calibrated model.
+        clip_distance: of forecast clips to real ones; None where not computed.
         strata: {season or region: {forecaster: {score: values}}}; None without.
     """
 
@@ -207,6 +209,7 @@ class Document(Section):
     events: dict[str, dict[str, EventScores]] | None = field(default=None, metadata=OPTIONAL)
     ranks: dict[str, Ranks] | None = field(default=None, metadata=OPTIONAL)
     intervals: dict[str, list[Intervals]] | None = field(default=None, metadata=OPTIONAL)
+    clip_distance: ClipDistance | None = field(default=None, metadata=OPTIONAL)
     strata: dict[str, dict[str, dict[str, ByLead]]] | None = field(default=None, metadata=OPTIONAL)
     card: Card = field(default_factory=Card)
     efficiency: dict[str, Efficiency] | None = field(default=None, metadata=OPTIONAL)
@@ -301,6 +304,7 @@ class Document(Section):
 
 SECTIONS: dict[str, type[Section]] = {
     "bootstrap": Bootstrap, "missing": Missing, "spectra": Spectra, "warping": Warping, "card": Card,
+    "clip_distance": ClipDistance,
 }  # fmt: skip
 BY_FORECASTER: dict[str, type[Section]] = {
     "calibration": Calibration, "concentration": Concentration, "efficiency": Efficiency, "ranks": Ranks,

@@ -119,6 +119,21 @@ class Ranks(Section):
 
 
 @dataclass(frozen=True)
+class ClipDistance(Section):
+    """How far forecast clips are from real ones; not FVD, see `verification/clips.py`.
+
+    Args:
+        real: distance of half of the real clips to the other half, of as many clips.
+        distances: of half of the real clips to the forecasts of the other half's windows, by forecaster.
+        clips: number of clips in a half.
+    """
+
+    real: float
+    distances: dict[str, float]
+    clips: int
+
+
+@dataclass(frozen=True)
 class Intervals(Section):
     """Intervals of a calibrated model by what they should hold.
 

@@ -16,7 +16,7 @@ from pdr_cli.data.series import size
 from pdr_cli.errors import UsageError
 from pdr_cli.inference.model import Model
 from pdr_cli.system.logs import log
-from pdr_cli.verification import analysis, forecasters, sections, setting
+from pdr_cli.verification import analysis, clips, forecasters, sections, setting
 from pdr_cli.verification.analysis import Calibration, Concentration, Sharpness, Spectra, WarpingError
 from pdr_cli.verification.ensembles import central
 from pdr_cli.verification.events import Event, Tallied
@@ -24,8 +24,9 @@ from pdr_cli.verification.ranks import SHARES, Intervals, Ranks, known
 from pdr_cli.verification.setting import Setting
 from pdr_cli.verification.task import Task
 
-ANALYSES = ("spectra", "calibration", "concentration", "warping", "ranks", "intervals")
+ANALYSES = ("spectra", "calibration", "concentration", "warping", "ranks", "intervals", "clip_distance")
 TRUTH = "truth"
+FEWEST_CLIPS = 8  # in each half
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,57 @@ def _warn_of_own_windows(name: str, model: Model, task: Task) -> None:
             log.warning("the intervals of %s are from errors of %s to %s, and are scored in that period", name, *period)
 
 
+class ClipStudy:
+    """Distances of forecast clips to real ones. Every second window is real, the others are forecast.
+
+    A forecast that repeats one frame has no motion, and is far from real clips however small its errors are.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.seen = 0
+        self.real: list[np.ndarray] = []
+        self.forecast: dict[str, list[np.ndarray]] = {name: [] for name in names}
+
+    def add(self, frames: Frames) -> None:
+        """Take a batch; clips with missing values are left out."""
+        which = np.flatnonzero(np.isfinite(frames.truth).all(axis=(1, 2, 3, 4)))
+        odd = which[(self.seen + np.arange(len(which))) % 2 == 1]
+        self.seen += len(which)
+        if len(which):
+            self.real.append(self._features(frames, frames.truth[which]))
+        for name, made in self.forecast.items():
+            drawn = frames.members[name][0] if name in frames.members else frames.forecasts[name]
+            if len(odd):
+                made.append(self._features(frames, drawn[odd]))
+
+    @staticmethod
+    def _features(frames: Frames, chosen: np.ndarray) -> np.ndarray:
+        scale = frames.scales
+        return clips.features(np.asarray((chosen - scale.offset) / scale.span, np.float32), clip_flow)
+
+    def section(self) -> sections.ClipDistance:
+        """The section of the document."""
+        if self.seen < 2 * FEWEST_CLIPS:
+            found = f"--metrics clip_distance: {self.seen} windows without missing values"
+            raise UsageError(found, f"{2 * FEWEST_CLIPS} or more", "leave it out")
+        real = np.concatenate(self.real)
+        scaled = clips.standardised(real, real)
+        drawn = {name: clips.standardised(np.concatenate(made), real) for name, made in self.forecast.items()}
+        distances = {name: clips.distance(scaled[::2], made) for name, made in drawn.items()}
+        return sections.ClipDistance(clips.distance(scaled[::2], scaled[1::2]), distances, len(scaled[::2]))
+
+
+def clip_flow(frames: np.ndarray) -> np.ndarray:
+    """The Lucas-Kanade flow of each frame of clips [N, τ, H, W] to the next: [N, τ - 1, 2, H, W]."""
+    import torch
+
+    from pdr_cli.models.motion import flow_between
+
+    pairs = torch.from_numpy(np.ascontiguousarray(frames))[:, :, None]
+    made = flow_between(pairs[:, :-1].flatten(0, 1), pairs[:, 1:].flatten(0, 1))
+    return np.asarray(made.unflatten(0, (len(frames), -1)).numpy())
+
+
 class EventsStudy:
     """Whether forecasters say that events happen."""
 
@@ -290,6 +342,8 @@ class Studies:
             self.studies["ranks"] = RanksStudy()
         if "intervals" in analyses:
             self.studies["intervals"] = IntervalsStudy(task)
+        if "clip_distance" in analyses:
+            self.studies["clip_distance"] = ClipStudy(list(names))
         if events:
             self.studies["events"] = EventsStudy(events, task, names)
 
