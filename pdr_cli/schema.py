@@ -389,7 +389,9 @@ class Config(_Table):
         if members > 1 and loss != "crps":
             raise ValueError(f"train.members is {members}, and loss {loss} scores single forecasts; take --loss crps")
         if members > 1 and self.latent is not None and self.latent.generator != NONE:
-            raise ValueError(f"train.members is {members}, and latent.generator draws its own members; take train.members=1")
+            raise ValueError(
+                f"train.members is {members}, and latent.generator draws its own members; take train.members=1"
+            )
         if self.model.noise and members == 1:
             raise ValueError(f"model.noise is {self.model.noise}, and train.members is 1; take train.members=2 or more")
         return self

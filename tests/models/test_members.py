@@ -35,7 +35,7 @@ def batch(windows: int = 2, steps: int = 3) -> Batch:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", sorted(PREDICTORS.own))
+@pytest.mark.parametrize("name", sorted(set(PREDICTORS.own) - {"pvvae"}))  # which draws in its latents
 def test_any_predictor_with_norms_draws(name: str) -> None:
     if name in WITHOUT_NORMS:
         with pytest.raises(ConfigError, match="has no norms"):

@@ -437,14 +437,29 @@ def test_variables_are_found_as_renamed_or_by_standard_name() -> None:
         forecasts.read([path], ["t2m"])
 
 
-def test_an_ensemble_needs_a_choice() -> None:
+def test_the_members_of_an_ensemble_are_read_each_by_itself() -> None:
     coords = {"number": [0, 1], "time": INITS, "lead_time": ("lead_time", LEADS, {"units": "h"}), **SIDES}
-    values = np.stack([ALL, ALL])
+    values = np.stack([ALL, ALL + 1])
     xr.Dataset({"t2m": (("number", "time", "lead_time", "latitude", "longitude"), values, K)}, coords=coords).to_netcdf(
         "e.nc"
     )
-    with pytest.raises(VariableError, match="further dimension number with 2 values; choose a member first"):
-        forecasts.read([Path("e.nc")], ["t2m"])
+    found = forecasts.read([Path("e.nc")], ["t2m"])
+    assert found.members == 2
+    valid = INITS[0] + np.array(LEADS, "timedelta64[h]")
+    first, second = (member.frames(INITS[0], valid) for member in (found, *found.further))
+    np.testing.assert_allclose(second, first + 1)
+    alone = forecasts.read([Path("e.nc")], ["t2m"], member=1)
+    assert alone.members == 1
+    np.testing.assert_array_equal(alone.frames(INITS[0], valid), second)
+
+
+def test_files_of_one_ensemble_have_the_same_number_of_members() -> None:
+    for name, count in (("two.nc", 2), ("three.nc", 3)):
+        coords = {"number": range(count), "time": INITS, "lead_time": ("lead_time", LEADS, {"units": "h"}), **SIDES}
+        dims = ("number", "time", "lead_time", "latitude", "longitude")
+        xr.Dataset({"t2m": (dims, np.stack([ALL] * count), K)}, coords=coords).to_netcdf(name)
+    with pytest.raises(VariableError, match=r"three.nc has 3 members and two.nc has 2"):
+        forecasts.read([Path("two.nc"), Path("three.nc")], ["t2m"])
 
 
 def test_points_are_a_grid_by_names_alone(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_they_are_small(weather_run: Path, traffic_run: Path, video_run: Path) -
 def test_what_cannot_be_fitted_is_left_out_with_a_warning(
     weather: Path, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fit_anchor(anchor: Anchor, windows: object, word: str) -> None:
+    def fit_anchor(anchor: Anchor, windows: object, word: str, name: str) -> None:
         if fault == "singular":
             raise torch.linalg.LinAlgError("singular")
         next(anchor.buffers()).fill_(torch.nan)
