@@ -225,9 +225,10 @@ def _check_one_forecast(request: Request) -> None:
         raise UsageError(
             "torchrun shares out the forecasts of --every-init", way_out="without --every-init run pdr predict alone"
         )
-    if request.batch is not None:
+    if request.batch is not None and not request.drawing.count:
         raise UsageError(
-            "--batch is for the windows of --every-init", way_out="leave it out: one forecast has one window"
+            "--batch is for the windows of --every-init, or members",
+            way_out="leave it out: one forecast has one window",
         )
 
 

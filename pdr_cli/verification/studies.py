@@ -76,15 +76,16 @@ class Frames:
     scales: Scales
 
     @cached_property
-    def all(self) -> dict[str, np.ndarray]:
-        """Truth and forecasts."""
-        return {TRUTH: self.truth, **self.forecasts}
+    def single(self) -> dict[str, np.ndarray]:
+        """Truth and forecasts, of ensembles their first member: what is as sharp as a forecast, which a mean is not."""
+        firsts = {name: members[0] for name, members in self.members.items()}
+        return {TRUTH: self.truth, **self.forecasts, **firsts}
 
     @cached_property
     def bounded(self) -> dict[str, np.ndarray]:
         """Truth and forecasts on the scale of [0, 1]."""
         offset, span = self.scales.offset, self.scales.span
-        return {name: np.asarray((x - offset) / span, np.float32) for name, x in self.all.items()}
+        return {name: np.asarray((x - offset) / span, np.float32) for name, x in self.single.items()}
 
 
 class Study(Protocol):
@@ -106,7 +107,7 @@ class SpectraStudy:
 
     def add(self, frames: Frames) -> None:
         """Take a batch."""
-        last = {name: x[:, -1] / frames.scales.channel for name, x in frames.all.items()}
+        last = {name: x[:, -1] / frames.scales.channel for name, x in frames.single.items()}
         for name, spectra in self.spectra.items():
             spectra.add(last[name])
         for name, sharpness in self.sharpness.items():

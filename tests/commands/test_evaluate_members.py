@@ -130,3 +130,34 @@ def test_intervals_have_a_table_and_warn_of_the_windows_that_they_are_from(
     assert (result.code, "95 %: coverage" in result.out, "in that period" in result.err) == (0, True, False), result.err
     again = pdr(*arguments, "--split", "val")
     assert (again.code, "are scored in that period" in again.err) == (0, True), again.err
+
+
+def test_the_sharpness_of_an_ensemble_is_that_of_a_member(longer_weather: Path) -> None:
+    """The mean of two fields of noise has half of their power."""
+    with xr.open_dataset(longer_weather) as truth:
+        truth.load()
+    noise = np.random.default_rng(0).normal(size=(2, 400, 7, 9)).astype(np.float32)
+    lat, lon = truth.t2m.dims[1:]
+    dims = ("number", "time", "prediction_timedelta", lat, lon)
+    coords = {
+        "time": truth.time[100:500],
+        "prediction_timedelta": np.array([6], "timedelta64[h]"),
+        lat: truth[lat],
+        lon: truth[lon],
+    }
+    for name, fields in (("two.nc", noise), ("one.nc", noise[:1])):
+        xr.Dataset({"t2m": (dims, 280 + 20 * fields[:, :, None], truth.t2m.attrs)}, coords).to_netcdf(name)
+    arguments = (
+        "-m",
+        "two.nc",
+        "-m",
+        "one.nc",
+        "--var",
+        "t2m",
+        "--metrics",
+        "rmse,spectra",
+        "--against",
+        "persistence",
+    )
+    found = document(longer_weather, *arguments)["spectra"]
+    assert found["ratio"]["two"] == pytest.approx(found["ratio"]["one"])

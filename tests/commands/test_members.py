@@ -118,3 +118,11 @@ def test_members_that_are_alike_or_altered_are_found(weather: Path, weather_run:
     made.to_zarr("g.zarr", mode="w")
     result = pdr("verify", "g.zarr")
     assert (result.code, "SHA-256" in result.out, "infinite" in result.out) == (65, True, True), result.out
+
+
+def test_members_in_parts_are_those_in_one_batch(weather: Path, weather_run: Path, noisy_run: Path) -> None:
+    five = ["-m", noisy_run, "--members", "5", "--seed", "1"]
+    whole, parts = predict("f.nc", weather, *five), predict("g.nc", weather, *five, "--batch", "2")
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)
+    result = pdr("predict", weather, "-m", weather_run, "-o", "h.nc", "--batch", "2")
+    assert (result.code, "--every-init, or members" in result.last) == (2, True), result.err
