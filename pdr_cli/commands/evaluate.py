@@ -116,6 +116,7 @@ class Request:
             self.efficiency,
             self.events,
             self.by,
+            cells=self.report is not None,
         )
 
 

@@ -139,6 +139,11 @@ class Windows:
             self._times[number] = np.asarray(self.series[number].time.values)
         return self._times[number][start : start + self.in_steps + self.out_steps]
 
+    @property
+    def period(self) -> list[str]:
+        """The first and the last time of all windows, in words."""
+        return [time_axis.label(self.times(i)[place]) for i, place in ((0, 0), (len(self) - 1, -1))]
+
     def only(self, keep: np.ndarray) -> Windows:
         """The windows that a boolean mask or an index array keeps."""
         return self._copy(self.places[keep], self.never_observed)

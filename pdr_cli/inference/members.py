@@ -45,10 +45,10 @@ class Drawing:
         """
         if text is None:
             return cls(seed=seed)
-        match = re.fullmatch(rf"({MEAN})?:?([1-9]\d*)?", text.strip())
-        if match is None or not any(match.groups()) or text.strip().startswith(":"):
+        match = re.fullmatch(rf"{MEAN}|(?:{MEAN}:)?([1-9]\d*)", text.strip())
+        if match is None:
             raise UsageError(f"--members {text}", f"a number, {MEAN}, or {MEAN}:NUMBER")
-        return cls(int(match[2] or COUNT), seed, match[1] is not None)
+        return cls(int(match[1] or COUNT), seed, match[0].startswith(MEAN))
 
     def of(self, model: Model, alone: bool = True) -> Drawing:
         """The drawing from `model`, which gives its direct forecast where it draws none.
@@ -111,7 +111,7 @@ def check_alike(first: ModelHeader, other: ModelHeader) -> None:
     """
     one, two = first.card, other.card
     for what, mine, theirs in (
-        ("variables", *(_units(card) for card in (two, one))),
+        ("variables", _units(two), _units(one)),
         ("steps", str(two.step), str(one.step)),
     ):
         if mine != theirs:

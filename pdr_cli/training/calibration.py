@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdr_cli.data import times as time_axis
 from pdr_cli.data.windows import Windows
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Batch
@@ -69,5 +68,4 @@ def _errors(network: PDR, file: ModelFile, data: TrainingData, which: np.ndarray
 
 def about(windows: Windows, file: ModelFile) -> dict[str, Any]:
     """The origin of a calibration: the validation windows of the training."""
-    first, last = (time_axis.label(windows.times(i)[place]) for i, place in ((0, 0), (len(windows) - 1, -1)))
-    return {"split": "val", "data": [one["name"] for one in file.card.data], "period": [first, last]}
+    return {"split": "val", "data": [one["name"] for one in file.card.data], "period": windows.period}

@@ -110,14 +110,14 @@ class Tally:
         out = {}
         for name in self.scores:
             above, below = self.sums[self.holder[name]]
-            out[name] = self._values(name, *self._pooled(name))
+            out[name] = self._values(name, *self.pooled(name))
             if len(channels) > 1 and above.shape[-1] == len(channels):
                 for i, channel in enumerate(channels):
                     out[f"{name}:{channel}"] = self._values(name, above[..., i], below[..., i])
         return out
 
-    def _pooled(self, name: str) -> Counted:
-        """Numerators and denominators over all channels: [blocks, τ]."""
+    def pooled(self, name: str) -> Counted:
+        """The sums of one score over all channels and their counts: [blocks, τ] each."""
         above, below = self.sums[self.holder[name]]
         if above.shape[-1] == len(self.scale):
             above = above / self.scale ** self.scores[name].statistic.power
@@ -131,17 +131,13 @@ class Tally:
         low, high = interval(finish(_mean(self.blocks.draws @ above, self.blocks.draws @ below)))
         return ByLead(float(overall), lead.tolist(), low.tolist(), high.tolist())
 
-    def errors(self, name: str) -> Counted:
-        """The sums of one score over all channels and their counts: [blocks, τ] each."""
-        return self._pooled(name)
-
 
 def skill(model: Tally, rival: Tally, name: str = "mse") -> Skill:
     """The skill score 1 - MSE / MSE of the rival (Murphy, 1988): 1 perfect, 0 as good as the rival, below 0 worse.
 
     Both tallies hold the score `name`, "mse" or "crps", and the same blocks. Without blocks enough the skill has no interval.
     """
-    (mine, n), (theirs, m) = model.errors(name), rival.errors(name)
+    (mine, n), (theirs, m) = model.pooled(name), rival.pooled(name)
     overall = float(ratio_skill(_mean(mine.sum(), n.sum()), _mean(theirs.sum(), m.sum())))
     lead = ratio_skill(_mean(mine.sum(axis=0), n.sum(axis=0)), _mean(theirs.sum(axis=0), m.sum(axis=0))).tolist()
     draws = model.blocks.draws

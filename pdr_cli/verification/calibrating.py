@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from pdr_cli.data import times as time_axis
-from pdr_cli.data.windows import Windows
 from pdr_cli.errors import UsageError
 from pdr_cli.runs import calibration, modelfile
 from pdr_cli.runs.calibration import Calibration
@@ -62,12 +60,7 @@ def _checked(task: Task) -> Task:
 def about(task: Task) -> dict[str, Any]:
     """The origin of a calibration."""
     files = dict.fromkeys(Path(str(file)).name for one in task.series for file in one.attrs["files"])
-    return {"split": task.split, "data": list(files), "period": period(task.windows)}
-
-
-def period(windows: Windows) -> list[str]:
-    """The first and the last time of windows."""
-    return [time_axis.label(windows.times(i)[place]) for i, place in ((0, 0), (len(windows) - 1, -1))]
+    return {"split": task.split, "data": list(files), "period": task.windows.period}
 
 
 def save(path: Path, found: Calibration) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from pdr_cli.data import kinds
-from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import names
 from pdr_cli.errors import MissingValuesError
 from pdr_cli.system.logs import Progress, Silence, log
@@ -48,6 +47,7 @@ class Options:
         efficiency: measure what each model costs.
         events: thresholds, such as "air>273.15".
         by: "season" and "region", by which scores are given too.
+        cells: sum the first forecaster's errors in each cell.
     """
 
     metrics: Sequence[str] = ()
@@ -59,6 +59,7 @@ class Options:
     efficiency: bool = False
     events: Sequence[str] = ()
     by: Sequence[str] = ()
+    cells: bool = False
 
     def resolved(self, task: Task) -> Options:
         """The options with the defaults for a task."""
@@ -102,7 +103,7 @@ def _default_baselines(task: Task, of_members: bool) -> list[str]:
 
 @dataclass(frozen=True)
 class Result:
-    """The document, and of the first forecaster its headline score in each window, [n], and its errors in each cell."""
+    """The document, and of the first forecaster its headline score in each window, [n], and if asked for the cells' errors."""
 
     document: Document
     by_window: np.ndarray
@@ -157,7 +158,7 @@ class _Scoring:
         self.strata = Strata(options.by, task, self.scores, scale)
         self.missing = _Missing(list(self.entries))
         self.by_window = np.zeros(len(task.windows))
-        self.cells = CellErrors(next(iter(self.entries)))
+        self.cells = CellErrors(next(iter(self.entries))) if options.cells else None
         self.digest = hashlib.sha256()
 
     @property
@@ -191,7 +192,8 @@ class _Scoring:
             counted = self.tallies[name].add(sample, which)
             self.strata.add(name, sample, which)
             if place == 0:
-                self.cells.add(sample)
+                if self.cells is not None:
+                    self.cells.add(sample)
                 self.by_window[which] = self.tallies[name].by_window(self.options.metrics[0], counted)
 
     def _on_score_scale(self, truth: np.ndarray, forecasts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -313,7 +315,9 @@ def _forecasters(task: Task, against: Sequence[str]) -> dict[str, Forecaster]:
     entries = {name: entry for name, entry in single.items() if name not in grouped}
     entries |= {name: forecasters.joined([single[n] for n in names]) for name, names in task.groups.items()}
     entries |= {name: forecasters.of_file(file, task.truth) for name, file in task.files.items()}
-    return entries | {name: forecasters.of_baseline(rival) for name, rival in baselines.build(against).items()}
+    drawn = {"dressed": task.dressed_members}
+    rivals = baselines.build(against).items()
+    return entries | {name: forecasters.of_baseline(rival, drawn.get(name, 1)) for name, rival in rivals}
 
 
 def _lead_units(task: Task) -> LeadUnits:
@@ -324,5 +328,4 @@ def _period(task: Task) -> list[str] | str:
     """First and last time of the windows, or the number of clips."""
     if np.issubdtype(task.truth.time.values.dtype, np.floating):
         return f"{len(np.unique(task.windows.places[:, 0]))} clips"
-    span = [task.windows.times(0)[0], task.windows.times(len(task.windows) - 1)[-1]]
-    return [time_axis.label(t) for t in span]
+    return task.windows.period

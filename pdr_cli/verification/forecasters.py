@@ -19,6 +19,7 @@ from pdr_cli.data.windows import Windows
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.members import DIRECT, Drawing, uniform
 from pdr_cli.inference.model import Model
+from pdr_cli.verification import ensembles
 from pdr_cli.verification.baselines import Baseline, Request
 from pdr_cli.verification.document import ForecasterKind
 
@@ -57,7 +58,7 @@ def of_model(model: Model, series: Sequence[Series], drawing: Drawing = DIRECT) 
     drawn = drawing.of(model, alone=False)
     make = _forecast_of(model, series, drawn)
     if drawn.mean:
-        return Forecaster("model", lambda request: make(request).mean(axis=0, dtype=np.float64))
+        return Forecaster("model", lambda request: ensembles.central(make(request)))
     return Forecaster("model", make, members=max(1, drawn.count))
 
 
@@ -149,9 +150,9 @@ def with_values(model: Model, windows: Windows) -> Windows:
     )
 
 
-def of_baseline(baseline: Baseline) -> Forecaster:
-    """A simple forecast, which a model has to beat."""
-    return Forecaster("baseline", baseline)
+def of_baseline(baseline: Baseline, members: int = 1) -> Forecaster:
+    """A simple forecast, which a model has to beat; `members` as in `Forecaster`."""
+    return Forecaster("baseline", baseline, members=members)
 
 
 def of_file(file: ForecastFile, series: Series) -> Forecaster:

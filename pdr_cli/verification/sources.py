@@ -17,7 +17,7 @@ from pdr_cli.data.formats import datasets, forecasts, zarr
 from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.series import Series, names
 from pdr_cli.data.times import find_step
-from pdr_cli.errors import UsageError
+from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.inference import members
 from pdr_cli.inference import model as models
 from pdr_cli.inference.intake import Intake, renames
@@ -138,7 +138,7 @@ def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
         if paths:
             found.files[_free(Path(argument).stem, found.models, found.files)] = paths
             continue
-        together = [_loaded(name, reading) for name in _together(argument)]
+        together = [models.load(path, reading.device, reading.batch, reading.trust) for path in _model_files(argument)]
         added = []
         for model in together:
             members.check_alike(together[0], model)
@@ -150,15 +150,14 @@ def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
     return found
 
 
-def _together(argument: str | None) -> list[str | None]:
-    """The models that one argument of --model names: `a+b+c` are one ensemble."""
-    if argument is None or "+" not in argument or Path(argument).exists():
-        return [argument]
-    return list(argument.split("+"))
-
-
-def _loaded(argument: str | None, reading: Reading) -> Model:
-    return models.load(runs.find_model(argument), reading.device, reading.batch, reading.trust)
+def _model_files(argument: str | None) -> list[Path]:
+    """The files of the models that one argument of --model names: `a+b+c` are one ensemble, unless a run has that name."""
+    try:
+        return [runs.find_model(argument)]
+    except InputNotFoundError:
+        if argument is None or "+" not in argument or Path(argument).exists():
+            raise
+        return [runs.find_model(name) for name in argument.split("+")]
 
 
 def truth(data: xr.Dataset | Sequence[Path], reading: Reading, found: Forecasters) -> list[Series]:

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import names as channels
 from pdr_cli.data.series import size
 from pdr_cli.errors import UsageError
@@ -231,9 +230,8 @@ class IntervalsStudy:
 def _warn_of_own_windows(name: str, model: Model, task: Task) -> None:
     """Warn where intervals are scored in the period that their errors are from."""
     period = list(model.calibration.about.get("period", ())) if model.calibration is not None else []
-    times = task.windows.times(0)[0], task.windows.times(len(task.windows) - 1)[-1]
-    if len(period) == 2 and not np.issubdtype(np.asarray(times).dtype, np.floating):
-        first, last = map(time_axis.label, times)
+    if len(period) == 2 and not np.issubdtype(task.truth.time.values.dtype, np.floating):
+        first, last = task.windows.period
         if period[0] <= last and first <= period[1]:
             log.warning("the intervals of %s are from errors of %s to %s, and are scored in that period", name, *period)
 

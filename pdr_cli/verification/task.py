@@ -80,9 +80,14 @@ class Task:
             return {}
         found = forecasters.fitted_baselines(self.first, self.series)
         if self.first.calibration is not None:
-            drawing = replace(self.drawing, count=self.drawing.count or COUNT)
+            drawing = replace(self.drawing, count=self.dressed_members)
             found["dressed"] = forecasters.dressed(self.first, self.series, drawing)
         return found
+
+    @property
+    def dressed_members(self) -> int:
+        """Members of the baseline `dressed`: as many as a model is asked for."""
+        return self.drawing.count or COUNT
 
     @cached_property
     def draws(self) -> bool:

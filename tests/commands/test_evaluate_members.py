@@ -1,6 +1,7 @@
 """`pdr evaluate` of ensembles: models that draw, models together, ensemble files, and the dressed forecast as their rival."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,22 @@ def test_deterministic_scores_are_as_before_and_dressed_comes_with_crps(
     assert list(named["scores"]) == ["run", "persistence", "climatology", "dressed"]
     assert named["scores"]["run"]["rmse"] == plain["scores"]["run"]["rmse"]
     assert named["skill"]["run"]["persistence"] == plain["skill"]["run"]["persistence"]
+
+
+@pytest.mark.parametrize("members", ["mean", "4"])
+def test_a_model_that_draws_none_is_scored_by_its_direct_forecast(
+    longer_weather: Path, calibrated_run: Path, members: str
+) -> None:
+    plain = document(longer_weather, "-m", calibrated_run)
+    found = document(longer_weather, "-m", calibrated_run, "--members", members)
+    assert found["scores"]["run"] == plain["scores"]["run"]
+
+
+def test_a_run_may_have_a_plus_in_its_name(longer_weather: Path, calibrated_run: Path) -> None:
+    plain = document(longer_weather, "-m", calibrated_run)
+    shutil.copytree(calibrated_run, "runs/a+b")
+    found = document(longer_weather, "-m", "a+b")
+    assert found["scores"]["a+b"] == plain["scores"]["run"]
 
 
 def test_the_dressed_forecast_needs_known_errors(longer_weather: Path, calibrated_run: Path, tmp_path: Path) -> None:

@@ -99,6 +99,12 @@ def test_what_holds_or_draws_no_members_is_refused(
     assert (result.code, "--members mean" in result.last) == (2, True), result.err
 
 
+@pytest.mark.parametrize("members", ["mean5", "mean:", ":5", "0", "mean:0", "", "five"])
+def test_an_unknown_number_of_members_is_refused(weather: Path, noisy_run: Path, members: str) -> None:
+    result = pdr("predict", weather, "-o", "f.nc", "-m", noisy_run, "--members", members)
+    assert (result.code, "mean:NUMBER" in result.err, Path("f.nc").exists()) == (2, True, False), result.err
+
+
 def test_the_identity_of_a_request_holds_its_members(weather: Path, noisy_run: Path) -> None:
     made = ["predict", weather, "-o", "f.nc", "-m", noisy_run, "--skip-existing", "--members", "2"]
     assert pdr(*made).code == 0
