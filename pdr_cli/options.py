@@ -237,9 +237,10 @@ MENDING: dict[str, Any] = {
     "allow_out_of_range": AllowOutOfRange,
 }
 Init = Annotated[str | None, typer.Option(help="Time of the last observation to use. Default: the last of the input.")]
+Command = Callable[..., None]
 
 
-def logged(command: Callable[..., None]) -> Callable[..., None]:
+def logged(command: Command) -> Command:
     """A command with the logging options -q, -v and --log-json, which are applied before it runs."""
 
     @functools.wraps(command)
@@ -252,54 +253,33 @@ def logged(command: Callable[..., None]) -> Callable[..., None]:
     return _with_options(run, command, LOGGING, False)
 
 
-def with_covariates(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options `COVARIATES`, which it gets as `covariates`: {key of the preset: value}."""
+def _bundled(options: dict[str, Any], name: str, make: Callable[[dict[str, Any]], Any]) -> Callable[[Command], Command]:
+    """A decorator: a command with further options, which it gets as one parameter `name` that `make` makes of their values."""
 
-    @functools.wraps(command)
-    def run(**options: Any) -> None:
-        chosen = {name: options.pop(name) for name in COVARIATES}
-        command(**options, covariates=_covariates(chosen))
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            chosen = {key: given.pop(key) for key in options}
+            command(**given, **{name: make(chosen)})
 
-    return _with_options(run, command, COVARIATES, None, "covariates")
+        return _with_options(run, command, options, None, name)
 
-
-def with_members(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options `MEMBERS`, which it gets as `drawing`."""
-
-    @functools.wraps(command)
-    def run(**options: Any) -> None:
-        from pdr_cli.inference.members import Drawing
-
-        drawing = Drawing.parse(options.pop("members"), options.pop("seed") or 0)
-        command(**options, drawing=drawing)
-
-    return _with_options(run, command, MEMBERS, None, "drawing")
+    return decorate
 
 
-def with_reading(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options `READING`, which it gets as `reading`, by the names of `InputPolicy`."""
+def _drawing(chosen: dict[str, Any]) -> Any:
+    """The `Drawing` of the options `MEMBERS`."""
+    from pdr_cli.inference.members import Drawing
 
-    @functools.wraps(command)
-    def run(**options: Any) -> None:
-        chosen = {name: options.pop(name) for name in READING}
-        command(**options, reading=_reading(chosen))
-
-    return _with_options(run, command, READING, None, "reading")
+    return Drawing.parse(chosen["members"], chosen["seed"] or 0)
 
 
-def with_policy(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options `MENDING` and `READING`, which it gets as `policy`."""
+def _policy(chosen: dict[str, Any]) -> Any:
+    """The `InputPolicy` of the options `MENDING` and `READING`."""
+    from pdr_cli.inference.policy import InputPolicy
 
-    @functools.wraps(command)
-    def run(**options: Any) -> None:
-        from pdr_cli.inference.policy import InputPolicy
-
-        mended = {name: options.pop(name) for name in MENDING}
-        chosen = _reading({name: options.pop(name) for name in READING})
-        policy = InputPolicy(**{name: value for name, value in mended.items() if value is not None}, **chosen)
-        command(**options, policy=policy)
-
-    return _with_options(run, command, MENDING | READING, None, "policy")
+    mended = {name: chosen[name] for name in MENDING if chosen[name] is not None}
+    return InputPolicy(**mended, **_reading(chosen))
 
 
 def _reading(chosen: dict[str, Any]) -> dict[str, Any]:
@@ -357,3 +337,9 @@ def _covariates(chosen: dict[str, Any]) -> dict[str, str | None]:
 def listed(text: str | None) -> list[str]:
     """The parts of a comma-separated option."""
     return [part for part in (text or "").split(",") if part]
+
+
+with_covariates = _bundled(COVARIATES, "covariates", _covariates)  # {key of the preset: value}
+with_members = _bundled(MEMBERS, "drawing", _drawing)
+with_reading = _bundled(READING, "reading", _reading)  # {name in `InputPolicy`: value}
+with_policy = _bundled(MENDING | READING, "policy", _policy)

@@ -152,7 +152,9 @@ def joined_members(each: Sequence[Series]) -> Series:
     """One ensemble of several forecasts or ensembles of the same times."""
     frames = [one.values if MEMBERS in one.dims else one.values[None] for one in each]
     first = each[0]
-    return with_members(first.isel(realization=0, drop=True) if first.ndim > 4 else first, np.concatenate(frames))
+    return with_members(
+        first.isel(realization=0, drop=True) if MEMBERS in first.dims else first, np.concatenate(frames)
+    )
 
 
 def make_like(

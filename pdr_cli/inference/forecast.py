@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +13,7 @@ from pdr_cli.inference.intake import Intake, Observed
 from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Layers, Model, ModelHeader
 from pdr_cli.inference.provenance import checksums, command_line, of_covariates, of_models, provenance
-from pdr_cli.inference.request import Request
+from pdr_cli.inference.request import Request, joined_identity
 from pdr_cli.system import space
 from pdr_cli.system.logs import log
 
@@ -179,10 +178,10 @@ def _begin(request: Request, intakes: Sequence[Intake]) -> list[tuple[Series, Ob
 
 
 def _identity(request: Request, intakes: Sequence[Intake], begun: Sequence[tuple[Series, Observed]]) -> str:
-    """The identity of a request; of several models, made of those of each."""
+    """The identity of a request."""
     each = []
     for intake, (series, window) in zip(intakes, begun, strict=True):
         frames = [window.sha256, intake.context(series, window, request.steps).read_sha256]
         times = series.time.values[window.start : window.stop]
         each.append(request.identity(intake, series, "".join(frames), times))
-    return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
+    return joined_identity(each)

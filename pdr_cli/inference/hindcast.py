@@ -35,7 +35,7 @@ from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Model, ModelHeader
 from pdr_cli.inference.provenance import COVARIATES, command_line, of_models, plausible, provenance
-from pdr_cli.inference.request import Request
+from pdr_cli.inference.request import Request, joined_identity
 from pdr_cli.inference.unfinished import Block, Keep, Unfinished
 from pdr_cli.system import atomic, locks, processes, space
 from pdr_cli.system.logs import Progress, Silence, log, progress
@@ -250,7 +250,7 @@ def answer(request: Request, ranks: Processes) -> Hindcast:
             begun = [(one.intake, one.plan) for one in (made, *made.others)]
             identity = _identity(request, begun) if ranks.first else ""
             attributes = made.attributes(command_line(), identity) if ranks.first else {}
-            log.info("%d forecasts of %d steps", len(made.plan.inits), lead_steps(made.model, request.steps))
+            log.info("%d forecasts of %d steps", len(made.plan.inits), lead_steps(made.model, made.plan.steps))
         layout = made.layout(attributes, request.time_layout)
         write(
             made,
@@ -303,9 +303,10 @@ def _check_space(request: Request, made: Hindcast) -> None:
 
 
 def _identity(request: Request, begun: Sequence[tuple[Intake, Plan]]) -> str:
-    """The identity of a request; of several models, made of those of each."""
-    each = [request.identity(i, plan.series, plan.input_sha256, plan.series.time.values) for i, plan in begun]
-    return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
+    """The identity of a request."""
+    return joined_identity(
+        [request.identity(i, plan.series, plan.input_sha256, plan.series.time.values) for i, plan in begun]
+    )
 
 
 def write(

@@ -192,6 +192,11 @@ class Request:
         return when_ready(read, self.paths, self.wait)
 
 
+def joined_identity(each: Sequence[str]) -> str:
+    """The identity of a request of several models, made of those of each; of one, its own."""
+    return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
+
+
 def _check_options(request: Request) -> None:
     preview = request.preview
     if preview is not None and preview.suffix.lower() not in (".png", ".gif"):
