@@ -149,9 +149,9 @@ def _exit_of_shortage(error: Exception) -> None:
 
 def _exit_of_others(error: Exception) -> None:
     """Leave with `E_CONFIG` and the traceback if the code of others failed, such as a predictor of the user."""
-    from pdr_cli import choices, trust
+    from pdr_cli import families, trust
 
-    where = trust.culprit(error.__traceback__, choices.FOREIGN)
+    where = trust.culprit(error.__traceback__, families.FOREIGN)
     if where is None:
         return
     import traceback

@@ -45,6 +45,9 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "fallback": False,
         "baselines": False,
         "out_of_fold": True,
+        "motion_weight": 0.0,
+        "opacity_weight": 0.0,
+        "stages": [],
     },
     "model": {
         "noise": 0,
@@ -61,6 +64,10 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "per_cell": 1,
         "conv_width": 32,
         "conv_depth": 4,
+        "deform_start": "still",
+        "deform_basis": "poly3",
+        "deform_opacity": False,
+        "prune_opacity": 0.005,
     },
 }
 
@@ -274,6 +281,17 @@ class ModelConfig(_Table):
     per_cell: int = Field(ge=1, description="Gaussians in a cell of the local adapter")
     conv_width: int = Field(ge=1, description="channels of the local adapter")
     conv_depth: int = Field(ge=0, description="convolutions of the local adapter at the resolution of its cells")
+    deform_start: Literal["still", "flow"] = Field(
+        description="what the ways of the Gaussians of deform are corrections of: still, or the optical flow of the last two "
+        "observed frames, which slows down"
+    )
+    deform_basis: Literal["poly3", "dct4", "free"] = Field(
+        description="curves in time along which the Gaussians of deform move: cubic, cosines, or a number per lead time"
+    )
+    deform_opacity: bool = Field(
+        description="true: the opacities of deform have such curves too, so that they may fade"
+    )
+    prune_opacity: float = Field(ge=0, lt=1, description="Gaussians of deform with less opacity are not drawn")
     sigma_min: float = Field(ge=0, description="smallest standard deviation, pixels")
     normalize: Literal["peak", "density"] = Field(
         description="each Gaussian's maximum, or its integral, is its amplitude"
@@ -341,10 +359,27 @@ class TrainConfig(_Table):
     out_of_fold: bool = Field(
         description="true: a network is trained on ridge anchors that were fitted without a window's own block of time"
     )
+    motion_weight: float = Field(
+        ge=0,
+        description="weight of the difference between the ways of the Gaussians of deform and the optical flow to the true "
+        "frames, in shares of the frame's shorter side",
+    )
+    opacity_weight: float = Field(ge=0, description="weight of the mean opacity of the Gaussians of deform")
+    stages: list[float] = Field(
+        description="shares of the training of three stages of deform, which sum to 1: Gaussians that stand still, on frames "
+        "of half the size; that stand still; that move; empty: they move from the start"
+    )
     baselines: bool = Field(
         description="true: the simple forecasts that pdr evaluate compares with are fitted to the training data, anomaly and "
         "ridge, or of video damped-flow, and kept in the model"
     )
+
+    @field_validator("stages")
+    @classmethod
+    def _are_shares(cls, shares: list[float]) -> list[float]:
+        if shares and (len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6):
+            raise ValueError("stages are three shares that sum to 1, such as [0.4, 0.4, 0.2], or []")
+        return shares
 
     @field_validator("budget", "cpu_budget")
     @classmethod

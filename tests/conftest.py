@@ -72,7 +72,7 @@ def away(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
     Code of others that a test before it imported is not taken for the cause of its failures.
     """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pdr_cli.choices.FOREIGN", set())
+    monkeypatch.setattr("pdr_cli.families.FOREIGN", set())
     monkeypatch.setenv("PDR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("PDR_MODEL", "PDR_DATA", "PREDGSPLAT_BACKEND"):
         monkeypatch.delenv(name, raising=False)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pdr_cli import choices
-from pdr_cli.choices import Family
 from pdr_cli.errors import PdrError
+from pdr_cli.families import Family
 from pdr_cli.trust import USER
 from tests.builders import field
 from tests.cli import pdr

@@ -54,7 +54,7 @@ class AblationRun:
         path: the folder.
         plan: what `ablation.json` holds.
         base: the preset that every variant changes.
-        trust: see `choices.Family.find`.
+        trust: see `families.Family.find`.
     """
 
     path: Path
@@ -130,7 +130,7 @@ class Request:
         device: see `devices.pick`.
         resume: continue what is in `out`.
         dry_run: only list the runs.
-        trust: see `choices.Family.find`; what `name` names may run.
+        trust: see `families.Family.find`; what `name` names may run.
     """
 
     name: str | None

@@ -54,7 +54,7 @@ class Request:
         drawing: the members of models that draw.
         events: thresholds, such as "air>273.15".
         by: season and region, by which scores are given too.
-        trust: see `choices.Family.find`.
+        trust: see `families.Family.find`.
     """
 
     models: Sequence[str] = ()

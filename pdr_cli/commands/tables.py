@@ -14,7 +14,7 @@ from pdr_cli.drawing.summary import headline as verdict
 from pdr_cli.drawing.summary import lead_label
 from pdr_cli.system import atomic
 from pdr_cli.verification.document import Document, Skill
-from pdr_cli.verification.sections import ByLead, EventScores, Intervals, Spectra
+from pdr_cli.verification.sections import ByLead, EventScores, Intervals, Spectra, Ways
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -146,6 +146,8 @@ def _analyses(document: Document) -> list[Table]:
             name: {"outside of all members": r.outside, "if reliable": r.expected} for name, r in document.ranks.items()
         }
         tables.append(_plain_table("share of truths", rows))
+    if document.ways:
+        tables.append(_ways(document, document.ways))
     if document.clip_distance is not None:
         found = document.clip_distance
         rows = {"real clips": {"distance": found.real}} | {n: {"distance": d} for n, d in found.distances.items()}
@@ -157,6 +159,21 @@ def _analyses(document: Document) -> list[Table]:
     if document.efficiency is not None:
         tables.append(_costs({name: entry.to_json() for name, entry in document.efficiency.items()}))
     return tables
+
+
+def _ways(document: Document, ways: Mapping[str, Ways]) -> Table:
+    """Errors of the ways of moving Gaussians over all lead times and at the last one."""
+    last = lead_label(document.lead[-1], document.lead_units)
+    table = _table("end of the ways of Gaussians, cells from where their places go by the optical flow", ["", *ways])
+    for label, key in (
+        ("moving places", "error"), ("standing still there", "standing_still"), ("still places", "error_of_still")
+    ):  # fmt: skip
+        found = [getattr(one, key) for one in ways.values()]
+        table.add_row(label, *[number(one.overall) for one in found])
+        table.add_row(f"{label}, {last}", *[number(one.lead[-1]) for one in found])
+    table.add_row("share of places that move", *[number(one.moving) for one in ways.values()])
+    table.add_row("share of Gaussians pruned", *[number(one.pruned) for one in ways.values()])
+    return table
 
 
 def _strata(document: Document, strata: Mapping[str, Mapping[str, Mapping[str, ByLead]]]) -> Table:

@@ -14,7 +14,7 @@ from pdr_cli.data.series import Series, names
 from pdr_cli.errors import StorageError, UsageError
 from pdr_cli.inference.intake import Intake, Observed
 from pdr_cli.inference.model import Model
-from pdr_cli.models.gaussians.base import GaussianAdapter
+from pdr_cli.models.gaussians.base import GaussianAdapter, drawing
 from pdr_cli.models.interfaces import Batch
 from pdr_cli.splat.reference import density
 from pdr_cli.system.atomic import atomic_output
@@ -34,7 +34,7 @@ RENDERING = "sum of amplitude exp(-q/2), peak-normalised, on a lattice placed bi
 
 def drawn_by(model: Model) -> bool:
     """Whether a model draws Gaussians at all."""
-    return isinstance(model.network.adapter, GaussianAdapter)
+    return drawing(model.network.adapter) is not None
 
 
 def of_forecast(model: Model, series: Series, window: Observed, steps: int | None = None) -> xr.Dataset:
@@ -67,12 +67,12 @@ def of_forecast(model: Model, series: Series, window: Observed, steps: int | Non
 
 
 def _adapter(model: Model) -> GaussianAdapter:
-    adapter, config = model.network.adapter, model.card.config.model
-    if isinstance(adapter, GaussianAdapter):
+    adapter, config = drawing(model.network.adapter), model.card.config.model
+    if adapter is not None:
         return adapter
     raise UsageError(
         f"{model.path} draws no Gaussians (fusion {config.fusion}, adapter {config.adapter})",
-        "a model with adapter flatten or local",
+        "a model with adapter flatten, local or deform",
     )
 
 

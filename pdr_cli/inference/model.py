@@ -307,7 +307,7 @@ def load(path: Path, device: str = "auto", batch: int | None = None, trust: Trus
         path: of the model file.
         device: see `devices.pick`.
         batch: see `Model`.
-        trust: see `choices.Family.find`.
+        trust: see `families.Family.find`.
 
     Raises:
         CheckpointError: truncated, altered, foreign or too new.

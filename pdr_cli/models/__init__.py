@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pdr_cli.choices import imported
+from pdr_cli.families import imported
 
 if TYPE_CHECKING:
     from pdr_cli.models.openstl import from_openstl

@@ -57,6 +57,12 @@ class AddFusion(Fusion):
         return coarse + layer
 
 
+class CarryFusion(AddFusion):
+    """X~ + Y, where Y is the change that Gaussians make which carry the last observed frame (adapter deform)."""
+
+    needs_carrier = True
+
+
 class RenderedFusion(Fusion):
     """Y alone (Table 8, "GS only")."""
 

@@ -7,7 +7,7 @@ pass it through `PDR.forward`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -86,6 +86,11 @@ class Batch(NamedTuple):
             it.
         kept: what `Predictor.keep` made of the window earlier in training, [B, K]; None: a predictor that reads it computes
             it.
+        tracks: where the places of the last observed frame go in the target, see `tracking.tracks`, [B, τ, 3, h, w]; None:
+            ways of Gaussians are not compared with them.
+        still: True in the stages of training in which Gaussians do not move.
+        times: in steps after the last observed frame, ascending, at most `steps`: the forecast is made at these times, by a
+            network that is continuous in time; (): at 1 ... τ.
     """
 
     observed: Tensor
@@ -100,6 +105,9 @@ class Batch(NamedTuple):
     anchor: Tensor | None = None
     flow: Tensor | None = None
     kept: Tensor | None = None
+    tracks: Tensor | None = None
+    still: bool = False
+    times: tuple[float, ...] = ()
 
     @property
     def context(self) -> Context:
@@ -180,6 +188,7 @@ class Predictor(nn.Module, ABC):
         reads_flow: True if the predictor reads `Batch.flow` in training.
         stochastic: True if the predictor draws a member of an ensemble from `seeds`; without seeds it makes its direct
             forecast.
+        continuous: True if `at` makes frames at any time.
         keeps: True: `keep` gives what is the same in every epoch of a training, and training passes read it.
         scored_by_terms: True: validation takes the sum of the predictor's loss terms, because its forecast is not trained.
         added: beginnings of the names of weights that a file of --init-from may lack; they then start as new.
@@ -191,6 +200,7 @@ class Predictor(nn.Module, ABC):
     reads_covariates = False
     reads_flow = False
     stochastic = False
+    continuous = False
     keeps = False
     scored_by_terms = False
     added: tuple[str, ...] = ()
@@ -214,6 +224,14 @@ class Predictor(nn.Module, ABC):
         With `anchor`, the network's output is the change from the anchor's frames, which the predictor adds. `seeds`: see
         `Batch`.
         """
+
+    def at(self, x: Tensor, times: Sequence[float], anchor: Anchoring | None = None) -> Tensor:
+        """The forecast at any times, in frames after the last observed one, ascending: [B, T, C, H, W] → [B, times, C, H, W].
+
+        Raises:
+            NotImplementedError: the predictor is not `continuous`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} forecasts whole steps")
 
     def training_forward(self, batch: Batch, anchor: Anchoring | None = None) -> tuple[Tensor, Terms]:
         """The forward pass for training: the frames [B, τ, C, H, W] and the predictor's loss terms.
@@ -309,7 +327,18 @@ class Adapter(nn.Module, ABC):
     It sees the whole observed window and not the last frame only, because motion, and with it where a structure goes,
     shows in several frames. Its losses are its own for the same reason as a predictor's: a prior on positions or a distance
     of distributions can only be computed where the Gaussians are.
+
+    Attributes:
+        continuous: True if the layer moves between the lead times (`at`).
+        reads_flow: True if the adapter reads `Batch.flow` in training.
+        reads_tracks: True if the adapter compares ways with `Batch.tracks` in training, which `track` makes.
+        carries: True if the layer is the change that carried frames make, for fusion carry.
     """
+
+    continuous = False
+    reads_flow = False
+    reads_tracks = False
+    carries = False
 
     @abstractmethod
     def forward(
@@ -328,6 +357,26 @@ class Adapter(nn.Module, ABC):
         """
         return self(coarse, batch.observed, batch.covariates, batch.seeds), {}
 
+    def at(self, coarse: Tensor, observed: Tensor, times: Sequence[float], between: Tensor) -> Tensor:
+        """The layer at any times, in frames after the last observed one, ascending; by default that of `between`.
+
+        Args:
+            coarse: at all lead times, [B, τ, C, H, W].
+            observed: [B, T, C, H, W].
+            times: up to τ.
+            between: the coarse forecast at these times, [B, times, C, H, W].
+        """
+        made: Tensor = self(between, observed)
+        return made
+
+    def track(self, batch: Batch) -> Tensor:
+        """The tracks of training windows, [B, τ, 3, h, w]; see `Batch.tracks`.
+
+        Raises:
+            NotImplementedError: the adapter does not read them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} reads no tracks")
+
     def initialize(self, frame: Tensor) -> None:
         """Start from a frame of the training data, [C, H, W], in network units; nothing by default."""
 
@@ -340,6 +389,7 @@ class Fusion(nn.Module, ABC):
     """
 
     needs_layer = True  # False: no adapter is built
+    needs_carrier = False  # True: the adapter has to be one that `carries`
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +80,14 @@ def interpolation(cells: int, length: int) -> Tensor:
     A matrix, because the gradient of `nn.functional.interpolate` is not deterministic on GPUs.
     """
     return nn.functional.interpolate(torch.eye(cells)[None], size=length, mode="linear")[0].T.contiguous()
+
+
+def between(frames: Tensor, times: Sequence[float]) -> Tensor:
+    """Frames at times 0, 1, ... n, [B, n + 1, C, H, W], blended linearly at any times from 0 to n: [B, times, C, H, W]."""
+    last = frames.shape[1] - 1
+    first = [min(math.floor(time), last - 1) for time in times]
+    share = frames.new_tensor([time - low for time, low in zip(times, first, strict=True)])[:, None, None, None]
+    return torch.lerp(frames[:, first], frames[:, [low + 1 for low in first]], share)
 
 
 def where_known(pred: Tensor, target: Tensor, known: Tensor | None) -> Tensor:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
-from pdr_cli.models import checks
+from pdr_cli.models import checks, layers
 from pdr_cli.models.anomalies import Anomalies, Space
 from pdr_cli.models.bounds import Bounds
 from pdr_cli.models.hidden import Hidden
 from pdr_cli.models.interfaces import Adapter, Anchor, Anchoring, Batch, Forecast, Fusion, Mode, Predictor, Terms
-from pdr_cli.models.layers import rollout
 from pdr_cli.models.noise import NormNoise
 
 Bounding = Callable[[Tensor], Tensor]
@@ -73,9 +73,25 @@ class PDR(nn.Module):
             frames = self._anchor_frames(batch)
             return Forecast(self.bounded(frames), frames, None, {})
         coarse, terms = self._coarse(batch, mode)
+        if batch.times:
+            return self._between(coarse, batch)
         layer, further = self._layer(coarse, batch, mode)
         fused = checks.frames(self.fusion(coarse, layer), coarse, self.fusion, batch.steps)
         return Forecast(self.bounded(fused), coarse, layer, terms | further)
+
+    def _between(self, coarse: Tensor, batch: Batch) -> Forecast:
+        """The forecast at `batch.times`, from the coarse one at all lead times, which is blended where the predictor is not
+        continuous.
+        """
+        x, times = batch.observed, batch.times
+        mover = self._mover
+        if mover is not None:
+            between = mover.at(x, times, self._anchoring(batch, Space(batch, None)))
+        else:
+            between = layers.between(torch.cat([x[:, -1:], coarse], dim=1), times)
+        layer = None if self.adapter is None else self.adapter.at(coarse, x, times, between)
+        fused = checks.frames(self.fusion(between, layer), between, self.fusion, len(times))
+        return Forecast(self.bounded(fused), between, layer, {})
 
     def _seen(self, batch: Batch) -> Batch:
         """The batch without the observed frames of hidden channels."""
@@ -89,7 +105,7 @@ class PDR(nn.Module):
         self._draw(batch.seeds, 0)
         if not isinstance(self.predictor, Predictor):
             one_pass = partial(self._pass, seeds=batch.seeds)
-            made = rollout(one_pass, x, batch.steps, anchor, self._fed_back(space))
+            made = layers.rollout(one_pass, x, batch.steps, anchor, self._fed_back(space))
             terms: Terms = {}
         elif mode == "train" and not self.frozen:
             made, terms = checks.with_terms(self.predictor.training_forward(inside, anchor), self.predictor)
@@ -181,8 +197,36 @@ class PDR(nn.Module):
     @property
     def reads_flow(self) -> bool:
         """True if training passes read `Batch.flow`."""
-        reads = isinstance(self.predictor, Predictor) and self.predictor.reads_flow
-        return reads and self.anomalies is None and self.hidden is None
+        inside = isinstance(self.predictor, Predictor) and self.predictor.reads_flow and self.anomalies is None
+        return self.hidden is None and (inside or (self.adapter is not None and self.adapter.reads_flow))
+
+    @property
+    def continuous(self) -> bool:
+        """True if the network forecasts between lead times by more than a blend of frames (`Batch.times`)."""
+        return self._mover is not None or (self.adapter is not None and self.adapter.continuous)
+
+    @property
+    def _mover(self) -> Predictor | None:
+        """The predictor, if it forecasts frames between lead times."""
+        predictor = self.predictor
+        if isinstance(predictor, Predictor) and predictor.continuous and self.anomalies is None:
+            return predictor
+        return None
+
+    @property
+    def reads_tracks(self) -> bool:
+        """True if training passes read `Batch.tracks`."""
+        return self.adapter is not None and self.adapter.reads_tracks
+
+    def track(self, batch: Batch) -> Tensor:
+        """The tracks of training windows, [B, τ, 3, h, w].
+
+        Raises:
+            ValueError: the network reads none.
+        """
+        if self.adapter is None:
+            raise ValueError("the network reads no tracks")
+        return self.adapter.track(self._seen(batch))
 
     def bound(self, low: Tensor, high: Tensor) -> None:
         """Keep forecasts, and frames that are fed back, between a lowest and a highest value: [C], in network units."""

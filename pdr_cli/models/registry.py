@@ -45,7 +45,7 @@ def build(options: ModelConfig, frames: Frames, trust: Trust | None = None, late
     Args:
         options: the [model] table.
         frames: of the network.
-        trust: see `choices.Family.find`.
+        trust: see `families.Family.find`.
         latent: the [latent] table, which predictors with a latent space need.
 
     Raises:
@@ -54,6 +54,12 @@ def build(options: ModelConfig, frames: Frames, trust: Trust | None = None, late
     predictor = build_predictor(options, frames, trust, latent)
     fusion = build_fusion(options, frames, trust)
     adapter = build_adapter(options, frames, trust) if fusion.needs_layer else None
+    if fusion.needs_carrier and (adapter is None or not adapter.carries):
+        raise ConfigError(
+            f"--fusion {options.fusion} with --adapter {options.adapter}, which carries nothing",
+            "--adapter deform",
+            "take --fusion concat, gated or add",
+        )
     anomalies = Anomalies((frames.channels, *frames.size)) if options.inputs == "anomalies" else None
     noise = NormNoise(predictor, options.noise) if options.noise else None
     return PDR(predictor, adapter, fusion, build_anchor(options, frames), anomalies, noise)

@@ -81,6 +81,23 @@ class Flows:
         return self._kept.of(which, lambda row: backward_motion(observed[row : row + 1])[0])
 
 
+class Tracks:
+    """The tracks of training windows, see `Batch.tracks`.
+
+    Args:
+        network: reads them.
+        limit_mb: of the kept tracks.
+    """
+
+    def __init__(self, network: PDR, limit_mb: int = 256) -> None:
+        self.network = network
+        self._kept = Kept(limit_mb)
+
+    def of(self, batch: Batch, which: np.ndarray) -> torch.Tensor:
+        """The training windows numbered `which` → [B, τ, 3, h, w]."""
+        return self._kept.of(which, lambda row: self.network.track(batch.rows(slice(row, row + 1)))[0])
+
+
 class FrozenParts:
     """What the frozen parts of a network make of training windows.
 
@@ -114,6 +131,7 @@ class TrainingData:
         contexts: what the network is given beside the frames of a window.
         anchor_frames: the anchor's frames of training windows; None where the network computes them.
         flows: of training windows; None where the network reads none.
+        tracks: of training windows; None where the network compares no ways with them.
         frozen: the parts of the network that are not trained and give the same in every epoch; None if there are none.
     """
 
@@ -124,6 +142,7 @@ class TrainingData:
     contexts: ContextSource = NO_CONTEXT
     anchor_frames: AnchorFrames | None = None
     flows: Flows | None = None
+    tracks: Tracks | None = None
     frozen: FrozenParts | None = None
 
     @property
@@ -154,6 +173,8 @@ class TrainingData:
             inputs = inputs._replace(anchor=self.anchor_frames.frames(inputs, which))
         if windows is self.train and self.flows is not None:
             inputs = inputs._replace(flow=self.flows.of(observed, which))
+        if windows is self.train and self.tracks is not None:
+            inputs = inputs._replace(tracks=self.tracks.of(inputs, which))
         if windows is self.train and self.frozen is not None:
             inputs = inputs._replace(kept=self.frozen.of(inputs, which))
         return WeightedBatch(inputs, weight, which)

@@ -22,7 +22,7 @@ from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import TrainConfig
 from pdr_cli.system.logs import Progress, log
 from pdr_cli.system.memory import SAME, Batches
-from pdr_cli.training import state, step
+from pdr_cli.training import stages, state, step
 from pdr_cli.training.averages import Average
 from pdr_cli.training.batches import TrainingData, WeightedBatch
 from pdr_cli.training.length import Clock, Length
@@ -69,6 +69,7 @@ class Trainer:
         self.optimizer = set_up(self.network, self.config, self.data.size, self.device)
         self.schedule = build_schedule(self.config.schedule)
         self.length = Length.of(self.config, len(self.data.train) if has_parameters(self.network) else 0)
+        self._weights = stages.weights(self.config)
         self.average = Average(self.network, self.config.ema)
         self.data = self.data.with_val_windows(self.config.val_windows)
         self.position = Position()
@@ -196,7 +197,7 @@ class Trainer:
         target = target_of(batch.inputs)[: len(batch.which)]  # of members, all have the same
         out = step.forward_in_parts(self.network, batch.inputs, at_once, self.randomness)
         loss, terms = self.loss(out.fused, target, batch.weight)
-        total = loss + sum(out.terms.values())
+        total = loss + sum(self._weights.get(name, 1.0) * term for name, term in out.terms.items())
         terms |= out.terms
         if self.config.coarse_weight:
             # Without it the coarse forecast becomes whatever suits the fusion, and feeding it back diverges.
@@ -225,8 +226,10 @@ class Trainer:
 
     def _batch(self) -> WeightedBatch:
         """The training windows of this step."""
+        progress = self.length.progress(self.position)
         batch = self.data.batch(self.data.train, self._windows(), self.device)
-        inputs = batch.inputs._replace(progress=self.length.progress(self.position))
+        batch = stages.of(batch, self.config.stages, progress)
+        inputs = batch.inputs._replace(progress=progress)
         if self.config.members > 1:
             inputs = self._drawn(inputs)
         return batch._replace(inputs=inputs)

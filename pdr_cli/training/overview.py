@@ -10,7 +10,7 @@ import torch
 
 from pdr_cli import config as configuration
 from pdr_cli.data.series import describe
-from pdr_cli.models.gaussians.base import GaussianAdapter
+from pdr_cli.models.gaussians.base import drawing
 from pdr_cli.models.pdr import PDR
 from pdr_cli.schema import Config
 from pdr_cli.system.logs import log
@@ -55,7 +55,8 @@ def model_line(network: PDR, config: Config, size: tuple[int, int]) -> str:
     """Parameters of predictor and adapter, and the number of Gaussians."""
     total = sum(p.numel() for p in network.parameters())
     adapter = sum(p.numel() for p in network.adapter.parameters()) if network.adapter is not None else 0
-    count = network.adapter.count(size) if isinstance(network.adapter, GaussianAdapter) else "no"
+    drawn = drawing(network.adapter)
+    count = drawn.count(size) if drawn is not None else "no"
     layer = f" + {type(network.adapter).__name__} {adapter:,} ({count} Gaussians)" if adapter else ""
     return f"{config.model.backbone} {total - adapter:,} parameters{layer}"
 

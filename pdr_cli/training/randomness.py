@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pdr_cli import choices
+from pdr_cli import families
 
 CPU, CUDA, OTHERS = "random.cpu", "random.cuda", "random.others"  # tensors of a training's state
 OURS = ("pdr_cli", "torch")
@@ -76,7 +76,7 @@ class Randomness:
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         self.device = device
-        self.others = {"python": PYTHON, "numpy": NUMPY} | kept_by(network) | named_in(choices.FOREIGN)
+        self.others = {"python": PYTHON, "numpy": NUMPY} | kept_by(network) | named_in(families.FOREIGN)
 
     def tensors(self) -> dict[str, Tensor]:
         """The states, as a training's state keeps them."""

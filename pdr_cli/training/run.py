@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from pdr_cli import choices
+from pdr_cli import choices, families
 from pdr_cli import config as configuration
 from pdr_cli.data import context, grid, kinds, places
 from pdr_cli.data.covariates import CovariateSource, with_values
@@ -26,10 +26,10 @@ from pdr_cli.schema import Config
 from pdr_cli.settings import AUTO
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import log, progress
-from pdr_cli.training import cards, guides, overview, randomness, ranks, targets, warm_start
+from pdr_cli.training import cards, guides, overview, randomness, ranks, stages, targets, warm_start
 from pdr_cli.training.anchors import baselines
 from pdr_cli.training.anchors import fit as anchors
-from pdr_cli.training.batches import Flows, FrozenParts, TrainingData
+from pdr_cli.training.batches import Flows, FrozenParts, Tracks, TrainingData
 from pdr_cli.training.calibration import calibrate
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.losses import Loss, LossOptions, build_loss
@@ -64,7 +64,7 @@ class TrainingRequest:
         init_from: file or run whose weights the network starts from; None: new weights.
         freeze_backbone: True if the predictor is not trained.
         dataset: data in memory instead of the configuration's files; None: the files.
-        trust: see `choices.Family.find`.
+        trust: see `families.Family.find`.
     """
 
     config: Config
@@ -89,7 +89,7 @@ class Run:
         device: that trains.
         start: the origin of the weights.
         resume: the saved state to continue from; None: a new run.
-        trust: see `choices.Family.find`.
+        trust: see `families.Family.find`.
     """
 
     config: Config
@@ -147,6 +147,7 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     if config.train.members > 1 and not network.stochastic:
         found = f"train.members is {config.train.members}, and --backbone {config.model.backbone} draws no members"
         raise ConfigError(found, way_out="add noise with --set model.noise=32")
+    stages.check(network, config.train, frames_of(config, prepared))
     start = _start(request, folder, prepared, network)
     return Run(config, folder, prepared, network, device, start, request.resume, request.trust)
 
@@ -201,7 +202,7 @@ def build(config: Config, prepared: Prepared, trust: Trust | None = None) -> PDR
     randomness.seed_all(seed, {})
     registry.load(config.model, trust)  # a module may draw while it is imported
     choices.LOSSES.find(config.train.loss, trust)
-    randomness.seed_all(seed, randomness.named_in(choices.FOREIGN))
+    randomness.seed_all(seed, randomness.named_in(families.FOREIGN))
     network = registry.of(config, frames_of(config, prepared), trust)
     randomness.seed_each(seed, randomness.kept_by(network))
     tensors.check(network, f"--backbone {config.model.backbone}")
@@ -264,8 +265,9 @@ def trainer(run: Run) -> Trainer:
     loss, data = loss_of(run, measured), training_data(run, measured)
     kept = baselines.fit(run.config, data, run.frames, measured.climatology, cycles, run.kind.pictures)
     flows = Flows() if run.network.reads_flow else None
+    tracks = Tracks(run.network) if run.config.train.motion_weight else None
     frames = anchors.fit(run.network, data, run.frames, run.config.train.out_of_fold)
-    data = replace(data, anchor_frames=frames, flows=flows)
+    data = replace(data, anchor_frames=frames, flows=flows, tracks=tracks)
     if not run.start.has_adapter:
         run.network.initialize(torch.from_numpy(first_frame(run.prepared, measured)))
     if measured.bounds is not None:

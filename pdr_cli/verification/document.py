@@ -23,6 +23,7 @@ from pdr_cli.verification.sections import (
     Section,
     Spectra,
     Warping,
+    Ways,
     each,
     number,
 )  # fmt: skip
@@ -180,6 +181,7 @@ class Document(Section):
         events: scores of each event by forecaster; None without.
         ranks: of the truth among the members, by ensemble.
         intervals: of each calibrated model.
+        ways: of each model whose Gaussians move; None where not computed.
         clip_distance: of forecast clips to real ones; None where not computed.
         strata: {season or region: {forecaster: {score: values}}}; None without.
     """
@@ -209,6 +211,7 @@ class Document(Section):
     events: dict[str, dict[str, EventScores]] | None = field(default=None, metadata=OPTIONAL)
     ranks: dict[str, Ranks] | None = field(default=None, metadata=OPTIONAL)
     intervals: dict[str, list[Intervals]] | None = field(default=None, metadata=OPTIONAL)
+    ways: dict[str, Ways] | None = field(default=None, metadata=OPTIONAL)
     clip_distance: ClipDistance | None = field(default=None, metadata=OPTIONAL)
     strata: dict[str, dict[str, dict[str, ByLead]]] | None = field(default=None, metadata=OPTIONAL)
     card: Card = field(default_factory=Card)
@@ -308,6 +311,7 @@ SECTIONS: dict[str, type[Section]] = {
 }  # fmt: skip
 BY_FORECASTER: dict[str, type[Section]] = {
     "calibration": Calibration, "concentration": Concentration, "efficiency": Efficiency, "ranks": Ranks,
+    "ways": Ways,
 }  # fmt: skip
 
 

@@ -84,10 +84,10 @@ def _seconds(model: Model, batch: Batch) -> tuple[float, float]:
 
 
 def _renderer_flops(model: Model, steps: int) -> int:
-    from pdr_cli.models.gaussians.base import GaussianAdapter
+    from pdr_cli.models.gaussians.base import drawing
 
-    adapter = model.network.adapter
-    if not isinstance(adapter, GaussianAdapter):
+    adapter = drawing(model.network.adapter)
+    if adapter is None:
         return 0
     values = adapter.count(model.card.size) * adapter.kernel_size**2
     return steps * values * (PER_LATTICE_VALUE + 2 * len(model.card.variables))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pdr_cli.data import covariates, further
-from pdr_cli.data.context import Moments
+from pdr_cli.data.context import Context, Moments
 from pdr_cli.data.covariates import CovariateSource
 from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.further import Further
@@ -106,21 +106,36 @@ def fitted_baselines(model: Model, series: Sequence[Series]) -> dict[str, Baseli
 
 
 def _forecast_of(model: Model, series: Sequence[Series], drawing: Drawing = DIRECT) -> Baseline:
-    turns, reads = [orientation(model, one) for one in series], [read_by(model, one) for one in series]
+    turn, inputs = orientation(model, series[0]), inputs_of(model, series)
 
     def make(request: Request) -> np.ndarray:
-        turn, steps = turns[0], model.card.config.data.in_steps
-        times = [observed[-steps:] for observed in request.times]
-        history = model.encoding().filling.apply(turn.apply(request.observed[:, -steps:]), times)
-        given = [_turned(reads[number], turn) for number in request.numbers] if model.card.read else []
-        moments = Moments(times, request.following, lambda n: turn.apply(request.back(n)), given)
-        context = model.contexts.of(moments)
+        history, context = inputs(request)
         if drawing.count:
-            seeds = drawing.seeds([observed[-1] for observed in times])
+            seeds = drawing.seeds([observed[-1] for observed in request.times])
             return turn.invert(model.members(history, seeds, request.steps, context))
         return turn.invert(model.run(history, request.steps, context).fused)
 
     return make
+
+
+def inputs_of(model: Model, series: Sequence[Series]) -> Callable[[Request], tuple[np.ndarray, Context]]:
+    """What a model reads of a batch of windows: the observed frames, filled, [B, T, C, H, W], and their context, on its grid.
+
+    Raises:
+        GridError, VariableError: the series do not fit the model.
+    """
+    turns, reads = [orientation(model, one) for one in series], [read_by(model, one) for one in series]
+
+    def read(request: Request) -> tuple[np.ndarray, Context]:
+        turn, steps = turns[0], model.card.config.data.in_steps
+        times = [observed[-steps:] for observed in request.times]
+        history = model.encoding().filling.apply(turn.apply(request.observed[:, -steps:]), times)
+        given = [_turned(reads[number], turn) for number in request.numbers] if model.card.read else []
+        return history, model.contexts.of(
+            Moments(times, request.following, lambda n: turn.apply(request.back(n)), given)
+        )
+
+    return read
 
 
 def _turned(opened: Further | None, turn: Orientation) -> Callable[[np.ndarray], np.ndarray]:

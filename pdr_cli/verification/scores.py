@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from pdr_cli import choices
-from pdr_cli.choices import Family
 from pdr_cli.errors import UsageError
+from pdr_cli.families import Family
 from pdr_cli.trust import USER
 from pdr_cli.verification import ensembles, statistics
 from pdr_cli.verification.setting import Setting

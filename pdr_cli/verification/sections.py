@@ -156,6 +156,31 @@ class Intervals(Section):
 
 
 @dataclass(frozen=True)
+class Ways(Section):
+    """How well the Gaussians of one model follow the optical flow to the true frames; lengths in cells of the grid.
+
+    Args:
+        error: mean distance of the end of a way from that of its place, of places that move.
+        standing_still: the same of Gaussians that would stand still: the mean length of these tracks.
+        error_of_still: mean distance where places stand still.
+        moving: share of places that move.
+        pruned: share of the Gaussians that are too transparent to be drawn.
+    """
+
+    error: ByLead
+    standing_still: ByLead
+    error_of_still: ByLead
+    moving: float
+    pruned: float
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The section of a saved document."""
+        found = {name: ByLead.from_json(values[name]) for name in ("error", "standing_still", "error_of_still")}
+        return super().from_json({**values, **found})
+
+
+@dataclass(frozen=True)
 class Concentration(Section):
     """Distribution of pixel values, a mean over sequences; None where no sequence has one."""
 

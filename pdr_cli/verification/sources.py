@@ -46,7 +46,7 @@ class Reading:
         group: group of the truth that holds the fields; "": as in training, or the only one.
         batch: windows that a network sees at once, at most.
         device: see `devices.pick`.
-        trust: see `choices.Family.find`.
+        trust: see `families.Family.find`.
     """
 
     rename: Sequence[str] = ()

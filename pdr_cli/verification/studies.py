@@ -22,8 +22,9 @@ from pdr_cli.verification.events import Event, Tallied
 from pdr_cli.verification.ranks import SHARES, Intervals, Ranks, known
 from pdr_cli.verification.setting import Setting
 from pdr_cli.verification.task import Task
+from pdr_cli.verification.ways import Ways, adapter_of
 
-ANALYSES = ("spectra", "calibration", "concentration", "warping", "ranks", "intervals", "clip_distance")
+ANALYSES = ("spectra", "calibration", "concentration", "warping", "ranks", "intervals", "ways", "clip_distance")
 TRUTH = "truth"
 FEWEST_CLIPS = 8  # in each half
 
@@ -236,6 +237,23 @@ def _warn_of_own_windows(name: str, model: Model, task: Task) -> None:
             log.warning("the intervals of %s are from errors of %s to %s, and are scored in that period", name, *period)
 
 
+class WaysStudy:
+    """Where Gaussians go, against the optical flow to the true frames, of models whose Gaussians move."""
+
+    def __init__(self, task: Task) -> None:
+        self.ways = {name: Ways(model, task) for name, model in task.models.items() if adapter_of(model) is not None}
+        if not self.ways:
+            way_out = "train one with --preset video-deform, or --adapter deform"
+            raise UsageError("--metrics ways: no model has Gaussians that move", way_out=way_out)
+
+    def add(self, frames: Frames) -> None:
+        """Nothing: ways are no frames, and are measured at the end."""
+
+    def section(self) -> dict[str, sections.Ways]:
+        """The section of the document."""
+        return {name: ways.section() for name, ways in self.ways.items()}
+
+
 class ClipStudy:
     """Distances of forecast clips to real ones. Every second window is real, the others are forecast.
 
@@ -341,6 +359,8 @@ class Studies:
             self.studies["ranks"] = RanksStudy()
         if "intervals" in analyses:
             self.studies["intervals"] = IntervalsStudy(task)
+        if "ways" in analyses:
+            self.studies["ways"] = WaysStudy(task)
         if "clip_distance" in analyses:
             self.studies["clip_distance"] = ClipStudy(list(names))
         if events:

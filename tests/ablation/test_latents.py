@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pdr_cli import choices
+from pdr_cli import families
 from pdr_cli.ablation import catalogue, latents
 from pdr_cli.ablation.catalogue import Ablation
 from pdr_cli.drawing import pictures
@@ -28,7 +28,7 @@ def two_variants(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "predictive", lambda: few)
     monkeypatch.setattr(pictures, "curves", lambda *_: None)
     monkeypatch.setattr("pdr_cli.verification.latents.MOST", 8)
-    choices.imported.cache_clear()
+    families.imported.cache_clear()
 
 
 def start(data: Path, *more: str) -> Result:

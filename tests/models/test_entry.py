@@ -66,7 +66,7 @@ def test_data_parallel_training_sees_the_predictors_own_pass(tmp_path: Path) -> 
 
 def test_batches_and_forecasts_are_pytrees() -> None:
     leaves = pytree.tree_leaves(batch())
-    assert [type(leaf) for leaf in leaves] == [Tensor, int, Tensor, type(None), float] + 7 * [type(None)]
+    assert [type(leaf) for leaf in leaves] == [Tensor, int, Tensor, type(None), float] + 8 * [type(None)] + [bool]
     moved = pytree.tree_map_only(Tensor, torch.zeros_like, small()(batch(), "train"))
     assert isinstance(moved, Forecast)
     assert not moved.fused.any()

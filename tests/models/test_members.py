@@ -14,7 +14,18 @@ from pdr_cli.models.pdr import PDR
 from tests.models.builders import build_predictor, options
 
 SMALL = {"hid_s": 8, "hid_t": 16, "n_s": 2, "n_t": 2, "mlp_ratio": 2.0, "drop_path": 0.0, "dropout": 0.0}
-WITHOUT_NORMS = {"none", "convlstm", "predrnn", "predrnnpp", "predrnnv2", "mim", "prednet", "dmvfn"}
+WITHOUT_NORMS = {
+    "deformable",
+    "deformable-still",
+    "none",
+    "convlstm",
+    "predrnn",
+    "predrnnpp",
+    "predrnnv2",
+    "mim",
+    "prednet",
+    "dmvfn",
+}
 WITHOUT_NORMS |= {"carry", "carry-dense", "carry-grid"}
 
 

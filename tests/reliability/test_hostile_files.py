@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import pdr_cli
-from pdr_cli import choices
+from pdr_cli import choices, families
 from pdr_cli.data import formats
 from pdr_cli.data.formats import stored
 from pdr_cli.data.series import read_frames
@@ -71,7 +71,7 @@ def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(tmp_path)
     yield
     sys.modules.pop("evil", None)
-    choices.imported.cache_clear()
+    families.imported.cache_clear()
 
 
 def with_header(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
@@ -189,7 +189,7 @@ def test_another_value_of_the_variable_allows_nothing(
 def test_the_log_names_the_code_that_runs(weather: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "quiet.py").write_text(CODE.replace("open(", "print(", 1).replace(', "w").close()', ', end="")'))
     monkeypatch.syspath_prepend(tmp_path)
-    choices.FOREIGN.discard("quiet")
+    families.FOREIGN.discard("quiet")
     chosen = ("--backbone", "quiet:Net", "--fusion", "none", "--steps", "1", "-o", "run")
     result = pdr("train", "--preset", "demo", "--data", weather, *chosen)
     assert f"--backbone quiet:Net runs {tmp_path / 'quiet.py'}" in result.err

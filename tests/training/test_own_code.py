@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 from safetensors.torch import load_file
 
-from pdr_cli import choices
+from pdr_cli import families
 from pdr_cli.inference import model as models
 from pdr_cli.models.interfaces import Batch
 from pdr_cli.runs import modelfile
@@ -181,7 +181,7 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def forget() -> None:
     """Import `ownnets` anew, as another process does."""
     sys.modules.pop("ownnets", None)
-    choices.imported.cache_clear()
+    families.imported.cache_clear()
 
 
 def train(data: Path, net: str, out: str, *more: str | Path) -> Result:

@@ -73,6 +73,8 @@ class GaussianAdapter(FrameAdapter):
         ConfigError: values with which nothing can be rendered.
     """
 
+    draws: ClassVar[bool] = True  # False: a control that draws no Gaussians
+
     def __init__(self, channels: int, options: ModelConfig, kernel_size: int) -> None:
         super().__init__(channels, options)
         check_kernel(kernel_size, options.sigma_min)
@@ -90,12 +92,12 @@ class GaussianAdapter(FrameAdapter):
         seeds: Tensor | None = None,
     ) -> Tensor:
         """Y = R(F_c(X~))."""
+        return self.render(self.gaussians(coarse, observed), (coarse.shape[-2], coarse.shape[-1]))
+
+    def render(self, gaussians: Gaussians, size: tuple[int, int]) -> Tensor:
+        """R: frames (H, W) of Gaussians, [B, τ, C, H, W]."""
         return splat.render(
-            *self.gaussians(coarse, observed),
-            size=(coarse.shape[-2], coarse.shape[-1]),
-            kernel_size=self.kernel_size,
-            normalize=self.normalize,
-            backend=self.backend,
+            *gaussians, size=size, kernel_size=self.kernel_size, normalize=self.normalize, backend=self.backend
         )
 
     def gaussians(self, coarse: Tensor, observed: Tensor | None = None) -> Gaussians:
@@ -130,6 +132,17 @@ class GaussianAdapter(FrameAdapter):
     def first_amplitude(self) -> float:
         """Raw amplitude of Gaussians that are faint at the start."""
         return math.log(FAINT / (1 - FAINT)) if self.amplitude == "sigmoid" else 0.0
+
+
+def drawing(adapter: nn.Module | None) -> GaussianAdapter | None:
+    """The adapter, if it draws Gaussians; a control may share its code and draw none."""
+    return adapter if isinstance(adapter, GaussianAdapter) and adapter.draws else None
+
+
+def to_coords(centre: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pixels [..., 2] of frames (H, W) to the renderer's coordinates in [-1, 1]."""
+    H, W = size
+    return centre * centre.new_tensor([2 / max(W - 1, 1), 2 / max(H - 1, 1)]) - 1
 
 
 def check_kernel(kernel_size: int, sigma_min: float) -> None:

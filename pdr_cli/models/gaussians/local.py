@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError
-from pdr_cli.models.gaussians.base import REACH, GaussianAdapter, Gaussians, kernel_size_for
+from pdr_cli.models.gaussians.base import REACH, GaussianAdapter, Gaussians, kernel_size_for, to_coords
 from pdr_cli.models.gaussians.initialization import even_grid
 from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.layers import pad_to_multiple
@@ -35,6 +36,7 @@ class LocalGS(GaussianAdapter):
     """
 
     auto_input = "coarse+last"
+    further: ClassVar[int] = 0  # numbers of a Gaussian beside its place, shape and amplitudes
     within: Tensor
 
     def __init__(self, frames: Frames, options: ModelConfig) -> None:
@@ -46,12 +48,16 @@ class LocalGS(GaussianAdapter):
             channels, options, kernel_size_for(spacing, options.sigma_min) if kernel_size == "auto" else kernel_size
         )
         self.per_cell, self.cell_stride, self.spacing = per_cell, stride, spacing
-        self.features = Features(self.inputs, options.conv_width, stride, options.conv_depth)
-        self.head = nn.Conv2d(options.conv_width, per_cell * (5 + channels), 1)
+        self.features = Features(self.features_in(frames, options), options.conv_width, stride, options.conv_depth)
+        self.head = nn.Conv2d(options.conv_width, per_cell * (5 + channels + self.further), 1)
         # Pixels from the first pixel of the cell: a cell of 2 has its middle at 0.5.
         within = (even_grid(per_cell, (stride, stride)) + 1) * stride / 2 - 0.5
         self.register_buffer("within", within.float(), persistent=False)  # [k, 2]
         self._shape_first_gaussians()
+
+    def features_in(self, frames: Frames, options: ModelConfig) -> int:
+        """Channels of the input of the convolutions."""
+        return self.inputs
 
     def count(self, size: tuple[int, int]) -> int:
         """k for each cell, cells that the frame's border cuts included."""
@@ -63,17 +69,23 @@ class LocalGS(GaussianAdapter):
         features = self.features(self.read(coarse, observed).flatten(0, 1))  # [B·T, width, h, w]
         # Half precision would place a centre on a 256-pixel side no better than to the pixel.
         with torch.autocast(coarse.device.type, enabled=False):
-            raw = self.head(features.to(self.head.weight.dtype))
-            h, w = raw.shape[-2:]
-            raw = raw.flatten(2).mT.unflatten(-1, (self.per_cell, 5 + C)).flatten(1, 2).unflatten(0, (B, T))
+            raw = self.numbers(self.head, features).unflatten(0, (B, T))
             move, scale, rotation, amplitudes = raw.split([2, 2, 1, C], dim=-1)  # each [B, T, N, ...]
-            centre = self._anchors(h, w) + REACH * self.spacing * torch.tanh(move)  # pixels
             return Gaussians(
-                coords=centre * centre.new_tensor([2 / max(W - 1, 1), 2 / max(H - 1, 1)]) - 1,
+                coords=to_coords(self.centre_of(move, features.shape[-2:]), (H, W)),
                 scale=self.scale_of(scale),
                 rotation=self.rotation_of(rotation[..., 0]),
                 amplitudes=self.amplitudes_of(amplitudes),
             )
+
+    def numbers(self, head: nn.Conv2d, features: Tensor) -> Tensor:
+        """What a head says of each Gaussian: features [P, width, h, w] → [P, h·w·k, numbers]."""
+        raw = head(features.to(head.weight.dtype))
+        return raw.flatten(2).mT.unflatten(-1, (self.per_cell, -1)).flatten(1, 2)
+
+    def centre_of(self, raw: Tensor, grid: Sequence[int]) -> Tensor:
+        """Unbounded numbers [..., N, 2] to centres in pixels, near the anchors of a grid of cells (h, w)."""
+        return self._anchors(*grid) + REACH * self.spacing * torch.tanh(raw)
 
     def _anchors(self, h: int, w: int) -> Tensor:
         """Pixels (x, y) of all Gaussians, [h·w·k, 2]."""
@@ -85,9 +97,9 @@ class LocalGS(GaussianAdapter):
     def _shape_first_gaussians(self) -> None:
         """Let the Gaussians start on their anchors, faint and just overlapping."""
         nn.init.normal_(self.head.weight, std=1e-3)
-        bias = self.head.weight.new_zeros(self.per_cell, 5 + self.channels)
+        bias = self.head.weight.new_zeros(self.per_cell, 5 + self.channels + self.further)
         bias[:, 2:4] = self.first_scale(self.spacing)
-        bias[:, 5:] = self.first_amplitude()
+        bias[:, 5 : 5 + self.channels] = self.first_amplitude()
         self.head.bias.copy_(bias.flatten())  # type: ignore[union-attr]  # there is a bias
 
 

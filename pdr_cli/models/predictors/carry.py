@@ -19,24 +19,20 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pdr_cli import splat
 from pdr_cli.errors import ConfigError
+from pdr_cli.models.gaussians.cells import NUMBERS, Cells, Shapes
 from pdr_cli.models.gaussians.local import Features
+from pdr_cli.models.gaussians.moving import DAMPING, carriers, growth, transported, travelled
 from pdr_cli.models.interfaces import Anchoring, Batch, Frames, Predictor, Terms
 from pdr_cli.models.layers import interpolation
-from pdr_cli.models.motion import advect, backward_motion, displaced, sample
+from pdr_cli.models.motion import advect, backward_motion, sample
 
 if TYPE_CHECKING:
     from pdr_cli.schema import ModelConfig
 
-DAMPING = 0.1  # λ of the plate, and where the learnt ones start: a tenth of the speed is lost in each frame
 GAIN = 10.0  # of the learnt λ over the other outputs of the head
 FASTEST = 8.0  # pixels a frame, of the flow that the convolutions read
-TIMES = (2.0, 10.0)  # frames in which a change of brightness comes about
-REACH = 1.5  # cells from its anchor that a Gaussian may lie
-SMALLEST = 0.3  # σ of a Gaussian, pixels
-FIRST, LARGEST = 0.6, 1.6  # σ at the start and at most, cells
-ANISOTROPY = 0.05  # raw difference of both σ at the start, or the rotation would have no gradient
+FIRST = 0.6  # σ of a Gaussian at the start, cells
 WEIGHTS = (-8.0, 6.0)  # logarithms of the lowest and highest weight of a Gaussian
 COVER = 0.5  # sum of weights at which half of a pixel follows the Gaussians
 
@@ -54,6 +50,7 @@ class MotionPredictor(Predictor):
     """
 
     reads_flow = True
+    continuous = True
     numbers: ClassVar[int]  # per cell, for the motion
 
     def __init__(self, frames: Frames, options: ModelConfig) -> None:
@@ -79,14 +76,18 @@ class MotionPredictor(Predictor):
         seeds: Tensor | None = None,
     ) -> Tensor:
         """See `Predictor.forward`; moved frames need no anchor, so `anchor` changes nothing."""
-        return self.at(x, backward_motion(x), range(1, (steps or x.shape[1]) + 1))
+        return self.at(x, range(1, (steps or x.shape[1]) + 1))
 
     def training_forward(self, batch: Batch, anchor: Anchoring | None = None) -> tuple[Tensor, Terms]:
         """The forecast, by the batch's own flow if it has one."""
         motion = backward_motion(batch.observed) if batch.flow is None else batch.flow
-        return self.at(batch.observed, motion, range(1, batch.steps + 1)), {}
+        return self.moved(batch.observed, motion, range(1, batch.steps + 1)), {}
 
-    def at(self, x: Tensor, motion: Tensor, times: Sequence[float]) -> Tensor:
+    def at(self, x: Tensor, times: Sequence[float], anchor: Anchoring | None = None) -> Tensor:
+        """See `Predictor.at`."""
+        return self.moved(x, backward_motion(x), times)
+
+    def moved(self, x: Tensor, motion: Tensor, times: Sequence[float]) -> Tensor:
         """The forecast at any times from 0 on, in frames: [B, T, C, H, W] and [B, 2, H, W] → [B, times, C, H, W].
 
         Args:
@@ -122,51 +123,25 @@ class Carry(MotionPredictor):
     All Gaussians are rendered to the weighted mean of their displacements, by which the last frame is moved.
     """
 
-    numbers = 9  # place 2, scale 2, rotation, velocity 2, weight, damping
+    numbers = NUMBERS + 4  # a shape, velocity 2, weight, damping
+
+    def __init__(self, frames: Frames, options: ModelConfig) -> None:
+        super().__init__(frames, options)
+        self.cells = Cells(self.stride, FIRST)
 
     def carried(self, cells: Tensor, last: Tensor, motion: Tensor, times: Sequence[float]) -> tuple[Tensor, Tensor]:
-        size = (last.shape[-2], last.shape[-1])
-        shape, velocity, weight, damping = self._split(cells)
-        centre, scale, rotation = self._shaped(shape, cells.shape[-2:])
-        flow = sample(motion, centre[:, None, :, 0], centre[:, None, :, 1])[:, :, 0].mT  # [B, N, 2]
+        raw, velocity, weight, damping = self._split(cells)
+        shapes = self.cells.shapes(raw, cells.shape[-2:])
+        flow = sample(motion, shapes.centre[:, None, :, 0], shapes.centre[:, None, :, 1])[:, :, 0].mT  # [B, N, 2]
         way = travelled(damping_of(damping), times)[..., None] * (torch.tanh(velocity) - flow)[:, None]  # [B, τ, N, 2]
         weight = torch.exp((weight - 1).clamp(*WEIGHTS))[:, None].expand(-1, len(times), -1, -1)
-        unit = way.new_tensor([2 / max(side - 1, 1) for side in reversed(size)])
-        cover, gap = self._rendered(
-            (centre[:, None] + way) * unit - 1, scale, rotation, torch.cat([weight, -weight * way], dim=-1), size
-        ).split([1, 2], dim=2)
-        return cover / (cover + COVER), displaced_at_each(last, gap / (cover + 1e-4))
+        arrived = Shapes(shapes.centre[:, None] + way, shapes.scale[:, None], shapes.rotation[:, None])
+        size = (last.shape[-2], last.shape[-1])
+        return transported(self.cells.render(arrived, carriers(weight, way), size), last, COVER)
 
     def _split(self, cells: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Numbers of each Gaussian: shape [B, N, 5], velocity [B, N, 2], weight and damping [B, N, 1]."""
-        return cells.flatten(2).mT.split([5, 2, 1, 1], dim=-1)
-
-    def _shaped(self, raw: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Centres in pixels [B, N, 2], scales in units of the largest [B, N, 2] and rotations [B, N]."""
-        rows, columns = (torch.arange(n).to(raw) * self.stride + (self.stride - 1) / 2 for n in grid)
-        anchors = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).flatten(0, 1)  # [N, 2]
-        largest = LARGEST * self.stride
-        share = (FIRST * self.stride - SMALLEST) / (largest - SMALLEST)
-        start = math.log(share / (1 - share)) + raw.new_tensor([ANISOTROPY, -ANISOTROPY])
-        sigma = SMALLEST + (largest - SMALLEST) * torch.sigmoid(raw[..., 2:4] + start)
-        centre = anchors + REACH * self.stride * torch.tanh(raw[..., :2])
-        return centre, sigma / largest, math.pi / 2 * torch.tanh(raw[..., 4])
-
-    def _rendered(
-        self, coords: Tensor, scale: Tensor, rotation: Tensor, amplitudes: Tensor, size: tuple[int, int]
-    ) -> Tensor:
-        """[B, τ, C, H, W] of Gaussians whose shapes stay: coords and amplitudes [B, τ, N, ...]."""
-        scale, rotation = (each[:, None].expand(-1, coords.shape[1], *each.shape[1:]) for each in (scale, rotation))
-
-        def render(*gaussians: Tensor) -> Tensor:
-            unit = 10 * LARGEST * self.stride + 1
-            return splat.render(*gaussians, size=size, kernel_size=unit, sampling="analytic")
-
-        if not torch.compiler.is_compiling():
-            return render(coords, scale, rotation, amplitudes)
-        # An exported graph holds a value of each Gaussian at each pixel; frame by frame they fit into memory.
-        frames = zip(*(each.unbind(dim=1) for each in (coords, scale, rotation, amplitudes)), strict=True)
-        return torch.stack([render(*frame) for frame in frames], dim=1)
+        return cells.flatten(2).mT.split([NUMBERS, 2, 1, 1], dim=-1)
 
 
 class CarryGrid(Carry):
@@ -176,7 +151,7 @@ class CarryGrid(Carry):
 
     def _split(self, cells: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         velocity, weight, damping = cells.flatten(2).mT.split([2, 1, 1], dim=-1)
-        return torch.zeros_like(velocity[..., :1]).expand(-1, -1, 5), velocity, weight, damping
+        return torch.zeros_like(velocity[..., :1]).expand(-1, -1, NUMBERS), velocity, weight, damping
 
 
 class CarryDense(MotionPredictor):
@@ -198,23 +173,9 @@ class CarryDense(MotionPredictor):
 
 def grown(change: Tensor, times: Sequence[float]) -> Tensor:
     """Bounded changes in time, 0 at t = 0: [B, 2, C, H, W] → [B, times, C, H, W]."""
-    share = change.new_tensor([[1 - math.exp(-t / time) for time in TIMES] for t in times])
-    return (share @ change.flatten(2)).unflatten(2, change.shape[2:])
-
-
-def travelled(damping: Tensor, times: Sequence[float]) -> Tensor:
-    """(1 - e^{-λt}) / λ, the way in frames of a motion that slows down at rate λ: [B, N, 1] → [B, times, N]."""
-    t = damping.new_tensor(list(times))[:, None]
-    slowed = (damping.mT * t).clamp_min(1e-4)
-    return t * -torch.expm1(-slowed) / slowed
+    return (growth(times, change) @ change.flatten(2)).unflatten(2, change.shape[2:])
 
 
 def damping_of(raw: Tensor) -> Tensor:
     """A rate above 0 that is `DAMPING` where the head gives 0."""
     return nn.functional.softplus(GAIN * raw + math.log(math.expm1(DAMPING)))
-
-
-def displaced_at_each(last: Tensor, gap: Tensor) -> Tensor:
-    """A frame [B, C, H, W] read `gap` [B, τ, 2, H, W] pixels away → [B, τ, C, H, W]."""
-    frames = last[:, None].expand(-1, gap.shape[1], -1, -1, -1)
-    return displaced(frames.flatten(0, 1), gap.flatten(0, 1)).unflatten(0, gap.shape[:2])

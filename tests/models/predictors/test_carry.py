@@ -11,10 +11,11 @@ import torch
 
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.fusion import NoFusion
+from pdr_cli.models.gaussians.moving import DAMPING
 from pdr_cli.models.interfaces import Batch
 from pdr_cli.models.motion import carried_on
 from pdr_cli.models.pdr import PDR
-from pdr_cli.models.predictors.carry import DAMPING, MotionPredictor
+from pdr_cli.models.predictors.carry import MotionPredictor
 from tests.drawing.scenes import cells, texture
 from tests.models.builders import build_predictor, training_forward
 from tests.models.learning import losses_of
@@ -80,7 +81,7 @@ def test_any_time_can_be_forecast(name: str) -> None:
         torch.testing.assert_close(model(x, 12)[:, :2], model(x, 2), atol=1e-6, rtol=0)
         motion = torch.zeros(1, 2, 49, 58)
         motion[:, 0] = -1.5
-        between = model.at(x, motion, [0.0, 0.5, 1.0])
+        between = model.moved(x, motion, [0.0, 0.5, 1.0])
         assert torch.allclose(between[:, 0], x[:, -1], atol=1e-5)
         # Halfway in time lies halfway between both frames, up to the damping and the curvature of the picture.
         halves = (between[:, 0] + between[:, 2]) / 2
