@@ -19,6 +19,7 @@ from pdr_cli.errors import UsageError
 from pdr_cli.inference import dataset, hindcast
 from pdr_cli.inference import intake as intakes
 from pdr_cli.inference import model as models
+from pdr_cli.inference.between import Between
 from pdr_cli.inference.forecast import forecast, lead_steps
 from pdr_cli.inference.hindcast import Hindcast
 from pdr_cli.inference.intake import Intake
@@ -77,6 +78,7 @@ class Model:
         steps: int | None = None,
         policy: InputPolicy | None = None,
         rename: Mapping[str, str] | None = None,
+        every: float | None = None,
         **uncertainty: Any,
     ) -> xr.Dataset:
         """Forecast what follows the data.
@@ -88,6 +90,7 @@ class Model:
             steps: frames to forecast; default: the horizon of the training.
             policy: which defects of the data are mended; default: none, they are refused.
             rename: {variable of the model: its name in the data}.
+            every: share of a step, such as 0.5, at which frames follow each other, of a model that is continuous in time.
             uncertainty: `members` of an ensemble, which a model that draws gives, and the `seed` from which they are drawn;
                 or `interval`, the shares of the truths that prediction intervals are to hold, such as (0.8, 0.95).
 
@@ -102,13 +105,19 @@ class Model:
         if every_init and init is not None:
             raise UsageError("init is for one forecast, every_init for all", way_out="leave out one of the two")
         drawing, intervals = _uncertain(**uncertainty)
+        between = Between.parse(every)
+        if between.parts > 1 and (every_init or drawing.count or intervals.shares):
+            raise UsageError(
+                "every is for one direct forecast", way_out="leave out every, or every_init, members and interval"
+            )
+        between.check(self.loaded)
         intake, drawing = Intake(self.loaded, policy or InputPolicy(), intervals), drawing.of(self.loaded)
         intervals.check(self.loaded, lead_steps(self.loaded, steps))
         with _opened(intake, data, rename) as series:
             if every_init:
                 return self._hindcast(Hindcast(hindcast.plan(intake, series, steps), self.loaded, intake, drawing))
             at = None if init is None else time_axis.parse(str(init), series.time.values)
-            made = forecast(self.loaded, intake, series, at, steps, drawing)
+            made = forecast(self.loaded, intake, series, at, steps, drawing, between)
         return dataset.of_layout(cf.forecast_layout(made.frames, made.attributes(COMMAND)), made.frames.values)
 
     def _hindcast(self, made: Hindcast) -> xr.Dataset:

@@ -11,9 +11,9 @@ from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
     Ablation, Against, AsJson, Assume, Backbone, Batch, By, Compress, Device, DryRun, Events, EveryInit, Fallback,
-    FreezeBackbone, Group, Init, InitFrom, Inputs, Interval, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions,
+    FreezeBackbone, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions,
     NoClobber, Preset, RaftWeights, Rename, Results, Settings, SkipExisting, State, Steps, Threads, TimeLayout,
-    TrustCode, Variables, Variants, WaitInput, as_settings, listed, logged, with_covariates, with_members,
+    TrustCode, Variables, Variants, WaitInput, as_settings, listed, logged, with_covariates, with_frames, with_members,
     with_policy, with_reading,
 )  # fmt: skip
 from pdr_cli.trust import Trust
@@ -127,7 +127,7 @@ def train(
 @app.command(rich_help_panel=FORECASTING)
 @logged
 @with_policy
-@with_members
+@with_frames
 def predict(
     inputs: Inputs,
     output: Annotated[Path, typer.Option("-o", "--output", help="Forecast file: .nc, .zarr, .h5, .mp4, .gif or .npz.")],
@@ -135,7 +135,6 @@ def predict(
     init: Init = None,
     every_init: EveryInit = False,
     steps: Steps = None,
-    interval: Interval = None,
     batch: Batch = None,
     var: Rename = None,
     time_layout: TimeLayout = "cf",
@@ -149,7 +148,7 @@ def predict(
     trust_code: TrustCode = False,
     *,
     policy: Any,
-    drawing: Any,
+    frames: Any,
 ) -> None:
     """Forecast what follows the last window of a file.
 
@@ -162,15 +161,13 @@ def predict(
         torchrun --nproc-per-node 4 -m pdr_cli predict air.zarr --every-init -o hindcast.zarr
     """
     from pdr_cli.commands import predict as command
-    from pdr_cli.inference.intervals import Intervals
 
     command.run(
         command.Request(
             inputs,
             output,
             models=models or (),
-            drawing=drawing,
-            intervals=Intervals.parse(interval),
+            **frames,
             init=init,
             every_init=every_init,
             steps=steps,

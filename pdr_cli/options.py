@@ -53,6 +53,13 @@ Batch = Annotated[
 Steps = Annotated[
     int | None, typer.Option(min=1, help="Lead times; beyond the trained ones the forecast is fed back (rolled out).")
 ]
+Every = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Forecast every 0.5, 0.25, ... of a step too, of a model whose network is continuous in time.",
+    ),
+]
 Interval = Annotated[
     str | None,
     typer.Option(
@@ -223,6 +230,7 @@ MEMBERS: dict[str, Any] = {
     ],
     "seed": Annotated[int | None, typer.Option(min=0, help="Seed of the members. Default: 0.")],
 }
+FRAMES: dict[str, Any] = MEMBERS | {"interval": Interval, "every": Every}
 READING: dict[str, Any] = {
     "resample_fps": ResampleFps,
     "gray_to_rgb": GrayToRgb,
@@ -272,6 +280,15 @@ def _drawing(chosen: dict[str, Any]) -> Any:
     from pdr_cli.inference.members import Drawing
 
     return Drawing.parse(chosen["members"], chosen["seed"] or 0)
+
+
+def _frames(chosen: dict[str, Any]) -> dict[str, Any]:
+    """The `drawing`, `intervals` and `between` of a request, of the options `FRAMES`."""
+    from pdr_cli.inference.between import Between
+    from pdr_cli.inference.intervals import Intervals
+
+    intervals, between = Intervals.parse(chosen["interval"]), Between.parse(chosen["every"])
+    return {"drawing": _drawing(chosen), "intervals": intervals, "between": between}
 
 
 def _policy(chosen: dict[str, Any]) -> Any:
@@ -341,5 +358,6 @@ def listed(text: str | None) -> list[str]:
 
 with_covariates = _bundled(COVARIATES, "covariates", _covariates)  # {key of the preset: value}
 with_members = _bundled(MEMBERS, "drawing", _drawing)
+with_frames = _bundled(FRAMES, "frames", _frames)  # {name in `inference.request.Request`: value}
 with_reading = _bundled(READING, "reading", _reading)  # {name in `InputPolicy`: value}
 with_policy = _bundled(MENDING | READING, "policy", _policy)

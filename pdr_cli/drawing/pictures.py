@@ -96,7 +96,8 @@ def layers(
         coarse: the forecast without Gaussians, data units: [τ, C, H, W].
         painted: the Gaussian layer, network units: [τ, C, H, W].
         gaussians: those of frame `lead`: `x`, `y`, `sigma_1`, `sigma_2` in cells (x right, y down the rows),
-            `rotation` in radian from +x towards +y, each [N]; `amplitude` [N, C].
+            `rotation` in radian from +x towards +y, each [N]; `amplitude` [N, C], or of those that carry `opacity`,
+            `start_x` and `start_y` [N].
         truth: the frames that followed.
         lead: which of the τ frames.
     """
@@ -250,15 +251,22 @@ def _layer_row(sheet: Sheet, painted: np.ndarray, frame: np.ndarray, gaussians: 
     image = sheet.panel(1, 1, frame, "gray", shared_limits([frame]))
     image.set_alpha(0.45)  # a pale ground, on which the ellipses stand out
     draw_ellipses(image.axes, sheet.grid, gaussians)
-    sheet.heading(1, 1, f"{len(gaussians['x'])} Gaussians, 1 σ", "+ red, − blue")
+    carried = "start_x" in gaussians
+    sheet.heading(1, 1, f"{len(gaussians['x'])} Gaussians, 1 σ", "and their ways" if carried else "+ red, − blue")
 
 
 def draw_ellipses(axes: Any, grid: Grid, gaussians: Mapping[str, np.ndarray], channel: int = 0) -> None:
-    """Outline Gaussians on axes of `grid`: red where they add to `channel`, blue where they take away."""
+    """Outline Gaussians on axes of `grid`: red where they add to `channel`, blue where they take away.
+
+    Of Gaussians that carry, those stand out that have come far, and the blue lines are their ways.
+    """
     from matplotlib.collections import LineCollection
     from matplotlib.colors import to_rgb
 
-    amplitude = gaussians["amplitude"][:, channel]
+    carried = "start_x" in gaussians
+    if carried:
+        far = np.hypot(gaussians["x"] - gaussians["start_x"], gaussians["y"] - gaussians["start_y"])
+    amplitude = gaussians["opacity"] * far if carried else gaussians["amplitude"][:, channel]
     order = np.argsort(np.abs(amplitude))  # the strongest on top
     colors = [
         (*to_rgb(POSITIVE if a >= 0 else NEGATIVE), o) for a, o in zip(amplitude, opacity(amplitude), strict=True)
@@ -267,6 +275,10 @@ def draw_ellipses(axes: Any, grid: Grid, gaussians: Mapping[str, np.ndarray], ch
     axes.add_collection(
         LineCollection([lines[i] for i in order], colors=[colors[i] for i in order], linewidths=0.9), autolim=False
     )
+    if carried:
+        ends = [np.stack([gaussians[f"start_{axis}"], gaussians[axis]], axis=-1) for axis in ("x", "y")]
+        ways = grid.place(np.stack(ends, axis=-1))  # [N, 2, 2]
+        axes.add_collection(LineCollection(list(ways), colors=[to_rgb(NEGATIVE)], linewidths=0.9), autolim=False)
 
 
 def opacity(amplitude: np.ndarray) -> np.ndarray:

@@ -15,19 +15,30 @@ from pdr_cli.errors import StorageError, UsageError
 from pdr_cli.inference.intake import Intake, Observed
 from pdr_cli.inference.model import Model
 from pdr_cli.models.gaussians.base import GaussianAdapter, drawing
+from pdr_cli.models.gaussians.deform import DeformGS
 from pdr_cli.models.interfaces import Batch
 from pdr_cli.splat.reference import density
 from pdr_cli.system.atomic import atomic_output
 
 PLANE = ("time", "gaussian")
 # Name, dims, long name and units of each variable.
-VARIABLES = (
+VARIABLES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("x", PLANE, "centre, columns from the first", "1"),
     ("y", PLANE, "centre, rows from the first", "1"),
     ("sigma_1", PLANE, "standard deviation along the first axis, cells", "1"),
     ("sigma_2", PLANE, "standard deviation along the second axis, cells", "1"),
     ("rotation", PLANE, "first axis from +x towards +y (rows)", "radian"),
     ("amplitude", (*PLANE, "channel"), "value at the centre, in the network's units", "1"),
+)
+# Of Gaussians that carry the last observed frame, in place of the amplitude.
+CARRIERS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
+    ("opacity", PLANE, "weight of the way at the centre", "1"),
+    ("start_x", PLANE, "centre at the last observed frame, columns from the first", "1"),
+    ("start_y", PLANE, "centre at the last observed frame, rows from the first", "1"),
+)
+CARRYING = (
+    "no picture of their own: the mean of x - start_x and y - start_y, weighted by opacity exp(-q/2), is where the last observed "
+    "frame is moved to at each cell; see docs/moving.md"
 )
 RENDERING = "sum of amplitude exp(-q/2), peak-normalised, on a lattice placed bilinearly; see pdr_cli.splat.render"
 
@@ -46,23 +57,32 @@ def of_forecast(model: Model, series: Series, window: Observed, steps: int | Non
     adapter = _adapter(model)
     steps = steps or model.card.config.data.out_steps
     batch = model.batch(window.frames, steps, Intake(model).context(series, window, steps))
-    coords, scale, rotation, amplitudes = _drawn(model, adapter, batch)
+    coords, scale, rotation, amplitudes, start = _drawn(model, adapter, batch)
     height, width = model.card.size
     sigma = scale * (adapter.kernel_size - 1) / 10
     columns, rows = (1 + coords[..., 0]) * (width - 1) / 2, (1 + coords[..., 1]) * (height - 1) / 2
-    x, y, rotation = window.orientation.invert_points(columns, rows, rotation, (height, width))
+    x, y, angle = window.orientation.invert_points(columns, rows, rotation, (height, width))
     valid = time_axis.following(series.time.values[window.stop - 1], model.card.step, steps)
-    values = (x, y, sigma[..., 0], sigma[..., 1], rotation, amplitudes)
+    values, described = [x, y, sigma[..., 0], sigma[..., 1], angle, amplitudes], VARIABLES
+    if start is not None:
+        first = np.broadcast_to(start, (steps, *start.shape))
+        x0, y0, _ = window.orientation.invert_points(first[..., 0], first[..., 1], rotation, (height, width))
+        values, described = [*values[:5], amplitudes[..., 0], x0, y0], (*VARIABLES[:5], *CARRIERS)
     return xr.Dataset(
         {
             name: (dims, numbers, {"long_name": long_name, "units": units})
-            for (name, dims, long_name, units), numbers in zip(VARIABLES, values, strict=True)
+            for (name, dims, long_name, units), numbers in zip(described, values, strict=True)
         },
         coords={
             "time": ("time", valid, {"standard_name": "time", "long_name": "valid time"}),
             "channel": names(series),
         },
-        attrs={"rendering": RENDERING, "kernel_size": adapter.kernel_size, "rows": height, "columns": width},
+        attrs={
+            "rendering": RENDERING if start is None else CARRYING,
+            "kernel_size": adapter.kernel_size,
+            "rows": height,
+            "columns": width,
+        },
     )
 
 
@@ -76,13 +96,25 @@ def _adapter(model: Model) -> GaussianAdapter:
     )
 
 
-def _drawn(model: Model, adapter: GaussianAdapter, batch: Batch) -> tuple[np.ndarray, ...]:
-    """Coords, scale, rotation and amplitudes of a peak-normalised drawing, in the network's units: [τ, N, ...]."""
+def _drawn(
+    model: Model, adapter: GaussianAdapter, batch: Batch
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Coords, scale, rotation and amplitudes of a peak-normalised drawing, in the network's units, [τ, N, ...], and where
+    Gaussians that carry start, pixels, [N, 2]; those that are drawn at no time are left out.
+    """
     with torch.inference_mode():
-        drawn = adapter.gaussians(model.network(batch).coarse, batch.observed)
+        coarse = model.network(batch).coarse
+        drawn, start = adapter.gaussians(coarse, batch.observed), None
+        if isinstance(adapter, DeformGS) and adapter.carries:
+            start = adapter.moving(coarse, batch.observed).start[0].float().cpu().numpy()
     if adapter.normalize == "density":
         drawn = drawn._replace(amplitudes=drawn.amplitudes * density(drawn.scale))
-    return tuple(t[0].detach().float().cpu().numpy() for t in drawn)
+    coords, scale, rotation, amplitudes = (t[0].detach().float().cpu().numpy() for t in drawn)
+    if not isinstance(adapter, DeformGS):
+        return coords, scale, rotation, amplitudes, start
+    shown = (amplitudes != 0).any(axis=(0, 2))
+    parts = (part[:, shown] for part in (coords, scale, rotation, amplitudes))
+    return (*parts, None if start is None else start[shown])  # type: ignore[return-value]  # five
 
 
 def write(model: Model, series: Series, window: Observed, path: Path, attributes: Mapping[str, str]) -> int:

@@ -9,6 +9,7 @@ from pdr_cli.data import formats, units
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.intervals import without_ends
 from pdr_cli.data.series import Series, joined_members, mean_of
+from pdr_cli.inference.between import WHOLE, Between
 from pdr_cli.inference.intake import Intake, Observed
 from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Layers, Model, ModelHeader
@@ -30,6 +31,7 @@ class Forecast:
         layers: the direct forecast and its parts, on the model's grid and in its units.
         frames: the forecast, on the input's grid and in its units; of an ensemble with the dimension `realization`.
         others: forecasts of further models, whose members are among `frames`.
+        between: how finely `frames` divide the steps.
     """
 
     model: Model
@@ -39,6 +41,7 @@ class Forecast:
     layers: Layers
     frames: Series
     others: tuple[Forecast, ...] = ()
+    between: Between = WHOLE
 
     @property
     def central(self) -> Series:
@@ -61,7 +64,7 @@ class Forecast:
 
     def attributes(self, command: str) -> dict[str, str]:
         """Global attributes; `command`: what made the forecast."""
-        steps = self.frames.sizes["time"]
+        steps = self.frames.sizes["time"] // self.between.parts
         own = provenance(self.model, self.series, self.window, command)
         own |= of_covariates(self.intake, self.series, self.window, steps) | checksums(self.frames, self.intake)
         intervals = self.intake.intervals.attributes(self.model)
@@ -75,6 +78,7 @@ def forecast(
     init: int | None = None,
     steps: int | None = None,
     drawing: Drawing = DIRECT,
+    between: Between = WHOLE,
 ) -> Forecast:
     """Forecast the frames after frame `init` (default: the last) of a series.
 
@@ -85,12 +89,13 @@ def forecast(
         init: number of the last observed frame.
         steps: τ; default: the horizon of the training.
         drawing: the members that the model draws; default: none, the direct forecast.
+        between: how finely the frames divide the steps; default: whole steps.
 
     Raises:
         GridError, VariableError, TimeError, MissingValuesError, RangeError: the series does not fit the model.
     """
     series = intake.adapt_input(series)
-    return after(model, intake, series, intake.observe(series, init, advise=True), steps, drawing)
+    return after(model, intake, series, intake.observe(series, init, advise=True), steps, drawing, between)
 
 
 def after(
@@ -100,15 +105,18 @@ def after(
     window: Observed,
     steps: int | None = None,
     drawing: Drawing = DIRECT,
+    between: Between = WHOLE,
 ) -> Forecast:
     """`forecast` from a window of an adapted series, with the members of `drawing`."""
     context = intake.context(series, window, steps)
-    layers = model.run(window.frames, steps, context)
+    layers = model.run(window.frames, steps, context, between.times(model.horizon(steps)))
     if not drawing.count:
-        return Forecast(model, intake, series, window, layers, intake.to_series(layers.fused, series, window))
+        frames = intake.to_series(layers.fused, series, window)
+        frames = between.dated(frames, series.time.values[window.stop - 1], model.card.step)
+        return Forecast(model, intake, series, window, layers, frames, between=between)
     seeds = drawing.seeds([series.time.values[window.stop - 1]])
-    frames = model.members(window.frames, seeds, steps, context)[:, 0]
-    return Forecast(model, intake, series, window, layers, intake.to_members(frames, series, window))
+    drawn = model.members(window.frames, seeds, steps, context)[:, 0]
+    return Forecast(model, intake, series, window, layers, intake.to_members(drawn, series, window))
 
 
 def lead_steps(model: ModelHeader, steps: int | None) -> int:
@@ -144,10 +152,12 @@ def answer(request: Request) -> Forecast:
     for note in begun[0][1].notes:
         log.info("mended  %s", note)
     steps = request.steps or min(model.card.config.data.out_steps for model in models)
+    request.between.check(models[0])
     count = sum(max(1, drawing.count) for drawing in drawings) + 2 * len(request.intervals.shares)
+    count *= request.between.parts
     space.check_space(request.output, 4 * count * lead_steps(models[0], steps) * begun[0][1].frames[0, 0].size)
     each = [
-        after(model, intake, series, window, steps, drawing)
+        after(model, intake, series, window, steps, drawing, request.between)
         for model, intake, (series, window), drawing in zip(models, intakes, begun, drawings, strict=True)
     ]
     made = each[0]

@@ -186,13 +186,20 @@ class Model(ModelHeader):
             "renderer": os.environ.get(ENVIRONMENT, ""),
         }
 
-    def run(self, observed: np.ndarray, steps: int | None = None, context: Context | None = None) -> Layers:
+    def run(
+        self,
+        observed: np.ndarray,
+        steps: int | None = None,
+        context: Context | None = None,
+        times: tuple[float, ...] = (),
+    ) -> Layers:
         """Forecast from windows; cells that training never observed are NaN in `fused` and `coarse`.
 
         Args:
             observed: [B, T, C, H, W] in data units on the model's grid, filled.
             steps: τ; default: the horizon of the training.
             context: of the windows and for these steps, from `contexts`; None for a network that reads none.
+            times: of the frames, see `interfaces.Batch`; (): the steps.
 
         Raises:
             MemoryShortageError: neither all windows nor half of them fit into memory.
@@ -201,7 +208,8 @@ class Model(ModelHeader):
         context = context or Context()
 
         def in_batches(of: int) -> list[Layers]:
-            return [self._layers(observed[i : i + of], horizon, context.part(i, i + of)) for i in range(0, n, of)]
+            parts = ((observed[i : i + of], context.part(i, i + of)) for i in range(0, n, of))
+            return [self._layers(part, horizon, given, times) for part, given in parts]
 
         return Layers.joined(self.batches.attempt(in_batches, n))
 
@@ -251,12 +259,12 @@ class Model(ModelHeader):
         encoding, device = self._encoding, self.device
         return Batch(encoding.to_network(observed, device), steps)._replace(**encoding.context(context, device))
 
-    def _layers(self, observed: np.ndarray, steps: int, context: Context) -> Layers:
+    def _layers(self, observed: np.ndarray, steps: int, context: Context, times: tuple[float, ...]) -> Layers:
         import torch
 
         encoding = self._encoding
         with torch.inference_mode():
-            out = self.network(self.batch(observed, steps, context))
+            out = self.network(self.batch(observed, steps, context)._replace(times=times))
         if not out.fused.isfinite().all():
             raise self._not_finite()
         # A view of a parameter asks for a gradient even here, so a layer may need to be detached.

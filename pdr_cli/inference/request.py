@@ -33,6 +33,7 @@ from pdr_cli.errors import (
 from pdr_cli.inference import intake as intakes
 from pdr_cli.inference import members
 from pdr_cli.inference import model as models
+from pdr_cli.inference.between import WHOLE, Between
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.intervals import NONE, Intervals
 from pdr_cli.inference.members import DIRECT, Drawing
@@ -62,6 +63,7 @@ class Request:
     models: Sequence[str] = ()
     drawing: Drawing = DIRECT
     intervals: Intervals = NONE
+    between: Between = WHOLE
     init: str | None = None
     every_init: bool = False
     steps: int | None = None
@@ -103,6 +105,7 @@ class Request:
             formats.check_members(self.output)
         _check_options(self)
         _check_intervals(self)
+        _check_between(self)
         (_check_hindcast if self.every_init else _check_one_forecast)(self)
         formats.check_output(self.output, paths)
         if self.preview is not None:
@@ -180,7 +183,7 @@ class Request:
         }
         code = choices.sources(intake.card.config.model)
         parts |= {"code": code} if code else {}
-        parts |= self.drawing.identity() | self.intervals.identity()
+        parts |= self.drawing.identity() | self.intervals.identity() | self.between.identity()
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     def is_answered(self, identity: str) -> bool:
@@ -223,6 +226,20 @@ def _check_intervals(request: Request) -> None:
             f"{request.output.suffix} files do not hold intervals",
             way_out=f"write {', '.join(formats.outputs(uncertain=True))}",
         )
+
+
+def _check_between(request: Request) -> None:
+    """Refuse what goes by whole steps."""
+    others = {
+        "--interval": request.intervals.shares,
+        "--members": request.drawing.count,
+        "--every-init": request.every_init,
+        "several -m": len(request.models) > 1,
+    }
+    found = [option for option, chosen in others.items() if chosen]
+    if request.between.parts > 1 and found:
+        way_out = "leave out one of the two"
+        raise UsageError(f"--every is for one direct forecast, and {found[0]} goes by whole steps", way_out=way_out)
 
 
 def _check_one_forecast(request: Request) -> None:

@@ -37,7 +37,7 @@ def test_pt2_is_verified(weather_run: Path, tmp_path: Path) -> None:
 
 # In this file, since the first graph of a process costs as much as all others: torch's compiler is imported.
 @pytest.mark.parametrize("output", ["model.onnx", "model.pt2"])
-@pytest.mark.parametrize("name", ["local", "mlp", "conv"])  # flatten: above
+@pytest.mark.parametrize("name", ["local", "deform", "mlp", "conv"])  # flatten: above
 def test_every_adapter_leaves_as_a_graph(adapter_run: Callable[[str], Path], name: str, output: str) -> None:
     if output.endswith("onnx"):
         pytest.importorskip("onnxruntime")
