@@ -13,9 +13,9 @@ from pdr_cli.models.gaussians.base import Gaussians, to_coords
 from pdr_cli.models.gaussians.local import LocalGS
 from pdr_cli.models.gaussians.moving import (
     BASES,
-    DAMPING,
     carriers,
     curves,
+    damping_of,
     displaced_at_each,
     motion_loss,
     transported,
@@ -51,8 +51,8 @@ class DeformGS(LocalGS):
 
     Each cell has Gaussians with a place, a shape, amplitudes and an opacity, which hold for all frames, and with curves in
     time for place, rotation and scale, which are 0 at the last observed frame. With `deform_start` "flow" they go with the
-    optical flow of the last two frames, which slows down, and the curves correct that. Gaussians with less opacity than
-    `prune_opacity` are not drawn.
+    optical flow of the last two frames, each slowing down at a rate of its own, and the curves correct that. Gaussians with
+    less opacity than `prune_opacity` are not drawn.
 
     With fusion "carry" the Gaussians do not paint: each carries the part of the last observed frame that it covers along its
     way, and the layer is the change of the coarse forecast that this makes (`moving.transported`).
@@ -70,7 +70,6 @@ class DeformGS(LocalGS):
 
     continuous = True
     reads_tracks = True
-    further = 1  # opacity
 
     def __init__(self, frames: Frames, options: ModelConfig) -> None:
         if options.adapter_input != "auto":
@@ -87,6 +86,10 @@ class DeformGS(LocalGS):
         self.moves = nn.Conv2d(options.conv_width, self.per_cell * (MOVES + self.fades) * functions, 1)
         nn.init.normal_(self.moves.weight, std=FIRST_MOVES)
         nn.init.zeros_(self.moves.bias)  # type: ignore[arg-type]  # there is a bias
+
+    def further(self, options: ModelConfig) -> int:
+        """Opacity, and the damping of the flow."""
+        return 1 + (options.deform_start == "flow")
 
     def features_in(self, frames: Frames, options: ModelConfig) -> int:
         """All observed and all coarse frames of a block, and the flow."""
@@ -176,12 +179,13 @@ class DeformGS(LocalGS):
         features = self.features(torch.cat(inputs, dim=1))
         with torch.autocast(seen.device.type, enabled=False):
             raw = self.numbers(self.head, features)
-            move, scale, rotation, amplitudes, opacity = raw.split([2, 2, 1, self.channels, 1], dim=-1)
+            sizes = [2, 2, 1, self.channels, 1, raw.shape[-1] - 6 - self.channels]
+            move, scale, rotation, amplitudes, opacity, damping = raw.split(sizes, dim=-1)
             weights = self.numbers(self.moves, features).unflatten(-1, (MOVES + self.fades, -1))
             change = curves(weights * (not still), self.basis, times, self.leads)  # [B, τ, N, moves]
             start, way = self.centre_of(move, features.shape[-2:]), self.spacing * change[..., :2]
             if flow is not None and not still:
-                way = way + going(flow, start, times)
+                way = way + going(flow, start, damping_of(damping), times)
             fading = change[..., MOVES:] if self.fades else torch.zeros_like(change[..., :1])
             opacity = torch.sigmoid(opacity[:, None] + FIRST_OPACITY + fading)
             shown = opacity * (opacity >= self.prune)
@@ -206,12 +210,11 @@ class DeformGS(LocalGS):
             return share * (moved - coarse)
 
 
-def going(flow: Tensor, start: Tensor, times: Sequence[float]) -> Tensor:
-    """The ways of places [B, N, 2] that go on against the flow back to the frame before, [B, 2, H, W], and slow down:
-    [B, times, N, 2].
+def going(flow: Tensor, start: Tensor, damping: Tensor, times: Sequence[float]) -> Tensor:
+    """The ways of places [B, N, 2] that go on against the flow back to the frame before, [B, 2, H, W], and slow down at
+    rates [B, N, 1]: [B, times, N, 2].
     """
     back = sample(flow, start[:, None, :, 0], start[:, None, :, 1])[:, :, 0].mT  # [B, N, 2]
-    damping = torch.full_like(back[..., :1], DAMPING)
     return -travelled(damping, times)[..., None] * back[:, None]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,6 @@ class LocalGS(GaussianAdapter):
     """
 
     auto_input = "coarse+last"
-    further: ClassVar[int] = 0  # numbers of a Gaussian beside its place, shape and amplitudes
     within: Tensor
 
     def __init__(self, frames: Frames, options: ModelConfig) -> None:
@@ -49,7 +48,7 @@ class LocalGS(GaussianAdapter):
         )
         self.per_cell, self.cell_stride, self.spacing = per_cell, stride, spacing
         self.features = Features(self.features_in(frames, options), options.conv_width, stride, options.conv_depth)
-        self.head = nn.Conv2d(options.conv_width, per_cell * (5 + channels + self.further), 1)
+        self.head = nn.Conv2d(options.conv_width, per_cell * (5 + channels + self.further(options)), 1)
         # Pixels from the first pixel of the cell: a cell of 2 has its middle at 0.5.
         within = (even_grid(per_cell, (stride, stride)) + 1) * stride / 2 - 0.5
         self.register_buffer("within", within.float(), persistent=False)  # [k, 2]
@@ -58,6 +57,10 @@ class LocalGS(GaussianAdapter):
     def features_in(self, frames: Frames, options: ModelConfig) -> int:
         """Channels of the input of the convolutions."""
         return self.inputs
+
+    def further(self, options: ModelConfig) -> int:
+        """Numbers of a Gaussian beside its place, shape and amplitudes."""
+        return 0
 
     def count(self, size: tuple[int, int]) -> int:
         """k for each cell, cells that the frame's border cuts included."""
@@ -97,7 +100,7 @@ class LocalGS(GaussianAdapter):
     def _shape_first_gaussians(self) -> None:
         """Let the Gaussians start on their anchors, faint and just overlapping."""
         nn.init.normal_(self.head.weight, std=1e-3)
-        bias = self.head.weight.new_zeros(self.per_cell, 5 + self.channels + self.further)
+        bias = self.head.weight.new_zeros(self.per_cell, self.head.out_channels // self.per_cell)
         bias[:, 2:4] = self.first_scale(self.spacing)
         bias[:, 5 : 5 + self.channels] = self.first_amplitude()
         self.head.bias.copy_(bias.flatten())  # type: ignore[union-attr]  # there is a bias

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pdr_cli.models.motion import displaced, sample
 
 MOVING = 0.5  # pixels from which a place counts as moving
 SHRINK = 0.1  # weight of the length of a way, which keeps Gaussians still where the flow is noise
 DAMPING = 0.1  # λ of a motion before it is learnt: a tenth of the speed is lost in each frame
+GAIN = 10.0  # of the learnt λ over the other outputs of a head
 GROWTH = (2.0, 10.0)  # frames in which a brightness changes
 SMOOTH = 1e-4  # square of a length, pixels, below which an error counts as a square
 
@@ -58,6 +59,11 @@ def travelled(damping: Tensor, times: Sequence[float]) -> Tensor:
     t = damping.new_tensor(list(times))[:, None]
     slowed = (damping.mT * t).clamp_min(1e-4)
     return t * -torch.expm1(-slowed) / slowed
+
+
+def damping_of(raw: Tensor) -> Tensor:
+    """A rate above 0 that is `DAMPING` where the head gives 0."""
+    return nn.functional.softplus(GAIN * raw + math.log(math.expm1(DAMPING)))
 
 
 def transported(drawn: Tensor, last: Tensor, half: float) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ Gaussians with fixed places and shapes (`carry-grid`), or by a grid that is inte
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.gaussians.cells import NUMBERS, Cells, Shapes
 from pdr_cli.models.gaussians.local import Features
-from pdr_cli.models.gaussians.moving import DAMPING, carriers, growth, transported, travelled
+from pdr_cli.models.gaussians.moving import DAMPING, carriers, damping_of, growth, transported, travelled
 from pdr_cli.models.interfaces import Anchoring, Batch, Frames, Predictor, Terms
 from pdr_cli.models.layers import interpolation
 from pdr_cli.models.motion import advect, backward_motion, sample
@@ -30,7 +29,6 @@ from pdr_cli.models.motion import advect, backward_motion, sample
 if TYPE_CHECKING:
     from pdr_cli.schema import ModelConfig
 
-GAIN = 10.0  # of the learnt λ over the other outputs of the head
 FASTEST = 8.0  # pixels a frame, of the flow that the convolutions read
 FIRST = 0.6  # σ of a Gaussian at the start, cells
 WEIGHTS = (-8.0, 6.0)  # logarithms of the lowest and highest weight of a Gaussian
@@ -174,8 +172,3 @@ class CarryDense(MotionPredictor):
 def grown(change: Tensor, times: Sequence[float]) -> Tensor:
     """Bounded changes in time, 0 at t = 0: [B, 2, C, H, W] → [B, times, C, H, W]."""
     return (growth(times, change) @ change.flatten(2)).unflatten(2, change.shape[2:])
-
-
-def damping_of(raw: Tensor) -> Tensor:
-    """A rate above 0 that is `DAMPING` where the head gives 0."""
-    return nn.functional.softplus(GAIN * raw + math.log(math.expm1(DAMPING)))
