@@ -10,7 +10,7 @@ import typer
 from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    Ablation, Against, AsJson, Assume, Backbone, Batch, By, Compress, Device, DryRun, Events, EveryInit, Fallback,
+    Ablation, Adaptive, Against, AsJson, Assume, Backbone, Batch, By, Compress, Device, DryRun, Events, EveryInit, Fallback,
     FreezeBackbone, Group, Init, InitFrom, Inputs, Interval, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions,
     NoClobber, Preset, RaftWeights, Rename, Results, Settings, SkipExisting, State, Steps, Threads, TimeLayout,
     TrustCode, Variables, Variants, WaitInput, as_settings, listed, logged, with_covariates, with_members,
@@ -136,6 +136,7 @@ def predict(
     every_init: EveryInit = False,
     steps: Steps = None,
     interval: Interval = None,
+    adaptive: Adaptive = False,
     batch: Batch = None,
     var: Rename = None,
     time_layout: TimeLayout = "cf",
@@ -170,7 +171,7 @@ def predict(
             output,
             models=models or (),
             drawing=drawing,
-            intervals=Intervals.parse(interval),
+            intervals=Intervals.parse(interval, adaptive),
             init=init,
             every_init=every_init,
             steps=steps,

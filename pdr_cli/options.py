@@ -60,6 +60,13 @@ Interval = Annotated[
         help="Prediction intervals that hold these shares of the truths, such as 0.8,0.95; from the model's calibration.",
     ),
 ]
+Adaptive = Annotated[
+    bool,
+    typer.Option(
+        "--adaptive",
+        help="Let the intervals of a hindcast follow how those of its earlier inits held; with --every-init.",
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of every variant.")]
 Results = Annotated[Path | None, typer.Option("-o", "--output", help="Results as JSON.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
