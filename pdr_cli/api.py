@@ -16,7 +16,7 @@ from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import cf
 from pdr_cli.data.series import Series
 from pdr_cli.errors import UsageError
-from pdr_cli.inference import dataset, hindcast
+from pdr_cli.inference import dataset
 from pdr_cli.inference import intake as intakes
 from pdr_cli.inference import model as models
 from pdr_cli.inference.between import Between
@@ -25,6 +25,7 @@ from pdr_cli.inference.hindcast import Hindcast
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.intervals import Intervals
 from pdr_cli.inference.members import Drawing
+from pdr_cli.inference.plan import plan
 from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs.folder import RunFolder
@@ -92,7 +93,8 @@ class Model:
             rename: {variable of the model: its name in the data}.
             every: share of a step, such as 0.5, at which frames follow each other, of a model that is continuous in time.
             uncertainty: `members` of an ensemble, which a model that draws gives, and the `seed` from which they are drawn;
-                or `interval`, the shares of the truths that prediction intervals are to hold, such as (0.8, 0.95).
+                or `interval`, the shares of the truths that prediction intervals are to hold, such as (0.8, 0.95), which with
+                `adaptive` and `every_init` follow how those of earlier inits held.
 
         Returns:
             The Dataset that xarray opens from the NetCDF file of `pdr predict`: the variables by their own names on
@@ -111,11 +113,13 @@ class Model:
                 "every is for one direct forecast", way_out="leave out every, or every_init, members and interval"
             )
         between.check(self.loaded)
+        if intervals.adaptive and not every_init:
+            raise UsageError("adaptive is for the intervals of a hindcast", way_out="add every_init=True")
         intake, drawing = Intake(self.loaded, policy or InputPolicy(), intervals), drawing.of(self.loaded)
         intervals.check(self.loaded, lead_steps(self.loaded, steps))
         with _opened(intake, data, rename) as series:
             if every_init:
-                return self._hindcast(Hindcast(hindcast.plan(intake, series, steps), self.loaded, intake, drawing))
+                return self._hindcast(Hindcast(plan(intake, series, steps), self.loaded, intake, drawing))
             at = None if init is None else time_axis.parse(str(init), series.time.values)
             made = forecast(self.loaded, intake, series, at, steps, drawing, between)
         return dataset.of_layout(cf.forecast_layout(made.frames, made.attributes(COMMAND)), made.frames.values)
@@ -125,16 +129,18 @@ class Model:
         return dataset.of_layout(layout, made.frames(0, len(made.plan.inits)))
 
 
-def _uncertain(members: int = 0, seed: int = 0, interval: Sequence[float] = ()) -> tuple[Drawing, Intervals]:
+def _uncertain(
+    members: int = 0, seed: int = 0, interval: Sequence[float] = (), adaptive: bool = False
+) -> tuple[Drawing, Intervals]:
     """The members and intervals of a forecast.
 
     Raises:
-        UsageError: both at once, or shares that are none.
+        UsageError: both at once, shares that are none, or no interval that could be adaptive.
     """
     if members and interval:
         raise UsageError("an interval is around the direct forecast", way_out="leave out members or interval")
     text = ",".join(map(str, interval)) if interval else None
-    return Drawing(members, seed), Intervals.parse(text)
+    return Drawing(members, seed), Intervals.parse(text, adaptive)
 
 
 def train(
@@ -221,7 +227,7 @@ def predict(
 ) -> xr.Dataset:
     """Forecast what follows the data: `load(model, device).predict(data, ...)`; `model` may be loaded already.
 
-    `uncertainty`: `members`, `seed` and `interval`.
+    `uncertainty`: `members`, `seed`, `interval` and `adaptive`.
     """
     loaded = model if isinstance(model, Model) else load(model, device)
     options: dict[str, Any] = {

@@ -67,6 +67,13 @@ Interval = Annotated[
         help="Prediction intervals that hold these shares of the truths, such as 0.8,0.95; from the model's calibration.",
     ),
 ]
+Adaptive = Annotated[
+    bool,
+    typer.Option(
+        "--adaptive",
+        help="Let the intervals of a hindcast follow how those of its earlier inits held; with --every-init.",
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of every variant.")]
 Results = Annotated[Path | None, typer.Option("-o", "--output", help="Results as JSON.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -230,7 +237,7 @@ MEMBERS: dict[str, Any] = {
     ],
     "seed": Annotated[int | None, typer.Option(min=0, help="Seed of the members. Default: 0.")],
 }
-FRAMES: dict[str, Any] = MEMBERS | {"interval": Interval, "every": Every}
+FRAMES: dict[str, Any] = MEMBERS | {"interval": Interval, "adaptive": Adaptive, "every": Every}
 READING: dict[str, Any] = {
     "resample_fps": ResampleFps,
     "gray_to_rgb": GrayToRgb,
@@ -287,7 +294,7 @@ def _frames(chosen: dict[str, Any]) -> dict[str, Any]:
     from pdr_cli.inference.between import Between
     from pdr_cli.inference.intervals import Intervals
 
-    intervals, between = Intervals.parse(chosen["interval"]), Between.parse(chosen["every"])
+    intervals, between = Intervals.parse(chosen["interval"], bool(chosen["adaptive"])), Between.parse(chosen["every"])
     return {"drawing": _drawing(chosen), "intervals": intervals, "between": between}
 
 

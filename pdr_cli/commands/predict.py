@@ -63,7 +63,8 @@ def _summary(made: Hindcast) -> str:
 
 def _intervals(intake: Intake) -> str:
     shares = ", ".join(f"{100 * share:g} %" for share in intake.intervals.shares)
-    return f"  intervals of {shares}" if shares else ""
+    adaptive = "adaptive " if intake.intervals.adaptive else ""
+    return f"  {adaptive}intervals of {shares}" if shares else ""
 
 
 def _draw(path: Path, made: Forecast) -> None:

@@ -70,14 +70,7 @@ def as_csv(document: Document) -> str:
 
 def _by_lead(document: Document) -> Table:
     main = document.headline
-    entries = document.of_score(main)
-    table = _table(f"{main} ({document.metric_units[main]}) by lead time", ["lead", *entries])
-    for index, lead in enumerate(document.lead):
-        values = [number(entry.lead[index]) for entry in entries.values()]
-        table.add_row(lead_label(lead, document.lead_units), *values)
-    table.add_section()
-    table.add_row("all", *[number(entry.overall) for entry in entries.values()])
-    return table
+    return _leads(document, f"{main} ({document.metric_units[main]}) by lead time", document.of_score(main))
 
 
 def _skills(document: Document) -> list[Table]:
@@ -155,7 +148,7 @@ def _analyses(document: Document) -> list[Table]:
             _plain_table(f"distance to {found.clips} real clips, by features without weights (not FVD)", rows)
         )
     if document.intervals is not None:
-        tables += [_intervals(document, name, found) for name, found in document.intervals.items()]
+        tables += [t for name, found in document.intervals.items() for t in _intervals(document, name, found)]
     if document.efficiency is not None:
         tables.append(_costs({name: entry.to_json() for name, entry in document.efficiency.items()}))
     return tables
@@ -196,15 +189,27 @@ def _events(event: str, row: Mapping[str, EventScores]) -> Table:
     return table
 
 
-def _intervals(document: Document, name: str, found: Sequence[Intervals]) -> Table:
-    """Coverage and width of intervals by lead time."""
-    heads = [f"{100 * one.nominal:g} %: {what}" for one in found for what in ("coverage", "width")]
-    table = _table(f"intervals of {name}", ["lead", *heads])
+def _intervals(document: Document, name: str, found: Sequence[Intervals]) -> list[Table]:
+    """Coverage and width of intervals by lead time, and where windows lie in several seasons the coverage in each."""
+    columns: dict[str, ByLead] = {}
+    seasons: dict[str, ByLead] = {}
+    for one in found:
+        share = f"{100 * one.nominal:g} %:"
+        columns |= {f"{share} coverage": one.coverage, f"{share} width": one.width}
+        if one.adaptive is not None:
+            columns |= {f"{share} adaptive": one.adaptive.coverage, f"{share} its width": one.adaptive.width}
+        seasons |= {f"{share} {label}": held for label, held in (one.seasons or {}).items()}
+    made = [_leads(document, f"intervals of {name}", columns)]
+    return [*made, _leads(document, f"coverage of the intervals of {name} by season", seasons)] if seasons else made
+
+
+def _leads(document: Document, title: str, columns: Mapping[str, ByLead]) -> Table:
+    """A row for each lead time, and one for all."""
+    table = _table(title, ["lead", *columns])
     for index, lead in enumerate(document.lead):
-        values = [by.lead[index] for one in found for by in (one.coverage, one.width)]
-        table.add_row(lead_label(lead, document.lead_units), *map(number, values))
+        table.add_row(lead_label(lead, document.lead_units), *[number(by.lead[index]) for by in columns.values()])
     table.add_section()
-    table.add_row("all", *[number(by.overall) for one in found for by in (one.coverage, one.width)])
+    table.add_row("all", *[number(by.overall) for by in columns.values()])
     return table
 
 

@@ -105,6 +105,23 @@ def arrays(series: Series) -> dict[str, np.ndarray]:
     return {name: series.values[:, i * count : (i + 1) * count] for i, name in enumerate(labels)}
 
 
+def inside(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The share of the truths inside each interval at each lead time, [L, τ]; NaN where there is none.
+
+    Args:
+        frames: of a forecast with ends, [τ, C·(1 + 2·L), H, W].
+        truth: [τ, C, H, W].
+    """
+    _, *ends = np.split(frames, frames.shape[1] // truth.shape[1], axis=1)
+    shares = []
+    for low, high in zip(ends[::2], ends[1::2], strict=True):
+        known = np.isfinite(truth) & np.isfinite(low) & np.isfinite(high)
+        held = (known & (truth >= low) & (truth <= high)).sum(axis=(1, 2, 3))
+        with np.errstate(invalid="ignore"):
+            shares.append(held / known.sum(axis=(1, 2, 3)))
+    return np.stack(shares)
+
+
 def _attributes(own: dict[str, Any], name: str, side: str, share: float, method: str) -> dict[str, Any]:
     what = f"{side} end of the {100 * share:g} % prediction interval of {own.get('long_name', name)}"
     return {key: own[key] for key in SHARED if key in own} | {"long_name": what, "comment": method}

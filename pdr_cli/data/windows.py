@@ -139,6 +139,16 @@ class Windows:
             self._times[number] = np.asarray(self.series[number].time.values)
         return self._times[number][start : start + self.in_steps + self.out_steps]
 
+    def init_of(self, index: int) -> tuple[int, int]:
+        """The number of the series that one window is cut from, and its init time in steps from the first frame of that."""
+        number, start = (int(n) for n in self.places[index])
+        return number, int(self._steps_of(number)[start + self.in_steps - 1])
+
+    @property
+    def dated(self) -> bool:
+        """Whether times are dates, and not seconds of clips."""
+        return not np.issubdtype(self.series[0].time.values.dtype, np.floating)
+
     @property
     def period(self) -> list[str]:
         """The first and the last time of all windows, in words."""

@@ -32,6 +32,10 @@ INTERVAL = (
     "rivals are compared on the same resamples. If the interval of a skill contains 0 the difference is not significant "
     "(n.s.). It covers chance in the test period, not in training."
 )
+ADAPTIVE = (
+    "Intervals that ask the model's errors for a larger share after windows whose truths they missed too often, and for a "
+    "smaller one after others. Each knows the truths up to its own start."
+)
 Values = list[tuple[str, bool]]  # a text, and whether it is set as code
 
 
@@ -95,6 +99,8 @@ def notes(document: Document) -> list[tuple[str, str]]:
         found.append(("Skill", SKILL.format(score=document.skill_score)))
     if document.bootstrap:
         found.append(("Interval", INTERVAL))
+    if any(one.adaptive is not None for row in (document.intervals or {}).values() for one in row):
+        found.append(("Adaptive intervals", ADAPTIVE))
     for key, value, texts in (
         ("Convention", document.convention, CONVENTIONS),
         ("Protocol", document.protocol, PROTOCOLS),

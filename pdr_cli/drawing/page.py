@@ -102,7 +102,7 @@ def _content(document: Document, cases: Sequence[Case], album: Album) -> dict[st
         "extras": [t for t in extras if t],
         "card": card.rows(document),
         "notes": card.notes(document),
-        "tables": summary.lead_tables(document),
+        "tables": [*summary.lead_tables(document), *uncertainty.lead_tables(document)],
         "theme": {variable: color for color, variable in svg.THEME.items()},
         "version": document.card.pdr,
     }

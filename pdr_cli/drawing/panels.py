@@ -20,6 +20,7 @@ from pdr_cli.errors import StorageError
 from pdr_cli.system.atomic import atomic_output
 
 INK, FAINT, MISSING = "#1f2430", "#6b7280", "#d9dce1"
+PAPER = "#fffffe"  # inside of hollow marks; on a page its own background
 AREA = 4.4  # square inches of a panel, whatever its shape
 NARROW, WIDE = 1.6, 3.3  # inches
 LEFT, RIGHT, TOP, BOTTOM = 0.85, 1.05, 0.72, 0.4  # margins: row names and latitudes, colour bar, title, longitudes

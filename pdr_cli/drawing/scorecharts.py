@@ -20,7 +20,7 @@ from pdr_cli.drawing.charts import (
     score_lines,
     with_units,
 )
-from pdr_cli.drawing.panels import DPI, FAINT, FONT, INK, MISSING, plain
+from pdr_cli.drawing.panels import DPI, FAINT, FONT, INK, MISSING, PAPER, plain
 from pdr_cli.verification import scores
 from pdr_cli.verification.document import Document
 from pdr_cli.verification.sections import Calibration, Intervals, Spectra
@@ -28,6 +28,7 @@ from pdr_cli.verification.sections import Calibration, Intervals, Spectra
 INCHES = (4.2, 2.75)
 BOX = (0.105, 0.155, 0.875, 0.735)  # left, bottom, width, height of the axes, as shares
 TRUTH: dict[str, Any] = {"color": INK, "linewidth": 1.3, "zorder": 4}
+HOLLOW: dict[str, Any] = {"linewidth": 1.2, "markerfacecolor": PAPER}
 PAD = 0.005  # between the left edge and the widest label, as a share
 SMALL, LARGE = 1e-3, 1e5  # ticks beyond are written with an exponent
 NYQUIST = 2  # cells: the shortest wave a grid can carry
@@ -119,12 +120,15 @@ def reliability(document: Document, entry: Mapping[str, Calibration]) -> Any:
 
 
 def coverage(document: Document, name: str, found: Sequence[Intervals]) -> Any:
-    """The share of truths inside the intervals of one model by lead time."""
+    """The share of truths inside the intervals of one model by lead time, and thin with hollow marks of adaptive ones."""
     figure, axes = _chart("share of truths inside")
     lead, unit = lead_axis(document.lead, document.lead_units)
+    look = looks(document)[name]
     for one in found:
         axes.axhline(one.nominal, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        axes.plot(lead, numbers(one.coverage.lead), **looks(document)[name])
+        axes.plot(lead, numbers(one.coverage.lead), **look)
+        if one.adaptive is not None:
+            axes.plot(lead, numbers(one.adaptive.coverage.lead), **look | HOLLOW)
     axes.set_ylim(top=1)
     lead_ticks(axes, lead, unit)
     return _small(figure)

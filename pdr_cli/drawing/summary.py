@@ -151,11 +151,11 @@ def skill_table(document: Document) -> Table | None:
 
 def lead_tables(document: Document) -> list[Table]:
     """Every number by lead time: one table a score, and one a model for its skill."""
-    tables = [_by_lead(document, with_bracket(*_head(document, k)), document.of_score(k)) for k in document.keys]
+    tables = [by_lead(document, with_bracket(*_head(document, k)), document.of_score(k)) for k in document.keys]
     for model, row in document.skill.items():
         known = {rival: entry for rival, entry in row.items() if entry.lead}
         if known:
-            tables.append(_by_lead(document, f"skill of {model} against", known))
+            tables.append(by_lead(document, f"skill of {model} against", known))
     return tables
 
 
@@ -266,7 +266,7 @@ def _skill(entry: Skill | None) -> Cell:
     return Cell(text, detail, "best" if overall > 0 and found else "")
 
 
-def _by_lead(document: Document, caption: str, entries: Mapping[str, ByLead]) -> Table:
+def by_lead(document: Document, caption: str, entries: Mapping[str, ByLead]) -> Table:
     """Rows of lead times, columns of entries, with intervals where they have some."""
     places = decimals(v for e in entries.values() for v in e.lead)
     rows = []

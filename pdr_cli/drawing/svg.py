@@ -12,10 +12,10 @@ from html import escape
 from typing import Any
 
 from pdr_cli.drawing.charts import MODELS, REFERENCES
-from pdr_cli.drawing.panels import FAINT, INK, MISSING
+from pdr_cli.drawing.panels import FAINT, INK, MISSING, PAPER
 
 # {colour as drawn: the page's variable}; MISSING is also the colour of rules.
-THEME = {INK: "--ink", FAINT: "--faint", MISSING: "--rule"}
+THEME = {INK: "--ink", FAINT: "--faint", MISSING: "--rule", PAPER: "--hollow"}
 THEME |= {color: f"--model-{i}" for i, color in enumerate(MODELS)}
 THEME |= {color: f"--reference-{i}" for i, color in enumerate(REFERENCES)}
 METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))

@@ -14,7 +14,7 @@ from pdr_cli.drawing.summary import Cell, Table
 from pdr_cli.verification import scores
 from pdr_cli.verification.cellwise import CellErrors
 from pdr_cli.verification.document import Document
-from pdr_cli.verification.sections import Calibration, EventScores, Intervals
+from pdr_cli.verification.sections import ByLead, Calibration, EventScores, Intervals
 
 
 def pictures(document: Document, album: Album) -> list[Picture]:
@@ -77,7 +77,11 @@ def _reliability(document: Document, event: str, drawn: Mapping[str, Calibration
 def _coverage(document: Document, name: str, found: list[Intervals], album: Album) -> Picture:
     said = [f"{summary.percent(one.coverage.overall)} % of {summary.percent(one.nominal)} %" for one in found]
     alt = f"Share of truths inside the intervals of {name} by lead time. Over all: {', '.join(said)}."
+    adaptive = [f"{summary.percent(one.adaptive.coverage.overall)} %" for one in found if one.adaptive is not None]
+    alt += f" Of adaptive ones: {', '.join(adaptive)}." if adaptive else ""
     caption = "Faint lines: what the intervals should hold."
+    if any(one.adaptive is not None for one in found):
+        caption += " Hollow: adaptive intervals."
     key = f"intervals-{list(document.intervals or {}).index(name)}"
     return album.add(key, f"Intervals of {name}", scorecharts.coverage(document, name, found), alt, caption)
 
@@ -101,14 +105,37 @@ def _event_table(event: str, row: Mapping[str, EventScores]) -> Table:
     return Table(f"Event {event}", "score", [(name, "") for name in row], rows)
 
 
-def _interval_table(document: Document, name: str, found: list[Intervals]) -> Table:
-    rows = [
-        (
-            f"{summary.percent(one.nominal)} %",
-            [_cell(one.coverage.overall), *(_cell(by.overall) for by in (one.width, one.score))],
-        )
-        for one in found
+def lead_tables(document: Document) -> list[Table]:
+    """The coverage of intervals by lead time."""
+    return [
+        summary.by_lead(document, f"share of truths inside the intervals of {name}", _coverages(found))
+        for name, found in (document.intervals or {}).items()
+        if found
     ]
+
+
+def _coverages(found: list[Intervals]) -> dict[str, ByLead]:
+    """The coverage of each interval, in each season too, and of adaptive ones."""
+    columns: dict[str, ByLead] = {}
+    for one in found:
+        share = f"{summary.percent(one.nominal)} %"
+        columns[share] = one.coverage
+        columns |= {f"{share}, {label}": held for label, held in (one.seasons or {}).items()}
+        columns |= {f"{share}, adaptive": one.adaptive.coverage} if one.adaptive is not None else {}
+    return columns
+
+
+def _interval_table(document: Document, name: str, found: list[Intervals]) -> Table:
+    others = {f"{summary.percent(one.nominal)} %": (one.width, one.score) for one in found}
+    others |= {
+        f"{summary.percent(one.nominal)} %, adaptive": (one.adaptive.width, one.adaptive.score)
+        for one in found
+        if one.adaptive is not None
+    }
+    rows = []
+    for label, coverage in _coverages(found).items():
+        width, score = (by.overall for by in others[label]) if label in others else (None, None)
+        rows.append((label, [_cell(coverage.overall), _cell(width), _cell(score)]))
     heads = [("coverage", ""), ("mean width", document.units), ("interval score", document.units)]
     return Table(f"Intervals of {name}", "interval", heads, rows)
 

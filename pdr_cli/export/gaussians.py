@@ -12,8 +12,9 @@ import xarray as xr
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names
 from pdr_cli.errors import StorageError, UsageError
-from pdr_cli.inference.intake import Intake, Observed
+from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.model import Model
+from pdr_cli.inference.observed import Observed
 from pdr_cli.models.gaussians.base import GaussianAdapter, drawing
 from pdr_cli.models.gaussians.deform import DeformGS
 from pdr_cli.models.interfaces import Batch

@@ -10,9 +10,10 @@ from pdr_cli.data import times as time_axis
 from pdr_cli.data.intervals import without_ends
 from pdr_cli.data.series import Series, joined_members, mean_of
 from pdr_cli.inference.between import WHOLE, Between
-from pdr_cli.inference.intake import Intake, Observed
+from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Layers, Model, ModelHeader
+from pdr_cli.inference.observed import Observed
 from pdr_cli.inference.provenance import checksums, command_line, of_covariates, of_models, provenance
 from pdr_cli.inference.request import Request, joined_identity
 from pdr_cli.system import space

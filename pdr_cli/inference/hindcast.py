@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,21 +19,24 @@ from pathlib import Path
 import numpy as np
 
 from pdr_cli import __version__
-from pdr_cli.data import formats, further, windows
+from pdr_cli.data import formats
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.context import Context
 from pdr_cli.data.formats import cf
 from pdr_cli.data.formats.cf import Layout
 from pdr_cli.data.formats.gridded import Put, Stored
 from pdr_cli.data.formats.stored import sha256_of
-from pdr_cli.data.series import Series, frames_at_once, names, read_frames, with_members
-from pdr_cli.errors import DataError, MissingValuesError, StorageError, TimeError, UsageError
+from pdr_cli.data.series import Series, names, with_members
+from pdr_cli.errors import DataError, StorageError, TimeError
 from pdr_cli.inference import unfinished
+from pdr_cli.inference.adaptation import Adaptation
 from pdr_cli.inference.forecast import forecast, lead_steps
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Model, ModelHeader
-from pdr_cli.inference.provenance import COVARIATES, command_line, of_models, plausible, provenance
+from pdr_cli.inference.observed import Observed
+from pdr_cli.inference.plan import Plan, plan
+from pdr_cli.inference.provenance import command_line, of_models, plausible, provenance
 from pdr_cli.inference.request import Request, joined_identity
 from pdr_cli.inference.unfinished import Block, Keep, Unfinished
 from pdr_cli.system import atomic, locks, processes, space
@@ -42,48 +44,8 @@ from pdr_cli.system.logs import Progress, Silence, log, progress
 from pdr_cli.system.processes import Processes
 
 AT_ONCE = 16  # windows in one pass of the network, unless --batch says otherwise
-HASHED_AT_ONCE = 32  # frames
 FAST = 1  # level of compression of blocks that are copied at the end
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The forecasts of a hindcast: from the frames `inits` [n] of a series, `steps` frames each."""
-
-    series: Series
-    inits: np.ndarray
-    steps: int
-
-    @cached_property
-    def times(self) -> np.ndarray:
-        """Init times: [n]."""
-        return np.asarray(self.series.time.values[self.inits])
-
-    @cached_property
-    def input_sha256(self) -> str:
-        """SHA-256 of all values of the series and of its further variables."""
-        return _sha256_of_all([self.series, *self._further])
-
-    @cached_property
-    def covariates(self) -> dict[str, str]:
-        """The SHA-256 of all values of the further variables, as an attribute; nothing without any."""
-        return {COVARIATES: _sha256_of_all(self._further)} if self._further else {}
-
-    @property
-    def _further(self) -> list[Series]:
-        opened = further.of(self.series)
-        return [] if opened is None else [opened.series]
-
-
-def _sha256_of_all(every: Sequence[Series]) -> str:
-    """The hash of all values of several series, read block by block."""
-    digest = hashlib.sha256()
-    for series in every:
-        n, at_once = series.sizes["time"], frames_at_once(series, HASHED_AT_ONCE)
-        for start in range(0, n, at_once):
-            frames = read_frames(series, start, min(start + at_once, n))
-            digest.update(np.ascontiguousarray(frames).tobytes())
-    return digest.hexdigest()
+Learn = Callable[[int, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -114,6 +76,14 @@ class Hindcast:
         members = self._members
         return one if members is None else with_members(one, np.zeros((members, *one.shape), np.float32))
 
+    @cached_property
+    def _adaptation(self) -> Adaptation | None:
+        """What the intervals have learned so far; None if they do not adapt."""
+        calibration = self.model.calibration
+        if calibration is None or not self.intake.intervals.adaptive:
+            return None
+        return Adaptation(self.plan, self.intake.card.step, self.intake.intervals.shares, calibration.largest)
+
     @property
     def _members(self) -> int | None:
         """M of the file; None: it holds single forecasts."""
@@ -123,12 +93,18 @@ class Hindcast:
 
     def frames(self, low: int, high: int) -> np.ndarray:
         """The forecasts from inits [low, high) on the input's grid, in its units: [n, τ, C, H, W], or of ensembles
-        [n, M, τ, C, H, W].
+        [n, M, τ, C, H, W]. Where intervals adapt, C counts their ends, and every init before `low` was made or learned from.
         """
         frames = np.concatenate([one.own(low, high) for one in (self, *self.others)], axis=1)
         if self._members is not None:
             return frames
         return frames.mean(axis=1, dtype=np.float64).astype(np.float32) if self.mean else frames[:, 0]
+
+    def learn(self, low: int, frames: np.ndarray) -> None:
+        """Let intervals adapt to forecasts from inits `low` on, [n, τ, C, H, W], that an interrupted run has made."""
+        if self._adaptation is not None:
+            for number, made in enumerate(frames, low):
+                self._adaptation.learn(number, made)
 
     def own(self, low: int, high: int) -> np.ndarray:
         """The forecasts of the first model, [n, M, τ, C, H, W]; M is 1 where it draws none."""
@@ -146,8 +122,16 @@ class Hindcast:
             every = [self.intake.to_members(drawn[:, i], series, window) for i, window in enumerate(observed)]
             return np.stack([np.asarray(one.values, np.float32) for one in every])
         fused = self.model.run(frames, self.plan.steps, context).fused
-        made = [self.intake.to_series(fused[i : i + 1], series, window) for i, window in enumerate(observed)]
-        return np.stack([np.asarray(one.values, np.float32)[None] for one in made])
+        made = [self._direct(low + i, fused[i : i + 1], window) for i, window in enumerate(observed)]
+        return np.stack(made)[:, None]
+
+    def _direct(self, number: int, fused: np.ndarray, window: Observed) -> np.ndarray:
+        """The direct forecast from an init, with the ends of its intervals: [τ, C, H, W]."""
+        asked = None if self._adaptation is None else self._adaptation.asked(number)
+        made = self.intake.to_series(fused, self.plan.series, window, asked)
+        frames = np.asarray(made.values, np.float32)
+        self.learn(number, frames[None])
+        return frames
 
     def layout(self, attributes: Mapping[str, str], time_layout: str = "cf") -> Layout:
         """The layout of the file that holds all forecasts."""
@@ -184,33 +168,6 @@ class Hindcast:
             | self.intake.intervals.attributes(self.model)
             | of_models([one.model for one in (self, *self.others)])
         )
-
-
-def plan(intake: Intake, series: Series, steps: int | None) -> Plan:
-    """The forecasts from every frame of a series that ends an unbroken run of `in_steps` frames.
-
-    Raises:
-        TimeError: no such frame, or another step than the model's.
-        UsageError: steps of calendar months, whose lead times differ from init to init.
-        GridError, VariableError: the series does not fit the model.
-    """
-    data, step = intake.card.config.data, intake.card.step
-    where = str(series.attrs["files"][0])
-    if step.unit == "month":
-        raise UsageError(
-            f"{where} has steps of months, whose lead times differ from init to init",
-            way_out="forecast from one --init at a time",
-        )
-    intake.orientation(series)
-    windows.check_step(series.time.values, step, where)
-    inits = windows.ends(series, data.in_steps, step)
-    if not len(inits):
-        raise TimeError(f"{where} has no {data.in_steps} steps in a row, which the model needs")
-    inits = intake.startable(series, inits, steps or data.out_steps)
-    if not len(inits):
-        raise MissingValuesError(f"{where} lacks values of {', '.join(intake.card.read)} for a forecast from any init")
-    reach = data.in_steps + intake.contexts.reach
-    return Plan(windows.remembered(series, reach), inits, steps or data.out_steps)
 
 
 @contextlib.contextmanager
@@ -260,6 +217,7 @@ def answer(request: Request, ranks: Processes) -> Hindcast:
             compress=request.compress,
             ranks=ranks,
             bar=bar,
+            learn=made.learn if request.intervals.adaptive else None,
         )
     return made
 
@@ -318,6 +276,7 @@ def write(
     compress: int,
     ranks: Processes,
     bar: Progress,
+    learn: Learn | None = None,
 ) -> None:
     """Write a hindcast, atomically and verified; the blocks that an interrupted run of the same request wrote are kept.
 
@@ -329,12 +288,13 @@ def write(
         compress: see `formats.write`.
         ranks: the processes that share the work.
         bar: progress of this process.
+        learn: takes the first init and the numbers of each kept block, in order with the forecasts of the others.
 
     Raises:
         StorageError: the file system refused, or the numbers read back differ from those written.
     """
     with _begun(path, layout, request, compress, ranks) as begun:
-        blocks = _Blocks(layout, begun, begun.kept(ranks) if begun else {}, ranks)
+        blocks = _Blocks(layout, begun, begun.kept(ranks) if begun else {}, ranks, learn)
         with _temporary(path, blocks) as temporary:
             _write(made, blocks, path, temporary, compress, bar)
             if ranks.first:
@@ -391,12 +351,20 @@ class _Blocks:
     begun: Unfinished | None
     kept: Mapping[Block, str]
     ranks: Processes
+    learn: Learn | None = None
 
     def mine(self) -> list[Block]:
-        """This process's share: of the kept blocks, which it compares again, and of the others."""
+        """This process's share, in order: of the kept blocks, which it compares again, and of the others."""
         every = unfinished.blocks(self.layout)
         groups = [[b for b in every if b in self.kept], [b for b in every if b not in self.kept]]
-        return [group[i] for group in groups for i in self.ranks.share(len(group))]
+        return sorted(group[i] for group in groups for i in self.ranks.share(len(group)))
+
+    def recall(self, block: Block) -> str:
+        """The SHA-256 of a kept block, from which `learn` learns."""
+        if self.learn is not None and self.begun is not None:
+            with self.begun.reading() as stored:
+                self.learn(block[0], stored(*block))
+        return self.kept[block]
 
     def keeping(self) -> contextlib.AbstractContextManager[Keep]:
         """A function that keeps a block for a run that continues this one."""
@@ -420,7 +388,7 @@ def _fill(made: Hindcast, blocks: _Blocks, put: Put, bar: Progress) -> dict[Bloc
     sums, mine = {}, blocks.mine()
     with blocks.keeping() as keep:
         for done, block in enumerate(mine, 1):
-            sums[block] = blocks.kept[block] if block in blocks.kept else _forecast(made, block, put, keep)
+            sums[block] = blocks.recall(block) if block in blocks.kept else _forecast(made, block, put, keep)
             bar.update(done / len(mine))
     return sums
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,41 +28,13 @@ from pdr_cli.data.targets import with_blank
 from pdr_cli.errors import GridError, MissingValuesError, UsageError, VariableError
 from pdr_cli.inference.intervals import NONE, Intervals
 from pdr_cli.inference.model import ModelHeader
+from pdr_cli.inference.observed import Observed
 from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.system.logs import log
 
 Variables = Mapping[str, dict[str, Any]]  # attributes by name
 OpenVariables = Callable[[Sequence[str]], list[Series]]  # opens the input with these variables as channels
-
-
-@dataclass(frozen=True)
-class Observed:
-    """The window that a forecast starts from.
-
-    Args:
-        frames: [1, T, C, H, W] on the model's grid, nothing missing.
-        orientation: from the series' grid to the model's.
-        start: first frame in the series.
-        stop: one past the last.
-        never_observed: cells without any value in the window, [C, H, W] on the model's grid; NaN in the forecast.
-        times: of the frames, [T].
-        notes: the defects that were mended in it, for the history of the forecast; see also `history`.
-    """
-
-    frames: np.ndarray
-    orientation: Orientation
-    start: int
-    stop: int
-    never_observed: np.ndarray
-    times: np.ndarray
-    notes: tuple[str, ...] = ()
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the mended frames on the input's grid, NaN in cells that are never observed."""
-        frames = np.where(self.never_observed, np.float32(np.nan), self.frames[0])
-        return hashlib.sha256(self.orientation.invert(frames).tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -378,13 +349,16 @@ class Intake:
             notes.append(f"{int(absent.sum())} of {absent.size} values missing, filled by {method}")
         return tuple(notes)
 
-    def to_series(self, frames: np.ndarray, series: Series, window: Observed) -> Series:
+    def to_series(
+        self, frames: np.ndarray, series: Series, window: Observed, asked: np.ndarray | None = None
+    ) -> Series:
         """The forecast after a window of a series, as a Series.
 
         Args:
             frames: [1, τ, C, H, W] on the model's grid, in its units.
             series: the input, for coordinates, units and attributes.
             window: of the series.
+            asked: shares that the intervals ask the model's errors for, [L, τ]; default: those that they are to hold.
 
         Returns:
             The frames within the model's bounds, with their valid times, `forecast_reference_time` and `forecast_period`,
@@ -392,7 +366,7 @@ class Intake:
         """
         if not self.intervals.shares:
             return self._to_series(frames[0], 1, series, window)
-        ends = self.intervals.ends(self.model, frames[0])
+        ends = self.intervals.ends(self.model, frames[0], asked)
         stack = np.concatenate([frames, ends.reshape(-1, *frames.shape[1:])])
         every = self._to_series(stack.reshape(-1, *frames.shape[2:]), len(stack), series, window)
         made, values = every.isel(time=slice(frames.shape[1])), every.values[frames.shape[1] :]

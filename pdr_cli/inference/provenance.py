@@ -21,8 +21,9 @@ from pdr_cli.data.intervals import without_ends
 from pdr_cli.data.missing import ABSURD
 from pdr_cli.data.series import Series, names, units
 from pdr_cli.data.units import GIVEN
-from pdr_cli.inference.intake import Intake, Observed
+from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.model import Model
+from pdr_cli.inference.observed import Observed
 from pdr_cli.system import urls
 from pdr_cli.system.names import printable
 

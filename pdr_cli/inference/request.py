@@ -243,6 +243,11 @@ def _check_between(request: Request) -> None:
 
 
 def _check_one_forecast(request: Request) -> None:
+    if request.intervals.adaptive:
+        raise UsageError(
+            "--adaptive follows the forecasts from earlier inits, and one forecast has none before it",
+            way_out="add --every-init, or leave it out",
+        )
     if processes.started_by_torchrun():
         raise UsageError(
             "torchrun shares out the forecasts of --every-init", way_out="without --every-init run pdr predict alone"
@@ -264,6 +269,11 @@ def _check_hindcast(request: Request) -> None:
     suffix = request.output.suffix.lower()
     if not formats.of_output(request.output).gridded:
         raise UsageError(f"--every-init writes {', '.join(formats.outputs(gridded=True))}, not {suffix}")
+    if processes.started_by_torchrun() and request.intervals.adaptive:
+        raise UsageError(
+            "--adaptive intervals depend on those of all earlier inits, so that several processes cannot share them out",
+            way_out="run pdr predict alone, without torchrun",
+        )
     if processes.started_by_torchrun() and suffix != zarr.SUFFIX:
         raise UsageError(f"several processes cannot write one {suffix} file at once", way_out="name the output .zarr")
 

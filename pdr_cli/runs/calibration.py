@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,22 +79,25 @@ class Calibration:
         They are interpolated linearly between the stored levels, and lead times beyond the calibrated ones keep the last.
 
         Args:
-            levels: of the quantiles, [q], between 0 and 1.
+            levels: of the quantiles, between 0 and 1: [q], or [q, steps] where each lead time has its own.
             steps: lead times.
             size: (H, W) of the model's grid.
         """
-        place = np.interp(np.asarray(levels, np.float64), self.levels, np.arange(len(self.levels)))
+        asked = np.asarray(levels, np.float64)
+        asked = np.broadcast_to(asked if asked.ndim > 1 else asked[:, None], (len(asked), steps))
+        place = np.interp(asked, self.levels, np.arange(len(self.levels)))
         low = np.floor(place + ROUNDING).astype(int)
         high = np.minimum(low + 1, len(self.levels) - 1)
-        share = np.maximum(place - low, 0).astype(np.float32)[:, None, None, None, None]
+        share = np.maximum(place - low, 0).astype(np.float32)[..., None, None, None]
         leads = np.minimum(np.arange(steps), self.steps - 1)
-        known = self.offsets[:, leads]
-        found = known[low] + share * (known[high] - known[low])
-        return self._spread(found, size)
+        below, above = self.offsets[low, leads], self.offsets[high, leads]
+        return self._spread(below + share * (above - below), size)
 
-    def ends(self, share: float, steps: int, size: tuple[int, int]) -> np.ndarray:
-        """Offsets of the lower and the upper end of the interval that holds a share of the truths: [2, steps, C, H, W]."""
-        return self.at(np.array([(1 - share) / 2, (1 + share) / 2]), steps, size)
+    def ends(self, share: float | np.ndarray, steps: int, size: tuple[int, int]) -> np.ndarray:
+        """Offsets of the lower and the upper end of the interval that holds a share of the truths, of each lead time its own
+        where it is [steps]: [2, steps, C, H, W].
+        """
+        return self.at(np.stack([(1 - share) / 2, (1 + share) / 2]), steps, size)
 
     def _spread(self, offsets: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Offsets of blocks [..., h, w] for each of their cells [..., H, W]."""
@@ -123,39 +126,6 @@ class Calibration:
         """The calibration that `to_tensors` and `to_json` were of."""
         count, blocks = int(header["count"]), int(header["blocks"])
         return cls(tensors["levels"], tensors["offsets"], count, blocks, dict(header["about"]))
-
-
-def adaptive(
-    inside: Callable[[int, float], float],
-    count: int,
-    share: float,
-    *,
-    delay: int = 1,
-    rate: float = 0.05,
-    largest: float = 1,
-) -> np.ndarray:
-    """The shares to ask a calibration for, so that intervals of successive inits hold `share` on average: [count].
-
-    Adaptive conformal inference (Gibbs and Candès, 2021, arXiv:2106.00170): after each init whose truth is known, the share
-    asked for grows by `rate` times the truths missed beyond 1 - `share`, and falls where fewer are missed. Its mean miss over n
-    inits differs from 1 - `share` by at most about 1 / (rate · n), whatever the data, as long as the shares stay possible.
-
-    Args:
-        inside: number of an init, share asked for → share of its truths that lie in the interval.
-        count: inits, in the order of their times.
-        share: of the truths that the intervals are to hold.
-        delay: inits from a forecast until its truth is known: its lead time in steps between inits.
-        rate: of the adaptation.
-        largest: share that can be asked for, see `Calibration.largest`.
-    """
-    asked = np.full(count, share, np.float64)
-    current = share
-    for number in range(count):
-        known = number - delay
-        if known >= 0:
-            current += rate * (share - inside(known, float(asked[known])))
-        asked[number] = min(max(current, 0.0), largest)
-    return asked
 
 
 def most_windows(values: int) -> int:

@@ -180,7 +180,7 @@ class _Scoring:
                 way_out="use --convention standard",
             )
         self._score(which, self._on_score_scale(truth, forecasts), masked, self._climate(request))
-        self.studies.add(truth, forecasts)
+        self.studies.add(truth, forecasts, which)
 
     def _score(
         self, which: np.ndarray, frames: dict[str, np.ndarray], masked: bool, climate: np.ndarray | None
@@ -326,6 +326,4 @@ def _lead_units(task: Task) -> LeadUnits:
 
 def _period(task: Task) -> list[str] | str:
     """First and last time of the windows, or the number of clips."""
-    if np.issubdtype(task.truth.time.values.dtype, np.floating):
-        return f"{len(np.unique(task.windows.places[:, 0]))} clips"
-    return task.windows.period
+    return task.windows.period if task.windows.dated else f"{len(np.unique(task.windows.places[:, 0]))} clips"

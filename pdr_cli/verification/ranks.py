@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from pdr_cli.inference.model import Model
+from pdr_cli.runs.adaptive import Adaptive
 from pdr_cli.verification import sections
 
 SHARES = (0.8, 0.95)  # of the truths that intervals should hold
+FIXED, ADAPTIVE = "fixed", "adaptive"
 
 
 def known(model: Model, leads: int) -> bool:
@@ -40,33 +44,79 @@ class Ranks:
         return sections.Ranks(share.tolist(), float(share[0] + share[-1]), 2 / len(share))
 
 
-class Intervals:
-    """What the intervals of one calibrated model hold.
+@dataclass(frozen=True)
+class Inits:
+    """When the windows of an evaluation start.
 
     Args:
-        ends: offsets of the lower and the upper end from the forecast by the share that they should hold, each [2, τ, C, H, W].
-        low, high: bounds of the model's forecasts, [C]; None without any.
+        places: number of the series and time in steps of the init of each window, in order of time in each series.
+        seasons: the windows in each season, True for them, [n]; none where all lie in one.
+    """
+
+    places: Sequence[tuple[int, int]]
+    seasons: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Intervals:
+    """What the intervals of one calibrated model hold, in each season too, and what adaptive ones would hold.
+
+    Args:
+        ends: offsets of the lower and the upper end from the forecast, [2, τ, C, H, W], of the share asked for at each lead
+            time, [τ].
+        adaptive: a new adaptation of the shares that intervals should hold; each series of windows has one, as a hindcast of
+            it would.
+        inits: of the windows.
+        bounds: lowest and highest value of the model's forecasts, [C] each; None without any.
         scale: [C], by which widths are divided where channels have different units.
     """
 
     def __init__(
-        self, ends: Mapping[float, np.ndarray], bounds: tuple[np.ndarray, np.ndarray] | None, scale: np.ndarray
+        self,
+        ends: Callable[[np.ndarray], np.ndarray],
+        adaptive: Callable[[], Adaptive],
+        inits: Inits,
+        bounds: tuple[np.ndarray, np.ndarray] | None,
+        scale: np.ndarray,
     ) -> None:
-        self.ends, self.bounds, self.scale = ends, bounds, scale[:, None, None]
-        leads = next(iter(ends.values())).shape[1]
-        self.sums = {share: np.zeros((leads, 4)) for share in ends}  # inside, width, penalty, count
+        self.ends, self.inits, self.bounds, self.scale = ends, inits, bounds, scale[:, None, None]
+        self.adaptations = defaultdict[int, Adaptive](adaptive)
+        start = adaptive()
+        self.shares, shape = start.shares, start.nominal.shape
+        self.fixed = np.stack([ends(share) for share in start.nominal])
+        # Of each share and lead time: truths inside, widths, penalties, and truths in all.
+        self.sums = {label: np.zeros((*shape, 4)) for label in (FIXED, ADAPTIVE, *inits.seasons)}
 
-    def add(self, truth: np.ndarray, forecast: np.ndarray) -> None:
-        """Count a batch, [B, τ, C, H, W] each."""
-        for share, offsets in self.ends.items():
-            low, high = (self._bounded(forecast + end) for end in offsets)
-            known = np.isfinite(truth) & np.isfinite(low) & np.isfinite(high)
-            with np.errstate(invalid="ignore"):
-                inside = (truth >= low) & (truth <= high)
-                beyond = np.maximum(low - truth, 0) + np.maximum(truth - high, 0)
-            penalty = 2 / (1 - share) * beyond
-            for column, values in enumerate((inside, (high - low) / self.scale, penalty / self.scale, known)):
-                self.sums[share][:, column] += np.where(known, values, 0.0).sum(axis=(0, 2, 3, 4), dtype=np.float64)
+    def add(self, truth: np.ndarray, forecast: np.ndarray, which: np.ndarray) -> None:
+        """Count the windows numbered `which`, [B, τ, C, H, W] each."""
+        counted = self._counted(truth, forecast, self.fixed)
+        self.sums[FIXED] += counted.sum(axis=0)
+        for label, chosen in self.inits.seasons.items():
+            self.sums[label] += counted[chosen[which]].sum(axis=0)
+        for row, window in enumerate(which):
+            self._adapt(truth[row : row + 1], forecast[row : row + 1], *self.inits.places[window])
+
+    def _adapt(self, truth: np.ndarray, forecast: np.ndarray, series: int, init: int) -> None:
+        """Count one window with adaptive intervals, [1, τ, C, H, W] each."""
+        adaptation = self.adaptations[series]
+        asked = np.stack([self.ends(share) for share in adaptation.asked(init)])
+        (counted,) = self._counted(truth, forecast, asked)
+        self.sums[ADAPTIVE] += counted
+        adaptation.learn(init, _over(counted[..., 0], counted[..., 3]))
+
+    def _counted(self, truth: np.ndarray, forecast: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """What intervals with ends [L, 2, τ, C, H, W] from the forecast hold, as in `sums`: [B, L, τ, 4]."""
+        each = [self._of_share(truth, forecast, *pair) for pair in zip(self.shares, offsets, strict=True)]
+        return np.stack(each, axis=1)
+
+    def _of_share(self, truth: np.ndarray, forecast: np.ndarray, share: float, offsets: np.ndarray) -> np.ndarray:
+        low, high = (self._bounded(forecast + end) for end in offsets)
+        known = np.isfinite(truth) & np.isfinite(low) & np.isfinite(high)
+        with np.errstate(invalid="ignore"):
+            inside = (truth >= low) & (truth <= high)
+            beyond = np.maximum(low - truth, 0) + np.maximum(truth - high, 0)
+        penalty = 2 / (1 - share) * beyond
+        columns = (inside, (high - low) / self.scale, penalty / self.scale, known)
+        return np.stack([np.where(known, x, 0.0).sum(axis=(2, 3, 4), dtype=np.float64) for x in columns], axis=-1)
 
     def _bounded(self, frames: np.ndarray) -> np.ndarray:
         if self.bounds is None:
@@ -77,16 +127,30 @@ class Intervals:
     @property
     def counted(self) -> bool:
         """True once there was a value."""
-        return any(sums.any() for sums in self.sums.values())
+        return bool(self.sums[FIXED].any())
 
     def section(self) -> list[sections.Intervals]:
         """The section of the document."""
-        return [self._of(share, sums) for share, sums in self.sums.items()]
+        return [self._section(number, float(share)) for number, share in enumerate(self.shares)]
 
-    def _of(self, share: float, sums: np.ndarray) -> sections.Intervals:
-        def by_lead(columns: Sequence[int]) -> sections.ByLead:
-            above, below = sums[:, columns].sum(axis=1), sums[:, 3]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                return sections.ByLead(float(above.sum() / below.sum()), (above / below).tolist())
+    def _section(self, number: int, share: float) -> sections.Intervals:
+        held, adaptive = (_held(self.sums[label][number]) for label in (FIXED, ADAPTIVE))
+        seasons = {label: _mean(self.sums[label][number], [0]) for label in self.inits.seasons}
+        return sections.Intervals(share, held.coverage, held.width, held.score, seasons or None, adaptive)
 
-        return sections.Intervals(share, by_lead([0]), by_lead([1]), by_lead([1, 2]))
+
+def _held(sums: np.ndarray) -> sections.Held:
+    """What intervals of one share hold, from their sums [τ, 4]."""
+    return sections.Held(_mean(sums, [0]), _mean(sums, [1]), _mean(sums, [1, 2]))
+
+
+def _mean(sums: np.ndarray, columns: Sequence[int]) -> sections.ByLead:
+    """The mean of some columns of sums [τ, 4] over the truths in all, the last."""
+    above, below = sums[:, columns].sum(axis=1), sums[:, 3]
+    return sections.ByLead(float(_over(above.sum(), below.sum())), _over(above, below).tolist())
+
+
+def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """A quotient; NaN of nothing."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(above / below)

@@ -134,17 +134,15 @@ class ClipDistance(Section):
 
 
 @dataclass(frozen=True)
-class Intervals(Section):
-    """Intervals of a calibrated model by what they should hold.
+class Held(Section):
+    """What intervals hold.
 
     Args:
-        nominal: share of the truths that they should hold.
-        coverage: share that they hold.
+        coverage: share of the truths inside.
         width: mean width, in data units.
         score: the interval score, width and a penalty for truths outside, in data units.
     """
 
-    nominal: float
     coverage: ByLead
     width: ByLead
     score: ByLead
@@ -152,7 +150,36 @@ class Intervals(Section):
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """The section of a saved document."""
-        return super().from_json({**values, **{k: ByLead.from_json(values[k]) for k in ("coverage", "width", "score")}})
+        return cls(**{key: ByLead.from_json(values[key]) for key in ("coverage", "width", "score")})
+
+
+@dataclass(frozen=True)
+class Intervals(Section):
+    """Intervals of a calibrated model by what they should hold.
+
+    Args:
+        nominal: share of the truths that they should hold.
+        coverage, width, score: as in `Held`.
+        seasons: coverage of the windows that start in each season; None where all lie in one.
+        adaptive: of intervals that follow the truths of earlier windows; None in documents of before.
+    """
+
+    nominal: float
+    coverage: ByLead
+    width: ByLead
+    score: ByLead
+    seasons: dict[str, ByLead] | None = field(default=None, metadata=OPTIONAL)
+    adaptive: Held | None = field(default=None, metadata=OPTIONAL)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The section of a saved document."""
+        given = {**values, **vars(Held.from_json(values))}
+        if values.get("seasons") is not None:
+            given["seasons"] = each(ByLead, values["seasons"])
+        if values.get("adaptive") is not None:
+            given["adaptive"] = Held.from_json(values["adaptive"])
+        return super().from_json(given)
 
 
 @dataclass(frozen=True)

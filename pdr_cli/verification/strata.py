@@ -67,12 +67,18 @@ class Strata:
 def seasons(task: Task) -> dict[str, np.ndarray]:
     """The windows whose init lies in each season, True for them: [n]; seasons without any are left out."""
     windows = task.windows
-    inits = [windows.times(i)[windows.in_steps - 1] for i in range(len(windows))]
-    if np.issubdtype(np.asarray(inits[:1]).dtype, np.floating):
+    if not windows.dated:
         raise UsageError("--by season: times are seconds, not dates", way_out="leave it out")
+    inits = [windows.times(i)[windows.in_steps - 1] for i in range(len(windows))]
     month = time_axis.months(np.asarray(inits)) % 12
     season = (month + 1) % 12 // 3
     return {label: season == number for number, label in enumerate(SEASONS) if (season == number).any()}
+
+
+def several_seasons(task: Task) -> dict[str, np.ndarray]:
+    """As `seasons`; nothing where all windows lie in one season, or times are not dates."""
+    found = seasons(task) if task.windows.dated else {}
+    return found if len(found) > 1 else {}
 
 
 def regions(task: Task) -> dict[str, np.ndarray]:

@@ -13,13 +13,14 @@ import numpy as np
 from pdr_cli.data.series import names as channels
 from pdr_cli.data.series import size
 from pdr_cli.errors import UsageError
-from pdr_cli.inference.model import Model
+from pdr_cli.runs.adaptive import Adaptive
+from pdr_cli.runs.calibration import Calibration as Errors
 from pdr_cli.system.logs import log
-from pdr_cli.verification import analysis, clips, forecasters, sections, setting
+from pdr_cli.verification import analysis, clips, forecasters, sections, setting, strata
 from pdr_cli.verification.analysis import Calibration, Concentration, Sharpness, Spectra, WarpingError
 from pdr_cli.verification.ensembles import central
 from pdr_cli.verification.events import Event, Tallied
-from pdr_cli.verification.ranks import SHARES, Intervals, Ranks, known
+from pdr_cli.verification.ranks import SHARES, Inits, Intervals, Ranks, known
 from pdr_cli.verification.setting import Setting
 from pdr_cli.verification.task import Task
 from pdr_cli.verification.ways import Ways, adapter_of
@@ -68,12 +69,14 @@ class Frames:
         forecasts: frames by forecaster, of members their mean.
         members: those of ensembles, [M, B, τ, C, H, W].
         scales: of the analyses.
+        which: numbers of the windows, [B].
     """
 
     truth: np.ndarray
     forecasts: Mapping[str, np.ndarray]
     members: Mapping[str, np.ndarray]
     scales: Scales
+    which: np.ndarray
 
     @cached_property
     def single(self) -> dict[str, np.ndarray]:
@@ -201,16 +204,8 @@ class IntervalsStudy:
     """What the intervals of calibrated models hold, where these give single forecasts and not members."""
 
     def __init__(self, task: Task) -> None:
-        scale, leads = setting.channel_scale(task.truth, task.first), task.windows.out_steps
-        self.intervals = {}
-        for name, model in task.models.items():
-            if model.calibration is not None and known(model, leads):
-                shares = [share for share in SHARES if model.calibration.holds(share)]
-                _warn_of_own_windows(name, model, task)
-                turn = forecasters.orientation(model, task.truth).invert
-                ends = {share: turn(model.calibration.ends(share, leads, model.card.size)) for share in shares}
-                bounds = None if model.card.bounds is None else model.card.bounds.ends()
-                self.intervals[name] = Intervals(ends, bounds, scale)
+        found = {n: model.calibration for n, model in task.models.items() if known(model, task.windows.out_steps)}
+        self.intervals = {n: _intervals(n, calibration, task) for n, calibration in found.items() if calibration}
         if not self.intervals:
             raise UsageError(
                 "--metrics intervals: no model has errors that are known at all lead times",
@@ -221,17 +216,31 @@ class IntervalsStudy:
         """Take a batch."""
         for name, intervals in self.intervals.items():
             if name in frames.forecasts and name not in frames.members:
-                intervals.add(frames.truth, frames.forecasts[name])
+                intervals.add(frames.truth, frames.forecasts[name], frames.which)
 
     def section(self) -> dict[str, list[sections.Intervals]]:
         """The section of the document."""
         return {name: intervals.section() for name, intervals in self.intervals.items() if intervals.counted}
 
 
-def _warn_of_own_windows(name: str, model: Model, task: Task) -> None:
+def _intervals(name: str, calibration: Errors, task: Task) -> Intervals:
+    """The intervals of a calibrated model on the windows of a task."""
+    model, leads = task.models[name], task.windows.out_steps
+    _warn_of_own_windows(name, calibration, task)
+    turn, card = forecasters.orientation(model, task.truth).invert, model.card
+    return Intervals(
+        lambda share: turn(calibration.ends(share, leads, card.size)),
+        lambda: Adaptive([share for share in SHARES if calibration.holds(share)], leads, calibration.largest),
+        Inits([task.windows.init_of(i) for i in range(len(task.windows))], strata.several_seasons(task)),
+        None if card.bounds is None else card.bounds.ends(),
+        setting.channel_scale(task.truth, task.first),
+    )
+
+
+def _warn_of_own_windows(name: str, calibration: Errors, task: Task) -> None:
     """Warn where intervals are scored in the period that their errors are from."""
-    period = list(model.calibration.about.get("period", ())) if model.calibration is not None else []
-    if len(period) == 2 and not np.issubdtype(task.truth.time.values.dtype, np.floating):
+    period = list(calibration.about.get("period", ()))
+    if len(period) == 2 and task.windows.dated:
         first, last = task.windows.period
         if period[0] <= last and first <= period[1]:
             log.warning("the intervals of %s are from errors of %s to %s, and are scored in that period", name, *period)
@@ -366,10 +375,12 @@ class Studies:
         if events:
             self.studies["events"] = EventsStudy(events, task, names)
 
-    def add(self, truth: np.ndarray, forecasts: Mapping[str, np.ndarray]) -> None:
-        """Take a batch: truth and forecasts by name, [B, τ, C, H, W] each in data units, or members [M, B, τ, C, H, W]."""
+    def add(self, truth: np.ndarray, forecasts: Mapping[str, np.ndarray], which: np.ndarray) -> None:
+        """Take a batch, the windows numbered `which`: truth and forecasts by name, [B, τ, C, H, W] each in data units, or
+        members [M, B, τ, C, H, W].
+        """
         members = {name: x for name, x in forecasts.items() if x.ndim > truth.ndim}
-        frames = Frames(truth, {name: central(x) for name, x in forecasts.items()}, members, self.scales)
+        frames = Frames(truth, {name: central(x) for name, x in forecasts.items()}, members, self.scales, which)
         for study in self.studies.values():
             study.add(frames)
 

@@ -19,6 +19,7 @@ from pdr_cli.data.formats import base, cf
 from pdr_cli.errors import StorageError
 from pdr_cli.inference import hindcast
 from pdr_cli.inference import model as inference
+from pdr_cli.inference import plan as planning
 from pdr_cli.inference.intake import Intake
 from pdr_cli.system import processes as distributed
 from tests.builders import field, weather_file
@@ -336,7 +337,7 @@ def test_windows_are_read_once_and_few_are_kept(weather: Path, weather_run: Path
     model = inference.load(weather_run / "model.safetensors", "cpu")
     intake = Intake(model)
     series = intake.open([weather])[0]
-    made = hindcast.Hindcast(hindcast.plan(intake, series, None), model, intake)
+    made = hindcast.Hindcast(planning.plan(intake, series, None), model, intake)
     reads: list[tuple[int, int]] = []
     from pdr_cli.data import windows
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pdr_cli.runs import calibration
-from pdr_cli.runs.calibration import Calibration, adaptive, windows_needed
+from pdr_cli.runs.calibration import Calibration, windows_needed
 
 
 def errors(*shape: int, seed: int = 0) -> np.ndarray:
@@ -35,6 +35,13 @@ def test_levels_between_the_stored_ones_are_interpolated() -> None:
     np.testing.assert_allclose(near[1], (near[0] + near[2]) / 2, rtol=1e-5)
     every = found.at(np.linspace(0, 1, 50), 1, (2, 2))
     assert (np.diff(every, axis=0) >= 0).all()
+
+
+def test_each_lead_time_may_have_a_share_of_its_own() -> None:
+    found = Calibration.of_errors(errors(400, 2, 1, 2, 2))
+    asked = found.ends(np.array([0.8, 0.9]), 2, (2, 2))
+    for lead, share in enumerate((0.8, 0.9)):
+        assert np.array_equal(asked[:, lead], found.ends(share, 2, (2, 2))[:, lead])
 
 
 def test_lead_times_beyond_the_calibrated_keep_the_last() -> None:
@@ -88,33 +95,3 @@ def test_a_calibration_comes_back_from_its_parts() -> None:
     again = Calibration.of_parts(found.to_tensors(), found.to_json())
     assert (again.count, again.blocks, again.about) == (50, 2, {"period": "2013"})
     assert np.array_equal(again.offsets, found.offsets)
-
-
-def test_adaptive_intervals_hold_their_share_though_errors_grow() -> None:
-    found = Calibration.of_errors(errors(400, 1, 1, 5, 5))
-    new = [errors(1, 1, 5, 5, seed=i) * sd for i, sd in enumerate(np.repeat([1.0, 1.6], 300))]
-
-    def inside(number: int, share: float) -> float:
-        lower, upper = found.ends(share, 1, (5, 5))
-        return float(((new[number] >= lower) & (new[number] <= upper)).mean())
-
-    fixed = np.mean([inside(i, 0.8) for i in range(300, 600)])
-    asked = adaptive(inside, 600, 0.8, delay=4, largest=found.largest)
-    held = [inside(i, share) for i, share in enumerate(asked)]
-    # Of errors with sd 1.6, 58 % lie within 1.28.
-    assert fixed == pytest.approx(0.58, abs=0.02)
-    assert np.mean(held) == pytest.approx(0.8, abs=1 / (0.05 * 600))
-    assert np.mean(held[400:]) == pytest.approx(0.8, abs=0.03)
-
-
-def test_adaptation_looks_only_at_truths_that_are_known() -> None:
-    seen: list[tuple[int, int]] = []
-
-    def inside(number: int, share: float) -> float:
-        seen.append((number, len(seen)))
-        return 0.0
-
-    asked = adaptive(inside, 10, 0.8, delay=3, rate=0.1, largest=0.95)
-    assert [number for number, _ in seen] == list(range(7))
-    # Three inits of the first share, then 0.08 more for each init whose truths were all missed, up to the largest.
-    np.testing.assert_allclose(asked[:5], [0.8, 0.8, 0.8, 0.88, 0.95])

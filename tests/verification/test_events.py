@@ -9,8 +9,9 @@ from scores.categorical import ThresholdEventOperator
 from scores.spatial import fss_2d
 
 from pdr_cli.errors import UsageError
+from pdr_cli.runs.adaptive import Adaptive
 from pdr_cli.verification.events import Event, Tallied, roc_area, window_means
-from pdr_cli.verification.ranks import Intervals, Ranks
+from pdr_cli.verification.ranks import Inits, Intervals, Ranks
 
 SHAPE = (6, 2, 1, 9, 11)
 
@@ -123,16 +124,52 @@ def test_tied_ranks_are_shared() -> None:
     np.testing.assert_allclose(ranks.section().share, [1 / 3, 1 / 3, 1 / 3, 0])
 
 
+def intervals_of(
+    low: float, high: float, inits: Inits, bounds: tuple[np.ndarray, np.ndarray] | None = None
+) -> Intervals:
+    """Intervals of 80 % from `low` to `high` times the share asked for over 0.8 around a forecast of one lead time."""
+
+    def ends(share: np.ndarray) -> np.ndarray:
+        return np.array([low, high]).reshape(2, 1, 1, 1, 1) * share[:, None, None, None] / 0.8 * np.ones(4)
+
+    return Intervals(ends, lambda: Adaptive((0.8,), 1), inits, bounds, np.ones(1))
+
+
 def test_intervals_count_what_lies_inside_their_width_and_their_score() -> None:
     truth = np.array([0.0, 1.0, 5.0, np.nan]).reshape(1, 1, 1, 1, 4)
-    intervals = Intervals({0.8: np.array([-1.0, 2.0]).reshape(2, 1, 1, 1, 1) * np.ones(4)}, None, np.ones(1))
-    intervals.add(truth, np.zeros_like(truth))
+    intervals = intervals_of(-1, 2, Inits([(0, 3)]))
+    intervals.add(truth, np.zeros_like(truth), np.arange(1))
     (found,) = intervals.section()
     assert found.coverage.overall == pytest.approx(2 / 3)
     assert found.width.overall == pytest.approx(3)
     assert found.score.overall == pytest.approx(3 + (2 / 0.2) * 3 / 3)  # of Gneiting & Raftery (2007), Eq. 43
-    within = Intervals(
-        {0.8: np.array([-9.0, 9.0]).reshape(2, 1, 1, 1, 1) * np.ones(4)}, (np.zeros(1), np.ones(1)), np.ones(1)
-    )
-    within.add(truth, np.zeros_like(truth))
+    assert found.seasons is None
+    within = intervals_of(-9, 9, Inits([(0, 3)]), (np.zeros(1), np.ones(1)))
+    within.add(truth, np.zeros_like(truth), np.arange(1))
     assert within.section()[0].width.overall == pytest.approx(1)
+
+
+def test_intervals_hold_in_each_season_what_its_windows_say() -> None:
+    truth = np.zeros((3, 1, 1, 1, 4))
+    truth[0], truth[1, ..., 0] = 9, 9
+    winter = np.array([True, False, False])
+    intervals = intervals_of(-1, 1, Inits([(0, 3), (0, 4), (0, 5)], {"DJF": winter, "MAM": ~winter}))
+    for which in ([0, 1], [2]):
+        intervals.add(truth[which], np.zeros((len(which), 1, 1, 1, 4)), np.array(which))
+    (found,) = intervals.section()
+    assert found.seasons is not None
+    assert {label: held.lead for label, held in found.seasons.items()} == {"DJF": [0.0], "MAM": [7 / 8]}
+    assert found.coverage.overall == pytest.approx(7 / 12)
+
+
+def test_adaptive_intervals_follow_the_windows_before_in_the_same_series() -> None:
+    """Windows of a series all miss; each share, and with it the width, is 0.05 · 0.8 above the one before."""
+    truth = np.full((4, 1, 1, 1, 4), 9.0)
+    intervals = intervals_of(-1, 1, Inits([(0, 3), (0, 4), (0, 6), (1, 0)]))
+    for which in ([0, 1], [2, 3]):
+        intervals.add(truth[which], np.zeros((2, 1, 1, 1, 4)), np.array(which))
+    (found,) = intervals.section()
+    assert found.adaptive is not None
+    shares = [0.8, 0.84, 0.88, 0.8]
+    assert found.adaptive.width.overall == pytest.approx(2 * np.mean(shares) / 0.8)
+    assert found.width.overall == pytest.approx(2)
