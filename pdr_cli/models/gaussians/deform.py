@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -240,7 +241,12 @@ class DeformDense(DeformGS):
     def _layer(self, found: MovingSet, last: Tensor, coarse: Tensor) -> Tensor:
         with torch.autocast(last.device.type, enabled=False):
             cells = torch.cat([found.drawn.amplitudes, -found.way], dim=-1)  # [B, τ, h·w, 3]
-            rows, columns = (interpolation(-(-n // self.cell_stride), n).to(cells) for n in last.shape[-2:])
+            rows, columns = (self._between_cells(n).to(cells) for n in last.shape[-2:])
             fields = rows @ cells.mT.unflatten(-1, (-1, columns.shape[1])) @ columns.T
             share, gap = fields.split([1, 2], dim=2)
             return share / (share + HALF) * (displaced_at_each(last.float(), gap) - coarse)
+
+    def _between_cells(self, length: int) -> Tensor:
+        """The matrix [length, cells] of linear interpolation between the middles of the cells along one side."""
+        cells = math.ceil(length / self.cell_stride)
+        return interpolation(cells, cells * self.cell_stride)[:length]
