@@ -212,6 +212,7 @@ ABLATIONS = Family(
         adapter=("adapter", "adapters beside their controls without Gaussians"),
         backbones=("backbones", "predictors, each alone and with PDR (Table 4)"),
         choices=("choices", "what the paper leaves open"),
+        moving=("moving", "Gaussians that move, beside their controls"),
         predictive=("predictive", "latents with and without the predictive objective"),
     ),
     error=UsageError,

@@ -241,6 +241,29 @@ def predictive() -> Ablation:
     return Ablation(about, tuple(variants), generator | {"train.batch": 16, "train.lr": 0.0015})
 
 
+def moving() -> Ablation:
+    """What moving Gaussians gain over their controls, and what each part of their training does."""
+    painting = {"model.fusion": "add"}
+    alone = {"train.motion_weight": 0, "train.opacity_weight": 0}
+    changed: dict[str, dict[str, Any]] = {
+        "carry": {},
+        "carry, without Gaussians": {"model.adapter": "deform-dense"},
+        "carry, no loss of ways": {"train.motion_weight": 0},
+        "carry, in stages": {"train.stages": [0.4, 0.4, 0.2]},
+        "carry, free curves": {"model.deform_basis": "free"},
+        "carry, from standing still": {"model.deform_start": "still"},
+        "paint": painting,
+        "paint, one set a frame": {**painting, **alone, "model.adapter": "local"},
+        "paint, without Gaussians": {**painting, **alone, "model.adapter": "conv"},
+        "anchor or predictor alone": {**alone, "model.fusion": "none"},
+    }
+    first = {"model.adapter": "deform", "model.fusion": "carry"}
+    return Ablation(
+        "Gaussians that move, which carry the last frame or paint, beside controls without Gaussians or without their motion",
+        tuple(Variant(name, {**first, **settings}) for name, settings in changed.items()),
+    )
+
+
 def find(name: str, trust: Trust | None = None) -> Ablation:
     """The ablation of that name: ours, an entry point's of `pdr.ablations`, or that of `module:function`.
 

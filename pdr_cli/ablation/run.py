@@ -40,6 +40,7 @@ from pdr_cli.training.run import Run
 from pdr_cli.trust import Trust
 from pdr_cli.verification import evaluation, task
 from pdr_cli.verification.evaluation import Options
+from pdr_cli.verification.ways import adapter_of
 
 PLAN = "ablation.json"
 FOR_TRAINING = 0.8  # of a budget; the rest is for validation, scoring and drawing
@@ -343,7 +344,8 @@ def _metrics(prepared: Prepared) -> Sequence[str]:
 def _scores(model: inference.Model, prepared: Prepared, split: str, against: Sequence[str]) -> dict[str, Any]:
     """Scores over all lead times, by forecaster; the model's name is "model"."""
     chosen = task.build({"model": model}, {}, prepared.series, split)
-    options = Options(_metrics(prepared), against, analyses=("spectra",))
+    analyses = ("spectra", "ways") if adapter_of(model) is not None else ("spectra",)
+    options = Options(_metrics(prepared), against, analyses=analyses)
     document = evaluation.evaluate(chosen, options).document
     sharpness = {"detail": document.spectra.ratio, "gradient": document.spectra.gradient} if document.spectra else {}
     found: dict[str, Any] = {
@@ -351,4 +353,9 @@ def _scores(model: inference.Model, prepared: Prepared, split: str, against: Seq
         | {column: values[name] for column, values in sharpness.items()}
         for name in document.scores
     }
+    for name, ways in (document.ways or {}).items():
+        found[name] |= {
+            "ways, share of standing still": ways.error.overall / ways.standing_still.overall,
+            "pruned": ways.pruned,
+        }
     return found | {"units": document.metric_units, "windows": document.n_windows}

@@ -28,7 +28,7 @@ def summary(run: AblationRun) -> dict[str, Any]:
     for variant in run.variants:
         runs = {seed: run.result(variant, seed) for seed in run.seeds}
         scored = {seed: entry["test"] for seed, entry in runs.items() if "test" in entry}
-        row: dict[str, Any] = {c: spread([s[c] for s in scored.values() if s[c] is not None]) for c in columns}
+        row: dict[str, Any] = {c: spread([s[c] for s in scored.values() if s.get(c) is not None]) for c in columns}
         if columns and variant != reference:
             row["change"] = spread(_changes(run, scored, reference, columns[0]))
         row["failed"] = [entry["failed"] for entry in runs.values() if "failed" in entry]

@@ -84,6 +84,7 @@ def _content(document: Document, cases: Sequence[Case], album: Album) -> dict[st
     extras = [
         summary.concentration_table(document),
         summary.warping_table(document),
+        summary.ways_table(document),
         summary.efficiency_table(document),
         *uncertainty.tables(document),
     ]

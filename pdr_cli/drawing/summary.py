@@ -171,6 +171,24 @@ def warping_table(document: Document) -> Table | None:
     return _beside_truth(document.warping.errors, f"Warping error; flow by {document.warping.flow}")
 
 
+def ways_table(document: Document) -> Table | None:
+    """How far Gaussians end from where the optical flow takes their places."""
+    if not document.ways:
+        return None
+    heads = [("moving places", "cells"), ("standing still there", "cells"), ("still places", "cells"), ("pruned", "%")]
+    rows = [
+        (
+            name,
+            [
+                *(Cell(number(e.overall, 2)) for e in (w.error, w.standing_still, w.error_of_still)),
+                Cell(percent(w.pruned)),
+            ],
+        )
+        for name, w in document.ways.items()
+    ]
+    return Table("Ends of the ways of Gaussians, from where their places go", "model", heads, rows)
+
+
 def efficiency_table(document: Document) -> Table | None:
     """What each model costs."""
     entry = {name: row.to_json() for name, row in (document.efficiency or {}).items()}
