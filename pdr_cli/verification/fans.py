@@ -100,8 +100,7 @@ def quantiles(members: np.ndarray) -> dict[float, np.ndarray]:
     widest = (len(members) - 1) / (len(members) + 1)
     shares = sorted({min(share, widest) for share in SHARES})
     levels = {share: [(1 - share) / 2, (1 + share) / 2] for share in shares}
-    values = members.astype(np.float64)
-    return {share: np.quantile(values, both, axis=0, method="weibull") for share, both in levels.items()}
+    return {share: np.quantile(members, both, axis=0, method="weibull") for share, both in levels.items()}
 
 
 def _of_intervals(
@@ -112,7 +111,7 @@ def _of_intervals(
     made = _forecast(Intake(model, intervals=Intervals(shares)), model, series, init, steps)
     count = without_ends(made).sizes["channel"]
     row, column = cell.place
-    ends = made.values[:, count::count, row, column].T.reshape(len(shares), 2, steps)
+    ends = made.values[:, count::count, row, column].T.reshape(len(shares), 2, steps).astype(np.float64)
     return _at(made, cell), dict(zip(shares, ends, strict=True))
 
 
@@ -124,4 +123,4 @@ def _forecast(intake: Intake, model: Model, series: Series, init: int, steps: in
 def _at(series: Series, cell: Cell) -> np.ndarray:
     """The first channel at one cell: [..., T]."""
     row, column = cell.place
-    return np.asarray(series.values[..., 0, row, column])
+    return np.asarray(series.values[..., 0, row, column], np.float64)
