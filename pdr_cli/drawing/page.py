@@ -6,6 +6,7 @@ The page is self-contained: style, charts and maps are inside it; it needs no sc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from pdr_cli.data.series import Series
 from pdr_cli.drawing import card, charts, panels, scorecharts, summary, svg, uncertainty
 from pdr_cli.drawing.album import Album, Picture, capital, facts
+from pdr_cli.drawing.fans import Fans, fans
 from pdr_cli.drawing.strips import strips
 from pdr_cli.errors import OutputError
 from pdr_cli.system import atomic
@@ -98,6 +100,7 @@ def _content(document: Document, cases: Sequence[Case], album: Album) -> dict[st
         "by_lead": _lead_charts(document, top, album),
         "banded": any(entry.low is not None for row in document.scores.values() for entry in row.values()),
         "cases": strips(document, cases, album),
+        "fans": _fans(document, cases, album),
         "others": _other_charts(document, album),
         "truth": {"name": "truth", "color": svg.THEME[panels.INK], "dashes": "", "shape": ""},
         "extras": [t for t in extras if t],
@@ -107,6 +110,11 @@ def _content(document: Document, cases: Sequence[Case], album: Album) -> dict[st
         "theme": {variable: color for color, variable in svg.THEME.items()},
         "version": document.card.pdr,
     }
+
+
+def _fans(document: Document, cases: Sequence[Case], album: Album) -> Fans:
+    found = fans(document, cases, album)
+    return replace(found, legend=[key | {"shape": SHAPES.get(key.get("shape", ""), "")} for key in found.legend])
 
 
 def _legend(document: Document) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from pdr_cli.drawing.charts import (
     looks,
     numbers,
     score_lines,
+    spread,
     with_units,
 )
 from pdr_cli.drawing.panels import DPI, FAINT, FONT, INK, MISSING, PAPER, plain
@@ -25,9 +26,13 @@ from pdr_cli.verification import scores
 from pdr_cli.verification.document import Document
 from pdr_cli.verification.sections import Calibration, Intervals, Spectra
 
+if TYPE_CHECKING:
+    from pdr_cli.verification.fans import Fan
+
 INCHES = (4.2, 2.75)
 BOX = (0.105, 0.155, 0.875, 0.735)  # left, bottom, width, height of the axes, as shares
 TRUTH: dict[str, Any] = {"color": INK, "linewidth": 1.3, "zorder": 4}
+FAN = 0.16  # opacity of a band, which lies on those of larger shares
 HOLLOW: dict[str, Any] = {"linewidth": 1.2, "markerfacecolor": PAPER}
 PAD = 0.005  # between the left edge and the widest label, as a share
 SMALL, LARGE = 1e-3, 1e5  # ticks beyond are written with an exponent
@@ -134,13 +139,61 @@ def coverage(document: Document, name: str, found: Sequence[Intervals]) -> Any:
     return _small(figure)
 
 
-def captioned(figure: Any, document: Document, title: str, note: str = "") -> Any:
-    """The same figure for use by itself: a title above it, and below it who is who."""
+def fan(document: Document, one: Fan, name: str, labels: tuple[str, str], ends: tuple[float, float]) -> Any:
+    """One cell against time: observed, truth and forecast, and bands where the truth is to lie.
+
+    Args:
+        document: for lead times and colours.
+        one: what is drawn.
+        name: of the model.
+        labels: of the vertical axis and, "" for lead times, of the horizontal one.
+        ends: of the vertical axis.
+    """
+    figure, axes = _chart(labels[0])
+    step, look = document.lead[0], _look(document, name)
+    every, unit = lead_axis([*(-step * np.arange(len(one.observed))[::-1]), *document.lead], document.lead_units)
+    past, ahead = every[: len(one.observed)], every[len(one.observed) - 1 :]
+    axes.axvline(0, color=FAINT, linewidth=0.6, zorder=1)
+    for band in one.bands.values():
+        low, high = (np.append(one.observed[-1], end) for end in band)
+        axes.fill_between(ahead, low, high, color=look["color"], alpha=FAN, linewidth=0, zorder=1)
+    _band_labels(axes, one, ahead[-1] + 0.02 * np.ptp(every), look["color"], ends)
+    of_forecast = f"mean of {one.members} members" if one.members else name
+    later = {"marker": "o", "markersize": 4, "markevery": slice(1, None)}  # the last observation has its own mark
+    axes.plot(past, one.observed, label="observed", **TRUTH | later | {"markevery": None})
+    axes.plot(
+        ahead, np.append(one.observed[-1], one.truth), label="truth", **TRUTH | later | {"markerfacecolor": PAPER}
+    )
+    axes.plot(ahead, np.append(one.observed[-1], one.forecast), label=of_forecast, **later | look)
+    lead_ticks(axes, np.array([np.ptp(every)]), unit)
+    axes.set_xlim(past[0] - 0.03 * np.ptp(every), ahead[-1] + 0.11 * np.ptp(every))
+    axes.set_ylim(*ends)
+    if labels[1]:
+        axes.set_xlabel(f"{unit} after {labels[1]}", fontsize=9, color=INK)
+    return _small(figure)
+
+
+def _look(document: Document, name: str) -> dict[str, Any]:
+    """The line style of a model, of one that is part of an ensemble that of the first forecaster."""
+    looks_of = looks(document)
+    return looks_of.get(name) or next(iter(looks_of.values()))
+
+
+def _band_labels(axes: Any, one: Fan, place: float, color: str, ends: tuple[float, float]) -> None:
+    """The share of each band at the right of its upper end."""
+    heights = spread([float(band[1, -1]) for band in one.bands.values()], 0.07 * (ends[1] - ends[0]))
+    for share, height in zip(one.bands, heights, strict=True):
+        axes.text(place, height, f"{100 * share:.0f} %", color=color, fontsize=8.5, va="center", fontfamily=FONT)
+
+
+def captioned(figure: Any, document: Document, title: str, note: str = "", own: bool = False) -> Any:
+    """The same figure for use by itself: a title above it, and below it who is who, of its `own` lines or of all forecasters."""
     from matplotlib.lines import Line2D
 
     truth = {"truth": TRUTH} if any(line.get_label() == "truth" for line in figure.axes[0].lines) else {}
     looks_of = looks(document) | truth
     handles = [Line2D([], [], label=name, **look) for name, look in looks_of.items()]
+    handles = figure.axes[0].get_legend_handles_labels()[0] if own else handles
     figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.01, 0), ncols=2, frameon=False, fontsize=8.5)
     figure.text(0, 1.14, title, fontsize=11, weight="bold", color=INK, va="top", fontfamily=FONT)
     figure.text(0, 1.06, note, fontsize=8, color=FAINT, va="top", fontfamily=FONT)

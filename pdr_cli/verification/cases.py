@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from pdr_cli.export import gaussians
 from pdr_cli.inference.forecast import forecast
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.model import Model
+from pdr_cli.verification import fans
 from pdr_cli.verification.evaluation import Result
+from pdr_cli.verification.fans import Cell, Fan
 from pdr_cli.verification.task import Task
 
 
@@ -31,6 +33,7 @@ class Case:
         gaussians: those of the last frame, by variable of `export.gaussians`; None if the model has none.
         score: headline score of this forecast.
         model: name of the forecaster.
+        fan: one cell against time; None where its uncertainty is not known.
     """
 
     label: str
@@ -42,19 +45,31 @@ class Case:
     gaussians: Mapping[str, np.ndarray] | None
     score: float
     model: str
+    fan: Fan | None = None
 
 
 def typical(result: Result, task: Task) -> list[Case]:
     """The best, the median and the worst forecast of the first model, by the headline score; none without models."""
     if task.first is None:
         return []
-    name, out = next(iter(task.models)), []
+    first = result.document.forecasters[0]
+    names = task.groups.get(first, [first])
+    models, steps, cell, out = [task.models[name] for name in names], task.windows.out_steps, _cell(result), []
     for label, index in result.typical().items():
         number, start = (int(v) for v in task.windows.places[index])
-        start += task.windows.in_steps - task.first.card.config.data.in_steps
-        score, steps = float(result.by_window[index]), task.windows.out_steps
-        out.append(case_of(task.first, task.series[number], start, label, score, name=name, steps=steps))
+        init, series = start + task.windows.in_steps - 1, task.series[number]
+        start = init + 1 - models[0].card.config.data.in_steps
+        score = float(result.by_window[index])
+        made = case_of(models[0], series, start, label, score, name=names[0], steps=steps)
+        fan = None if cell is None else fans.of_window(models, task.drawing, series, init, steps, cell)
+        out.append(replace(made, fan=fan))
     return out
+
+
+def _cell(result: Result) -> Cell | None:
+    """The cell whose RMSE is the median of all, where the errors of cells are known."""
+    place = None if result.cells is None else result.cells.median
+    return None if result.cells is None or place is None else Cell(place, float(result.cells.rmse[0][place]))
 
 
 def case_of(

@@ -36,6 +36,15 @@ class CellErrors:
         """Mean of forecast - truth, [C, H, W]; NaN where nothing was counted."""
         return self._mean(1)
 
+    @property
+    def median(self) -> tuple[int, int] | None:
+        """Row and column of the cell whose RMSE of the first channel is the median of all; None where nothing was counted."""
+        rmse = self.rmse[0]
+        known = int(np.isfinite(rmse).sum())
+        order = np.argsort(rmse, axis=None, kind="stable")  # NaN last
+        row, column = np.unravel_index(order[max(known - 1, 0) // 2], rmse.shape)
+        return (int(row), int(column)) if known else None
+
     def _mean(self, which: int) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(self.sums[which] / self.sums[2])

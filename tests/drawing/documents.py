@@ -12,6 +12,7 @@ from pdr_cli.data import samples
 from pdr_cli.data.series import Series
 from pdr_cli.verification.cases import Case
 from pdr_cli.verification.document import Document
+from pdr_cli.verification.fans import Fan
 
 SCALES = {"pdr": 1.0, "persistence": 1.5, "climatology": 3.0}
 
@@ -89,8 +90,22 @@ def sample(kind: str) -> Series:
     return samples.make(kind, 0).isel(time=slice(0, 80)).copy(deep=True)
 
 
-def case(label: str, kind: str = "weather", gaussians: bool = True, rgb: bool = False, ahead: int = 3) -> Case:
-    """A forecast that repeats the last frame, with thirty Gaussians in it."""
+def fan(members: int = 0) -> Fan:
+    """A cell of two observed frames and two lead times, as `document` has; the truth leaves the narrower band at the second."""
+    bands = {0.8: np.array([[279.0, 278.0], [283.0, 284.0]]), 0.95: np.array([[278.0, 276.0], [284.0, 287.0]])}
+    observed, truth, forecast = (np.array(x) for x in ([280.0, 281.0], [282.0, 286.0], [281.0, 281.5]))
+    return Fan((2, 3), 2.25, observed, truth, forecast, bands, members)
+
+
+def case(
+    label: str,
+    kind: str = "weather",
+    gaussians: bool = True,
+    rgb: bool = False,
+    ahead: int = 3,
+    members: int | None = None,
+) -> Case:
+    """A forecast that repeats the last frame, with thirty Gaussians in it; with a fan of so many `members`."""
     whole = sample(kind).isel(time=slice(30, 32 + ahead)).copy(deep=True)
     if rgb:
         whole = whole.isel(channel=[0, 0, 0]).assign_coords(channel=["red", "green", "blue"])
@@ -103,7 +118,7 @@ def case(label: str, kind: str = "weather", gaussians: bool = True, rgb: bool = 
     return Case(
         label, past, truth, forecast,
         forecast.values - 1 if gaussians else None, painted if gaussians else None, shapes if gaussians else None,
-        1.75, "pdr",
+        1.75, "pdr", None if members is None else fan(members),
     )  # fmt: skip
 
 
