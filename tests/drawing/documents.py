@@ -72,6 +72,12 @@ def everything() -> dict[str, Any]:
             n: {"kurtosis": 10.97, "saturation": 0.0215, "diversity": 211.0, "p90": 0.6181} for n in ["truth", *names]
         },
         warping={"flow": "RAFT-small", "errors": {n: {"l1": 0.01234, "l2": 0.005678} for n in ["truth", *names]}},
+        ways={
+            "pdr": {
+                "error": {"overall": 2.02, "lead": [1.1, 2.94]}, "standing_still": {"overall": 2.44, "lead": [1.2, 3.68]},
+                "error_of_still": {"overall": 0.112, "lead": [0.09, 0.134]}, "moving": 0.23, "pruned": 0.031,
+            }
+        },
         efficiency={"pdr": {"parameters": 7654321, "frames_per_second": 83.21, "memory_mb": 412.5}},
         card={
             "command": "pdr evaluate 'my air.nc' -m runs/a", "pdr": "0.1.0", "torch": "2.13.0+cpu", "device": "cpu",

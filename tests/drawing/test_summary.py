@@ -3,7 +3,7 @@
 import pytest
 
 from pdr_cli.drawing import summary
-from tests.drawing.documents import document, typed
+from tests.drawing.documents import document, everything, typed
 
 
 def headline_of(**skill) -> summary.Headline:
@@ -175,6 +175,12 @@ def test_concentration_is_read_beside_the_truths():
     assert [cells[0] for _, cells in table.rows] == [summary.Cell("200.0"), summary.Cell("190.0", "−5.0\u00a0%")]
     assert summary.warping_table(typed(made)) is None
     assert summary.efficiency_table(typed(made)) is None
+
+
+def test_ways_are_beside_those_of_standing_still():
+    table = summary.ways_table(typed(everything()))
+    assert table.rows == [("pdr", [summary.Cell(text) for text in ("2.02", "2.44", "0.11", "3.1")])]
+    assert summary.ways_table(typed(document())) is None
 
 
 def test_costs_are_counts_in_full_and_rates_to_four_figures():
