@@ -97,15 +97,18 @@ def view(gaussians: Gaussians, camera: Camera, *, size: tuple[int, int], backend
         dtype = working_dtype(*gaussians)
         mean, scale, quaternion, opacity, features = (x.to(dtype) for x in gaussians)
         seen = project(mean, scale, quaternion, Camera(camera.world_to_camera.to(dtype), camera.focal), size)
-        order = seen.depth.argsort(dim=-1, stable=True)[..., None]  # stable, so that the result is reproducible
-
-        def front_to_back(x: Tensor) -> Tensor:
-            return torch.take_along_dim(x.expand(*order.shape[:-1], -1), order, -2)
-
-        covering = front_to_back((opacity * seen.compensation)[..., None])[..., 0]
-        drawn = torch.cat([front_to_back(features), front_to_back(seen.depth[..., None])], -1)
-        centre, conic = front_to_back(seen.centre), front_to_back(seen.conic)
-        image = compose(centre, conic, covering, drawn, size=size, backend=backend)
+        order = seen.depth.argsort(dim=-1, stable=True)  # stable, so that the result is reproducible
+        rows = (
+            seen.centre.mT,
+            seen.conic.mT,
+            (opacity * seen.compensation)[..., None, :],
+            features.mT,
+            seen.depth[..., None, :],
+        )
+        together = torch.cat([x.expand(*order.shape[:-1], *x.shape[-2:]) for x in rows], -2)  # [..., 7 + C, N]
+        sizes = [2, 3, 1, features.shape[-1] + 1]
+        centre, conic, covering, drawn = torch.take_along_dim(together, order[..., None, :], -1).split(sizes, -2)
+        image = compose(centre.mT, conic.mT, covering[..., 0, :], drawn.mT, size=size, backend=backend)
     weight = image[..., -1, :, :]  # 0 or, but for rounding, at least MIN_ALPHA
     return View(image[..., :-2, :, :], image[..., -2, :, :] / weight.clamp(min=MIN_ALPHA / 2), weight)
 
