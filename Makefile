@@ -54,6 +54,7 @@ gpu-check:
 	$(PYTHON) -m pytest tests/gpu tests/splat -m "not slow"
 	$(MAKE) gpu-sanitize
 	$(PYTHON) -m pdr_cli bench-render --paper --backward --device cuda -o gpu-bench.json
+	$(PYTHON) -m pdr_cli bench-render --kind compose --backward --device cuda -o gpu-bench-compose.json
 	$(PYTHON) -m pdr_cli sample weather -o gpu-sample.nc
 	$(PYTHON) -m pdr_cli train --preset demo --data gpu-sample.nc --device cuda -o runs/gpu-check
 	$(PYTHON) -m pdr_cli evaluate gpu-sample.nc -m runs/gpu-check --device cuda -o gpu-scores.json
@@ -64,7 +65,7 @@ gpu-sanitize:
 	! command -v compute-sanitizer >/dev/null || for tool in memcheck racecheck synccheck initcheck; do \
 	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
 	    --kernel-name kernel_substring=forward_kernel --kernel-name kernel_substring=backward_kernel \
-	    $(PYTHON) -m pytest --noconftest tests/gpu/test_renderer.py -k "$(SANITIZED)" || exit 1; \
+	    $(PYTHON) -m pytest --noconftest tests/gpu/test_renderer.py tests/gpu/test_compose.py -k "$(SANITIZED)" || exit 1; \
 	done
 
 # A wheel that brings the compiled renderer for every level of this kind of processor, for machines without a compiler.

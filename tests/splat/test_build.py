@@ -204,6 +204,6 @@ def test_the_library_asks_torch_for_nothing_but_its_stable_abi():
 
 
 def test_sources_are_found_where_a_wheel_puts_them():
-    assert {"gaussian.h", "cpu_shapes.h", "cpu_forward.cpp", "cpu_backward.cpp", "ops.cpp"} <= {
+    assert {"gaussian.h", "cpu_shapes.h", "cpu_forward.cpp", "cpu_backward.cpp", "compose_cpu.cpp", "ops.cpp"} <= {
         p.name for p in Path(build.sources_folder()).iterdir()
     }
