@@ -12,9 +12,9 @@ from pdr_cli.errors import UsageError
 from pdr_cli.options import (
     Ablation, Against, AsJson, Assume, Backbone, Batch, By, Compress, Device, DryRun, Events, EveryInit, Fallback,
     FreezeBackbone, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions,
-    NoClobber, Preset, RaftWeights, RenderKind, Rename, Results, Settings, SkipExisting, State, Steps, TimeLayout,
-    TrustCode, Variables, WaitInput, as_settings, listed, logged, with_covariates, with_frames, with_members, with_policy,
-    with_reading, with_timing,
+    NoClobber, Preset, RaftWeights, RenderKind, Rename, Results, Settings, SkipExisting, State, Steps, TimeLayout, TrustCode,
+    Variables, WaitInput, as_settings, listed, logged, with_covariates, with_frames, with_members, with_policy, with_reading,
+    with_timing,
 )  # fmt: skip
 from pdr_cli.trust import Trust
 
@@ -317,9 +317,7 @@ def bench_render(
     channels: Annotated[list[int] | None, typer.Option(min=1, help="Repeatable. Default: 1; 3 to compose.")] = None,
     batch: Annotated[list[int] | None, typer.Option(min=1, help="Frames per call; repeatable. Default: 1.")] = None,
     backward: Annotated[bool, typer.Option("--backward", help="Time forward + backward too.")] = False,
-    paper: Annotated[
-        bool, typer.Option("--paper", help="The paper's four settings, beside its numbers on an A800.")
-    ] = False,
+    paper: Annotated[bool, typer.Option("--paper", help="The paper's four settings, and its FPS on an A800.")] = False,
     repeats: Annotated[int, typer.Option(min=5, help="Runs of each variant, at most.")] = 100,
     output: Results = None,
     as_json: AsJson = False,
@@ -330,9 +328,7 @@ def bench_render(
 
     Example:
 
-        pdr bench-render --res 256 --backward
-
-        pdr bench-render --res 128 --channels 1 3 8 --batch 1 16
+        pdr bench-render --res 128 --channels 1 3 8 --batch 1 16 --backward
 
         pdr bench-render --kind compose --res 64 --gaussians 4096 --backward
     """

@@ -75,9 +75,9 @@ PREDGSPLAT_INLINE Lanes distance(const Splat& g, int column) {
   return lane_numbers() + (static_cast<float>(column) - g.x);
 }
 
-// α in a vector of columns, in `rows` rows from `top`: before it is limited to MAX_ALPHA, and 0 below MIN_ALPHA. Not
-// inlined: forward and backward pass must have it to the last digit, or would differ in which Gaussians a pixel takes.
-[[gnu::noinline]] void alphas(const Splat& g, int column, int top, int rows, Lanes* alpha) {
+// α in a vector of columns, in `rows` rows from `top`: before it is limited to MAX_ALPHA, and 0 below MIN_ALPHA. One
+// function for both, not inlined: forward and backward pass must have it to the last digit, or would differ in which Gaussians a pixel takes.
+[[gnu::noinline, gnu::noclone]] void alphas(const Splat& g, int column, int top, int rows, Lanes* alpha) {
   const Lanes dx = distance(g, column);
   const Lanes turned = (g.root * g.slope) * dx, along = -g.rest * dx * dx;
   for (int i = 0; i < rows; ++i) {
