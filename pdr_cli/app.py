@@ -11,10 +11,10 @@ from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
     Ablation, Against, AsJson, Assume, Backbone, Batch, By, Compress, Device, DryRun, Events, EveryInit, Fallback,
-    FreezeBackbone, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions,
-    NoClobber, Preset, RaftWeights, Rename, Results, Settings, SkipExisting, State, Steps, Threads, TimeLayout,
-    TrustCode, Variables, Variants, WaitInput, as_settings, listed, logged, with_covariates, with_frames, with_members,
-    with_policy, with_reading,
+    FreezeBackbone, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions, NoClobber,
+    Preset, RaftWeights, Rename, RenderKind, Results, Settings, SkipExisting, State, Steps, TimeLayout, TrustCode,
+    Variables, WaitInput, as_settings, listed, logged, with_covariates, with_frames, with_members, with_policy,
+    with_reading, with_timing,
 )  # fmt: skip
 from pdr_cli.trust import Trust
 
@@ -306,52 +306,57 @@ def calibrate(
 
 @app.command("bench-render", rich_help_panel=TOOLS)
 @logged
+@with_timing
 def bench_render(
+    kind: RenderKind = "render",
     res: Annotated[list[int] | None, typer.Option(min=8, help="Frame side in pixels; repeatable.")] = None,
-    gaussians: Annotated[int | None, typer.Option(min=1, help="Gaussians per frame. Default: the paper's.")] = None,
+    gaussians: Annotated[
+        int | None, typer.Option(min=1, help="Per frame. Default: the paper's; 4096 to compose.")
+    ] = None,
     kernel_size: Annotated[int | None, typer.Option(min=3, help="Lattice size K, odd. Default: the paper's.")] = None,
-    channels: Annotated[list[int] | None, typer.Option(min=1, help="Channels; repeatable. Default: 1.")] = None,
+    channels: Annotated[list[int] | None, typer.Option(min=1, help="Repeatable. Default: 1; 3 to compose.")] = None,
     batch: Annotated[list[int] | None, typer.Option(min=1, help="Frames per call; repeatable. Default: 1.")] = None,
     backward: Annotated[bool, typer.Option("--backward", help="Time forward + backward too.")] = False,
-    variants: Variants = None,
     paper: Annotated[
         bool, typer.Option("--paper", help="The paper's four settings, beside its numbers on an A800.")
     ] = False,
-    device: Device = "auto",
-    threads: Threads = None,
     repeats: Annotated[int, typer.Option(min=5, help="Runs of each variant, at most.")] = 100,
     output: Results = None,
     as_json: AsJson = False,
+    *,
+    timing: dict[str, Any],
 ) -> None:
-    """Time the renderer against the paper's own, each checked for correctness first.
+    """Time the renderer against the paper's own, or compositing against plain torch, each checked for correctness first.
 
     Example:
 
         pdr bench-render --res 256 --backward
 
         pdr bench-render --res 128 --channels 1 3 8 --batch 1 16
+
+        pdr bench-render --kind compose --res 64 --gaussians 4096 --backward
     """
     from pdr_cli.bench.render import Options
     from pdr_cli.commands import bench_render as command
 
     options = Options(
+        kind=kind,
         res=res or (),
         gaussians=gaussians,
         kernel_size=kernel_size,
         channels=channels or (),
         batch=batch or (),
         backward=backward,
-        variants=listed(variants),
         paper=paper,
-        device=device,
-        threads=threads,
         repeats=repeats,
+        **timing,
     )
     raise typer.Exit(command.run(options, output, as_json))
 
 
 @app.command("bench-train", rich_help_panel=TOOLS)
 @logged
+@with_timing
 def bench_train(
     preset: Preset = "taxibj",
     backbone: Backbone = None,
@@ -359,13 +364,12 @@ def bench_train(
     size: Annotated[list[int] | None, typer.Option(min=1, help="H W of a frame. Default: as published.")] = None,
     channels: Annotated[int | None, typer.Option(min=1, help="Channels of a frame. Default: as published.")] = None,
     settings: Settings = None,
-    variants: Variants = None,
-    device: Device = "auto",
-    threads: Threads = None,
     repeats: Annotated[int, typer.Option(min=2, help="Steps of each variant.")] = 10,
     output: Results = None,
     as_json: AsJson = False,
     trust_code: TrustCode = False,
+    *,
+    timing: dict[str, Any],
 ) -> None:
     """Time a training step against one in plain PyTorch, each checked for correctness first.
 
@@ -389,11 +393,9 @@ def bench_train(
         size=(size[0], size[1]) if size else None,
         channels=channels,
         settings=settings or (),
-        variants=listed(variants),
-        device=device,
-        threads=threads,
         repeats=repeats,
         trust_code=trust_code,
+        **timing,
     )
     raise typer.Exit(command.run(options, output, as_json))
 

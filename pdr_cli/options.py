@@ -89,6 +89,7 @@ Rename = Annotated[
 Variables = Annotated[
     list[str] | None, typer.Option("--var", help="Variable to read as a channel, or all; repeatable.")
 ]
+RenderKind = Annotated[str, typer.Option(help="render: Gaussians add up; compose: they hide each other.")]
 Variants = Annotated[str | None, typer.Option(help="Comma-separated variants. Default: all.")]
 FillMissing = Annotated[
     str,
@@ -251,6 +252,7 @@ MENDING: dict[str, Any] = {
     "regrid": Regrid,
     "allow_out_of_range": AllowOutOfRange,
 }
+TIMING: dict[str, Any] = {"variants": Variants, "device": Device, "threads": Threads}
 Init = Annotated[str | None, typer.Option(help="Time of the last observation to use. Default: the last of the input.")]
 Command = Callable[..., None]
 
@@ -358,6 +360,11 @@ def _covariates(chosen: dict[str, Any]) -> dict[str, str | None]:
     }
 
 
+def _timing(chosen: dict[str, Any]) -> dict[str, Any]:
+    """What a benchmark times, and on what."""
+    return {**chosen, "variants": listed(chosen["variants"]), "device": chosen["device"] or "auto"}
+
+
 def listed(text: str | None) -> list[str]:
     """The parts of a comma-separated option."""
     return [part for part in (text or "").split(",") if part]
@@ -367,4 +374,5 @@ with_covariates = _bundled(COVARIATES, "covariates", _covariates)  # {key of the
 with_members = _bundled(MEMBERS, "drawing", _drawing)
 with_frames = _bundled(FRAMES, "frames", _frames)  # {name in `inference.request.Request`: value}
 with_reading = _bundled(READING, "reading", _reading)  # {name in `InputPolicy`: value}
+with_timing = _bundled(TIMING, "timing", _timing)
 with_policy = _bundled(MENDING | READING, "policy", _policy)

@@ -11,7 +11,7 @@
 
 #include "simd.h"
 // gaussian.h needs the functions of simd.h declared before it.
-#include "kernels.h"
+#include "cpu_tasks.h"
 
 #include <algorithm>
 #include <vector>
@@ -34,15 +34,6 @@ struct Shape {
   float ratio, inverse_ratio;  // 2^2b and 2^-2b
   float tip;                   // u at which the ellipse of reach extends farthest down
 };
-
-// `count` values from `from`, then zeros: the last vector of an array must not be read beyond its end.
-template <int STRIDE>
-Lanes load_some(const float* from, int count) {
-  if (count == LANES) return STRIDE == 1 ? load(from) : load_strided(from);
-  Lanes x{};
-  for (int i = 0; i < count; ++i) x[i] = from[STRIDE * i];
-  return x;
-}
 
 struct Parameters {
   Lanes mu_x, mu_y, s1, s2, theta;
@@ -299,16 +290,6 @@ class SmallLattices {
  private:
   SmallLattice lattices_[LANES];
 };
-
-inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-// Runs body(task) for each task on torch's threads.
-template <class Body>
-void in_parallel(int64_t tasks, const Body& body) {
-  if (tasks == 1) return body(0);
-  const auto call = [](int64_t task, void* context) { (*static_cast<const Body*>(context))(task); };
-  parallel(tasks, call, const_cast<Body*>(&body));
-}
 
 // Tasks per frame: one, unless frames are fewer than threads and large enough to divide.
 inline int64_t tasks_per_frame(const Problem& problem) {

@@ -181,11 +181,6 @@ __device__ __forceinline__ void walk_pixels(const Entry<C>& entry, const Image& 
   sums.moments[4] += moments.sw;
 }
 
-__device__ __forceinline__ float sum_over_warp(float x) {
-  for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(ALL_LANES, x, distance);
-  return x;
-}
-
 // One warp: the share of a Gaussian's rows, in strips of columns, summed over the lanes.
 template <int C, bool ANALYTIC>
 __device__ __forceinline__ Sums<C> walk(const Entry<C>& entry, const Image& image, int share, int share_bits) {

@@ -1,4 +1,4 @@
-// Shared by both CUDA kernels: the functions that gaussian.h requires, a Gaussian's parameters, its exponent.
+// Shared by the CUDA kernels: the functions that gaussian.h requires, a Gaussian's parameters, its exponent.
 // tests/splat/cuda_on_cpu.h compiles the kernels as plain C++, so they use only the CUDA features that it implements.
 #pragma once
 
@@ -82,6 +82,27 @@ struct Column {
 
   __device__ __forceinline__ float at_root(float t) const { return exp2_approximately(fmaf(-t, t, minus_rest_uu)); }
 };
+
+// The number of threads before this one that keep their Gaussian; total: the number of all that do.
+__device__ __forceinline__ int place_in_order(bool keep, int (&kept)[WARPS], int& total) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const unsigned ballot = __ballot_sync(ALL_LANES, keep);
+  if (lane == 0) kept[warp] = __popc(ballot);
+  __syncthreads();
+  int place = __popc(ballot & ((1u << lane) - 1));
+  total = 0;
+  for (int w = 0; w < WARPS; ++w) {
+    if (w < warp) place += kept[w];
+    total += kept[w];
+  }
+  __syncthreads();  // before the next call writes kept
+  return place;
+}
+
+__device__ __forceinline__ float sum_over_warp(float x) {
+  for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(ALL_LANES, x, distance);
+  return x;
+}
 
 // Calls f(C) with the number of channels per block, 1 to 4, as a constant. More channels are processed in chunks.
 template <class F>

@@ -43,22 +43,6 @@ struct Tile {
   }
 };
 
-// The number of threads before this one that keep their Gaussian; total: the number of all that do.
-__device__ __forceinline__ int place_in_order(bool keep, int (&kept)[WARPS], int& total) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const unsigned ballot = __ballot_sync(ALL_LANES, keep);
-  if (lane == 0) kept[warp] = __popc(ballot);
-  __syncthreads();
-  int place = __popc(ballot & ((1u << lane) - 1));
-  total = 0;
-  for (int w = 0; w < WARPS; ++w) {
-    if (w < warp) place += kept[w];
-    total += kept[w];
-  }
-  __syncthreads();  // before the next call writes kept
-  return place;
-}
-
 // Lists the Gaussians [first, last) whose circle may reach the tile; returns their number.
 __device__ __forceinline__ int find_candidates(const Problem& problem, int64_t frame, int64_t first, int64_t last,
                                                const Tile& tile, int (&candidates)[BATCH], int (&kept)[WARPS]) {

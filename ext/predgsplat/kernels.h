@@ -22,16 +22,44 @@ struct InputGradients {
   float *coords, *scale, *rotation, *amplitudes;
 };
 
+// P frames of N projected Gaussians, sorted front to back, with C features.
+struct Composition {
+  int64_t frames, gaussians, channels;
+  int height, width;
+  const float* centre;    // [P, N, 2], pixels
+  const float* conic;     // [P, N, 3]
+  const float* opacity;   // [P, N]
+  const float* features;  // [P, N, C]
+};
+
+// One tensor per input, of the same shape. Every element is written.
+struct CompositionGradients {
+  float *centre, *conic, *opacity, *features;
+};
+
+// The state that the forward pass leaves for the backward pass, [P, 2, H, W]: what passes all Gaussians of a pixel, and
+// how many of them it took before it was opaque, which fits a float exactly.
+constexpr int64_t MOST_GAUSSIANS = 1 << 24;
+
 namespace cpu {
 void forward(const Problem& problem, float* image);  // [P, C, H, W], every element is written
 void backward(const Problem& problem, const float* grad_image, const InputGradients& gradients);
+void compose(const Composition& problem, float* image, float* state);  // [P, C+1, H, W]
+void compose_backward(const Composition& problem, const float* state, const float* grad_image,
+                      const CompositionGradients& gradients);
 }  // namespace cpu
 
-// Both only launch and never wait for the device or read from it, so that a CUDA graph can capture them.
+// They only launch and never wait for the device or read from it, so that a CUDA graph can capture them.
 // They return a cudaError_t, 0 if the launch succeeded.
 namespace cuda {
 int forward(const Problem& problem, float* image, void* stream);
 int backward(const Problem& problem, const float* grad_image, const InputGradients& gradients, void* stream);
+int compose(const Composition& problem, float* image, float* state, void* stream);
+// The floats of scratch memory for the backward pass, at most `most` unless the least that it needs is more. It divides
+// its work to fit what it gets.
+int64_t compose_scratch(const Composition& problem, int64_t most);
+int compose_backward(const Composition& problem, const float* state, const float* grad_image,
+                     const CompositionGradients& gradients, float* scratch, int64_t scratch_floats, void* stream);
 }  // namespace cuda
 
 // Runs body(task, context) for every task on torch's threads, in any order. The program that links the kernels defines

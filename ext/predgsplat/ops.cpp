@@ -110,7 +110,59 @@ Tensor empty_image(const Inputs& inputs, int64_t height, int64_t width) {
   return new_empty(inputs.amplitudes, shape.data(), static_cast<int64_t>(shape.size()));
 }
 
+// The four inputs of `compose`, contiguous, and the Composition that the kernels solve. centre: [..., N, 2].
+struct ComposeInputs {
+  Tensor centre, conic, opacity, features;
+  Composition problem;
+
+  ComposeInputs(const Tensor& centre_, const Tensor& conic_, const Tensor& opacity_, const Tensor& features_,
+                int64_t height, int64_t width)
+      : centre(as_float(centre_)), conic(as_float(conic_)), opacity(as_float(opacity_)), features(as_float(features_)) {
+    const int64_t dims = features.dim();
+    STD_TORCH_CHECK(dims >= 2 && centre.dim() == dims && conic.dim() == dims && opacity.dim() == dims - 1,
+                    "predgsplat: expected centre [..., N, 2], conic [..., N, 3], opacity [..., N], features [..., N, C]");
+    for (const Tensor* x : {&conic, &opacity, &features})
+      STD_TORCH_CHECK(x->get_device_index() == centre.get_device_index(),
+                      "predgsplat: expected centre, conic, opacity and features on one device");
+    int64_t frames = 1;
+    for (int64_t i = 0; i < dims - 2; ++i) frames *= features.size(i);
+    const int64_t gaussians = features.size(dims - 2), total = frames * gaussians;
+    STD_TORCH_CHECK(centre.numel() == 2 * total && conic.numel() == 3 * total && opacity.numel() == total,
+                    "predgsplat: centre, conic, opacity and features differ in their number of Gaussians");
+    STD_TORCH_CHECK(gaussians < MOST_GAUSSIANS, "predgsplat: expected fewer than 2^24 Gaussians per frame");
+    STD_TORCH_CHECK(height >= 1 && width >= 1 && height <= 1 << 20 && width <= 1 << 20,
+                    "predgsplat: expected a frame of 1 to 2^20 pixels on each side");
+    problem = {frames,
+               gaussians,
+               features.size(dims - 1),
+               static_cast<int>(height),
+               static_cast<int>(width),
+               Inputs::pointer(centre),
+               Inputs::pointer(conic),
+               Inputs::pointer(opacity),
+               Inputs::pointer(features)};
+  }
+
+  // Planes of the frame, for the leading dimensions of the inputs.
+  Tensor empty_planes(int64_t planes) const {
+    const auto sizes = features.sizes();
+    std::vector<int64_t> shape(sizes.begin(), sizes.end() - 2);
+    shape.insert(shape.end(), {planes, problem.height, problem.width});
+    return new_empty(features, shape.data(), static_cast<int64_t>(shape.size()));
+  }
+};
+
+using Two = std::tuple<Tensor, Tensor>;
 using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+Four empty_gradients(const ComposeInputs& inputs) {
+  return {empty_beside(inputs.centre), empty_beside(inputs.conic), empty_beside(inputs.opacity),
+          empty_beside(inputs.features)};
+}
+
+CompositionGradients composition_pointers(Four& four) {
+  return {output(std::get<0>(four)), output(std::get<1>(four)), output(std::get<2>(four)), output(std::get<3>(four))};
+}
 
 Four empty_gradients(const Inputs& inputs) {
   return {empty_beside(inputs.coords), empty_beside(inputs.scale), empty_beside(inputs.rotation),
@@ -142,7 +194,27 @@ Four render_backward_cpu(const Tensor& grad_image, const Tensor& coords, const T
   return gradients;
 }
 
+Two compose_cpu(const Tensor& centre, const Tensor& conic, const Tensor& opacity, const Tensor& features, int64_t height,
+                int64_t width) {
+  const ComposeInputs inputs(centre, conic, opacity, features, height, width);
+  Two result = {inputs.empty_planes(inputs.problem.channels + 1), inputs.empty_planes(2)};
+  cpu::compose(inputs.problem, output(std::get<0>(result)), output(std::get<1>(result)));
+  return result;
+}
+
+Four compose_backward_cpu(const Tensor& grad_image, const Tensor& state, const Tensor& centre, const Tensor& conic,
+                          const Tensor& opacity, const Tensor& features) {
+  const int64_t dims = grad_image.dim();
+  const ComposeInputs inputs(centre, conic, opacity, features, grad_image.size(dims - 2), grad_image.size(dims - 1));
+  const Tensor grad = as_float(grad_image), kept = as_float(state);
+  Four gradients = empty_gradients(inputs);
+  cpu::compose_backward(inputs.problem, Inputs::pointer(kept), Inputs::pointer(grad), composition_pointers(gradients));
+  return gradients;
+}
+
 #else
+
+constexpr int64_t SCRATCH_FLOATS = (256 << 20) / sizeof(float);
 
 // Selects the device of a tensor while it exists; `stream` is torch's current stream there.
 struct OnDevice {
@@ -177,6 +249,32 @@ Four render_backward_cuda(const Tensor& grad_image, const Tensor& coords, const 
   return gradients;
 }
 
+Two compose_cuda(const Tensor& centre, const Tensor& conic, const Tensor& opacity, const Tensor& features,
+                 int64_t height, int64_t width) {
+  const OnDevice device(centre);
+  const ComposeInputs inputs(centre, conic, opacity, features, height, width);
+  Two result = {inputs.empty_planes(inputs.problem.channels + 1), inputs.empty_planes(2)};
+  const int error =
+      cuda::compose(inputs.problem, output(std::get<0>(result)), output(std::get<1>(result)), device.stream);
+  STD_TORCH_CHECK(error == 0, "predgsplat: CUDA error ", error, " when launching the kernel of compose");
+  return result;
+}
+
+Four compose_backward_cuda(const Tensor& grad_image, const Tensor& state, const Tensor& centre, const Tensor& conic,
+                           const Tensor& opacity, const Tensor& features) {
+  const OnDevice device(centre);
+  const int64_t dims = grad_image.dim();
+  const ComposeInputs inputs(centre, conic, opacity, features, grad_image.size(dims - 2), grad_image.size(dims - 1));
+  const Tensor grad = as_float(grad_image), kept = as_float(state);
+  Four gradients = empty_gradients(inputs);
+  const int64_t floats = cuda::compose_scratch(inputs.problem, SCRATCH_FLOATS);
+  Tensor scratch = new_empty(inputs.features, &floats, 1);
+  const int error = cuda::compose_backward(inputs.problem, Inputs::pointer(kept), Inputs::pointer(grad),
+                                           composition_pointers(gradients), output(scratch), floats, device.stream);
+  STD_TORCH_CHECK(error == 0, "predgsplat: CUDA error ", error, " when launching the kernels of compose_backward");
+  return gradients;
+}
+
 #endif
 
 }  // namespace
@@ -191,11 +289,19 @@ STABLE_TORCH_LIBRARY(predgsplat, m) {
   m.def(
       "render_backward(Tensor grad_image, Tensor coords, Tensor scale, Tensor rotation, Tensor amplitudes, "
       "float kernel_size, bool analytic) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "compose(Tensor centre, Tensor conic, Tensor opacity, Tensor features, SymInt height, SymInt width) "
+      "-> (Tensor, Tensor)");
+  m.def(
+      "compose_backward(Tensor grad_image, Tensor state, Tensor centre, Tensor conic, Tensor opacity, Tensor features) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(predgsplat, CPU, m) {
   m.impl("render", TORCH_BOX(&predgsplat::render_cpu));
   m.impl("render_backward", TORCH_BOX(&predgsplat::render_backward_cpu));
+  m.impl("compose", TORCH_BOX(&predgsplat::compose_cpu));
+  m.impl("compose_backward", TORCH_BOX(&predgsplat::compose_backward_cpu));
 }
 
 #else
@@ -203,6 +309,8 @@ STABLE_TORCH_LIBRARY_IMPL(predgsplat, CPU, m) {
 STABLE_TORCH_LIBRARY_IMPL(predgsplat, CUDA, m) {
   m.impl("render", TORCH_BOX(&predgsplat::render_cuda));
   m.impl("render_backward", TORCH_BOX(&predgsplat::render_backward_cuda));
+  m.impl("compose", TORCH_BOX(&predgsplat::compose_cuda));
+  m.impl("compose_backward", TORCH_BOX(&predgsplat::compose_backward_cuda));
 }
 
 #endif

@@ -39,10 +39,16 @@ PREDGSPLAT_INLINE Lanes load(const float* from) {
 
 PREDGSPLAT_INLINE void store(float* to, Lanes x) { std::memcpy(to, &x, sizeof x); }
 
-// Every second number, for instance the x of coordinates (x, y).
-PREDGSPLAT_INLINE Lanes load_strided(const float* from) {
-  Lanes x;
-  for (int i = 0; i < LANES; ++i) x[i] = from[2 * i];
+// `count` numbers, STRIDE apart, and then zeros: the last vector of an array must not be read beyond its end.
+template <int STRIDE>
+PREDGSPLAT_INLINE Lanes load_some(const float* from, int count) {
+  Lanes x{};
+  if (count < LANES) {
+    for (int i = 0; i < count; ++i) x[i] = from[STRIDE * i];
+    return x;
+  }
+  if constexpr (STRIDE == 1) return load(from);
+  for (int i = 0; i < LANES; ++i) x[i] = from[STRIDE * i];
   return x;
 }
 
@@ -100,6 +106,32 @@ PREDGSPLAT_INLINE Lanes floor(Lanes x) {
   const Lanes inside = larger(smaller(x, 4e6f), -4e6f);
   const Lanes nearest = (inside + ROUNDER) - ROUNDER;
   return nearest - zero_unless(nearest > inside, broadcast(1.0f));
+}
+
+// Whether any lane is not 0.
+PREDGSPLAT_INLINE bool any(Ints mask) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#else
+  int32_t all = 0;
+  for (int i = 0; i < LANES; ++i) all |= mask[i];
+  return all != 0;
+#endif
+}
+
+// a b - c d, without cancellation: double precision holds the products exactly.
+PREDGSPLAT_INLINE Lanes difference_of_products(Lanes a, Lanes b, Lanes c, Lanes d) {
+  Lanes x;
+  for (int i = 0; i < LANES; ++i)
+    x[i] = static_cast<float>(static_cast<double>(a[i]) * b[i] - static_cast<double>(c[i]) * d[i]);
+  return x;
+}
+
+// log2 x or up to 0.0861 more, for positive x: log2(1 + m) <= m + 0.0861 where the mantissa is 1 + m.
+PREDGSPLAT_INLINE Lanes log2_at_least(Lanes x) {
+  const Ints bits = (Ints)x;
+  const Lanes mantissa = (Lanes)((bits & 0x7fffff) | 0x3f800000);
+  return __builtin_convertvector((bits >> 23) - 127, Lanes) + (mantissa - 1.0f + 0.0861f);
 }
 
 PREDGSPLAT_INLINE Lanes square_root(Lanes x) {

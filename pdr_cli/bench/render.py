@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -39,8 +39,12 @@ SAMPLE_SECONDS = 2e-3  # shorter calls are timed in groups, so that the clock an
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `pdr bench-render`; empty lists and None: the defaults."""
+    """The options of `pdr bench-render`; empty lists and None: the defaults.
 
+    kind: "render" (this module), or "compose" (`bench.compose`).
+    """
+
+    kind: str = "render"
     res: Sequence[int] = ()
     gaussians: int | None = None
     kernel_size: int | None = None
@@ -70,11 +74,10 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Frames:
     """What is rendered: square frames of `res` pixels."""
 
     res: int
-    kernel_size: int
     gaussians: int
     channels: int
     batch: int
@@ -85,12 +88,22 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Variant:
+class Setting(Frames):
+    """Frames, and the kernel size K of Algorithm 1."""
+
+    kernel_size: int
+
+
+SettingType = TypeVar("SettingType", bound=Frames)
+
+
+@dataclass(frozen=True)
+class Variant(Generic[SettingType]):
     """A renderer; `translate` converts public inputs to its own convention and is not timed."""
 
     name: str
-    render: Callable[[Inputs, Setting], Tensor]
-    translate: Callable[[Inputs, Setting], Inputs] = lambda inputs, setting: inputs
+    render: Callable[[Inputs, SettingType], Tensor]
+    translate: Callable[[Inputs, SettingType], Inputs] = lambda inputs, setting: inputs
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -128,16 +141,22 @@ def complete(res: int, kernel_size: int | None, gaussians: int | None, channels:
     paper_kernel, paper_gaussians = PAPER_SETTINGS[nearest]
     kernel_size = paper_kernel if kernel_size is None else kernel_size
     gaussians = paper_gaussians if gaussians is None else gaussians
-    return Setting(res, kernel_size, gaussians, channels, batch)
+    return Setting(res, gaussians, channels, batch, kernel_size)
 
 
-def check_options(settings: list[Setting], variants: list[Variant], threads: int | None, repeats: int) -> None:
-    """Refuse what cannot be measured, before anything is timed."""
+def check_counts(settings: Sequence[Frames], threads: int | None, repeats: int) -> None:
+    """Refuse numbers that are too small."""
     at_least("repeats", repeats)
     at_least("threads", 1 if threads is None else threads)
     for setting in settings:
         for name, value in asdict(setting).items():
             at_least(name, value, 2 if name == "res" else 1)
+
+
+def check_options(settings: list[Setting], variants: list[Variant[Setting]], threads: int | None, repeats: int) -> None:
+    """Refuse what cannot be measured, before anything is timed."""
+    check_counts(settings, threads, repeats)
+    for setting in settings:
         if setting.kernel_size < 3 or setting.kernel_size % 2 == 0:
             raise UsageError(f"--kernel-size {setting.kernel_size}", "an odd number, 3 or more")
         padded = [v.name for v in variants if v.name.startswith("base")]
@@ -148,7 +167,7 @@ def check_options(settings: list[Setting], variants: list[Variant], threads: int
             )
 
 
-def find_variants(names: Sequence[str], device: torch.device) -> list[Variant]:
+def find_variants(names: Sequence[str], device: torch.device) -> list[Variant[Setting]]:
     """The variants by name; without names, all that work on this device."""
 
     def translate(inputs: Inputs, s: Setting) -> Inputs:
@@ -162,7 +181,18 @@ def find_variants(names: Sequence[str], device: torch.device) -> list[Variant]:
         "reference": Variant("reference", lambda x, s: reference.render(*x, s.size, s.kernel_size)),
         "predgsplat": Variant("predgsplat", lambda x, s: native(*x, size=s.size, kernel_size=s.kernel_size)),
     }
-    unavailable = why_not_native(known["predgsplat"], device)
+    tiny = Setting(res=4, kernel_size=3, gaussians=1, channels=1, batch=1)
+    return chosen(names, known, why_not_native(known["predgsplat"], tiny, random_inputs(tiny, device)))
+
+
+def chosen(
+    names: Sequence[str], known: dict[str, Variant[SettingType]], unavailable: str
+) -> list[Variant[SettingType]]:
+    """The variants by name; without names, all. unavailable: why `predgsplat` cannot run, or an empty string.
+
+    Raises:
+        UsageError: an unknown or unavailable variant.
+    """
     if not names:
         return [v for v in known.values() if v.name != "predgsplat" or not unavailable]
     for name in names:
@@ -174,11 +204,10 @@ def find_variants(names: Sequence[str], device: torch.device) -> list[Variant]:
     return [known[name] for name in dict.fromkeys(names)]
 
 
-def why_not_native(variant: Variant, device: torch.device) -> str:
+def why_not_native(variant: Variant[SettingType], setting: SettingType, inputs: Inputs) -> str:
     """Why the compiled renderer cannot run here, or an empty string."""
-    tiny = Setting(res=4, kernel_size=3, gaussians=1, channels=1, batch=1)
     try:
-        variant.render(random_inputs(tiny, device), tiny)
+        variant.render(inputs, setting)
     except splat.RendererUnavailable as error:
         return str(error)
     return ""
@@ -206,11 +235,26 @@ def random_inputs(setting: Setting, device: torch.device, seed: int = 0) -> Inpu
 
 
 def measure(
-    setting: Setting, variants: list[Variant], device: torch.device, backward: bool, repeats: int
+    setting: Setting, variants: list[Variant[Setting]], device: torch.device, backward: bool, repeats: int
 ) -> list[dict[str, Any]]:
     """One row per variant and pass."""
     inputs = random_inputs(setting, device)
-    errors = errors_of(variants, setting, inputs, backward)
+    truth = truth_of(setting, inputs, backward)
+    check_truth(truth, setting, inputs, backward)
+    return rows_of(setting, variants, inputs, truth, repeats, "base")
+
+
+def rows_of(
+    setting: SettingType,
+    variants: list[Variant[SettingType]],
+    inputs: Inputs,
+    truth: tuple[Tensor, ...],
+    repeats: int,
+    baseline: str,
+) -> list[dict[str, Any]]:
+    """One row per variant and pass; the backward pass is measured if the truth has gradients."""
+    backward, device = len(truth) > 1, inputs[0].device
+    errors = {v.name: compare(evaluate(v, setting, inputs, torch.float32, backward), truth) for v in variants}
     sound = [v for v in variants if passes(errors[v.name])]
     rows = []
     for name in ("forward", "forward+backward") if backward else ("forward",):
@@ -221,21 +265,19 @@ def measure(
             error = errors[v.name][0] if name == "forward" else max(errors[v.name])
             row: dict[str, Any] = {**asdict(setting), "pass": name, "variant": v.name, "ok": v in sound}
             row["max_rel_err"] = error if math.isfinite(error) else None  # JSON has no infinity
-            rows.append(row | statistics_of(seconds, v.name, setting.batch))
+            rows.append(row | statistics_of(seconds, v.name, setting.batch, baseline))
     return rows
 
 
-def errors_of(variants: list[Variant], setting: Setting, inputs: Inputs, backward: bool) -> dict[str, list[float]]:
-    """Errors of each variant in float32 against the reference in float64, as `compare` gives them."""
+def truth_of(setting: Setting, inputs: Inputs, backward: bool) -> tuple[Tensor, ...]:
+    """What `evaluate` gives of the reference in float64."""
     log.debug("checking %s", setting)
     reference_variant = find_variants(["reference"], inputs[0].device)[0]
-    truth = evaluate(reference_variant, setting, inputs, torch.float64, backward)
-    check_truth(truth, setting, inputs, backward)
-    return {v.name: compare(evaluate(v, setting, inputs, torch.float32, backward), truth) for v in variants}
+    return evaluate(reference_variant, setting, inputs, torch.float64, backward)
 
 
 def evaluate(
-    variant: Variant, setting: Setting, inputs: Inputs, dtype: torch.dtype, backward: bool
+    variant: Variant[SettingType], setting: SettingType, inputs: Inputs, dtype: torch.dtype, backward: bool
 ) -> tuple[Tensor, ...]:
     """The image and, with `backward`, the gradients of a fixed weighting by the four public inputs."""
     coords, scale, rotation, amplitudes = (x.to(dtype).requires_grad_(backward) for x in inputs)
@@ -283,7 +325,9 @@ def check_truth(truth: tuple[Tensor, ...], setting: Setting, inputs: Inputs, bac
         raise PdrError(f"the float64 reference differs from Algorithm 1 by {max(errors):.1e} at {setting}")
 
 
-def timed_call(variant: Variant, setting: Setting, inputs: Inputs, backward: bool) -> Callable[[], None]:
+def timed_call(
+    variant: Variant[SettingType], setting: SettingType, inputs: Inputs, backward: bool
+) -> Callable[[], None]:
     """One rendering, with its gradients if asked for, in the variant's own convention."""
     with torch.no_grad():
         a, b, c, d = (x.clone().requires_grad_(backward) for x in variant.translate(inputs, setting))
@@ -328,18 +372,18 @@ def interleave(calls: dict[str, Callable[[], None]], repeats: int, device: torch
     return samples
 
 
-def statistics_of(samples: dict[str, list[float]], name: str, batch: int) -> dict[str, Any]:
-    """Milliseconds per frame, frames per second and the ratio to `base`; nothing for a variant that failed."""
-    seconds = samples.get(name)
+def statistics_of(samples: dict[str, list[float]], name: str, batch: int, baseline: str) -> dict[str, Any]:
+    """Milliseconds per frame, frames per second and the ratio to the baseline; nothing for a variant that failed."""
+    seconds, ratio = samples.get(name), f"speedup_vs_{baseline}"
     if not seconds:
-        return dict.fromkeys(("fps", "ms_p50", "ms_p10", "ms_p90", "repeats", "speedup_vs_base"))
+        return dict.fromkeys(("fps", "ms_p50", "ms_p10", "ms_p90", "repeats", ratio))
     tenths = statistics.quantiles(seconds, n=10, method="inclusive")
-    median, base = statistics.median(seconds), samples.get("base")
+    median, base = statistics.median(seconds), samples.get(baseline)
     return {
         "fps": batch / median,
         "ms_p50": 1e3 * median / batch,
         "ms_p10": 1e3 * tenths[0] / batch,
         "ms_p90": 1e3 * tenths[-1] / batch,
         "repeats": len(seconds),
-        "speedup_vs_base": statistics.median(base) / median if base else None,
+        ratio: statistics.median(base) / median if base else None,
     }

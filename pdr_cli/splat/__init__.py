@@ -2,31 +2,23 @@
 
     image = render(coords, scale, rotation, amplitudes, size=(H, W), kernel_size=K)  # [..., C, H, W]
 
-Equivalent to `splat.reference.render`, which is the specification. docs/renderer.md explains the convention.
+Equivalent to `splat.reference.render`, which is the specification. docs/renderer.md explains the convention. Gaussians in
+space, which hide each other, are drawn by `splat.compose`.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 from torch import Tensor
 
-from pdr_cli.splat import derivatives, native, reference
+from pdr_cli.splat import native, reference
+from pdr_cli.splat.backends import BACKENDS, ENVIRONMENT, RendererUnavailable, reference_instead, select, unsupported
 
-log = logging.getLogger("pdr.splat")
-
-BACKENDS = ("auto", "reference", "cpu", "cuda")
+__all__ = ["BACKENDS", "ENVIRONMENT", "NORMALIZATIONS", "SAMPLINGS", "RendererUnavailable", "active_backend", "render"]
 NORMALIZATIONS = ("peak", "density")
 SAMPLINGS = ("lattice", "analytic")
-ENVIRONMENT = "PREDGSPLAT_BACKEND"
-
-
-class RendererUnavailable(RuntimeError):  # noqa: N818 - the name states the condition
-    """A backend was requested by name and cannot run here."""
 
 
 def render(
@@ -67,9 +59,9 @@ def render(
     if not single:
         _check_types(coords, scale, rotation, amplitudes)
     _check(coords, scale, rotation, amplitudes, size, kernel_size, normalize, sampling)
-    name, _ = _select(backend, coords.device.type)
-    if name != "reference" and (reason := _unsupported(coords, scale, rotation, amplitudes, single)):
-        name = _reference_instead(backend, reason)
+    name, _ = select(backend, coords.device.type)
+    if name != "reference" and (reason := unsupported(single, coords, scale, rotation, amplitudes)):
+        name = reference_instead(backend, reason)
     if name == "reference":
         return reference.render(coords, scale, rotation, amplitudes, size, kernel_size, normalize, sampling)
     if not single:
@@ -81,59 +73,7 @@ def render(
 
 def active_backend(device: torch.device | str) -> tuple[str, str]:
     """The backend that "auto" uses on a device, and the reason."""
-    return _select("auto", torch.device(device).type)
-
-
-def _select(backend: str, device: str) -> tuple[str, str]:
-    """The name of the backend to use on a type of device, and the reason."""
-    by_environment = backend == "auto"
-    if by_environment:
-        backend = os.environ.get(ENVIRONMENT) or "auto"
-    if backend == "auto":
-        if device not in ("cpu", "cuda"):
-            return "reference", f"no compiled renderer for {device}"
-        reason = native.unavailable(device)
-        if not reason:
-            return device, "compiled for this machine"
-        _warn_once(device, reason)
-        return "reference", f"compiled {device} renderer unavailable: {reason}"
-    request = f"{ENVIRONMENT}={backend}" if by_environment else f"backend={backend!r}"
-    if backend not in BACKENDS:
-        raise ValueError(f"{request} is not a renderer; expected one of {', '.join(BACKENDS)}")
-    if backend == "reference":
-        return "reference", f"requested by {request}"
-    if backend != device:
-        raise RendererUnavailable(f"{request}, but the Gaussians are on {device}; move them, or use 'auto'")
-    if reason := native.unavailable(backend):
-        raise RendererUnavailable(f"{request}, but {reason}; backend='reference' or 'auto' works everywhere")
-    return backend, f"requested by {request}"
-
-
-# As torch.compiler.assume_constant_result does, without its import of the compiler, half of a forecast's start-up time.
-_select._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-@cache
-def _warn_once(device: str, reason: str) -> None:
-    log.warning("compiled %s renderer unavailable, using plain torch: %s", device, reason)
-
-
-def _unsupported(coords: Tensor, scale: Tensor, rotation: Tensor, amplitudes: Tensor, single: bool) -> str:
-    """Why no compiled renderer can render these tensors here, or an empty string."""
-    if not single and torch.float64 in (coords.dtype, scale.dtype, rotation.dtype, amplitudes.dtype):
-        return "renders in float32 only"
-    compiling = torch.compiler.is_dynamo_compiling()
-    # Under torch.compile, torch 2.11 returns True for is_exporting().
-    if not compiling and torch.compiler.is_exporting():
-        return "cannot be exported"
-    return derivatives.unsupported(compiling)
-
-
-def _reference_instead(backend: str, reason: str) -> str:
-    """The reference, for what only it supports."""
-    if backend != "auto":
-        raise RendererUnavailable(f"backend={backend!r} {reason}; use backend='reference' or 'auto'")
-    return "reference"
+    return select("auto", torch.device(device).type)
 
 
 def _check(

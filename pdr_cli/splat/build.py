@@ -145,7 +145,8 @@ def cpu_recipe(level: str) -> Recipe:
     march = f" -march={level}" if level.startswith("x86-64") else ""
     cxx = f"{_cxx()} {CXX_FLAGS}{march} {_includes()}"
     link = f"{_cxx()} -shared {_torch_libraries('torch_cpu')}"
-    return Recipe("cpu", level, ("cpu_forward.cpp", "cpu_backward.cpp", "ops.cpp"), cxx, "", link)
+    sources = ("cpu_forward.cpp", "cpu_backward.cpp", "compose_cpu.cpp", "ops.cpp")
+    return Recipe("cpu", level, sources, cxx, "", link)
 
 
 def cuda_recipe(architectures: str) -> Recipe:
@@ -158,7 +159,7 @@ def cuda_recipe(architectures: str) -> Recipe:
     )
     cxx = f"{_cxx()} {CXX_FLAGS} -DPREDGSPLAT_CUDA -DUSE_CUDA {_includes()} -I{Path(nvcc).parents[1] / 'include'}"
     link = f"{nvcc} -shared {targets} {_torch_libraries('torch_cuda', 'torch_cpu')}"
-    sources = ("cuda_forward.cu", "cuda_backward.cu", "ops.cpp")
+    sources = ("cuda_forward.cu", "cuda_backward.cu", "compose_forward.cu", "compose_backward.cu", "ops.cpp")
     return Recipe("cuda", architectures, sources, cxx, f"{nvcc} {NVCC_FLAGS} {targets}", link)
 
 

@@ -2,6 +2,7 @@
 
     predgsplat::render(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic) -> image
     predgsplat::render_backward(grad_image, coords, ..., kernel_size, analytic) -> four gradients
+    predgsplat::compose, compose_backward: `compose_operator`
 
 Equivalent to `reference.render` in float32. For the backward pass it saves only its inputs.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pdr_cli.splat import build, derivatives
+from pdr_cli.splat import build, compose_operator, derivatives
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def load(kind: str) -> Loaded:
             return Loaded(reason=str(error) if not shipped else f"{loaded.reason}; {error}")
     if kind == "cpu" and not loaded.reason:
         _describe_to_torch()
+        compose_operator.describe_to_torch()
     return loaded
 
 

@@ -1,6 +1,5 @@
 // `cuda_on_cpu forward|backward`: one call of the CUDA kernels, with its arrays on standard input and output.
-#include <cstdio>
-
+#include "arrays.h"
 #include "cuda_common.cuh"
 
 using namespace predgsplat;
@@ -8,20 +7,6 @@ using namespace predgsplat;
 struct Header {
   int64_t frames, gaussians, channels, height, width, analytic, seed;
   double kernel_size;
-};
-
-// Of exactly the size that is asked for, so that the address sanitizer sees what lies beyond.
-struct Array {
-  std::vector<float> x;
-
-  explicit Array(int64_t size) : x(size, NAN) {}
-  Array& read() {
-    if (!x.empty() && fread(x.data(), sizeof(float), x.size(), stdin) != x.size()) exit(2);
-    return *this;
-  }
-  void write() const {
-    if (!x.empty()) fwrite(x.data(), sizeof(float), x.size(), stdout);
-  }
 };
 
 int main(int, char** arguments) {

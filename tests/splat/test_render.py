@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pdr_cli import splat
-from pdr_cli.splat import reference
+from pdr_cli.splat import backends, reference
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +104,7 @@ def test_the_choice_of_a_backend_is_marked_as_torch_marks_it():
         pass
 
     torch.compiler.assume_constant_result(same)
-    assert vars(splat._select) == vars(same)
+    assert vars(backends.select) == vars(same)
 
 
 def test_torchs_compiler_is_not_imported():
