@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from pdr_cli import config, schema
+from pdr_cli import config
 from pdr_cli.errors import ConfigError
 from pdr_cli.settings import parse_duration, parse_interval
 
@@ -127,7 +127,7 @@ def test_the_benchmarks_are_divided_as_published() -> None:
 
 def test_a_configuration_from_before_these_keys_is_read_as_it_was(tmp_path: Path) -> None:
     values = config.load("demo").model_dump(exclude_none=True)
-    for table, later in schema.ADDED_LATER.items():
+    for table, later in config.ADDED_LATER.items():
         values[table] = {key: value for key, value in values[table].items() if key not in later}
     (tmp_path / "demo.toml").write_text(tomli_w.dumps(values))
     # Where a preset says otherwise today: models of then were trained with zeros beyond the last column, without bounds,
