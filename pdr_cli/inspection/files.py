@@ -14,6 +14,7 @@ from pdr_cli.data.formats import ReadOptions, axes
 from pdr_cli.data.missing import without_absurd
 from pdr_cli.data.series import Series, names, read_frames, side, size, units
 from pdr_cli.errors import DataError
+from pdr_cli.inspection import scenes
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.modelfile import ModelCard
@@ -84,6 +85,8 @@ def _data(path: Path, reading: ReadOptions) -> dict[str, Any]:
     form = formats.of(paths[0])
     whole = str(paths[0]) if isinstance(paths[0], RemotePath) else str(path)
     report: dict[str, Any] = {"file": whole, "format": form.name, "bytes": sum(map(_bytes, paths))}
+    if scenes.is_scenes(paths[0]):
+        return report | scenes.describe(paths[0])
     if form.gridded and not variables:
         found = [axes.summary(formats.open_fields(p, reading.group)) for p in reversed(paths)]
         report["variables"] = {k: v for one in found for k, v in one.items()}

@@ -15,6 +15,7 @@ from pdr_cli.data.formats import Field, cf, clips, forecasts, stored
 from pdr_cli.data.intervals import endings
 from pdr_cli.data.missing import ABSURD
 from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrError
+from pdr_cli.inspection import scenes
 from pdr_cli.inspection.findings import Finding
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
@@ -26,13 +27,15 @@ UNEVEN = 0.15  # of a step: months are 28 to 31 days long
 
 
 def of(path: Path) -> tuple[str, list[Finding]]:
-    """What `path` is, "model" or "forecast", and everything found.
+    """What `path` is, "model", "scenes" or "forecast", and everything found.
 
     Raises:
         InputNotFoundError: no such file.
     """
     if is_model(path):
         return "model", list(_run(runs.find_model(str(path))))
+    if scenes.is_scenes(path):
+        return "scenes", list(scenes.findings(path))
     return "forecast", list(_forecast(path))
 
 
@@ -40,7 +43,7 @@ def refuse(path: Path, subject: str, found: Sequence[Finding]) -> None:
     """Raise the first problem, if there is one.
 
     Raises:
-        CheckpointError, DataError: of a model, of a forecast.
+        CheckpointError, DataError: of a model, of a forecast or scenes.
     """
     problems = [f for f in found if f.level == "problem"]
     if problems:
