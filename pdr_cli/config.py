@@ -206,7 +206,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _parse_value(text: str, annotation: Any) -> Any:
-    """`text` as a TOML value; bare words are strings, and a lone value for a list is a list of one."""
+    """`text` as a TOML value; bare words and choices are strings, and a lone value for a list is a list of one."""
+    if text in get_args(annotation):
+        return text
     if annotation is str or (annotation in (list[str],) and not text.startswith("[")):
         return text if annotation is str else [w for w in text.split(",") if w]
     try:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pdr_cli.errors import did_you_mean
 from pdr_cli.settings import AUTO, NONE, TARGET, parse_bound, parse_days, parse_duration, parse_interval, parse_role
 
-Kind = Literal["weather", "traffic", "video", "any"]
+Kind = Literal["weather", "traffic", "video", "scene", "any"]
 CALENDAR = ("hour", "weekday", "day-of-year", "holidays", "sun")
 
 
@@ -228,12 +228,15 @@ class ModelConfig(_Table):
         "observed frames, which slows down"
     )
     deform_basis: Literal["poly3", "dct4", "free"] = Field(
-        description="curves in time along which the Gaussians of deform move: cubic, cosines, or a number per lead time"
+        description="curves in time along which the Gaussians of deform and of scenes move: cubic, cosines, or a number per "
+        "lead time"
     )
     deform_opacity: bool = Field(
         description="true: the opacities of deform have such curves too, so that they may fade"
     )
-    prune_opacity: float = Field(ge=0, lt=1, description="Gaussians of deform with less opacity are not drawn")
+    prune_opacity: float = Field(
+        ge=0, lt=1, description="Gaussians of deform and of scenes with less opacity are not drawn"
+    )
     sigma_min: float = Field(ge=0, description="smallest standard deviation, pixels")
     normalize: Literal["peak", "density"] = Field(
         description="each Gaussian's maximum, or its integral, is its amplitude"
@@ -304,11 +307,14 @@ class TrainConfig(_Table):
     motion_weight: float = Field(
         ge=0,
         description="weight of the difference between the ways of the Gaussians of deform and the optical flow to the true "
-        "frames, in shares of the frame's shorter side",
+        "frames, in shares of the frame's shorter side; of those of scenes and the true ways, a tenth of it a scene unit",
     )
-    opacity_weight: float = Field(ge=0, description="weight of the mean opacity of the Gaussians of deform")
+    opacity_weight: float = Field(
+        ge=0, description="weight of the mean opacity of the Gaussians of deform and of scenes"
+    )
     stages: list[float] = Field(
-        description="shares of the training of three stages of deform, which sum to 1: Gaussians that stand still, on frames "
+        description="shares of the training of three stages of deform, or of the Reconstructor of scenes, which sum to 1: "
+        "Gaussians that stand still, on frames "
         "of half the size; that stand still; that move; empty: they move from the start"
     )
     baselines: bool = Field(
@@ -368,6 +374,7 @@ class SceneConfig(_Table):
     near: float = Field(gt=0, description="smallest depth of a Gaussian, scene units")
     far: float = Field(gt=0, description="largest depth of a Gaussian, scene units")
     frames: int = Field(ge=1, description="frames that a step draws of each scene, by its cameras in turn")
+    fps: float = Field(gt=0, description="frames a second of the videos that pdr predict writes")
     geometry_weight: float = Field(
         ge=0, description="weight of 1 - the correlation of inverse depths and of their smoothness"
     )

@@ -203,3 +203,14 @@ def human36m_folder(root: Path, train: Sequence[str], test: Sequence[str], size:
                 pixels[..., 0], pixels[..., 1] = number % 256, 9
                 picture(root / f"{prefix}{number:06d}.jpg", pixels)
     return root
+
+
+def scenes_file(path: Path, count: int = 8, *, frames: int = 5, side: int = 16, seed: int = 0) -> Path:
+    """Scenes as `pdr sample scenes` makes them, small."""
+    from pdr_cli.data import scene_samples
+    from pdr_cli.data.formats import scenefile
+    from pdr_cli.data.scenes import Size
+
+    size = Size(2, frames, side, side)
+    scenefile.write(path, (scene_samples.make(seed, number, size) for number in range(count)), count, {})
+    return path

@@ -5,6 +5,7 @@ A scene is filmed by V cameras (views) at the same T times. `docs/scenes.md` des
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,6 +57,11 @@ class Scene:
     def size(self) -> Size:
         """Views, frames, rows and columns."""
         return Size(*self.depth.shape)
+
+    @property
+    def identity(self) -> str:
+        """The SHA-256 of its pictures, by which it is recognised in any file."""
+        return hashlib.sha256(np.ascontiguousarray(self.image).tobytes()).hexdigest()
 
 
 def split(count: int, where: str) -> dict[str, range]:

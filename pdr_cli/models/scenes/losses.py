@@ -86,7 +86,7 @@ def total_variation(maps: Tensor) -> Tensor:
 
 
 def motion(way: Tensor, track: Tensor, moving: Tensor) -> Tensor:
-    """2 ‖way - track‖₂ + 0.1 ‖way‖₁ in scene units; moving and still points count half each.
+    """2 ‖way - track‖₂ + 0.1 ‖way‖₁ in scene units; moving and still points of each scene count half each.
 
     Args:
         way: of k Gaussians a pixel, [B, F, k·H·W, 3].
@@ -97,4 +97,5 @@ def motion(way: Tensor, track: Tensor, moving: Tensor) -> Tensor:
     error = 2 * ((way - track.flatten(3).mT[:, :, None]).square().sum(dim=-1) + ROUNDED).sqrt()
     error = error + SHRINK * way.abs().sum(dim=-1)
     moves = moving.flatten(1)[:, None, None].to(error).expand_as(error)
-    return by_halves(error, moves, torch.ones_like(error))
+    scenes = zip(error, moves, strict=True)
+    return torch.stack([by_halves(of_one, moves, torch.ones_like(of_one)) for of_one, moves in scenes]).mean()
