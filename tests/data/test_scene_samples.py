@@ -1,5 +1,7 @@
 """The ray caster is the truth that models of scenes learn: its pictures, depths, cameras and tracks must be of one world."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -97,6 +99,33 @@ def test_a_body_is_met_where_its_equation_says() -> None:
     own = (depth[:2, None] * rays[:2] - body.at(0.5)) @ body.turned(0.5)
     assert np.allclose(((own / radii) ** 2).sum(axis=1), 1)
     assert (depth[:2] < body.at(0.5)[2]).all()  # the near side
+
+
+def test_a_point_of_a_body_keeps_its_colour_where_the_body_takes_it() -> None:
+    for seed in range(5):
+        for body in scene_samples.room(np.random.default_rng(seed))[2:]:
+            rays = np.random.default_rng(0).normal(body.centre, 0.5, (400, 3)) / body.centre[2]
+            rays[:, 2] = 1
+            depth = body.hit(np.zeros(3), rays, 0)
+            points = (depth[:, None] * rays)[np.isfinite(depth)]
+            assert len(points) > 20
+            moved = points + body.moved(points, 0.7)
+            assert not np.allclose(moved, points, atol=0.05)
+            # Points at the border between two colours may round to the other side.
+            same = np.isclose(body.colour(moved, 0.7), body.colour(points, 0)).all(axis=1)
+            assert same.mean() > 0.98
+
+
+def test_a_body_is_lit_from_above_and_turns_and_moves_evenly() -> None:
+    body = scene_samples.room(np.random.default_rng(0))[2]
+    assert isinstance(body, Body)
+    plain = replace(body, colours=np.ones((2, 3)))
+    top, side, bottom = plain.colour(plain.centre + np.array([[0, -1, 0], [1, 0, 0], [0, 1, 0]]) * plain.radii, 0)[:, 0]
+    assert top == pytest.approx(1)
+    assert (top > side > bottom, bottom) == (True, pytest.approx(scene_samples.UNDERSIDE))
+    turned = [cameras.angle(body.turned(time) @ body.turned(0).T) for time in (0.5, 1.0)]
+    assert turned == pytest.approx([abs(body.spin) / 2, abs(body.spin)])
+    assert np.allclose(body.at(0.5) - body.centre, body.velocity / 2)
 
 
 def test_bodies_are_two_or_three_and_no_two_rooms_are_alike() -> None:

@@ -93,6 +93,12 @@ def test_tracks_that_do_not_fit_the_depths_are_found(wrong: object) -> None:
     assert not all(scenes.agreement(wrong(one)).fits for one in many)  # type: ignore[operator]
 
 
+def test_points_behind_a_camera_hide_nothing(scene: Scene) -> None:
+    gone = scene.track.copy()
+    gone[1:, 2] = np.where(scene.moving, -20, 0)
+    assert scenes.agreement(replace(scene, track=gone)).in_front == 0
+
+
 def test_without_moving_points_the_still_ones_decide(scene: Scene) -> None:
     frozen = replace(scene, track=np.zeros_like(scene.track), moving=np.zeros_like(scene.moving))
     assert scenes.agreement(frozen).moving == 1

@@ -12,8 +12,9 @@ import pytest
 from pdr_cli.data import formats, scene_samples
 from pdr_cli.data.formats import scenefile
 from pdr_cli.data.scenes import Size
-from pdr_cli.errors import DataError
+from pdr_cli.errors import DataError, StorageError
 from tests.builders import scenes_file, traffic_file
+from tests.reliability.test_damaged_files import overwritten
 
 SIZE = Size(2, 3, 20, 24)
 
@@ -69,6 +70,18 @@ def test_a_failure_while_scenes_are_made_leaves_the_old_file(tmp_path: Path) -> 
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("s.h5", "old")]
 
 
+def test_what_a_disk_did_not_keep_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = h5py.Dataset.__setitem__
+
+    def lossy(data: Any, place: Any, values: Any) -> None:
+        put(data, place, values & 0xFE if data.dtype == np.uint8 else values)
+
+    monkeypatch.setattr(h5py.Dataset, "__setitem__", lossy)
+    with pytest.raises(StorageError, match="read back differently"):
+        scenes_file(tmp_path / "s.h5")
+    assert not list(tmp_path.iterdir())
+
+
 def test_numbers_of_other_types_are_read(path: Path) -> None:
     """As other tools write them: float64, big endian, uint8 in place of bool, no times, text of variable length."""
     before = scenefile.read(path).scene(1)
@@ -82,7 +95,8 @@ def test_numbers_of_other_types_are_read(path: Path) -> None:
     file = scenefile.read(path)
     back = file.scene(1)
     assert file.title == "scenes of others"
-    assert (back.depth.dtype, back.track.dtype, back.moving.dtype) == (np.float32, np.float32, bool)
+    types = [getattr(back, name).dtype for name in ("depth", "poses", "track", "moving")]
+    assert types == [np.float32, np.float32, np.float32, bool]
     assert np.array_equal(back.depth, before.depth)
     assert np.array_equal(back.moving, before.moving)
     assert back.times.tolist() == [0, 0.5, 1]
@@ -157,6 +171,19 @@ def test_damage_is_found(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match="damaged"):
         scenefile.read(path)
+
+
+def test_a_list_of_strings_in_which_the_library_would_never_end_is_found(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file.attrs["title"] = "of any length"
+    assert scenefile.read(path).title == "of any length"
+    # The first object of the heap begins 16 bytes behind its mark; one of no length is read for ever.
+    for behind, length in ((16, 2), (24, 8)):
+        overwritten(path, b"GCOL", bytes(length), behind=behind)
+    with pytest.raises(DataError, match="the list of strings at byte"):
+        scenefile.read(path)
+    with pytest.raises(DataError, match="the list of strings at byte"):
+        formats.detect(path)
 
 
 def test_scenes_are_told_from_traffic_and_are_no_series(path: Path, tmp_path: Path) -> None:
