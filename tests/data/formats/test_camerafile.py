@@ -33,6 +33,14 @@ def test_a_file_of_whole_numbers_is_read(tmp_path: Path) -> None:
     assert path.poses.tolist() == [IDENTITY, TURNED]
 
 
+def test_the_example_of_the_docs_is_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "scenes.md").read_text()
+    example = text[text.index('{"focal"') : text.index("The second camera stands")]
+    path = camerafile.read(written(tmp_path, example))
+    assert (path.focal, path.times.tolist()) == (1.2, [0, 0.5])
+    assert cameras.centres(path.poses)[1].tolist() == pytest.approx([0.1, 0, 0])
+
+
 def test_keys_of_other_tools_spaces_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> None:
     content = document(tool="Blender", scene={"fps": 24}) | {
         "frames": [f | {"name": "a"} for f in document()["frames"]]
