@@ -277,7 +277,7 @@ FORMATS = Family(
     | _in("data.formats.human36m", windows=("WindowLists", "lists of windows beside pictures, as Human3.6M"))
     | _in("data.formats.npz", npz=("NPZ", "windows cut beforehand, as OpenSTL's dataset.npz"))
     | _in("data.formats.video", video=("Video", "clips: MP4, MOV, AVI, MKV, WebM, MPEG, WMV, FLV, Ogg, GIF, ..."))
-    | _in("data.formats.frames", frames=("Frames", "folders of numbered pictures")),
+    | _in("data.formats.frames", frames=("Frames", "folders of numbered pictures, and single ones")),
 )
 
 FAMILIES = (PREDICTORS, ADAPTERS, FUSIONS, INITIALIZATIONS, LOSSES, SCHEDULES, SCORES, BASELINES, FORMATS, ABLATIONS)

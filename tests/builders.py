@@ -205,12 +205,13 @@ def human36m_folder(root: Path, train: Sequence[str], test: Sequence[str], size:
     return root
 
 
-def scenes_file(path: Path, count: int = 8, *, frames: int = 5, side: int = 16, seed: int = 0) -> Path:
-    """Scenes as `pdr sample scenes` makes them, small."""
+def scenes_file(path: Path, count: int = 4, *, size: tuple[int, int, int, int] = (2, 3, 20, 24)) -> Path:
+    """A file of `count` synthetic scenes of so many views, frames, rows and columns."""
     from pdr_cli.data import scene_samples
     from pdr_cli.data.formats import scenefile
     from pdr_cli.data.scenes import Size
 
-    size = Size(2, frames, side, side)
-    scenefile.write(path, (scene_samples.make(seed, number, size) for number in range(count)), count, {})
+    scenefile.write(
+        path, (scene_samples.make(0, n, Size(*size)) for n in range(count)), count, {"title": "test scenes"}
+    )
     return path

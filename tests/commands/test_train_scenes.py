@@ -22,6 +22,9 @@ from tests.cli import Result, pdr
 from tests.training.scenes.test_lesson import ORACLE, TINY
 
 
+SIZE = (2, 5, 16, 16)
+
+
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no curves, which takes longer than these trainings."""
@@ -31,7 +34,7 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 scenes of 5 frames of 16 x 16."""
-    return scenes_file(tmp_path_factory.mktemp("scenes") / "scenes.h5", 40)
+    return scenes_file(tmp_path_factory.mktemp("scenes") / "scenes.h5", 40, size=SIZE)
 
 
 def train(data: Path, out: str, steps: int, *settings: str, more: Sequence[str] = ()) -> Result:
@@ -46,7 +49,7 @@ def lines_of(out: str) -> list[dict[str, float]]:
 
 
 def test_a_short_training_beats_the_copied_picture_from_another_camera(tmp_path: Path) -> None:
-    larger = scenes_file(tmp_path / "larger.h5", 40, side=32)
+    larger = scenes_file(tmp_path / "larger.h5", 40, size=(2, 5, 32, 32))
     result = train(larger, "run", 100, "scene.width=16", "train.val_every=20", "train.log_every=1")
     assert result.code == 0, result.err
     steps = [line["loss"] for line in lines_of("run") if line["event"] == "step"]
@@ -130,7 +133,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(
 
 
 def test_pictures_that_cannot_be_halved_so_often_name_the_stage(tmp_path: Path) -> None:
-    data = scenes_file(tmp_path / "odd.h5", 3, side=20)
+    data = scenes_file(tmp_path / "odd.h5", 3, size=(2, 5, 20, 20))
     result = train(data, "run", 2)
     assert (result.code, "--set train.stages=[0,0.6,0.4]" in result.last) == (78, True), result.err
     assert train(data, "run", 2, "train.stages=[0,0.6,0.4]").code == 0

@@ -173,9 +173,9 @@ def write(path: Path, made: Iterable[Scene], count: int, provenance: Mapping[str
 
 
 def _lay_out(out: Any, count: int, first: Scene) -> None:
-    """Create the data sets, in chunks of one view of one scene."""
+    """Create the data sets, in chunks of one view of one scene, each with the checksum of zlib."""
     lengths = {"S": count, **dict(zip("VTHW", first.size, strict=True))}
-    packed = {"compression": "gzip", "compression_opts": COMPRESSION, "shuffle": True, "fletcher32": True}
+    packed = {"compression": "gzip", "compression_opts": COMPRESSION, "shuffle": True}
     for name, (axes, _, dtype) in LAYOUT.items():
         shape = _shape(axes, lengths)
         alone = 1 + axes.startswith("S V")  # axes along which a chunk has one entry
