@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pdr_cli.ablation import run as ablations
 from pdr_cli.commands import tables
+from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import UsageError
 from pdr_cli.training import overview
 from pdr_cli.training import run as training
@@ -69,7 +70,7 @@ def _run(arguments: Arguments) -> None:
         freeze_backbone=arguments.freeze_backbone,
         trust=arguments.trust,
     )
-    if request.config.data.kind == scenes.KIND:
+    if request.config.data.kind == KIND:
         _scenes(request, arguments.dry_run)
         return
     planned = training.plan(request, create=not arguments.dry_run)

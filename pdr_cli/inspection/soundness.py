@@ -14,6 +14,7 @@ from pdr_cli.data import formats
 from pdr_cli.data.formats import Field, cf, clips, forecasts, stored
 from pdr_cli.data.intervals import endings
 from pdr_cli.data.missing import ABSURD
+from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrError
 from pdr_cli.inspection import scenes
 from pdr_cli.inspection.findings import Finding
@@ -98,12 +99,14 @@ def _model(path: Path) -> Iterator[Finding]:
 def _structure(path: Path, read: list[ModelFile]) -> str:
     """Read a model file, and compare its weights with its network if all parts of it are ours."""
     from pdr_cli.inference import model as inference
+    from pdr_cli.inference import scenes as in_space
 
     read.append(modelfile.read(path))
     others = choices.others(read[0].card.config.model)
     if others:
         return f"hash is right; the structure of {', '.join(others)} is not checked, because its code is not run"
-    inference.load(path, "cpu")
+    load = in_space.load if read[0].card.kind == KIND else inference.load
+    load(path, "cpu")
     return "hash and structure are right"
 
 

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from pdr_cli.drawing import pictures
+from pdr_cli.errors import UsageError
+from pdr_cli.inference.scenes import load
 from pdr_cli.models.scenes.build import build
 from pdr_cli.runs import modelfile, tensors
 from pdr_cli.runs.folder import RunFolder
@@ -20,7 +22,6 @@ from pdr_cli.training.loop import Trainer
 from tests.builders import scenes_file, weather_file
 from tests.cli import Result, pdr
 from tests.training.scenes.test_lesson import ORACLE, TINY
-
 
 SIZE = (2, 5, 16, 16)
 
@@ -142,3 +143,30 @@ def test_pictures_that_cannot_be_halved_so_often_name_the_stage(tmp_path: Path) 
 def test_other_files_are_no_scenes(tmp_path: Path) -> None:
     result = train(weather_file(tmp_path / "a.nc"), "run", 2)
     assert (result.code, "a.nc" in result.last) == (65, True), result.err
+
+
+def test_inspect_and_verify_know_such_a_model_and_what_cannot_use_it_says_so(scenes: Path, tmp_path: Path) -> None:
+    assert train(scenes, "run", 2, more=["-q"]).code == 0
+    described = pdr("inspect", "run", "--json")
+    assert described.code == 0, described.err
+    assert json.loads(described.out)["seen"] == "36 scenes"
+    verified = pdr("verify", "run")
+    assert verified.code == 0, verified.err
+    assert "hash and structure are right" in verified.out
+    weather = weather_file(tmp_path / "a.nc")
+    for command in (["predict", weather, "-o", "f.nc"], ["evaluate", weather], ["export", "-o", "m.onnx"]):
+        result = pdr(*command, "-m", "run")
+        assert (result.code, "run/model.safetensors is a model of moving scenes" in result.last) == (2, True), (
+            result.err
+        )
+        assert len(result.last) < 200
+
+
+def test_a_model_of_scenes_is_loaded_as_it_was_saved_and_no_other_is(scenes: Path, weather_run: Path) -> None:
+    assert train(scenes, "run", 2, more=["-q"]).code == 0
+    loaded = load(Path("run/model.safetensors"), "cpu")
+    saved = loaded.network.state_dict()
+    assert not loaded.network.training
+    assert all(saved[name].equal(value) for name, value in loaded.file.weights.items())
+    with pytest.raises(UsageError, match="is a model of weather; expected one of moving scenes in space"):
+        load(weather_run / "model.safetensors", "cpu")

@@ -15,6 +15,7 @@ from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.formats import scenefile
 from pdr_cli.data.formats.scenefile import SceneFile
 from pdr_cli.data.scaling import Scaling
+from pdr_cli.data.scenes import KIND
 from pdr_cli.data.seen import Seen
 from pdr_cli.data.times import Step
 from pdr_cli.errors import ConfigError, DataError, UsageError
@@ -35,7 +36,6 @@ from pdr_cli.training.scenes.data import PICTURE, SceneData
 from pdr_cli.training.scenes.lesson import SceneLesson
 from pdr_cli.training.state import Position
 
-KIND = "scene"  # `data.kind` of the configurations that are trained here
 COLOURS = ("red", "green", "blue")
 
 
