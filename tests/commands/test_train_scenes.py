@@ -140,6 +140,11 @@ def test_pictures_that_cannot_be_halved_so_often_name_the_stage(tmp_path: Path) 
     assert train(data, "run", 2, "train.stages=[0,0.6,0.4]").code == 0
 
 
+def test_a_file_behind_a_url_is_to_be_downloaded() -> None:
+    result = pdr("train", "--preset", "scenes-small", "--data", "https://example.org/scenes.h5", "-o", "run")
+    assert (result.code, "download it" in result.last) == (65, True), result.err
+
+
 def test_other_files_are_no_scenes(tmp_path: Path) -> None:
     result = train(weather_file(tmp_path / "a.nc"), "run", 2)
     assert (result.code, "a.nc" in result.last) == (65, True), result.err

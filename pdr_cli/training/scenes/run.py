@@ -25,7 +25,7 @@ from pdr_cli.runs import modelfile
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.schema import Config, SceneConfig
-from pdr_cli.system import atomic, devices, hashes, locks
+from pdr_cli.system import atomic, devices, hashes, locks, urls
 from pdr_cli.system.logs import log, progress
 from pdr_cli.training import cards, overview, randomness, ranks
 from pdr_cli.training.loop import Trainer
@@ -89,6 +89,8 @@ def open_data(config: Config) -> SceneData:
     paths = find_files(config)
     if len(paths) > 1:
         raise DataError(f"{len(paths)} files of scenes, {paths[0].name} and others", "one")
+    if urls.remote(str(paths[0])) is not None:
+        raise DataError(f"{paths[0]} is not on this machine", "a local file of scenes", "download it")
     with locks.inputs_in_use(paths):
         file = scenefile.read(paths[0])
     if file.size.frames != 1 + config.data.out_steps:
