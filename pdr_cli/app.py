@@ -462,7 +462,7 @@ def presets(
 @app.command(rich_help_panel=TOOLS)
 @logged
 def sample(
-    kind: Annotated[str, typer.Argument(help="weather, traffic or video.")],
+    kind: Annotated[str, typer.Argument(help="weather, traffic, video or scenes.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .nc, .h5 or .mp4.")],
     seed: Annotated[int, typer.Option(min=0, help="Each seed gives another sample.")] = 0,
 ) -> None:
@@ -475,7 +475,9 @@ def sample(
 @app.command(rich_help_panel=TOOLS)
 @logged
 def verify(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A forecast, a model.safetensors, or a run folder.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A forecast, a model.safetensors, a run folder, or a file of scenes.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Check that a forecast or a model is complete, finite, in range, and as it was written."""

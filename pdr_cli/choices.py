@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 def _in(module: str, **choices: tuple[str, str]) -> dict[str, Choice]:
     """Choices by name, each a name within a module and what it is."""
-    return {
-        name.replace("__", "-"): Choice(f"pdr_cli.{module}:{what}", about) for name, (what, about) in choices.items()
-    }
+    return {n.replace("__", "-"): Choice(f"pdr_cli.{module}:{what}", about) for n, (what, about) in choices.items()}
 
 
 _TRANSLATORS = {
@@ -275,11 +273,12 @@ FORMATS = Family(
     | _in("data.formats.grib", grib=("GRIB", "GRIB 1 and 2 files of fields, with the extra grib"))
     | _in("data.formats.zipped", zarr__zip=("ZippedZarr", "Zarr stores in a ZIP archive"))
     | _in("data.formats.compressed", compressed=("Compressed", "files of fields behind gzip, bzip2 or xz"))
+    | _in("data.formats.scenefile", scenes=("Scenes", "HDF5 files of scenes with their depths and cameras"))
     | _in("data.formats.hdf5", hdf5=("HDF5", "HDF5 files of traffic grids, in the layout of TaxiBJ"))
     | _in("data.formats.human36m", windows=("WindowLists", "lists of windows beside pictures, as Human3.6M"))
     | _in("data.formats.npz", npz=("NPZ", "windows cut beforehand, as OpenSTL's dataset.npz"))
     | _in("data.formats.video", video=("Video", "clips: MP4, MOV, AVI, MKV, WebM, MPEG, WMV, FLV, Ogg, GIF, ..."))
-    | _in("data.formats.frames", frames=("Frames", "folders of numbered pictures")),
+    | _in("data.formats.frames", frames=("Frames", "folders of numbered pictures, and single ones")),
 )
 
 FAMILIES = (PREDICTORS, ADAPTERS, FUSIONS, INITIALIZATIONS, LOSSES, SCHEDULES, SCORES, BASELINES, FORMATS, ABLATIONS)

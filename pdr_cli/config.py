@@ -15,7 +15,69 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from pdr_cli.errors import ConfigError, did_you_mean
-from pdr_cli.schema import ADDED_LATER, Config, DataConfig, Kind, LatentConfig, ModelConfig, TrainConfig
+from pdr_cli.schema import Config, DataConfig, Kind, LatentConfig, ModelConfig, SceneConfig, TrainConfig
+from pdr_cli.settings import NONE
+
+# Defaults for keys added later, so that older models and presets keep their meaning.
+ADDED_LATER: dict[str, dict[str, Any]] = {
+    "data": {
+        "train_period": "",
+        "val_period": "",
+        "test_period": "",
+        "protocol": "honest",
+        "fill_missing": "none",
+        "resample_fps": 0.0,
+        "gray_to_rgb": False,
+        "group": "",
+        "missing_value": [],
+        "assume": [],
+        "bounds": [NONE],
+        "back": [],
+        "calendar": [],
+        "holidays": "",
+        "static": [],
+        "roles": [],
+        "lagged": [],
+    },
+    "train": {
+        "members": 1,
+        "latitude_weights": False,
+        "ema": 0.0,
+        "rollout": 1,
+        "cpu_budget": "",
+        "val_every": 0,
+        "patience": 0,
+        "fallback": False,
+        "baselines": False,
+        "out_of_fold": True,
+        "motion_weight": 0.0,
+        "opacity_weight": 0.0,
+        "stages": [],
+    },
+    "model": {
+        "noise": 0,
+        "dropout": 0.0,
+        "inputs": "frames",
+        "periodic": "none",
+        "fusion_init": "residual",
+        "adapter": "flatten",
+        "adapter_input": "auto",
+        "mlp_depth": 1,
+        "init": "grid",
+        "coords": "absolute",
+        "cell_stride": 2,
+        "per_cell": 1,
+        "conv_width": 32,
+        "conv_depth": 4,
+        "deform_start": "still",
+        "deform_basis": "poly3",
+        "deform_opacity": False,
+        "prune_opacity": 0.005,
+    },
+}
+
+# Tables that a preset may lack, and presets that have them.
+OPTIONAL = {"latent": "weather-latent or video-latent", "scene": "scenes-small"}
 
 
 def presets_folder() -> Path:
@@ -100,7 +162,13 @@ def keys() -> list[str]:
 
 
 def _tables() -> dict[str, type[BaseModel]]:
-    return {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "latent": LatentConfig}
+    return {
+        "data": DataConfig,
+        "model": ModelConfig,
+        "train": TrainConfig,
+        "latent": LatentConfig,
+        "scene": SceneConfig,
+    }
 
 
 def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -132,14 +200,15 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if full not in keys():
         raise ConfigError(f"--set {key}: unknown key.{_nearest_key(key)}")
     table, name = full.split(".", 1)
-    if table == "latent" and table not in values:
-        way_out = "take --preset weather-latent or video-latent"
-        raise ConfigError(f"--set {key}: the preset has no table [latent]", way_out=way_out)
+    if table in OPTIONAL and table not in values:
+        raise ConfigError(f"--set {key}: the preset has no table [{table}]", way_out=f"take --preset {OPTIONAL[table]}")
     values.setdefault(table, {})[name] = _parse_value(text.strip(), _tables()[table].model_fields[name].annotation)
 
 
 def _parse_value(text: str, annotation: Any) -> Any:
-    """`text` as a TOML value; bare words are strings, and a lone value for a list is a list of one."""
+    """`text` as a TOML value; bare words and choices are strings, and a lone value for a list is a list of one."""
+    if text in get_args(annotation):
+        return text
     if annotation is str or (annotation in (list[str],) and not text.startswith("[")):
         return text if annotation is str else [w for w in text.split(",") if w]
     try:

@@ -1,75 +1,17 @@
-"""The schema of a configuration: three tables of checked values, [data], [model] and [train], with what each key means."""
+"""The schema of a configuration: tables of checked values, with what each key means."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pdr_cli.errors import did_you_mean
 from pdr_cli.settings import AUTO, NONE, TARGET, parse_bound, parse_days, parse_duration, parse_interval, parse_role
 
-Kind = Literal["weather", "traffic", "video", "any"]
+Kind = Literal["weather", "traffic", "video", "scene", "any"]
 CALENDAR = ("hour", "weekday", "day-of-year", "holidays", "sun")
-
-# Defaults for keys added later, so that older models and presets keep their meaning.
-ADDED_LATER: dict[str, dict[str, Any]] = {
-    "data": {
-        "train_period": "",
-        "val_period": "",
-        "test_period": "",
-        "protocol": "honest",
-        "fill_missing": "none",
-        "resample_fps": 0.0,
-        "gray_to_rgb": False,
-        "group": "",
-        "missing_value": [],
-        "assume": [],
-        "bounds": [NONE],
-        "back": [],
-        "calendar": [],
-        "holidays": "",
-        "static": [],
-        "roles": [],
-        "lagged": [],
-    },
-    "train": {
-        "members": 1,
-        "latitude_weights": False,
-        "ema": 0.0,
-        "rollout": 1,
-        "cpu_budget": "",
-        "val_every": 0,
-        "patience": 0,
-        "fallback": False,
-        "baselines": False,
-        "out_of_fold": True,
-        "motion_weight": 0.0,
-        "opacity_weight": 0.0,
-        "stages": [],
-    },
-    "model": {
-        "noise": 0,
-        "dropout": 0.0,
-        "inputs": "frames",
-        "periodic": "none",
-        "fusion_init": "residual",
-        "adapter": "flatten",
-        "adapter_input": "auto",
-        "mlp_depth": 1,
-        "init": "grid",
-        "coords": "absolute",
-        "cell_stride": 2,
-        "per_cell": 1,
-        "conv_width": 32,
-        "conv_depth": 4,
-        "deform_start": "still",
-        "deform_basis": "poly3",
-        "deform_opacity": False,
-        "prune_opacity": 0.005,
-    },
-}
 
 
 class _Table(BaseModel):
@@ -286,12 +228,15 @@ class ModelConfig(_Table):
         "observed frames, which slows down"
     )
     deform_basis: Literal["poly3", "dct4", "free"] = Field(
-        description="curves in time along which the Gaussians of deform move: cubic, cosines, or a number per lead time"
+        description="curves in time along which the Gaussians of deform and of scenes move: cubic, cosines, or a number per "
+        "lead time"
     )
     deform_opacity: bool = Field(
         description="true: the opacities of deform have such curves too, so that they may fade"
     )
-    prune_opacity: float = Field(ge=0, lt=1, description="Gaussians of deform with less opacity are not drawn")
+    prune_opacity: float = Field(
+        ge=0, lt=1, description="Gaussians of deform and of scenes with less opacity are not drawn"
+    )
     sigma_min: float = Field(ge=0, description="smallest standard deviation, pixels")
     normalize: Literal["peak", "density"] = Field(
         description="each Gaussian's maximum, or its integral, is its amplitude"
@@ -362,11 +307,14 @@ class TrainConfig(_Table):
     motion_weight: float = Field(
         ge=0,
         description="weight of the difference between the ways of the Gaussians of deform and the optical flow to the true "
-        "frames, in shares of the frame's shorter side",
+        "frames, in shares of the frame's shorter side; of those of scenes and the true ways, a tenth of it a scene unit",
     )
-    opacity_weight: float = Field(ge=0, description="weight of the mean opacity of the Gaussians of deform")
+    opacity_weight: float = Field(
+        ge=0, description="weight of the mean opacity of the Gaussians of deform and of scenes"
+    )
     stages: list[float] = Field(
-        description="shares of the training of three stages of deform, which sum to 1: Gaussians that stand still, on frames "
+        description="shares of the training of three stages of deform, or of the Reconstructor of scenes, which sum to 1: "
+        "Gaussians that stand still, on frames "
         "of half the size; that stand still; that move; empty: they move from the start"
     )
     baselines: bool = Field(
@@ -407,6 +355,47 @@ class LatentConfig(_Table):
     guess: str = Field(description="what members depart from: self, the direct forecast; none, noise; or a run's")
 
 
+class SceneConfig(_Table):
+    """Moving scenes from one picture, of data of the kind scene, the only one that reads this table."""
+
+    latents: Literal["oracle", "true", "drawn", "mixed"] = Field(
+        description="what the Reconstructor is trained on beside the picture: oracle, three frames of the true video, with "
+        "which nothing can be forecast; latents of the true video, drawn ones, or mixed, either half of the time"
+    )
+    parts: list[float] = Field(
+        description="shares of the training of its three parts, which sum to 1: the VAE, its generator, the Reconstructor; "
+        "empty with oracle, which has the last alone"
+    )
+    width: int = Field(ge=4, multiple_of=4, description="channels of the Reconstructor")
+    blocks: int = Field(
+        ge=1, description="its residual blocks on the grid of the latents; attention follows every second"
+    )
+    per_pixel: int = Field(ge=1, description="Gaussians of each pixel of the picture")
+    near: float = Field(gt=0, description="smallest depth of a Gaussian, scene units")
+    far: float = Field(gt=0, description="largest depth of a Gaussian, scene units")
+    frames: int = Field(ge=1, description="frames that a step draws of each scene, by its cameras in turn")
+    fps: float = Field(gt=0, description="frames a second of the videos that pdr predict writes")
+    geometry_weight: float = Field(
+        ge=0, description="weight of 1 - the correlation of inverse depths and of their smoothness"
+    )
+
+    @field_validator("parts")
+    @classmethod
+    def _are_shares(cls, shares: list[float]) -> list[float]:
+        if shares and (len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6):
+            raise ValueError("parts are three shares that sum to 1, such as [0.3, 0.2, 0.5], or []")
+        return shares
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> SceneConfig:
+        if self.near >= self.far:
+            raise ValueError(f"scene.near is {self.near:g} and scene.far {self.far:g}; near must be smaller")
+        if bool(self.parts) == (self.latents == "oracle"):
+            found = f"scene.latents is {self.latents}, and scene.parts is {self.parts}"
+            raise ValueError(f"{found}; oracle takes [], all others three shares such as [0.3, 0.2, 0.5]")
+        return self
+
+
 class Config(_Table):
     """One resolved experiment."""
 
@@ -415,6 +404,7 @@ class Config(_Table):
     model: ModelConfig
     train: TrainConfig
     latent: LatentConfig | None = Field(None, description="absent unless the predictor is pvvae")
+    scene: SceneConfig | None = Field(None, description="absent unless data.kind is scene")
     guide: Config | None = Field(None, description="of the run that latent.guess names")
 
     @model_validator(mode="after")

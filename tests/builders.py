@@ -203,3 +203,15 @@ def human36m_folder(root: Path, train: Sequence[str], test: Sequence[str], size:
                 pixels[..., 0], pixels[..., 1] = number % 256, 9
                 picture(root / f"{prefix}{number:06d}.jpg", pixels)
     return root
+
+
+def scenes_file(path: Path, count: int = 4, *, size: tuple[int, int, int, int] = (2, 3, 20, 24)) -> Path:
+    """A file of `count` synthetic scenes of so many views, frames, rows and columns."""
+    from pdr_cli.data import scene_samples
+    from pdr_cli.data.formats import scenefile
+    from pdr_cli.data.scenes import Size
+
+    scenefile.write(
+        path, (scene_samples.make(0, n, Size(*size)) for n in range(count)), count, {"title": "test scenes"}
+    )
+    return path

@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 from pdr_cli.ablation import run as ablations
 from pdr_cli.commands import tables
+from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import UsageError
 from pdr_cli.training import overview
 from pdr_cli.training import run as training
 from pdr_cli.training.request import Experiment
 from pdr_cli.training.run import TrainingRequest
+from pdr_cli.training.scenes import run as scenes
 from pdr_cli.trust import Trust
 
 
@@ -68,11 +70,24 @@ def _run(arguments: Arguments) -> None:
         freeze_backbone=arguments.freeze_backbone,
         trust=arguments.trust,
     )
+    if request.config.data.kind == KIND:
+        _scenes(request, arguments.dry_run)
+        return
     planned = training.plan(request, create=not arguments.dry_run)
     if arguments.dry_run:
         print("\n".join(overview.lines(planned)))
         return
     training.fit(planned)
+    print(planned.folder.path)
+
+
+def _scenes(request: TrainingRequest, dry_run: bool) -> None:
+    """Train on scenes, or with `dry_run` print the run."""
+    planned = scenes.plan(request, create=not dry_run)
+    if dry_run:
+        print("\n".join(scenes.lines(planned)))
+        return
+    scenes.fit(planned)
     print(planned.folder.path)
 
 

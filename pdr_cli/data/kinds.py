@@ -111,6 +111,8 @@ def with_kind(series: Series, name: str) -> Series:
     kind = named(name)
     if _may_be(series, kind):
         return series.assign_attrs(kind=kind.name)
+    if found.pictures and series.sizes["time"] == 1:
+        raise DataError(f"{series.attrs['files'][0]} is one picture", kind.name)
     physical = _physical_units(series)
     raise DataError(
         f"{series.attrs['files'][0]} holds {found.name}" + (f" (units {physical[0]!r})" if physical else ""),

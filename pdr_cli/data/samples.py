@@ -6,7 +6,7 @@ that a mean of the past is not a forecast.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -63,6 +63,9 @@ BAR_TURN = 0.05  # radians a frame, a turn in five seconds
 EDGE_PIXELS = 0.8  # softness of outlines, so that motion by a part of a pixel shows
 
 
+SCENES = "scenes"  # made by `data/scene_samples.py`, because they are not a Series
+
+
 def make(kind: str, seed: int) -> Series:
     """A synthetic series in memory.
 
@@ -73,18 +76,18 @@ def make(kind: str, seed: int) -> Series:
     Raises:
         UsageError: unknown kind, or a negative seed.
     """
-    check(kind, seed)
+    check(kind, seed, KINDS)
     return KINDS[kind](np.random.default_rng(seed))
 
 
-def check(kind: str, seed: int) -> None:
-    """Refuse the arguments that `make` cannot use.
+def check(kind: str, seed: int, known: Collection[str]) -> None:
+    """Refuse a sample that is not among those that are `known`.
 
     Raises:
         UsageError: unknown kind, or a negative seed.
     """
-    if kind not in KINDS:
-        raise UsageError(f"no sample {kind!r}.{did_you_mean(kind, KINDS)}", f"one of {', '.join(KINDS)}")
+    if kind not in known:
+        raise UsageError(f"no sample {kind!r}.{did_you_mean(kind, known)}", f"one of {', '.join(known)}")
     if seed < 0:
         raise UsageError(f"seed {seed} is negative", "0 or more")
 
@@ -92,7 +95,7 @@ def check(kind: str, seed: int) -> None:
 def provenance(kind: str, seed: int) -> dict[str, str]:
     """Global attributes of a sample file; they say that it is synthetic."""
     return {
-        "Conventions": "CF-1.11",
+        **({} if kind == SCENES else {"Conventions": "CF-1.11"}),
         "title": f"Synthetic {kind} sample, not observations (seed {seed})",
         "source": f"pdr {__version__}, synthetic: pdr sample {kind} --seed {seed}",
         "comment": "Made up to try pdr on; scores on it say nothing about real data.",

@@ -17,6 +17,7 @@ from pdr_cli.data.covariates import CovariateSource
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.kinds import Kind
 from pdr_cli.data.missing import Filling
+from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import CheckpointError, ConfigError, DataError, PdrError, UntrustedCodeError, UsageError
 from pdr_cli.runs import inputs, modelfile
 from pdr_cli.runs.modelfile import Header, ModelCard, ModelFile
@@ -337,6 +338,8 @@ def _built(path: Path, file: ModelFile, device: torch.device, batch: int | None,
     from pdr_cli.runs import tensors
 
     card = file.card
+    if card.kind == KIND:
+        raise UsageError(f"{path} is a model of moving scenes in space", "one that forecasts fields, traffic or clips")
     try:
         network = registry.of(card.config, card.frames, trust)
     except (ConfigError, UntrustedCodeError) as error:

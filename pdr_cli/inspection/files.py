@@ -12,8 +12,10 @@ from pdr_cli.data import formats, kinds, suspects
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import ReadOptions, axes
 from pdr_cli.data.missing import without_absurd
+from pdr_cli.data.scenes import KIND
 from pdr_cli.data.series import Series, names, read_frames, side, size, units
 from pdr_cli.errors import DataError
+from pdr_cli.inspection import scenes
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.modelfile import ModelCard
@@ -70,12 +72,19 @@ def _bounds(card: ModelCard) -> dict[str, str]:
 
 def _seen(card: ModelCard) -> str:
     if any(identity for _, identity, _, _ in card.seen.entries):  # times are not dates
-        return f"{len(card.seen.entries)} {'clips' if kinds.named(card.kind).pictures else 'runs of windows'}"
+        return f"{len(card.seen.entries)} {_units(card.kind)}"
     parts = []
     for part, _, low, high in card.seen.entries:
         ends = (str(np.datetime64(int(t), "s"))[:16].replace("T", " ") for t in (low, high))
         parts.append(f"{part} {' to '.join(ends)}")
     return "; ".join(parts)
+
+
+def _units(kind: str) -> str:
+    """What the entries of `seen` are."""
+    if kind == KIND:
+        return "scenes"
+    return "clips" if kinds.named(kind).pictures else "runs of windows"
 
 
 def _data(path: Path, reading: ReadOptions) -> dict[str, Any]:
@@ -84,6 +93,8 @@ def _data(path: Path, reading: ReadOptions) -> dict[str, Any]:
     form = formats.of(paths[0])
     whole = str(paths[0]) if isinstance(paths[0], RemotePath) else str(path)
     report: dict[str, Any] = {"file": whole, "format": form.name, "bytes": sum(map(_bytes, paths))}
+    if scenes.is_scenes(paths[0]):
+        return report | scenes.describe(paths[0])
     if form.gridded and not variables:
         found = [axes.summary(formats.open_fields(p, reading.group)) for p in reversed(paths)]
         report["variables"] = {k: v for one in found for k, v in one.items()}

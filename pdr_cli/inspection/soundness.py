@@ -14,7 +14,9 @@ from pdr_cli.data import formats
 from pdr_cli.data.formats import Field, cf, clips, forecasts, stored
 from pdr_cli.data.intervals import endings
 from pdr_cli.data.missing import ABSURD
+from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrError
+from pdr_cli.inspection import scenes
 from pdr_cli.inspection.findings import Finding
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
@@ -26,13 +28,15 @@ UNEVEN = 0.15  # of a step: months are 28 to 31 days long
 
 
 def of(path: Path) -> tuple[str, list[Finding]]:
-    """What `path` is, "model" or "forecast", and everything found.
+    """What `path` is, "model", "scenes" or "forecast", and everything found.
 
     Raises:
         InputNotFoundError: no such file.
     """
     if is_model(path):
         return "model", list(_run(runs.find_model(str(path))))
+    if scenes.is_scenes(path):
+        return "scenes", list(scenes.findings(path))
     return "forecast", list(_forecast(path))
 
 
@@ -40,7 +44,7 @@ def refuse(path: Path, subject: str, found: Sequence[Finding]) -> None:
     """Raise the first problem, if there is one.
 
     Raises:
-        CheckpointError, DataError: of a model, of a forecast.
+        CheckpointError, DataError: of a model, of a forecast or scenes.
     """
     problems = [f for f in found if f.level == "problem"]
     if problems:
@@ -95,12 +99,14 @@ def _model(path: Path) -> Iterator[Finding]:
 def _structure(path: Path, read: list[ModelFile]) -> str:
     """Read a model file, and compare its weights with its network if all parts of it are ours."""
     from pdr_cli.inference import model as inference
+    from pdr_cli.inference import scenes as in_space
 
     read.append(modelfile.read(path))
     others = choices.others(read[0].card.config.model)
     if others:
         return f"hash is right; the structure of {', '.join(others)} is not checked, because its code is not run"
-    inference.load(path, "cpu")
+    load = in_space.load if read[0].card.kind == KIND else inference.load
+    load(path, "cpu")
     return "hash and structure are right"
 
 

@@ -9,31 +9,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 
 from pdr_cli.errors import DataError, InterruptedRun
-from pdr_cli.models.interfaces import Batch, Terms, target_of
-from pdr_cli.models.pdr import PDR
+from pdr_cli.models.interfaces import Terms
 from pdr_cli.runs import metrics
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import TrainConfig
 from pdr_cli.system.logs import Progress, log
 from pdr_cli.system.memory import SAME, Batches
-from pdr_cli.training import stages, state, step
+from pdr_cli.training import state, step
 from pdr_cli.training.averages import Average
-from pdr_cli.training.batches import TrainingData, WeightedBatch
 from pdr_cli.training.length import Clock, Length
-from pdr_cli.training.losses import Loss
+from pdr_cli.training.lessons import Lesson
 from pdr_cli.training.randomness import Randomness
 from pdr_cli.training.schedule import build_schedule
 from pdr_cli.training.setup import has_parameters, set_up
 from pdr_cli.training.state import Position
-from pdr_cli.training.validation import MARGIN, Validation, best, excess
+from pdr_cli.training.validation import MARGIN, best, excess
 
 SAVE_SECONDS = 600.0  # a state this old is renewed within an epoch, so that kill -9 costs at most this much
+
+AnyLesson = TypeVar("AnyLesson", bound=Lesson[Any])
 
 
 class NonFiniteLossError(DataError):
@@ -43,13 +43,11 @@ class NonFiniteLossError(DataError):
 
 
 @dataclass
-class Trainer:
-    """The loop of one run.
+class Trainer(Generic[AnyLesson]):
+    """The loop of one run: its steps and their time, its signals, its state, and what is kept of it.
 
     Args:
-        network: on its device.
-        loss: on the network's scale.
-        data: windows and their encoding.
+        lesson: the network, its examples, their loss and the validation.
         config: the [train] table.
         run: the folder that state, model and metrics are kept in.
         device: the network's.
@@ -57,21 +55,18 @@ class Trainer:
             writes the model file.
     """
 
-    network: PDR
-    loss: Loss
-    data: TrainingData
+    lesson: AnyLesson
     config: TrainConfig
     run: RunFolder
     device: torch.device
     save_model: Callable[[Position], None]
 
     def __post_init__(self) -> None:
-        self.optimizer = set_up(self.network, self.config, self.data.size, self.device)
+        self.network = self.lesson.network
+        self.optimizer = set_up(self.network, self.config, self.lesson.size, self.device)
         self.schedule = build_schedule(self.config.schedule)
-        self.length = Length.of(self.config, len(self.data.train) if has_parameters(self.network) else 0)
-        self._weights = stages.weights(self.config)
+        self.length = Length.of(self.config, self.lesson.count if has_parameters(self.network) else 0)
         self.average = Average(self.network, self.config.ema)
-        self.data = self.data.with_val_windows(self.config.val_windows)
         self.position = Position()
         self.network.train()
         self.randomness = Randomness(self.network, self.device)
@@ -79,9 +74,6 @@ class Trainer:
         self.batches = Batches("--set train.batch={}", outcome=means)
         self._clock, self._saved = Clock(self.position), time.monotonic()
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
-        self.validation = Validation(
-            self.network, self.loss, self.data, self.device, self.batches, self.config.batch, self._autocast
-        )
 
     def resume(self, which: Literal["last", "last-1"] = "last") -> None:
         """Continue from the run's saved state."""
@@ -168,7 +160,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             restore()
 
-        loss, terms = self.batches.attempt(partial(self._gradients, batch), len(batch.inputs.observed), undo)
+        loss, terms = self.batches.attempt(partial(self._gradients, batch), self.lesson.passes(batch), undo)
         if self.config.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimizer.step()
@@ -178,36 +170,23 @@ class Trainer:
         if self.position.step % self.config.log_every == 0:
             self._record("step", lr=rate, loss=float(loss), **{k: float(v) for k, v in terms.items()})
 
-    def _gradients(self, batch: WeightedBatch, at_once: int) -> tuple[torch.Tensor, Terms]:
+    def _gradients(self, batch: Any, at_once: int) -> tuple[torch.Tensor, Terms]:
         """Backpropagate a batch; returns its loss and the terms to log.
 
         Raises:
             NonFiniteLossError: the loss is NaN or infinite.
         """
         with self._autocast:
-            total, loss, terms = self._loss(batch, at_once)
+            total, loss, terms = self.lesson.learn(batch, at_once, self.randomness)
         if not torch.isfinite(total):
-            raise self._diverged(float(total.detach()), batch.which)
+            raise self._diverged(float(total.detach()))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         return loss.detach(), {k: v.detach() for k, v in terms.items()}
 
-    def _loss(self, batch: WeightedBatch, at_once: int) -> tuple[torch.Tensor, torch.Tensor, Terms]:
-        """The value to minimise, the loss of the forecast, and the terms to log."""
-        target = target_of(batch.inputs)[: len(batch.which)]  # of members, all have the same
-        out = step.forward_in_parts(self.network, batch.inputs, at_once, self.randomness)
-        loss, terms = self.loss(out.fused, target, batch.weight)
-        total = loss + sum(self._weights.get(name, 1.0) * term for name, term in out.terms.items())
-        terms |= out.terms
-        if self.config.coarse_weight:
-            # Without it the coarse forecast becomes whatever suits the fusion, and feeding it back diverges.
-            terms["coarse_loss"] = coarse_loss = self.loss(out.coarse, target, batch.weight)[0]
-            total = total + self.config.coarse_weight * coarse_loss
-        return total, loss, terms
-
-    def _diverged(self, value: float, which: np.ndarray) -> NonFiniteLossError:
+    def _diverged(self, value: float) -> NonFiniteLossError:
         epoch, place = divmod(self.position.step, self.length.per_epoch)
-        where = f"batch {place + 1} of epoch {epoch + 1} ({self.data.starts(which)})"
+        where = f"batch {place + 1} of epoch {epoch + 1} ({self.lesson.named(self._windows())})"
         return NonFiniteLossError(
             f"the loss is {value:g} at step {self.position.step + 1}, {where}; the saved model and state stay",
             way_out=f"try a smaller --set train.lr (now {self.config.lr:g}) or --set train.clip_norm=1",
@@ -217,41 +196,28 @@ class Trainer:
         """Set the optimiser's rate for this step, by steps or by time, whichever is further; returns it."""
         length = self.length
         by_steps = self.schedule.progress(self.position.step, length.per_epoch, length.epochs)
-        progress = max(min(1.0, by_steps), length.pace(self.position))
+        progress = self.lesson.scheduled(max(min(1.0, by_steps), length.pace(self.position)))
         rate = self.schedule.rate(self.config.lr, progress, self.config.warmup_epochs / length.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
             group["betas"] = (self.schedule.beta1(progress), group["betas"][1])
         return rate
 
-    def _batch(self) -> WeightedBatch:
-        """The training windows of this step."""
-        progress = self.length.progress(self.position)
-        batch = self.data.batch(self.data.train, self._windows(), self.device)
-        batch = stages.of(batch, self.config.stages, progress)
-        inputs = batch.inputs._replace(progress=progress)
-        if self.config.members > 1:
-            inputs = self._drawn(inputs)
-        return batch._replace(inputs=inputs)
-
-    def _drawn(self, inputs: Batch) -> Batch:
-        """Windows that each stand for `members` members with seeds of their own."""
-        members = self.config.members
-        seeds = torch.randint(2**62, (members * len(inputs.observed),)).to(self.device)
-        with torch.no_grad():
-            return self.network.members(inputs, members, seeds)
+    def _batch(self) -> Any:
+        """The examples of this step."""
+        return self.lesson.batch(self._windows(), self.length.progress(self.position))
 
     def _windows(self) -> np.ndarray:
-        """Numbers of the windows of this step; the order depends on seed and epoch alone, so that a resumed run keeps it."""
+        """Numbers of the examples of this step; the order depends on seed and epoch alone, so that a resumed run keeps it."""
         epoch, place = divmod(self.position.step, self.length.per_epoch)
-        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.data.train))
+        order = np.random.default_rng((self.config.seed, epoch)).permutation(self.lesson.count)
         return order[place * self.config.batch : (place + 1) * self.config.batch]
 
     def _validate(self) -> None:
-        """Scores of the averaged weights on the validation windows; a new best is saved as the model."""
+        """Scores of the averaged weights on the validation examples; a new best is saved as the model."""
         position = self.position
         with self.average.applied():
-            scores = self.validation.scores()
+            scores = self.lesson.validate(self.batches, self._autocast)
             self._record("validation", epoch=position.step / self.length.per_epoch, **scores._asdict())
             log.debug("step %d: validation loss %.5f", position.step, scores.loss)
             position.validated = position.step
@@ -263,8 +229,11 @@ class Trainer:
 
     def _score_anchor(self) -> None:
         """Validate the anchor alone, once in a run: what the network has to be better than."""
-        if self.network.anchor is not None and self.length.steps and math.isnan(self.position.anchor_loss):
-            self.position.anchor_loss, self.position.anchor_rmse = self.validation.scores("anchor")
+        if not self.length.steps or not math.isnan(self.position.anchor_loss):
+            return
+        scores = self.lesson.validate_anchor(self.batches, self._autocast)
+        if scores is not None:
+            self.position.anchor_loss, self.position.anchor_rmse = scores
 
     def _fall_back(self) -> None:
         """Save the anchor alone as the model where the best network is worse by more than the margin."""

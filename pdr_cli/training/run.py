@@ -31,6 +31,7 @@ from pdr_cli.training.anchors import baselines
 from pdr_cli.training.anchors import fit as anchors
 from pdr_cli.training.batches import Flows, FrozenParts, Tracks, TrainingData
 from pdr_cli.training.calibration import calibrate
+from pdr_cli.training.lessons import ForecastLesson
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.losses import Loss, LossOptions, build_loss
 from pdr_cli.training.prepare import (
@@ -250,14 +251,14 @@ def fit(run: Run) -> Position:
         atomic.write_text(run.folder.config, configuration.dump(run.config))
         with progress("training") as bar:
             position = loop.fit(bar)
-        calibrate(run.folder.model, loop.data, run.device, loop.batches, run.trust)
+        calibrate(run.folder.model, loop.lesson.data, run.device, loop.batches, run.trust)
         pictures.curves(run.folder.curves, run.folder.metrics)
     overview.log_anchor(position, run.config)
     log.info("done    %s", overview.result_line(position, loop.length))
     return position
 
 
-def trainer(run: Run) -> Trainer:
+def trainer(run: Run) -> Trainer[ForecastLesson]:
     """The loop of a run: measures scaling, climatology and bounds, fits anchor and baselines, places Gaussians."""
     measured = measure(run.prepared, run.config)
     cycles = cycles_of(run.config, run.prepared)
@@ -287,7 +288,8 @@ def trainer(run: Run) -> Trainer:
             run.folder.model, network, cards.with_best(card, position, run.device), measured.climatology, kept
         )
 
-    return Trainer(run.network, loss, data, run.config.train, run.folder, run.device, save_model)
+    lesson = ForecastLesson(run.network, loss, data, run.config.train, run.device)
+    return Trainer(lesson, run.config.train, run.folder, run.device, save_model)
 
 
 def measured_windows(data: TrainingData, device: torch.device) -> Iterator[Batch]:

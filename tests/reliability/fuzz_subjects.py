@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import xarray as xr
 
 from pdr_cli import config
 from pdr_cli.commands import inspect, verify
-from pdr_cli.data import formats
+from pdr_cli.data import cameras, formats
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.formats import forecasts, stored
+from pdr_cli.data.formats import camerafile, forecasts, scenefile, stored
 from pdr_cli.data.series import make_series, read_frames
 from pdr_cli.inference import model as inference
 from pdr_cli.models import openstl
@@ -94,6 +95,19 @@ def read_pth(path: Path) -> Parts:
 
 def read_preset(path: Path) -> Parts:
     return [config.dump(config.load(str(path)))]
+
+
+def read_scenes(path: Path) -> Parts:
+    """All scenes of a file, as `pdr verify` reads them; a file that is damaged may be taken for traffic."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        verify.run(path, as_json=True)
+    file = scenefile.read(path)
+    return [part for number in range(len(file)) for part in vars(file.scene(number)).values() if np.ndim(part)]
+
+
+def read_camera(path: Path) -> Parts:
+    found = camerafile.read(path)
+    return [found.times, found.poses]
 
 
 # -- good ones
@@ -177,6 +191,13 @@ def _pth(base: Path) -> Path:
     return base.with_suffix(".pth")
 
 
+def _camera(base: Path) -> Path:
+    path = cameras.orbit(20, 3)
+    frames = [{"time": t, "world_to_camera": p.tolist()} for t, p in zip(path.times.tolist(), path.poses, strict=True)]
+    base.with_suffix(".json").write_text(json.dumps({"focal": path.focal, "frames": frames}))
+    return base.with_suffix(".json")
+
+
 def _preset(base: Path) -> Path:
     base.with_suffix(".toml").write_text((config.presets_folder() / "demo.toml").read_text())
     return base.with_suffix(".toml")
@@ -199,6 +220,8 @@ SUBJECTS: dict[str, Subject] = {
     "zarr2": Subject(_fields(".zarr", zarr_format=2), read_input),
     "zarr3": Subject(_fields(".zarr", zarr_format=3), read_input),
     "traffic": Subject(lambda base: builders.traffic_file(base.with_suffix(".h5"), 2), read_input),
+    "scenes": Subject(lambda base: builders.scenes_file(base.with_suffix(".h5"), 3, size=(2, 2, 8, 9)), read_scenes),
+    "camera": Subject(_camera, read_camera),
     "npz": Subject(_npz(False), read_input),
     "npz-compressed": Subject(_npz(True), read_input, checked=True),
     "mp4": Subject(lambda base: builders.video_file(base.with_suffix(".mp4"), STEPS), read_input),

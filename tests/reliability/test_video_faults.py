@@ -394,6 +394,12 @@ def test_pictures_that_a_viewer_turns_are_refused(tmp_path: Path) -> None:
         first_of(frames.read(tmp_path))
 
 
+def test_a_picture_is_too_short_for_a_model_of_clips(tmp_path: Path, video_run: Path) -> None:
+    photo = picture(tmp_path / "photo.png", moving_square(3, (32, 32)))
+    done = pdr("predict", photo, "-o", "f.mp4", "-m", video_run)
+    assert (done.code, "photo.png: the model needs" in done.last, "found 1" in done.last) == (65, True, True)
+
+
 def test_verify_says_by_what_the_pictures_are_known(clip: Path, video_run: Path) -> None:
     assert pdr("predict", clip, "-o", "f.mp4", "-m", video_run).code == 0
     assert "pictures are those that were written (SHA-256)" in pdr("verify", "f.mp4").out

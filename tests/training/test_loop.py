@@ -21,8 +21,11 @@ from pdr_cli.runs.folder import RunFolder
 from pdr_cli.training import run as training
 from pdr_cli.training import state, validation
 from pdr_cli.training.averages import Average
+from pdr_cli.training.batches import WeightedBatch
 from pdr_cli.training.length import GRACE, Clock, Length
+from pdr_cli.training.lessons import ForecastLesson
 from pdr_cli.training.loop import Trainer
+from pdr_cli.training.randomness import Randomness
 from pdr_cli.training.state import Position
 from pdr_cli.training.validation import Scores, Validation
 from tests.builders import weather_file
@@ -282,14 +285,14 @@ def test_time_alone_sets_the_pace_from_the_first_step() -> None:
 def test_a_rollout_trains_on_all_of_its_frames_and_leaves_validation_and_model_alone(
     weather: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frames, usual = [], Trainer._loss
+    frames, usual = [], ForecastLesson.learn
 
-    def loss(self: Trainer, batch: object, at_once: int) -> object:
-        out = usual(self, batch, at_once)
+    def learn(self: ForecastLesson, batch: WeightedBatch, at_once: int, randomness: Randomness) -> object:
+        out = usual(self, batch, at_once, randomness)
         frames.append((self.data.train.out_steps, self.data.val.out_steps, batch.inputs.target.shape[1]))
         return out
 
-    monkeypatch.setattr(Trainer, "_loss", loss)
+    monkeypatch.setattr(ForecastLesson, "learn", learn)
     assert train(weather, "run", "train.rollout=3", more=("--steps", "1")).code == 0
     assert frames == [(12, 4, 12)]
     assert modelfile.read(Path("run/model.safetensors")).card.config.data.out_steps == 4

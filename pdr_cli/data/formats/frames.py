@@ -1,4 +1,4 @@
-"""Clips as folders of numbered pictures, such as `walking/person01_walking_d1_uncomp/image_0001.jpg`."""
+"""Clips as folders of numbered pictures, such as `walking/person01_walking_d1_uncomp/image_0001.jpg`, and single pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pdr_cli.data.formats import kth
-from pdr_cli.data.formats.base import DEFAULTS, Format, ReadOptions
+from pdr_cli.data.formats.base import DEFAULTS, Format, ReadOptions, beginning
 from pdr_cli.data.formats.video import gray_error
 from pdr_cli.data.series import LazyFrames, Series, make_series
 from pdr_cli.errors import DataError, GridError
@@ -21,6 +21,7 @@ from pdr_cli.system import damage
 from pdr_cli.system.logs import log
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+MARKS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # of PNG and JPEG
 GRAY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")  # modes of pictures without colours
 PROGRAM = "EPS"  # which Pillow has Ghostscript run
 ORIENTATION = 0x0112  # the EXIF tag
@@ -28,17 +29,26 @@ UNTIMED = (f"pictures have no times: {kth.FRAME_RATE:g} frames a second are assu
 
 
 class Frames(Format):
-    """Folders of numbered pictures."""
+    """Folders of numbered pictures, and a picture by itself."""
 
-    name, title = "frames", "a folder of pictures"
+    name, title = "frames", "a picture or a folder of pictures"
     takes = frozenset({"size", "color", "gray_to_rgb"})
 
     def matches(self, path: Path) -> bool:
-        """A folder that holds numbered pictures itself, not in folders below it."""
-        return path.is_dir() and any(_number(p.name) is not None for p in os.scandir(path))
+        """A PNG or JPEG, or a folder that holds numbered pictures itself, not in folders below it."""
+        if path.is_dir():
+            return any(_number(p.name) is not None for p in os.scandir(path))
+        return beginning(path).startswith(MARKS)
 
     def open(self, paths: Sequence[Path], options: ReadOptions) -> list[Series]:
-        """Each folder as a clip; see `read`."""
+        """Each folder as a clip, see `read`, or one picture; see `read_picture`.
+
+        Raises:
+            DataError: several pictures, which do not say whether they are one clip.
+        """
+        if pictures := [p for p in paths if not p.is_dir()]:
+            _refuse_several(pictures, paths)
+            return [read_picture(pictures[0], options)]
         if not all(kth.is_clip(p) for p in paths):
             log.info("frames  %s%s: %s", paths[0], f" and {len(paths) - 1} more" if paths[1:] else "", *UNTIMED)
         return [read(path, options) for path in paths]
@@ -71,6 +81,20 @@ def read(folder: Path, options: ReadOptions = DEFAULTS) -> Series:
     series = pictures_series(paths.__getitem__, numbers / kth.FRAME_RATE, source, options, red=kth.is_clip(folder))
     about = {"identity": _identity(folder), "folder": folder.name, "assumed": UNTIMED}
     return kth.label(series.assign_attrs(about), folder)
+
+
+def read_picture(path: Path, options: ReadOptions = DEFAULTS) -> Series:
+    """Open a PNG or JPEG as a Series of one frame at time 0, with values 0..255; see `pictures_series`."""
+    return pictures_series(lambda _: path, np.zeros(1), picture_size(path), options)
+
+
+def _refuse_several(pictures: Sequence[Path], paths: Sequence[Path]) -> None:
+    if len(paths) > 1:
+        raise DataError(
+            f"{pictures[0]} is one of {len(paths)} inputs",
+            "one picture, or a folder of numbered pictures",
+            f"name the folder: {pictures[0].parent}",
+        )
 
 
 def pictures_series(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data.formats import cf, filters, hdf5, heaps
+from pdr_cli.data.formats import cf, filters, hdf5, heaps, scenefile
 from pdr_cli.data.formats.base import beginning
 from pdr_cli.data.formats.cf import Layout
 from pdr_cli.data.formats.conventions import decoded
@@ -36,7 +36,7 @@ class NetCDF(GriddedFormat):
     engine = "netcdf4"
 
     def matches(self, path: Path) -> bool:
-        """NetCDF 3, or HDF5 with the marks of NetCDF 4 and not in the layout of traffic grids."""
+        """NetCDF 3, or HDF5 with the marks of NetCDF 4 and neither traffic grids nor scenes."""
         head = beginning(path)
         if head[:3] == b"CDF":
             return True
@@ -159,7 +159,7 @@ def _is_netcdf4(path: Path) -> bool:
 
     try:
         with h5py.File(path) as handle:
-            if hdf5.is_traffic(handle):
+            if hdf5.is_traffic(handle) or scenefile.is_scenes(handle):
                 return False
             if "_NCProperties" in handle.attrs:
                 return True

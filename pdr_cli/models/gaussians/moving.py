@@ -106,11 +106,21 @@ def motion_loss(centre: Tensor, way: Tensor, tracks: Tensor, size: tuple[int, in
     found = at_places(tracks, centre.detach(), size)
     track, trust = found[..., :2], found[..., 2]
     error = 2 * ((way - track).square().sum(dim=-1) + SMOOTH).sqrt() + SHRINK * way.abs().sum(dim=-1)
-    moves = (track.norm(dim=-1) > MOVING).to(trust)
+    return by_halves(error, (track.norm(dim=-1) > MOVING).to(trust), trust) / min(size)
+
+
+def by_halves(error: Tensor, moves: Tensor, trust: Tensor) -> Tensor:
+    """The mean error of the places that move and of those that do not, half each where both are; all of one shape.
+
+    Args:
+        error: of each place.
+        moves: 1 where a place moves, else 0.
+        trust: weight of each place.
+    """
     groups = torch.stack([trust * moves, trust * (1 - moves)])
     total = groups.flatten(1).sum(dim=1)
     means = (groups * error).flatten(1).sum(dim=1) / total.clamp_min(1e-6)
-    return means.sum() / (total > 0).sum().clamp_min(1) / min(size)
+    return means.sum() / (total > 0).sum().clamp_min(1)
 
 
 def at_places(tracks: Tensor, centre: Tensor, size: tuple[int, int]) -> Tensor:

@@ -24,10 +24,12 @@ class Condition(NamedTuple):
     Args:
         past: latents of the observed frames, [B, g_o, z, h, w].
         guess: latents of the forecast that the future departs from, [B, g_f, z, h, w]; None without one.
+        further: what else is known of all latents, [B, g_o + g_f, further, h, w]; None: nothing.
     """
 
     past: Tensor
     guess: Tensor | None
+    further: Tensor | None = None
 
 
 class LatentFlow(nn.Module):
@@ -36,13 +38,15 @@ class LatentFlow(nn.Module):
     Args:
         latent: z, `flow_width`, `flow_depth`, `flow_steps`, and whether there is a guess.
         groups: observed and following.
+        further: channels of what else is known.
     """
 
-    def __init__(self, latent: LatentConfig, groups: Groups) -> None:
+    def __init__(self, latent: LatentConfig, groups: Groups, further: int = 0) -> None:
         super().__init__()
         width, channels = latent.flow_width, latent.channels
         self.steps, self.following = latent.flow_steps, groups.following
-        self.enter = nn.Conv2d(channels * (1 if latent.guess == "none" else 2) + 1, width, 3, padding=1)
+        inputs = channels * (1 if latent.guess == "none" else 2) + 1 + further
+        self.enter = nn.Conv2d(inputs, width, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(groups.total, width, 1, 1))
         self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(FlowBlock(width) for _ in range(latent.flow_depth))
@@ -53,11 +57,13 @@ class LatentFlow(nn.Module):
 
     def forward(self, x: Tensor, s: Tensor, condition: Condition) -> Tensor:
         """The velocity of the latents x [B, g_f, z, h, w] at the time s [B] of the flow, 0 to 1: the same shape."""
-        past, guess = condition
+        past, guess, further = condition
         known = torch.cat([torch.ones_like(past[:, :, :1]), torch.zeros_like(x[:, :, :1])], dim=1)
         inputs = [torch.cat([past, x], dim=1), known]
         if guess is not None:
             inputs.append(torch.cat([past, guess], dim=1))
+        if further is not None:
+            inputs.append(further)
         groups = past.shape[1] + x.shape[1]
         h = self.enter(torch.cat(inputs, dim=2).flatten(0, 1))
         h = (h.unflatten(0, (-1, groups)) + self.position).flatten(0, 1)

@@ -24,6 +24,7 @@ class Members(nn.Module):
     Args:
         latent: the [latent] table.
         groups: observed and following.
+        further: channels of what else the generator is given of each latent.
     """
 
     mean: Tensor  # [z, 1, 1], of the latents of training windows
@@ -31,29 +32,34 @@ class Members(nn.Module):
     departure: Tensor  # [z, 1, 1], root mean square of what is drawn, over `spread`
     measured: Tensor
 
-    def __init__(self, latent: LatentConfig, groups: Groups) -> None:
+    def __init__(self, latent: LatentConfig, groups: Groups, further: int = 0) -> None:
         super().__init__()
         self.groups = groups
-        self.generator = GENERATORS[latent.generator](latent, groups)
+        self.generator = GENERATORS[latent.generator](latent, groups, further)
         for name, value in (("mean", 0.0), ("spread", 1.0), ("departure", 1.0)):
             self.register_buffer(name, torch.full((latent.channels, 1, 1), value))
         self.register_buffer("measured", torch.tensor(False))
 
-    def draw(self, observed: Tensor, guess: Tensor | None, seeds: Tensor, draw: int) -> Tensor:
-        """A future of each window by its seed and the number of the draw."""
+    def draw(
+        self, observed: Tensor, guess: Tensor | None, seeds: Tensor, draw: int, further: Tensor | None = None
+    ) -> Tensor:
+        """A future of each window by its seed and the number of the draw; `further`: see `Condition`."""
         start = noise.normal(seeds, draw, self.groups.following, *observed.shape[2:])
-        departure = self.departure * self.generator.draw(start, self._condition(observed, guess))
+        departure = self.departure * self.generator.draw(start, self._condition(observed, guess, further))
         return (self.mean if guess is None else guess) + self.spread * departure
 
-    def loss(self, latents: Tensor, guess: Tensor | None) -> Tensor:
-        """The generator's loss for windows whose G latents these are."""
+    def loss(self, latents: Tensor, guess: Tensor | None, further: Tensor | None = None) -> Tensor:
+        """The generator's loss for windows whose G latents these are; `further`: see `Condition`."""
         observed, future = latents.split((self.groups.observed, self.groups.following), dim=1)
         departure = (future - (self.mean if guess is None else guess)) / (self.spread * self.departure)
-        return self.generator.loss(departure, self._condition(observed, guess))
+        return self.generator.loss(departure, self._condition(observed, guess, further))
 
-    def _condition(self, observed: Tensor, guess: Tensor | None) -> Condition:
-        past = (observed - self.mean) / self.spread
-        return Condition(past, None if guess is None else (guess - self.mean) / self.spread)
+    def standard(self, latents: Tensor) -> Tensor:
+        """Latents in units of their standard deviation, from their mean."""
+        return (latents - self.mean) / self.spread
+
+    def _condition(self, observed: Tensor, guess: Tensor | None, further: Tensor | None) -> Condition:
+        return Condition(self.standard(observed), None if guess is None else self.standard(guess), further)
 
     def measure(self, windows: Iterable[tuple[Tensor, Tensor | None]]) -> None:
         """Measure the statistics over the G latents of windows and the guesses for their futures."""

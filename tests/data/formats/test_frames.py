@@ -12,6 +12,8 @@ from pdr_cli.errors import DataError, GridError, InputNotFoundError
 from pdr_cli.system.hashes import sha256
 from tests.builders import kth_folder, moving_square, picture
 
+COLOURS = np.stack([np.full((6, 8), level, np.uint8) for level in (200, 100, 50)], axis=-1)
+
 
 def test_a_number_left_out_is_a_gap(tmp_path: Path) -> None:
     series = frames.read(kth_folder(tmp_path, "person01_walking_d1", [1, 2, 3, 7, 8, 9, 10]))
@@ -101,3 +103,73 @@ def test_a_folder_of_other_pictures_names_what_is_read(tmp_path: Path) -> None:
         picture(tmp_path / f"{number}.tif", moving_square(number))
     with pytest.raises(InputNotFoundError, match=r"2 of \.tif; expected .*0001\.png.*mogrify -format png \*\.tif"):
         formats.find_inputs([tmp_path])
+
+
+def single(path: Path, **options: object) -> np.ndarray:
+    """The frame [C, H, W] of a picture that is an input by itself."""
+    (series,) = formats.open_series(formats.find_inputs([path]), ReadOptions(**options))  # type: ignore[arg-type]
+    assert (series.attrs["kind"], series.time.values.tolist()) == ("video", [0.0])
+    return read_frames(series, 0, 1)[0]
+
+
+@pytest.mark.parametrize("name", ["photo.png", "photo.jpg", "IMG_0001.JPG", "0001.png", "photo"])
+def test_a_picture_by_itself_is_one_frame_at_time_0(tmp_path: Path, name: str) -> None:
+    """Its content decides, not its name."""
+    picture(tmp_path / "made" / "a.png", COLOURS).rename(tmp_path / name)
+    assert formats.detect(tmp_path / name) == "frames"
+    assert np.array_equal(single(tmp_path / name, color="rgb"), np.moveaxis(COLOURS, -1, 0))
+    assert single(tmp_path / name, color="rgb", size=(3, 4)).shape == (3, 3, 4)
+
+
+def saved(path: Path, mode: str, **how: object) -> Path:
+    from PIL import Image
+
+    made = Image.fromarray(COLOURS)
+    (made.quantize(4) if mode == "P" else made.convert(mode)).save(path, **how)
+    return path
+
+
+def test_pictures_of_other_modes_are_read_as_a_viewer_shows_them(tmp_path: Path) -> None:
+    from PIL import Image
+
+    expected = np.moveaxis(COLOURS, -1, 0)
+    for name, mode in (("palette.png", "P"), ("opaque.png", "RGBA"), ("inks.jpg", "CMYK"), ("coded.jpg", "YCbCr")):
+        # JPEG rounds by 2 levels.
+        found = single(saved(tmp_path / name, mode), color="rgb")
+        assert np.abs(found - expected).max() <= (2 if name.endswith(".jpg") else 0), name
+    Image.fromarray(np.full((6, 8), 257 * 200, np.uint16)).save(tmp_path / "deep.png")
+    assert (single(tmp_path / "deep.png") == 200).all()
+    assert (single(tmp_path / "deep.png", color="rgb", gray_to_rgb=True) == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "how", "what"),
+    [
+        ("gray.png", "L", {}, "is gray .* expected red, green and blue; --gray-to-rgb"),
+        ("gray.jpg", "L", {}, "is gray"),
+        ("clear.png", "P", {"transparency": bytes(256)}, "is transparent"),
+        ("turned.jpg", "RGB", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"}, "to be shown turned"),
+    ],
+)  # fmt: skip
+def test_pictures_that_leave_something_open_are_refused(
+    tmp_path: Path, name: str, mode: str, how: dict[str, object], what: str
+) -> None:
+    path = saved(tmp_path / name, mode, **how)
+    with pytest.raises(DataError, match=what):
+        single(path, color="rgb")
+
+
+def test_a_damaged_picture_by_itself_is_refused(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg"):
+        path = picture(tmp_path / name, np.tile(COLOURS, (40, 40, 1)))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(DataError, match=name):
+            single(path, color="rgb")
+
+
+def test_several_pictures_by_themselves_are_not_a_clip(tmp_path: Path) -> None:
+    """As a shell expands `clip/*.png`."""
+    files = [picture(tmp_path / "clip" / f"{number}.png", moving_square(number)) for number in (1, 2)]
+    with pytest.raises(DataError, match=r"1\.png is one of 2 inputs; .*; name the folder: .*clip$"):
+        formats.open_series(files)
+    assert len(formats.open_series(formats.find_inputs([tmp_path / "clip"]))[0].time) == 2

@@ -1,0 +1,169 @@
+"""What the steps of a training learn, and how its network is validated: forecasts of windows; scenes have a lesson of theirs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pdr_cli.models.interfaces import Batch, Mode, Terms, target_of
+from pdr_cli.models.pdr import PDR
+from pdr_cli.schema import TrainConfig
+from pdr_cli.system.memory import Batches
+from pdr_cli.training import stages, step
+from pdr_cli.training.batches import TrainingData, WeightedBatch
+from pdr_cli.training.losses import Loss
+from pdr_cli.training.randomness import Randomness
+from pdr_cli.training.validation import Scores, Validation
+
+Examples = TypeVar("Examples")  # a batch of them
+
+
+class Learned(NamedTuple):
+    """The result of a pass over a batch.
+
+    Args:
+        total: the value to minimise.
+        loss: the value to log as the loss.
+        terms: further values to log, by name.
+    """
+
+    total: Tensor
+    loss: Tensor
+    terms: Terms
+
+
+class Lesson(ABC, Generic[Examples]):
+    """What a training loop is given: a network, batches of examples, their loss, and the scores of a validation.
+
+    Attributes:
+        network: on its device.
+    """
+
+    network: nn.Module
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """Training examples; an epoch takes each of them once."""
+
+    @property
+    @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the frames."""
+
+    @abstractmethod
+    def batch(self, which: np.ndarray, progress: float) -> Examples:
+        """The training examples numbered `which`, as a step at this share of the training has them."""
+
+    @abstractmethod
+    def passes(self, batch: Examples) -> int:
+        """The largest number of examples of a batch in a pass of the network, if memory allows it."""
+
+    @abstractmethod
+    def learn(self, batch: Examples, at_once: int, randomness: Randomness) -> Learned:
+        """The loss of a batch, with at most `at_once` of its examples in a pass of the network."""
+
+    @abstractmethod
+    def validate(self, batches: Batches, autocast: AbstractContextManager[object]) -> Scores:
+        """Scores of the network on the validation examples."""
+
+    def validate_anchor(self, batches: Batches, autocast: AbstractContextManager[object]) -> Scores | None:
+        """Scores of what the network has to be better than; None: nothing."""
+        return None
+
+    def scheduled(self, progress: float) -> float:
+        """The share of the learning rate's schedule that is done at this share of the training."""
+        return progress
+
+    @abstractmethod
+    def named(self, which: np.ndarray) -> str:
+        """Training examples, for a message."""
+
+
+@dataclass
+class ForecastLesson(Lesson[WeightedBatch]):
+    """Forecasts of windows.
+
+    Args:
+        network: on its device.
+        loss: on the network's scale.
+        data: windows and their encoding.
+        config: the [train] table.
+        device: the network's.
+    """
+
+    network: PDR
+    loss: Loss
+    data: TrainingData
+    config: TrainConfig
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self._weights = stages.weights(self.config)
+        self.data = self.data.with_val_windows(self.config.val_windows)
+
+    @property
+    def count(self) -> int:
+        """See `Lesson.count`."""
+        return len(self.data.train)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """See `Lesson.size`."""
+        return self.data.size
+
+    def batch(self, which: np.ndarray, progress: float) -> WeightedBatch:
+        """See `Lesson.batch`."""
+        batch = self.data.batch(self.data.train, which, self.device)
+        batch = stages.of(batch, self.config.stages, progress)
+        inputs = batch.inputs._replace(progress=progress)
+        if self.config.members > 1:
+            inputs = self._drawn(inputs)
+        return batch._replace(inputs=inputs)
+
+    def _drawn(self, inputs: Batch) -> Batch:
+        """Windows that each stand for `members` members with seeds of their own."""
+        members = self.config.members
+        seeds = torch.randint(2**62, (members * len(inputs.observed),)).to(self.device)
+        with torch.no_grad():
+            return self.network.members(inputs, members, seeds)
+
+    def passes(self, batch: WeightedBatch) -> int:
+        """See `Lesson.passes`."""
+        return len(batch.inputs.observed)
+
+    def learn(self, batch: WeightedBatch, at_once: int, randomness: Randomness) -> Learned:
+        """See `Lesson.learn`; the logged loss is that of the forecast."""
+        target = target_of(batch.inputs)[: len(batch.which)]  # of members, all have the same
+        out = step.forward_in_parts(self.network, batch.inputs, at_once, randomness)
+        loss, terms = self.loss(out.fused, target, batch.weight)
+        total = loss + sum(self._weights.get(name, 1.0) * term for name, term in out.terms.items())
+        terms |= out.terms
+        if self.config.coarse_weight:
+            # Without it the coarse forecast becomes whatever suits the fusion, and feeding it back diverges.
+            terms["coarse_loss"] = coarse_loss = self.loss(out.coarse, target, batch.weight)[0]
+            total = total + self.config.coarse_weight * coarse_loss
+        return Learned(total, loss, terms)
+
+    def validate(self, batches: Batches, autocast: AbstractContextManager[object]) -> Scores:
+        """See `Lesson.validate`."""
+        return self._scores(batches, autocast, "forecast")
+
+    def validate_anchor(self, batches: Batches, autocast: AbstractContextManager[object]) -> Scores | None:
+        """Scores of the anchor alone; None for a network without one."""
+        return None if self.network.anchor is None else self._scores(batches, autocast, "anchor")
+
+    def _scores(self, batches: Batches, autocast: AbstractContextManager[object], mode: Mode) -> Scores:
+        return Validation(self.network, self.loss, self.data, self.device, batches, self.config.batch, autocast).scores(
+            mode
+        )
+
+    def named(self, which: np.ndarray) -> str:
+        """See `Lesson.named`."""
+        return self.data.starts(which)
