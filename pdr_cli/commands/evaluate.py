@@ -10,9 +10,13 @@ from pathlib import Path
 
 from pdr_cli.commands import tables
 from pdr_cli.data import formats, kinds
+from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.inference import provenance
 from pdr_cli.inference.members import DIRECT, Drawing
+from pdr_cli.inspection.scenes import is_scenes
+from pdr_cli.runs import folder as runs
+from pdr_cli.runs import modelfile
 from pdr_cli.system import atomic
 from pdr_cli.system.logs import log, progress
 from pdr_cli.trust import Trust
@@ -21,6 +25,7 @@ from pdr_cli.verification.evaluation import Options, Result
 from pdr_cli.verification.sources import Reading
 from pdr_cli.verification.task import Task
 
+OF_SCENES = ("models", "split", "output", "as_json", "device", "trust")  # options that hold for scenes
 REPORT_ANALYSES = ("spectra", "calibration")
 
 
@@ -124,6 +129,11 @@ def run(arguments: Sequence[str], request: Request) -> None:
     """Score; see `pdr evaluate --help` for the options."""
     paths = formats.find_inputs(arguments)
     _check(request, paths)
+    if len(paths) == 1 and is_scenes(paths[0]):
+        source = runs.find_model(request.models[0] if request.models else None)
+        if modelfile.read_header(source).card.kind == KIND:  # other models say what they expect instead
+            _scenes(paths[0], source, request)
+            return
     chosen = sources.task_of(
         paths,
         request.models,
@@ -140,6 +150,34 @@ def run(arguments: Sequence[str], request: Request) -> None:
         print(json.dumps(result.document.to_json()))
     else:
         tables.show(result.document)
+
+
+def _scenes(path: Path, source: Path, request: Request) -> None:
+    """Score one model of scenes."""
+    from pdr_cli.inference import scenes as models
+    from pdr_cli.verification import scenes
+
+    given = {f.name for f in dataclasses.fields(Request) if not _same(getattr(request, f.name), f.default)}
+    if given - set(OF_SCENES) or len(request.models) > 1 or request.split not in ("test", "val"):
+        raise UsageError(
+            f"{path} holds scenes, which are scored on --split test or val with one -m, and -o, --json and --device alone",
+            way_out="leave out the other options",
+        )
+    if request.output is not None and request.output.suffix.lower() != ".json":
+        raise UsageError(f"-o {request.output} is not a file of scores of scenes", ".json")
+    found = scenes.evaluate(models.load(source, request.device), path, request.split)
+    text = json.dumps(found.to_json(), indent=1)
+    if request.output is not None:
+        atomic.write_text(request.output, text + "\n")
+    if request.as_json:
+        print(text)
+    else:
+        tables.show_scenes(found.to_json())
+
+
+def _same(value: object, default: object) -> bool:
+    """Whether an option has its default value, an empty list for an empty tuple."""
+    return (tuple(value) if isinstance(value, list) else value) == default
 
 
 def _as_typed(result: Result, paths: Sequence[Path]) -> Result:

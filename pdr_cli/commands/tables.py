@@ -340,3 +340,14 @@ def show_ablation(document: Mapping[str, Any]) -> None:
     console.print(table)
     for note in summary.notes(document):
         console.print(note, highlight=False)
+
+
+def show_scenes(document: Mapping[str, Any]) -> None:
+    """Print the scores of a model of scenes and of the simple forecasts beside it."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
+    title = f"{document['n_scenes']} {document['split']} scenes, second view, latents of the true videos"
+    console.print(_plain_table(title, document["scores"]))

@@ -22,6 +22,7 @@ from pdr_cli.errors import ConfigError, DataError, UsageError
 from pdr_cli.models.scenes.build import build
 from pdr_cli.models.scenes.scene import SceneModel
 from pdr_cli.runs import modelfile
+from pdr_cli.runs.films import PICTURE, SceneData
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.schema import Config, SceneConfig
@@ -32,7 +33,6 @@ from pdr_cli.training.loop import Trainer
 from pdr_cli.training.prepare import find_files
 from pdr_cli.training.request import run_folder
 from pdr_cli.training.run import State, TrainingRequest
-from pdr_cli.training.scenes.data import PICTURE, SceneData
 from pdr_cli.training.scenes.lesson import SceneLesson
 from pdr_cli.training.state import Position
 

@@ -12,10 +12,10 @@ from pdr_cli import config
 from pdr_cli.data.formats import scenefile
 from pdr_cli.models.scenes.build import build
 from pdr_cli.models.scenes.latents import VideoLatents
+from pdr_cli.runs.films import SceneData
 from pdr_cli.schema import Config
 from pdr_cli.system.memory import Batches
 from pdr_cli.training.randomness import Randomness
-from pdr_cli.training.scenes.data import SceneData
 from pdr_cli.training.scenes.lesson import HALF, MOVING, STILL, SceneLesson, place
 
 TINY = ["data.out_steps=4", "scene.width=8", "scene.blocks=2", "model.hid_s=4", "model.hid_t=8", "model.n_t=2"]

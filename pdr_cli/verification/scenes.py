@@ -1,0 +1,128 @@
+"""Scores of a model of scenes: frames that a second camera sees, their depth, and the ways of points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pdr_cli.data.formats import scenefile
+from pdr_cli.data.formats.scenefile import SceneFile
+from pdr_cli.errors import DataError
+from pdr_cli.inference.scenes import LoadedScenes
+from pdr_cli.models.scenes.losses import DRAWN, Truth, pearson
+from pdr_cli.models.scenes.scene import seen
+from pdr_cli.models.similarity import ssim
+from pdr_cli.runs.films import Films, SceneData
+from pdr_cli.splat.compose import View
+
+SCORES = ("psnr", "ssim", "depth_pearson", "depth_absrel", "epe")
+LEAST = 1e-10  # mean squared error of frames that are equal, so that their PSNR is 100 dB
+Row = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class SceneScores:
+    """Scores of a model beside simple forecasts, means over scenes.
+
+    Args:
+        model, data: the files.
+        split: part of the data.
+        n_scenes: of that part.
+        latents: what the model was given: those of the true videos.
+        scores: {forecast: {score: value}}; None where it has none. psnr in dB, epe in scene units.
+    """
+
+    model: str
+    data: str
+    split: str
+    n_scenes: int
+    latents: str
+    scores: dict[str, Row]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+def evaluate(model: LoadedScenes, path: Path, split: str = "test") -> SceneScores:
+    """Score the frames after the first by the second camera of each scene, beside `static` and `copy`.
+
+    Raises:
+        DataError: no sound scenes, or of another size or length than the model's.
+    """
+    file = scenefile.read(path)
+    _check(model, file)
+    data, numbers = SceneData(file, (), (), 0), file.parts[split]
+    with torch.inference_mode():
+        found = [_scene(model, data, number) for number in numbers]
+    rows = {name: {score: _mean([one[name][score] for one in found]) for score in SCORES} for name in found[0]}
+    return SceneScores(str(model.path), str(path), split, len(numbers), "true", rows)
+
+
+def _check(model: LoadedScenes, file: SceneFile) -> None:
+    height, width = model.file.card.size
+    expected, size = (1 + model.file.card.config.data.out_steps, height, width), file.size
+    if (size.frames, size.height, size.width) != expected:
+        raise DataError(
+            f"the scenes of {file.path} have {size.frames} frames of {size.height} x {size.width}",
+            f"those of the model, {expected[0]} of {height} x {width}",
+        )
+
+
+def _scene(model: LoadedScenes, data: SceneData, number: int) -> dict[str, Row]:
+    size = data.file.size
+    frames = range(min(1, size.frames - 1), size.frames)
+    films = data.films([number], [min(1, size.views - 1)] * len(frames), frames, model.device)
+    scene = model.network(model.network.shot(films.video, films.path))
+    moved, still = (seen(of, films.cameras, data.size) for of in (scene.at(films.times), scene.still(len(films.times))))
+    way = scene.moves(films.times[-1:])[0][:, 0]
+    return {
+        "model": drawn(moved, films.truth) | {"epe": epe(way, films.truth)},
+        "static": drawn(still, films.truth) | {"epe": epe(torch.zeros_like(way), films.truth)},
+        "copy": _copy(films),
+    }
+
+
+def _copy(films: Films) -> Row:
+    """The picture in place of every frame, which has no depth and no ways."""
+    blank: Row = dict.fromkeys(SCORES)
+    return blank | pictures(films.video[:, :1].expand_as(films.truth.frames), films.truth.frames)
+
+
+def drawn(view: View, truth: Truth) -> Row:
+    """Scores of the frames of one scene and of their depth, where at least half of a pixel is covered."""
+    covered = view.weight > DRAWN
+    mine, true = view.depth[covered], truth.depth[covered]
+    if not len(mine):
+        return pictures(view.features, truth.frames) | {"depth_pearson": None, "depth_absrel": None}
+    inverse = 1 / torch.where(covered, view.depth, 1)
+    alike = pearson(inverse, 1 / truth.depth, covered.to(inverse)).mean()
+    scaled = mine * (true / mine).median()
+    return pictures(view.features, truth.frames) | {
+        "depth_pearson": float(alike),
+        "depth_absrel": float(((scaled - true).abs() / true).mean()),
+    }
+
+
+def pictures(made: Tensor, truth: Tensor) -> Row:
+    """PSNR in dB and SSIM of frames from 0 to 1, [1, F, 3, H, W], means over frames."""
+    error = (made - truth).square().mean(dim=(-3, -2, -1)).clamp_min(LEAST)
+    return {"psnr": float(-10 * error.log10().mean()), "ssim": float(ssim(made, truth, made.new_ones(3)).mean())}
+
+
+def epe(way: Tensor, truth: Truth) -> float | None:
+    """Mean distance between ways [1, k·H·W, 3] and tracks to the last frame, of moving pixels; None without any."""
+    track = truth.track[:, -1].flatten(2).mT  # [1, H·W, 3]
+    far = (way.unflatten(1, (-1, track.shape[1])) - track[:, None]).norm(dim=-1)
+    found = far[truth.moving.flatten(1)[:, None].bool().expand_as(far)]
+    return float(found.mean()) if len(found) else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
