@@ -257,7 +257,13 @@ def moving() -> Ablation:
         "paint, without Gaussians": {**painting, **alone, "model.adapter": "conv"},
         "anchor or predictor alone": {**alone, "model.fusion": "none"},
     }
-    first = {"model.adapter": "deform", "model.fusion": "carry"}
+    first = {
+        "model.adapter": "deform",
+        "model.fusion": "carry",
+        "model.deform_start": "flow",
+        "train.motion_weight": 2,
+        "train.opacity_weight": 1e-4,
+    }
     return Ablation(
         "Gaussians that move, which carry the last frame or paint, beside controls without Gaussians or without their motion",
         tuple(Variant(name, {**first, **settings}) for name, settings in changed.items()),

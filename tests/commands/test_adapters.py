@@ -76,7 +76,7 @@ def test_a_control_has_no_gaussians_to_show_and_says_so(
 ) -> None:
     result = pdr("export", "-m", adapter_run(name), "--input", weather, "-o", output)
     assert result.code == 2
-    says = f"draws no Gaussians (fusion concat, adapter {name}); expected a model with adapter flatten or local"
+    says = f"draws no Gaussians (fusion concat, adapter {name}); expected a model with adapter flatten, local or deform"
     assert says in result.last
     assert not (tmp_path / output).exists()
 
