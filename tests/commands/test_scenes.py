@@ -60,6 +60,11 @@ def test_inspect_says_what_the_file_holds(scenes: Path) -> None:
     assert "half frames" in pdr("inspect", scenes).out
 
 
+def test_inspect_reads_some_scenes_of_a_large_file(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdr_cli.inspection.scenes.LOOKED_AT", 2)
+    assert json.loads(pdr("inspect", scenes, "--json").out)["moving"].endswith("first frames of 2 scenes")
+
+
 def test_inspect_describes_files_that_are_too_small_to_be_divided(tmp_path: Path) -> None:
     few = scenes_file(tmp_path / "few.h5", 1)
     assert json.loads(pdr("inspect", few, "--json").out)["parts"].startswith("none: 3 or more")

@@ -210,7 +210,7 @@ def _check_version(path: Path, handle: Any) -> None:
     if MARK not in handle.attrs:
         raise DataError(f"{path} has no attribute {MARK}", f"{MARK} = {VERSION}", WAY_OUT)
     found = handle.attrs[MARK]
-    if np.ndim(found) or found != VERSION:
+    if np.ravel(found).tolist() != [VERSION]:  # NetCDF writes a number as an array of one
         raise DataError(f"{path}: {MARK} is {found}", str(VERSION), "a later version of pdr may read it")
 
 

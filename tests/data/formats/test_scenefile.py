@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import xarray as xr
 
 from pdr_cli.data import formats, scene_samples
 from pdr_cli.data.formats import scenefile
@@ -193,8 +194,15 @@ def test_scenes_are_told_from_traffic_and_are_no_series(path: Path, tmp_path: Pa
         formats.open_series([path])
 
 
-def test_scenes_with_the_marks_of_netcdf_are_scenes(path: Path) -> None:
-    """As xarray writes them, with dimension scales."""
-    with h5py.File(path, "r+") as file:
-        file["time"].make_scale("time")
-    assert formats.detect(path) == "scenes"
+def test_scenes_that_xarray_wrote_are_scenes(path: Path, tmp_path: Path) -> None:
+    """With dimension scales, the mark as an array, bool as int8, and a data set more."""
+    before, names = scenefile.read(path), ("image", "depth", "track", "moving")
+    made = {name: np.stack([getattr(before.scene(n), name) for n in range(4)]) for name in names}
+    made |= {"camera": before.poses, "focal": before.focal, "index": np.arange(4)}
+    dims = {"image": "svtyxc", "depth": "svtyx", "track": "stkyx", "moving": "syx", "camera": "svtij"}
+    data = xr.Dataset({name: (list(dims.get(name, "s")), values) for name, values in made.items()})
+    data.assign_attrs(pdr_scenes=1, title="of xarray").to_netcdf(tmp_path / "x.nc")
+    assert formats.detect(tmp_path / "x.nc") == "scenes"
+    back = scenefile.read(tmp_path / "x.nc")
+    assert (len(back), back.size, back.title) == (4, SIZE, "of xarray")
+    assert np.array_equal(back.scene(2).track, before.scene(2).track)
