@@ -202,17 +202,19 @@ def advect(frames: Tensor, motion: Tensor, times: Sequence[float], damping: floa
     Returns:
         [B, times, C, H, W].
     """
-    origin, now, out = torch.zeros_like(motion), 0.0, []
     rate = damping if isinstance(damping, Tensor) else motion.new_tensor(damping)
+
+    def traced(origin: Tensor, start: float, length: float) -> Tensor:
+        """The origins of cells after a further step of at most one frame; the midpoint rule keeps circles closed."""
+        way = length * torch.exp(-(start + 0.5 * length) * rate) * motion
+        return origin + displaced(way, origin + displaced(way, origin) / 2)
+
+    origin, now, out = torch.zeros_like(motion), 0.0, []
     for time in times:
-        count = math.ceil(time - now)  # steps of at most one frame
-        for step in range(count):
-            length = (time - now) / count
-            way = length * torch.exp(-(now + (step + 0.5) * length) * rate) * motion
-            # The midpoint rule keeps circles closed.
-            origin = origin + displaced(way, origin + displaced(way, origin) / 2)
-        now = time
-        out.append(warp(frames, origin))
+        while now + 1 <= time:
+            origin, now = traced(origin, now, 1.0), now + 1
+        # From the last whole frame, so that no frame depends on which others are asked for.
+        out.append(warp(frames, traced(origin, now, time - now) if time > now else origin))
     return torch.stack(out, dim=1)
 
 

@@ -72,24 +72,23 @@ class PDR(nn.Module):
         if mode == "anchor":
             frames = self._anchor_frames(batch)
             return Forecast(self.bounded(frames), frames, None, {})
-        coarse, terms = self._coarse(batch, mode)
         if batch.times:
-            return self._between(coarse, batch)
+            return self._between(batch)
+        coarse, terms = self._coarse(batch, mode)
         layer, further = self._layer(coarse, batch, mode)
         fused = checks.frames(self.fusion(coarse, layer), coarse, self.fusion, batch.steps)
         return Forecast(self.bounded(fused), coarse, layer, terms | further)
 
-    def _between(self, coarse: Tensor, batch: Batch) -> Forecast:
-        """The forecast at `batch.times`, from the coarse one at all lead times, which is blended where the predictor is not
-        continuous.
-        """
-        x, times = batch.observed, batch.times
-        mover = self._mover
+    def _between(self, batch: Batch) -> Forecast:
+        """The forecast at `batch.times`; the coarse one at all lead times is blended where the predictor is not continuous."""
+        x, times, mover, layer = batch.observed, batch.times, self._mover, None
         if mover is not None:
             between = mover.at(x, times, self._anchoring(batch, Space(batch, None)))
-        else:
-            between = layers.between(torch.cat([x[:, -1:], coarse], dim=1), times)
-        layer = None if self.adapter is None else self.adapter.at(coarse, x, times, between)
+        if mover is None or self.adapter is not None:
+            coarse, _ = self._coarse(batch, "forecast")
+            if mover is None:
+                between = layers.between(torch.cat([x[:, -1:], coarse], dim=1), times)
+            layer = None if self.adapter is None else self.adapter.at(coarse, x, times, between)
         fused = checks.frames(self.fusion(between, layer), between, self.fusion, len(times))
         return Forecast(self.bounded(fused), between, layer, {})
 

@@ -89,6 +89,16 @@ def test_any_time_can_be_forecast(name: str) -> None:
 
 
 @every
+def test_frames_between_steps_need_none_of_the_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = PDR(small(name), None, NoFusion(1)).eval(), sliding(3)
+    with torch.no_grad():
+        whole = network(Batch(x, 2)).fused
+        monkeypatch.setattr(network, "_coarse", None)
+        made = network(Batch(x, 2, times=(0.5, 1.0, 1.5, 2.0))).fused
+    torch.testing.assert_close(made[:, 1::2], whole, atol=1e-6, rtol=0)
+
+
+@every
 @pytest.mark.parametrize("shape", [(2, 3, 3, 17, 30), (1, 3, 1, 40, 21)])
 def test_any_grid_has_finite_gradients(name: str, shape: tuple[int, ...]) -> None:
     model, x = small(name, shape[2]), torch.rand(shape, generator=torch.Generator().manual_seed(0))
