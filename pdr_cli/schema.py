@@ -8,7 +8,17 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pdr_cli.errors import did_you_mean
-from pdr_cli.settings import AUTO, NONE, TARGET, parse_bound, parse_days, parse_duration, parse_interval, parse_role
+from pdr_cli.settings import (
+    AUTO,
+    NONE,
+    TARGET,
+    parse_bound,
+    parse_days,
+    parse_duration,
+    parse_interval,
+    parse_role,
+    three_shares,
+)
 
 Kind = Literal["weather", "traffic", "video", "scene", "any"]
 CALENDAR = ("hour", "weekday", "day-of-year", "holidays", "sun")
@@ -325,9 +335,7 @@ class TrainConfig(_Table):
     @field_validator("stages")
     @classmethod
     def _are_shares(cls, shares: list[float]) -> list[float]:
-        if shares and (len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6):
-            raise ValueError("stages are three shares that sum to 1, such as [0.4, 0.4, 0.2], or []")
-        return shares
+        return three_shares("stages", shares, "[0.4, 0.4, 0.2]")
 
     @field_validator("budget", "cpu_budget")
     @classmethod
@@ -382,9 +390,7 @@ class SceneConfig(_Table):
     @field_validator("parts")
     @classmethod
     def _are_shares(cls, shares: list[float]) -> list[float]:
-        if shares and (len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6):
-            raise ValueError("parts are three shares that sum to 1, such as [0.3, 0.2, 0.5], or []")
-        return shares
+        return three_shares("parts", shares, "[0.3, 0.2, 0.5]")
 
     @model_validator(mode="after")
     def _belongs_together(self) -> SceneConfig:

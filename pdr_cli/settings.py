@@ -70,3 +70,14 @@ def parse_days(text: str) -> int | None:
     """Days in a length such as `28d`; None for anything else."""
     match = re.fullmatch(r"([1-9]\d*)d", text.strip())
     return int(match[1]) if match else None
+
+
+def three_shares(name: str, shares: list[float], example: str) -> list[float]:
+    """The shares of three successive parts of a training, or none.
+
+    Raises:
+        ValueError: another number of them, one below 0, or another sum than 1.
+    """
+    if shares and (len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6):
+        raise ValueError(f"{name} are three shares that sum to 1, such as {example}, or []")
+    return shares

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +16,8 @@ from pdr_cli.errors import StorageError, UsageError
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.model import Model
 from pdr_cli.inference.observed import Observed
-from pdr_cli.models.gaussians.base import GaussianAdapter, drawing
-from pdr_cli.models.gaussians.deform import DeformGS
+from pdr_cli.models.gaussians.base import GaussianAdapter, Gaussians, drawing
+from pdr_cli.models.gaussians.deform import DeformGS, MovingSet
 from pdr_cli.models.interfaces import Batch
 from pdr_cli.splat.reference import density
 from pdr_cli.system.atomic import atomic_output
@@ -97,25 +98,41 @@ def _adapter(model: Model) -> GaussianAdapter:
     )
 
 
-def _drawn(
-    model: Model, adapter: GaussianAdapter, batch: Batch
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    """Coords, scale, rotation and amplitudes of a peak-normalised drawing, in the network's units, [τ, N, ...], and where
-    Gaussians that carry start, pixels, [N, 2]; those that are drawn at no time are left out.
+class _Drawn(NamedTuple):
+    """Gaussians of a peak-normalised drawing, in the network's units, [τ, N, ...].
+
+    start: where those that carry are at the last observed frame, pixels, [N, 2]; None of those that paint.
     """
+
+    coords: np.ndarray
+    scale: np.ndarray
+    rotation: np.ndarray
+    amplitudes: np.ndarray
+    start: np.ndarray | None = None
+
+
+def _drawn(model: Model, adapter: GaussianAdapter, batch: Batch) -> _Drawn:
+    """The Gaussians of a forecast, without those of a moving set that are drawn at no time."""
     with torch.inference_mode():
         coarse = model.network(batch).coarse
-        drawn, start = adapter.gaussians(coarse, batch.observed), None
-        if isinstance(adapter, DeformGS) and adapter.carries:
-            start = adapter.moving(coarse, batch.observed).start[0].float().cpu().numpy()
+        if isinstance(adapter, DeformGS):
+            return _of_set(adapter.moving(coarse, batch.observed), adapter)
+        return _arrays(adapter.gaussians(coarse, batch.observed), adapter)
+
+
+def _of_set(found: MovingSet, adapter: DeformGS) -> _Drawn:
+    whole = _arrays(found.drawn, adapter)
+    shown = (whole.amplitudes != 0).any(axis=(0, 2))
+    coords, scale, rotation, amplitudes = (part[:, shown] for part in whole[:4] if part is not None)
+    start = found.start[0].float().cpu().numpy()[shown] if adapter.carries else None
+    return _Drawn(coords, scale, rotation, amplitudes, start)
+
+
+def _arrays(drawn: Gaussians, adapter: GaussianAdapter) -> _Drawn:
+    """Those of a single window."""
     if adapter.normalize == "density":
         drawn = drawn._replace(amplitudes=drawn.amplitudes * density(drawn.scale))
-    coords, scale, rotation, amplitudes = (t[0].detach().float().cpu().numpy() for t in drawn)
-    if not isinstance(adapter, DeformGS):
-        return coords, scale, rotation, amplitudes, start
-    shown = (amplitudes != 0).any(axis=(0, 2))
-    parts = (part[:, shown] for part in (coords, scale, rotation, amplitudes))
-    return (*parts, None if start is None else start[shown])  # type: ignore[return-value]  # five
+    return _Drawn(*(t[0].detach().float().cpu().numpy() for t in drawn))
 
 
 def write(model: Model, series: Series, window: Observed, path: Path, attributes: Mapping[str, str]) -> int:

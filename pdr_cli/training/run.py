@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -245,17 +245,26 @@ def fit(run: Run) -> Position:
     with locks.locked(run.folder.path):
         run.start.save(run.folder)
         loop = trainer(run)
-        if run.resume is not None:
-            loop.resume(run.resume)
-            log.info("resume  %s at step %d", run.folder.path, loop.position.step)
-        atomic.write_text(run.folder.config, configuration.dump(run.config))
-        with progress("training") as bar:
-            position = loop.fit(bar)
+        position = carry_out(loop, run.config, run.resume)
         calibrate(run.folder.model, loop.lesson.data, run.device, loop.batches, run.trust)
         pictures.curves(run.folder.curves, run.folder.metrics)
     overview.log_anchor(position, run.config)
     log.info("done    %s", overview.result_line(position, loop.length))
     return position
+
+
+def carry_out(loop: Trainer[Any], config: Config, resume: State | None) -> Position:
+    """Run a loop to its end, from a saved state if there is one; the configuration is kept in its folder.
+
+    Raises:
+        NonFiniteLossError, InterruptedRun: see `Trainer.fit`.
+    """
+    if resume is not None:
+        loop.resume(resume)
+        log.info("resume  %s at step %d", loop.run.path, loop.position.step)
+    atomic.write_text(loop.run.config, configuration.dump(config))
+    with progress("training") as bar:
+        return loop.fit(bar)
 
 
 def trainer(run: Run) -> Trainer[ForecastLesson]:

@@ -14,6 +14,7 @@ from pdr_cli.models.pdr import PDR
 from pdr_cli.schema import TrainConfig
 from pdr_cli.training.batches import WeightedBatch
 
+HALF, STILL, MOVING = range(3)  # the stages
 TERMS = {"motion": "motion_weight", "opacity": "opacity_weight"}  # loss terms of adapters that a key of [train] weighs
 
 
@@ -46,11 +47,20 @@ def check(network: PDR, config: TrainConfig, frames: Frames) -> None:
 
 def of(batch: WeightedBatch, shares: Sequence[float], progress: float) -> WeightedBatch:
     """A batch as the stage of this share of the training has it; `shares`: see `TrainConfig.stages`."""
-    if not shares or progress >= sum(shares[:2]):
+    stage = place(shares, progress)[0] if shares else MOVING
+    if stage == MOVING:
         return batch
-    stage = sum(progress >= end for end in accumulate(shares))
     still = batch._replace(inputs=batch.inputs._replace(still=True))
-    return still if stage else pooled(still)
+    return pooled(still) if stage == HALF else still
+
+
+def place(shares: Sequence[float], progress: float) -> tuple[int, float]:
+    """Which of successive shares of a whole `progress` lies in, and the part of that share that is done."""
+    ends = list(accumulate(shares))
+    number = min(sum(progress >= end for end in ends), len(shares) - 1)
+    while not shares[number]:
+        number -= 1
+    return number, min(1.0, (progress - (ends[number] - shares[number])) / shares[number])
 
 
 def pooled(batch: WeightedBatch) -> WeightedBatch:

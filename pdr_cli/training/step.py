@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pdr_cli.models.interfaces import Batch, Forecast, Terms
@@ -27,7 +27,7 @@ def forward_in_parts(network: PDR, batch: Batch, at_once: int, randomness: Rando
     made = [_checkpointed(network, part, randomness) for part in parts]
     shares = [len(part.observed) / len(batch.observed) for part in parts]
     fused, coarse = torch.cat([out.fused for out in made]), torch.cat([out.coarse for out in made])
-    return Forecast(fused, coarse, None, _mean_terms([out.terms for out in made], shares))
+    return Forecast(fused, coarse, None, mean_terms([out.terms for out in made], shares))
 
 
 def _checkpointed(network: PDR, part: Batch, randomness: Randomness) -> Forecast:
@@ -39,10 +39,14 @@ def _checkpointed(network: PDR, part: Batch, randomness: Randomness) -> Forecast
     return out
 
 
-def _mean_terms(terms: list[Terms], shares: list[float]) -> Terms:
-    """Means over parts with these shares of the windows."""
-    pairs = list(zip(terms, shares, strict=True))
-    return {name: torch.stack([part[name] * share for part, share in pairs]).sum() for name in terms[0]}
+def mean(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """The mean over parts with these shares of the examples."""
+    return torch.stack([value * share for value, share in zip(values, shares, strict=True)]).sum()
+
+
+def mean_terms(terms: Sequence[Terms], shares: Sequence[float]) -> Terms:
+    """The mean of each loss term over parts; see `mean`."""
+    return {name: mean([part[name] for part in terms], shares) for name in terms[0]}
 
 
 def batch_norms(network: nn.Module) -> list[nn.Module]:

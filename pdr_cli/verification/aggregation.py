@@ -16,7 +16,7 @@ import numpy as np
 from pdr_cli.verification.document import Bootstrap, Skill
 from pdr_cli.verification.scores import BoundScore
 from pdr_cli.verification.sections import ByLead
-from pdr_cli.verification.statistics import Counted, Sample
+from pdr_cli.verification.statistics import Counted, Sample, quotient
 
 MOST_BLOCKS = 200  # more would only cost memory
 FEWEST_BLOCKS = 8  # intervals from fewer are too narrow
@@ -103,7 +103,7 @@ class Tally:
     def by_window(self, name: str, counted: Mapping[str, Counted]) -> np.ndarray:
         """One score of each window of a batch, from what `add` returned: [B]; NaN where nothing counts."""
         above, below = (values.sum(axis=(1, 2)) for values in counted[self.holder[name]])
-        return self.scores[name].score.finish(_mean(above, below))
+        return self.scores[name].score.finish(quotient(above, below))
 
     def result(self, channels: Sequence[str]) -> dict[str, ByLead]:
         """{score: values}; with several channels also {"score:channel": values}."""
@@ -125,10 +125,13 @@ class Tally:
 
     def _values(self, name: str, above: np.ndarray, below: np.ndarray) -> ByLead:
         finish = self.scores[name].score.finish
-        overall, lead = finish(_mean(above.sum(), below.sum())), finish(_mean(above.sum(axis=0), below.sum(axis=0)))
+        overall, lead = (
+            finish(quotient(above.sum(), below.sum())),
+            finish(quotient(above.sum(axis=0), below.sum(axis=0))),
+        )
         if self.blocks.draws is None:
             return ByLead(float(overall), lead.tolist())
-        low, high = interval(finish(_mean(self.blocks.draws @ above, self.blocks.draws @ below)))
+        low, high = interval(finish(quotient(self.blocks.draws @ above, self.blocks.draws @ below)))
         return ByLead(float(overall), lead.tolist(), low.tolist(), high.tolist())
 
 
@@ -138,14 +141,14 @@ def skill(model: Tally, rival: Tally, name: str = "mse") -> Skill:
     Both tallies hold the score `name`, "mse" or "crps", and the same blocks. Without blocks enough the skill has no interval.
     """
     (mine, n), (theirs, m) = model.pooled(name), rival.pooled(name)
-    overall = float(ratio_skill(_mean(mine.sum(), n.sum()), _mean(theirs.sum(), m.sum())))
-    lead = ratio_skill(_mean(mine.sum(axis=0), n.sum(axis=0)), _mean(theirs.sum(axis=0), m.sum(axis=0))).tolist()
+    overall = float(ratio_skill(quotient(mine.sum(), n.sum()), quotient(theirs.sum(), m.sum())))
+    lead = ratio_skill(quotient(mine.sum(axis=0), n.sum(axis=0)), quotient(theirs.sum(axis=0), m.sum(axis=0))).tolist()
     draws = model.blocks.draws
     if draws is None:
         return Skill(overall, lead)
-    by_lead = ratio_skill(_mean(draws @ mine, draws @ n), _mean(draws @ theirs, draws @ m))
-    own = _mean(draws @ mine.sum(axis=1), draws @ n.sum(axis=1))
-    others = _mean(draws @ theirs.sum(axis=1), draws @ m.sum(axis=1))
+    by_lead = ratio_skill(quotient(draws @ mine, draws @ n), quotient(draws @ theirs, draws @ m))
+    own = quotient(draws @ mine.sum(axis=1), draws @ n.sum(axis=1))
+    others = quotient(draws @ theirs.sum(axis=1), draws @ m.sum(axis=1))
     low, high = (float(end) for end in interval(ratio_skill(own, others)))
     by_low, by_high = (end.tolist() for end in interval(by_lead))
     return Skill(overall, lead, by_low, by_high, interval=[low, high], significant=low > 0 or high < 0)
@@ -162,9 +165,3 @@ def interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The middle 95 % of resamples [R, ...]."""
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return low, high
-
-
-def _mean(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """above / below; NaN where nothing was counted."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(above) / np.asarray(below)

@@ -15,6 +15,7 @@ import numpy as np
 
 from pdr_cli.errors import UsageError, did_you_mean
 from pdr_cli.verification import sections
+from pdr_cli.verification.statistics import quotient
 
 SIDES = (1, 3, 5, 9, 17)  # of the neighbourhoods of FSS, cells
 BINS = 10  # of forecast probabilities
@@ -120,12 +121,11 @@ class Tallied:
         """The scores of the event."""
         overall, lead = categorical(self.counts.sum(axis=0)), categorical(self.counts)
         scores = {name: sections.ByLead(float(overall[name]), lead[name].tolist()) for name in overall}
-        brier = _ratio(self.squares, self.values).tolist()
-        scores["brier"] = sections.ByLead(float(_ratio(self.squares.sum(), self.values.sum())), brier)
+        scores["brier"] = sections.ByLead.of_sums(self.squares, self.values)
         for row, side in enumerate(self.sides):
             apart, both = self.fractions[row].T
             scores[f"fss_{side}"] = sections.ByLead(
-                float(1 - _ratio(apart.sum(), both.sum())), (1 - _ratio(apart, both)).tolist()
+                float(1 - quotient(apart.sum(), both.sum())), (1 - quotient(apart, both)).tolist()
             )
         return sections.EventScores(scores, **(self._probabilities() if self.members > 1 else {}))
 
@@ -141,13 +141,13 @@ def categorical(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Scores of hits, false alarms, misses and neither, [..., 4]; NaN where a score is not defined (Wilks, 2019, chapter 9)."""
     hits, false, misses, _ = np.moveaxis(counts, -1, 0)
     events, forecasts, cases = hits + misses, hits + false, counts.sum(axis=-1)
-    chance = _ratio(events * forecasts, cases)
+    chance = quotient(events * forecasts, cases)
     return {
-        "rate": _ratio(events, cases),
-        "csi": _ratio(hits, hits + misses + false),
-        "pod": _ratio(hits, events),
-        "far": _ratio(false, forecasts),
-        "ets": _ratio(hits - chance, hits + misses + false - chance),
+        "rate": quotient(events, cases),
+        "csi": quotient(hits, hits + misses + false),
+        "pod": quotient(hits, events),
+        "far": quotient(false, forecasts),
+        "ets": quotient(hits - chance, hits + misses + false - chance),
     }
 
 
@@ -171,8 +171,3 @@ def window_means(frames: np.ndarray, side: int) -> np.ndarray:
     last, first = slice(side, None), slice(None, -side)
     inside = sums[..., last, last] - sums[..., first, last] - sums[..., last, first] + sums[..., first, first]
     return np.asarray(inside / side**2)
-
-
-def _ratio(above: Any, below: Any) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(above) / np.asarray(below)

@@ -11,6 +11,7 @@ import numpy as np
 from pdr_cli.inference.model import Model
 from pdr_cli.runs.adaptive import Adaptive
 from pdr_cli.verification import sections
+from pdr_cli.verification.statistics import quotient
 
 SHARES = (0.8, 0.95)  # of the truths that intervals should hold
 FIXED, ADAPTIVE = "fixed", "adaptive"
@@ -101,7 +102,7 @@ class Intervals:
         asked = np.stack([self.ends(share) for share in adaptation.asked(init)])
         (counted,) = self._counted(truth, forecast, asked)
         self.sums[ADAPTIVE] += counted
-        adaptation.learn(init, _over(counted[..., 0], counted[..., 3]))
+        adaptation.learn(init, quotient(counted[..., 0], counted[..., 3]))
 
     def _counted(self, truth: np.ndarray, forecast: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """What intervals with ends [L, 2, τ, C, H, W] from the forecast hold, as in `sums`: [B, L, τ, 4]."""
@@ -146,11 +147,4 @@ def _held(sums: np.ndarray) -> sections.Held:
 
 def _mean(sums: np.ndarray, columns: Sequence[int]) -> sections.ByLead:
     """The mean of some columns of sums [τ, 4] over the truths in all, the last."""
-    above, below = sums[:, columns].sum(axis=1), sums[:, 3]
-    return sections.ByLead(float(_over(above.sum(), below.sum())), _over(above, below).tolist())
-
-
-def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """A quotient; NaN of nothing."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(above / below)
+    return sections.ByLead.of_sums(sums[:, columns].sum(axis=1), sums[:, 3])

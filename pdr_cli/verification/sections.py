@@ -10,6 +10,8 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from pdr_cli.verification.statistics import quotient
+
 OPTIONAL = {"optional": True}
 
 S = TypeVar("S", bound="Section")
@@ -44,6 +46,11 @@ class ByLead(Section):
     lead: list[float]
     low: list[float] | None = field(default=None, metadata=OPTIONAL)
     high: list[float] | None = field(default=None, metadata=OPTIONAL)
+
+    @classmethod
+    def of_sums(cls, above: np.ndarray, below: np.ndarray) -> Self:
+        """Quotients of sums by lead time, [τ] each, and of their totals; NaN where nothing was counted."""
+        return cls(float(quotient(above.sum(), below.sum())), quotient(above, below).tolist())
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

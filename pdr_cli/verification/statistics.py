@@ -286,3 +286,9 @@ def mean_over_cells(values: np.ndarray, weights: np.ndarray | None, masked: bool
 
 def _ones(values: np.ndarray) -> Counted:
     return values, np.ones_like(values)
+
+
+def quotient(above: Any, below: Any) -> np.ndarray:
+    """above / below; NaN where nothing was counted."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(above) / np.asarray(below)

@@ -14,7 +14,8 @@ from pdr_cli.verification import forecasters, sections
 from pdr_cli.verification.task import Task
 
 AT_ONCE, MOST = 8, 128  # windows of a batch, and those that are measured, evenly spaced
-COLUMNS = 4  # error and length of the tracks of moving places, error of still ones, and their numbers: see `Ways.sums`
+# Sums at each lead time: of moving places errors and lengths of the tracks, of still ones errors, and the numbers of both.
+COLUMNS = 5
 
 
 def adapter_of(model: Model) -> DeformGS | None:
@@ -33,7 +34,7 @@ class Ways:
 
     def __init__(self, model: Model, task: Task) -> None:
         self.model, self.task = model, task
-        self.sums = np.zeros((task.windows.out_steps, COLUMNS + 1))
+        self.sums = np.zeros((task.windows.out_steps, COLUMNS))
         self.faint = self.gaussians = 0
 
     def section(self) -> sections.Ways:
@@ -43,14 +44,13 @@ class Ways:
         for start in range(0, len(chosen), AT_ONCE):
             self._add(chosen[start : start + AT_ONCE])
         error, still, rest, moving, others = self.sums.T
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return sections.Ways(
-                error=_by_lead(error, moving),
-                standing_still=_by_lead(still, moving),
-                error_of_still=_by_lead(rest, others),
-                moving=float(moving.sum() / max((moving + others).sum(), 1)),
-                pruned=self.faint / max(self.gaussians, 1),
-            )
+        return sections.Ways(
+            error=sections.ByLead.of_sums(error, moving),
+            standing_still=sections.ByLead.of_sums(still, moving),
+            error_of_still=sections.ByLead.of_sums(rest, others),
+            moving=float(moving.sum() / max((moving + others).sum(), 1)),
+            pruned=self.faint / max(self.gaussians, 1),
+        )
 
     @torch.inference_mode()
     def _add(self, which: np.ndarray) -> None:
@@ -81,7 +81,3 @@ class Ways:
         parts = (error * moves, length * moves, error * (trust - moves), moves, trust - moves)
         sums = torch.stack([part.double().sum(dim=(0, 2)) for part in parts], dim=-1)
         self.sums[: len(sums)] += sums.cpu().numpy()
-
-
-def _by_lead(above: np.ndarray, below: np.ndarray) -> sections.ByLead:
-    return sections.ByLead(float(above.sum() / below.sum()), (above / below).tolist())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -22,14 +21,14 @@ from pdr_cli.runs.films import Films, SceneData
 from pdr_cli.schema import SceneConfig, TrainConfig
 from pdr_cli.splat.camera import rays
 from pdr_cli.system.memory import Batches
+from pdr_cli.training import step
 from pdr_cli.training.kept import Kept
 from pdr_cli.training.lessons import Learned, Lesson
 from pdr_cli.training.randomness import Randomness
-from pdr_cli.training.stages import halved
+from pdr_cli.training.stages import HALF, MOVING, halved, place
 from pdr_cli.training.validation import Scores
 
 VAE, GENERATOR, RECONSTRUCTOR = range(3)  # the parts
-HALF, STILL, MOVING = range(3)  # the stages of the last one
 MOTION_SCALE = 0.1  # of the loss of motion, in scene units, before train.motion_weight
 MEASURED = 128  # training scenes on which the latents are measured, at most
 
@@ -122,9 +121,8 @@ class SceneLesson(Lesson[SceneBatch]):
         rows = [slice(start, min(start + at_once, scenes)) for start in range(0, scenes, at_once)]
         made = [checkpoint(self._learn, batch.rows(part), use_reentrant=False) for part in rows]
         shares = [(part.stop - part.start) / scenes for part in rows]
-        total = mean_of([one.total for one in made], shares)
-        terms = {name: mean_of([one.terms[name] for one in made], shares) for name in made[0].terms}
-        return Learned(total, total, terms)
+        total = step.mean([one.total for one in made], shares)
+        return Learned(total, total, step.mean_terms([one.terms for one in made], shares))
 
     def _learn(self, batch: SceneBatch) -> Learned:
         source, films = self.network.source, batch.films
@@ -241,11 +239,6 @@ class SceneLesson(Lesson[SceneBatch]):
         return f"scenes {', '.join(str(self.data.train[i]) for i in which)} of {self.data.file.path.name}"
 
 
-def mean_of(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    """The mean of values with these weights, which sum to 1."""
-    return torch.stack([value * share for value, share in zip(values, shares, strict=True)]).sum()
-
-
 def half_truth(truth: Truth) -> Truth:
     """Frames at half the size; a pixel moves where one of its four does."""
     moving = halved(truth.moving.float()) > 0
@@ -256,12 +249,3 @@ def _video_latents(source: LatentSource) -> VideoLatents:
     """A source that has a VAE and a generator, as every one but that of oracle, which has one part alone."""
     assert isinstance(source, VideoLatents)
     return source
-
-
-def place(shares: Sequence[float], progress: float) -> tuple[int, float]:
-    """Which of successive shares of a whole `progress` lies in, and the part of that share that is done."""
-    ends = list(accumulate(shares))
-    number = min(sum(progress >= end for end in ends), len(shares) - 1)
-    while not shares[number]:
-        number -= 1
-    return number, min(1.0, (progress - (ends[number] - shares[number])) / shares[number])

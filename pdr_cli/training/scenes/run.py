@@ -27,12 +27,12 @@ from pdr_cli.runs.folder import RunFolder
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.schema import Config, SceneConfig
 from pdr_cli.system import atomic, devices, hashes, locks, urls
-from pdr_cli.system.logs import log, progress
+from pdr_cli.system.logs import log
 from pdr_cli.training import cards, overview, randomness, ranks
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.prepare import find_files
 from pdr_cli.training.request import run_folder
-from pdr_cli.training.run import State, TrainingRequest
+from pdr_cli.training.run import State, TrainingRequest, carry_out
 from pdr_cli.training.scenes.lesson import SceneLesson
 from pdr_cli.training.state import Position
 
@@ -148,12 +148,7 @@ def fit(run: SceneRun) -> Position:
     run.folder.path.mkdir(parents=True, exist_ok=True)
     with locks.locked(run.folder.path):
         loop = trainer(run)
-        if run.resume is not None:
-            loop.resume(run.resume)
-            log.info("resume  %s at step %d", run.folder.path, loop.position.step)
-        atomic.write_text(run.folder.config, configuration.dump(run.config))
-        with progress("training") as bar:
-            position = loop.fit(bar)
+        position = carry_out(loop, run.config, run.resume)
         pictures.curves(run.folder.curves, run.folder.metrics)
     log.info("result  %s", score_line(position))
     log.info("done    %s", overview.result_line(position, loop.length))

@@ -16,7 +16,8 @@ from pdr_cli.runs.films import SceneData
 from pdr_cli.schema import Config
 from pdr_cli.system.memory import Batches
 from pdr_cli.training.randomness import Randomness
-from pdr_cli.training.scenes.lesson import HALF, MOVING, STILL, SceneLesson, place
+from pdr_cli.training.scenes.lesson import SceneLesson
+from pdr_cli.training.stages import HALF, MOVING, STILL, place
 
 TINY = ["data.out_steps=4", "scene.width=8", "scene.blocks=2", "model.hid_s=4", "model.hid_t=8", "model.n_t=2"]
 TINY += ["latent.flow_width=8", "latent.flow_depth=1", "latent.flow_steps=2", "latent.channels=4"]
