@@ -14,7 +14,7 @@ from pdr_cli.options import (
     FreezeBackbone, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions,
     NoClobber, Preset, RaftWeights, RenderKind, Rename, Results, Settings, SkipExisting, State, Steps, TimeLayout, TrustCode,
     Variables, WaitInput, as_settings, listed, logged, with_covariates, with_frames, with_members, with_policy, with_reading,
-    with_timing,
+    with_shot, with_timing,
 )  # fmt: skip
 from pdr_cli.trust import Trust
 
@@ -398,13 +398,14 @@ def bench_train(
 
 @app.command(rich_help_panel=TOOLS)
 @logged
+@with_shot
 def export(
     output: Annotated[
-        Path, typer.Option("-o", "--output", help=".onnx, .pt2, .safetensors; .nc or .png with --input.")
+        Path, typer.Option("-o", "--output", help=".onnx, .pt2, .safetensors; .nc, .png or .ply with --input.")
     ],
     model: ModelOption = None,
     inputs: Annotated[
-        list[str] | None, typer.Option("--input", help="Data to run the model on, for .nc and .png.")
+        list[str] | None, typer.Option("--input", help="Data to run the model on, for .nc, .png and .ply.")
     ] = None,
     init: Init = None,
     var: Rename = None,
@@ -412,8 +413,10 @@ def export(
         bool, typer.Option("--verify/--no-verify", help="Run the exported model and compare it with the original.")
     ] = True,
     trust_code: TrustCode = False,
+    *,
+    shot: Any,
 ) -> None:
-    """Write a model as ONNX or torch.export, its Gaussians as NetCDF, or a picture of its layers.
+    """Write a model as ONNX or torch.export, its Gaussians as NetCDF or PLY, or a picture of its layers.
 
     Example:
 
@@ -421,8 +424,8 @@ def export(
     """
     from pdr_cli.commands import export as command
 
-    trust = Trust(trust_code)
-    command.run(output, model=model, inputs=inputs or [], init=init, rename=var or [], verify=verify, trust=trust)
+    given = {"init": init, "rename": var or [], "verify": verify, "trust": Trust(trust_code), "shot": shot}
+    command.run(output, model=model, inputs=inputs or [], **given)
 
 
 @app.command(rich_help_panel=TOOLS)

@@ -12,7 +12,8 @@ class PdrError(Exception):
     """A failure that the user can mend. `code` is the exit code, `name` is stable and greppable.
 
     `str()` joins the three parts to one line: "FOUND; expected EXPECTED; WAY OUT", with a capital letter
-    where a question such as "Did you mean 'x'?" comes before. Code reads the parts, never the line.
+    where a question such as "Did you mean 'x'?" comes before; without one, the full stop that it would follow is left out.
+    Code reads the parts, never the line.
 
     Args:
         found: what is wrong, with the file, option or value that is.
@@ -29,7 +30,7 @@ class PdrError(Exception):
 
     def __str__(self) -> str:
         expected = f"expected {self.expected}" if self.expected else ""
-        line = self.found
+        line = self.found if self.found.endswith("..") else self.found.removesuffix(".")
         for part in filter(None, (expected, self.way_out)):
             line += f" {part[0].upper()}{part[1:]}" if line.endswith("?") else f"; {part}"
         return line

@@ -238,7 +238,33 @@ MEMBERS: dict[str, Any] = {
     ],
     "seed": Annotated[int | None, typer.Option(min=0, help="Seed of the members. Default: 0.")],
 }
-FRAMES: dict[str, Any] = MEMBERS | {"interval": Interval, "adaptive": Adaptive, "every": Every}
+FILMING: dict[str, Any] = {
+    "camera": Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Film a picture by a model of scenes along this path: orbit:DEGREES, dolly:UNITS, still, or a camera file.",
+        ),
+    ],
+    "view": Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH", help="Draw the film of --camera as these cameras see it: another view of one scene."
+        ),
+    ],
+    "depth": Annotated[Path | None, typer.Option(help="Write the depth of the film's frames to this .nc or .zarr.")],
+}
+SHOT: dict[str, Any] = {
+    "camera": Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Path of the camera of a scene's future, as of predict. Default: orbit:20."),
+    ],
+    "at": Annotated[
+        float | None, typer.Option(min=0, max=1, help="Time of a scene's Gaussians in a .ply. Default: 0.")
+    ],
+    "seed": Annotated[int | None, typer.Option(min=0, help="Seed of a scene's future. Default: 0.")],
+}
+FRAMES: dict[str, Any] = MEMBERS | FILMING | {"interval": Interval, "adaptive": Adaptive, "every": Every}
 READING: dict[str, Any] = {
     "resample_fps": ResampleFps,
     "gray_to_rgb": GrayToRgb,
@@ -292,12 +318,21 @@ def _drawing(chosen: dict[str, Any]) -> Any:
 
 
 def _frames(chosen: dict[str, Any]) -> dict[str, Any]:
-    """The `drawing`, `intervals` and `between` of a request, of the options `FRAMES`."""
+    """The `drawing`, `intervals`, `between` and `filming` of a request, of the options `FRAMES`."""
     from pdr_cli.inference.between import Between
+    from pdr_cli.inference.filming import Filming
     from pdr_cli.inference.intervals import Intervals
 
     intervals, between = Intervals.parse(chosen["interval"], bool(chosen["adaptive"])), Between.parse(chosen["every"])
-    return {"drawing": _drawing(chosen), "intervals": intervals, "between": between}
+    filming = Filming(**{name: chosen[name] for name in FILMING})
+    return {"drawing": _drawing(chosen), "intervals": intervals, "between": between, "filming": filming}
+
+
+def _shot(chosen: dict[str, Any]) -> Any:
+    """The `Shot` of the options `SHOT`."""
+    from pdr_cli.commands.export import Shot
+
+    return Shot(**chosen)
 
 
 def _policy(chosen: dict[str, Any]) -> Any:
@@ -373,6 +408,7 @@ def listed(text: str | None) -> list[str]:
 with_covariates = _bundled(COVARIATES, "covariates", _covariates)  # {key of the preset: value}
 with_members = _bundled(MEMBERS, "drawing", _drawing)
 with_frames = _bundled(FRAMES, "frames", _frames)  # {name in `inference.request.Request`: value}
+with_shot = _bundled(SHOT, "shot", _shot)
 with_reading = _bundled(READING, "reading", _reading)  # {name in `InputPolicy`: value}
 with_timing = _bundled(TIMING, "timing", _timing)
 with_policy = _bundled(MENDING | READING, "policy", _policy)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pdr_cli.errors import UsageError
 from pdr_cli.process import spread
 from tests.builders import video_file, weather_file
 from tests.cli import pdr
@@ -45,3 +46,9 @@ def test_a_mistaken_option_is_a_usage_error() -> None:
     assert pdr("predict").code == 2
     assert pdr("predcit").code == 2
     assert pdr("train", "--preset", "demo", "--steps", "0").code == 2
+
+
+def test_a_name_that_resembles_none_is_refused_in_one_sentence() -> None:
+    assert str(UsageError("x is not known.", "a or b")) == "x is not known; expected a or b"
+    assert str(UsageError("x is not known. Did you mean 'a'?", "a or b")).endswith("'a'? Expected a or b")
+    assert str(UsageError("it goes on...", "a")) == "it goes on...; expected a"

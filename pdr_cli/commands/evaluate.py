@@ -14,6 +14,7 @@ from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.inference import provenance
 from pdr_cli.inference.members import DIRECT, Drawing
+from pdr_cli.inference.request import changed
 from pdr_cli.inspection.scenes import is_scenes
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
@@ -157,8 +158,7 @@ def _scenes(path: Path, source: Path, request: Request) -> None:
     from pdr_cli.inference import scenes as models
     from pdr_cli.verification import scenes
 
-    given = {f.name for f in dataclasses.fields(Request) if not _same(getattr(request, f.name), f.default)}
-    if given - set(OF_SCENES) or len(request.models) > 1 or request.split not in ("test", "val"):
+    if changed(request) - set(OF_SCENES) or len(request.models) > 1 or request.split not in ("test", "val"):
         raise UsageError(
             f"{path} holds scenes, which are scored on --split test or val with one -m, and -o, --json and --device alone",
             way_out="leave out the other options",
@@ -173,11 +173,6 @@ def _scenes(path: Path, source: Path, request: Request) -> None:
         print(text)
     else:
         tables.show_scenes(found.to_json())
-
-
-def _same(value: object, default: object) -> bool:
-    """Whether an option has its default value, an empty list for an empty tuple."""
-    return (tuple(value) if isinstance(value, list) else value) == default
 
 
 def _as_typed(result: Result, paths: Sequence[Path]) -> Result:

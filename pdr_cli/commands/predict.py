@@ -7,7 +7,9 @@ from pathlib import Path
 
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import cf
-from pdr_cli.inference import forecast, hindcast
+from pdr_cli.data.series import MEMBERS, mean_of
+from pdr_cli.inference import film_request, forecast, hindcast
+from pdr_cli.inference.film_request import Answer
 from pdr_cli.inference.forecast import Forecast
 from pdr_cli.inference.hindcast import Hindcast
 from pdr_cli.inference.intake import Intake
@@ -18,8 +20,12 @@ from pdr_cli.system import locks, processes
 def run(request: Request) -> None:
     """Forecast; see `pdr predict --help` for the options."""
     began = time.monotonic()
-    request.check()
-    found = (_hindcast if request.every_init else _forecast)(request)
+    if film_request.is_for(request):
+        film_request.check(request)
+        found = _film(request)
+    else:
+        request.check()
+        found = (_hindcast if request.every_init else _forecast)(request)
     if found:
         print(f"{request.output}  {found}  {time.monotonic() - began:.1f} s")
 
@@ -39,6 +45,23 @@ def _forecast(request: Request) -> str | None:
     labels = ", ".join(one.model.label for one in (made, *made.others))
     uncertain = members + _intervals(made.intake)
     return f"init {time_axis.label(cf.init_of(made.frames))}  valid {valid}{uncertain}  model {labels}"
+
+
+def _film(request: Request) -> str | None:
+    """Make, write and draw the film of a picture, and describe it; None if the outputs are up to date."""
+    with locks.locked(request.output):
+        if request.skip_existing and film_request.is_up_to_date(request):
+            print(f"{request.output}  up to date")
+            return None
+        made = film_request.answer(request)
+        frames = mean_of(made.film.frames)
+        if request.preview:
+            _preview(request.preview, made)
+    count = made.film.frames.sizes.get(MEMBERS, 0)
+    size = f"{frames.sizes['time']} frames of {frames.sizes['y']} x {frames.sizes['x']}"
+    view = f" seen from {request.filming.view}" if request.filming.view else ""
+    members = f"  {count} members" if count else ""
+    return f"{size} along {request.filming.camera}{view}{members}  model {made.model.label}"
 
 
 def _hindcast(request: Request) -> str | None:
@@ -73,3 +96,15 @@ def _draw(path: Path, made: Forecast) -> None:
 
     draw = animation.write if path.suffix.lower() == ".gif" else pictures.forecast
     draw(path, made.observed(), made.central, made.truth(), model=made.model.name)
+
+
+def _preview(path: Path, made: Answer) -> None:
+    """Draw a film: a sheet of its frames and their depth, or an animated GIF."""
+    from pdr_cli.drawing import animation, films
+
+    film = made.film
+    if path.suffix.lower() != ".gif":
+        films.sheet(path, film.picture, film.frames, film.depth, film.ways, model=made.model.name)
+        return
+    later = mean_of(film.frames).isel(time=film.frames.time.values > 0)
+    animation.write(path, film.picture, later, model=made.model.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,11 @@ class CameraPath:
 
     def __len__(self) -> int:
         return len(self.times)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a camera file holds it."""
+        each = zip(self.times.tolist(), self.poses.tolist(), strict=True)
+        return {"focal": self.focal, "frames": [{"time": time, "world_to_camera": pose} for time, pose in each]}
 
 
 def rotation(axis: np.ndarray, radians: float) -> np.ndarray:
@@ -79,67 +85,85 @@ def even_times(frames: int) -> np.ndarray:
     return np.linspace(0, 1, frames)
 
 
-def orbit(degrees: float, frames: int, focal: float = FOCAL, distance: float = DISTANCE) -> CameraPath:
+def orbit(degrees: float, times: np.ndarray, focal: float = FOCAL, distance: float = DISTANCE) -> CameraPath:
     """Turn about the point `distance` before the first camera; positive degrees lead the camera to the right."""
-    turned = np.radians(degrees) * even_times(frames)
-    return CameraPath(focal, even_times(frames), arc(DOWN, turned, np.zeros(frames), distance))
+    return CameraPath(focal, times, arc(DOWN, np.radians(degrees) * times, np.zeros(len(times)), distance))
 
 
-def dolly(units: float, frames: int, focal: float = FOCAL, distance: float = DISTANCE) -> CameraPath:
+def dolly(units: float, times: np.ndarray, focal: float = FOCAL, distance: float = DISTANCE) -> CameraPath:
     """Move straight ahead by `units` of the scene, or back if they are negative."""
-    return CameraPath(focal, even_times(frames), arc(DOWN, np.zeros(frames), units * even_times(frames), distance))
+    return CameraPath(focal, times, arc(DOWN, np.zeros(len(times)), units * times, distance))
 
 
-def still(frames: int, focal: float = FOCAL) -> CameraPath:
+def still(times: np.ndarray, focal: float = FOCAL) -> CameraPath:
     """Stand where the first camera stands."""
-    return dolly(0, frames, focal)
+    return dolly(0, times, focal)
+
+
+def at(path: CameraPath, times: np.ndarray) -> CameraPath:
+    """The path at other times [n]: in between, cameras turn and move evenly; before and after it, they stand."""
+    if len(path) == 1:
+        return CameraPath(path.focal, times, np.repeat(path.poses, len(times), axis=0))
+    from scipy.spatial.transform import Rotation, Slerp
+
+    within = np.clip(times, path.times[0], path.times[-1])
+    places = centres(path.poses)
+    stood = np.stack([np.interp(within, path.times, places[:, axis]) for axis in range(3)], axis=-1)
+    poses = np.tile(np.eye(4), (len(times), 1, 1))
+    poses[:, :3, :3] = Slerp(path.times, Rotation.from_matrix(path.poses[:, :3, :3]))(within).as_matrix()
+    poses[:, :3, 3] = -np.einsum("tij,tj->ti", poses[:, :3, :3], stood)
+    return CameraPath(path.focal, times, poses)
 
 
 WAYS = {"orbit": "DEGREES", "dolly": "UNITS", "still": ""}  # {name of a path: what follows its colon}
 FORMS = tuple(name + (f":{argument}" if argument else "") for name, argument in WAYS.items())
 
 
-def named(text: str, frames: int, focal: float = FOCAL, distance: float = DISTANCE) -> CameraPath:
+def named(
+    text: str, times: np.ndarray, focal: float = FOCAL, distance: float = DISTANCE, option: str = "--camera"
+) -> CameraPath:
     """The path that `orbit:DEGREES`, `dolly:UNITS` or `still` names.
 
     Args:
-        text: name of the path.
-        frames: number of frames.
+        text: name of the path, which runs from time 0 to 1.
+        times: at which cameras are wanted, [T].
         focal: in half frames.
         distance: from the first camera to the point that it looks at, in scene units.
+        option: that gave the name, for messages.
 
     Raises:
         UsageError: another name, no number, or one too large: an orbit of more than half a turn, or a dolly to the point or
             behind it.
     """
     name, colon, argument = text.partition(":")
+    given = f"{option} {text}"
     if name not in WAYS:
-        raise UsageError(f"--camera {text} is neither a file nor a path.{did_you_mean(name, WAYS)}", _forms())
+        raise UsageError(f"{given} is neither a file nor a path.{did_you_mean(name, WAYS)}", _forms())
     if name == "still":
         if colon:
-            raise UsageError(f"--camera {text}: still takes no number", "still")
-        return still(frames, focal)
-    number = _number(text, argument)
+            raise UsageError(f"{given}: still takes no number", "still")
+        return still(times, focal)
+    number = _number(given, argument)
     if name == "orbit":
         if abs(number) > WIDEST:
-            raise UsageError(f"--camera {text} is more than half a turn", f"-{WIDEST:g} to {WIDEST:g} degrees")
-        return orbit(number, frames, focal, distance)
+            raise UsageError(f"{given} is more than half a turn", f"-{WIDEST:g} to {WIDEST:g} degrees")
+        return orbit(number, times, focal, distance)
     if number >= distance:
-        raise UsageError(f"--camera {text} leads to the point looked at, or behind it", f"less than {distance:g} units")
-    return dolly(number, frames, focal, distance)
+        raise UsageError(f"{given} leads to the point looked at, or behind it", f"less than {distance:g} units")
+    return dolly(number, times, focal, distance)
 
 
 def _forms() -> str:
     return f"a camera file (.json), or one of {', '.join(FORMS)}"
 
 
-def _number(text: str, argument: str) -> float:
+def _number(given: str, argument: str) -> float:
     try:
         number = float(argument)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UsageError(f"--camera {text}: {argument!r} is not a number", ", ".join(FORMS))
+        raise UsageError(f"{given}: {argument!r} is not a number", ", ".join(FORMS))
     return number
 
 
@@ -208,8 +232,8 @@ def check_first(pose: np.ndarray, where: str) -> None:
         )
 
 
-def check(path: CameraPath, where: str) -> None:
-    """Refuse a path that is not sound.
+def check(path: CameraPath, where: str, first: bool = True) -> None:
+    """Refuse a path that is not sound; `first`: its first camera is to be the world.
 
     Raises:
         DataError: without frames, or for one of the reasons of the checks above.
@@ -219,4 +243,5 @@ def check(path: CameraPath, where: str) -> None:
     check_focal(path.focal, where)
     check_times(path.times, where)
     check_poses(path.poses, where)
-    check_first(path.poses[0], where)
+    if first:
+        check_first(path.poses[0], where)

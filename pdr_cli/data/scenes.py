@@ -15,6 +15,7 @@ from pdr_cli.data import cameras
 from pdr_cli.errors import DataError
 
 KIND = "scene"  # `data.kind` of configurations for scenes, and of their models
+WHITE = 255.0  # value of white in pictures
 SHARES = (0.8, 0.9)  # where the scenes of training and of validation end
 FEWEST = 3  # scenes that can be divided into three parts
 SHIFT = 1e-4  # scene units that the first frame's points, or still ones, may be off by rounding

@@ -16,6 +16,7 @@ import torch
 from pdr_cli.errors import PdrError, UsageError
 from pdr_cli.export.graph import Graph
 from pdr_cli.inference.model import Model
+from pdr_cli.inference.scenes import LoadedScenes
 from pdr_cli.system import atomic
 from pdr_cli.system.atomic import atomic_output
 from pdr_cli.system.scratch import plainly_named
@@ -105,7 +106,7 @@ def write_pt2(model: Model, path: Path, verify: bool) -> str:
     return found[0] if found else "not verified"
 
 
-def write_weights(model: Model, path: Path) -> int:
+def write_weights(model: Model | LoadedScenes, path: Path) -> int:
     """Write the network's weights as safetensors; returns how many numbers they are."""
     from safetensors.torch import save
 

@@ -144,12 +144,13 @@ def write(model: Model, series: Series, window: Observed, path: Path, attributes
     dataset = of_forecast(model, series, window)
     dataset.attrs |= {k: v for k, v in attributes.items() if v}
     encoding = {str(n): {"zlib": True, "dtype": "float32"} for n in dataset.data_vars}
-    with atomic_output(path, verify=lambda written: _compare(written, dataset, path)) as temporary:
+    with atomic_output(path, verify=lambda written: compare(written, dataset, path)) as temporary:
         dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
     return dataset.sizes["gaussian"]
 
 
-def _compare(written: Path, dataset: xr.Dataset, path: Path) -> None:
+def compare(written: Path, dataset: xr.Dataset, path: Path) -> None:
+    """Raise StorageError unless a written file holds the numbers of a dataset, all finite."""
     with xr.open_dataset(written, engine="netcdf4") as back:
         for name, variable in dataset.data_vars.items():
             found, expected = back[name].values, variable.values.astype(np.float32)

@@ -338,8 +338,7 @@ def _built(path: Path, file: ModelFile, device: torch.device, batch: int | None,
     from pdr_cli.runs import tensors
 
     card = file.card
-    if card.kind == KIND:
-        raise UsageError(f"{path} is a model of moving scenes in space", "one that forecasts fields, traffic or clips")
+    refuse_scenes(path, card)
     try:
         network = registry.of(card.config, card.frames, trust)
     except (ConfigError, UntrustedCodeError) as error:
@@ -355,6 +354,16 @@ def _built(path: Path, file: ModelFile, device: torch.device, batch: int | None,
         network.hide(torch.from_numpy(card.hidden))
     network.eval().to(device)
     return model
+
+
+def refuse_scenes(path: Path, card: ModelCard) -> None:
+    """Refuse a model of scenes, which films a picture (UsageError)."""
+    if card.kind == KIND:
+        raise UsageError(
+            f"{path} is a model of moving scenes in space",
+            "one that forecasts fields, traffic or clips",
+            "it films a picture: pdr predict picture.png --camera orbit:20 -o film.mp4",
+        )
 
 
 def _warn_of_changed_code(card: ModelCard) -> None:

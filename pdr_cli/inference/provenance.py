@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -27,6 +28,12 @@ from pdr_cli.inference.observed import Observed
 from pdr_cli.system import urls
 from pdr_cli.system.names import printable
 
+if TYPE_CHECKING:
+    import torch
+
+    from pdr_cli.runs.modelfile import ModelCard
+
+PDR = "Learning Video Dynamics with Predictive Differentiable Rendering, arXiv:2606.31050"
 COVARIATES = "pdr_covariates_sha256"  # attribute of a forecast that has read further variables
 
 
@@ -35,31 +42,65 @@ def command_line() -> str:
     return "pdr " + shlex.join(map(urls.without_credentials, sys.argv[1:]))
 
 
+class Made(Protocol):
+    """A model, as its outputs name it."""
+
+    @property
+    def card(self) -> ModelCard:
+        """Header of the model."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its file."""
+
+    @property
+    def device(self) -> torch.device:
+        """That it runs on."""
+
+
 def provenance(model: Model, series: Series, window: Observed, command: str) -> dict[str, str]:
     """The origin of a forecast: program, model, input, and all that is needed to make it again."""
+    times, config = series.time.values, model.card.config
+    title = f"Forecast of {', '.join(names(series))} by pdr"
+    made = origin(model, series, title, config.model.backbone, window.notes, command)
+    code = choices.sources(config.model)
+    made |= {"pdr_code_sha256": "; ".join(f"{name} {sha}" for name, sha in code.items())} if code else {}
+    between = f"{time_axis.label(times[window.start])}/{time_axis.label(times[window.stop - 1])}"
+    made |= {"pdr_input_sha256": window.sha256, "pdr_input_window": between}
+    return {key: printable(value) for key, value in made.items()}
+
+
+def origin(
+    model: Made, series: Series, title: str, network: str, notes: Sequence[str], command: str, reference: str = PDR
+) -> dict[str, str]:
+    """What every output says: program, model, and the files that it was made from.
+
+    Args:
+        model: that made it.
+        series: the input.
+        title: of the output.
+        network: name of the model's network.
+        notes: on the input, for the history.
+        command: that was given.
+        reference: where the method is described.
+    """
     card = model.card
     settings = json.dumps(card.config.model_dump(), sort_keys=True).encode()
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    times = series.time.values
-    preset, code = card.config.preset, choices.sources(card.config.model)
-    made = {
+    return {
         "Conventions": "CF-1.11",
-        "title": f"Forecast of {', '.join(names(series))} by pdr",
+        "title": title,
         "institution": str(series.attrs["file_attrs"].get("institution", "not given")),
-        "source": f"pdr {__version__} (preset {preset}, {card.config.model.backbone}, model sha256:{model.sha256[:16]})",
-        "references": "Learning Video Dynamics with Predictive Differentiable Rendering, arXiv:2606.31050",
+        "source": f"pdr {__version__} (preset {card.config.preset}, {network}, model sha256:{model.sha256[:16]})",
+        "references": reference,
         "comment": f"from {', '.join(Path(f).name for f in series.attrs['files'])}",
-        "history": _history(series, window, f"{now} pdr {__version__}: {command}"),
+        "history": _history(series, notes, f"{now} pdr {__version__}: {command}"),
         "date_created": now,
         "pdr_version": __version__,
         "pdr_checkpoint_sha256": model.sha256,
         "pdr_config_sha256": hashlib.sha256(settings).hexdigest(),
-        **({"pdr_code_sha256": "; ".join(f"{name} {sha}" for name, sha in code.items())} if code else {}),
-        "pdr_input_sha256": window.sha256,
-        "pdr_input_window": f"{time_axis.label(times[window.start])}/{time_axis.label(times[window.stop - 1])}",
         "pdr_device": f"{model.device.type}/{card.config.train.precision}",
     }
-    return {key: printable(value) for key, value in made.items()}
 
 
 def of_models(models: Sequence[Model]) -> dict[str, str]:
@@ -78,9 +119,9 @@ def of_covariates(intake: Intake, series: Series, window: Observed, steps: int) 
     return {COVARIATES: hashlib.sha256(np.ascontiguousarray(frames).tobytes()).hexdigest()}
 
 
-def _history(series: Series, window: Observed, line: str) -> str:
+def _history(series: Series, notes: Sequence[str], line: str) -> str:
     before = str(series.attrs["file_attrs"].get("history", ""))
-    line = "; ".join([line, *_conversions(series), *window.notes])
+    line = "; ".join([line, *_conversions(series), *notes])
     return f"{line}\n{before}" if before else line
 
 
@@ -95,11 +136,13 @@ def _conversions(series: Series) -> list[str]:
 
 def checksums(forecast: Series, intake: Intake) -> dict[str, str]:
     """The hash of a forecast's numbers, and the range that they must lie in."""
-    frames = forecast.values
-    return {
-        "pdr_data_sha256": stored.data_sha256([frames[..., i, :, :]] for i in range(frames.shape[-3])),
-        "pdr_plausible": json.dumps(plausible(forecast, intake)),
-    }
+    return {"pdr_data_sha256": numbers_sha256(forecast), "pdr_plausible": json.dumps(plausible(forecast, intake))}
+
+
+def numbers_sha256(series: Series) -> str:
+    """`stored.data_sha256` of the channels of a series."""
+    frames = series.values
+    return stored.data_sha256([frames[..., i, :, :]] for i in range(frames.shape[-3]))
 
 
 def plausible(forecast: Series, intake: Intake) -> dict[str, list[float]]:

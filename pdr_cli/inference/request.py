@@ -34,6 +34,7 @@ from pdr_cli.inference import intake as intakes
 from pdr_cli.inference import members
 from pdr_cli.inference import model as models
 from pdr_cli.inference.between import WHOLE, Between
+from pdr_cli.inference.filming import NOT_FILMED, Filming
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.intervals import NONE, Intervals
 from pdr_cli.inference.members import DIRECT, Drawing
@@ -64,6 +65,7 @@ class Request:
     drawing: Drawing = DIRECT
     intervals: Intervals = NONE
     between: Between = WHOLE
+    filming: Filming = NOT_FILMED
     init: str | None = None
     every_init: bool = False
     steps: int | None = None
@@ -88,7 +90,7 @@ class Request:
     @property
     def targets(self) -> list[Path]:
         """The files to write."""
-        return [self.output, *([self.preview] if self.preview else [])]
+        return [self.output, *(path for path in (self.preview, self.filming.depth) if path is not None)]
 
     def check(self) -> None:
         """Check the options before any work is done.
@@ -98,15 +100,19 @@ class Request:
             UsageError: options that contradict each other, or a suffix of no format.
             OutputError: an output cannot be created, or exists and must be kept.
         """
-        paths = self.paths
-        formats.of_output(self.output)
-        formats.check_time_layout(self.output, self.time_layout)
+        self.check_files()
         if (self.drawing.count or len(self.models) > 1) and not self.drawing.mean:
             formats.check_members(self.output)
-        _check_options(self)
         _check_intervals(self)
         _check_between(self)
         (_check_hindcast if self.every_init else _check_one_forecast)(self)
+
+    def check_files(self) -> None:
+        """Check the options that say which files are read, written and kept; errors as of `check`."""
+        paths = self.paths
+        formats.of_output(self.output)
+        formats.check_time_layout(self.output, self.time_layout)
+        _check_options(self)
         formats.check_output(self.output, paths)
         if self.preview is not None:
             atomic.check_output(self.preview, paths)
@@ -129,13 +135,18 @@ class Request:
         return loaded
 
     def _alike(self, read: Callable[[Path], Read]) -> list[Read]:
-        found = [self._read(name, read) for name in self.models or (None,)]
+        found = [self.read_model(read, name) for name in self.models or (None,)]
         for other in found[1:]:
             members.check_alike(found[0], other)
         return found
 
-    def _read(self, name: str | None, read: Callable[[Path], Read]) -> Read:
-        path = runs.find_model(name)
+    def read_model(self, read: Callable[[Path], Answer], name: str | None = None) -> Answer:
+        """`read` of the path of a model, or with `fallback`, of that before it where it is damaged; default: the first.
+
+        Raises:
+            CheckpointError: a model is damaged, and no other may replace it.
+        """
+        path = runs.find_model(name or (self.models[0] if self.models else None))
         try:
             return read(path)
         except CheckpointError as error:
@@ -193,6 +204,17 @@ class Request:
     def when_ready(self, read: Callable[[], Answer]) -> Answer:
         """`read()`, which reads the input; see `when_ready`."""
         return when_ready(read, self.paths, self.wait)
+
+
+def changed(options: Any, usual: Any = None) -> set[str]:
+    """The fields of a dataclass whose values are not the defaults, or not those of `usual`; lists count as tuples."""
+    plain = {f.name: _plain(getattr(options, f.name)) for f in dataclasses.fields(options)}
+    defaults = {f.name: f.default if usual is None else getattr(usual, f.name) for f in dataclasses.fields(options)}
+    return {name for name, value in plain.items() if value != _plain(defaults[name])}
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def joined_identity(each: Sequence[str]) -> str:

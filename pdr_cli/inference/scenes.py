@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from pdr_cli.data import scenes
 from pdr_cli.errors import CheckpointError, ConfigError, UsageError
+from pdr_cli.inference.model import ModelHeader
 from pdr_cli.runs import modelfile
-from pdr_cli.runs.modelfile import ModelFile
+from pdr_cli.runs.modelfile import ModelCard, ModelFile
 from pdr_cli.system import devices
 
 if TYPE_CHECKING:
@@ -33,6 +34,26 @@ class LoadedScenes:
     file: ModelFile
     network: SceneModel
     device: torch.device
+
+    @property
+    def card(self) -> ModelCard:
+        """Header of the model."""
+        return self.file.card
+
+    @property
+    def sha256(self) -> str:
+        """Of its file."""
+        return self.file.sha256
+
+    @property
+    def label(self) -> str:
+        """See `ModelHeader.label`."""
+        return ModelHeader(self.path, self.file).label
+
+    @property
+    def name(self) -> str:
+        """See `ModelHeader.name`."""
+        return ModelHeader(self.path, self.file).name
 
 
 def load(path: Path, device: str = "auto") -> LoadedScenes:

@@ -16,6 +16,7 @@ from pdr_cli.data.intervals import endings
 from pdr_cli.data.missing import ABSURD
 from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrError
+from pdr_cli.inference.filming import CAMERA
 from pdr_cli.inspection import scenes
 from pdr_cli.inspection.findings import Finding
 from pdr_cli.runs import folder as runs
@@ -142,7 +143,8 @@ def _checked_by(path: Path) -> str:
 def _fields(path: Path, fields: dict[str, Field], gridded: bool) -> Iterator[Finding]:
     about = stored.provenance(path)
     yield from _hash(path, about, fields)
-    if gridded:
+    filmed = CAMERA in about
+    if gridded and not filmed:
         yield from _times(path, fields)
     yield from _members([f for f in fields.values() if f.members is not None])
     shares = json.loads(about.get("pdr_intervals", "{}")).get("shares", [])
@@ -153,7 +155,7 @@ def _fields(path: Path, fields: dict[str, Field], gridded: bool) -> Iterator[Fin
             zip(fields, ranges.values(), strict=False)
         )  # NPZ numbers its channels, those of the forecast first
     for name, field in fields.items():
-        yield from _values(name, field, *ranges.get(name, (-ABSURD, ABSURD)))
+        yield from _values(name, field, ranges.get(name, (-ABSURD, ABSURD)), moving=filmed)
 
 
 def _hash(path: Path, about: dict[str, str], fields: dict[str, Field]) -> Iterator[Finding]:
@@ -236,16 +238,17 @@ def _sums(ensemble: Field) -> list[bytes]:
     return found
 
 
-def _values(name: str, field: Field, low: float, high: float) -> Iterator[Finding]:
-    """Numbers of one variable, [..., lead, y, x].
+def _values(name: str, field: Field, ends: Sequence[float], moving: bool = False) -> Iterator[Finding]:
+    """Numbers of one variable, [..., lead, y, x], between `ends`.
 
-    Cells that are missing at every lead time of a forecast are land, or were missing in its whole window.
+    Cells that are missing at every lead time of a forecast are land, or were missing in its whole window; those of the depth
+    of a film, where nothing is drawn, are `moving`.
     """
-    counts, least, most, lacking = np.zeros(4, int), np.inf, -np.inf, 0
+    (low, high), counts, least, most, lacking = ends, np.zeros(4, int), np.inf, -np.inf, 0
     # A block of many forecasts holds whole ones; one alone is small.
     for block in field.blocks() if len(field.shape) > 3 else [field.read(0, field.shape[0])]:
         absent, known = np.isnan(block), block[np.isfinite(block)]
-        uneven = (absent != absent[..., :1, :, :]).any(axis=(-2, -1))
+        uneven = (absent != absent[..., :1, :, :]).any(axis=(-2, -1)) & (not moving)
         outside = (known < low) | (known > high)
         counts += [np.isinf(block).sum(), absent.all(axis=(-2, -1)).sum(), uneven.sum(), outside.sum()]
         least, most = min(least, known.min(initial=np.inf)), max(most, known.max(initial=-np.inf))

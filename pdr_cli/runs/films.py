@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from pdr_cli.data.formats.scenefile import SceneFile
-from pdr_cli.data.scenes import Scene
+from pdr_cli.data.scenes import WHITE, Scene
 from pdr_cli.models.scenes.losses import Truth
 from pdr_cli.splat.camera import Camera
-
-PICTURE = 255.0  # the value of white
 
 
 class Films(NamedTuple):
@@ -111,7 +109,7 @@ def _bytes(scene: Scene) -> int:
 
 def _pictures(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
     """Pictures [F, H, W, 3] of scenes, 0 to 255, as [B, F, 3, H, W], 0 to 1."""
-    return _stacked(images, device).movedim(-1, -3).float() / PICTURE
+    return _stacked(images, device).movedim(-1, -3).float() / WHITE
 
 
 def _stacked(arrays: Sequence[np.ndarray | np.generic], device: torch.device) -> Tensor:

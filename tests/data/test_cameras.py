@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pdr_cli.data import cameras
-from pdr_cli.data.cameras import CameraPath
+from pdr_cli.data.cameras import CameraPath, even_times
 from pdr_cli.errors import DataError, UsageError
 
 POINT = np.array([0, 0, cameras.DISTANCE, 1])  # that an orbit turns about
@@ -28,18 +28,18 @@ def test_rotations_about_one_axis_add_up_and_say_their_angle() -> None:
 
 
 def test_an_orbit_keeps_its_point_in_the_middle_and_goes_to_the_right() -> None:
-    path = cameras.orbit(20, 5)
+    path = cameras.orbit(20, even_times(5))
     seen = path.poses @ POINT
     assert np.allclose(seen, POINT)  # at the same distance, on the axis of every camera
     assert np.degrees(cameras.angle(path.poses[-1, :3, :3])) == pytest.approx(20)
     # On a circle of radius 4: sin(20°) · 4 to the right, and nearer by (1 - cos 20°) · 4.
     turned = math.radians(20)
     assert cameras.centres(path.poses)[-1] == pytest.approx([4 * math.sin(turned), 0, 4 - 4 * math.cos(turned)])
-    assert cameras.centres(cameras.orbit(-20, 5).poses)[-1, 0] == pytest.approx(-4 * math.sin(turned))
+    assert cameras.centres(cameras.orbit(-20, even_times(5)).poses)[-1, 0] == pytest.approx(-4 * math.sin(turned))
 
 
 def test_a_dolly_goes_ahead_and_does_not_turn() -> None:
-    path = cameras.dolly(0.5, 3)
+    path = cameras.dolly(0.5, even_times(3))
     assert np.allclose(cameras.centres(path.poses), [[0, 0, 0], [0, 0, 0.25], [0, 0, 0.5]])
     assert np.allclose(path.poses[:, :3, :3], np.eye(3))
 
@@ -47,18 +47,18 @@ def test_a_dolly_goes_ahead_and_does_not_turn() -> None:
 @pytest.mark.parametrize("text", ["orbit:20", "orbit:-7.5", "dolly:0.4", "dolly:-1", "still"])
 @pytest.mark.parametrize("frames", [1, 2, 9])
 def test_a_named_path_is_sound_and_has_the_frames_and_times_asked_for(text: str, frames: int) -> None:
-    path = cameras.named(text, frames, focal=1.5)
+    path = cameras.named(text, even_times(frames), focal=1.5)
     cameras.check(path, text)
     assert (len(path), path.focal) == (frames, 1.5)
     assert np.array_equal(path.times, np.linspace(0, 1, frames))
 
 
 def test_names_mean_what_they_say() -> None:
-    assert np.array_equal(cameras.named("orbit:20", 4).poses, cameras.orbit(20, 4).poses)
-    assert np.array_equal(cameras.named("dolly:0.3", 4).poses, cameras.dolly(0.3, 4).poses)
-    assert np.array_equal(cameras.named("still", 4).poses, np.tile(np.eye(4), (4, 1, 1)))
+    assert np.array_equal(cameras.named("orbit:20", even_times(4)).poses, cameras.orbit(20, even_times(4)).poses)
+    assert np.array_equal(cameras.named("dolly:0.3", even_times(4)).poses, cameras.dolly(0.3, even_times(4)).poses)
+    assert np.array_equal(cameras.named("still", even_times(4)).poses, np.tile(np.eye(4), (4, 1, 1)))
     # An orbit about a nearer point is a shorter way by the same angle.
-    near, far = (cameras.named("orbit:20", 2, distance=d).poses[1] for d in (2, 4))
+    near, far = (cameras.named("orbit:20", even_times(2), distance=d).poses[1] for d in (2, 4))
     assert np.allclose(2 * near[:3, 3], far[:3, 3])
 
 
@@ -79,17 +79,17 @@ def test_names_mean_what_they_say() -> None:
 )
 def test_a_name_that_is_no_path_is_refused(text: str, what: str) -> None:
     with pytest.raises(UsageError, match=what):
-        cameras.named(text, 9)
+        cameras.named(text, even_times(9))
 
 
 def broken(**changes: object) -> CameraPath:
-    path = cameras.orbit(10, 3)
+    path = cameras.orbit(10, even_times(3))
     return CameraPath(**(vars(path) | changes))  # type: ignore[arg-type]
 
 
 def poses(frame: int, change: object) -> np.ndarray:
     """Poses of an orbit of which one frame is changed."""
-    found = cameras.orbit(10, 3).poses
+    found = cameras.orbit(10, even_times(3)).poses
     found[frame] = change(found[frame])  # type: ignore[operator]
     return found
 
@@ -110,7 +110,10 @@ def poses(frame: int, change: object) -> np.ndarray:
         (broken(poses=poses(1, lambda m: m @ np.diag([-1, 1, 1, 1]))), "frame 1 mirrors"),
         (broken(poses=poses(1, lambda m: m.T)), "frame 1 has the last row"),
         (broken(poses=poses(2, lambda m: m * np.nan)), "frame 2 holds NaN"),
-        (broken(poses=poses(0, lambda m: cameras.orbit(1, 2).poses[1])), "first frame differs from the identity"),
+        (
+            broken(poses=poses(0, lambda m: cameras.orbit(1, even_times(2)).poses[1])),
+            "first frame differs from the identity",
+        ),
     ],
 )
 def test_a_path_that_is_not_sound_is_refused(path: CameraPath, what: str) -> None:
@@ -119,5 +122,18 @@ def test_a_path_that_is_not_sound_is_refused(path: CameraPath, what: str) -> Non
 
 
 def test_rounding_to_float32_is_no_fault() -> None:
-    path = cameras.orbit(17, 9)
+    path = cameras.orbit(17, even_times(9))
     cameras.check(CameraPath(path.focal, path.times, path.poses.astype(np.float32)), "left.json")
+
+
+def test_in_between_a_camera_turns_and_moves_evenly_and_outside_it_stands() -> None:
+    path = cameras.orbit(40, np.array([0.2, 0.8]))
+    found = cameras.at(path, np.array([0.0, 0.2, 0.5, 0.8, 1.0]))
+    assert np.allclose(found.poses[[0, 1]], path.poses[0])
+    assert np.allclose(found.poses[[3, 4]], path.poses[1])
+    assert np.degrees(cameras.angle(found.poses[2, :3, :3] @ path.poses[0, :3, :3].T)) == pytest.approx(12)
+    middle = cameras.centres(path.poses).mean(axis=0)
+    assert cameras.centres(found.poses)[2] == pytest.approx(middle)
+    cameras.check(found, "found", first=False)
+    alone = cameras.at(cameras.still(even_times(1)), even_times(3))
+    assert np.array_equal(alone.poses, np.tile(np.eye(4), (3, 1, 1)))

@@ -192,7 +192,7 @@ def _pth(base: Path) -> Path:
 
 
 def _camera(base: Path) -> Path:
-    path = cameras.orbit(20, 3)
+    path = cameras.orbit(20, cameras.even_times(3))
     frames = [{"time": t, "world_to_camera": p.tolist()} for t, p in zip(path.times.tolist(), path.poses, strict=True)]
     base.with_suffix(".json").write_text(json.dumps({"focal": path.focal, "frames": frames}))
     return base.with_suffix(".json")

@@ -20,21 +20,17 @@ LAYOUT = '{"focal": f, "frames": [{"time": 0..1, "world_to_camera": 4 x 4 number
 SUFFIX = ".json"
 
 
-def path_of(text: str, frames: int, focal: float = cameras.FOCAL) -> CameraPath:
-    """The path that the argument of `--camera` or `--view` names: a camera file, or else a way of `cameras.named`.
-
-    Raises:
-        UsageError: neither.
-        InputNotFoundError, DataError: see `read`.
-    """
-    path = Path(text)
-    if path.suffix.lower() == SUFFIX or path.exists():
-        return read(path)
-    return cameras.named(text, frames, focal)
+def names_file(text: str) -> bool:
+    """Whether the argument of `--camera` or `--view` is a file, and not the name of a path."""
+    return Path(text).suffix.lower() == SUFFIX or Path(text).exists()
 
 
-def read(path: Path) -> CameraPath:
+def read(path: Path, first: bool = True) -> CameraPath:
     """Read a camera file. Keys that it does not know are passed over.
+
+    Args:
+        path: of the file.
+        first: the first camera is to be the world's, as that of the path of a video; not of the cameras of a view.
 
     Raises:
         InputNotFoundError: no such file.
@@ -50,7 +46,7 @@ def read(path: Path) -> CameraPath:
     times = [_numbers(_entry(f, "time"), (), f"{path}: time of frame {k}") for k, f in frames]
     poses = [_numbers(_entry(f, "world_to_camera"), (4, 4), f"{path}: world_to_camera of frame {k}") for k, f in frames]
     found = CameraPath(float(focal), np.array(times), np.array(poses).reshape(-1, 4, 4))
-    cameras.check(found, str(path))
+    cameras.check(found, str(path), first)
     return found
 
 

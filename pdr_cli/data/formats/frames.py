@@ -38,7 +38,7 @@ class Frames(Format):
         """A PNG or JPEG, or a folder that holds numbered pictures itself, not in folders below it."""
         if path.is_dir():
             return any(_number(p.name) is not None for p in os.scandir(path))
-        return beginning(path).startswith(MARKS)
+        return is_picture(path)
 
     def open(self, paths: Sequence[Path], options: ReadOptions) -> list[Series]:
         """Each folder as a clip, see `read`, or one picture; see `read_picture`.
@@ -57,6 +57,11 @@ class Frames(Format):
         """Every folder of numbered pictures at or below `folder`, sorted."""
         walked = os.walk(folder)
         return sorted(Path(top) for top, _, names in walked if any(_number(n) is not None for n in names))
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a path is a PNG or JPEG by its first bytes; an animated PNG is one too."""
+    return not path.is_dir() and beginning(path).startswith(MARKS)
 
 
 def read(folder: Path, options: ReadOptions = DEFAULTS) -> Series:

@@ -15,14 +15,14 @@ from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.formats import scenefile
 from pdr_cli.data.formats.scenefile import SceneFile
 from pdr_cli.data.scaling import Scaling
-from pdr_cli.data.scenes import KIND
+from pdr_cli.data.scenes import KIND, WHITE
 from pdr_cli.data.seen import Seen
 from pdr_cli.data.times import Step
 from pdr_cli.errors import ConfigError, DataError, UsageError
 from pdr_cli.models.scenes.build import build
 from pdr_cli.models.scenes.scene import SceneModel
 from pdr_cli.runs import modelfile
-from pdr_cli.runs.films import PICTURE, SceneData
+from pdr_cli.runs.films import SceneData
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.schema import Config, SceneConfig
@@ -197,7 +197,7 @@ def card_of(run: SceneRun) -> ModelCard:
         y=None,
         x=None,
         step=step,
-        scaling=Scaling((0.0,) * 3, (PICTURE,) * 3, (1.0,) * 3),
+        scaling=Scaling((0.0,) * 3, (WHITE,) * 3, (1.0,) * 3),
         seen=Seen(tuple(entries), 0.0),
         data=({"name": file.path.name, "sha256": hashes.sha256(file.path)},),
         training={

@@ -9,7 +9,7 @@ import pytest
 
 from pdr_cli.data import cameras
 from pdr_cli.data.formats import camerafile
-from pdr_cli.errors import DataError, InputNotFoundError, PdrError, UsageError
+from pdr_cli.errors import DataError, InputNotFoundError
 
 IDENTITY = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 # A quarter turn to the left with a step back, in whole numbers: x = -z', z = x' + 2.
@@ -50,7 +50,7 @@ def test_keys_of_other_tools_spaces_and_a_byte_order_mark_are_passed_over(tmp_pa
 
 
 def test_rotations_rounded_to_float32_or_five_digits_are_read(tmp_path: Path) -> None:
-    path = cameras.orbit(20, 5)
+    path = cameras.orbit(20, cameras.even_times(5))
     for poses in (path.poses.astype(np.float32), path.poses.round(5)):
         frames = [{"time": float(t), "world_to_camera": p.tolist()} for t, p in zip(path.times, poses, strict=True)]
         found = camerafile.read(written(tmp_path, document(frames=frames)))
@@ -114,9 +114,17 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_argument_is_a_file_or_the_name_of_a_path(tmp_path: Path) -> None:
-    assert len(camerafile.path_of(str(written(tmp_path, document())), 9)) == 2
-    assert len(camerafile.path_of("orbit:20", 9)) == 9
-    refused: list[tuple[str, type[PdrError]]] = [("none.json", InputNotFoundError), ("orbitt:3", UsageError)]
-    for text, error in refused:
-        with pytest.raises(error):
-            camerafile.path_of(text, 9)
+    assert camerafile.names_file(str(written(tmp_path, document())))
+    assert camerafile.names_file("none.json")
+    assert not camerafile.names_file("orbit:20")
+    with pytest.raises(InputNotFoundError):
+        camerafile.read(Path("none.json"))
+
+
+def test_a_view_may_begin_elsewhere_than_the_picture(tmp_path: Path) -> None:
+    poses = cameras.orbit(20, cameras.even_times(3)).poses[1:]
+    frames = [{"time": k, "world_to_camera": pose.tolist()} for k, pose in enumerate(poses)]
+    path = written(tmp_path, document(frames=frames))
+    with pytest.raises(DataError, match="first frame differs from the identity"):
+        camerafile.read(path)
+    assert np.allclose(camerafile.read(path, first=False).poses, poses)
