@@ -25,7 +25,7 @@ from pdr_cli.verification.evaluation import Options, Result
 from pdr_cli.verification.sources import Reading
 from pdr_cli.verification.task import Task
 
-OF_SCENES = ("models", "split", "output", "as_json", "device", "trust")  # options that hold for scenes
+OF_SCENES = ("models", "split", "output", "as_json", "device", "drawing", "trust")  # options that hold for scenes
 REPORT_ANALYSES = ("spectra", "calibration")
 
 
@@ -160,12 +160,13 @@ def _scenes(path: Path, source: Path, request: Request) -> None:
     given = {f.name for f in dataclasses.fields(Request) if not _same(getattr(request, f.name), f.default)}
     if given - set(OF_SCENES) or len(request.models) > 1 or request.split not in ("test", "val"):
         raise UsageError(
-            f"{path} holds scenes, which are scored on --split test or val with one -m, and -o, --json and --device alone",
+            f"{path} holds scenes, which are scored on --split test or val with one -m; other options that hold for them are "
+            "--members, --seed, -o, --json and --device",
             way_out="leave out the other options",
         )
     if request.output is not None and request.output.suffix.lower() != ".json":
         raise UsageError(f"-o {request.output} is not a file of scores of scenes", ".json")
-    found = scenes.evaluate(models.load(source, request.device), path, request.split)
+    found = scenes.evaluate(models.load(source, request.device), path, request.split, request.drawing)
     text = json.dumps(found.to_json(), indent=1)
     if request.output is not None:
         atomic.write_text(request.output, text + "\n")

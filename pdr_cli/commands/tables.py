@@ -350,4 +350,8 @@ def show_scenes(document: Mapping[str, Any]) -> None:
     if not console.is_terminal:
         console = Console(width=WIDE)
     title = f"{document['n_scenes']} {document['split']} scenes, second view, latents of the true videos"
+    if document["members"]:
+        title += (
+            f"; {document['members']} members of each drawn from the picture: their mean scores, and the best by PSNR"
+        )
     console.print(_plain_table(title, document["scores"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,15 @@ from torch import Tensor
 
 from pdr_cli.data.formats import scenefile
 from pdr_cli.data.formats.scenefile import SceneFile
-from pdr_cli.errors import DataError
+from pdr_cli.errors import DataError, UsageError
+from pdr_cli.inference.members import DIRECT, Drawing, seeds_of
 from pdr_cli.inference.scenes import LoadedScenes
+from pdr_cli.models.scenes.latents import VideoLatents
 from pdr_cli.models.scenes.losses import DRAWN, Truth, pearson
-from pdr_cli.models.scenes.scene import seen
+from pdr_cli.models.scenes.scene import Scene, Shot, along, seen
 from pdr_cli.models.similarity import ssim
 from pdr_cli.runs.films import Films, SceneData
+from pdr_cli.splat.camera import rays
 from pdr_cli.splat.compose import View
 
 SCORES = ("psnr", "ssim", "depth_pearson", "depth_absrel", "epe")
@@ -33,7 +36,9 @@ class SceneScores:
         model, data: the files.
         split: part of the data.
         n_scenes: of that part.
-        latents: what the model was given: those of the true videos.
+        latents: what `model` and `static` were given: those of the true videos.
+        members: drawn of each scene; 0: none.
+        seed: from which they were drawn.
         scores: {forecast: {score: value}}; None where it has none. psnr in dB, epe in scene units.
     """
 
@@ -42,6 +47,8 @@ class SceneScores:
     split: str
     n_scenes: int
     latents: str
+    members: int
+    seed: int
     scores: dict[str, Row]
 
     def to_json(self) -> dict[str, Any]:
@@ -49,19 +56,37 @@ class SceneScores:
         return asdict(self)
 
 
-def evaluate(model: LoadedScenes, path: Path, split: str = "test") -> SceneScores:
+def evaluate(model: LoadedScenes, path: Path, split: str = "test", drawing: Drawing = DIRECT) -> SceneScores:
     """Score the frames after the first by the second camera of each scene, beside `static` and `copy`.
 
+    With members, `drawn` has the mean of each score over those that are drawn from the picture, and `best` the scores of the
+    member whose PSNR is the highest, which is chosen for each scene by the truth.
+
     Raises:
+        UsageError: members of a model that draws none, or their mean.
         DataError: no sound scenes, or of another size or length than the model's.
     """
+    _check_drawing(model, drawing)
     file = scenefile.read(path)
     _check(model, file)
     data, numbers = SceneData(file, (), (), 0), file.parts[split]
     with torch.inference_mode():
-        found = [_scene(model, data, number) for number in numbers]
-    rows = {name: {score: _mean([one[name][score] for one in found]) for score in SCORES} for name in found[0]}
-    return SceneScores(str(model.path), str(path), split, len(numbers), "true", rows)
+        found = [_scene(model, data, number, drawing) for number in numbers]
+    rows = {name: _means(one[name] for one in found) for name in found[0]}
+    where = (str(model.path), str(path), split, len(numbers))
+    return SceneScores(*where, "true", drawing.count, drawing.seed, rows)
+
+
+def _check_drawing(model: LoadedScenes, drawing: Drawing) -> None:
+    if drawing.mean:
+        raise UsageError("--members mean: the mean of pictures of several futures is none of them", "a number")
+    if drawing.count and not isinstance(model.network.source, VideoLatents):
+        latents = model.network.options.latents
+        raise UsageError(
+            f"--members {drawing.count}: {model.path} was trained with scene.latents={latents}, which has no generator "
+            "that draws the latents of a video",
+            "a model of drawn, mixed or true latents",
+        )
 
 
 def _check(model: LoadedScenes, file: SceneFile) -> None:
@@ -74,18 +99,42 @@ def _check(model: LoadedScenes, file: SceneFile) -> None:
         )
 
 
-def _scene(model: LoadedScenes, data: SceneData, number: int) -> dict[str, Row]:
+def _scene(model: LoadedScenes, data: SceneData, number: int, drawing: Drawing) -> dict[str, Row]:
     size = data.file.size
     frames = range(min(1, size.frames - 1), size.frames)
     films = data.films([number], [min(1, size.views - 1)] * len(frames), frames, model.device)
     scene = model.network(model.network.shot(films.video, films.path))
-    moved, still = (seen(of, films.cameras, data.size) for of in (scene.at(films.times), scene.still(len(films.times))))
+    rows = {"model": _moving(scene, films), "static": _still(scene, films)}
+    if drawing.count:
+        seeds = seeds_of(drawing.seed, drawing.count, [data.scene(number).identity])
+        members = [_moving(drawn_scene(model, films, torch.from_numpy(of)), films) for of in seeds]
+        rows |= {"drawn": _means(members), "best": max(members, key=lambda row: row["psnr"] or 0.0)}
+    return rows | {"copy": _copy(films)}
+
+
+def drawn_scene(model: LoadedScenes, films: Films, seeds: Tensor) -> Scene:
+    """Scenes whose latents are drawn from the pictures, by a seed for each, [B]."""
+    source, picture = model.network.source, films.video[:, 0]
+    assert isinstance(source, VideoLatents)
+    path = rays(along(films.path), (picture.shape[-2], picture.shape[-1]))
+    scene: Scene = model.network(Shot(picture, films.path, source.draw(picture, path, seeds.to(model.device))))
+    return scene
+
+
+def _moving(scene: Scene, films: Films) -> Row:
     way = scene.moves(films.times[-1:])[0][:, 0]
-    return {
-        "model": drawn(moved, films.truth) | {"epe": epe(way, films.truth)},
-        "static": drawn(still, films.truth) | {"epe": epe(torch.zeros_like(way), films.truth)},
-        "copy": _copy(films),
-    }
+    return drawn(seen(scene.at(films.times), films.cameras, _size(films)), films.truth) | {"epe": epe(way, films.truth)}
+
+
+def _still(scene: Scene, films: Films) -> Row:
+    """The Gaussians at time 0 before the moving camera."""
+    still = torch.zeros_like(scene.canonical.mean)
+    view = seen(scene.still(len(films.times)), films.cameras, _size(films))
+    return drawn(view, films.truth) | {"epe": epe(still, films.truth)}
+
+
+def _size(films: Films) -> tuple[int, int]:
+    return films.truth.depth.shape[-2], films.truth.depth.shape[-1]
 
 
 def _copy(films: Films) -> Row:
@@ -121,6 +170,12 @@ def epe(way: Tensor, truth: Truth) -> float | None:
     far = (way.unflatten(1, (-1, track.shape[1])) - track[:, None]).norm(dim=-1)
     found = far[truth.moving.flatten(1)[:, None].bool().expand_as(far)]
     return float(found.mean()) if len(found) else None
+
+
+def _means(rows: Iterable[Row]) -> Row:
+    """The mean of each score."""
+    found = list(rows)
+    return {score: _mean([row[score] for row in found]) for score in SCORES}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

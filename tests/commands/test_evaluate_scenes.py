@@ -18,14 +18,35 @@ from tests.training.scenes.test_lesson import ORACLE, TINY
 
 
 @pytest.fixture
-def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """12 scenes of 3 frames of 16 x 16, and a model of two steps."""
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """12 scenes of 3 frames of 16 x 16."""
     monkeypatch.setattr(pictures, "curves", lambda path, metrics: None)
-    data, run = scenes_file(tmp_path / "scenes.h5", 12, size=(2, 3, 16, 16)), tmp_path / "run"
-    options = [word for setting in (*TINY, *ORACLE, "data.out_steps=2") for word in ("--set", setting)]
-    done = pdr("train", "--preset", "scenes-small", "--data", data, "-o", run, "--steps", "2", *options)
+    return scenes_file(tmp_path / "scenes.h5", 12, size=(2, 3, 16, 16))
+
+
+def train(data: Path, run: Path, steps: int, *settings: str) -> Path:
+    options = [word for setting in (*TINY, *settings, "data.out_steps=2") for word in ("--set", setting)]
+    done = pdr("train", "--preset", "scenes-small", "--data", data, "-o", run, "--steps", str(steps), *options)
     assert done.code == 0, done.err
-    return data, run
+    return run
+
+
+@pytest.fixture
+def trained(data: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Scenes, and a model of two steps."""
+    return data, train(data, tmp_path / "run", 2, *ORACLE)
+
+
+@pytest.fixture
+def drawing(data: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Scenes, and a model of six steps that draws the latents of its videos."""
+    return data, train(data, tmp_path / "drawing", 6)
+
+
+def scored(data: Path, run: Path, *options: str) -> dict:
+    done = pdr("evaluate", data, "-m", run, "--json", *options)
+    assert done.code == 0, done.err
+    return json.loads(done.out)
 
 
 def test_a_model_stands_beside_its_still_set_and_the_picture(trained: tuple[Path, Path], tmp_path: Path) -> None:
@@ -42,9 +63,30 @@ def test_a_model_stands_beside_its_still_set_and_the_picture(trained: tuple[Path
     assert "static" in table.out
 
 
+def test_members_have_a_row_of_their_mean_and_one_of_the_best(drawing: tuple[Path, Path]) -> None:
+    one, two, both = (scored(*drawing, "--members", m, "--seed", s) for m, s in (("1", "3"), ("1", "4"), ("2", "3")))
+    assert (both["members"], both["seed"], both["latents"]) == (2, 3, "true")
+    assert list(both["scores"]) == ["model", "static", "drawn", "best", "copy"]
+    assert one["scores"]["drawn"] == one["scores"]["best"]
+    assert one["scores"]["drawn"] != two["scores"]["drawn"], "another seed draws others"
+    assert one["scores"]["model"] == both["scores"]["model"] != both["scores"]["drawn"]
+    # The second of two members is the first of none, so the mean of both differs from the first, which is not better than the
+    # best of both.
+    assert both["scores"]["drawn"]["psnr"] != one["scores"]["drawn"]["psnr"] <= both["scores"]["best"]["psnr"]
+    assert both["scores"]["drawn"]["psnr"] < both["scores"]["best"]["psnr"]
+    assert both == scored(*drawing, "--members", "2", "--seed", "3")
+
+
+def test_what_draws_nothing_says_why(trained: tuple[Path, Path], drawing: tuple[Path, Path]) -> None:
+    done = pdr("evaluate", trained[0], "-m", trained[1], "--members", "2")
+    assert (done.code, "scene.latents=oracle, which has no generator" in done.last) == (2, True), done.err
+    done = pdr("evaluate", drawing[0], "-m", drawing[1], "--members", "mean:2")
+    assert (done.code, "--members mean" in done.last) == (2, True), done.err
+
+
 def test_options_that_scenes_do_not_have_are_refused(trained: tuple[Path, Path]) -> None:
     data, run = trained
-    for option in (["--metrics", "rmse"], ["--steps", "1"], ["--split", "all"], ["--members", "2"]):
+    for option in (["--metrics", "rmse"], ["--steps", "1"], ["--split", "all"]):
         assert pdr("evaluate", data, "-m", run, *option).code == 2, option
 
 
