@@ -351,7 +351,5 @@ def show_scenes(document: Mapping[str, Any]) -> None:
         console = Console(width=WIDE)
     title = f"{document['n_scenes']} {document['split']} scenes, second view, latents of the true videos"
     if document["members"]:
-        title += (
-            f"; {document['members']} members of each drawn from the picture: their mean scores, and the best by PSNR"
-        )
+        title += f"; drawn, best: of {document['members']} members"
     console.print(_plain_table(title, document["scores"]))

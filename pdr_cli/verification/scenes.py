@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pdr_cli.data import scenes
 from pdr_cli.data.formats import scenefile
 from pdr_cli.data.formats.scenefile import SceneFile
 from pdr_cli.errors import DataError, UsageError
@@ -20,10 +22,11 @@ from pdr_cli.models.scenes.losses import DRAWN, Truth, pearson
 from pdr_cli.models.scenes.scene import Scene, Shot, along, seen
 from pdr_cli.models.similarity import ssim
 from pdr_cli.runs.films import Films, SceneData
-from pdr_cli.splat.camera import rays
-from pdr_cli.splat.compose import View
+from pdr_cli.splat.camera import Camera, rays
+from pdr_cli.splat.compose import Gaussians, View
+from pdr_cli.verification import poses
 
-SCORES = ("psnr", "ssim", "depth_pearson", "depth_absrel", "epe")
+SCORES = ("psnr", "ssim", "depth_pearson", "depth_absrel", "epe", "rpe_t", "rpe_r")
 LEAST = 1e-10  # mean squared error of frames that are equal, so that their PSNR is 100 dB
 Row = dict[str, float | None]
 
@@ -39,7 +42,8 @@ class SceneScores:
         latents: what `model` and `static` were given: those of the true videos.
         members: drawn of each scene; 0: none.
         seed: from which they were drawn.
-        scores: {forecast: {score: value}}; None where it has none. psnr in dB, epe in scene units.
+        scores: {forecast: {score: value}}; None where it has none. psnr in dB, epe and rpe_t in scene units, rpe_r
+            in degrees.
     """
 
     model: str
@@ -57,7 +61,9 @@ class SceneScores:
 
 
 def evaluate(model: LoadedScenes, path: Path, split: str = "test", drawing: Drawing = DIRECT) -> SceneScores:
-    """Score the frames after the first by the second camera of each scene, beside `static` and `copy`.
+    """Score the frames after the first by the second camera of each scene, beside `static`, `copy` and `truth`.
+
+    `truth` are the true frames with their true depth, which have relative poses alone: the least error that can be measured.
 
     With members, `drawn` has the mean of each score over those that are drawn from the picture, and `best` the scores of the
     member whose PSNR is the highest, which is chosen for each scene by the truth.
@@ -109,7 +115,7 @@ def _scene(model: LoadedScenes, data: SceneData, number: int, drawing: Drawing) 
         seeds = seeds_of(drawing.seed, drawing.count, [data.scene(number).identity])
         members = [_moving(drawn_scene(model, films, torch.from_numpy(of)), films) for of in seeds]
         rows |= {"drawn": _means(members), "best": max(members, key=lambda row: row["psnr"] or 0.0)}
-    return rows | {"copy": _copy(films)}
+    return rows | {"copy": _copy(films), "truth": _truth(films, data.scene(number), frames)}
 
 
 def drawn_scene(model: LoadedScenes, films: Films, seeds: Tensor) -> Scene:
@@ -123,14 +129,46 @@ def drawn_scene(model: LoadedScenes, films: Films, seeds: Tensor) -> Scene:
 
 def _moving(scene: Scene, films: Films) -> Row:
     way = scene.moves(films.times[-1:])[0][:, 0]
-    return drawn(seen(scene.at(films.times), films.cameras, _size(films)), films.truth) | {"epe": epe(way, films.truth)}
+    return _row(scene.at(films.times), way, films)
 
 
 def _still(scene: Scene, films: Films) -> Row:
     """The Gaussians at time 0 before the moving camera."""
-    still = torch.zeros_like(scene.canonical.mean)
-    view = seen(scene.still(len(films.times)), films.cameras, _size(films))
-    return drawn(view, films.truth) | {"epe": epe(still, films.truth)}
+    return _row(scene.still(len(films.times)), torch.zeros_like(scene.canonical.mean), films)
+
+
+def _row(gaussians: Gaussians, way: Tensor, films: Films) -> Row:
+    """All scores of the Gaussians of one scene at the times of its frames, and of their ways to the last one."""
+    view = seen(gaussians, films.cameras, _size(films))
+    moving = films.truth.moving[0].flatten().bool()
+    points = gaussians.mean[0].unflatten(1, (-1, len(moving)))[:, :, moving].flatten(1, 2)
+    found = drawn(view, films.truth) | {"epe": epe(way, films.truth)}
+    return found | path(view.features[0], view.depth[0], view.weight[0] > DRAWN, points, films.cameras)
+
+
+def _truth(films: Films, scene: scenes.Scene, frames: Sequence[int]) -> Row:
+    """The true frames and depths of the second view."""
+    points = np.stack([scenes.points(scene, frame)[scene.moving] for frame in frames])
+    moving = torch.from_numpy(points).to(films.truth.depth)
+    whole = torch.ones_like(films.truth.depth[0], dtype=torch.bool)
+    blank: Row = dict.fromkeys(SCORES)
+    return blank | path(films.truth.frames[0], films.truth.depth[0], whole, moving, films.cameras)
+
+
+def path(frames: Tensor, depth: Tensor, covered: Tensor, moving: Tensor, cameras: Camera) -> Row:
+    """Errors of the relative poses of consecutive frames, see `poses.errors`, on pixels without moving points.
+
+    Args:
+        frames: [F, 3, H, W].
+        depth: [F, H, W].
+        covered: whether a pixel has a depth, [F, H, W].
+        moving: points that move, where they are in each frame, [F, n, 3].
+        cameras: of one scene, [1, F, 4, 4]; focal [1].
+    """
+    asked = Camera(cameras.world_to_camera[0], float(torch.as_tensor(cameras.focal)[0]))
+    still = poses.clear_of(moving, asked, (depth.shape[-2], depth.shape[-1]))
+    shift, turn = poses.errors(frames, depth, still & covered, asked)
+    return {"rpe_t": shift, "rpe_r": turn}
 
 
 def _size(films: Films) -> tuple[int, int]:
