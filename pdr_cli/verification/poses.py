@@ -15,7 +15,7 @@ from pdr_cli.models.tracking import closes, textured
 from pdr_cli.splat.camera import Camera, to_camera
 
 FEWEST = 50  # matches from which a pose is solved
-ITERATIONS, CLOSE = 30, 1e-6  # of Gauss-Newton, at most, and the step after which it ends
+ITERATIONS, CLOSE = 30, 1e-5  # of Gauss-Newton, at most, and the step after which it ends
 CAUCHY, NORMAL = (
     2.385,
     1.4826,

@@ -17,7 +17,7 @@ from pdr_cli.data.formats.scenefile import SceneFile
 from pdr_cli.errors import DataError, UsageError
 from pdr_cli.inference.members import DIRECT, Drawing, seeds_of
 from pdr_cli.inference.scenes import LoadedScenes
-from pdr_cli.models.scenes.latents import VideoLatents
+from pdr_cli.models.scenes.latents import NoLatents, VideoLatents
 from pdr_cli.models.scenes.losses import DRAWN, Truth, pearson
 from pdr_cli.models.scenes.scene import Scene, Shot, along, seen
 from pdr_cli.models.similarity import ssim
@@ -39,7 +39,7 @@ class SceneScores:
         model, data: the files.
         split: part of the data.
         n_scenes: of that part.
-        latents: what `model` and `static` were given: those of the true videos.
+        latents: what `model` and `static` were given: those of the true videos, or none.
         members: drawn of each scene; 0: none.
         seed: from which they were drawn.
         scores: {forecast: {score: value}}; None where it has none. psnr in dB, epe and rpe_t in scene units, rpe_r
@@ -80,7 +80,8 @@ def evaluate(model: LoadedScenes, path: Path, split: str = "test", drawing: Draw
         found = [_scene(model, data, number, drawing) for number in numbers]
     rows = {name: _means(one[name] for one in found) for name in found[0]}
     where = (str(model.path), str(path), split, len(numbers))
-    return SceneScores(*where, "true", drawing.count, drawing.seed, rows)
+    given = "none" if isinstance(model.network.source, NoLatents) else "true"
+    return SceneScores(*where, given, drawing.count, drawing.seed, rows)
 
 
 def _check_drawing(model: LoadedScenes, drawing: Drawing) -> None:

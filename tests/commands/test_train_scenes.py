@@ -114,7 +114,7 @@ def test_a_dry_run_describes_the_run_and_leaves_nothing(scenes: Path) -> None:
         (["data.out_steps=8"], [], 78, "have 5 frames, and data.out_steps is 8; take --set data.out_steps=4"),
         (["train.fallback=true"], [], 78, "scenes have no anchor to fall back to"),
         (["scene.near=9"], [], 78, "near must be smaller"),
-        (["scene.parts=[0.2,0.3,0.5]"], [], 78, "oracle takes []"),
+        (["scene.parts=[0.2,0.3,0.5]"], [], 78, "none and oracle take []"),
         (
             ["scene.latents=true", "scene.parts=[0.2,0.3,0.5]", "latent.guess=self"],
             [],
@@ -122,7 +122,7 @@ def test_a_dry_run_describes_the_run_and_leaves_nothing(scenes: Path) -> None:
             "flow or crps, and guess none",
         ),
         ([], ["--init-from", "other"], 2, "scenes are trained from new weights"),
-        ([], ["--ablation", "loss"], 65, "holds scenes"),
+        ([], ["--ablation", "loss"], 2, "--ablation loss is of forecasts, and --preset scenes-small of moving scenes"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(

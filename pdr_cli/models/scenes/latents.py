@@ -81,6 +81,33 @@ class FrameLatents(LatentSource):
         return rays[:, [0, self.frames // 2, self.frames - 1]]
 
 
+class NoLatents(LatentSource):
+    """Latents that are always 0, so that the rays of `VideoLatents` stand alone beside the picture.
+
+    From the same picture and path it makes the same scene whatever happened: the control of what latents add.
+
+    Args:
+        frames: T.
+        options: see `VAE`.
+        latent: the [latent] table.
+    """
+
+    channels = 1
+
+    def __init__(self, frames: int, options: ModelConfig, latent: LatentConfig) -> None:
+        super().__init__()
+        self.windows = Groups(1, frames - 1 or 1, latent.group)
+        self.groups, self.halvings = self.windows.total, options.n_s // 2
+
+    def encode(self, video: Tensor) -> Tensor:
+        """See `LatentSource.encode`."""
+        return self.rays(torch.zeros_like(video[:, :, :1]))
+
+    def grouped(self, rays: Tensor) -> Tensor:
+        """See `LatentSource.grouped`: the mean of the frames of a group."""
+        return grouped(self.windows, rays)
+
+
 class VideoLatents(LatentSource):
     """The latents of a causal VAE, which a generator draws behind that of the picture, along the rays of the path.
 
@@ -111,8 +138,7 @@ class VideoLatents(LatentSource):
 
     def grouped(self, rays: Tensor) -> Tensor:
         """See `LatentSource.grouped`: the mean of the frames of a group."""
-        first, following = rays[:, :1], self.windows.after(rays[:, 1:])
-        return torch.cat([first, following.unflatten(1, (-1, self.windows.size)).mean(dim=2)], dim=1)
+        return grouped(self.windows, rays)
 
     def draw(self, picture: Tensor, rays: Tensor, seeds: Tensor) -> Tensor:
         """Latents of a video that begins with a picture [B, 3, H, W], by its seed [B], along rays [B, T, 6, H, W]."""
@@ -139,3 +165,9 @@ class VideoLatents(LatentSource):
 
     def _clip(self, video: Tensor) -> Tensor:
         return self.windows.clip(video[:, :1], video[:, 1:])
+
+
+def grouped(windows: Groups, frames: Tensor) -> Tensor:
+    """The first of some frames [B, T, ...] and the means of the groups of those that follow, [B, G, ...]."""
+    first, following = frames[:, :1], windows.after(frames[:, 1:])
+    return torch.cat([first, following.unflatten(1, (-1, windows.size)).mean(dim=2)], dim=1)

@@ -113,6 +113,8 @@ class SceneModel(nn.Module):
         numbers, weights = self.reconstructor(shot.latents, self.source.rays(seen), shot.picture, seen[:, 0])
         canonical = self._canonical(by_gaussian(numbers, sum(NUMBERS)), shot, seen[:, 0])
         moves = by_gaussian(weights, weights.shape[1] // self.options.per_pixel).unflatten(-1, (sum(MOVES), -1))
+        if not self.options.moves:
+            moves = torch.zeros_like(moves)
         return Scene(canonical, moves, self.basis, self.leads, self.prune)
 
     def _canonical(self, raw: Tensor, shot: Shot, first: Tensor) -> Gaussians:

@@ -90,15 +90,19 @@ class SceneLesson(Lesson[SceneBatch]):
 
     def scheduled(self, progress: float) -> float:
         """See `Lesson.scheduled`: each part has a schedule of its own."""
-        return self._part(progress)[1]
+        return self.part(progress)[1]
 
-    def _part(self, progress: float) -> tuple[int, float]:
+    def is_validated(self, progress: float) -> bool:
+        """See `Lesson.is_validated`: before its turn the Reconstructor shows nothing."""
+        return self.part(progress)[0] == RECONSTRUCTOR
+
+    def part(self, progress: float) -> tuple[int, float]:
         """The part of the training, and the share of it that is done."""
         return place(self.options.parts or [0.0, 0.0, 1.0], progress)
 
     def batch(self, which: np.ndarray, progress: float) -> SceneBatch:
         """See `Lesson.batch`: frames at random times, by the cameras in turn."""
-        (part, share), size = self._part(progress), self.data.file.size
+        (part, share), size = self.part(progress), self.data.file.size
         if part > VAE:
             self._measure()
         frames = torch.randperm(size.frames)[: self.options.frames].tolist()
@@ -153,14 +157,14 @@ class SceneLesson(Lesson[SceneBatch]):
         if batch.stage == HALF:
             shot, truth = Shot(halved(shot.picture), shot.path, halved(latents)), half_truth(truth)
         scene = self.network(shot)
-        still = batch.stage != MOVING
+        still = batch.stage != MOVING or not self.options.moves
         gaussians = scene.still(len(films.times)) if still else scene.at(films.times)
         drawn = seen(gaussians, films.cameras, (truth.depth.shape[-2], truth.depth.shape[-1]))
         return losses.terms(scene, None if still else scene.moves(films.times)[0], drawn, truth)
 
     def _latents(self, films: Films, which: np.ndarray) -> Tensor | None:
-        """The latents that the Reconstructor is trained on; None where the source is trained with it."""
-        if self.options.latents == "oracle":
+        """The latents that the Reconstructor is trained on; None where they are made of the video by what is trained with it."""
+        if self.options.latents in ("none", "oracle"):
             return None
         source = _video_latents(self.network.source)
         kinds = {"true": self._encoded, "drawn": self._draws}

@@ -70,11 +70,22 @@ def plan(request: TrainingRequest, create: bool = True) -> SceneRun:
     config, device = request.config, devices.pick(request.device)
     resume = request.resume is not None
     folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
+    return assembled(config, folder, device, request.resume)
+
+
+def assembled(config: Config, folder: RunFolder, device: torch.device, resume: State | None = None) -> SceneRun:
+    """A run in a folder: opens its scenes and builds its network.
+
+    Raises:
+        PdrError: data or configuration that cannot be used.
+    """
     data = open_data(config)
     randomness.seed_all(config.train.seed, {})
     network = build(config, data.size)
+    # Again, so that what is drawn in training does not depend on the size of the Reconstructor.
+    randomness.seed_all(config.train.seed, {})
     log.info("model   %s", model_line(network, data.size))
-    return SceneRun(config, folder, data, network, device, request.resume)
+    return SceneRun(config, folder, data, network, device, resume)
 
 
 def open_data(config: Config) -> SceneData:
