@@ -76,6 +76,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
     },
     "scene": {
         "moves": True,
+        "lpips": "",
     },
 }
 

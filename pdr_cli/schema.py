@@ -384,6 +384,9 @@ class SceneConfig(_Table):
     far: float = Field(gt=0, description="largest depth of a Gaussian, scene units")
     frames: int = Field(ge=1, description="frames that a step draws of each scene, by its cameras in turn")
     fps: float = Field(gt=0, description="frames a second of the videos that pdr predict writes")
+    lpips: str = Field(
+        description="file of the weights of LPIPS v0.1 (AlexNet), .safetensors, whose distance is a loss; empty: 1 - SSIM is"
+    )
     geometry_weight: float = Field(
         ge=0, description="weight of 1 - the correlation of inverse depths and of their smoothness"
     )

@@ -17,6 +17,7 @@ from pdr_cli.data.formats.scenefile import SceneFile
 from pdr_cli.errors import DataError, UsageError
 from pdr_cli.inference.members import DIRECT, Drawing, seeds_of
 from pdr_cli.inference.scenes import LoadedScenes
+from pdr_cli.models.lpips import LPIPS
 from pdr_cli.models.scenes.latents import NoLatents, VideoLatents
 from pdr_cli.models.scenes.losses import DRAWN, Truth, pearson
 from pdr_cli.models.scenes.scene import Scene, Shot, along, seen
@@ -60,10 +61,14 @@ class SceneScores:
         return asdict(self)
 
 
-def evaluate(model: LoadedScenes, path: Path, split: str = "test", drawing: Drawing = DIRECT) -> SceneScores:
+def evaluate(
+    model: LoadedScenes, path: Path, split: str = "test", drawing: Drawing = DIRECT, lpips: LPIPS | None = None
+) -> SceneScores:
     """Score the frames after the first by the second camera of each scene, beside `static`, `copy` and `truth`.
 
     `truth` are the true frames with their true depth, which have relative poses alone: the least error that can be measured.
+
+    With the network of LPIPS, on the model's device, rows have its distance of pictures too.
 
     With members, `drawn` has the mean of each score over those that are drawn from the picture, and `best` the scores of the
     member whose PSNR is the highest, which is chosen for each scene by the truth.
@@ -77,7 +82,7 @@ def evaluate(model: LoadedScenes, path: Path, split: str = "test", drawing: Draw
     _check(model, file)
     data, numbers = SceneData(file, (), (), 0), file.parts[split]
     with torch.inference_mode():
-        found = [_scene(model, data, number, drawing) for number in numbers]
+        found = [_scene(model, data, number, drawing, lpips) for number in numbers]
     rows = {name: _means(one[name] for one in found) for name in found[0]}
     where = (str(model.path), str(path), split, len(numbers))
     given = "none" if isinstance(model.network.source, NoLatents) else "true"
@@ -106,17 +111,17 @@ def _check(model: LoadedScenes, file: SceneFile) -> None:
         )
 
 
-def _scene(model: LoadedScenes, data: SceneData, number: int, drawing: Drawing) -> dict[str, Row]:
+def _scene(model: LoadedScenes, data: SceneData, number: int, drawing: Drawing, lpips: LPIPS | None) -> dict[str, Row]:
     size = data.file.size
     frames = range(min(1, size.frames - 1), size.frames)
     films = data.films([number], [min(1, size.views - 1)] * len(frames), frames, model.device)
     scene = model.network(model.network.shot(films.video, films.path))
-    rows = {"model": _moving(scene, films), "static": _still(scene, films)}
+    rows = {"model": _moving(scene, films, lpips), "static": _still(scene, films, lpips)}
     if drawing.count:
         seeds = seeds_of(drawing.seed, drawing.count, [data.scene(number).identity])
-        members = [_moving(drawn_scene(model, films, torch.from_numpy(of)), films) for of in seeds]
+        members = [_moving(drawn_scene(model, films, torch.from_numpy(of)), films, lpips) for of in seeds]
         rows |= {"drawn": _means(members), "best": max(members, key=lambda row: row["psnr"] or 0.0)}
-    return rows | {"copy": _copy(films), "truth": _truth(films, data.scene(number), frames)}
+    return rows | {"copy": _copy(films, lpips), "truth": _truth(films, data.scene(number), frames)}
 
 
 def drawn_scene(model: LoadedScenes, films: Films, seeds: Tensor) -> Scene:
@@ -128,22 +133,22 @@ def drawn_scene(model: LoadedScenes, films: Films, seeds: Tensor) -> Scene:
     return scene
 
 
-def _moving(scene: Scene, films: Films) -> Row:
+def _moving(scene: Scene, films: Films, lpips: LPIPS | None) -> Row:
     way = scene.moves(films.times[-1:])[0][:, 0]
-    return _row(scene.at(films.times), way, films)
+    return _row(scene.at(films.times), way, films, lpips)
 
 
-def _still(scene: Scene, films: Films) -> Row:
+def _still(scene: Scene, films: Films, lpips: LPIPS | None) -> Row:
     """The Gaussians at time 0 before the moving camera."""
-    return _row(scene.still(len(films.times)), torch.zeros_like(scene.canonical.mean), films)
+    return _row(scene.still(len(films.times)), torch.zeros_like(scene.canonical.mean), films, lpips)
 
 
-def _row(gaussians: Gaussians, way: Tensor, films: Films) -> Row:
+def _row(gaussians: Gaussians, way: Tensor, films: Films, lpips: LPIPS | None) -> Row:
     """All scores of the Gaussians of one scene at the times of its frames, and of their ways to the last one."""
     view = seen(gaussians, films.cameras, _size(films))
     moving = films.truth.moving[0].flatten().bool()
     points = gaussians.mean[0].unflatten(1, (-1, len(moving)))[:, :, moving].flatten(1, 2)
-    found = drawn(view, films.truth) | {"epe": epe(way, films.truth)}
+    found = drawn(view, films.truth, lpips) | {"epe": epe(way, films.truth)}
     return found | path(view.features[0], view.depth[0], view.weight[0] > DRAWN, points, films.cameras)
 
 
@@ -176,31 +181,35 @@ def _size(films: Films) -> tuple[int, int]:
     return films.truth.depth.shape[-2], films.truth.depth.shape[-1]
 
 
-def _copy(films: Films) -> Row:
+def _copy(films: Films, lpips: LPIPS | None) -> Row:
     """The picture in place of every frame, which has no depth and no ways."""
     blank: Row = dict.fromkeys(SCORES)
-    return blank | pictures(films.video[:, :1].expand_as(films.truth.frames), films.truth.frames)
+    return blank | pictures(films.video[:, :1].expand_as(films.truth.frames), films.truth.frames, lpips)
 
 
-def drawn(view: View, truth: Truth) -> Row:
+def drawn(view: View, truth: Truth, lpips: LPIPS | None = None) -> Row:
     """Scores of the frames of one scene and of their depth, where at least half of a pixel is covered."""
     covered = view.weight > DRAWN
     mine, true = view.depth[covered], truth.depth[covered]
     if not len(mine):
-        return pictures(view.features, truth.frames) | {"depth_pearson": None, "depth_absrel": None}
+        return pictures(view.features, truth.frames, lpips) | {"depth_pearson": None, "depth_absrel": None}
     inverse = 1 / torch.where(covered, view.depth, 1)
     alike = pearson(inverse, 1 / truth.depth, covered.to(inverse)).mean()
     scaled = mine * (true / mine).median()
-    return pictures(view.features, truth.frames) | {
+    return pictures(view.features, truth.frames, lpips) | {
         "depth_pearson": float(alike),
         "depth_absrel": float(((scaled - true).abs() / true).mean()),
     }
 
 
-def pictures(made: Tensor, truth: Tensor) -> Row:
-    """PSNR in dB and SSIM of frames from 0 to 1, [1, F, 3, H, W], means over frames."""
+def pictures(made: Tensor, truth: Tensor, lpips: LPIPS | None = None) -> Row:
+    """PSNR in dB, SSIM and, with its network, LPIPS of frames from 0 to 1, [1, F, 3, H, W], means over frames."""
     error = (made - truth).square().mean(dim=(-3, -2, -1)).clamp_min(LEAST)
-    return {"psnr": float(-10 * error.log10().mean()), "ssim": float(ssim(made, truth, made.new_ones(3)).mean())}
+    found: Row = {
+        "psnr": float(-10 * error.log10().mean()),
+        "ssim": float(ssim(made, truth, made.new_ones(3)).mean()),
+    }
+    return found if lpips is None else found | {"lpips": float(lpips.distance(made[0], truth[0]).mean())}
 
 
 def epe(way: Tensor, truth: Truth) -> float | None:
@@ -214,7 +223,7 @@ def epe(way: Tensor, truth: Truth) -> float | None:
 def _means(rows: Iterable[Row]) -> Row:
     """The mean of each score."""
     found = list(rows)
-    return {score: _mean([row[score] for row in found]) for score in SCORES}
+    return {score: _mean([row.get(score) for row in found]) for score in found[0]}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pdr_cli.drawing import pictures
 from pdr_cli.errors import UsageError
 from pdr_cli.inference.scenes import load
+from pdr_cli.models.lpips import LPIPS
 from pdr_cli.models.scenes.build import build
 from pdr_cli.runs import modelfile, tensors
 from pdr_cli.runs.folder import RunFolder
@@ -138,6 +140,40 @@ def test_pictures_that_cannot_be_halved_so_often_name_the_stage(tmp_path: Path) 
     result = train(data, "run", 2)
     assert (result.code, "--set train.stages=[0,0.6,0.4]" in result.last) == (78, True), result.err
     assert train(data, "run", 2, "train.stages=[0,0.6,0.4]").code == 0
+
+
+def test_weights_of_lpips_change_the_loss_and_are_found_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    positive = {name: value.abs() if "lin" in name else value for name, value in LPIPS().state_dict().items()}
+    save_file(positive, tmp_path / "lpips.safetensors")
+    data = scenes_file(tmp_path / "larger.h5", 3, size=(2, 3, 64, 64))
+    settings = ["data.out_steps=2", "train.log_every=1"]
+    monkeypatch.chdir(tmp_path)
+    for name, weights in (("with", "lpips.safetensors"), ("without", "")):
+        result = train(data, str(tmp_path / name), 2, *settings, f"scene.lpips={weights}")
+        assert result.code == 0, result.err
+    first = [lines_of(str(tmp_path / name))[0]["photometric"] for name in ("with", "without")]
+    assert first[0] != first[1]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = pdr("train", "--resume", "-o", tmp_path / "with", "--steps", "3")
+    assert again.code == 0, again.err
+    done = pdr("evaluate", data, "-m", tmp_path / "with", "--json", "--lpips-weights", tmp_path / "lpips.safetensors")
+    assert done.code == 0, done.err
+    scores = json.loads(done.out)["scores"]
+    assert scores["model"]["lpips"] > 0
+    assert scores["copy"]["lpips"] > 0
+
+
+def test_lpips_that_cannot_be_a_loss_is_refused(scenes: Path, tmp_path: Path) -> None:
+    result = train(scenes, "run", 2, "scene.lpips=weights.safetensors")
+    assert (result.code, "draws pictures with a side of 8 pixels" in result.last) == (78, True), result.err
+    data = scenes_file(tmp_path / "larger.h5", 3, size=(2, 5, 64, 64))
+    result = train(data, "run", 2, "scene.lpips=nowhere.safetensors")
+    assert (result.code, "no such file" in result.last) == (66, True), result.err
+    assert not Path("run").exists()
 
 
 def test_a_file_behind_a_url_is_to_be_downloaded() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from pdr_cli.models.interfaces import Terms
+from pdr_cli.models.lpips import LPIPS
 from pdr_cli.models.scenes import losses
 from pdr_cli.models.scenes.latents import LatentSource, VideoLatents
 from pdr_cli.models.scenes.losses import Truth
@@ -65,6 +66,7 @@ class SceneLesson(Lesson[SceneBatch]):
         options: the [scene] table.
         config: the [train] table.
         device: the network's.
+        perceptual: the network of LPIPS, see `losses.photometric`.
     """
 
     network: SceneModel
@@ -72,6 +74,7 @@ class SceneLesson(Lesson[SceneBatch]):
     options: SceneConfig
     config: TrainConfig
     device: torch.device
+    perceptual: LPIPS | None = None
 
     def __post_init__(self) -> None:
         self._true, self._drawn = Kept(), Kept()
@@ -160,7 +163,7 @@ class SceneLesson(Lesson[SceneBatch]):
         still = batch.stage != MOVING or not self.options.moves
         gaussians = scene.still(len(films.times)) if still else scene.at(films.times)
         drawn = seen(gaussians, films.cameras, (truth.depth.shape[-2], truth.depth.shape[-1]))
-        return losses.terms(scene, None if still else scene.moves(films.times)[0], drawn, truth)
+        return losses.terms(scene, None if still else scene.moves(films.times)[0], drawn, truth, self.perceptual)
 
     def _latents(self, films: Films, which: np.ndarray) -> Tensor | None:
         """The latents that the Reconstructor is trained on; None where they are made of the video by what is trained with it."""
@@ -224,7 +227,7 @@ class SceneLesson(Lesson[SceneBatch]):
             for number in self._val:
                 films = self.data.films([number], [size.views - 1] * len(frames), frames, self.device)
                 for made in forecasts(films, number):
-                    losses_.append(losses.photometric(made, films.truth.frames))
+                    losses_.append(losses.photometric(made, films.truth.frames, self.perceptual))
                     squares.append((made - films.truth.frames).square().mean(dim=(0, 1, 3, 4), dtype=torch.float64))
         return Scores(float(torch.stack(losses_).mean()), torch.stack(squares).mean(dim=0).sqrt().tolist())
 

@@ -19,7 +19,7 @@ from pdr_cli.training.state import NETWORK
 LATER = {
     "model": {"deform_basis", "prune_opacity"},
     "train": {"motion_weight", "opacity_weight", "stages"},
-    "scene": {"latents", "width", "per_pixel", "moves", "near", "far", "geometry_weight"},
+    "scene": {"latents", "width", "per_pixel", "moves", "near", "far", "lpips", "geometry_weight"},
 }
 
 

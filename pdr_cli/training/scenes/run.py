@@ -19,6 +19,7 @@ from pdr_cli.data.scenes import KIND
 from pdr_cli.data.seen import Seen
 from pdr_cli.data.times import Step
 from pdr_cli.errors import ConfigError, DataError, UsageError
+from pdr_cli.models.lpips import LPIPS, SMALLEST
 from pdr_cli.models.scenes.build import build
 from pdr_cli.models.scenes.scene import SceneModel
 from pdr_cli.runs import modelfile
@@ -41,7 +42,7 @@ COLOURS = ("red", "green", "blue")
 
 @dataclass(frozen=True)
 class SceneRun:
-    """A run on scenes that is ready to begin; see `training.run.Run`."""
+    """A run on scenes that is ready to begin; see `training.run.Run` and `SceneLesson`."""
 
     config: Config
     folder: RunFolder
@@ -49,6 +50,7 @@ class SceneRun:
     network: SceneModel
     device: torch.device
     resume: State | None = None
+    perceptual: LPIPS | None = None
 
     @property
     def options(self) -> SceneConfig:
@@ -80,12 +82,32 @@ def assembled(config: Config, folder: RunFolder, device: torch.device, resume: S
         PdrError: data or configuration that cannot be used.
     """
     data = open_data(config)
+    perceptual = _perceptual(config, data.size)
     randomness.seed_all(config.train.seed, {})
     network = build(config, data.size)
     # Again, so that what is drawn in training does not depend on the size of the Reconstructor.
     randomness.seed_all(config.train.seed, {})
     log.info("model   %s", model_line(network, data.size))
-    return SceneRun(config, folder, data, network, device, resume)
+    return SceneRun(config, folder, data, network, device, resume, perceptual)
+
+
+def _perceptual(config: Config, size: tuple[int, int]) -> LPIPS | None:
+    """The network of LPIPS, where the configuration names its weights.
+
+    Raises:
+        ConfigError: pictures that are too small for it, in one of the stages.
+        InputNotFoundError, CheckpointError: see `pretrained.load`.
+    """
+    if config.scene is None or not config.scene.lpips:
+        return None
+    first = min(size) // (2 if config.train.stages and config.train.stages[0] else 1)
+    if first < SMALLEST:
+        raise ConfigError(
+            f"scene.lpips, and training draws pictures with a side of {first} pixels",
+            f"{SMALLEST} or more",
+            "leave out scene.lpips, or the stage of half the size with --set train.stages=[0,0.4,0.6]",
+        )
+    return LPIPS.load(Path(config.scene.lpips))
 
 
 def open_data(config: Config) -> SceneData:
@@ -181,7 +203,8 @@ def psnr(rmse: list[float]) -> float:
 def trainer(run: SceneRun) -> Trainer[SceneLesson]:
     """The loop of a run."""
     run.network.to(run.device)
-    lesson = SceneLesson(run.network, run.data, run.options, run.config.train, run.device)
+    perceptual = None if run.perceptual is None else run.perceptual.to(run.device)
+    lesson = SceneLesson(run.network, run.data, run.options, run.config.train, run.device, perceptual)
     card = card_of(run)
     mean = Climatology("mean", run.data.mean_picture()[None], 0.0)
 
