@@ -10,7 +10,7 @@ from pdr_cli.errors import ConfigError
 from pdr_cli.settings import parse_duration, parse_interval
 
 PRESETS = {"demo", "human36m", "kth", "taxibj", "traffic-small", "video-small", "weather-small", "weatherbench"}
-SPACE = {"scenes-small"}
+SPACE = {"scenes-small", "scenes"}
 LATENT = {f"{data}-{kind}" for data in ("weather", "video", "kth") for kind in ("latent", "ensemble")}
 PAPER = {"taxibj-paper", "weatherbench-paper", "kth-paper", "human36m-paper"}
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from pdr_cli.data import scene_samples
+from pdr_cli.data.formats import scenefile
+from pdr_cli.data.scenes import Scene, Size
 from pdr_cli.drawing import pictures
 from pdr_cli.errors import UsageError
 from pdr_cli.inference.scenes import load
@@ -108,6 +113,28 @@ def test_a_dry_run_describes_the_run_and_leaves_nothing(scenes: Path) -> None:
     assert "32 / 4 / 4 scenes to train / validate / test" in result.out
     assert "(256 Gaussians)" in result.out
     assert not Path("run").exists()
+
+
+def test_the_preset_for_a_gpu_fits_pictures_of_256_pixels(tmp_path: Path) -> None:
+    small = Size(2, 9, 32, 32)
+    data, scenes = tmp_path / "large.h5", (larger(scene_samples.make(0, n, small), 8) for n in range(3))
+    scenefile.write(data, scenes, 3, {"title": "test scenes"})
+    result = pdr("train", "--preset", "scenes", "--data", data, "--dry-run")
+    assert result.code == 0, result.err
+    # 16 blocks of two convolutions, 2 (9 512² + 512) + 512 numbers each, are 75 million of them.
+    assert re.search(
+        r"Reconstructor 10\d,\d{3},\d{3} parameters \+ latents 4\d,\d{3},\d{3} \(65536 Gaussians\)", result.out
+    )
+    assert 'precision = "bf16"' in result.out
+
+
+def larger(scene: Scene, times: int) -> Scene:
+    """Each pixel as a square of `times` by `times`."""
+    image = scene.image.repeat(times, axis=2).repeat(times, axis=3)
+    depth, track, moving = (
+        x.repeat(times, axis=-2).repeat(times, axis=-1) for x in (scene.depth, scene.track, scene.moving)
+    )
+    return replace(scene, image=image, depth=depth, track=track, moving=moving)
 
 
 @pytest.mark.parametrize(
