@@ -56,12 +56,14 @@ class AblationRun:
         plan: what `ablation.json` holds.
         base: the preset that every variant changes.
         trust: see `families.Family.find`.
+        latents: of scenes, which runs of this process share.
     """
 
     path: Path
     plan: dict[str, Any]
     base: Config
     trust: Trust = field(default_factory=Trust)
+    latents: scenes.LatentsKept = field(default_factory=dict)
 
     @property
     def seeds(self) -> list[int]:
@@ -310,7 +312,7 @@ def _train_all(run: AblationRun, paths: Sequence[Path], where: torch.device) -> 
 def _train(run: AblationRun, cell: tuple[str, int, str], paths: Sequence[Path], where: torch.device) -> None:
     """Train a variant with a seed in a stage, or continue its training."""
     if scenes.is_for(run.base):
-        run.record(*cell, **scenes.train(run.config(*cell), run.folder(*cell), where))
+        run.record(*cell, **scenes.train(run.config(*cell), run.folder(*cell), where, run.latents))
         return
     resolved, folder = training.without_unread(run.config(*cell), run.trust), run.folder(*cell)
     prepared = prepare(resolved, paths)

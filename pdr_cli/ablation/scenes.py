@@ -21,6 +21,7 @@ from pdr_cli.runs.films import SceneData
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import Config
 from pdr_cli.system.logs import log
+from pdr_cli.training.kept import Kept
 from pdr_cli.training.scenes import parts
 from pdr_cli.training.scenes import run as training
 from pdr_cli.training.scenes.lesson import GENERATOR, RECONSTRUCTOR, VAE
@@ -31,6 +32,9 @@ MEMBERS = 2  # drawn of each test scene
 COLUMNS = {"epe": "units", "psnr": "dB", "ssim": "1", "depth_pearson": "1", "depth_absrel": "1"}
 COLUMNS |= {"rpe_t": "units", "rpe_r": "degrees"}  # scores of the row `model`, and their units
 DRAWN = ("epe", "psnr")  # those of the row `drawn`
+LatentsKept = dict[
+    Path, tuple[Kept, Kept]
+]  # of training scenes, true and drawn, by the folder of the parts that they are of
 STANDING_STILL, COPY, TRUTH = "standing still", "copy", "truth"  # simple forecasts
 
 
@@ -82,13 +86,14 @@ def _seconds(config: Config, part: int, where: torch.device) -> float:
         return training.trainer(replace(run, data=data)).seconds_per_step()
 
 
-def train(config: Config, folder: RunFolder, where: torch.device) -> dict[str, Any]:
+def train(config: Config, folder: RunFolder, where: torch.device, kept: LatentsKept) -> dict[str, Any]:
     """Train a variant with a seed, or continue its training; parts that another one has carried out are taken over.
 
     Args:
         config: of the variant.
         folder: of its run; those of the parts lie beside it.
         where: the device.
+        kept: by earlier runs of the ablation.
 
     Returns:
         What the ablation records.
@@ -97,17 +102,25 @@ def train(config: Config, folder: RunFolder, where: torch.device) -> dict[str, A
     if not begun:
         folder.metrics.unlink(missing_ok=True)
     run = training.assembled(config, folder, where, "last" if begun else None)
-    if run.options.parts and not begun:
-        _begin_with_parts(run)
-        run = replace(run, resume="last")
+    if run.options.parts:
+        shared = _shared(run)
+        if not begun:
+            _begin_with(run, shared)
+        if shared.path not in kept:
+            kept.clear()  # variants come seed by seed
+        run = replace(run, resume="last", kept=kept.setdefault(shared.path, run.kept))
     position = training.fit(run)
     count = sum(p.numel() for p in run.network.parameters())
     return {"seconds": round(position.elapsed, 1), "best_step": position.best_step, "parameters": count}
 
 
-def _begin_with_parts(run: training.SceneRun) -> None:
+def _shared(run: training.SceneRun) -> RunFolder:
+    """Where the parts before the Reconstructor's are trained, for all that have equal ones."""
     name = hashlib.sha256(parts.alike(run.config).encode()).hexdigest()[:8]
-    shared = RunFolder(run.folder.path.parent / f"parts-{run.config.train.seed}-{name}")
+    return RunFolder(run.folder.path.parent / f"parts-{run.config.train.seed}-{name}")
+
+
+def _begin_with(run: training.SceneRun, shared: RunFolder) -> None:
     log.info("parts   %s", shared.path)
     parts.carry_out(training.assembled(run.config, shared, run.device, "last" if shared.state.is_file() else None))
     parts.take_over(run, shared)

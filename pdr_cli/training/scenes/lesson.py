@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +67,7 @@ class SceneLesson(Lesson[SceneBatch]):
         config: the [train] table.
         device: the network's.
         perceptual: the network of LPIPS, see `losses.photometric`.
+        kept: latents of training scenes, true and drawn, which another lesson with the same VAE and generator may have made.
     """
 
     network: SceneModel
@@ -75,9 +76,10 @@ class SceneLesson(Lesson[SceneBatch]):
     config: TrainConfig
     device: torch.device
     perceptual: LPIPS | None = None
+    kept: tuple[Kept, Kept] = field(default_factory=lambda: (Kept(), Kept()))
 
     def __post_init__(self) -> None:
-        self._true, self._drawn = Kept(), Kept()
+        self._true, self._drawn = self.kept
         step = max(1, -(-len(self.data.val) // self.config.val_windows))
         self._val = list(self.data.val)[::step]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ from pdr_cli.schema import Config, SceneConfig
 from pdr_cli.system import atomic, devices, hashes, locks, urls
 from pdr_cli.system.logs import log
 from pdr_cli.training import cards, overview, randomness, ranks
+from pdr_cli.training.kept import Kept
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.prepare import find_files
 from pdr_cli.training.request import run_folder
@@ -51,6 +52,7 @@ class SceneRun:
     device: torch.device
     resume: State | None = None
     perceptual: LPIPS | None = None
+    kept: tuple[Kept, Kept] = field(default_factory=lambda: (Kept(), Kept()))
 
     @property
     def options(self) -> SceneConfig:
@@ -204,7 +206,7 @@ def trainer(run: SceneRun) -> Trainer[SceneLesson]:
     """The loop of a run."""
     run.network.to(run.device)
     perceptual = None if run.perceptual is None else run.perceptual.to(run.device)
-    lesson = SceneLesson(run.network, run.data, run.options, run.config.train, run.device, perceptual)
+    lesson = SceneLesson(run.network, run.data, run.options, run.config.train, run.device, perceptual, run.kept)
     card = card_of(run)
     mean = Climatology("mean", run.data.mean_picture()[None], 0.0)
 
