@@ -277,7 +277,7 @@ def scenes() -> Ablation:
     changed: dict[str, dict[str, Any]] = {
         "full": {},
         "no loss of ways": {"train.motion_weight": 0},
-        "standing still": {"scene.moves": "false", "train.motion_weight": 0},
+        "no deformation": {"scene.moves": "false", "train.motion_weight": 0},
         "all at once": {"train.stages": []},
         "true latents": {"scene.latents": "true"},
         "drawn latents": {"scene.latents": "drawn"},

@@ -87,7 +87,7 @@ def test_what_trains_the_first_parts_otherwise_does_not_share_them() -> None:
 
 
 def test_an_interrupted_ablation_resumes_and_ends_with_its_table(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    only(monkeypatch, ["full", "no loss of ways", "standing still", "no latents"])
+    only(monkeypatch, ["full", "no loss of ways", "no deformation", "no latents"])
     stops = [2, 7]  # in the shared parts, and in a Reconstructor
 
     def stop(trainer: Trainer, received: list[int]) -> None:
@@ -106,7 +106,7 @@ def test_an_interrupted_ablation_resumes_and_ends_with_its_table(data: Path, mon
     made, expected = (json.loads(Path(run, "ablation.json").read_text())["results"] for run in ("a", "b"))
     scores = {name: result["42"]["test"] for name, result in made.items()}
     assert scores == {name: result["42"]["test"] for name, result in expected.items()}
-    still = scores["standing still"]
+    still = scores["no deformation"]
     # What stands still is as far from the truth as it is when the curves of another model are left out.
     table = json.loads(Path("a/ablation.json").read_text())
     assert still["epe"] == still["epe, drawn"] == table["baselines"]["test"]["standing still"]["epe"]
@@ -115,7 +115,7 @@ def test_an_interrupted_ablation_resumes_and_ends_with_its_table(data: Path, mon
     assert "psnr, drawn" not in scores["no latents"]
     text = Path("a/ablation.md").read_text()
     assert "2 test scenes" in text
-    for row in ("no latents", "standing still", "copy", "truth"):
+    for row in ("no latents", "no deformation", "standing still", "copy", "truth"):
         assert f"| {row} |" in text, row
     assert config.load("a/no-latents-42/config.toml").train.steps == 5, "as many as the others' Reconstructors have"
 
