@@ -212,6 +212,7 @@ ABLATIONS = Family(
         choices=("choices", "what the paper leaves open"),
         moving=("moving", "Gaussians that move, beside their controls"),
         predictive=("predictive", "latents with and without the predictive objective"),
+        scenes=("scenes", "moving scenes without each part of their training"),
     ),
     error=UsageError,
 )

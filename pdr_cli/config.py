@@ -74,6 +74,10 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "deform_opacity": False,
         "prune_opacity": 0.005,
     },
+    "scene": {
+        "moves": True,
+        "lpips": "",
+    },
 }
 
 # Tables that a preset may lack, and presets that have them.

@@ -366,23 +366,27 @@ class LatentConfig(_Table):
 class SceneConfig(_Table):
     """Moving scenes from one picture, of data of the kind scene, the only one that reads this table."""
 
-    latents: Literal["oracle", "true", "drawn", "mixed"] = Field(
-        description="what the Reconstructor is trained on beside the picture: oracle, three frames of the true video, with "
-        "which nothing can be forecast; latents of the true video, drawn ones, or mixed, either half of the time"
+    latents: Literal["none", "oracle", "true", "drawn", "mixed"] = Field(
+        description="what the Reconstructor is trained on beside the picture and the path: none; oracle, three frames of the "
+        "true video, with which nothing can be forecast; latents of the true video, drawn ones, or mixed, either half of the time"
     )
     parts: list[float] = Field(
         description="shares of the training of its three parts, which sum to 1: the VAE, its generator, the Reconstructor; "
-        "empty with oracle, which has the last alone"
+        "empty with none and oracle, which have the last alone"
     )
     width: int = Field(ge=4, multiple_of=4, description="channels of the Reconstructor")
     blocks: int = Field(
         ge=1, description="its residual blocks on the grid of the latents; attention follows every second"
     )
     per_pixel: int = Field(ge=1, description="Gaussians of each pixel of the picture")
+    moves: bool = Field(description="false: the Gaussians stand still, so that the camera alone moves")
     near: float = Field(gt=0, description="smallest depth of a Gaussian, scene units")
     far: float = Field(gt=0, description="largest depth of a Gaussian, scene units")
     frames: int = Field(ge=1, description="frames that a step draws of each scene, by its cameras in turn")
     fps: float = Field(gt=0, description="frames a second of the videos that pdr predict writes")
+    lpips: str = Field(
+        description="file of the weights of LPIPS v0.1 (AlexNet), .safetensors, whose distance is a loss; empty: 1 - SSIM is"
+    )
     geometry_weight: float = Field(
         ge=0, description="weight of 1 - the correlation of inverse depths and of their smoothness"
     )
@@ -396,9 +400,9 @@ class SceneConfig(_Table):
     def _belongs_together(self) -> SceneConfig:
         if self.near >= self.far:
             raise ValueError(f"scene.near is {self.near:g} and scene.far {self.far:g}; near must be smaller")
-        if bool(self.parts) == (self.latents == "oracle"):
+        if bool(self.parts) == (self.latents in ("none", "oracle")):
             found = f"scene.latents is {self.latents}, and scene.parts is {self.parts}"
-            raise ValueError(f"{found}; oracle takes [], all others three shares such as [0.3, 0.2, 0.5]")
+            raise ValueError(f"{found}; none and oracle take [], all others three shares such as [0.3, 0.2, 0.5]")
         return self
 
 

@@ -46,11 +46,13 @@ class Ablation:
         about: in a phrase.
         variants: to compare.
         then: settings of a second training, which starts from the model of each variant: of the generator in its latents.
+        of_scenes: True if it is of moving scenes, and of no forecasts.
     """
 
     about: str
     variants: tuple[Variant, ...]
     then: Mapping[str, Any] = field(default_factory=dict)
+    of_scenes: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -267,6 +269,25 @@ def moving() -> Ablation:
     return Ablation(
         "Gaussians that move, which carry the last frame or paint, beside controls without Gaussians or without their motion",
         tuple(Variant(name, {**first, **settings}) for name, settings in changed.items()),
+    )
+
+
+def scenes() -> Ablation:
+    """What each part of the training on moving scenes does, and what their latents add."""
+    changed: dict[str, dict[str, Any]] = {
+        "full": {},
+        "no loss of ways": {"train.motion_weight": 0},
+        "no deformation": {"scene.moves": "false", "train.motion_weight": 0},
+        "all at once": {"train.stages": []},
+        "true latents": {"scene.latents": "true"},
+        "drawn latents": {"scene.latents": "drawn"},
+        "no latents": {"scene.latents": "none", "scene.parts": []},
+        "free curves": {"model.deform_basis": "free"},
+    }
+    return Ablation(
+        "moving scenes: without their loss of ways, their motion, their stages or their latents, and with other curves",
+        tuple(Variant(name, settings) for name, settings in changed.items()),
+        of_scenes=True,
     )
 
 

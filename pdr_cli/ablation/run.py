@@ -11,7 +11,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from pdr_cli import config
-from pdr_cli.ablation import catalogue, latents
+from pdr_cli.ablation import catalogue, latents, scenes
 from pdr_cli.ablation.summary import BASELINES, as_markdown, summary
 from pdr_cli.bench.machine import describe
 from pdr_cli.data import kinds
@@ -56,12 +56,14 @@ class AblationRun:
         plan: what `ablation.json` holds.
         base: the preset that every variant changes.
         trust: see `families.Family.find`.
+        latents: of scenes, which runs of this process share.
     """
 
     path: Path
     plan: dict[str, Any]
     base: Config
     trust: Trust = field(default_factory=Trust)
+    latents: scenes.LatentsKept = field(default_factory=dict)
 
     @property
     def seeds(self) -> list[int]:
@@ -90,7 +92,7 @@ class AblationRun:
 
     def config(self, variant: str, seed: int, stage: str = FIRST) -> Config:
         """What a run is trained with; without fitted baselines, because variants are compared with each other."""
-        steps = self.plan["steps"]
+        steps = scenes.steps_of(self.base, self.variants[variant], self.plan["steps"])
         train = UNLIMITED | {"steps": steps, "seed": seed} | {"fallback": "false", "baselines": "false"}
         if THEN in self.stages:
             # Of the latents the last model, because those of a plain VAE have no forecast that could choose another.
@@ -186,6 +188,12 @@ def plan_lines(run: AblationRun) -> list[str]:
 
 def _begin(name: str, base: Config, request: Request) -> AblationRun:
     ablation = catalogue.find(name, request.trust.also([name]))
+    if ablation.of_scenes != scenes.is_for(base):
+        kinds_of = ("moving scenes", "forecasts") if ablation.of_scenes else ("forecasts", "moving scenes")
+        raise UsageError(
+            f"--ablation {name} is of {kinds_of[0]}, and --preset {base.preset} of {kinds_of[1]}",
+            way_out="take --preset scenes-small" if ablation.of_scenes else "take --ablation scenes",
+        )
     where = devices.pick(request.device)
     path = request.out or Path("runs") / f"{name}-{base.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -205,10 +213,11 @@ def _begin(name: str, base: Config, request: Request) -> AblationRun:
     named = [value for variant in ablation.variants for value in variant.settings.values()]
     run = AblationRun(path, plan, base, request.trust.also([name, *named]))
     if not request.dry_run:
-        prepared = prepare(base, find_files(base))
+        prepared = None if ablation.of_scenes else prepare(base, find_files(base))
+        count = scenes.examples(base) if prepared is None else len(prepared.train)
         path.mkdir(parents=True, exist_ok=True)
         atomic.write_text(path / "config.toml", config.dump(base))
-        plan["steps"] = _steps(run, prepared, where)
+        plan["steps"] = _steps(run, prepared, count, where)
         run.save()
     return run
 
@@ -228,21 +237,38 @@ def _reopen(request: Request) -> AblationRun:
     return AblationRun(out, plan, config.load(str(out / "config.toml")), trust)
 
 
-def _steps(run: AblationRun, prepared: Prepared, where: torch.device) -> int:
-    """Steps of every run: the preset's, or as many as fit into the budget, for all variants the same."""
+def _steps(run: AblationRun, prepared: Prepared | None, examples: int, where: torch.device) -> int:
+    """Steps of every run: the preset's, or as many as fit into the budget, for all variants the same.
+
+    Args:
+        run: of forecasts, or of scenes.
+        prepared: data; None: scenes.
+        examples: to train on.
+        where: the device.
+    """
     train = run.base.train
-    per_epoch = max(1, len(prepared.train) // train.batch)
+    per_epoch = max(1, examples // train.batch)
     steps = min(train.steps or math.inf, train.epochs * per_epoch)
     budget = parse_duration(train.budget)
     if budget is None:
         return int(steps)
     run.plan["steps"] = 1
-    cells = [(variant, stage) for variant in run.variants for stage in run.stages]
-    seconds = sum(_seconds_per_step(run, variant, stage, prepared, where) for variant, stage in cells)
+    if prepared is None:
+        seconds = scenes.seconds(run.base, _configs(run), where)
+    else:
+        cells = [(variant, stage) for variant in run.variants for stage in run.stages]
+        seconds = sum(_seconds_per_step(run, variant, stage, prepared, where) for variant, stage in cells)
     fitting = int(FOR_TRAINING * budget / (max(seconds, 1e-6) * len(run.seeds)))
     if fitting < per_epoch:
         log.warning("%d steps fit into %s, less than one pass over the data (%d)", fitting, train.budget, per_epoch)
     return int(max(1, min(steps, fitting)))
+
+
+def _configs(run: AblationRun) -> Iterator[Config]:
+    """Of each variant that has one; others are said to have none when their turn comes."""
+    for variant in run.variants:
+        with suppress(ConfigError):
+            yield run.config(variant, run.seeds[0])
 
 
 def _seconds_per_step(run: AblationRun, variant: str, stage: str, prepared: Prepared, where: torch.device) -> float:
@@ -285,6 +311,9 @@ def _train_all(run: AblationRun, paths: Sequence[Path], where: torch.device) -> 
 
 def _train(run: AblationRun, cell: tuple[str, int, str], paths: Sequence[Path], where: torch.device) -> None:
     """Train a variant with a seed in a stage, or continue its training."""
+    if scenes.is_for(run.base):
+        run.record(*cell, **scenes.train(run.config(*cell), run.folder(*cell), where, run.latents))
+        return
     resolved, folder = training.without_unread(run.config(*cell), run.trust), run.folder(*cell)
     prepared = prepare(resolved, paths)
     resolved = inputs.resolved(resolved, kinds.of(prepared.series[0]))
@@ -310,7 +339,8 @@ def _score_all(run: AblationRun, paths: Sequence[Path], device: str) -> None:
         for number, (variant, seed) in enumerate(wanted, 1):
             known = run.result(variant, seed)
             if "failed" not in known and "test" not in known:
-                _score(run, variant, seed, paths, device)
+                score = _score_scenes if scenes.is_for(run.base) else _score
+                score(run, variant, seed, paths, device)
             bar.update(number / len(wanted), f"{variant}, seed {seed}")
 
 
@@ -324,6 +354,15 @@ def _score(run: AblationRun, variant: str, seed: int, paths: Sequence[Path], dev
         run.plan["baselines"] = {split: _scores(model, prepared, split, BASELINES) for split in ("val", "test")}
     run.plan |= {"units": scores["test"]["units"], "windows": scores["test"]["windows"]}
     run.record(variant, seed, **{split: found["model"] for split, found in scores.items()})
+
+
+def _score_scenes(run: AblationRun, variant: str, seed: int, paths: Sequence[Path], device: str) -> None:
+    found = scenes.scores(run.folder(variant, seed).model, paths[0], device)
+    known: dict[str, Any] = {split: scenes.columns(document) for split, document in found.items()}
+    run.plan.setdefault("baselines", {split: scenes.simple(document) for split, document in found.items()})
+    units = run.plan.get("units", {}) | scenes.units(list(known["test"]))
+    run.plan |= {"units": units, "windows": found["test"].n_scenes, "examples": "scenes"}
+    run.record(variant, seed, **known)
 
 
 def _latent_scores(

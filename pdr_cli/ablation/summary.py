@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from pdr_cli.ablation import catalogue
 from pdr_cli.ablation.catalogue import PAPER
+from pdr_cli.ablation.scenes import COPY, STANDING_STILL, TRUTH
 
 if TYPE_CHECKING:
     from pdr_cli.ablation.run import AblationRun
 
 BASELINES = ("persistence", "climatology")
+SIMPLE = (*BASELINES, STANDING_STILL, COPY, TRUTH)
 
 
 def summary(run: AblationRun) -> dict[str, Any]:
@@ -36,11 +38,14 @@ def summary(run: AblationRun) -> dict[str, Any]:
         rows[variant] = row
     baselines = run.plan.get("baselines", {}).get("test", {})
     return {
-        **{k: run.plan.get(k) for k in ("ablation", "about", "preset", "steps", "seeds", "units", "windows")},
+        **{
+            k: run.plan.get(k)
+            for k in ("ablation", "about", "preset", "steps", "seeds", "units", "windows", "examples")
+        },
         **{k: run.plan.get(k) for k in ("device", "torch", "threads", "commit")},
         "columns": columns,
         "rows": rows,
-        "baselines": {name: baselines[name] for name in BASELINES if name in baselines},
+        "baselines": {name: baselines[name] for name in SIMPLE if name in baselines},
         "paper_columns": ablation.columns,
         "paper": {variant.name: dict(variant.paper) for variant in ablation.variants},
     }
@@ -93,7 +98,7 @@ def title(document: Mapping[str, Any]) -> list[str]:
     seeds = ", ".join(map(str, document["seeds"]))
     return [
         f"{document['about']}: preset {document['preset']}, {document['steps']} steps each, seeds {seeds}, "
-        f"{document['windows']} test windows; mean ± sd over seeds",
+        f"{document['windows']} test {document.get('examples') or 'windows'}; mean ± sd over seeds",
         f"{document['device']}, torch {document['torch']}, {document['threads']} threads{commit}",
     ]
 

@@ -26,7 +26,16 @@ from pdr_cli.verification.evaluation import Options, Result
 from pdr_cli.verification.sources import Reading
 from pdr_cli.verification.task import Task
 
-OF_SCENES = ("models", "split", "output", "as_json", "device", "trust")  # options that hold for scenes
+OF_SCENES = (
+    "models",
+    "split",
+    "output",
+    "as_json",
+    "device",
+    "drawing",
+    "lpips",
+    "trust",
+)  # options that hold for scenes
 REPORT_ANALYSES = ("spectra", "calibration")
 
 
@@ -156,16 +165,20 @@ def run(arguments: Sequence[str], request: Request) -> None:
 def _scenes(path: Path, source: Path, request: Request) -> None:
     """Score one model of scenes."""
     from pdr_cli.inference import scenes as models
+    from pdr_cli.models.lpips import LPIPS
     from pdr_cli.verification import scenes
 
     if changed(request) - set(OF_SCENES) or len(request.models) > 1 or request.split not in ("test", "val"):
         raise UsageError(
-            f"{path} holds scenes, which are scored on --split test or val with one -m, and -o, --json and --device alone",
+            f"{path} holds scenes, which are scored on --split test or val with one -m; other options that hold for them are "
+            "--members, --seed, --lpips-weights, -o, --json and --device",
             way_out="leave out the other options",
         )
     if request.output is not None and request.output.suffix.lower() != ".json":
         raise UsageError(f"-o {request.output} is not a file of scores of scenes", ".json")
-    found = scenes.evaluate(models.load(source, request.device), path, request.split)
+    model = models.load(source, request.device)
+    lpips = None if request.lpips is None else LPIPS.load(request.lpips).to(model.device)
+    found = scenes.evaluate(model, path, request.split, request.drawing, lpips)
     text = json.dumps(found.to_json(), indent=1)
     if request.output is not None:
         atomic.write_text(request.output, text + "\n")

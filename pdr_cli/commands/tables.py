@@ -349,5 +349,8 @@ def show_scenes(document: Mapping[str, Any]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDE)
-    title = f"{document['n_scenes']} {document['split']} scenes, second view, latents of the true videos"
+    title = f"{document['n_scenes']} {document['split']} scenes, second view, "
+    title += "no latents" if document["latents"] == "none" else "latents of the true videos"
+    if document["members"]:
+        title += f"; drawn, best: of {document['members']} members"
     console.print(_plain_table(title, document["scores"]))

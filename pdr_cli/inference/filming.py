@@ -16,7 +16,7 @@ from pdr_cli.data.cameras import CameraPath
 from pdr_cli.data.formats import camerafile
 from pdr_cli.data.scenes import WHITE
 from pdr_cli.data.series import MEMBERS, Series, make_like, make_series, names, with_members
-from pdr_cli.errors import DataError, GridError, UsageError
+from pdr_cli.errors import ConfigError, DataError, GridError, UsageError
 from pdr_cli.inference.between import Between
 from pdr_cli.inference.members import Drawing, seeds_of
 from pdr_cli.inference.policy import InputPolicy
@@ -218,6 +218,7 @@ def film(model: LoadedScenes, picture: Series, stage: Stage, drawing: Drawing) -
 
     count = max(1, drawing.count)
     seeds = seeds_of(drawing.seed, count, [PICTURED])
+    _check_members(model, count)
     with torch.inference_mode():
         scenes = [scene_of(model, picture, stage.path, seed) for seed in seeds[:, 0]]
         drawn = [_drawn(model, scene, stage.seen) for scene in scenes]
@@ -233,6 +234,15 @@ def film(model: LoadedScenes, picture: Series, stage: Stage, drawing: Drawing) -
     return Film(picture, *several, ways)
 
 
+def _check_members(model: LoadedScenes, count: int) -> None:
+    from pdr_cli.models.scenes.latents import NoLatents
+
+    if count > 1 and isinstance(model.network.source, NoLatents):
+        raise UsageError(
+            f"--members {count}: {model.label} was trained without latents, and has one future of a picture"
+        )
+
+
 def scene_of(model: LoadedScenes, picture: Series, path: CameraPath, seed: int) -> Scene:
     """The scene that a picture of the model's size, a path at the times of training and a seed give.
 
@@ -241,23 +251,14 @@ def scene_of(model: LoadedScenes, picture: Series, path: CameraPath, seed: int) 
     """
     import torch
 
-    from pdr_cli.models.scenes.latents import VideoLatents
-    from pdr_cli.models.scenes.scene import Shot, along
-    from pdr_cli.splat.camera import rays
-
-    source = model.network.source
-    if not isinstance(source, VideoLatents):
-        raise UsageError(
-            f"{model.label} reads true videos (scene.latents oracle), and draws none behind a picture",
-            way_out="train one that does, with --preset scenes-small",
-        )
     first = torch.from_numpy(np.ascontiguousarray(picture.values, np.float32)).to(model.device) / WHITE
-    camera = _camera(path, model.device)
     seeds = torch.tensor([int(seed)], device=model.device)
-    with torch.inference_mode():
-        latents = source.draw(first, rays(along(camera), model.card.size), seeds)
-        scene: Scene = model.network(Shot(first, camera, latents))
-    return scene
+    try:
+        with torch.inference_mode():
+            return model.network.future(first, _camera(path, model.device), seeds)
+    except ConfigError as error:
+        way_out = "train one that does, with --preset scenes-small"
+        raise UsageError(f"{model.label}: {error.found}", error.expected, way_out) from error
 
 
 def _drawn(model: LoadedScenes, scene: Scene, path: CameraPath) -> tuple[np.ndarray, np.ndarray]:

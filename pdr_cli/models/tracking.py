@@ -41,12 +41,12 @@ def tracks(last: Tensor, target: Tensor, known: Tensor | None = None) -> Tensor:
         flow.unflatten(0, target.shape[:2]) for flow in (flow_between(before, after), flow_between(after, before))
     )
     whole = torch.ones_like(small[:, :, :1]) if known is None else _known(known, (h, w))
-    place, trust, made = torch.zeros_like(ahead[:, 0]), _textured(small[:, 0]) * whole[:, 0], []
+    place, trust, made = torch.zeros_like(ahead[:, 0]), textured(small[:, 0]) * whole[:, 0], []
     for lead in range(target.shape[1]):
         step = displaced(ahead[:, lead], place)
         returned = displaced(back[:, lead], place + step)
         place = place + step
-        trust = trust * _closes(step, returned) * displaced(whole[:, lead + 1], place).gt(0.99)
+        trust = trust * closes(step, returned) * displaced(whole[:, lead + 1], place).gt(0.99)
         made.append(torch.cat([place * place.new_tensor([W / w, H / h])[:, None, None], trust], dim=1))
     return torch.stack(made, dim=1)
 
@@ -57,14 +57,14 @@ def _known(known: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.nn.functional.adaptive_avg_pool2d(every, size).eq(1).float().unflatten(0, known.shape[:2])
 
 
-def _closes(step: Tensor, returned: Tensor) -> Tensor:
+def closes(step: Tensor, returned: Tensor) -> Tensor:
     """1 where a flow there and back ends near its start: [B, 2, H, W] twice → [B, 1, H, W]."""
     share, most = CLOSED
     lengths = step.square().sum(dim=1, keepdim=True) + returned.square().sum(dim=1, keepdim=True)
     return ((step + returned).square().sum(dim=1, keepdim=True) < share * lengths + most).to(step)
 
 
-def _textured(frame: Tensor) -> Tensor:
+def textured(frame: Tensor) -> Tensor:
     """1 where a frame has texture in both directions, [B, C, H, W] → [B, 1, H, W]."""
     pattern = leading_pattern(torch.stack([frame, frame], dim=1))[:, 0]
     dx, dy = slope(pattern, -1), slope(pattern, -2)

@@ -81,6 +81,10 @@ class Lesson(ABC, Generic[Examples]):
         """The share of the learning rate's schedule that is done at this share of the training."""
         return progress
 
+    def is_validated(self, progress: float) -> bool:
+        """Whether a validation at this share of the training says something of the network."""
+        return True
+
     @abstractmethod
     def named(self, which: np.ndarray) -> str:
         """Training examples, for a message."""

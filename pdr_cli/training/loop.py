@@ -81,8 +81,8 @@ class Trainer(Generic[AnyLesson]):
         self.batches.restore(self.position.at_once)
         metrics.keep_until(self.run, self.position.step)
 
-    def fit(self, progress: Progress) -> Position:
-        """Train until the end of the run, or until a signal.
+    def fit(self, progress: Progress, until: float = math.inf) -> Position:
+        """Train until the end of the run, or until a signal, or until a step at which the state is saved and no more.
 
         Raises:
             NonFiniteLossError: at the first loss that is NaN or infinite; the best model so far stays.
@@ -90,12 +90,15 @@ class Trainer(Generic[AnyLesson]):
         """
         self._clock, self._saved = Clock(self.position), time.monotonic()
         with _signals() as received:
-            while not self._ended():
+            while not self._ended() and self.position.step < until:
                 self._step()
                 self._keep()
                 self._stop_on(received)
                 progress.update(self.length.progress(self.position), f"step {self.position.step}/{self.length.steps}")
-        return self._finish()
+        if self._ended():
+            return self._finish()
+        self.save()
+        return self.position
 
     def _ended(self) -> bool:
         self._clock.stamp(self.position)
@@ -122,7 +125,8 @@ class Trainer(Generic[AnyLesson]):
 
     def _keep(self) -> None:
         """Validate where it is due, and save at the end of an epoch, and within one if the saved state is old."""
-        if self.position.step % self.length.val_every == 0:
+        due = self.position.step % self.length.val_every == 0
+        if due and self.lesson.is_validated(self.length.progress(self.position)):
             self._validate()
         if self.position.step % self.length.per_epoch == 0 or time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()

@@ -52,7 +52,7 @@ class Experiment:
             UsageError, InputNotFoundError: no preset, or nothing to resume.
             ConfigError: an unknown preset, key or value.
         """
-        return config.load(_source(self.preset, out, resume), [*self._overrides(), *self.settings])
+        return _with_saved_paths(config.load(_source(self.preset, out, resume), [*self._overrides(), *self.settings]))
 
     def trust(self, everything: bool = False) -> Trust:
         """The code that may run: what options and settings name, which the user wrote; with `everything`, all."""
@@ -77,6 +77,13 @@ def _with_paths(key: str, value: Any) -> Any:
         return value
     entries = (entry.rpartition(":") for entry in str(value).split(","))
     return ",".join(f"{_saved(file)}:{name}" if file else name for file, _, name in entries)
+
+
+def _with_saved_paths(found: Config) -> Config:
+    """A configuration whose file of weights is found again from any folder."""
+    if found.scene is None or not found.scene.lpips:
+        return found
+    return found.model_copy(update={"scene": found.scene.model_copy(update={"lpips": _saved(found.scene.lpips)})})
 
 
 def _saved(path: str | Path) -> str:

@@ -25,6 +25,7 @@ from pdr_cli.training.randomness import Randomness
 
 # 2: with a SHA-256. 3: with the halving of a batch. 4: with CPU time, averages and the scores of the anchor
 FORMAT_VERSION = 4
+NETWORK = "network."  # names of the weights among the tensors of a state
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Parts:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All of it, by names that differ."""
-        tensors = {f"network.{k}": v for k, v in of_network(self.network).items()}
+        tensors = {NETWORK + k: v for k, v in of_network(self.network).items()}
         for number, entries in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{k}": v.detach().cpu().contiguous() for k, v in entries.items()}
         return tensors | self.average.tensors() | self.randomness.tensors()
@@ -78,9 +79,13 @@ class Parts:
 
 def save(run: RunFolder, position: Position, parts: Parts) -> None:
     """Write position, weights, their averages, optimiser and random state; the saved state stays as the previous one."""
-    tensors = parts.tensors()
+    write(run, position, parts.tensors())
+
+
+def write(run: RunFolder, position: Position, tensors: dict[str, torch.Tensor]) -> None:
+    """Write position and tensors, named as those of `Parts`; the saved state stays as the previous one."""
     header = {"position": json.dumps(asdict(position)), "format_version": str(FORMAT_VERSION)}
-    run.state.parent.mkdir(exist_ok=True)
+    run.state.parent.mkdir(parents=True, exist_ok=True)
     atomic.keep_previous(run.state, run.previous_state)
     atomic.write_bytes(run.state, serialise(tensors, header | {"sha256": modelfile.digest(tensors, header)}))
 
@@ -148,7 +153,7 @@ def _restore(
     path: Path, tensors: dict[str, torch.Tensor], network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     try:
-        restore_network(network, _under(tensors, "network."))
+        restore_network(network, _under(tensors, NETWORK))
     except RuntimeError as error:
         raise CheckpointError(f"{path} cannot be resumed from: {error}") from error
     parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -116,7 +116,7 @@ def similarity(setting: Setting) -> Statistic:
 
 def perceptual_distance(setting: Setting) -> Statistic:
     """LPIPS of each frame."""
-    from pdr_cli.verification.networks import lpips
+    from pdr_cli.models import lpips
 
     if not setting.video or setting.unit is None:
         raise UsageError("--metrics lpips is a distance between pictures, for video alone", "", "leave it out")

@@ -19,7 +19,7 @@ def test_every_grid_that_is_promised_is_there() -> None:
 
 @pytest.mark.parametrize("name", sorted(ABLATIONS.own))
 def test_every_variant_is_a_configuration_of_its_own(name: str) -> None:
-    preset = "weather-latent" if name == "predictive" else "taxibj"
+    preset = {"predictive": "weather-latent", "scenes": "scenes-small"}.get(name, "taxibj")
     resolved = [
         config.load(preset, [f"{key}={value}" for key, value in variant.settings.items()])
         for variant in find(name).variants

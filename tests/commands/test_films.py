@@ -211,6 +211,14 @@ def test_a_model_that_reads_true_videos_draws_none(picture: Path, tmp_path: Path
     assert (result.code, "oracle" in result.last) == (2, True)
 
 
+def test_a_model_without_latents_has_one_future(picture: Path, tmp_path: Path) -> None:
+    run = run_of(tmp_path, "scene.latents=none", "scene.parts=[]")
+    made, other = (values(film(picture, run, f"{seed}.nc", *ORBIT, "--seed", seed)) for seed in (1, 2))
+    np.testing.assert_array_equal(made, other)
+    result = predict(picture, run, "m.nc", *ORBIT, "--members", "2")
+    assert (result.code, "one future" in result.last) == (2, True)
+
+
 def test_an_output_that_answers_is_left_and_another_path_renews_it(picture: Path, trained: Path) -> None:
     ask = [*ORBIT, "--depth", "depth.nc", "--skip-existing"]
     assert predict(picture, trained, "a.mp4", *ask).code == 0

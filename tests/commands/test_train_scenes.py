@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from pdr_cli.data import scene_samples
+from pdr_cli.data.formats import scenefile
+from pdr_cli.data.scenes import Scene, Size
 from pdr_cli.drawing import pictures
 from pdr_cli.errors import UsageError
 from pdr_cli.inference.scenes import load
+from pdr_cli.models.lpips import LPIPS
 from pdr_cli.models.scenes.build import build
 from pdr_cli.runs import modelfile, tensors
 from pdr_cli.runs.folder import RunFolder
@@ -108,13 +115,35 @@ def test_a_dry_run_describes_the_run_and_leaves_nothing(scenes: Path) -> None:
     assert not Path("run").exists()
 
 
+def test_the_preset_for_a_gpu_fits_pictures_of_256_pixels(tmp_path: Path) -> None:
+    small = Size(2, 9, 32, 32)
+    data, scenes = tmp_path / "large.h5", (larger(scene_samples.make(0, n, small), 8) for n in range(3))
+    scenefile.write(data, scenes, 3, {"title": "test scenes"})
+    result = pdr("train", "--preset", "scenes", "--data", data, "--dry-run")
+    assert result.code == 0, result.err
+    # 16 blocks of two convolutions, 2 (9 512² + 512) + 512 numbers each, are 75 million of them.
+    assert re.search(
+        r"Reconstructor 10\d,\d{3},\d{3} parameters \+ latents 4\d,\d{3},\d{3} \(65536 Gaussians\)", result.out
+    )
+    assert 'precision = "bf16"' in result.out
+
+
+def larger(scene: Scene, times: int) -> Scene:
+    """Each pixel as a square of `times` by `times`."""
+    image = scene.image.repeat(times, axis=2).repeat(times, axis=3)
+    depth, track, moving = (
+        x.repeat(times, axis=-2).repeat(times, axis=-1) for x in (scene.depth, scene.track, scene.moving)
+    )
+    return replace(scene, image=image, depth=depth, track=track, moving=moving)
+
+
 @pytest.mark.parametrize(
     ("settings", "more", "code", "says"),
     [
         (["data.out_steps=8"], [], 78, "have 5 frames, and data.out_steps is 8; take --set data.out_steps=4"),
         (["train.fallback=true"], [], 78, "scenes have no anchor to fall back to"),
         (["scene.near=9"], [], 78, "near must be smaller"),
-        (["scene.parts=[0.2,0.3,0.5]"], [], 78, "oracle takes []"),
+        (["scene.parts=[0.2,0.3,0.5]"], [], 78, "none and oracle take []"),
         (
             ["scene.latents=true", "scene.parts=[0.2,0.3,0.5]", "latent.guess=self"],
             [],
@@ -122,7 +151,7 @@ def test_a_dry_run_describes_the_run_and_leaves_nothing(scenes: Path) -> None:
             "flow or crps, and guess none",
         ),
         ([], ["--init-from", "other"], 2, "scenes are trained from new weights"),
-        ([], ["--ablation", "loss"], 65, "holds scenes"),
+        ([], ["--ablation", "loss"], 2, "--ablation loss is of forecasts, and --preset scenes-small of moving scenes"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(
@@ -138,6 +167,40 @@ def test_pictures_that_cannot_be_halved_so_often_name_the_stage(tmp_path: Path) 
     result = train(data, "run", 2)
     assert (result.code, "--set train.stages=[0,0.6,0.4]" in result.last) == (78, True), result.err
     assert train(data, "run", 2, "train.stages=[0,0.6,0.4]").code == 0
+
+
+def test_weights_of_lpips_change_the_loss_and_are_found_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    positive = {name: value.abs() if "lin" in name else value for name, value in LPIPS().state_dict().items()}
+    save_file(positive, tmp_path / "lpips.safetensors")
+    data = scenes_file(tmp_path / "larger.h5", 3, size=(2, 3, 64, 64))
+    settings = ["data.out_steps=2", "train.log_every=1"]
+    monkeypatch.chdir(tmp_path)
+    for name, weights in (("with", "lpips.safetensors"), ("without", "")):
+        result = train(data, str(tmp_path / name), 2, *settings, f"scene.lpips={weights}")
+        assert result.code == 0, result.err
+    first = [lines_of(str(tmp_path / name))[0]["photometric"] for name in ("with", "without")]
+    assert first[0] != first[1]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = pdr("train", "--resume", "-o", tmp_path / "with", "--steps", "3")
+    assert again.code == 0, again.err
+    done = pdr("evaluate", data, "-m", tmp_path / "with", "--json", "--lpips-weights", tmp_path / "lpips.safetensors")
+    assert done.code == 0, done.err
+    scores = json.loads(done.out)["scores"]
+    assert scores["model"]["lpips"] > 0
+    assert scores["copy"]["lpips"] > 0
+
+
+def test_lpips_that_cannot_be_a_loss_is_refused(scenes: Path, tmp_path: Path) -> None:
+    result = train(scenes, "run", 2, "scene.lpips=weights.safetensors")
+    assert (result.code, "draws pictures with a side of 8 pixels" in result.last) == (78, True), result.err
+    data = scenes_file(tmp_path / "larger.h5", 3, size=(2, 5, 64, 64))
+    result = train(data, "run", 2, "scene.lpips=nowhere.safetensors")
+    assert (result.code, "no such file" in result.last) == (66, True), result.err
+    assert not Path("run").exists()
 
 
 def test_a_file_behind_a_url_is_to_be_downloaded() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.interfaces import Frames
-from pdr_cli.models.scenes.latents import FrameLatents, LatentSource, VideoLatents
+from pdr_cli.models.scenes.latents import FrameLatents, LatentSource, NoLatents, VideoLatents
 from pdr_cli.models.scenes.scene import SceneModel
 
 if TYPE_CHECKING:
@@ -41,4 +41,6 @@ def _source(config: Config, frames: int, size: tuple[int, int]) -> LatentSource:
         return FrameLatents(frames, config.scene.width)
     if config.latent is None:
         raise ConfigError(f"scene.latents = {config.scene.latents} needs the table [latent]", way_out="or oracle")
+    if config.scene.latents == "none":
+        return NoLatents(frames, config.model, config.latent)
     return VideoLatents(Frames(1, 3, size, out_steps=frames - 1), config.model, config.latent)

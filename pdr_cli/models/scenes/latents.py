@@ -48,6 +48,16 @@ class LatentSource(nn.Module, ABC):
         folded = pad_to_multiple(self.grouped(rays).flatten(0, 1), stride)
         return nn.functional.avg_pool2d(folded, stride).unflatten(0, (len(rays), -1))
 
+    def draw(self, picture: Tensor, rays: Tensor, seeds: Tensor) -> Tensor:
+        """Latents of a video that begins with a picture [B, 3, H, W], by its seed [B], along rays [B, T, 6, H, W].
+
+        Raises:
+            ConfigError: a source that needs the true video.
+        """
+        raise ConfigError(
+            "scene.latents oracle reads true videos, and draws none behind a picture", "true, drawn or mixed"
+        )
+
 
 class FrameLatents(LatentSource):
     """The first, the middle and the last frame of the true video, each through two strided convolutions.
@@ -81,6 +91,37 @@ class FrameLatents(LatentSource):
         return rays[:, [0, self.frames // 2, self.frames - 1]]
 
 
+class NoLatents(LatentSource):
+    """Latents that are always 0, so that the rays of `VideoLatents` stand alone beside the picture.
+
+    From the same picture and path it makes the same scene whatever happened: the control of what latents add.
+
+    Args:
+        frames: T.
+        options: see `VAE`.
+        latent: the [latent] table.
+    """
+
+    channels = 1
+
+    def __init__(self, frames: int, options: ModelConfig, latent: LatentConfig) -> None:
+        super().__init__()
+        self.windows = Groups(1, frames - 1 or 1, latent.group)
+        self.groups, self.halvings = self.windows.total, options.n_s // 2
+
+    def encode(self, video: Tensor) -> Tensor:
+        """See `LatentSource.encode`."""
+        return self.rays(torch.zeros_like(video[:, :, :1]))
+
+    def grouped(self, rays: Tensor) -> Tensor:
+        """See `LatentSource.grouped`: the mean of the frames of a group."""
+        return grouped(self.windows, rays)
+
+    def draw(self, picture: Tensor, rays: Tensor, seeds: Tensor) -> Tensor:
+        """See `LatentSource.draw`: the same for all seeds."""
+        return self.encode(picture[:, None].expand(-1, rays.shape[1], -1, -1, -1))
+
+
 class VideoLatents(LatentSource):
     """The latents of a causal VAE, which a generator draws behind that of the picture, along the rays of the path.
 
@@ -111,11 +152,10 @@ class VideoLatents(LatentSource):
 
     def grouped(self, rays: Tensor) -> Tensor:
         """See `LatentSource.grouped`: the mean of the frames of a group."""
-        first, following = rays[:, :1], self.windows.after(rays[:, 1:])
-        return torch.cat([first, following.unflatten(1, (-1, self.windows.size)).mean(dim=2)], dim=1)
+        return grouped(self.windows, rays)
 
     def draw(self, picture: Tensor, rays: Tensor, seeds: Tensor) -> Tensor:
-        """Latents of a video that begins with a picture [B, 3, H, W], by its seed [B], along rays [B, T, 6, H, W]."""
+        """See `LatentSource.draw`."""
         first = self.vae.encode(picture[:, None])[0]
         future = self.members.draw(first, None, seeds, 0, self.rays(rays))
         return self.members.standard(torch.cat([first, future], dim=1))
@@ -139,3 +179,9 @@ class VideoLatents(LatentSource):
 
     def _clip(self, video: Tensor) -> Tensor:
         return self.windows.clip(video[:, :1], video[:, 1:])
+
+
+def grouped(windows: Groups, frames: Tensor) -> Tensor:
+    """The first of some frames [B, T, ...] and the means of the groups of those that follow, [B, G, ...]."""
+    first, following = frames[:, :1], windows.after(frames[:, 1:])
+    return torch.cat([first, following.unflatten(1, (-1, windows.size)).mean(dim=2)], dim=1)

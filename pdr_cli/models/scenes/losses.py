@@ -9,11 +9,13 @@ from torch import Tensor
 
 from pdr_cli.models.gaussians.moving import SHRINK, by_halves
 from pdr_cli.models.interfaces import Terms
+from pdr_cli.models.lpips import LPIPS
 from pdr_cli.models.scenes.scene import Scene, inverse_depth
 from pdr_cli.models.similarity import ssim
 from pdr_cli.splat.compose import View
 
 STRUCTURE = 0.05  # weight of 1 - SSIM beside the mean squared error
+PERCEPTUAL = 0.5  # weight of LPIPS beside it (arXiv 2511.00503)
 SMOOTHNESS = 0.5  # weight of the total variation beside the correlation of inverse depths
 DRAWN = 0.5  # Σ w from which a pixel has a depth
 ROUNDED = 1e-8  # square of a length, scene units, below which an error counts as a square
@@ -35,7 +37,7 @@ class Truth(NamedTuple):
     moving: Tensor
 
 
-def terms(scene: Scene, way: Tensor | None, drawn: View, truth: Truth) -> Terms:
+def terms(scene: Scene, way: Tensor | None, drawn: View, truth: Truth, perceptual: LPIPS | None = None) -> Terms:
     """The losses by name, unweighted; without ways none of motion.
 
     Args:
@@ -43,20 +45,24 @@ def terms(scene: Scene, way: Tensor | None, drawn: View, truth: Truth) -> Terms:
         way: of its Gaussians to the times of the frames, [B, F, N, 3]; None while they stand still.
         drawn: the frames.
         truth: the true frames.
+        perceptual: see `photometric`.
     """
     size = (truth.depth.shape[-2], truth.depth.shape[-1])
     found = {
-        "photometric": photometric(drawn.features, truth.frames),
+        "photometric": photometric(drawn.features, truth.frames, perceptual),
         "geometry": geometric(drawn, truth.depth, inverse_depth(scene, size)),
         "opacity": scene.canonical.opacity.mean(),
     }
     return found if way is None else found | {"motion": motion(way, truth.track, truth.moving)}
 
 
-def photometric(drawn: Tensor, truth: Tensor) -> Tensor:
-    """Mean squared error + 0.05 (1 - SSIM) of frames from 0 to 1, [B, F, 3, H, W]."""
+def photometric(drawn: Tensor, truth: Tensor, perceptual: LPIPS | None = None) -> Tensor:
+    """Mean squared error + 0.5 LPIPS of frames from 0 to 1, [B, F, 3, H, W]; without its network + 0.05 (1 - SSIM)."""
+    error = torch.nn.functional.mse_loss(drawn, truth)
+    if perceptual is not None:
+        return error + PERCEPTUAL * perceptual(drawn.flatten(0, 1), truth.flatten(0, 1)).mean()
     similar = ssim(drawn, truth, drawn.new_ones(drawn.shape[-3])).mean()
-    return torch.nn.functional.mse_loss(drawn, truth) + STRUCTURE * (1 - similar)
+    return error + STRUCTURE * (1 - similar)
 
 
 def geometric(drawn: View, depth: Tensor, canonical: Tensor) -> Tensor:

@@ -105,6 +105,16 @@ class SceneModel(nn.Module):
         """The shot of a true video, [B, T, 3, H, W], along its path."""
         return Shot(video[:, 0], path, self.source.encode(video))
 
+    def future(self, picture: Tensor, path: Camera, seeds: Tensor) -> Scene:
+        """The scene of a picture [B, 3, H, W] and latents that are drawn behind it along a path, by its seed [B].
+
+        Raises:
+            ConfigError: latents that need the true video.
+        """
+        size = (picture.shape[-2], picture.shape[-1])
+        scene: Scene = self(Shot(picture, path, self.source.draw(picture, rays(along(path), size), seeds)))
+        return scene
+
     def forward(self, shot: Shot) -> Scene:
         """The scene of a shot; N is `per_pixel`·H·W, pixels row by row."""
         size = (shot.picture.shape[-2], shot.picture.shape[-1])
@@ -113,6 +123,8 @@ class SceneModel(nn.Module):
         numbers, weights = self.reconstructor(shot.latents, self.source.rays(seen), shot.picture, seen[:, 0])
         canonical = self._canonical(by_gaussian(numbers, sum(NUMBERS)), shot, seen[:, 0])
         moves = by_gaussian(weights, weights.shape[1] // self.options.per_pixel).unflatten(-1, (sum(MOVES), -1))
+        if not self.options.moves:
+            moves = torch.zeros_like(moves)
         return Scene(canonical, moves, self.basis, self.leads, self.prune)
 
     def _canonical(self, raw: Tensor, shot: Shot, first: Tensor) -> Gaussians:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from pdr_cli.models.interfaces import Terms
+from pdr_cli.models.lpips import LPIPS
 from pdr_cli.models.scenes import losses
 from pdr_cli.models.scenes.latents import LatentSource, VideoLatents
 from pdr_cli.models.scenes.losses import Truth
@@ -65,6 +66,8 @@ class SceneLesson(Lesson[SceneBatch]):
         options: the [scene] table.
         config: the [train] table.
         device: the network's.
+        perceptual: the network of LPIPS, see `losses.photometric`.
+        kept: latents of training scenes, true and drawn, which another lesson with the same VAE and generator may have made.
     """
 
     network: SceneModel
@@ -72,9 +75,11 @@ class SceneLesson(Lesson[SceneBatch]):
     options: SceneConfig
     config: TrainConfig
     device: torch.device
+    perceptual: LPIPS | None = None
+    kept: tuple[Kept, Kept] = field(default_factory=lambda: (Kept(), Kept()))
 
     def __post_init__(self) -> None:
-        self._true, self._drawn = Kept(), Kept()
+        self._true, self._drawn = self.kept
         step = max(1, -(-len(self.data.val) // self.config.val_windows))
         self._val = list(self.data.val)[::step]
 
@@ -90,15 +95,19 @@ class SceneLesson(Lesson[SceneBatch]):
 
     def scheduled(self, progress: float) -> float:
         """See `Lesson.scheduled`: each part has a schedule of its own."""
-        return self._part(progress)[1]
+        return self.part(progress)[1]
 
-    def _part(self, progress: float) -> tuple[int, float]:
+    def is_validated(self, progress: float) -> bool:
+        """See `Lesson.is_validated`: before its turn the Reconstructor shows nothing."""
+        return self.part(progress)[0] == RECONSTRUCTOR
+
+    def part(self, progress: float) -> tuple[int, float]:
         """The part of the training, and the share of it that is done."""
         return place(self.options.parts or [0.0, 0.0, 1.0], progress)
 
     def batch(self, which: np.ndarray, progress: float) -> SceneBatch:
         """See `Lesson.batch`: frames at random times, by the cameras in turn."""
-        (part, share), size = self._part(progress), self.data.file.size
+        (part, share), size = self.part(progress), self.data.file.size
         if part > VAE:
             self._measure()
         frames = torch.randperm(size.frames)[: self.options.frames].tolist()
@@ -153,14 +162,14 @@ class SceneLesson(Lesson[SceneBatch]):
         if batch.stage == HALF:
             shot, truth = Shot(halved(shot.picture), shot.path, halved(latents)), half_truth(truth)
         scene = self.network(shot)
-        still = batch.stage != MOVING
+        still = batch.stage != MOVING or not self.options.moves
         gaussians = scene.still(len(films.times)) if still else scene.at(films.times)
         drawn = seen(gaussians, films.cameras, (truth.depth.shape[-2], truth.depth.shape[-1]))
-        return losses.terms(scene, None if still else scene.moves(films.times)[0], drawn, truth)
+        return losses.terms(scene, None if still else scene.moves(films.times)[0], drawn, truth, self.perceptual)
 
     def _latents(self, films: Films, which: np.ndarray) -> Tensor | None:
-        """The latents that the Reconstructor is trained on; None where the source is trained with it."""
-        if self.options.latents == "oracle":
+        """The latents that the Reconstructor is trained on; None where they are made of the video by what is trained with it."""
+        if self.options.latents in ("none", "oracle"):
             return None
         source = _video_latents(self.network.source)
         kinds = {"true": self._encoded, "drawn": self._draws}
@@ -220,7 +229,7 @@ class SceneLesson(Lesson[SceneBatch]):
             for number in self._val:
                 films = self.data.films([number], [size.views - 1] * len(frames), frames, self.device)
                 for made in forecasts(films, number):
-                    losses_.append(losses.photometric(made, films.truth.frames))
+                    losses_.append(losses.photometric(made, films.truth.frames, self.perceptual))
                     squares.append((made - films.truth.frames).square().mean(dim=(0, 1, 3, 4), dtype=torch.float64))
         return Scores(float(torch.stack(losses_).mean()), torch.stack(squares).mean(dim=0).sqrt().tolist())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from pdr_cli.data.scenes import KIND, WHITE
 from pdr_cli.data.seen import Seen
 from pdr_cli.data.times import Step
 from pdr_cli.errors import ConfigError, DataError, UsageError
+from pdr_cli.models.lpips import LPIPS, SMALLEST
 from pdr_cli.models.scenes.build import build
 from pdr_cli.models.scenes.scene import SceneModel
 from pdr_cli.runs import modelfile
@@ -29,6 +30,7 @@ from pdr_cli.schema import Config, SceneConfig
 from pdr_cli.system import atomic, devices, hashes, locks, urls
 from pdr_cli.system.logs import log
 from pdr_cli.training import cards, overview, randomness, ranks
+from pdr_cli.training.kept import Kept
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.prepare import find_files
 from pdr_cli.training.request import run_folder
@@ -41,7 +43,7 @@ COLOURS = ("red", "green", "blue")
 
 @dataclass(frozen=True)
 class SceneRun:
-    """A run on scenes that is ready to begin; see `training.run.Run`."""
+    """A run on scenes that is ready to begin; see `training.run.Run` and `SceneLesson`."""
 
     config: Config
     folder: RunFolder
@@ -49,6 +51,8 @@ class SceneRun:
     network: SceneModel
     device: torch.device
     resume: State | None = None
+    perceptual: LPIPS | None = None
+    kept: tuple[Kept, Kept] = field(default_factory=lambda: (Kept(), Kept()))
 
     @property
     def options(self) -> SceneConfig:
@@ -70,11 +74,42 @@ def plan(request: TrainingRequest, create: bool = True) -> SceneRun:
     config, device = request.config, devices.pick(request.device)
     resume = request.resume is not None
     folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
+    return assembled(config, folder, device, request.resume)
+
+
+def assembled(config: Config, folder: RunFolder, device: torch.device, resume: State | None = None) -> SceneRun:
+    """A run in a folder: opens its scenes and builds its network.
+
+    Raises:
+        PdrError: data or configuration that cannot be used.
+    """
     data = open_data(config)
+    perceptual = _perceptual(config, data.size)
     randomness.seed_all(config.train.seed, {})
     network = build(config, data.size)
+    # Again, so that what is drawn in training does not depend on the size of the Reconstructor.
+    randomness.seed_all(config.train.seed, {})
     log.info("model   %s", model_line(network, data.size))
-    return SceneRun(config, folder, data, network, device, request.resume)
+    return SceneRun(config, folder, data, network, device, resume, perceptual)
+
+
+def _perceptual(config: Config, size: tuple[int, int]) -> LPIPS | None:
+    """The network of LPIPS, where the configuration names its weights.
+
+    Raises:
+        ConfigError: pictures that are too small for it, in one of the stages.
+        InputNotFoundError, CheckpointError: see `pretrained.load`.
+    """
+    if config.scene is None or not config.scene.lpips:
+        return None
+    first = min(size) // (2 if config.train.stages and config.train.stages[0] else 1)
+    if first < SMALLEST:
+        raise ConfigError(
+            f"scene.lpips, and training draws pictures with a side of {first} pixels",
+            f"{SMALLEST} or more",
+            "leave out scene.lpips, or the stage of half the size with --set train.stages=[0,0.4,0.6]",
+        )
+    return LPIPS.load(Path(config.scene.lpips))
 
 
 def open_data(config: Config) -> SceneData:
@@ -170,7 +205,8 @@ def psnr(rmse: list[float]) -> float:
 def trainer(run: SceneRun) -> Trainer[SceneLesson]:
     """The loop of a run."""
     run.network.to(run.device)
-    lesson = SceneLesson(run.network, run.data, run.options, run.config.train, run.device)
+    perceptual = None if run.perceptual is None else run.perceptual.to(run.device)
+    lesson = SceneLesson(run.network, run.data, run.options, run.config.train, run.device, perceptual, run.kept)
     card = card_of(run)
     mean = Climatology("mean", run.data.mean_picture()[None], 0.0)
 

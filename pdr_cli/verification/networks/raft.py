@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, instance_norm, interpolate
 
+from pdr_cli.models import pretrained
 from pdr_cli.models.motion import positions, sample
-from pdr_cli.verification.networks import pretrained
 
 FEATURES, HIDDEN, CONTEXT, MOTION = 128, 96, 64, 82
 LEVELS, RADIUS = 4, 3  # the correlation pyramid, and the look-up window of 7 x 7 on each level

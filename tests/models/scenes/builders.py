@@ -20,8 +20,8 @@ GOES = torch.tensor([0.8, 0.0, 0.0])  # where the square is at time 1
 
 def table(**changes: Any) -> SceneConfig:
     values: dict[str, Any] = {
-        "latents": "oracle", "parts": [], "width": 8, "blocks": 4, "per_pixel": 1, "near": 1.5, "far": 8.0, "frames": 3,
-        "fps": 8.0, "geometry_weight": 0.5,
+        "latents": "oracle", "parts": [], "width": 8, "blocks": 4, "per_pixel": 1, "moves": True, "near": 1.5, "far": 8.0,
+        "frames": 3, "fps": 8.0, "lpips": "", "geometry_weight": 0.5,
     }  # fmt: skip
     return SceneConfig(**values | changes)
 

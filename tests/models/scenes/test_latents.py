@@ -11,7 +11,7 @@ from pdr_cli import config
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.interfaces import Frames
 from pdr_cli.models.scenes.build import build
-from pdr_cli.models.scenes.latents import FrameLatents, VideoLatents
+from pdr_cli.models.scenes.latents import FrameLatents, NoLatents, VideoLatents
 
 T, SIZE = 6, (16, 24)  # five frames behind the picture, in groups of two: three, and a copy of the last
 
@@ -52,6 +52,16 @@ def test_the_rays_of_a_latent_are_the_mean_over_its_frames_and_pixels() -> None:
     torch.testing.assert_close(found[:, 1, :, 0, 0], block[:, 1:3].mean(dim=1))
     # The last frame and its copy.
     torch.testing.assert_close(found[:, 3, :, 0, 0], block[:, 5])
+
+
+def test_without_latents_the_rays_alone_are_those_of_a_video() -> None:
+    loaded = config.load("scenes-small", ["scene.latents=none", "scene.parts=[]"])
+    none = build(loaded, (64, 64)).source
+    assert isinstance(none, NoLatents)
+    short = NoLatents(T, loaded.model, source().latent)
+    assert short.rays(RAYS).equal(source().rays(RAYS))
+    assert short.encode(VIDEO).equal(torch.zeros(2, 4, 1, 4, 6))
+    assert not list(none.parameters())
 
 
 def test_each_seed_draws_a_future_behind_the_pictures_own_latent() -> None:

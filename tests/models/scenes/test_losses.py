@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pdr_cli.models.lpips import LPIPS
 from pdr_cli.models.scenes import losses
 from pdr_cli.models.scenes.losses import Truth
 from pdr_cli.models.scenes.scene import seen
@@ -32,6 +33,15 @@ def test_equal_pictures_cost_nothing_and_a_shift_its_square() -> None:
     similar = (2 * 0.5 * 0.6 + 1e-4) / (0.5**2 + 0.6**2 + 1e-4)
     expected = 0.1**2 + 0.05 * (1 - similar)
     assert losses.photometric(constant + 0.1, constant).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_with_its_network_half_of_lpips_takes_the_place_of_ssim() -> None:
+    torch.manual_seed(0)
+    network = LPIPS().eval()
+    a, b = random(2, 2, 3, 32, 32), random(2, 2, 3, 32, 32, seed=1)
+    distances = [network.distance(x[None], y[None]) for x, y in zip(a.flatten(0, 1), b.flatten(0, 1), strict=True)]
+    expected = (a - b).square().mean() + 0.5 * torch.cat(distances).mean()
+    assert losses.photometric(a, b, network).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_depth_counts_up_to_scale_and_shift_of_its_inverse() -> None:

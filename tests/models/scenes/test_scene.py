@@ -62,6 +62,13 @@ def test_nothing_has_moved_at_time_0(basis: str) -> None:
     assert not later.quaternion.equal(still.quaternion)
 
 
+def test_gaussians_that_do_not_move_stay_where_they_are() -> None:
+    net = awake(model(moves=False))
+    found = net(shot(net))
+    for name in ("mean", "scale", "quaternion"):
+        assert getattr(found.at([1.0]), name).equal(getattr(found.still(), name)), name
+
+
 def test_the_free_basis_has_a_number_for_each_frame_and_is_linear_between() -> None:
     net = awake(model("free"))
     scene = net(shot(net))

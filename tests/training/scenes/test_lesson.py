@@ -65,6 +65,7 @@ def test_each_part_trains_its_network_alone_and_has_a_schedule_of_its_own(scenes
     assert trained == [{"vae"}, {"members"}]
     assert {name.split(".")[0] for name in learned(one, 0.9)} == {"reconstructor"}
     assert [one.scheduled(at) for at in (0.125, 0.375, 0.75)] == [0.5, 0.5, 0.5]
+    assert [one.is_validated(at) for at in (0.1, 0.3, 0.9)] == [False, False, True]
 
 
 def test_with_oracle_the_stem_and_the_reconstructor_are_trained_together(scenes: Path) -> None:

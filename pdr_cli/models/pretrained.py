@@ -1,4 +1,4 @@
-"""Pretrained weights of the networks in scores and analyses; the user provides the files."""
+"""Pretrained weights of the networks in losses, scores and analyses; the user provides the files."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pdr_cli.errors import CheckpointError, GridError, InputNotFoundError, UsageError
-from pdr_cli.verification.networks.lpips import LPIPS
+from pdr_cli.models.lpips import LPIPS
 from tests.drawing.scenes import cells, frame, texture
 
 
@@ -98,6 +98,23 @@ def test_many_frames_at_once_are_as_one_by_one(trained: LPIPS) -> None:
     a = torch.rand(18, 1, 40, 33, generator=torch.Generator().manual_seed(1))
     single = torch.cat([trained.distance(x[None], y[None]) for x, y in zip(a, a.flip(0), strict=True)])
     assert torch.allclose(trained.distance(a, a.flip(0)), single, rtol=1e-5)
+
+
+def test_it_has_a_finite_gradient_even_where_frames_are_equal_and_black() -> None:
+    torch.manual_seed(0)
+    network = LPIPS().eval()
+    for parameter in network.parameters():
+        if parameter.dim() == 1:
+            torch.nn.init.zeros_(parameter)  # so that black has no features at all
+    black = torch.full((1, 3, 40, 40), 0.0) + (torch.tensor([-0.030, -0.088, -0.188])[:, None, None] + 1) / 2
+    for a, b in ((black, black), (black, picture(size=40)), (picture(size=40), noisy(picture(size=40), 0.1))):
+        a = a.clone().requires_grad_()
+        network(a, b).sum().backward()
+        assert a.grad is not None
+        assert a.grad.isfinite().all()
+    assert a.grad.abs().max() > 0
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(a, b).item() == pytest.approx(network.distance(a, b).item(), rel=1e-4)
 
 
 def test_31_pixels_are_the_least() -> None:

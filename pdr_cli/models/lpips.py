@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pdr_cli.errors import GridError, UsageError
-from pdr_cli.verification.networks import pretrained
+from pdr_cli.models import pretrained
 
 CHANNELS = (64, 192, 384, 256, 256)  # of AlexNet's five convolutions
 SMALLEST = 31  # the shortest side that leaves a pixel after two poolings: 31 → 7 → 3 → 1
@@ -71,7 +71,12 @@ class LPIPS(nn.Module):
         """
         check(a)
         pieces = zip(a.split(PIECE), b.split(PIECE), strict=True)
-        return torch.cat([self._distance(x, y) for x, y in pieces])
+        return torch.cat([self(x, y) for x, y in pieces])
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """The same with its gradient, which the weights have none of; in float32."""
+        with torch.autocast(a.device.type, enabled=False):
+            return self._distance(a, b)
 
     def _distance(self, a: Tensor, b: Tensor) -> Tensor:
         heads = [self.get_submodule(f"lin{level}.model") for level in range(len(CHANNELS))]
@@ -87,7 +92,8 @@ class LPIPS(nn.Module):
         for layer in self.features:
             x = layer(x)
             if isinstance(layer, nn.ReLU):
-                out.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + EPSILON))
+                # A norm, and no root of a sum, whose gradient is infinite where all features are 0.
+                out.append(x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + EPSILON))
         return out
 
 
@@ -95,10 +101,6 @@ def check(frames: Tensor) -> None:
     """Raise what `LPIPS.distance` raises for frames [n, C, H, W] that it is not defined for."""
     _, C, H, W = frames.shape
     if C not in (1, 3):
-        raise UsageError(
-            f"--metrics lpips: frames have {C} channels", "1 (grey) or 3 (red, green, blue)", "leave out lpips"
-        )
+        raise UsageError(f"LPIPS: frames have {C} channels", "1 (grey) or 3 (red, green, blue)", "leave out lpips")
     if min(H, W) < SMALLEST:
-        raise GridError(
-            f"--metrics lpips: frames are {H} x {W}", f"{SMALLEST} x {SMALLEST} pixels or more", "leave out lpips"
-        )
+        raise GridError(f"LPIPS: frames are {H} x {W}", f"{SMALLEST} x {SMALLEST} pixels or more", "leave out lpips")
