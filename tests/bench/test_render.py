@@ -77,7 +77,7 @@ def test_the_frames_of_codecs_are_drawn_in_colour_and_without_the_literal_varian
 
 
 def test_of_many_gaussians_the_first_are_held_against_algorithm_1(monkeypatch):
-    monkeypatch.setattr(bench_render, "MOST_PADDED", 8 * 3 * 16 * 16)  # three of the five
+    monkeypatch.setattr(bench_render, "MOST_PADDED", 32 * 3 * 16 * 16)  # three of the five
     seen = []
     right = literal.base
     monkeypatch.setattr(literal, "base", lambda *x: seen.append(x[0].shape[1]) or right(*x))
