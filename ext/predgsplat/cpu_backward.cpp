@@ -1,47 +1,12 @@
 // The gradients on a CPU, gathered: each Gaussian sums the gradient of the image at its own lattice points or pixels,
 // strip by strip; the sums (Moments) of LANES Gaussians become the gradients of their parameters together.
 #include "cpu_draw.h"
+#include "cpu_gradient.h"
 
-#include <memory>
 #include <optional>
 
 namespace predgsplat::cpu {
 namespace {
-
-// The gradient of one frame's image. origin: pixel (0, 0) of the first channel.
-struct GradientImage {
-  const float* origin;
-  int64_t stride, plane;
-};
-
-// Gradient images with a border of zeros: a row above and below, a column before, and a vector and a column behind.
-class Bordered {
- public:
-  Bordered(const Geometry& geometry, int64_t images)
-      : height_(geometry.height),
-        width_(geometry.width),
-        stride_(geometry.width + LANES + 2),
-        plane_((geometry.height + 2) * stride_),
-        pixels_(new float[images * plane_]) {}
-
-  // Copies the rows [top, bottom) of one image, and clears the border beside them.
-  void copy(const float* from, int64_t image, int64_t top, int64_t bottom) {
-    float* row = pixels_.get() + image * plane_ + (top + 1) * stride_;
-    if (top == 0) std::fill_n(row - stride_, stride_, 0.0f);
-    for (int64_t i = top; i < bottom; ++i, row += stride_) {
-      row[0] = 0.0f;
-      std::copy_n(from + image * height_ * width_ + i * width_, width_, row + 1);
-      std::fill_n(row + 1 + width_, LANES + 1, 0.0f);
-    }
-    if (bottom == height_) std::fill_n(row, stride_, 0.0f);
-  }
-
-  GradientImage from(int64_t image) const { return {pixels_.get() + image * plane_ + stride_ + 1, stride_, plane_}; }
-
- private:
-  int64_t height_, width_, stride_, plane_;
-  std::unique_ptr<float[]> pixels_;
-};
 
 // The values of a strip at its lattice points or pixels, without the factors of its rows: first row `start`, then row
 // by row down and up from it.
@@ -362,11 +327,12 @@ class Gatherer {
     const int64_t C = problem_.channels;
     const float* amplitudes = problem_.amplitudes + n * C;
     float* grad_amplitudes = gradients_.amplitudes + n * C;
+    const GradientImage image = bordered_ ? image_ : surroundings_.of(g, image_, problem_.geometry, C);
     if constexpr (CHANNELS == 0) {
-      window_->template fill<ANALYTIC>(g, rows_, image_, amplitudes, C, grad_amplitudes);
+      window_->template fill<ANALYTIC>(g, rows_, image, amplitudes, C, grad_amplitudes);
       gather<ANALYTIC, 1>(g, rows_, window_->weighted(), nullptr, small, rows_of, sums, nullptr);
     } else {
-      gather<ANALYTIC, CHANNELS>(g, rows_, image_, amplitudes, small, rows_of, sums, grad_amplitudes);
+      gather<ANALYTIC, CHANNELS>(g, rows_, image, amplitudes, small, rows_of, sums, grad_amplitudes);
     }
     if constexpr (CHANNELS == 1) {
       grad_amplitudes[0] = sums[0];
@@ -377,6 +343,8 @@ class Gatherer {
   const Problem& problem_;
   const GradientImage image_;
   const InputGradients& gradients_;
+  const bool bordered_ = !Surroundings::worthwhile(problem_.geometry);
+  Surroundings surroundings_;
   RowShares rows_;
   StripRows strip_rows_;
   std::optional<Window> window_;
@@ -408,6 +376,15 @@ void backward(const Problem& problem, const float* grad_image, const InputGradie
   const auto gather = problem.geometry.analytic ? gather_channels<true>(C) : gather_channels<false>(C);
   const int64_t parts = tasks_per_frame(problem);
   const auto part_of = [&](int64_t n, int64_t part) { return n * part / parts; };
+  if (Surroundings::worthwhile(problem.geometry)) {
+    const int64_t width = problem.geometry.width;
+    return in_parallel(P * parts, [&](int64_t task) {
+      const FlushDenormals flush;
+      const int64_t frame = task / parts, part = task % parts;
+      const GradientImage image{grad_image + frame * C * pixels, width, pixels};
+      gather(problem, frame, part_of(N, part), part_of(N, part + 1), image, gradients);
+    });
+  }
   // A frame of one task is copied by that task, into memory of its own; frames of several tasks are copied before.
   Bordered shared(problem.geometry, parts > 1 ? P * C : 0);
   if (parts > 1)
