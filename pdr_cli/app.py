@@ -309,7 +309,7 @@ def calibrate(
 @with_timing
 def bench_render(
     kind: RenderKind = "render",
-    res: Annotated[list[int] | None, typer.Option(min=8, help="Frame side in pixels; repeatable.")] = None,
+    res: Annotated[list[str] | None, typer.Option(help="Frames: 64, or width x height: 768x512; repeatable.")] = None,
     gaussians: Annotated[
         int | None, typer.Option(min=1, help="Per frame. Default: the paper's; 4096 to compose.")
     ] = None,
@@ -318,6 +318,7 @@ def bench_render(
     batch: Annotated[list[int] | None, typer.Option(min=1, help="Frames per call; repeatable. Default: 1.")] = None,
     backward: Annotated[bool, typer.Option("--backward", help="Time forward + backward too.")] = False,
     paper: Annotated[bool, typer.Option("--paper", help="The paper's four settings, and its FPS on an A800.")] = False,
+    codecs: Annotated[bool, typer.Option("--codecs", help="Frames as codecs draw them: 512x512 to 1920x1080.")] = False,
     repeats: Annotated[int, typer.Option(min=5, help="Runs of each variant, at most.")] = 100,
     output: Results = None,
     as_json: AsJson = False,
@@ -344,6 +345,7 @@ def bench_render(
         batch=batch or (),
         backward=backward,
         paper=paper,
+        codecs=codecs,
         repeats=repeats,
         **timing,
     )

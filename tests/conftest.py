@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from unittest import mock
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from pdr_cli.drawing import pictures
-from pdr_cli.splat import native
+from pdr_cli.splat import build, native
 from tests.builders import traffic_file, video_file, weather_file
 from tests.cli import pdr
 
@@ -39,9 +40,15 @@ CALIBRATED = ["--set", "fusion=none", "--set", "val_windows=40"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Build the renderer before the workers start, which would each build it where the cache is empty."""
+    """Build the renderer before the workers start, which would each build it where the cache is empty.
+
+    Its autograd node is used by the tests that are about it: no other test starts its build in the background.
+    """
+    os.environ.setdefault("PREDGSPLAT_NODE", "off")
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         native.unavailable("cpu")
+        with suppress(build.BuildError):
+            build.library("node")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

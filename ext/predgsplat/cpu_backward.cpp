@@ -1,47 +1,12 @@
 // The gradients on a CPU, gathered: each Gaussian sums the gradient of the image at its own lattice points or pixels,
 // strip by strip; the sums (Moments) of LANES Gaussians become the gradients of their parameters together.
 #include "cpu_draw.h"
+#include "cpu_gradient.h"
 
-#include <memory>
 #include <optional>
 
 namespace predgsplat::cpu {
 namespace {
-
-// The gradient of one frame's image. origin: pixel (0, 0) of the first channel.
-struct GradientImage {
-  const float* origin;
-  int64_t stride, plane;
-};
-
-// Gradient images with a border of zeros: a row above and below, a column before, and a vector and a column behind.
-class Bordered {
- public:
-  Bordered(const Geometry& geometry, int64_t images)
-      : height_(geometry.height),
-        width_(geometry.width),
-        stride_(geometry.width + LANES + 2),
-        plane_((geometry.height + 2) * stride_),
-        pixels_(new float[images * plane_]) {}
-
-  // Copies the rows [top, bottom) of one image, and clears the border beside them.
-  void copy(const float* from, int64_t image, int64_t top, int64_t bottom) {
-    float* row = pixels_.get() + image * plane_ + (top + 1) * stride_;
-    if (top == 0) std::fill_n(row - stride_, stride_, 0.0f);
-    for (int64_t i = top; i < bottom; ++i, row += stride_) {
-      row[0] = 0.0f;
-      std::copy_n(from + image * height_ * width_ + i * width_, width_, row + 1);
-      std::fill_n(row + 1 + width_, LANES + 1, 0.0f);
-    }
-    if (bottom == height_) std::fill_n(row, stride_, 0.0f);
-  }
-
-  GradientImage from(int64_t image) const { return {pixels_.get() + image * plane_ + stride_ + 1, stride_, plane_}; }
-
- private:
-  int64_t height_, width_, stride_, plane_;
-  std::unique_ptr<float[]> pixels_;
-};
 
 // The values of a strip at its lattice points or pixels, without the factors of its rows: first row `start`, then row
 // by row down and up from it.
@@ -79,6 +44,30 @@ class LatticeValues {
   Lanes value_down_, value_up_, ratio_down_{}, ratio_up_{};
 };
 
+// The gradient images of CHANNELS channels, and a Gaussian's amplitudes in them: their sum weighted by these counts as
+// the gradient of one channel, whose amplitude is 1. at: a pixel of the first channel, and the vector behind it.
+template <int CHANNELS>
+struct Weighted {
+  int64_t plane;
+  const float* amplitudes;
+
+  PREDGSPLAT_INLINE Lanes operator()(const Lanes (&gradients)[CHANNELS]) const {
+    if constexpr (CHANNELS == 1) return gradients[0];
+    Lanes sum = amplitudes[0] * gradients[0];
+    for (int c = 1; c < CHANNELS; ++c) sum += amplitudes[c] * gradients[c];
+    return sum;
+  }
+
+  PREDGSPLAT_INLINE Lanes load_channel(const float* at, int c) const { return load(at + c * plane); }
+};
+
+// Sums over the lattice points or pixels of a Gaussian; each: of the gradient of each channel, if there are several.
+template <int CHANNELS>
+struct Sums {
+  Moments<Lanes> moments{};
+  Lanes each[CHANNELS]{};
+};
+
 // Sums over the rows of each column of a strip: the weighted gradient times 1, v - start and (v - start)², and its
 // derivatives by the shift.
 struct ColumnSums {
@@ -94,11 +83,17 @@ struct ColumnSums {
 };
 
 // at: the gradient in the first column of the strip, in row 0: that of the whole pixel of the centre.
-template <class Values>
+template <int CHANNELS, class Values>
 PREDGSPLAT_INLINE void gather_pixel_rows(Values& values, const float* factor, const float* at, int64_t stride,
-                                         const Span& span, ColumnSums& sums) {
+                                         const Weighted<CHANNELS>& weighted, const Span& span, ColumnSums& sums,
+                                         Lanes (&each)[CHANNELS]) {
   const auto add = [&](int v, Lanes value) PREDGSPLAT_LAMBDA {
-    sums.add(v - span.start, factor[v] * value, load(at + v * stride));
+    Lanes gradients[CHANNELS];
+    const Lanes weight = factor[v] * value;
+    for (int c = 0; c < CHANNELS; ++c) gradients[c] = weighted.load_channel(at + v * stride, c);
+    sums.add(v - span.start, weight, weighted(gradients));
+    if constexpr (CHANNELS > 1)
+      for (int c = 0; c < CHANNELS; ++c) each[c] += weight * gradients[c];
   };
   add(span.start, values.first());
   for (int v = span.start + 1; v <= span.bottom; ++v) add(v, values.down(v));
@@ -106,100 +101,117 @@ PREDGSPLAT_INLINE void gather_pixel_rows(Values& values, const float* factor, co
 }
 
 // A row of the gradient, interpolated at the lattice points along x, and its derivative by the fraction.
+template <int CHANNELS>
 struct MovedRow {
-  Lanes moved, slope;
+  Lanes each[CHANNELS];  // interpolated, of each channel
+  Lanes moved, slope;    // of their weighted sum
 
-  PREDGSPLAT_INLINE MovedRow(const float* at, float fraction_x) {
-    const Lanes left = load(at);
-    slope = load(at + 1) - left;
-    moved = left + fraction_x * slope;
+  PREDGSPLAT_INLINE MovedRow(const float* at, const Weighted<CHANNELS>& weighted, float fraction_x) {
+    Lanes slopes[CHANNELS];
+    for (int c = 0; c < CHANNELS; ++c) {
+      const Lanes left = weighted.load_channel(at, c);
+      slopes[c] = weighted.load_channel(at + 1, c) - left;
+      each[c] = left + fraction_x * slopes[c];
+    }
+    moved = weighted(each), slope = weighted(slopes);
   }
 };
 
 // Like gather_pixel_rows, but at lattice points, which lie between pixels: the gradient is interpolated.
-template <class Values>
+template <int CHANNELS, class Values>
 PREDGSPLAT_INLINE void gather_lattice_rows(Values& values, const Shape& g, const float* factor, const float* at,
-                                           int64_t stride, const Span& span, ColumnSums& sums) {
-  const auto row = [&](int v) PREDGSPLAT_LAMBDA { return MovedRow(at + v * stride, g.fraction_x); };
-  const auto add = [&](int v, Lanes value, const MovedRow& own, const MovedRow& next) PREDGSPLAT_LAMBDA {
+                                           int64_t stride, const Weighted<CHANNELS>& weighted, const Span& span,
+                                           ColumnSums& sums, Lanes (&each)[CHANNELS]) {
+  using Row = MovedRow<CHANNELS>;
+  const auto row = [&](int v) PREDGSPLAT_LAMBDA { return Row(at + v * stride, weighted, g.fraction_x); };
+  const auto add = [&](int v, Lanes value, const Row& own, const Row& next) PREDGSPLAT_LAMBDA {
     const Lanes weight = factor[v] * value, down = next.moved - own.moved;
     sums.add(v - span.start, weight, own.moved + g.fraction_y * down);
     sums.sx += weight * (own.slope + g.fraction_y * (next.slope - own.slope));
     sums.sy += weight * down;
+    if constexpr (CHANNELS > 1) {
+      const Lanes below = g.fraction_y * weight, here = weight - below;
+      for (int c = 0; c < CHANNELS; ++c) each[c] += here * own.each[c] + below * next.each[c];
+    }
   };
-  MovedRow above = row(span.start), below = row(span.start + 1);
+  Row above = row(span.start), below = row(span.start + 1);
   add(span.start, values.first(), above, below);
   const auto step_down = [&](int v) PREDGSPLAT_LAMBDA {
     const Lanes value = values.down(v);
-    const MovedRow next = row(v + 1);
+    const Row next = row(v + 1);
     add(v, value, below, next);
     below = next;
   };
   const auto step_up = [&](int v) PREDGSPLAT_LAMBDA {
     const Lanes value = values.up(v);
-    const MovedRow own = row(v);
+    const Row own = row(v);
     add(v, value, own, above);
     above = own;
   };
   walk_both_ways(span, step_down, step_up);
 }
 
-// Adds the moments of one strip, which may extend into the border of the image.
-template <bool STEEP, bool ANALYTIC, class Small>
-PREDGSPLAT_INLINE void gather_strip(const Shape g, const float* factor, const GradientImage& image, int column, int top,
-                                    int bottom, Small small, Moments<Lanes>& moments) {
+// Adds the sums of one strip, which may extend into the border of the image.
+template <bool STEEP, bool ANALYTIC, int CHANNELS, class Small>
+PREDGSPLAT_INLINE void gather_strip(const Shape g, const float* factor, const GradientImage& image,
+                                    const float* amplitudes, int column, int top, int bottom, Small small,
+                                    Sums<CHANNELS>& all) {
   const Strip<STEEP, ANALYTIC> strip(g, column - g.x);
   const Span span{std::is_null_pointer_v<Small> ? strip.start(top, bottom) : 0, top, bottom};
   LatticeValues<STEEP, ANALYTIC> values(strip, span.start, small);
   const int64_t stride = image.stride;
   const float* at = image.origin + g.y * stride + column;
+  const Weighted<CHANNELS> weighted{image.plane, amplitudes};
   ColumnSums sums;
   if constexpr (ANALYTIC)
-    gather_pixel_rows(values, factor, at, stride, span, sums);
+    gather_pixel_rows(values, factor, at, stride, weighted, span, sums, all.each);
   else
-    gather_lattice_rows(values, g, factor, at, stride, span, sums);
+    gather_lattice_rows(values, g, factor, at, stride, weighted, span, sums, all.each);
   const Lanes v0 = broadcast(static_cast<float>(span.start) - strip.offset());
-  add_column(moments, strip.u, broadcast(-g.b / g.c), v0, sums.s0, sums.sv, sums.svv);
-  moments.sx += sums.sx;
-  moments.sy += sums.sy;
+  add_column(all.moments, strip.u, broadcast(-g.b / g.c), v0, sums.s0, sums.sv, sums.svv);
+  all.moments.sx += sums.sx;
+  all.moments.sy += sums.sy;
 }
 
-template <bool STEEP, bool ANALYTIC>
+template <bool STEEP, bool ANALYTIC, int CHANNELS, class RowsOf>
 PREDGSPLAT_INLINE void gather_strips(const Shape& g, RowShares& rows, const GradientImage& image,
-                                     Moments<Lanes>& moments) {
+                                     const float* amplitudes, const RowsOf& rows_of, Sums<CHANNELS>& sums) {
   rows.fill<STEEP, ANALYTIC>(g, 0.0f, 1.0f);
   const Strips strips = lattice_strips(g);
   int column = strips.column;
   for (int i = 0; i < strips.count; ++i, column += LANES) {
-    int top = g.top, bottom = g.bottom;
-    const float u1 = static_cast<float>(column - g.x) - (ANALYTIC ? g.fraction_x : 0.0f);
-    if (strips.count > 1) rows_in_reach<ANALYTIC>(g, u1, u1 + (LANES - 1), top, bottom);
-    if (top <= bottom) gather_strip<STEEP, ANALYTIC>(g, rows.own, image, column, top, bottom, nullptr, moments);
+    const StripRows::Rows reach = strips.count > 1 ? rows_of(i) : StripRows::Rows{g.top, g.bottom};
+    if (reach.top <= reach.bottom)
+      gather_strip<STEEP, ANALYTIC>(g, rows.own, image, amplitudes, column, reach.top, reach.bottom, nullptr, sums);
   }
 }
 
-// The moments of one Gaussian, in the order of Moments. small: its SmallLattice, or nullptr.
-template <bool ANALYTIC>
-PREDGSPLAT_INLINE void gather(const Shape& g, RowShares& rows, const GradientImage& image, const SmallLattice* small,
-                              float* sums) {
-  Moments<Lanes> m{};
+// The moments of one Gaussian, in the order of Moments, of the gradient that its amplitudes weight, and, for several
+// channels, the gradients of its amplitudes. small: its SmallLattice, or nullptr.
+template <bool ANALYTIC, int CHANNELS, class RowsOf>
+PREDGSPLAT_INLINE void gather(const Shape& g, RowShares& rows, const GradientImage& image, const float* amplitudes,
+                              const SmallLattice* small, const RowsOf& rows_of, float* moments, float* each) {
+  Sums<CHANNELS> sums;
   if (!ANALYTIC && SmallLattice::POSSIBLE && small) {
     rows.fill(small->rows(), -SmallLattice::RADIUS, 0.0f, 1.0f);
-    gather_strip<false, false>(g, rows.own, image, g.x + g.left, g.top, g.bottom, small, m);
+    gather_strip<false, false>(g, rows.own, image, amplitudes, g.x + g.left, g.top, g.bottom, small, sums);
   } else if (g.steep) {
-    gather_strips<true, ANALYTIC>(g, rows, image, m);
+    gather_strips<true, ANALYTIC>(g, rows, image, amplitudes, rows_of, sums);
   } else {
-    gather_strips<false, ANALYTIC>(g, rows, image, m);
+    gather_strips<false, ANALYTIC>(g, rows, image, amplitudes, rows_of, sums);
   }
-  const Lanes each[8] = {m.s0, m.su, m.sw, m.suu, m.suw, m.sww, m.sx, m.sy};
-  sums_of_eight(each, sums);
+  const Moments<Lanes>& m = sums.moments;
+  const Lanes of_moments[8] = {m.s0, m.su, m.sw, m.suu, m.suw, m.sww, m.sx, m.sy};
+  sums_of_eight(of_moments, moments);
+  if constexpr (CHANNELS > 1)
+    for (int c = 0; c < CHANNELS; ++c) each[c] = sum(sums.each[c]);
 }
 
-// For several channels: the part of the frame that one Gaussian touches, with the Gaussian drawn into it, and with the
+// For many channels: the part of the frame that one Gaussian touches, with the Gaussian drawn into it, and with the
 // sum of the channels' gradients, each times its amplitude. The moments are then those of a single channel.
 class Window {
  public:
-  explicit Window(const Geometry& geometry) {
+  explicit Window(const Geometry& geometry) : strip_rows_(geometry) {
     const int64_t diameter = geometry.radius < FAR ? 2 * static_cast<int64_t>(geometry.radius) + 2 : INT32_MAX;
     const int64_t rows = std::min<int64_t>(diameter, geometry.height + 2);
     const int64_t columns = round_up(std::min<int64_t>(diameter, geometry.width + 2), LANES) + LANES;
@@ -212,8 +224,11 @@ class Window {
   void fill(const Shape& g, RowShares& rows, const GradientImage& image, const float* amplitudes, int64_t channels,
             float* grad_amplitudes) {
     place<ANALYTIC>(g);
-    const Canvas canvas{drawn_.data() - offset(), stride_, 0, top_, top_ + height_, nullptr, 1};
-    draw<ANALYTIC, true>(g, rows, canvas, pixel_strips<ANALYTIC>(g, left_ + stride_), nullptr, 1.0f);
+    const Canvas canvas{drawn_.data() - offset(), stride_, 0, top_, top_ + height_, nullptr};
+    const Strips strips = pixel_strips<ANALYTIC>(g, left_ + stride_);
+    strip_rows_.template fill<ANALYTIC, true>(0, g, strips);
+    const auto rows_of = [&](int strip) PREDGSPLAT_LAMBDA { return strip_rows_.at(0, strip); };
+    draw<ANALYTIC, 1>(g, rows, canvas, strips, nullptr, rows_of, 1.0f);
     const float* from = image.origin + top_ * image.stride + left_;
     for (int64_t c = 0; c < channels; ++c)
       grad_amplitudes[c] = add_channel(from + c * image.plane, image.stride, amplitudes[c]);
@@ -254,6 +269,7 @@ class Window {
   int top_ = 0, left_ = 0, height_ = 0, vectors_ = 0;
   int64_t stride_ = 0;
   std::vector<float> drawn_, weighted_;
+  StripRows strip_rows_;
 };
 
 // Writes the gradients of the parameters, NaN for a Gaussian that is not finite.
@@ -269,13 +285,17 @@ void write_gradients(const Gradients<Lanes>& d, const Block& block, int64_t firs
   }
 }
 
-// The Gaussians of one frame, as one task gathers their gradients.
-template <bool ANALYTIC>
+// The Gaussians of one frame, as one task gathers their gradients. CHANNELS: 0 for many.
+template <bool ANALYTIC, int CHANNELS>
 class Gatherer {
  public:
   Gatherer(const Problem& problem, const GradientImage& image, const InputGradients& gradients)
-      : problem_(problem), image_(image), gradients_(gradients), rows_(problem.geometry) {
-    if (problem.channels != 1) window_.emplace(problem.geometry);
+      : problem_(problem),
+        image_(image),
+        gradients_(gradients),
+        rows_(problem.geometry),
+        strip_rows_(problem.geometry) {
+    if (CHANNELS == 0) window_.emplace(problem.geometry);
   }
 
   // At most LANES Gaussians; `first` counts through all frames.
@@ -283,6 +303,7 @@ class Gatherer {
     const Geometry& geometry = problem_.geometry;
     const Block block(problem_, first, count);
     const SmallLattices<ANALYTIC> small(block, geometry, lattice_strips);
+    strip_rows_.template fill<ANALYTIC, false>(block, lattice_strips);
     Moments<Lanes> m{};
     Lanes* const by_name[8] = {&m.s0, &m.su, &m.sw, &m.suu, &m.suw, &m.sww, &m.sx, &m.sy};
     for (int i = 0; i < count; ++i) {
@@ -290,7 +311,8 @@ class Gatherer {
       std::fill_n(gradients_.amplitudes + (first + i) * C, C, block.all_finite(i) ? 0.0f : std::nanf(""));
       if (!block.visible(i)) continue;
       float sums[8];
-      gather_one(block[i], small[i], first + i, sums);
+      const auto rows_of = [&](int strip) PREDGSPLAT_LAMBDA { return strip_rows_.at(i, strip); };
+      gather_one(block[i], small[i], rows_of, first + i, sums);
       for (int k = 0; k < 8; ++k) (*by_name[k])[i] = sums[k];
     }
     const Parameters p = read_parameters(problem_, first, count);
@@ -299,34 +321,50 @@ class Gatherer {
 
  private:
   // Writes the gradients of the amplitudes of Gaussian n, and its moments weighted by the amplitudes.
-  PREDGSPLAT_INLINE void gather_one(const Shape g, const SmallLattice* small, int64_t n, float* sums) {
+  template <class RowsOf>
+  PREDGSPLAT_INLINE void gather_one(const Shape g, const SmallLattice* small, const RowsOf& rows_of, int64_t n,
+                                    float* sums) {
     const int64_t C = problem_.channels;
     const float* amplitudes = problem_.amplitudes + n * C;
     float* grad_amplitudes = gradients_.amplitudes + n * C;
-    if (C == 1) {
-      gather<ANALYTIC>(g, rows_, image_, small, sums);
+    const GradientImage image = bordered_ ? image_ : surroundings_.of(g, image_, problem_.geometry, C);
+    if constexpr (CHANNELS == 0) {
+      window_->template fill<ANALYTIC>(g, rows_, image, amplitudes, C, grad_amplitudes);
+      gather<ANALYTIC, 1>(g, rows_, window_->weighted(), nullptr, small, rows_of, sums, nullptr);
+    } else {
+      gather<ANALYTIC, CHANNELS>(g, rows_, image, amplitudes, small, rows_of, sums, grad_amplitudes);
+    }
+    if constexpr (CHANNELS == 1) {
       grad_amplitudes[0] = sums[0];
       for (int k = 0; k < 8; ++k) sums[k] *= amplitudes[0];
-    } else {
-      window_->template fill<ANALYTIC>(g, rows_, image_, amplitudes, C, grad_amplitudes);
-      gather<ANALYTIC>(g, rows_, window_->weighted(), small, sums);
     }
   }
 
   const Problem& problem_;
   const GradientImage image_;
   const InputGradients& gradients_;
+  const bool bordered_ = !Surroundings::worthwhile(problem_.geometry);
+  Surroundings surroundings_;
   RowShares rows_;
+  StripRows strip_rows_;
   std::optional<Window> window_;
 };
 
 // Gaussians [from, to) of one frame.
-template <bool ANALYTIC>
+template <bool ANALYTIC, int CHANNELS>
 void gather_range(const Problem& problem, int64_t frame, int64_t from, int64_t to, const GradientImage& image,
                   const InputGradients& gradients) {
-  Gatherer<ANALYTIC> gatherer(problem, image, gradients);
+  Gatherer<ANALYTIC, CHANNELS> gatherer(problem, image, gradients);
   for (int64_t n = from; n < to; n += LANES)
     gatherer.gather_block(frame * problem.gaussians + n, static_cast<int>(std::min<int64_t>(LANES, to - n)));
+}
+
+template <bool ANALYTIC>
+constexpr auto gather_channels(int64_t channels) {
+  constexpr decltype(&gather_range<ANALYTIC, 0>) by_count[] = {gather_range<ANALYTIC, 0>, gather_range<ANALYTIC, 1>,
+                                                               gather_range<ANALYTIC, 2>, gather_range<ANALYTIC, 3>,
+                                                               gather_range<ANALYTIC, 4>};
+  return by_count[channels <= 4 ? channels : 0];
 }
 
 }  // namespace
@@ -335,9 +373,18 @@ void backward(const Problem& problem, const float* grad_image, const InputGradie
   const int64_t P = problem.frames, N = problem.gaussians, C = problem.channels;
   const int64_t height = problem.geometry.height, pixels = height * problem.geometry.width;
   if (P == 0 || N == 0) return;
-  const auto gather = problem.geometry.analytic ? gather_range<true> : gather_range<false>;
+  const auto gather = problem.geometry.analytic ? gather_channels<true>(C) : gather_channels<false>(C);
   const int64_t parts = tasks_per_frame(problem);
   const auto part_of = [&](int64_t n, int64_t part) { return n * part / parts; };
+  if (Surroundings::worthwhile(problem.geometry)) {
+    const int64_t width = problem.geometry.width;
+    return in_parallel(P * parts, [&](int64_t task) {
+      const FlushDenormals flush;
+      const int64_t frame = task / parts, part = task % parts;
+      const GradientImage image{grad_image + frame * C * pixels, width, pixels};
+      gather(problem, frame, part_of(N, part), part_of(N, part + 1), image, gradients);
+    });
+  }
   // A frame of one task is copied by that task, into memory of its own; frames of several tasks are copied before.
   Bordered shared(problem.geometry, parts > 1 ? P * C : 0);
   if (parts > 1)

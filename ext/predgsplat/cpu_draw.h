@@ -21,19 +21,20 @@ struct Canvas {
   float* pixels;
   int64_t stride, plane;
   int top, bottom;  // first row, and one beyond the last
-  const float* amplitudes;
-  int64_t channels;
+  const float* amplitudes;  // of these channels
 
-  bool holds(int first, int last) const { return first >= top && last < bottom; }
+  bool holds(int row) const { return row >= top && row < bottom; }
 
-  // Adds own·x + next·y. SINGLE: one channel; `own` and `next` already contain its amplitude.
-  template <bool SINGLE, bool CLIPPED>
+  // Adds own·x + next·y. CHANNELS: those of the canvas; `own` and `next` already contain the amplitude of a single one.
+  template <int CHANNELS>
   PREDGSPLAT_INLINE void add(int row, int column, float own, Lanes x, float next, Lanes y) const {
-    if (CLIPPED && !holds(row, row)) return;
     float* at = pixels + row * stride + column;
-    if constexpr (SINGLE) return store(at, load(at) + own * x + next * y);
+    if constexpr (CHANNELS == 1) return store(at, load(at) + own * x + next * y);
     const Lanes value = own * x + next * y;
-    for (int64_t c = 0; c < channels; ++c) store(at + c * plane, load(at + c * plane) + amplitudes[c] * value);
+    // Loads before stores: a processor takes a load for one of a recent store whose address differs by 4096 bytes.
+    Lanes sums[CHANNELS];
+    for (int c = 0; c < CHANNELS; ++c) sums[c] = load(at + c * plane) + amplitudes[c] * value;
+    for (int c = 0; c < CHANNELS; ++c) store(at + c * plane, sums[c]);
   }
 };
 
@@ -98,9 +99,10 @@ PREDGSPLAT_INLINE void draw_pixel_rows(Values& values, const float* own, const S
 }
 
 // One strip of a lattice: a row of pixels receives shares of the lattice row at it and of the one above.
-template <class Values, class Add>
+// Its first and its last row may lie outside the canvas.
+template <class Values, class Add, class AddEnd>
 PREDGSPLAT_INLINE void draw_lattice_rows(Values& values, const float* own, const float* next, const Span& span,
-                                         const Add& add) {
+                                         const Add& add, const AddEnd& add_end) {
   Lanes above = values.first(), below = above;
   const auto step_down = [&](int v) PREDGSPLAT_LAMBDA {
     const Lanes row = values.down(v);
@@ -113,66 +115,70 @@ PREDGSPLAT_INLINE void draw_lattice_rows(Values& values, const float* own, const
     below = row;
   };
   walk_both_ways(span, step_down, step_up);
-  add(span.bottom + 1, next[span.bottom], above, 0.0f, Lanes{});
-  add(span.top, own[span.top], below, 0.0f, Lanes{});
+  add_end(span.bottom + 1, next[span.bottom], above);
+  add_end(span.top, own[span.top], below);
 }
 
 // small: nullptr, or a SmallLattice, which saves computing exponentials. Copies, because the stores into the image
 // could otherwise change what the arguments refer to, as far as the compiler knows.
-template <bool STEEP, bool ANALYTIC, bool SINGLE, bool CLIPPED, class Small>
+template <bool STEEP, bool ANALYTIC, int CHANNELS, bool CLIPPED, class Small>
 PREDGSPLAT_INLINE void draw_strip(const Shape g, const RowShares& rows, const Canvas& canvas_, int column, int top,
                                   int bottom, Small small) {
   const Canvas canvas = canvas_;
   const float *own = rows.own, *next = rows.next;
   const Strip<STEEP, ANALYTIC> strip(g, column - g.x);
-  const Span span{std::is_null_pointer_v<Small> ? strip.start(top, bottom) : 0, top, bottom};
+  const Span span{std::is_null_pointer_v<Small> ? (top + bottom) >> 1 : 0, top, bottom};
   StripValues<STEEP, ANALYTIC> values(strip, span.start, small);
   const auto add = [&](int v, float own, Lanes x, float next, Lanes y) PREDGSPLAT_LAMBDA {
-    canvas.template add<SINGLE, CLIPPED>(g.y + v, column, own, x, next, y);
+    if (CLIPPED && !canvas.holds(g.y + v)) return;
+    canvas.template add<CHANNELS>(g.y + v, column, own, x, next, y);
+  };
+  const auto add_end = [&](int v, float share, Lanes x) PREDGSPLAT_LAMBDA {
+    if (canvas.holds(g.y + v)) canvas.template add<CHANNELS>(g.y + v, column, share, x, 0.0f, Lanes{});
   };
   if constexpr (ANALYTIC)
     draw_pixel_rows(values, own, span, add);
   else
-    draw_lattice_rows(values, own, next, span, add);
+    draw_lattice_rows(values, own, next, span, add, add_end);
 }
 
-// Clips a strip to the canvas only where it is partly outside, and skips it where it is entirely outside.
-template <bool STEEP, bool ANALYTIC, bool SINGLE, class Small>
+// Clips a strip to the canvas only where that is a band of the frame, and skips it where it is entirely outside.
+template <bool STEEP, bool ANALYTIC, int CHANNELS, class Small>
 PREDGSPLAT_INLINE void draw_strip_within(const Shape& g, const RowShares& rows, const Canvas& canvas, int column,
                                          int top, int bottom, Small small) {
-  const int first = g.y + top, last = g.y + bottom + (ANALYTIC ? 0 : 1);
-  if (canvas.holds(first, last))
-    draw_strip<STEEP, ANALYTIC, SINGLE, false>(g, rows, canvas, column, top, bottom, small);
-  else if (top <= bottom && last >= canvas.top && first < canvas.bottom)
-    draw_strip<STEEP, ANALYTIC, SINGLE, true>(g, rows, canvas, column, top, bottom, small);
+  // A lattice reaches one row below its last, and its ends are clipped in any case.
+  const int first = g.y + top + (ANALYTIC ? 0 : 1), last = g.y + bottom;
+  if (first >= canvas.top && last < canvas.bottom)
+    draw_strip<STEEP, ANALYTIC, CHANNELS, false>(g, rows, canvas, column, top, bottom, small);
+  else if (last + (ANALYTIC ? 0 : 1) >= canvas.top && g.y + top < canvas.bottom)
+    draw_strip<STEEP, ANALYTIC, CHANNELS, true>(g, rows, canvas, column, top, bottom, small);
 }
 
-template <bool STEEP, bool ANALYTIC, bool SINGLE>
+template <bool STEEP, bool ANALYTIC, int CHANNELS, class RowsOf>
 PREDGSPLAT_INLINE void draw_strips(const Shape& g, RowShares& rows, const Canvas& canvas, const Strips& strips,
-                                   float scale) {
+                                   const RowsOf& rows_of, float scale) {
   rows.fill<STEEP, ANALYTIC>(g, ANALYTIC ? 0.0f : g.fraction_y, scale);
   int column = strips.column;
   if (strips.count == 1)
-    return draw_strip_within<STEEP, ANALYTIC, SINGLE>(g, rows, canvas, column, g.top, g.bottom, nullptr);
+    return draw_strip_within<STEEP, ANALYTIC, CHANNELS>(g, rows, canvas, column, g.top, g.bottom, nullptr);
   for (int i = 0; i < strips.count; ++i, column += LANES) {
-    const float u1 = static_cast<float>(column - g.x) - (ANALYTIC ? g.fraction_x : 1.0f);
-    int top, bottom;
-    rows_in_reach<ANALYTIC>(g, u1, u1 + LANES, top, bottom);
-    if (top <= bottom) draw_strip_within<STEEP, ANALYTIC, SINGLE>(g, rows, canvas, column, top, bottom, nullptr);
+    const StripRows::Rows in_reach = rows_of(i);
+    if (in_reach.top <= in_reach.bottom)
+      draw_strip_within<STEEP, ANALYTIC, CHANNELS>(g, rows, canvas, column, in_reach.top, in_reach.bottom, nullptr);
   }
 }
 
-// One Gaussian times `scale`. small: its SmallLattice, or nullptr.
-template <bool ANALYTIC, bool SINGLE>
+// One Gaussian times `scale`. small: its SmallLattice, or nullptr. rows_of(strip): the rows of each of several strips.
+template <bool ANALYTIC, int CHANNELS, class RowsOf>
 PREDGSPLAT_INLINE void draw(const Shape& g, RowShares& rows, const Canvas& canvas, const Strips& strips,
-                            const SmallLattice* small, float scale) {
+                            const SmallLattice* small, const RowsOf& rows_of, float scale) {
   if (!ANALYTIC && SmallLattice::POSSIBLE && small) {
     rows.fill(small->rows(), -SmallLattice::RADIUS, g.fraction_y, scale);
-    draw_strip_within<false, false, SINGLE>(g, rows, canvas, strips.column, g.top, g.bottom, small);
+    draw_strip_within<false, false, CHANNELS>(g, rows, canvas, strips.column, g.top, g.bottom, small);
   } else if (g.steep) {
-    draw_strips<true, ANALYTIC, SINGLE>(g, rows, canvas, strips, scale);
+    draw_strips<true, ANALYTIC, CHANNELS>(g, rows, canvas, strips, rows_of, scale);
   } else {
-    draw_strips<false, ANALYTIC, SINGLE>(g, rows, canvas, strips, scale);
+    draw_strips<false, ANALYTIC, CHANNELS>(g, rows, canvas, strips, rows_of, scale);
   }
 }
 

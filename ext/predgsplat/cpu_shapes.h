@@ -149,18 +149,6 @@ class RowShares {
   std::vector<float> own_, next_;
 };
 
-// First and last row in which a Gaussian reaches the columns u1 to u2, relative to the centre.
-template <bool ANALYTIC>
-PREDGSPLAT_INLINE void rows_in_reach(const Shape& g, float u1, float u2, int& top, int& bottom) {
-  const float offset = ANALYTIC ? g.fraction_y : 0.0f, inverse = 1.0f / g.c;
-  const float low = std::clamp(g.tip, u1, u2), high = std::clamp(-g.tip, u1, u2);
-  const float below = std::sqrt(std::max(CUT * g.c - g.det * low * low, 0.0f));
-  const float above = std::sqrt(std::max(CUT * g.c - g.det * high * high, 0.0f));
-  // Clamped as floats: with a tiny c the values do not fit an integer.
-  bottom = static_cast<int>(std::min(std::floor((below - g.b * low) * inverse + offset), static_cast<float>(g.bottom)));
-  top = static_cast<int>(std::max(std::ceil((-above - g.b * high) * inverse + offset), static_cast<float>(g.top)));
-}
-
 // One column strip of a Gaussian, without the factors of its rows. On a lattice, moving the Gaussian right by a
 // fraction of a pixel splits its value into the share `p` of its own column and the share `q` of the left neighbour.
 template <bool STEEP, bool ANALYTIC>
@@ -240,6 +228,71 @@ struct Strips {
 };
 
 inline Strips lattice_strips(const Shape& g) { return {g.x + g.left, g.x + g.right, INT32_MAX}; }
+
+// First and last rows in which the Gaussians of a block reach each of their strips. All are computed before the first
+// strip is walked: a loop whose length is known early costs no wait where it ends.
+class StripRows {
+ public:
+  struct Rows {
+    int top, bottom;
+  };
+
+  explicit StripRows(const Geometry& geometry)
+      : per_gaussian_(2 * HALF * (1 + most_columns(geometry) / (HALF * LANES))),
+        rows_(most_columns(geometry) > LANES ? LANES * per_gaussian_ : 0) {}
+
+  // strips_of(g): the strips of a Gaussian. DRAWN: of pixels, which lattice points to the left of them reach too.
+  template <bool ANALYTIC, bool DRAWN, class StripsOf>
+  PREDGSPLAT_INLINE void fill(const Block& block, const StripsOf& strips_of) {
+    if (rows_.empty()) return;  // one strip is enough for every Gaussian
+    for (int i = 0; i < block.count; ++i)
+      if (block.visible(i)) {
+        const Shape g = block[i];
+        fill<ANALYTIC, DRAWN>(i, g, strips_of(g));
+      }
+  }
+
+  template <bool ANALYTIC, bool DRAWN>
+  PREDGSPLAT_INLINE void fill(int gaussian, const Shape& g, const Strips& strips) {
+    if (strips.count == 1) return;
+    for (int first = 0; first < strips.count; first += HALF)
+      store_rows<ANALYTIC, DRAWN>(g, strips, first, &rows_[gaussian * per_gaussian_ + 2 * first]);
+  }
+
+  PREDGSPLAT_INLINE Rows at(int gaussian, int strip) const {
+    const int32_t* half = &rows_[gaussian * per_gaussian_ + 2 * (strip / HALF * HALF) + strip % HALF];
+    return {-half[HALF], half[0]};
+  }
+
+ private:
+  static constexpr int HALF = LANES / 2;
+
+  static int most_columns(const Geometry& geometry) {
+    const int all = geometry.width + LANES;
+    return geometry.radius < geometry.width ? std::min(2 * static_cast<int>(geometry.radius) + 2, all) : all;
+  }
+
+  // The last rows of HALF strips, and in the upper lanes the last rows upwards, which are the first ones.
+  template <bool ANALYTIC, bool DRAWN>
+  static PREDGSPLAT_INLINE void store_rows(const Shape& g, const Strips& strips, int first, int32_t* rows) {
+    const Ints upwards = lane_numbers() >= static_cast<float>(HALF);
+    const auto signed_by = [&](float x) { return upwards ? broadcast(-x) : broadcast(x); };
+    const Lanes strip = lane_numbers() - zero_unless(upwards, broadcast(HALF)) + static_cast<float>(first);
+    const float before = ANALYTIC ? g.fraction_x : DRAWN ? 1.0f : 0.0f;
+    const float width = !ANALYTIC && DRAWN ? LANES : LANES - 1;
+    const Lanes left = strip * static_cast<float>(LANES) + (static_cast<float>(strips.column - g.x) - before);
+    // The u of these columns at which the ellipse reaches farthest.
+    const Lanes u = larger(smaller(signed_by(g.tip), left + width), left);
+    const Lanes root = square_root(larger(CUT * g.c - g.det * u * u, 0.0f));
+    const Lanes last = (root - signed_by(g.b) * u) / g.c + signed_by(ANALYTIC ? g.fraction_y : 0.0f);
+    const Lanes end = upwards ? broadcast(-static_cast<float>(g.top)) : broadcast(static_cast<float>(g.bottom));
+    const Ints result = __builtin_convertvector(smaller(floor(last), end), Ints);
+    std::memcpy(rows, &result, sizeof result);
+  }
+
+  int per_gaussian_;
+  std::vector<int32_t> rows_;
+};
 
 // A lattice of up to 15 points fits into one strip of 16 lanes and needs 2^-(a u²) and 2^-(c v²) at eight distances
 // each: one vector holds both, and lanes are picked from it. All lattices of a block are prepared together, because

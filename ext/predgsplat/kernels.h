@@ -49,6 +49,12 @@ void compose_backward(const Composition& problem, const float* state, const floa
                       const CompositionGradients& gradients);
 }  // namespace cpu
 
+// The entry points of the CPU library for autograd_node.cpp: its symbol `predgsplat_kernels`.
+struct CpuKernels {
+  void (*forward)(const Problem& problem, float* image);
+  void (*backward)(const Problem& problem, const float* grad_image, const InputGradients& gradients);
+};
+
 // They only launch and never wait for the device or read from it, so that a CUDA graph can capture them.
 // They return a cudaError_t, 0 if the launch succeeded.
 namespace cuda {

@@ -35,6 +35,8 @@ void parallel(int64_t tasks, void (*body)(int64_t, void*), void* context) {
 
 int threads() { return static_cast<int>(torch::stable::get_num_threads()); }
 
+extern "C" __attribute__((visibility("default"))) const CpuKernels predgsplat_kernels = {cpu::forward, cpu::backward};
+
 #endif
 
 namespace {

@@ -21,6 +21,7 @@ from pdr_cli.bench.render import (
     chosen,
     evaluate,
     rows_of,
+    size_of,
     why_not_native,
 )
 from pdr_cli.errors import UsageError
@@ -47,13 +48,12 @@ def run(options: Options) -> dict[str, Any]:
     Raises:
         UsageError: options that cannot be measured.
     """
-    if options.paper or options.kernel_size is not None:
-        raise UsageError(
-            "--kind compose with --paper or --kernel-size", way_out="leave them out: they belong to --kind render"
-        )
+    if options.paper or options.codecs or options.kernel_size is not None:
+        found = "--kind compose with --paper, --codecs or --kernel-size"
+        raise UsageError(found, way_out="leave them out: they belong to --kind render")
     device = devices.pick(options.device)
     settings = [
-        Frames(res, GAUSSIANS if options.gaussians is None else options.gaussians, channels, batch)
+        Frames(*size_of(res), GAUSSIANS if options.gaussians is None else options.gaussians, channels, batch)
         for res, channels, batch in itertools.product(
             options.res or [64], options.channels or [3], options.batch or [1]
         )
@@ -75,7 +75,7 @@ def find_variants(names: Any, device: torch.device) -> list[Variant[Frames]]:
         "reference": Variant[Frames]("reference", lambda x, s: compose_reference.compose(*x, s.size)),
         "predgsplat": Variant[Frames]("predgsplat", lambda x, s: native(*x, size=s.size)),
     }
-    tiny = Frames(res=4, gaussians=1, channels=1, batch=1)
+    tiny = Frames(4, 4, gaussians=1, channels=1, batch=1)
     return chosen(names, known, why_not_native(known["predgsplat"], tiny, random_inputs(tiny, device)))
 
 
@@ -106,7 +106,8 @@ def random_inputs(setting: Frames, device: torch.device, seed: int = 0) -> Input
     random = torch.Generator().manual_seed(seed)
     shape = (setting.batch, setting.gaussians)
     uniform = partial(torch.rand, generator=random, dtype=torch.float64)
-    centre = uniform(*shape, 2) * (setting.res + 4) - 2.5  # up to 2 px outside the frame
+    frame = torch.tensor([setting.width, setting.height], dtype=torch.float64)
+    centre = uniform(*shape, 2) * (frame + 4) - 2.5  # up to 2 px outside the frame
     variance = torch.exp(2.4 * (2 * uniform(*shape, 2) - 1))
     turn = math.pi * uniform(*shape)
     opacity = torch.sigmoid(torch.randn(*shape, generator=random, dtype=torch.float64) + 1)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,9 +13,10 @@ import torch
 from torch import Tensor
 
 from pdr_cli import splat
-from pdr_cli.bench.machine import at_least, describe, synchronize, threads_set
+from pdr_cli.bench.machine import at_least, describe, threads_set
+from pdr_cli.bench.timing import interleave, statistics_of
 from pdr_cli.errors import PdrError, UsageError, did_you_mean
-from pdr_cli.splat import literal, reference
+from pdr_cli.splat import literal, node, reference
 from pdr_cli.system import devices
 from pdr_cli.system.logs import log
 
@@ -29,12 +28,13 @@ PAPER_FPS = {  # Table 9, one A800
     "base_grid": {32: 1381, 64: 803, 128: 399, 256: 307},
     "predgsplat": {32: 7648, 64: 6665, 128: 3242, 256: 1149},
 }
+# Codecs of images and videos by Gaussians use 10,000 to 70,000 a frame (GaussianImage, GSVC). With K = 51, the random
+# Gaussians are 2.5 px wide on average, which covers each pixel of these frames with 1 to 20 of them.
+CODEC_FRAMES, CODEC_GAUSSIANS, CODEC_KERNEL = ((512, 512), (512, 768), (1080, 1920)), (10_000, 50_000), 51
 # float32 pixel positions near 256 carry 1.5e-5 px, and affine_grid adds its own rounding.
 VALUE_TOLERANCE, GRADIENT_TOLERANCE = 2e-5, 1e-4
 ORACLE_TOLERANCE = 1e-10  # float64 against float64
-MAX_SECONDS = 10.0  # per variant and pass: a slow baseline should not hold up the rest
-MIN_REPEATS = 5
-SAMPLE_SECONDS = 2e-3  # shorter calls are timed in groups, so that the clock and the synchronisation do not count
+MOST_PADDED = 2**30  # numbers of a tensor with a frame per Gaussian, as the literal variants hold several: 4 GiB
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,11 @@ class Options:
     """The options of `pdr bench-render`; empty lists and None: the defaults.
 
     kind: "render" (this module), or "compose" (`bench.compose`).
+    res: frames, as `size_of` reads them.
     """
 
     kind: str = "render"
-    res: Sequence[int] = ()
+    res: Sequence[str | int] = ()
     gaussians: int | None = None
     kernel_size: int | None = None
     channels: Sequence[int] = ()
@@ -53,38 +54,70 @@ class Options:
     backward: bool = False
     variants: Sequence[str] = ()
     paper: bool = False
+    codecs: bool = False
     device: str = "auto"
     threads: int | None = None
     repeats: int = 100
 
     def settings(self) -> list[Setting]:
-        """Every combination of resolution, channels and batch.
+        """Every combination of frame, Gaussians, channels and batch.
 
         Raises:
-            UsageError: --paper together with what it fixes.
+            UsageError: --paper or --codecs together with what it fixes.
         """
-        if self.paper and (self.res or self.gaussians is not None or self.kernel_size is not None):
+        preset = "--paper" if self.paper else "--codecs" if self.codecs else ""
+        if preset and (self.res or self.gaussians is not None or self.kernel_size is not None):
             fixed = "--res, --gaussians and --kernel-size"
-            raise UsageError(f"--paper fixes {fixed}", way_out="leave them out, or leave out --paper")
-        resolutions = list(PAPER_SETTINGS) if self.paper else self.res or [256]
+            raise UsageError(f"{preset} fixes {fixed}", way_out=f"leave them out, or leave out {preset}")
+        if self.paper and self.codecs:
+            raise UsageError("--paper and --codecs are two sets of frames", way_out="choose one")
+        sizes = (
+            CODEC_FRAMES if self.codecs else [size_of(r) for r in (PAPER_SETTINGS if self.paper else self.res or [256])]
+        )
+        kernel_size = CODEC_KERNEL if self.codecs else self.kernel_size
         return [
-            complete(r, self.kernel_size, self.gaussians, c, b)
-            for r, c, b in itertools.product(resolutions, self.channels or [1], self.batch or [1])
+            complete(size, kernel_size, n, c, b)
+            for size, n, c, b in itertools.product(
+                sizes,
+                CODEC_GAUSSIANS if self.codecs else [self.gaussians],
+                self.channels or [3 if self.codecs else 1],
+                self.batch or [1],
+            )
         ]
+
+
+def size_of(res: str | int) -> tuple[int, int]:
+    """(H, W) of a frame: "256" is square, "768x512" is its width and height.
+
+    Raises:
+        UsageError: another text, or a side below 2.
+    """
+    width, _, height = str(res).partition("x")
+    try:
+        size = int(height or width), int(width)
+    except ValueError:
+        raise UsageError(f"--res {res}", "a side in pixels like 256, or width and height like 768x512") from None
+    at_least("res", min(size), 2)
+    return size
 
 
 @dataclass(frozen=True)
 class Frames:
-    """What is rendered: square frames of `res` pixels."""
+    """What is rendered."""
 
-    res: int
+    height: int
+    width: int
     gaussians: int
     channels: int
     batch: int
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.res, self.res
+        return self.height, self.width
+
+    @property
+    def frame_numbers(self) -> int:
+        return self.height * self.width * self.channels
 
 
 @dataclass(frozen=True)
@@ -116,11 +149,12 @@ def run(options: Options) -> dict[str, Any]:
         UsageError: options that cannot be measured.
     """
     device = devices.pick(options.device)
-    variants = find_variants(options.variants, device)
     settings = options.settings()
+    node.prepare()
+    variants = find_variants(options.variants or (["predgsplat"] if options.codecs else []), device)
     check_options(settings, variants, options.threads, options.repeats)
     with threads_set(options.threads):
-        report = describe(device)
+        report = describe(device) | {"autograd": "Python" if node.direct is None else "C++"}
         report["rows"] = [
             row for s in settings for row in measure(s, variants, device, options.backward, options.repeats)
         ]
@@ -132,16 +166,18 @@ def run(options: Options) -> dict[str, Any]:
 
 def paper_fps(row: Mapping[str, Any]) -> int | None:
     """Frames per second that the paper prints for a forward pass of this variant and resolution."""
-    return PAPER_FPS.get(row["variant"], {}).get(row["res"]) if row["pass"] == "forward" else None
+    return PAPER_FPS.get(row["variant"], {}).get(row["height"]) if row["pass"] == "forward" else None
 
 
-def complete(res: int, kernel_size: int | None, gaussians: int | None, channels: int, batch: int) -> Setting:
-    """Fill in K and N of the paper's setting with the nearest resolution, by ratio."""
-    nearest = min(PAPER_SETTINGS, key=lambda known: abs(math.log(known / max(res, 1))))
+def complete(
+    size: tuple[int, int], kernel_size: int | None, gaussians: int | None, channels: int, batch: int
+) -> Setting:
+    """Fill in K and N of the paper's setting with the nearest number of pixels, by ratio."""
+    nearest = min(PAPER_SETTINGS, key=lambda known: abs(math.log(known**2 / math.prod(size))))
     paper_kernel, paper_gaussians = PAPER_SETTINGS[nearest]
     kernel_size = paper_kernel if kernel_size is None else kernel_size
     gaussians = paper_gaussians if gaussians is None else gaussians
-    return Setting(res, gaussians, channels, batch, kernel_size)
+    return Setting(*size, gaussians, channels, batch, kernel_size)
 
 
 def check_counts(settings: Sequence[Frames], threads: int | None, repeats: int) -> None:
@@ -150,7 +186,7 @@ def check_counts(settings: Sequence[Frames], threads: int | None, repeats: int) 
     at_least("threads", 1 if threads is None else threads)
     for setting in settings:
         for name, value in asdict(setting).items():
-            at_least(name, value, 2 if name == "res" else 1)
+            at_least(name, value)
 
 
 def check_options(settings: list[Setting], variants: list[Variant[Setting]], threads: int | None, repeats: int) -> None:
@@ -160,10 +196,15 @@ def check_options(settings: list[Setting], variants: list[Variant[Setting]], thr
         if setting.kernel_size < 3 or setting.kernel_size % 2 == 0:
             raise UsageError(f"--kernel-size {setting.kernel_size}", "an odd number, 3 or more")
         padded = [v.name for v in variants if v.name.startswith("base")]
-        if padded and setting.kernel_size > setting.res:
+        if padded and setting.kernel_size > min(setting.size):
             raise UsageError(
-                f"{' and '.join(padded)} cannot pad a {setting.kernel_size} px kernel to {setting.res} px",
+                f"{' and '.join(padded)} cannot pad a {setting.kernel_size} px kernel to {min(setting.size)} px",
                 way_out="choose a smaller --kernel-size, or --variants without them",
+            )
+        if padded and setting.frame_numbers * setting.batch * setting.gaussians > MOST_PADDED:
+            raise UsageError(
+                f"{' and '.join(padded)} would hold {setting.batch * setting.gaussians} frames at once",
+                way_out="choose a smaller frame or --gaussians, or --variants without them",
             )
 
 
@@ -181,7 +222,7 @@ def find_variants(names: Sequence[str], device: torch.device) -> list[Variant[Se
         "reference": Variant("reference", lambda x, s: reference.render(*x, s.size, s.kernel_size)),
         "predgsplat": Variant("predgsplat", lambda x, s: native(*x, size=s.size, kernel_size=s.kernel_size)),
     }
-    tiny = Setting(res=4, kernel_size=3, gaussians=1, channels=1, batch=1)
+    tiny = Setting(4, 4, kernel_size=3, gaussians=1, channels=1, batch=1)
     return chosen(names, known, why_not_native(known["predgsplat"], tiny, random_inputs(tiny, device)))
 
 
@@ -221,7 +262,7 @@ def random_inputs(setting: Setting, device: torch.device, seed: int = 0) -> Inpu
     random = torch.Generator().manual_seed(seed)
     B, N = setting.batch, setting.gaussians
     normal = partial(torch.randn, generator=random, dtype=torch.float64)
-    half = (setting.res - 1) / 2
+    half = (torch.tensor([setting.width, setting.height], dtype=torch.float64) - 1) / 2
     pixels = (normal(B, N, 2).tanh() + 1) * half
     pixels = pixels.floor() + pixels.frac().clamp(0.05, 0.95)
     inputs = (
@@ -240,7 +281,7 @@ def measure(
     """One row per variant and pass."""
     inputs = random_inputs(setting, device)
     truth = truth_of(setting, inputs, backward)
-    check_truth(truth, setting, inputs, backward)
+    check_truth(setting, inputs, backward)
     return rows_of(setting, variants, inputs, truth, repeats, "base")
 
 
@@ -272,8 +313,20 @@ def rows_of(
 def truth_of(setting: Setting, inputs: Inputs, backward: bool) -> tuple[Tensor, ...]:
     """What `evaluate` gives of the reference in float64."""
     log.debug("checking %s", setting)
-    reference_variant = find_variants(["reference"], inputs[0].device)[0]
-    return evaluate(reference_variant, setting, inputs, torch.float64, backward)
+    return evaluate_in_parts("reference", setting, inputs, backward, 1000)
+
+
+def evaluate_in_parts(
+    name: str, setting: Setting, inputs: Inputs, backward: bool, gaussians: int
+) -> tuple[Tensor, ...]:
+    """Equivalent to `evaluate` in float64, with the memory of a few Gaussians: an image is a sum over all of them."""
+    variant = find_variants([name], inputs[0].device)[0]
+    parts = [
+        evaluate(variant, setting, block, torch.float64, backward)
+        for block in zip(*(x.split(gaussians, dim=1) for x in inputs), strict=True)
+    ]
+    image, gradients = sum(part[0] for part in parts), zip(*(part[1:] for part in parts), strict=True)
+    return torch.as_tensor(image), *(torch.cat(blocks, dim=1) for blocks in gradients)
 
 
 def evaluate(
@@ -305,22 +358,18 @@ def passes(errors: list[float]) -> bool:
     return errors[0] <= VALUE_TOLERANCE and all(e <= GRADIENT_TOLERANCE for e in errors[1:])
 
 
-def check_truth(truth: tuple[Tensor, ...], setting: Setting, inputs: Inputs, backward: bool) -> None:
-    """Hold the float64 reference against the literal Algorithm 1 on the first frame, where K fits into it.
+def check_truth(setting: Setting, inputs: Inputs, backward: bool) -> None:
+    """Hold the float64 reference against the literal Algorithm 1, where K fits into the frame.
 
-    The image is a sum over Gaussians, so a few at a time give the same image without a frame for each of hundreds.
+    On the first frame, and of many Gaussians on the first ones: the literal algorithm holds a frame for each.
     """
-    if setting.kernel_size > setting.res:
+    if setting.kernel_size > min(setting.size):
         return
-    base = find_variants(["base"], inputs[0].device)[0]
-    coords, scale, rotation, amplitudes = (x[:1].split(50, dim=1) for x in inputs)
-    parts = [
-        evaluate(base, setting, block, torch.float64, backward)
-        for block in zip(coords, scale, rotation, amplitudes, strict=True)
-    ]
-    image = torch.stack([part[0] for part in parts]).sum(0)
-    gradients = (torch.cat(blocks, dim=1) for blocks in zip(*(part[1:] for part in parts), strict=True))
-    errors = compare((image, *gradients), tuple(x[:1] for x in truth))
+    most = max(1, MOST_PADDED // 32 // setting.frame_numbers)
+    coords, scale, rotation, amplitudes = (x[:1, :most] for x in inputs)
+    first = coords, scale, rotation, amplitudes
+    found = truth_of(setting, first, backward)
+    errors = compare(evaluate_in_parts("base", setting, first, backward, 50), found)
     if max(errors) > ORACLE_TOLERANCE:
         raise PdrError(f"the float64 reference differs from Algorithm 1 by {max(errors):.1e} at {setting}")
 
@@ -334,56 +383,9 @@ def timed_call(
         weights = weighting(variant.render((a, b, c, d), setting)).contiguous()
 
     def forward() -> None:
-        with torch.no_grad():
-            variant.render((a, b, c, d), setting)
+        variant.render((a, b, c, d), setting)  # nothing requires a gradient
 
     def forward_and_backward() -> None:
         torch.autograd.grad(variant.render((a, b, c, d), setting), (a, b, c, d), weights)
 
     return forward_and_backward if backward else forward
-
-
-def interleave(calls: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds per call; the variants take turns, so that other load on the machine affects all of them alike."""
-
-    def seconds(call: Callable[[], None], times: int) -> float:
-        synchronize(device)
-        start = time.perf_counter()
-        for _ in range(times):
-            call()
-        synchronize(device)
-        return (time.perf_counter() - start) / times
-
-    for call in calls.values():
-        seconds(call, 1)  # warm-up: allocations, library handles
-    group = {
-        name: math.ceil(min(100, SAMPLE_SECONDS / min(seconds(call, 1) for _ in range(3))))
-        for name, call in calls.items()
-    }
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(max(repeats, MIN_REPEATS)):
-        for name, call in calls.items():
-            if len(samples[name]) < MIN_REPEATS or sum(samples[name]) * group[name] < MAX_SECONDS:
-                if group[name] > 1:
-                    # The previous variant has emptied the caches. A long call fills them by itself; of short calls the
-                    # first takes four times as long as the next, and in use frames follow each other.
-                    seconds(call, math.ceil(group[name] / 4))
-                samples[name].append(seconds(call, group[name]))
-    return samples
-
-
-def statistics_of(samples: dict[str, list[float]], name: str, batch: int, baseline: str) -> dict[str, Any]:
-    """Milliseconds per frame, frames per second and the ratio to the baseline; nothing for a variant that failed."""
-    seconds, ratio = samples.get(name), f"speedup_vs_{baseline}"
-    if not seconds:
-        return dict.fromkeys(("fps", "ms_p50", "ms_p10", "ms_p90", "repeats", ratio))
-    tenths = statistics.quantiles(seconds, n=10, method="inclusive")
-    median, base = statistics.median(seconds), samples.get(baseline)
-    return {
-        "fps": batch / median,
-        "ms_p50": 1e3 * median / batch,
-        "ms_p10": 1e3 * tenths[0] / batch,
-        "ms_p90": 1e3 * tenths[-1] / batch,
-        "repeats": len(seconds),
-        ratio: statistics.median(base) / median if base else None,
-    }

@@ -13,7 +13,7 @@ from pdr_cli.commands.tables import machine_of, publish, significant
 from pdr_cli.errors import UsageError, did_you_mean
 
 COMMON = ("gaussians", "channels", "batch", "pass", "variant")
-NAMES = {"render": ("res", "kernel_size", *COMMON), "compose": ("res", *COMMON)}
+NAMES = {"render": ("kernel_size", *COMMON), "compose": COMMON}
 HEADINGS = {"kernel_size": "K", "gaussians": "N", "channels": "C"}
 BASELINES = {"render": "base", "compose": "reference"}
 
@@ -34,8 +34,8 @@ def run(options: render.Options, output: Path | None, as_json: bool) -> int:
 def table(report: Mapping[str, Any], kind: str, paper: bool) -> Table:
     """All rows; the title says what the timings depend on."""
     result = Table(title=machine_of(report))
-    headings = [HEADINGS.get(name, name) for name in NAMES[kind]]
-    headings += ["ms/frame", "p10-p90", "FPS", f"x {BASELINES[kind]}", "error", "repeats"]
+    headings = ["frame"] + [HEADINGS.get(name, name) for name in NAMES[kind]]
+    headings += ["ms/frame", "p10-p90", "FPS", f"x {BASELINES[kind]}", "CPU ms", "CPU x", "error", "repeats"]
     for heading in (*headings, *(["A800 FPS (paper)"] if paper else [])):
         result.add_column(heading, justify="left" if heading in ("pass", "variant") else "right")
     for row in report["rows"]:
@@ -48,6 +48,8 @@ def cells(row: Mapping[str, Any], kind: str) -> list[str]:
     spread = f"{significant(row['ms_p10'])}-{significant(row['ms_p90'])}" if row["ok"] else ""
     time_per_frame = significant(row["ms_p50"]) if row["ok"] else "failed"
     error = "nan" if row["max_rel_err"] is None else f"{row['max_rel_err']:.1e}"
-    ratio, repeats = significant(row[f"speedup_vs_{BASELINES[kind]}"]), str(row["repeats"] or "")
-    subject = [str(row[name]) for name in NAMES[kind]]
-    return [*subject, time_per_frame, spread, significant(row["fps"]), ratio, error, repeats]
+    ratio = f"speedup_vs_{BASELINES[kind]}"
+    subject = [f"{row['width']}x{row['height']}", *(str(row[name]) for name in NAMES[kind])]
+    cpu = [significant(row["cpu_ms_p50"]), significant(row[f"cpu_{ratio}"])]
+    elapsed = [time_per_frame, spread, significant(row["fps"]), significant(row[ratio])]
+    return [*subject, *elapsed, *cpu, error, str(row["repeats"] or "")]

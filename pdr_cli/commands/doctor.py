@@ -33,11 +33,12 @@ def collect() -> dict[str, dict[str, Any]]:
     import torch
 
     from pdr_cli import splat
-    from pdr_cli.splat import native
+    from pdr_cli.splat import native, node
 
     cuda = torch.cuda.is_available()
     renderer, reason = splat.active_backend(torch.device("cuda" if cuda else "cpu"))
     library = native.load(renderer).path if renderer in ("cpu", "cuda") else "none"
+    direct = (node.start(library) or "loaded") if renderer == "cpu" else "for a CPU only"
     try:
         model = str(runs.find_model(None))
     except InputNotFoundError as error:
@@ -50,7 +51,7 @@ def collect() -> dict[str, dict[str, Any]]:
             "threads": torch.get_num_threads(),
             "cpu": torch.backends.cpu.get_cpu_capability(),
         },
-        "renderer": {"active": renderer, "because": reason, "library": library},
+        "renderer": {"active": renderer, "because": reason, "library": library, "autograd_node": direct},
         "compilers": {name: shutil.which(name) or "not found" for name in ("c++", "ninja", "nvcc")},
         "packages": {name: _version(name) for name in PACKAGES},
     }

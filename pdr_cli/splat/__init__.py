@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pdr_cli.splat import native, reference
+from pdr_cli.splat import native, node, reference
 from pdr_cli.splat.backends import BACKENDS, ENVIRONMENT, RendererUnavailable, reference_instead, select, unsupported
 
 __all__ = ["BACKENDS", "ENVIRONMENT", "NORMALIZATIONS", "SAMPLINGS", "RendererUnavailable", "active_backend", "render"]
@@ -55,6 +55,10 @@ def render(
         ValueError: invalid shapes or options.
         RendererUnavailable: a backend requested by name is unavailable.
     """
+    if not torch.compiler.is_compiling() and node.direct is not None:
+        image = node.direct(coords, scale, rotation, amplitudes, size, kernel_size, normalize, sampling, backend)
+        if image is not None:
+            return image
     single = coords.dtype == scale.dtype == rotation.dtype == amplitudes.dtype == torch.float32
     if not single:
         _check_types(coords, scale, rotation, amplitudes)

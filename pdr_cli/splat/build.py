@@ -20,6 +20,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ class Recipe:
     compile_cxx: str
     compile_cuda: str
     link: str
+    reads: tuple[str, ...] = ()  # of the folder; empty: all files
 
     def name(self) -> str:
         """File name, with a hash of everything the library depends on."""
@@ -60,25 +62,41 @@ class Recipe:
         parts += [_version(command.split()[0]) for command in (self.compile_cxx, self.compile_cuda) if command]
         digest = hashlib.sha256("\n".join(parts).encode())
         for path in sorted(sources_folder().glob("*")):
-            if path.is_file():
+            if path.is_file() and (not self.reads or path.name in self.reads):
                 digest.update(path.name.encode() + path.read_bytes())
         return f"predgsplat-{self.kind}-{self.target}-{digest.hexdigest()[:16]}.so"
 
 
 def shipped(kind: str) -> Path | None:
     """The library for this machine that the installation contains, or None."""
-    target = cpu_level() if kind == "cpu" else cuda_architectures()
+    target = {"cpu": cpu_level, "cuda": cuda_architectures, "node": python_and_torch}[kind]()
     path = sources_folder() / "prebuilt" / f"predgsplat-{kind}-{target}.so"
     return path if path.is_file() else None
 
 
+def cached(kind: str) -> Path:
+    """Path in the cache of the library of a kind: "cpu", "cuda" or "node"; it need not exist.
+
+    Raises:
+        BuildError: no compiler, or a cache that cannot be used.
+    """
+    return cache_folder() / recipe_of(kind).name()
+
+
+def recipe_of(kind: str) -> Recipe:
+    """How the library of a kind is built for this machine."""
+    if kind == "node":
+        return node_recipe()
+    return cpu_recipe(cpu_level()) if kind == "cpu" else cuda_recipe(cuda_architectures())
+
+
 def library(kind: str) -> Path:
-    """Path of the library for "cpu" or "cuda" in the cache; builds it if it is missing or damaged.
+    """Path of the library of a kind in the cache; builds it if it is missing or damaged.
 
     Raises:
         BuildError: no compiler, no ninja, no sources, a cache that cannot be used, or a failed build; one line.
     """
-    recipe = cpu_recipe(cpu_level()) if kind == "cpu" else cuda_recipe(cuda_architectures())
+    recipe = recipe_of(kind)
     path = cache_folder() / recipe.name()
     if not path.is_file():
         log.info("compiling the renderer for this machine, once: %s", path)
@@ -161,6 +179,24 @@ def cuda_recipe(architectures: str) -> Recipe:
     link = f"{nvcc} -shared {targets} {_torch_libraries('torch_cuda', 'torch_cpu')}"
     sources = ("cuda_forward.cu", "cuda_backward.cu", "compose_forward.cu", "compose_backward.cu", "ops.cpp")
     return Recipe("cuda", architectures, sources, cxx, f"{nvcc} {NVCC_FLAGS} {targets}", link)
+
+
+def python_and_torch() -> str:
+    """What the autograd node works with, like `cp311-torch2.13.0-x86_64`."""
+    version = torch.__version__.partition("+")[0]
+    return f"cp{sys.version_info.major}{sys.version_info.minor}-torch{version}-{platform.machine()}"
+
+
+def node_recipe() -> Recipe:
+    """The autograd node, built with the C++ headers of torch and Python; without kernels, so for every CPU level."""
+    folder = Path(sysconfig.get_paths()["include"])
+    if not (folder / "Python.h").is_file():
+        raise BuildError(f"no headers of Python found in {folder}")
+    abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
+    cxx = f"{_cxx()} {CXX_FLAGS} {abi} {_includes()} -isystem {_quote(folder)}"
+    link = f"{_cxx()} -shared {_torch_libraries('torch_python', 'torch_cpu', 'c10')}"
+    source = "autograd_node.cpp"
+    return Recipe("node", python_and_torch(), (source,), cxx, "", link, reads=(source, "gaussian.h", "kernels.h"))
 
 
 def _build(recipe: Recipe, path: Path) -> None:
@@ -258,13 +294,21 @@ def _escape(path: Path) -> str:
 
 
 def main() -> None:
-    """Build the libraries of a wheel: one per level of this architecture."""
+    """Build the libraries of a wheel: one per level of this architecture, and the autograd node for this torch."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     levels = [*X86_LEVELS.values(), "x86-64"] if cpu_level().startswith("x86-64") else [cpu_level()]
     for level in levels:
         path = folder / f"predgsplat-cpu-{level}.so"
         _build(cpu_recipe(level), path)
+        print(path)
+    try:
+        node = node_recipe()
+        path = folder / f"predgsplat-node-{node.target}.so"
+        _build(node, path)
+    except BuildError as error:
+        print(f"without the autograd node, which is optional: {error}", file=sys.stderr)
+    else:
         print(path)
 
 

@@ -9,6 +9,7 @@ Equivalent to `reference.render` in float32. For the backward pass it saves only
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pdr_cli.splat import build, compose_operator, derivatives
+from pdr_cli.splat import build, compose_operator, derivatives, node
+
+log = logging.getLogger("pdr.splat")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ def load(kind: str) -> Loaded:
     if kind == "cpu" and not loaded.reason:
         _describe_to_torch()
         compose_operator.describe_to_torch()
+        if reason := node.start(loaded.path):
+            log.debug("rendering without the autograd node: %s", reason)
     return loaded
 
 

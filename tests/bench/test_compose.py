@@ -37,7 +37,7 @@ def test_rows_follow_the_schema(capsys):
     passes, names = ("forward", "forward+backward"), ("reference", "predgsplat")
     assert [(r["pass"], r["variant"]) for r in found["rows"]] == [(p, name) for p in passes for name in names]
     for row in found["rows"]:
-        assert (row["res"], row["gaussians"], row["channels"], row["batch"], row["ok"]) == (16, 20, 2, 3, True)
+        assert (row["height"], row["gaussians"], row["channels"], row["batch"], row["ok"]) == (16, 20, 2, 3, True)
         assert 0 < row["max_rel_err"] < 1e-5
         assert row["fps"] == pytest.approx(1000 / row["ms_p50"])
     dense, compiled = found["rows"][:2]
@@ -58,7 +58,7 @@ def test_defaults_are_a_frame_of_64_with_4096_gaussians(monkeypatch):
     settings = []
     monkeypatch.setattr(compose, "measure", lambda setting, *others: settings.append(setting) or [])
     compose.run(render.Options(kind="compose", device="cpu"))
-    assert settings == [render.Frames(res=64, gaussians=4096, channels=3, batch=1)]
+    assert settings == [render.Frames(64, 64, gaussians=4096, channels=3, batch=1)]
 
 
 def test_a_variant_that_fails_is_not_timed(capsys, monkeypatch):
@@ -73,13 +73,13 @@ def test_a_variant_that_fails_is_not_timed(capsys, monkeypatch):
 
 
 def test_the_truth_in_bands_is_the_reference():
-    setting = render.Frames(res=40, gaussians=30, channels=2, batch=2)
+    setting = render.Frames(40, 40, gaussians=30, channels=2, batch=2)
     inputs = [x.double() for x in compose.random_inputs(setting, torch.device("cpu"))]
     torch.testing.assert_close(compose.by_bands(inputs, (40, 40)), compose_reference.compose(*inputs, (40, 40)))
 
 
 def test_no_pixel_lies_on_a_step_of_alpha():
-    centre, conic, opacity, _ = compose.random_inputs(render.Frames(64, 1000, 1, 1), torch.device("cpu"))
+    centre, conic, opacity, _ = compose.random_inputs(render.Frames(64, 64, 1000, 1, 1), torch.device("cpu"))
     alpha = compose_reference.unlimited_alphas(centre.double(), conic.double(), opacity.double(), (64, 64))
     for step in (1 / 255, 0.99):
         assert ((alpha / step - 1).abs() > 0.9e-5).all()
@@ -100,8 +100,8 @@ def test_a_compiled_renderer_that_is_not_there_is_an_error_by_name_only(capsys, 
     [
         ({"kind": "composed"}, "--kind 'composed' is not known.*Did you mean 'compose'.*one of render, compose"),
         ({"variants": ["base"]}, "'base' is not known"),
-        ({"kernel_size": 15}, "--kind compose with --paper or --kernel-size"),
-        ({"paper": True}, "--kind compose with --paper or --kernel-size"),
+        ({"kernel_size": 15}, "--kind compose with --paper, --codecs or --kernel-size"),
+        ({"codecs": True}, "--kind compose with --paper, --codecs or --kernel-size"),
         ({"gaussians": 0}, "--gaussians 0; expected at least 1"),
     ],
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import torch
 
 from pdr_cli import splat
 from pdr_cli.bench import render as bench_render
+from pdr_cli.bench import timing
 from pdr_cli.commands import bench_render as command
 from pdr_cli.errors import DeviceError, PdrError, UsageError
 from pdr_cli.splat import literal, reference
@@ -35,7 +37,7 @@ def test_rows_follow_the_schema(capsys):
     names = [v.name for v in bench_render.find_variants([], torch.device("cpu"))]
     assert [(r["pass"], r["variant"]) for r in found["rows"]] == [(p, name) for p in passes for name in names]
     for row in found["rows"]:
-        assert (row["res"], row["kernel_size"], row["gaussians"], row["channels"], row["batch"]) == (16, 7, 5, 2, 3)
+        assert (row["height"], row["kernel_size"], row["gaussians"], row["channels"], row["batch"]) == (16, 7, 5, 2, 3)
         assert row["ok"]
         assert row["repeats"] == 5
         assert 0 < row["max_rel_err"] < 1e-4
@@ -44,6 +46,43 @@ def test_rows_follow_the_schema(capsys):
     base, _, other = found["rows"][:3]
     assert base["speedup_vs_base"] == 1
     assert other["speedup_vs_base"] == pytest.approx(base["ms_p50"] / other["ms_p50"])
+    assert other["cpu_speedup_vs_base"] == pytest.approx(base["cpu_ms_p50"] / other["cpu_ms_p50"])
+
+
+def test_cpu_time_is_that_of_the_process_and_does_not_count_waiting():
+    (sample, *_) = timing.interleave({"asleep": lambda: time.sleep(0.02)}, 5, torch.device("cpu"))["asleep"]
+    assert sample.wall >= 0.02
+    assert sample.cpu < 0.01
+
+
+def test_a_frame_need_not_be_square(capsys):
+    code, found = report(capsys, res=["16x12", "9"], backward=True)
+    assert code == 0
+    assert {(row["height"], row["width"]) for row in found["rows"]} == {(12, 16), (9, 9)}
+    small(res=["16x12"])
+    assert "16x12" in capsys.readouterr().out
+
+
+def test_the_frames_of_codecs_are_drawn_in_colour_and_without_the_literal_variants(capsys, monkeypatch):
+    settings = bench_render.Options(codecs=True).settings()
+    assert {s.size for s in settings} == {(512, 512), (512, 768), (1080, 1920)}
+    assert {(s.gaussians, s.channels, s.kernel_size) for s in settings} == {(10_000, 3, 51), (50_000, 3, 51)}
+    monkeypatch.setattr(bench_render, "CODEC_FRAMES", ((60, 70),))
+    monkeypatch.setattr(bench_render, "CODEC_GAUSSIANS", (20,))
+    monkeypatch.setattr(splat, "render", lambda *inputs, backend, **options: reference.render(*inputs, **options))
+    options = bench_render.Options(codecs=True, backward=True, repeats=5, device="cpu")
+    assert command.run(options, None, True) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["variant"], row["width"], row["speedup_vs_base"]) for row in rows] == [("predgsplat", 70, None)] * 2
+
+
+def test_of_many_gaussians_the_first_are_held_against_algorithm_1(monkeypatch):
+    monkeypatch.setattr(bench_render, "MOST_PADDED", 32 * 3 * 16 * 16)  # three of the five
+    seen = []
+    right = literal.base
+    monkeypatch.setattr(literal, "base", lambda *x: seen.append(x[0].shape[1]) or right(*x))
+    small(variants=["reference"])
+    assert seen == [3]
 
 
 def test_the_table_names_variants_and_device(capsys):
@@ -91,7 +130,7 @@ def test_the_reference_itself_is_held_against_algorithm_1(monkeypatch):
 
 
 def test_settings_default_to_the_nearest_of_the_paper():
-    settings = [bench_render.complete(r, None, None, 1, 1) for r in (20, 64, 90, 91, 1000)]
+    settings = [bench_render.complete((r, r), None, None, 1, 1) for r in (20, 64, 90, 91, 1000)]
     assert [(s.kernel_size, s.gaussians) for s in settings] == [(15, 300)] * 3 + [(51, 400)] * 2  # √(64·128) = 90.5
 
 
@@ -99,7 +138,7 @@ def test_paper_prints_its_numbers_in_a_column_of_their_own(capsys, monkeypatch):
     monkeypatch.setattr(bench_render, "PAPER_SETTINGS", {32: (7, 4), 64: (7, 4)})
     assert command.run(bench_render.Options(paper=True, backward=True, repeats=5, device="cpu"), None, True) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
-    figures = {(r["res"], r["pass"], r["variant"]): r["paper_a800_fps"] for r in rows}
+    figures = {(r["height"], r["pass"], r["variant"]): r["paper_a800_fps"] for r in rows}
     assert figures[32, "forward", "base"] == 1086
     assert figures[64, "forward", "base_grid"] == 803
     assert figures[64, "forward", "reference"] is None  # the paper has no such row,
@@ -109,8 +148,8 @@ def test_paper_prints_its_numbers_in_a_column_of_their_own(capsys, monkeypatch):
 
 
 def test_slow_variants_stop_after_their_time(capsys, monkeypatch):
-    monkeypatch.setattr(bench_render, "MAX_SECONDS", 0.0)
-    assert {row["repeats"] for row in report(capsys, repeats=50)[1]["rows"]} == {bench_render.MIN_REPEATS}
+    monkeypatch.setattr(timing, "MAX_SECONDS", 0.0)
+    assert {row["repeats"] for row in report(capsys, repeats=50)[1]["rows"]} == {timing.MIN_REPEATS}
 
 
 def test_threads_are_set_for_the_run_only(capsys):
@@ -133,9 +172,14 @@ def test_writes_the_same_json_to_a_file(capsys, tmp_path):
         ({"kernel_size": 17}, "base and base_grid cannot pad a 17 px kernel to 16 px"),
         ({"gaussians": -1}, "--gaussians -1; expected at least 1"),
         ({"res": [16, 1]}, "--res 1; expected at least 2"),
+        ({"res": ["16x1"]}, "--res 1; expected at least 2"),
+        ({"res": ["16*16"]}, "--res 16.16; expected a side in pixels like 256, or width and height like 768x512"),
+        ({"gaussians": 10**7}, "base and base_grid would hold 10000000 frames at once"),
         ({"repeats": 0}, "--repeats 0; expected at least 1"),
         ({"threads": 0}, "--threads 0; expected at least 1"),
         ({"paper": True}, "--paper fixes --res"),
+        ({"codecs": True}, "--codecs fixes --res"),
+        ({"paper": True, "codecs": True, "res": [], "gaussians": None, "kernel_size": None}, "--paper and --codecs"),
     ],
 )
 def test_says_what_cannot_be_measured(options, message):

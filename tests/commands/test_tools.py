@@ -88,7 +88,7 @@ def test_bench_render_is_reached_from_the_command_line(tmp_path: Path) -> None:
         "bench-render",
         "--res",
         "16",
-        "32",
+        "32x20",
         "--gaussians",
         "5",
         "--kernel-size",
@@ -105,7 +105,7 @@ def test_bench_render_is_reached_from_the_command_line(tmp_path: Path) -> None:
     )
     assert result.code == 0, result.err
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
-    assert {row["res"] for row in rows} == {16, 32}
+    assert {(row["height"], row["width"]) for row in rows} == {(16, 16), (20, 32)}
     assert {(row["channels"], row["batch"]) for row in rows} == {(1, 2), (3, 2)}
     assert {row["variant"] for row in rows} >= {"base", "base_grid", "reference"}
     assert pdr("bench-render", "--paper", "--res", "16").code == 2

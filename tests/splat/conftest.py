@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from pdr_cli.splat import build
+from pdr_cli.splat import build, native, node
 
 # A compiler that copies an object which it made before, by name: for tests that build the same sources again.
 # $KEPT: which objects are kept; $WAIT: seconds before ops.cpp.o is there.
@@ -86,3 +87,24 @@ def compiler(tmp_path_factory: pytest.TempPathFactory) -> str:
     path.write_text(COMPILER.format(cxx=build._cxx(), folder=folder))
     path.chmod(0o755)
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def node_library() -> Path:
+    """The autograd node in the cache of whoever runs the tests; its build takes a quarter of a minute."""
+    try:
+        return build.library("node")
+    except build.BuildError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def direct(node_library: Path) -> Callable[..., Tensor | None]:
+    """The node; other tests run without it."""
+    return node.load(node_library, native.load("cpu").path)
+
+
+@pytest.fixture(params=["node", "python"])
+def each_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the autograd node in C++ and without."""
+    monkeypatch.setattr(node, "direct", request.getfixturevalue("direct") if request.param == "node" else None)

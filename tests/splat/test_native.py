@@ -49,13 +49,13 @@ def in_both(inputs, size, kernel_size, sampling="lattice", normalize="peak"):
     return found, value_and_gradients(reference_render(size, kernel_size, sampling, normalize), double)
 
 
-def check(inputs, size, kernel_size, sampling="lattice", normalize="peak"):
+def check(inputs, size, kernel_size, sampling="lattice", normalize="peak", times=1):
     found, expected = in_both(inputs, size, kernel_size, sampling, normalize)
     assert all(x.dtype == torch.float32 for x in found)
     for name, a, b in zip(NAMES, found, expected, strict=True):
         # Of 1 at least: a Gaussian is drawn down to 2^-24 of its peak, and with K = 3 its scale matters no more than that.
         error = (a - b).abs().max() / b.abs().max().clamp(min=1)
-        assert error <= (VALUE if name == "image" else GRADIENT[sampling]), (
+        assert error <= times * (VALUE if name == "image" else GRADIENT[sampling]), (
             f"{name} is off by {error:.1e} of its maximum"
         )
 
@@ -82,6 +82,25 @@ def test_equals_the_reference_in_value_and_every_gradient(H, W, K, channels, sam
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_equals_the_reference_with_hundreds_of_channels(sampling):
     check(random_gaussians((), 12, 130), (20, 24), 9, sampling)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_large_frames_which_are_read_without_a_border(channels):
+    coords, *others = random_gaussians((), 60, channels, torch.float32)  # a third of the centres within 7 px of an edge
+    near = coords.detach().clamp(-1.02, 1.02)
+    near[:20, 0] = near[:20, 0].sign()
+    near[20:40, 1] = near[20:40, 1].sign() * 0.99
+    check((near, *others), (512, 530), 15, times=8)  # a position near 512 has lost eight times as much as one near 64
+
+
+def test_large_frames_are_bitwise_the_same_on_any_number_of_threads():
+    inputs = random_gaussians((), 400, 2, torch.float32)
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        results.append(value_and_gradients(native_render((530, 512), 51), inputs))
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_density_is_the_reference_s_too():

@@ -19,7 +19,10 @@ from pdr_cli import splat
 from pdr_cli.splat import derivatives, native
 from tests.splat.conftest import random_gaussians
 
-pytestmark = pytest.mark.skipif(bool(native.unavailable("cpu")), reason=native.unavailable("cpu"))
+pytestmark = [
+    pytest.mark.skipif(bool(native.unavailable("cpu")), reason=native.unavailable("cpu")),
+    pytest.mark.usefixtures("each_path"),
+]
 
 Function = Callable[[Tensor], Tensor]
 SIZE, KERNEL_SIZE, GAUSSIANS = (5, 6), 5, 3
