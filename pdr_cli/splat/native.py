@@ -3,6 +3,7 @@
     predgsplat::render(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic) -> image
     predgsplat::render_backward(grad_image, coords, ..., kernel_size, analytic) -> four gradients
     predgsplat::compose, compose_backward: `compose_operator`
+    predgsplat::depthwise, depthwise_weights: `depthwise`
 
 Equivalent to `reference.render` in float32. For the backward pass it saves only its inputs.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pdr_cli.splat import build, compose_operator, derivatives
+from pdr_cli.splat import build, compose_operator, depthwise_operator, derivatives
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def load(kind: str) -> Loaded:
     if kind == "cpu" and not loaded.reason:
         _describe_to_torch()
         compose_operator.describe_to_torch()
+        depthwise_operator.describe_to_torch()
     return loaded
 
 
