@@ -52,6 +52,16 @@ struct Depthwise {
   int64_t out_height, out_width;
 };
 
+// Planes of frames [planes, H, W], whose channels follow each other, and a window of `size` x `size`.
+struct Similarity {
+  int64_t planes, channels, height, width;
+  const float *x, *y;    // forecast and truth
+  const float* weight;   // of each pixel, or null
+  const float* span;     // [channels]
+  const float* window;   // [size], sum 1
+  int size;
+};
+
 // The state that the forward pass leaves for the backward pass, [P, 2, H, W]: what passes all Gaussians of a pixel, and
 // how many of them it took before it was opaque, which fits a float exactly.
 constexpr int64_t MOST_GAUSSIANS = 1 << 24;
@@ -66,6 +76,8 @@ void compose_backward(const Composition& problem, const float* state, const floa
 void depthwise(const Depthwise& problem, const Frames& x, const float* weight, const float* bias, void* out, bool bfloat16);
 // The gradients of weight and bias; grad: that of `out`, x: the input.
 void depthwise_weights(const Depthwise& problem, const Frames& grad, const Frames& x, float* grad_weight, float* grad_bias);
+// Sums over the windows of a plane: of similarity times weight, and of weights, [planes]; grad: of the first by x, or null.
+void similarity(const Similarity& problem, float* sums, float* totals, float* grad);
 }  // namespace cpu
 
 // They only launch and never wait for the device or read from it, so that a CUDA graph can capture them.

@@ -277,6 +277,33 @@ Two depthwise_weights_cpu(const Tensor& grad, const Tensor& x, const Tensor& wei
   return result;
 }
 
+std::tuple<Tensor, Tensor, Tensor> similarity_cpu(const Tensor& x, const Tensor& y, const std::optional<Tensor>& weight,
+                                                  const Tensor& span, const Tensor& window, bool gradient) {
+  STD_TORCH_CHECK(x.dim() == 3 && y.dim() == 3 && span.dim() == 1 && window.dim() == 1 && x.numel() == y.numel() &&
+                      (!weight || weight->numel() == x.numel()) && span.size(0) >= 1 && x.size(0) % span.size(0) == 0,
+                  "predgsplat: expected frames [planes, H, W], as many weights, and a span of channels that divide the planes");
+  STD_TORCH_CHECK(window.size(0) >= 1 && window.size(0) <= x.size(1) && window.size(0) <= x.size(2),
+                  "predgsplat: expected a window within the frame");
+  const Tensor found = as_float(x), truth = as_float(y), spans = as_float(span), means = as_float(window);
+  const std::optional<Tensor> weights = weight ? std::optional(as_float(*weight)) : std::nullopt;
+  const Similarity problem = {x.size(0),
+                              span.size(0),
+                              x.size(1),
+                              x.size(2),
+                              Inputs::pointer(found),
+                              Inputs::pointer(truth),
+                              weights ? Inputs::pointer(*weights) : nullptr,
+                              Inputs::pointer(spans),
+                              Inputs::pointer(means),
+                              static_cast<int>(window.size(0))};
+  const int64_t none[] = {0, problem.height, problem.width};
+  std::tuple<Tensor, Tensor, Tensor> result = {new_empty(found, &problem.planes, 1), new_empty(found, &problem.planes, 1),
+                                               gradient ? empty_beside(found) : new_empty(found, none, 3)};
+  cpu::similarity(problem, output(std::get<0>(result)), output(std::get<1>(result)),
+                  gradient ? output(std::get<2>(result)) : nullptr);
+  return result;
+}
+
 #else
 
 constexpr int64_t SCRATCH_FLOATS = (256 << 20) / sizeof(float);
@@ -365,6 +392,9 @@ STABLE_TORCH_LIBRARY(predgsplat, m) {
   m.def(
       "depthwise_weights(Tensor grad, Tensor x, Tensor weight, int padding_rows, int padding_columns, int dilation) "
       "-> (Tensor, Tensor)");
+  m.def(
+      "similarity(Tensor x, Tensor y, Tensor? weight, Tensor span, Tensor window, bool gradient) "
+      "-> (Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(predgsplat, CPU, m) {
@@ -374,6 +404,7 @@ STABLE_TORCH_LIBRARY_IMPL(predgsplat, CPU, m) {
   m.impl("compose_backward", TORCH_BOX(&predgsplat::compose_backward_cpu));
   m.impl("depthwise", TORCH_BOX(&predgsplat::depthwise_cpu));
   m.impl("depthwise_weights", TORCH_BOX(&predgsplat::depthwise_weights_cpu));
+  m.impl("similarity", TORCH_BOX(&predgsplat::similarity_cpu));
 }
 
 #else

@@ -10,21 +10,16 @@ stride 1 and a padding of at most the kernel's reach. Sums are taken in float32 
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from pdr_cli.splat import native
-from pdr_cli.splat.backends import ENVIRONMENT
 from pdr_cli.splat.depthwise_operator import convolve
 
 Padding = tuple[int, int]  # rows above and below, columns left and right
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, dilation: int) -> Tensor:
-    """Equivalent to `reference`, channels-last; where `available`."""
+    """Equivalent to `reference`, channels-last; where `native.usable_on_cpu`."""
     bias = None if bias is None else bias.float()
     return convolve(x, weight.float(), bias, *padding, dilation)
 
@@ -38,20 +33,6 @@ def reference(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, 
 
 
 def weight_gradients(grad: Tensor, x: Tensor, weight: Tensor, padding: Padding, dilation: int) -> tuple[Tensor, Tensor]:
-    """The gradients of weight and bias in float32, from that of the output; where `available`."""
+    """The gradients of weight and bias in float32, from that of the output; where `native.usable_on_cpu`."""
     found: tuple[Tensor, Tensor] = torch.ops.predgsplat.depthwise_weights.default(grad, x, weight, *padding, dilation)
     return found
-
-
-def in_graph() -> bool:
-    """Whether a graph is being recorded, to be compiled or exported."""
-    return torch.compiler.is_compiling() or torch._C._is_tracing()
-
-
-def available() -> bool:
-    """Whether the kernel can be used here: not in graphs for elsewhere, nor in torch.func's transforms and forward mode."""
-    if in_graph():
-        return False
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return False
-    return (os.environ.get(ENVIRONMENT) or "auto") in ("auto", "cpu") and not native.unavailable("cpu")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pdr_cli.splat import build, native
-from pdr_cli.splat.depthwise import available, depthwise, reference
+from pdr_cli.splat.depthwise import depthwise, reference
 from tests.splat.test_native import OTHER_LEVELS, in_a_new_process, strided
 
 pytestmark = pytest.mark.skipif(bool(native.unavailable("cpu")), reason=native.unavailable("cpu"))
@@ -209,13 +209,13 @@ def test_refuses_what_is_no_convolution(padding, dilation, message):
 
 
 def test_available_where_the_kernel_can_run(monkeypatch):
-    assert available()
+    assert native.usable_on_cpu()
     found = []
-    torch.func.vmap(lambda x: found.append(available()) or x)(torch.zeros(2))
-    torch.func.jvp(lambda x: found.append(available()) or x, (torch.zeros(2),), (torch.zeros(2),))
-    torch.jit.trace(lambda x: found.append(available()) or x, torch.zeros(2), check_trace=False)
+    torch.func.vmap(lambda x: found.append(native.usable_on_cpu()) or x)(torch.zeros(2))
+    torch.func.jvp(lambda x: found.append(native.usable_on_cpu()) or x, (torch.zeros(2),), (torch.zeros(2),))
+    torch.jit.trace(lambda x: found.append(native.usable_on_cpu()) or x, torch.zeros(2), check_trace=False)
     monkeypatch.setenv("PREDGSPLAT_BACKEND", "reference")
-    assert [*found, available()] == [False] * 4
+    assert [*found, native.usable_on_cpu()] == [False] * 4
 
 
 @pytest.mark.skipif(not build.cpu_level().startswith("x86-64"), reason="levels of x86 processors")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from pdr_cli.splat import depthwise as kernel
+from pdr_cli.splat import native
 
 NARROW = 3  # columns of the widest kernel with a fast weight gradient
 
@@ -52,7 +53,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int
 
 def takes_kernel(x: Tensor, weight: Tensor) -> bool:
     """True for float32 and bfloat16 in channels-last layout on a CPU; only training uses this layout."""
-    if not kernel.available() or not channels_last(x) or weight.dtype != torch.float32:
+    if not native.usable_on_cpu() or not channels_last(x) or weight.dtype != torch.float32:
         return False
     if torch.is_autocast_enabled("cpu") and not in_bfloat16():
         return False
@@ -73,7 +74,7 @@ def takes_detour(x: Tensor, weight: Tensor) -> bool:
     """True for wide kernels in float32 and channels-last layout on a CPU."""
     return (
         weight.shape[3] > NARROW
-        and not kernel.in_graph()
+        and not torch.compiler.is_compiling()
         and channels_last(x)
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
