@@ -371,7 +371,8 @@ def bench_train(
 ) -> None:
     """Time a training step against one in plain PyTorch, each checked for correctness first.
 
-    Variants: plain is the predictor alone in plain PyTorch, plain+predgs the whole model so, pdr what `pdr train` does.
+    Variants: plain is the predictor alone in plain PyTorch, plain+malloc keeps freed memory too, plain+predgs is the whole
+    model in plain PyTorch, pdr what `pdr train` does, pdr+bf16 that with --precision bf16.
 
     Example:
 

@@ -1,4 +1,4 @@
-// The interface between ops.cpp and the kernels: plain pointers to contiguous float32.
+// The interface between ops.cpp and the kernels: plain pointers, to contiguous float32 unless they are `Frames`.
 #pragma once
 
 #include <cstdint>
@@ -37,6 +37,31 @@ struct CompositionGradients {
   float *centre, *conic, *opacity, *features;
 };
 
+// Frames [B, C, H, W] of any strides, in numbers: float32, or bfloat16.
+struct Frames {
+  const void* data;
+  bool bfloat16;
+  int64_t strides[4];
+};
+
+// A convolution of each channel by itself with stride 1: B frames of C channels and H x W pixels.
+struct Depthwise {
+  int64_t batch, channels, height, width;
+  int64_t rows, columns;  // of the kernel
+  int64_t padding_rows, padding_columns, dilation;
+  int64_t out_height, out_width;
+};
+
+// Planes of frames [planes, H, W], whose channels follow each other, and a window of `size` x `size`.
+struct Similarity {
+  int64_t planes, channels, height, width;
+  const float *x, *y;    // forecast and truth
+  const float* weight;   // of each pixel, or null
+  const float* span;     // [channels]
+  const float* window;   // [size], sum 1
+  int size;
+};
+
 // The state that the forward pass leaves for the backward pass, [P, 2, H, W]: what passes all Gaussians of a pixel, and
 // how many of them it took before it was opaque, which fits a float exactly.
 constexpr int64_t MOST_GAUSSIANS = 1 << 24;
@@ -47,6 +72,12 @@ void backward(const Problem& problem, const float* grad_image, const InputGradie
 void compose(const Composition& problem, float* image, float* state);  // [P, C+1, H, W]
 void compose_backward(const Composition& problem, const float* state, const float* grad_image,
                       const CompositionGradients& gradients);
+// weight: [C, rows, columns]; bias: [C] or null; out: channels-last [B, H', W', C], in bfloat16 or float32.
+void depthwise(const Depthwise& problem, const Frames& x, const float* weight, const float* bias, void* out, bool bfloat16);
+// The gradients of weight and bias; grad: that of `out`, x: the input.
+void depthwise_weights(const Depthwise& problem, const Frames& grad, const Frames& x, float* grad_weight, float* grad_bias);
+// Sums over the windows of a plane: of similarity times weight, and of weights, [planes]; grad: of the first by x, or null.
+void similarity(const Similarity& problem, float* sums, float* totals, float* grad);
 }  // namespace cpu
 
 // The entry points of the CPU library for autograd_node.cpp: its symbol `predgsplat_kernels`.

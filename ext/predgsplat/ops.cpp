@@ -11,6 +11,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -89,18 +90,23 @@ struct Inputs {
 
 float* output(Tensor& x) { return static_cast<float*>(x.data_ptr()); }
 
-// Uninitialised and contiguous, with the dtype and device of x. Through the C interface: the dispatcher takes four
-// times as long, which shows in small frames.
-Tensor new_empty(const Tensor& x, const int64_t* shape, int64_t dims) {
-  std::vector<int64_t> strides(dims, 1);
-  for (int64_t i = dims - 1; i > 0; --i) strides[i - 1] = strides[i] * std::max<int64_t>(shape[i], 1);
+// Uninitialised, with the dtype and device of x. Through the C interface: the dispatcher takes four times as long, which
+// shows in small frames.
+Tensor strided_empty(const Tensor& x, const int64_t* shape, const int64_t* strides, int64_t dims) {
   int32_t dtype, device_type, device_index;
   check(aoti_torch_get_dtype(x.get(), &dtype));
   check(aoti_torch_get_device_type(x.get(), &device_type));
   check(aoti_torch_get_device_index(x.get(), &device_index));
   AtenTensorHandle result;
-  check(aoti_torch_empty_strided(dims, shape, strides.data(), dtype, device_type, device_index, &result));
+  check(aoti_torch_empty_strided(dims, shape, strides, dtype, device_type, device_index, &result));
   return Tensor(result);
+}
+
+// The same, contiguous.
+Tensor new_empty(const Tensor& x, const int64_t* shape, int64_t dims) {
+  std::vector<int64_t> strides(dims, 1);
+  for (int64_t i = dims - 1; i > 0; --i) strides[i - 1] = strides[i] * std::max<int64_t>(shape[i], 1);
+  return strided_empty(x, shape, strides.data(), dims);
 }
 
 Tensor empty_beside(const Tensor& x) { return new_empty(x, x.sizes().data(), x.dim()); }
@@ -214,6 +220,92 @@ Four compose_backward_cpu(const Tensor& grad_image, const Tensor& state, const T
   return gradients;
 }
 
+// A tensor [B, C, H, W] for the kernels of `depthwise`.
+Frames frames(const Tensor& x) {
+  const ScalarType type = x.scalar_type();
+  STD_TORCH_CHECK(x.dim() == 4 && (type == ScalarType::Float || type == ScalarType::BFloat16),
+                  "predgsplat: expected frames [B, C, H, W] in float32 or bfloat16");
+  return {x.data_ptr(), type == ScalarType::BFloat16, {x.stride(0), x.stride(1), x.stride(2), x.stride(3)}};
+}
+
+Depthwise depthwise_problem(const Tensor& x, int64_t rows, int64_t columns, int64_t padding_rows,
+                            int64_t padding_columns, int64_t dilation) {
+  STD_TORCH_CHECK(x.dim() == 4, "predgsplat: expected frames [B, C, H, W]");
+  STD_TORCH_CHECK(rows >= 1 && columns >= 1 && dilation >= 1, "predgsplat: expected a kernel and a dilation of at least 1");
+  const int64_t reach_rows = dilation * (rows - 1), reach_columns = dilation * (columns - 1);
+  STD_TORCH_CHECK(padding_rows >= 0 && padding_rows <= reach_rows && padding_columns >= 0 && padding_columns <= reach_columns,
+                  "predgsplat: expected a padding from 0 to the reach of the kernel, (size - 1) x dilation");
+  const int64_t height = x.size(2) + 2 * padding_rows - reach_rows, width = x.size(3) + 2 * padding_columns - reach_columns;
+  STD_TORCH_CHECK(height >= 1 && width >= 1, "predgsplat: the kernel is larger than the padded frame");
+  return {x.size(0), x.size(1), x.size(2), x.size(3), rows, columns, padding_rows, padding_columns, dilation, height, width};
+}
+
+// For conv2d's result, in channels-last layout.
+Tensor empty_channels_last(const Tensor& x, const Depthwise& p) {
+  const int64_t shape[] = {p.batch, p.channels, p.out_height, p.out_width};
+  const int64_t pixels = p.out_height * p.out_width;
+  const int64_t strides[] = {pixels * p.channels, 1, p.out_width * p.channels, p.channels};
+  return strided_empty(x, shape, strides, 4);
+}
+
+Tensor depthwise_cpu(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, int64_t padding_rows,
+                     int64_t padding_columns, int64_t dilation) {
+  STD_TORCH_CHECK(weight.dim() == 4 && weight.size(1) == 1 && x.dim() == 4 && weight.size(0) == x.size(1) &&
+                      (!bias || (bias->dim() == 1 && bias->size(0) == weight.size(0))),
+                  "predgsplat: expected weight [C, 1, rows, columns] and bias [C] for frames [B, C, H, W]");
+  const Depthwise problem =
+      depthwise_problem(x, weight.size(2), weight.size(3), padding_rows, padding_columns, dilation);
+  const Tensor kernel = as_float(weight);
+  const std::optional<Tensor> offset = bias ? std::optional(as_float(*bias)) : std::nullopt;
+  const Frames in = frames(x);
+  Tensor out = empty_channels_last(x, problem);
+  cpu::depthwise(problem, in, Inputs::pointer(kernel), offset ? Inputs::pointer(*offset) : nullptr, out.data_ptr(),
+                 in.bfloat16);
+  return out;
+}
+
+Two depthwise_weights_cpu(const Tensor& grad, const Tensor& x, const Tensor& weight, int64_t padding_rows,
+                          int64_t padding_columns, int64_t dilation) {
+  STD_TORCH_CHECK(weight.dim() == 4 && weight.scalar_type() == ScalarType::Float,
+                  "predgsplat: expected weight [C, 1, rows, columns] in float32");
+  const Depthwise problem =
+      depthwise_problem(x, weight.size(2), weight.size(3), padding_rows, padding_columns, dilation);
+  const Frames in = frames(x), out = frames(grad);
+  STD_TORCH_CHECK(grad.size(0) == problem.batch && grad.size(1) == problem.channels && weight.size(0) == problem.channels &&
+                      grad.size(2) == problem.out_height && grad.size(3) == problem.out_width,
+                  "predgsplat: expected the gradient of the convolution's output");
+  Two result = {empty_beside(weight), new_empty(weight, &problem.channels, 1)};
+  cpu::depthwise_weights(problem, out, in, output(std::get<0>(result)), output(std::get<1>(result)));
+  return result;
+}
+
+std::tuple<Tensor, Tensor, Tensor> similarity_cpu(const Tensor& x, const Tensor& y, const std::optional<Tensor>& weight,
+                                                  const Tensor& span, const Tensor& window, bool gradient) {
+  STD_TORCH_CHECK(x.dim() == 3 && y.dim() == 3 && span.dim() == 1 && window.dim() == 1 && x.numel() == y.numel() &&
+                      (!weight || weight->numel() == x.numel()) && span.size(0) >= 1 && x.size(0) % span.size(0) == 0,
+                  "predgsplat: expected frames [planes, H, W], as many weights, and a span of channels that divide the planes");
+  STD_TORCH_CHECK(window.size(0) >= 1 && window.size(0) <= x.size(1) && window.size(0) <= x.size(2),
+                  "predgsplat: expected a window within the frame");
+  const Tensor found = as_float(x), truth = as_float(y), spans = as_float(span), means = as_float(window);
+  const std::optional<Tensor> weights = weight ? std::optional(as_float(*weight)) : std::nullopt;
+  const Similarity problem = {x.size(0),
+                              span.size(0),
+                              x.size(1),
+                              x.size(2),
+                              Inputs::pointer(found),
+                              Inputs::pointer(truth),
+                              weights ? Inputs::pointer(*weights) : nullptr,
+                              Inputs::pointer(spans),
+                              Inputs::pointer(means),
+                              static_cast<int>(window.size(0))};
+  const int64_t none[] = {0, problem.height, problem.width};
+  std::tuple<Tensor, Tensor, Tensor> result = {new_empty(found, &problem.planes, 1), new_empty(found, &problem.planes, 1),
+                                               gradient ? empty_beside(found) : new_empty(found, none, 3)};
+  cpu::similarity(problem, output(std::get<0>(result)), output(std::get<1>(result)),
+                  gradient ? output(std::get<2>(result)) : nullptr);
+  return result;
+}
+
 #else
 
 constexpr int64_t SCRATCH_FLOATS = (256 << 20) / sizeof(float);
@@ -297,6 +389,14 @@ STABLE_TORCH_LIBRARY(predgsplat, m) {
   m.def(
       "compose_backward(Tensor grad_image, Tensor state, Tensor centre, Tensor conic, Tensor opacity, Tensor features) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "depthwise(Tensor x, Tensor weight, Tensor? bias, int padding_rows, int padding_columns, int dilation) -> Tensor");
+  m.def(
+      "depthwise_weights(Tensor grad, Tensor x, Tensor weight, int padding_rows, int padding_columns, int dilation) "
+      "-> (Tensor, Tensor)");
+  m.def(
+      "similarity(Tensor x, Tensor y, Tensor? weight, Tensor span, Tensor window, bool gradient) "
+      "-> (Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(predgsplat, CPU, m) {
@@ -304,6 +404,9 @@ STABLE_TORCH_LIBRARY_IMPL(predgsplat, CPU, m) {
   m.impl("render_backward", TORCH_BOX(&predgsplat::render_backward_cpu));
   m.impl("compose", TORCH_BOX(&predgsplat::compose_cpu));
   m.impl("compose_backward", TORCH_BOX(&predgsplat::compose_backward_cpu));
+  m.impl("depthwise", TORCH_BOX(&predgsplat::depthwise_cpu));
+  m.impl("depthwise_weights", TORCH_BOX(&predgsplat::depthwise_weights_cpu));
+  m.impl("similarity", TORCH_BOX(&predgsplat::similarity_cpu));
 }
 
 #else

@@ -27,7 +27,7 @@ from pdr_cli.schema import Config
 from pdr_cli.system import devices
 from pdr_cli.system.logs import log
 from pdr_cli.training.losses import LossOptions, build_loss
-from pdr_cli.training.setup import parameter_groups, set_up
+from pdr_cli.training.setup import keep_freed_memory, parameter_groups, set_up
 from pdr_cli.trust import Trust
 
 # What the published data sets hold, which a preset leaves to its files: channels and (H, W).
@@ -37,10 +37,13 @@ PUBLISHED = {
     "kth": (1, (128, 128)),
     "human36m": (3, (256, 256)),
 }
-VARIANTS = ("plain", "plain+predgs", "pdr")
+VARIANTS = ("plain", "plain+malloc", "plain+predgs", "pdr", "pdr+bf16")
+ALONE = ("plain", "plain+malloc")  # the predictor without adapter and renderer
 REFERENCE = "plain+predgs"
 # Of the largest entry. A gradient in float32 is a sum of up to 10^5 products that cancel, and their order is not the same.
 VALUE_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
+# bfloat16 rounds by 2^-9 in each of some ten layers; single gradients that are almost 0 may be off by half.
+VALUE_TOLERANCE_BF16, GRADIENT_TOLERANCE_BF16 = 3e-2, 1e-1
 WARM_UP = 2  # steps until allocations and the optimiser's moments are there
 PARTS = ("predictor", "adapter", "loss", "backward", "optimizer")
 
@@ -100,9 +103,12 @@ class Step:
         self.batch = setting.frames.blank(self.y.shape[1], len(x), setting.device)._replace(observed=x)
         torch.manual_seed(train.seed)
         self.network = build(variant, setting).to(setting.device).train()
-        if variant == "pdr":
+        self.autocast = torch.autocast(setting.device.type, torch.bfloat16, enabled=in_bf16(variant, setting))
+        if variant.startswith("pdr"):
             self.optimizer = set_up(self.network, train, setting.size, setting.device)
         else:
+            if variant == "plain+malloc":
+                keep_freed_memory()
             groups = parameter_groups(self.network, train.weight_decay)
             self.optimizer = torch.optim.AdamW(groups, lr=train.lr)
         span = torch.ones(setting.channels, device=setting.device)
@@ -114,10 +120,11 @@ class Step:
         """Take a step."""
         cpu = time.process_time()
         self.clock = Clock(self.setting.device)
-        out = self.network(self.batch)
-        self.clock.note("adapter")
-        total = self.total(out)
-        self.clock.note("loss")
+        with self.autocast:
+            out = self.network(self.batch)
+            self.clock.note("adapter")
+            total = self.total(out)
+            self.clock.note("loss")
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         self.clock.note("backward")
@@ -138,14 +145,16 @@ class Step:
         A predictor alone is trained with another loss, so only its forecast can be compared.
         """
         torch.manual_seed(0)
-        out = self.network(self.batch)
+        with self.autocast:
+            out = self.network(self.batch)
+            total = self.total(out)
         if self.network.adapter is None:
             return Outcome(out.coarse.detach(), None, {})
         self.optimizer.zero_grad(set_to_none=True)
-        self.total(out).backward()
+        total.backward()
         gradients = {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
         self.optimizer.zero_grad(set_to_none=True)
-        return Outcome(out.coarse.detach(), out.fused.detach(), gradients)
+        return Outcome(out.coarse.detach().float(), out.fused.detach().float(), gradients)
 
 
 class Worker:
@@ -291,9 +300,9 @@ def find_variants(names: Sequence[str]) -> list[str]:
 
 
 def build(variant: str, setting: Setting) -> PDR:
-    """The preset's network; of `plain` its predictor alone."""
+    """The preset's network, or its predictor alone."""
     resolved = inputs.resolved(setting.config, kinds.KINDS.get(setting.config.data.kind, kinds.WEATHER))
-    if variant == "plain":
+    if variant in ALONE:
         resolved = resolved.model_copy(update={"model": resolved.model.model_copy(update={"fusion": "none"})})
     return registry.of(resolved, setting.frames, setting.trust)
 
@@ -306,8 +315,8 @@ def measure(
     try:
         log.debug("checking %s", ", ".join(variants))
         truth = workers[REFERENCE].outcome()
-        errors = {name: compare(workers[name].outcome(), truth) for name in variants}
-        sound = {name: workers[name] for name in variants if passes(*errors[name])}
+        errors = {name: compare(workers[name].outcome(), truth, in_bf16(name, setting)) for name in variants}
+        sound = {name: workers[name] for name in variants if passes(*errors[name], in_bf16(name, setting))}
         log.debug("timing %s", ", ".join(sound))
         samples = interleave(sound, repeats)
     finally:
@@ -327,18 +336,37 @@ def measure(
     ]
 
 
-def passes(value_error: float, gradient_error: float) -> bool:
+def in_bf16(variant: str, setting: Setting) -> bool:
+    """True for the variants that run under autocast: those of pdr, where they or the preset say so."""
+    return variant == "pdr+bf16" or (variant == "pdr" and setting.config.train.precision == "bf16")
+
+
+def passes(value_error: float, gradient_error: float, bf16: bool = False) -> bool:
+    """Whether errors are those of the precision."""
+    if bf16:
+        return value_error <= VALUE_TOLERANCE_BF16 and gradient_error <= GRADIENT_TOLERANCE_BF16
     return value_error <= VALUE_TOLERANCE and gradient_error <= GRADIENT_TOLERANCE
 
 
-def compare(found: Outcome, truth: Outcome) -> tuple[float, float]:
-    """Largest errors of forecasts and of gradients, relative to the largest entry of each; infinite for a NaN."""
+def compare(found: Outcome, truth: Outcome, bf16: bool = False) -> tuple[float, float]:
+    """Largest errors of forecasts and of gradients, relative to the largest entry of each; infinite for a NaN.
+
+    In bfloat16, the second is the length of the difference of all gradients together, relative to theirs.
+    """
     if found.fused is None or truth.fused is None:
         return worst([(found.coarse, truth.coarse)]), 0.0
     if found.gradients.keys() != truth.gradients.keys():
         return math.inf, math.inf
     forecasts = [(found.coarse, truth.coarse), (found.fused, truth.fused)]
-    return worst(forecasts), worst([(found.gradients[name], truth.gradients[name]) for name in truth.gradients])
+    pairs = [(found.gradients[name], truth.gradients[name]) for name in truth.gradients]
+    return worst(forecasts), distance(pairs) if bf16 else worst(pairs)
+
+
+def distance(pairs: list[tuple[Tensor, Tensor]]) -> float:
+    """|found − truth| / |truth| of all entries together; infinite for a NaN."""
+    found, truth = (torch.cat([x.flatten() for x in tensors]) for tensors in zip(*pairs, strict=True))
+    error = ((found - truth).norm() / truth.norm()).item()
+    return math.inf if math.isnan(error) else error
 
 
 def worst(pairs: list[tuple[Tensor, Tensor]]) -> float:
@@ -378,24 +406,15 @@ def describe_setting(setting: Setting) -> dict[str, Any]:
 
 
 def statistics_of(samples: dict[str, list[Taken]], name: str) -> dict[str, Any]:
-    """Milliseconds a step, the ratio to `plain` and the parts' shares; nothing for a variant that failed."""
+    """Milliseconds a step, ratios to the predictor alone and the parts' shares; nothing for a variant that failed."""
     taken = samples.get(name)
     if not taken:
-        numbers = (
-            "ms_p50",
-            "ms_p10",
-            "ms_p90",
-            "repeats",
-            "ratio_to_plain",
-            "cpu_ms_p50",
-            "cpu_ratio_to_plain",
-            "shares",
-        )
-        return dict.fromkeys(numbers)
+        numbers = ("ms_p50", "ms_p10", "ms_p90", "repeats", "ratio_to_plain", "cpu_ms_p50", "cpu_ratio_to_plain")
+        return dict.fromkeys((*numbers, "cpu_ratio_to_plain_malloc", "shares"))
     seconds = [step.total for step in taken]
     tenths = statistics.quantiles(seconds, n=10, method="inclusive")
     cpu = statistics.median(step.cpu for step in taken)
-    plain = samples.get("plain")
+    plain, tuned = (samples.get(other) for other in ALONE)
     return {
         "ms_p50": 1e3 * statistics.median(seconds),
         "ms_p10": 1e3 * tenths[0],
@@ -404,5 +423,6 @@ def statistics_of(samples: dict[str, list[Taken]], name: str) -> dict[str, Any]:
         "ratio_to_plain": statistics.median(seconds) / statistics.median(s.total for s in plain) if plain else None,
         "cpu_ms_p50": 1e3 * cpu,
         "cpu_ratio_to_plain": cpu / statistics.median(s.cpu for s in plain) if plain else None,
+        "cpu_ratio_to_plain_malloc": cpu / statistics.median(s.cpu for s in tuned) if tuned else None,
         "shares": {part: sum(step.parts[part] for step in taken) / sum(seconds) for part in PARTS},
     }

@@ -33,6 +33,7 @@ def table(report: Mapping[str, Any]) -> Table:
         "of plain",
         "CPU ms",
         "of plain",
+        "+malloc",
         "parts %",
         "error",
         "of gradients",
@@ -51,5 +52,6 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     time_per_step = significant(row["ms_p50"]) if row["ok"] else "failed"
     shares = "/".join(f"{100 * row['shares'][part]:.1f}" for part in PARTS) if row["ok"] else ""
     errors = ["nan" if e is None else f"{e:.1e}" for e in (row["max_rel_err"], row["max_rel_err_gradients"])]
-    ratio, cpu, cpu_ratio = (significant(row[name]) for name in ("ratio_to_plain", "cpu_ms_p50", "cpu_ratio_to_plain"))
-    return [row["variant"], time_per_step, spread, ratio, cpu, cpu_ratio, shares, *errors, str(row["repeats"] or "")]
+    numbers = ("ratio_to_plain", "cpu_ms_p50", "cpu_ratio_to_plain", "cpu_ratio_to_plain_malloc")
+    ratios = [significant(row[name]) for name in numbers]
+    return [row["variant"], time_per_step, spread, *ratios, shares, *errors, str(row["repeats"] or "")]

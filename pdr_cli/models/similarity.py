@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pdr_cli.splat import native
+from pdr_cli.splat import similarity as kernel
+
 WINDOW, SIGMA = 11, 1.5  # the Gaussian window of Wang et al. 2004
 
 
@@ -36,6 +39,21 @@ def ssim_map(pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
         variances = (xx - mean_x**2) + (yy - mean_y**2)
         structure = (2 * (xy - mean_x * mean_y) + c2) / (variances + c2)
         return luminance * structure
+
+
+def takes_kernel(pred: Tensor, target: Tensor, weight: Tensor | None) -> bool:
+    """True for a forecast on a CPU that is trained: scores are computed in plain torch, in the precision of the data."""
+    learned = pred.requires_grad and torch.is_grad_enabled()
+    others = (target, *([] if weight is None else [weight]))
+    if not learned or pred.device.type != "cpu" or any(x.requires_grad for x in others):
+        return False
+    return torch.float64 not in (pred.dtype, target.dtype) and native.usable_on_cpu()
+
+
+def sums(pred: Tensor, target: Tensor, data_range: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Sums of similarities times weights and of weights by the compiled kernel, see `splat.similarity.sums`: [..., C]."""
+    window = gaussian_window(window_size(pred.shape[-2], pred.shape[-1]))
+    return kernel.sums(pred, target, weight, data_range, window)
 
 
 def window_means(x: Tensor) -> Tensor:

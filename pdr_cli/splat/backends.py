@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from pdr_cli.splat import derivatives, native
+from pdr_cli.splat.native import ENVIRONMENT
 
 log = logging.getLogger("pdr.splat")
 
 BACKENDS = ("auto", "reference", "cpu", "cuda")
-ENVIRONMENT = "PREDGSPLAT_BACKEND"
 
 
 class RendererUnavailable(RuntimeError):  # noqa: N818 - the name states the condition

@@ -3,6 +3,8 @@
     predgsplat::render(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic) -> image
     predgsplat::render_backward(grad_image, coords, ..., kernel_size, analytic) -> four gradients
     predgsplat::compose, compose_backward: `compose_operator`
+    predgsplat::depthwise, depthwise_weights: `depthwise`
+    predgsplat::similarity: `similarity`
 
 Equivalent to `reference.render` in float32. For the backward pass it saves only its inputs.
 """
@@ -10,16 +12,19 @@ Equivalent to `reference.render` in float32. For the backward pass it saves only
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from pdr_cli.splat import build, compose_operator, derivatives, node
+from pdr_cli.splat import build, compose_operator, depthwise_operator, derivatives, node, similarity
 
 log = logging.getLogger("pdr.splat")
+ENVIRONMENT = "PREDGSPLAT_BACKEND"
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ def load(kind: str) -> Loaded:
     if kind == "cpu" and not loaded.reason:
         _describe_to_torch()
         compose_operator.describe_to_torch()
+        depthwise_operator.describe_to_torch()
+        similarity.describe_to_torch()
         if reason := node.start(loaded.path):
             log.debug("rendering without the autograd node: %s", reason)
     return loaded
@@ -66,6 +73,15 @@ def _open(path: Path) -> Loaded:
 def unavailable(kind: str) -> str:
     """Why the compiled renderer for "cpu" or "cuda" cannot be used, or an empty string."""
     return load(kind).reason
+
+
+def usable_on_cpu() -> bool:
+    """Whether the CPU's other kernels can be used here: not in graphs for elsewhere, transforms and forward mode."""
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
+        return False
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return False
+    return (os.environ.get(ENVIRONMENT) or "auto") in ("auto", "cpu") and not unavailable("cpu")
 
 
 def render(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pdr_cli.choices import LOSSES
 from pdr_cli.errors import ConfigError
 from pdr_cli.models.interfaces import Terms
-from pdr_cli.models.similarity import ssim, ssim_map, window_means, window_size
+from pdr_cli.models.similarity import ssim, ssim_map, sums, takes_kernel, window_means, window_size
 from pdr_cli.trust import Trust
 
 
@@ -91,6 +91,12 @@ class L1SSIM:
             around = window_size(*pred.shape[-2:]) // 2
             weight = None if weight is None else wrap(weight.expand(pred.shape), around)
             pred, target = wrap(pred, around), wrap(target, around)
+        if takes_kernel(pred, target, weight):
+            similar, weights = sums(
+                pred, target, self.options.data_range, None if weight is None else weight.expand(pred.shape)
+            )
+            total = weights.sum()
+            return torch.where(total > 0, similar.sum() / total.clamp_min(torch.finfo(total.dtype).tiny), 1.0)
         if weight is None:
             return ssim(pred, target, self.options.data_range).mean()
         weight = weight.float()

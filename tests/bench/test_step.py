@@ -61,7 +61,7 @@ def test_rows_follow_the_schema(capsys):
     code, found = report(capsys, channels=3)
     assert code == 0
     assert {"device", "torch", "threads"} <= found.keys()
-    assert [row["variant"] for row in found["rows"]] == ["plain", "plain+predgs", "pdr"]
+    assert [row["variant"] for row in found["rows"]] == list(bench_train.VARIANTS)
     for row in found["rows"]:
         assert (row["preset"], row["backbone"], row["batch"]) == ("taxibj", "tau", 2)
         assert (row["in_steps"], row["out_steps"], row["channels"], row["size"]) == (2, 3, 3, [12, 12])
@@ -69,9 +69,10 @@ def test_rows_follow_the_schema(capsys):
         assert row["repeats"] == 2
         assert row["ms_p10"] <= row["ms_p50"] <= row["ms_p90"]
         assert sum(row["shares"].values()) == pytest.approx(1)
-    plain, _, ours = found["rows"]
+    plain, tuned, _, ours, _ = found["rows"]
     assert plain["ratio_to_plain"] == 1
     assert ours["cpu_ratio_to_plain"] == pytest.approx(ours["cpu_ms_p50"] / plain["cpu_ms_p50"])
+    assert ours["cpu_ratio_to_plain_malloc"] == pytest.approx(ours["cpu_ms_p50"] / tuned["cpu_ms_p50"])
     assert ours["ratio_to_plain"] == pytest.approx(ours["ms_p50"] / plain["ms_p50"])
 
 
@@ -87,10 +88,27 @@ def test_the_step_is_set_up_as_training_does_it():
     setting = find("taxibj", size=(32, 32), channels=2, settings=[*TINY, "batch=1"])
     steps = {name: bench_train.Step(name, setting) for name in bench_train.VARIANTS}
     layouts = {name: s.network.predictor.enc.enc[1].conv.conv.weight.stride(1) for name, s in steps.items()}
-    assert layouts == {"plain": 9, "plain+predgs": 9, "pdr": 1}  # 3 x 3 kernels; channels-last has channels adjacent
-    assert {name: s.optimizer.defaults["fused"] for name, s in steps.items()} == {
-        "plain": None, "plain+predgs": None, "pdr": True,
-    }  # fmt: skip
+    ours = {"pdr", "pdr+bf16"}
+    assert layouts == {
+        name: 1 if name in ours else 9 for name in steps
+    }  # 3 x 3 kernels; channels-last has channels adjacent
+    fused = {name: s.optimizer.defaults["fused"] for name, s in steps.items()}
+    assert fused == {name: True if name in ours else None for name in steps}
+
+
+def test_gradients_in_bfloat16_are_compared_together():
+    truth = bench_train.Outcome(torch.ones(2), torch.ones(2), {"a": torch.tensor([3.0, 4.0]), "b": torch.zeros(1)})
+    found = truth._replace(gradients={"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.5])})
+    assert bench_train.compare(found, truth) == (0, float("inf"))
+    assert bench_train.compare(found, truth, bf16=True) == (0, pytest.approx(0.1))  # 0.5 of |(3, 4)|
+
+
+def test_the_preset_s_precision_is_that_of_pdr_alone():
+    single, half = (
+        find("taxibj", size=(12, 12), channels=2, settings=[*TINY, f"precision={name}"]) for name in ("fp32", "bf16")
+    )
+    assert [v for v in bench_train.VARIANTS if bench_train.in_bf16(v, single)] == ["pdr+bf16"]
+    assert [v for v in bench_train.VARIANTS if bench_train.in_bf16(v, half)] == ["pdr", "pdr+bf16"]
 
 
 @pytest.mark.parametrize("_", ["in processes of their own"])
@@ -123,11 +141,11 @@ def test_a_variant_that_fails_is_not_timed(capsys, monkeypatch, spoil):
         return setup.set_up(network, *arguments)
 
     monkeypatch.setattr(bench_train, "set_up", set_up)
-    code, found = report(capsys)
+    code, found = report(capsys, variants=["plain", "plain+predgs", "pdr"])
     assert code == 1
     assert [row["ok"] for row in found["rows"]] == [True, True, False]
     assert found["rows"][-1]["ms_p50"] is None
-    small()
+    small(variants=["pdr"])
     assert "failed" in capsys.readouterr().out
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pdr_cli.errors import ConfigError, DataError
 from pdr_cli.models.interfaces import Frames, OnePass
 from pdr_cli.models.layers import pad_to_multiple
+from pdr_cli.models.predictors.translators.depthwise import depthwise
 from pdr_cli.models.predictors.translators.options import TranslatorOptions
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ class RoundConv2d(nn.Conv2d):
         W = x.shape[-1]
         turns = -(-columns // W)
         around = torch.cat([x] * (2 * turns + 1), dim=-1)[..., turns * W - columns : (turns + 1) * W + columns]
+        if self.groups == self.in_channels == self.out_channels and self.stride == (1, 1):
+            return depthwise(around, self.weight, self.bias, (rows, 0), self.dilation[0])
         return nn.functional.conv2d(around, self.weight, self.bias, self.stride, (rows, 0), self.dilation, self.groups)
 
 

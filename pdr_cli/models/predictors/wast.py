@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pdr_cli.errors import DataError
 from pdr_cli.models.interfaces import Anchoring, Batch, Frames, OnePass, Terms, target_of
 from pdr_cli.models.layers import drop_branch, pad_to_multiple, where_known
+from pdr_cli.models.predictors.translators.depthwise import DepthwiseConv
 
 if TYPE_CHECKING:
     from pdr_cli.schema import ModelConfig
@@ -161,7 +162,7 @@ def temporal_mixer(width: int, inside: int) -> nn.Sequential:
     """An inverted bottleneck: expand, 7×7 depth-wise, gate the channels, project."""
     return nn.Sequential(
         *(nn.Conv2d(width, inside, 1, bias=False), nn.BatchNorm2d(inside), nn.ReLU()),
-        *(nn.Conv2d(inside, inside, 7, padding=3, groups=inside, bias=False), nn.BatchNorm2d(inside), nn.ReLU()),
+        *(DepthwiseConv(inside, 7, bias=False), nn.BatchNorm2d(inside), nn.ReLU()),
         SqueezeExcite(inside, round(inside / 4)),
         *(nn.Conv2d(inside, width, 1, bias=False), nn.BatchNorm2d(width)),
     )
@@ -169,8 +170,7 @@ def temporal_mixer(width: int, inside: int) -> nn.Sequential:
 
 def depthwise(width: int, kernel: tuple[int, int]) -> nn.Sequential:
     """Depth-wise convolution, normalised."""
-    padding = (kernel[0] // 2, kernel[1] // 2)
-    return nn.Sequential(nn.Conv2d(width, width, kernel, padding=padding, groups=width), nn.BatchNorm2d(width))
+    return nn.Sequential(DepthwiseConv(width, kernel), nn.BatchNorm2d(width))
 
 
 def conv3d(inputs: int, outputs: int, groups: int = 1) -> nn.Sequential:

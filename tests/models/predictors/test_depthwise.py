@@ -1,4 +1,4 @@
-"""The detour of depth-wise convolutions is the convolution, in value and in every gradient."""
+"""Both ways of a depth-wise convolution are the convolution, in value and in every gradient, and each has its place."""
 
 from __future__ import annotations
 
@@ -6,10 +6,27 @@ import pytest
 import torch
 from torch import nn
 
+from pdr_cli.models.predictors.simvp import RoundConv2d
 from pdr_cli.models.predictors.translators import depthwise
 from pdr_cli.models.predictors.translators.depthwise import DepthwiseConv
+from pdr_cli.splat import native
 
 CHANNELS = 5
+WAYS = ["kernel", "detour"]
+
+
+@pytest.fixture
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Leave one way open; without a compiled library, the kernel's is skipped."""
+    if request.param == "kernel" and native.unavailable("cpu"):
+        pytest.skip(native.unavailable("cpu"))
+    if request.param == "detour":
+        monkeypatch.setenv("PREDGSPLAT_BACKEND", "reference")
+    return request.param
+
+
+both = pytest.mark.parametrize("way", WAYS, indirect=True)
+only = {name: pytest.mark.parametrize("way", [name], indirect=True) for name in WAYS}
 
 
 def laid_out(batch: int, height: int, width: int) -> torch.Tensor:
@@ -28,8 +45,9 @@ def outcome(conv: nn.Conv2d, x: torch.Tensor, weights: torch.Tensor) -> list[tor
 @pytest.mark.parametrize("dilation", [1, 2, 3])
 @pytest.mark.parametrize("kernel_size", [5, 7, 11])
 @pytest.mark.parametrize("size", [(6, 6), (7, 5), (2, 16), (1, 1)], ids=str)  # multiples of 3, none, and tiny ones
+@both
 def test_value_and_gradients_are_the_convolutions(
-    kernel_size: int, dilation: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    way: str, kernel_size: int, dilation: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     calls = []
@@ -38,7 +56,8 @@ def test_value_and_gradients_are_the_convolutions(
     conv, x = DepthwiseConv(CHANNELS, kernel_size, dilation), laid_out(2, *size)
     weights = torch.randn(2, CHANNELS, *size)
     found = outcome(conv, x, weights)
-    assert len(calls) == 3  # of x, of the gradient, and of x again for the kernel's
+    # Of x, of the gradient, and of x again for the kernel's; one pixel has the layout of every plane.
+    assert len(calls) == (3 if way == "detour" else 0)
     truth = outcome(conv.double(), x.detach().double().requires_grad_(), weights)
     for a, b in zip(found, truth, strict=True):
         # At most 121 products and 2·6·6 places are summed: a few hundred roundings of 6e-8, of which most cancel.
@@ -54,7 +73,8 @@ def test_second_derivatives_are_right_too() -> None:
     assert torch.autograd.gradgradcheck(depthwise._Detour.apply, (x, weight, bias, 2))
 
 
-def test_the_gradient_may_come_expanded() -> None:
+@both
+def test_the_gradient_may_come_expanded(way: str) -> None:
     conv, x = DepthwiseConv(CHANNELS, 5, dilation=2), laid_out(2, 6, 6)
     conv(x).sum().backward()
     assert conv.bias is not None
@@ -62,8 +82,9 @@ def test_the_gradient_may_come_expanded() -> None:
     assert conv.bias.grad.tolist() == [72.0] * CHANNELS  # 2 frames of 36 places
 
 
+@both
 @pytest.mark.parametrize("frozen", ["input", "weights"])
-def test_what_wants_no_gradient_gets_none(frozen: str) -> None:
+def test_what_wants_no_gradient_gets_none(way: str, frozen: str) -> None:
     conv, x = DepthwiseConv(CHANNELS, 5), laid_out(1, 6, 6)
     conv.requires_grad_(frozen != "weights")
     x = x.detach().requires_grad_(frozen != "input")
@@ -82,3 +103,64 @@ def test_only_training_on_a_cpu_takes_the_detour() -> None:
     assert not depthwise.takes_detour(last.double(), weight)
     with torch.autocast("cpu", torch.bfloat16):
         assert not depthwise.takes_detour(last, weight)
+
+
+@only["kernel"]
+def test_the_kernel_takes_channels_last_frames(way: str) -> None:
+    weight = torch.zeros(CHANNELS, 1, 5, 5)
+    x = torch.zeros(1, CHANNELS, 4, 4)
+    last = x.to(memory_format=torch.channels_last)
+    assert depthwise.takes_kernel(last, weight)
+    assert depthwise.takes_kernel(last.bfloat16(), weight)
+    assert not depthwise.takes_kernel(x, weight)
+    assert not depthwise.takes_kernel(last.double(), weight.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert depthwise.takes_kernel(last, weight)
+    with torch.autocast("cpu", torch.float16):
+        assert not depthwise.takes_kernel(last, weight)
+
+
+@only["kernel"]
+@pytest.mark.parametrize(("kernel_size", "dilation"), [(3, 1), (5, 1), (7, 3)])
+def test_autocast_gives_bfloat16_and_gradients_of_full_precision(way: str, kernel_size: int, dilation: int) -> None:
+    torch.manual_seed(0)
+    conv, x = DepthwiseConv(16, kernel_size, dilation), torch.randn(2, 16, 9, 9).to(memory_format=torch.channels_last)
+    assert conv.bias is not None
+    with torch.autocast("cpu", torch.bfloat16):
+        out = conv(x)
+    truth = nn.Conv2d.forward(conv, x)
+    weights = torch.randn(truth.shape)
+    wanted = torch.autograd.grad(truth, (conv.weight, conv.bias), weights)
+    found = torch.autograd.grad(out, (conv.weight, conv.bias), weights.bfloat16())
+    assert out.dtype == torch.bfloat16
+    assert all(g.dtype == torch.float32 for g in found)
+    for a, b in zip([out, *found], [truth, *wanted], strict=True):
+        assert (a.float() - b).abs().max() <= 2**-6 * b.abs().max()  # frames and weights of eight bits
+
+
+@only["kernel"]
+def test_graphs_for_elsewhere_hold_plain_convolutions(way: str) -> None:
+    conv, x = DepthwiseConv(CHANNELS, 5, dilation=2), laid_out(1, 6, 7).detach()
+    exported = torch.export.export(conv, (x,))
+    calls = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
+    assert calls == ["aten.conv2d.default"]
+    graphs = []
+    compiled = torch.compile(conv, fullgraph=True, backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    torch.testing.assert_close(compiled(x), conv(x))
+    assert "predgsplat" not in graphs[0].code
+    assert "conv2d" in graphs[0].code
+
+
+@only["kernel"]
+def test_a_periodic_convolution_takes_the_kernel_too(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    conv, x = RoundConv2d.of(DepthwiseConv(CHANNELS, 7, dilation=3)), laid_out(2, 6, 8)
+    weights = torch.randn(2, CHANNELS, 6, 8)
+    found = [out := conv(x), *torch.autograd.grad(out, (x, conv.weight), weights)]
+    monkeypatch.setenv("PREDGSPLAT_BACKEND", "reference")
+    taken = []
+    monkeypatch.setattr(depthwise.kernel, "depthwise", lambda *a: taken.append(a))
+    expected = [out := conv(x), *torch.autograd.grad(out, (x, conv.weight), weights)]
+    assert not taken
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-6 * b.abs().max().item())

@@ -1,9 +1,11 @@
-"""Depth-wise convolutions, with a detour that makes the wide ones fast to train on a CPU.
+"""Depth-wise convolutions, made fast to train on a CPU.
 
-oneDNN has fast kernels for channels-last depth-wise convolutions, with two exceptions: the weight gradient is twenty times
-slower for kernels wider than three columns, and dilation slows all three passes. The detour takes the weight gradient a few
-columns at a time, and turns a convolution dilated by r into one without dilation on the r·r planes of every r-th row and
-column. The sums have the same terms in another order.
+oneDNN has fast kernels for channels-last depth-wise convolutions, with exceptions: the weight gradient is twenty times
+slower for kernels wider than three columns, and twice as slow in bfloat16; dilation slows all passes. A compiled kernel
+takes these. Where it
+cannot be built, there is a detour by oneDNN: it takes the weight gradient a few columns at a time, and turns a convolution
+dilated by r into one without dilation on the r·r planes of every r-th row and column. In all three ways the sums have the
+same terms in another order.
 """
 
 from __future__ import annotations
@@ -14,31 +16,96 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
+from pdr_cli.splat import depthwise as kernel
+from pdr_cli.splat import native
+
 NARROW = 3  # columns of the widest kernel with a fast weight gradient
 
 
 class DepthwiseConv(nn.Conv2d):
     """A convolution of each channel by itself that keeps the grid. [B, d, H', W'] → the same shape."""
 
-    def __init__(self, dim: int, kernel_size: int, dilation: int = 1) -> None:
-        padding = dilation * (kernel_size // 2)
-        super().__init__(dim, dim, kernel_size, padding=padding, dilation=dilation, groups=dim)
+    def __init__(self, dim: int, kernel_size: int | tuple[int, int], dilation: int = 1, bias: bool = True) -> None:
+        rows, columns = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        padding = (dilation * (rows // 2), dilation * (columns // 2))
+        super().__init__(dim, dim, (rows, columns), padding=padding, dilation=dilation, groups=dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.kernel_size[1] > NARROW and takes_detour(x, self.weight):
-            return _Detour.apply(x, self.weight, self.bias, self.dilation[0])
-        return super().forward(x)
+        rows, columns = (int(p) for p in self.padding)
+        return depthwise(x, self.weight, self.bias, (rows, columns), self.dilation[0])
+
+
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], dilation: int) -> Tensor:
+    """`conv2d` of each channel by itself, the fastest way; under autocast in its precision.
+
+    x: [B, d, H', W'], weight: [d, 1, rows, columns]; padding: of rows and columns.
+    """
+    if takes_kernel(x, weight):
+        x = x.bfloat16() if in_bfloat16() else x
+        if weight.shape[3] > NARROW or dilation > 1:
+            return kernel.depthwise(x, weight, bias, padding, dilation)
+        if x.dtype == torch.bfloat16:
+            return _Narrow.apply(x, weight, bias, padding)
+    if takes_detour(x, weight) and keeps_grid(weight, padding, dilation):
+        return _Detour.apply(x, weight, bias, dilation)
+    return conv2d(x, weight, bias, 1, padding, dilation, len(weight))
+
+
+def takes_kernel(x: Tensor, weight: Tensor) -> bool:
+    """True for float32 and bfloat16 in channels-last layout on a CPU; only training uses this layout."""
+    if not native.usable_on_cpu() or not channels_last(x) or weight.dtype != torch.float32:
+        return False
+    if torch.is_autocast_enabled("cpu") and not in_bfloat16():
+        return False
+    return x.dtype in (torch.float32, torch.bfloat16)
+
+
+def in_bfloat16() -> bool:
+    """True under autocast to bfloat16."""
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+def channels_last(x: Tensor) -> bool:
+    """True for frames on a CPU whose channels are neighbours in memory, and split from others or not."""
+    return x.device.type == "cpu" and x.stride(1) == 1 and x.stride(3) > 1
 
 
 def takes_detour(x: Tensor, weight: Tensor) -> bool:
-    """True for float32 in channels-last layout on a CPU; only training uses this layout."""
+    """True for wide kernels in float32 and channels-last layout on a CPU."""
     return (
-        x.device.type == "cpu"
+        weight.shape[3] > NARROW
+        and not torch.compiler.is_compiling()
+        and channels_last(x)
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and x.stride(1) == 1
-        and x.stride(3) > 1
     )
+
+
+def keeps_grid(weight: Tensor, padding: tuple[int, int], dilation: int) -> bool:
+    """True for a square kernel that is padded by half its reach."""
+    rows, columns = weight.shape[2:]
+    return rows == columns and padding == (dilation * (rows // 2), dilation * (columns // 2))
+
+
+class _Narrow(torch.autograd.Function):
+    """`conv2d` in bfloat16 without dilation, by oneDNN but for the gradients of weight and bias, where it is slow."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        offset = None if bias is None else bias.to(x.dtype)
+        return conv2d(x, weight.to(x.dtype), offset, padding=padding, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        by_x, by_weight, by_bias, _ = ctx.needs_input_grad
+        grad_x = gradients(grad, x, weight.to(x.dtype), ctx.padding, of_input=True) if by_x else None
+        grad_weight, grad_bias = (
+            kernel.weight_gradients(grad, x, weight, ctx.padding, 1) if by_weight or by_bias else (None, None)
+        )
+        return grad_x, grad_weight, grad_bias if by_bias else None, None
 
 
 class _Detour(torch.autograd.Function):
@@ -58,7 +125,7 @@ class _Detour(torch.autograd.Function):
         split = split_phases(grad.contiguous(memory_format=torch.channels_last), ctx.dilation)
         if ctx.needs_input_grad[0]:
             reach = weight.shape[-1] // 2
-            grad_x = gradients(split, split, weight, reach, of_input=True)
+            grad_x = gradients(split, split, weight, (reach, reach), of_input=True)
             grad_x = join_phases(grad_x, ctx.dilation, x.shape)
         if ctx.needs_input_grad[1]:
             grad_weight = weight_gradient(split, split_phases(x, ctx.dilation), weight)
@@ -75,16 +142,16 @@ def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     for first in range(0, k, NARROW):
         columns = weight[..., first : first + NARROW]
         seen = padded[..., first : first + W + columns.shape[-1] - 1].contiguous(memory_format=torch.channels_last)
-        pieces.append(gradients(grad, seen, columns.contiguous(), 0, of_input=False))
+        pieces.append(gradients(grad, seen, columns.contiguous(), (0, 0), of_input=False))
     return torch.cat(pieces, dim=-1)
 
 
-def gradients(grad: Tensor, x: Tensor, weight: Tensor, padding: int, *, of_input: bool) -> Tensor:
+def gradients(grad: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int], *, of_input: bool) -> Tensor:
     """Gradient of a depth-wise convolution with respect to its input or its weights."""
     mask = [of_input, not of_input, False]
     stride, zeros = [1, 1], [0, 0]
     found = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, stride, [padding] * 2, [1, 1], False, zeros, len(weight), mask
+        grad, x, weight, None, stride, padding, [1, 1], False, zeros, len(weight), mask
     )
     return found[0 if of_input else 1]
 

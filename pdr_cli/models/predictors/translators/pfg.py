@@ -13,6 +13,7 @@ from math import gcd
 import torch
 from torch import Tensor, nn
 
+from pdr_cli.models.predictors.translators.depthwise import DepthwiseConv
 from pdr_cli.models.predictors.translators.metaformer import StochasticDepth
 from pdr_cli.models.predictors.translators.options import TranslatorOptions
 
@@ -184,10 +185,9 @@ def group_norm(dim: int) -> nn.GroupNorm:
     return nn.GroupNorm(dim if dim < GROUPS else gcd(GROUPS, dim), dim)
 
 
-def depthwise(dim: int, rows: int, columns: int) -> nn.Conv2d:
+def depthwise(dim: int, rows: int, columns: int) -> DepthwiseConv:
     """A convolution of each channel by itself that keeps the grid, without bias."""
-    padding = (rows // 2, columns // 2)
-    return nn.Conv2d(dim, dim, (rows, columns), padding=padding, groups=dim, bias=False)
+    return DepthwiseConv(dim, (rows, columns), bias=False)
 
 
 def init_fan_out_of_all(module: nn.Module) -> None:
