@@ -23,7 +23,7 @@ from pdr_cli.runs import inputs, modelfile
 from pdr_cli.runs.modelfile import Header, ModelCard, ModelFile
 from pdr_cli.system import devices
 from pdr_cli.system.logs import log
-from pdr_cli.system.memory import Batches
+from pdr_cli.system.memory import Batches, keep_freed_memory
 from pdr_cli.system.names import printable
 from pdr_cli.trust import Trust
 
@@ -334,7 +334,7 @@ def _built(path: Path, file: ModelFile, device: torch.device, batch: int | None,
     """The model of a file's contents."""
     import torch
 
-    from pdr_cli.models import registry
+    from pdr_cli.models import layout, registry
     from pdr_cli.runs import tensors
 
     card = file.card
@@ -354,6 +354,9 @@ def _built(path: Path, file: ModelFile, device: torch.device, batch: int | None,
     if card.hidden is not None:
         network.hide(torch.from_numpy(card.hidden))
     network.eval().to(device)
+    layout.lay_out(network, card.size, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     return model
 
 

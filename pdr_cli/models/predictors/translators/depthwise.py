@@ -1,4 +1,4 @@
-"""Depth-wise convolutions, with a detour that makes the wide ones fast to train on a CPU.
+"""Depth-wise convolutions, with a detour that makes the wide ones fast on a CPU.
 
 oneDNN has fast kernels for channels-last depth-wise convolutions, with two exceptions: the weight gradient is twenty times
 slower for kernels wider than three columns, and dilation slows all three passes. The detour takes the weight gradient a few
@@ -31,11 +31,12 @@ class DepthwiseConv(nn.Conv2d):
 
 
 def takes_detour(x: Tensor, weight: Tensor) -> bool:
-    """True for float32 in channels-last layout on a CPU; only training uses this layout."""
+    """True on a CPU in channels-last layout, see `models/layout.py`: for float32, and without gradients under autocast too."""
+    rounded = torch.is_autocast_enabled("cpu")
     return (
         x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
+        and weight.dtype == torch.float32
+        and (not torch.is_grad_enabled() if rounded else x.dtype == torch.float32)
         and x.stride(1) == 1
         and x.stride(3) > 1
     )
