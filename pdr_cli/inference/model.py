@@ -294,7 +294,8 @@ class Model(ModelHeader):
         return {name: self._baseline(name) for name in inputs.BASELINES if name in self._file.baselines}
 
     def _baseline(self, name: str) -> Model:
-        card = replace(self.card, config=inputs.alone(self.card.config, inputs.BASELINES[name]))
+        # Anchors read no covariates, which take longer to make than a forecast.
+        card = replace(self.card, config=inputs.alone(self.card.config, inputs.BASELINES[name]), covariates=None)
         weights = {modelfile.ANCHOR + buffer: value for buffer, value in self._file.baselines[name].items()}
         file = replace(self._file, card=card, weights=weights, baselines={})
         return _built(self.path, file, self.device, self.batch_limit)
