@@ -14,7 +14,7 @@ from pdr_cli.options import (
     FreezeBackbone, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions,
     NoClobber, Preset, RaftWeights, RenderKind, Rename, Results, Settings, SkipExisting, State, Steps, TimeLayout, TrustCode,
     Variables, WaitInput, as_settings, listed, logged, with_covariates, with_frames, with_members, with_policy, with_reading,
-    with_timing,
+    with_scoring, with_timing,
 )  # fmt: skip
 from pdr_cli.trust import Trust
 
@@ -189,7 +189,7 @@ def predict(
 
 @app.command(rich_help_panel=FORECASTING)
 @logged
-@with_reading
+@with_scoring
 @with_members
 def evaluate(
     inputs: Annotated[

@@ -21,6 +21,12 @@ Inputs = Annotated[
     typer.Argument(metavar="INPUT...", help="Files, a folder, a glob or URLs: NetCDF, Zarr, GRIB, HDF5 or video."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N]; never replaced silently.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="Arithmetic of the network: fp32, or bf16 (faster, rounds to 8 bits); see operations. Default: fp32."
+    ),
+]
 Preset = Annotated[str | None, typer.Option("-p", "--preset", help="A name from `pdr presets`, or a TOML file.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the preset, such as train.lr=1e-3.")
@@ -238,7 +244,8 @@ MEMBERS: dict[str, Any] = {
     ],
     "seed": Annotated[int | None, typer.Option(min=0, help="Seed of the members. Default: 0.")],
 }
-FRAMES: dict[str, Any] = MEMBERS | {"interval": Interval, "adaptive": Adaptive, "every": Every}
+COMPUTING: dict[str, Any] = {"precision": Precision}
+FRAMES: dict[str, Any] = MEMBERS | COMPUTING | {"interval": Interval, "adaptive": Adaptive, "every": Every}
 READING: dict[str, Any] = {
     "resample_fps": ResampleFps,
     "gray_to_rgb": GrayToRgb,
@@ -292,12 +299,22 @@ def _drawing(chosen: dict[str, Any]) -> Any:
 
 
 def _frames(chosen: dict[str, Any]) -> dict[str, Any]:
-    """The `drawing`, `intervals` and `between` of a request, of the options `FRAMES`."""
+    """The `drawing`, `precision`, `intervals` and `between` of a request, of the options `FRAMES`."""
     from pdr_cli.inference.between import Between
     from pdr_cli.inference.intervals import Intervals
 
     intervals, between = Intervals.parse(chosen["interval"], bool(chosen["adaptive"])), Between.parse(chosen["every"])
-    return {"drawing": _drawing(chosen), "intervals": intervals, "between": between}
+    return {"drawing": _drawing(chosen), "intervals": intervals, "between": between} | _computing(chosen)
+
+
+def _computing(chosen: dict[str, Any]) -> dict[str, str]:
+    """The `precision` of a request, of the options `COMPUTING`."""
+    return {"precision": chosen["precision"] or "fp32"}
+
+
+def _scoring(chosen: dict[str, Any]) -> dict[str, Any]:
+    """How an evaluation reads inputs and computes."""
+    return _reading(chosen) | _computing(chosen)
 
 
 def _policy(chosen: dict[str, Any]) -> Any:
@@ -374,5 +391,6 @@ with_covariates = _bundled(COVARIATES, "covariates", _covariates)  # {key of the
 with_members = _bundled(MEMBERS, "drawing", _drawing)
 with_frames = _bundled(FRAMES, "frames", _frames)  # {name in `inference.request.Request`: value}
 with_reading = _bundled(READING, "reading", _reading)  # {name in `InputPolicy`: value}
+with_scoring = _bundled(READING | COMPUTING, "reading", _scoring)  # {name in the `Request` of evaluate: value}
 with_timing = _bundled(TIMING, "timing", _timing)
 with_policy = _bundled(MENDING | READING, "policy", _policy)

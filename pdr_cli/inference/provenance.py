@@ -57,7 +57,7 @@ def provenance(model: Model, series: Series, window: Observed, command: str) -> 
         **({"pdr_code_sha256": "; ".join(f"{name} {sha}" for name, sha in code.items())} if code else {}),
         "pdr_input_sha256": window.sha256,
         "pdr_input_window": f"{time_axis.label(times[window.start])}/{time_axis.label(times[window.stop - 1])}",
-        "pdr_device": f"{model.device.type}/{card.config.train.precision}",
+        "pdr_device": f"{model.device.type}/{model.precision}",
     }
     return {key: printable(value) for key, value in made.items()}
 

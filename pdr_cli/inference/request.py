@@ -37,7 +37,7 @@ from pdr_cli.inference.between import WHOLE, Between
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.intervals import NONE, Intervals
 from pdr_cli.inference.members import DIRECT, Drawing
-from pdr_cli.inference.model import Model, ModelHeader
+from pdr_cli.inference.model import FP32, Model, ModelHeader
 from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
@@ -78,6 +78,7 @@ class Request:
     wait: float = 0
     fallback: str | None = None
     device: str = "auto"
+    precision: str = FP32
     trust: Trust | None = None
 
     @cached_property
@@ -123,7 +124,7 @@ class Request:
             CheckpointError: a model is damaged, and no other model may replace it.
             UsageError: models of other variables, units or steps than the first; or as `Intervals.check`.
         """
-        loaded = self._alike(lambda path: models.load(path, device, self.batch, self.trust))
+        loaded = self._alike(lambda path: models.load(path, device, self.batch, self.trust, self.precision))
         for model in loaded:
             self.intervals.check(model, self.steps or model.card.config.data.out_steps)
         return loaded
@@ -183,6 +184,7 @@ class Request:
         }
         code = choices.sources(intake.card.config.model)
         parts |= {"code": code} if code else {}
+        parts |= {"precision": self.precision} if self.precision != FP32 else {}
         parts |= self.drawing.identity() | self.intervals.identity() | self.between.identity()
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""The device that computes: chosen by name, never replaced silently."""
+"""The device that computes, and in which precision: chosen by name, never replaced silently."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pdr_cli.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
     import torch
+
+PRECISIONS = ("fp32", "bf16")  # of the arithmetic of networks
 
 
 def pick(name: str) -> torch.device:
@@ -33,6 +35,22 @@ def pick(name: str) -> torch.device:
         way_out = "use --device cpu"
         raise DeviceError(f"--device {name}: this torch ({torch.__version__}) sees {found}", way_out=way_out)
     return torch.device("cuda", int(number or 0))
+
+
+def check_precision(name: str, device: torch.device) -> None:
+    """Refuse an arithmetic of networks that is not "fp32" or "bf16".
+
+    Raises:
+        UsageError: another name.
+        DeviceError: a GPU that does not compute in bf16.
+    """
+    import torch
+
+    if name not in PRECISIONS:
+        raise UsageError(f"--precision {name}", " or ".join(PRECISIONS))
+    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        found = f"--precision bf16: {torch.cuda.get_device_name(device)} does not compute in it"
+        raise DeviceError(found, way_out="leave it out, or use --device cpu")
 
 
 def _torch() -> Any:
