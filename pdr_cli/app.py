@@ -11,7 +11,7 @@ from pdr_cli import __version__, choices
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
     Ablation, Against, AsJson, Assume, Backbone, Batch, By, Compress, Device, DryRun, Events, EveryInit, Fallback,
-    FreezeBackbone, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions,
+    Forward, FreezeBackbone, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions,
     NoClobber, Preset, RaftWeights, RenderKind, Rename, Results, Settings, SkipExisting, State, Steps, TimeLayout, TrustCode,
     Variables, WaitInput, as_settings, listed, logged, with_covariates, with_frames, with_members, with_policy, with_reading,
     with_scoring, with_timing,
@@ -361,13 +361,14 @@ def bench_train(
     channels: Annotated[int | None, typer.Option(min=1, help="Channels of a frame. Default: as published.")] = None,
     settings: Settings = None,
     repeats: Annotated[int, typer.Option(min=2, help="Steps of each variant.")] = 10,
+    forward: Forward = False,
     output: Results = None,
     as_json: AsJson = False,
     trust_code: TrustCode = False,
     *,
     timing: dict[str, Any],
 ) -> None:
-    """Time a training step against one in plain PyTorch, each checked for correctness first.
+    """Time a training step, or a forecast, against one in plain PyTorch, each checked for correctness first.
 
     Variants: plain is the predictor alone in plain PyTorch, plain+predgs the whole model so, pdr what `pdr train` does.
 
@@ -390,6 +391,7 @@ def bench_train(
         channels=channels,
         settings=settings or (),
         repeats=repeats,
+        forward=forward,
         trust_code=trust_code,
         **timing,
     )

@@ -36,6 +36,9 @@ Kind = Annotated[
     typer.Option(help="Kind of the data: weather, traffic or video. Default: as the preset or the data say."),
 ]
 Backbone = Annotated[str | None, typer.Option(help=f"Predictor: {choices.PREDICTORS.help()}.")]
+Forward = Annotated[
+    bool, typer.Option("--forward", help="Time forecasts and not training steps; also of pdr-bf16 (--precision bf16).")
+]
 FreezeBackbone = Annotated[
     bool, typer.Option("--freeze-backbone", help="Do not train the predictor, only adapter and fusion.")
 ]

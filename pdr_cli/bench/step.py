@@ -1,4 +1,4 @@
-"""How long a training step takes on this machine, timed only after each variant has been shown to compute the same."""
+"""How long a training step or a forecast takes on this machine, timed only after each variant is shown to compute the same."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from pdr_cli.data import kinds
 from pdr_cli.errors import PdrError, UsageError, did_you_mean
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Forecast, Frames
+from pdr_cli.models.layout import lay_out
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import inputs
 from pdr_cli.schema import Config
 from pdr_cli.system import devices
 from pdr_cli.system.logs import log
+from pdr_cli.system.memory import keep_freed_memory
 from pdr_cli.training.losses import LossOptions, build_loss
 from pdr_cli.training.setup import parameter_groups, set_up
 from pdr_cli.trust import Trust
@@ -38,9 +40,11 @@ PUBLISHED = {
     "human36m": (3, (256, 256)),
 }
 VARIANTS = ("plain", "plain+predgs", "pdr")
+BF16 = "pdr-bf16"  # of a forecast alone: gradients in bf16 are no gradients in float32
 REFERENCE = "plain+predgs"
 # Of the largest entry. A gradient in float32 is a sum of up to 10^5 products that cancel, and their order is not the same.
 VALUE_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
+BF16_TOLERANCE = 2**-5  # 8 roundings by 2^-8
 WARM_UP = 2  # steps until allocations and the optimiser's moments are there
 PARTS = ("predictor", "adapter", "loss", "backward", "optimizer")
 
@@ -58,13 +62,14 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True)
 class Setting:
-    """The configuration of a step, and its frames: `channels` and `size` (H, W)."""
+    """The configuration of a step, and its frames: `channels` and `size` (H, W); `forward`: of a forecast."""
 
     config: Config
     channels: int
     size: tuple[int, int]
     device: torch.device
     trust: Trust | None = None
+    forward: bool = False
 
     @property
     def frames(self) -> Frames:
@@ -148,6 +153,38 @@ class Step:
         return Outcome(out.coarse.detach(), out.fused.detach(), gradients)
 
 
+class Pass:
+    """A forecast of one variant, as `Step`: the forward pass without gradients, on the same weights and frames."""
+
+    def __init__(self, variant: str, setting: Setting) -> None:
+        self.device, (x, y) = setting.device, setting.windows()
+        self.batch = setting.frames.blank(y.shape[1], len(x), self.device)._replace(observed=x)
+        self.rounded = variant == BF16
+        torch.manual_seed(setting.config.train.seed)
+        self.network = build(variant, setting).to(self.device).eval()
+        if variant.startswith("pdr"):
+            lay_out(self.network, setting.size, self.device)  # as `inference.model.load` does
+            keep_freed_memory()
+
+    def __call__(self) -> Taken:
+        """Make a forecast."""
+        cpu, clock = time.process_time(), Clock(self.device)
+        self.forecast()
+        clock.note("predictor")
+        return Taken(clock.parts, time.process_time() - cpu)
+
+    def forecast(self) -> Forecast:
+        """The forecast of the network."""
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.rounded):
+            found: Forecast = self.network(self.batch)
+        return found
+
+    def outcome(self) -> Outcome:
+        """Both forecasts, and no gradients."""
+        out = self.forecast()
+        return Outcome(out.coarse.float(), None if self.network.adapter is None else out.fused.float(), {})
+
+
 class Worker:
     """A `Step` in a process of its own, because the allocator settings of training hold for a whole process.
 
@@ -194,7 +231,7 @@ class Worker:
 def serve(pipe: Connection, variant: str, setting: Setting, threads: int) -> None:
     """Answer a `Worker` until it closes its end."""
     torch.set_num_threads(threads)
-    step = Step(variant, setting)
+    step = Pass(variant, setting) if setting.forward else Step(variant, setting)
     while True:
         try:
             request = pipe.recv()
@@ -244,6 +281,7 @@ class Options:
     threads: int | None = None
     repeats: int = 10
     trust_code: bool = False
+    forward: bool = False
 
     def setting(self) -> Setting:
         """The preset with its changes, on frames as published unless both `size` and `channels` are given.
@@ -264,30 +302,31 @@ class Options:
             )
         channels, size = known or (1, (1, 1))
         trust = Trust(self.trust_code).also(override.partition("=")[2] for override in overrides)
-        return Setting(resolved, self.channels or channels, self.size or size, devices.pick(self.device), trust)
+        device = devices.pick(self.device)
+        return Setting(resolved, self.channels or channels, self.size or size, device, trust, self.forward)
 
 
 def run(options: Options) -> dict[str, Any]:
     """Check each variant against `plain+predgs` and time those that agree; returns the report."""
     at_least("repeats", options.repeats, 2)  # fewer have no spread
     at_least("threads", 1 if options.threads is None else options.threads)
-    variants = find_variants(options.variants)
+    variants = find_variants(options.variants, (*VARIANTS, BF16) if options.forward else VARIANTS)
     setting = options.setting()
     registry.load(setting.config.model, setting.trust)  # refused here, and not in each process of a variant
     LOSSES.find(setting.config.train.loss, setting.trust)
     threads = options.threads or torch.get_num_threads()
-    report = describe(setting.device) | {"threads": threads}
+    report = describe(setting.device) | {"threads": threads, "forward": options.forward}
     report["rows"] = measure(setting, variants, threads, options.repeats)
     return report
 
 
-def find_variants(names: Sequence[str]) -> list[str]:
-    """The variants by name, each once; all of them without names."""
+def find_variants(names: Sequence[str], known: Sequence[str] = VARIANTS) -> list[str]:
+    """The variants by name, each once; all that are known without names."""
     for name in names:
-        if name not in VARIANTS:
-            found = f"--variants {name!r} is not known.{did_you_mean(name, VARIANTS)}"
-            raise UsageError(found, f"some of {', '.join(VARIANTS)}")
-    return list(dict.fromkeys(names or VARIANTS))
+        if name not in known:
+            found = f"--variants {name!r} is not known.{did_you_mean(name, known)}"
+            raise UsageError(found, f"some of {', '.join(known)}")
+    return list(dict.fromkeys(names or known))
 
 
 def build(variant: str, setting: Setting) -> PDR:
@@ -307,7 +346,7 @@ def measure(
         log.debug("checking %s", ", ".join(variants))
         truth = workers[REFERENCE].outcome()
         errors = {name: compare(workers[name].outcome(), truth) for name in variants}
-        sound = {name: workers[name] for name in variants if passes(*errors[name])}
+        sound = {name: workers[name] for name in variants if passes(*errors[name], rounded=name == BF16)}
         log.debug("timing %s", ", ".join(sound))
         samples = interleave(sound, repeats)
     finally:
@@ -327,8 +366,8 @@ def measure(
     ]
 
 
-def passes(value_error: float, gradient_error: float) -> bool:
-    return value_error <= VALUE_TOLERANCE and gradient_error <= GRADIENT_TOLERANCE
+def passes(value_error: float, gradient_error: float, rounded: bool = False) -> bool:
+    return value_error <= (BF16_TOLERANCE if rounded else VALUE_TOLERANCE) and gradient_error <= GRADIENT_TOLERANCE
 
 
 def compare(found: Outcome, truth: Outcome) -> tuple[float, float]:
@@ -343,7 +382,7 @@ def compare(found: Outcome, truth: Outcome) -> tuple[float, float]:
 
 def worst(pairs: list[tuple[Tensor, Tensor]]) -> float:
     errors = [relative_error(a, b) for a, b in pairs]
-    return math.inf if any(map(math.isnan, errors)) else max(errors)
+    return math.inf if any(map(math.isnan, errors)) else max(errors, default=0.0)
 
 
 def relative_error(found: Tensor, truth: Tensor) -> float:
@@ -404,5 +443,5 @@ def statistics_of(samples: dict[str, list[Taken]], name: str) -> dict[str, Any]:
         "ratio_to_plain": statistics.median(seconds) / statistics.median(s.total for s in plain) if plain else None,
         "cpu_ms_p50": 1e3 * cpu,
         "cpu_ratio_to_plain": cpu / statistics.median(s.cpu for s in plain) if plain else None,
-        "shares": {part: sum(step.parts[part] for step in taken) / sum(seconds) for part in PARTS},
+        "shares": {part: sum(step.parts.get(part, 0.0) for step in taken) / sum(seconds) for part in PARTS},
     }

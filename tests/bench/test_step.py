@@ -33,7 +33,7 @@ class InThisProcess:
     """A worker that a test can spoil, and that starts at once."""
 
     def __init__(self, variant, setting, threads):
-        self.step = bench_train.Step(variant, setting)
+        self.step = (bench_train.Pass if setting.forward else bench_train.Step)(variant, setting)
 
     def outcome(self):
         return self.step.outcome()
@@ -200,3 +200,17 @@ def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="--device cuda"):
         small(device="cuda")
+
+
+def test_a_forecast_is_timed_without_gradients_and_in_bf16_too(capsys):
+    code, found = report(capsys, forward=True, variants=["plain+predgs", "pdr", "pdr-bf16"])
+    rows = {row["variant"]: row for row in found["rows"]}
+    assert code == 0
+    assert found["forward"]
+    assert rows["pdr"]["max_rel_err"] < 1e-5 < rows["pdr-bf16"]["max_rel_err"] < 2**-5
+    assert all(row["shares"]["backward"] == 0 for row in rows.values())
+
+
+def test_a_training_step_is_not_timed_in_bf16():
+    with pytest.raises(UsageError, match="'pdr-bf16' is not known"):
+        bench_train.find_variants(["pdr-bf16"])
