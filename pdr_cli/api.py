@@ -196,7 +196,11 @@ def _options(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def load(
-    model: str | Path | None = None, device: str = "auto", batch: int | None = None, trust_code: bool = False
+    model: str | Path | None = None,
+    device: str = "auto",
+    batch: int | None = None,
+    trust_code: bool = False,
+    precision: str = "fp32",
 ) -> Model:
     """Load a trained model.
 
@@ -205,12 +209,13 @@ def load(
         device: "auto", "cpu" or "cuda[:N]".
         batch: largest number of windows in one pass of the network; default: no limit.
         trust_code: run the code of others that the model names (docs/extending.md).
+        precision: of the network's arithmetic, "fp32" or "bf16".
 
     Raises:
-        InputNotFoundError, CheckpointError, DeviceError, UntrustedCodeError: as `pdr predict`.
+        InputNotFoundError, CheckpointError, DeviceError, UntrustedCodeError, UsageError: as `pdr predict`.
     """
     path = runs.find_model(None if model is None else str(model))
-    return Model(models.load(path, device, batch, Trust(trust_code)))
+    return Model(models.load(path, device, batch, Trust(trust_code), precision))
 
 
 def predict(

@@ -7,14 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from pdr_cli import __version__, choices
-from pdr_cli.errors import UsageError
+from pdr_cli import __version__, choices, tools
 from pdr_cli.options import (
-    Ablation, Against, AsJson, Assume, Backbone, Batch, By, Compress, Device, DryRun, Events, EveryInit, Fallback,
-    FreezeBackbone, Group, Init, InitFrom, Inputs, Kind, LpipsWeights, MissingValue, ModelOption, ModelOptions,
-    NoClobber, Preset, RaftWeights, RenderKind, Rename, Results, Settings, SkipExisting, State, Steps, TimeLayout, TrustCode,
-    Variables, WaitInput, as_settings, listed, logged, with_covariates, with_frames, with_members, with_policy, with_reading,
-    with_shot, with_timing,
+    Ablation, Against, AsJson, Backbone, Batch, By, Compress, Device, DryRun, Events, EveryInit, Fallback, FreezeBackbone,
+    Init, InitFrom, Inputs, Kind, LpipsWeights, ModelOptions, NoClobber, Preset, RaftWeights, Rename, Settings, SkipExisting,
+    State, Steps, TimeLayout, TrustCode, Variables, WaitInput, as_settings, listed, logged, with_covariates, with_frames,
+    with_members, with_policy, with_reading, with_scoring,
 )  # fmt: skip
 from pdr_cli.trust import Trust
 
@@ -189,7 +187,7 @@ def predict(
 
 @app.command(rich_help_panel=FORECASTING)
 @logged
-@with_reading
+@with_scoring
 @with_members
 def evaluate(
     inputs: Annotated[
@@ -304,198 +302,5 @@ def calibrate(
     command.run(model, inputs, command.Choice(split, steps), reading)
 
 
-@app.command("bench-render", rich_help_panel=TOOLS)
-@logged
-@with_timing
-def bench_render(
-    kind: RenderKind = "render",
-    res: Annotated[list[str] | None, typer.Option(help="Frames: 64, or width x height: 768x512; repeatable.")] = None,
-    gaussians: Annotated[
-        int | None, typer.Option(min=1, help="Per frame. Default: the paper's; 4096 to compose.")
-    ] = None,
-    kernel_size: Annotated[int | None, typer.Option(min=3, help="Lattice size K, odd. Default: the paper's.")] = None,
-    channels: Annotated[list[int] | None, typer.Option(min=1, help="Repeatable. Default: 1; 3 to compose.")] = None,
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="Frames per call; repeatable. Default: 1.")] = None,
-    backward: Annotated[bool, typer.Option("--backward", help="Time forward + backward too.")] = False,
-    paper: Annotated[bool, typer.Option("--paper", help="The paper's four settings, and its FPS on an A800.")] = False,
-    codecs: Annotated[bool, typer.Option("--codecs", help="Frames as codecs draw them: 512x512 to 1920x1080.")] = False,
-    repeats: Annotated[int, typer.Option(min=5, help="Runs of each variant, at most.")] = 100,
-    output: Results = None,
-    as_json: AsJson = False,
-    *,
-    timing: dict[str, Any],
-) -> None:
-    """Time the renderer against the paper's own, or compositing against plain torch, each checked for correctness first.
-
-    Example:
-
-        pdr bench-render --res 128 --channels 1 3 8 --batch 1 16 --backward
-
-        pdr bench-render --kind compose --res 64 --gaussians 4096 --backward
-    """
-    from pdr_cli.bench.render import Options
-    from pdr_cli.commands import bench_render as command
-
-    options = Options(
-        kind=kind,
-        res=res or (),
-        gaussians=gaussians,
-        kernel_size=kernel_size,
-        channels=channels or (),
-        batch=batch or (),
-        backward=backward,
-        paper=paper,
-        codecs=codecs,
-        repeats=repeats,
-        **timing,
-    )
-    raise typer.Exit(command.run(options, output, as_json))
-
-
-@app.command("bench-train", rich_help_panel=TOOLS)
-@logged
-@with_timing
-def bench_train(
-    preset: Preset = "taxibj",
-    backbone: Backbone = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Windows per step. Default: the preset's.")] = None,
-    size: Annotated[list[int] | None, typer.Option(min=1, help="H W of a frame. Default: as published.")] = None,
-    channels: Annotated[int | None, typer.Option(min=1, help="Channels of a frame. Default: as published.")] = None,
-    settings: Settings = None,
-    repeats: Annotated[int, typer.Option(min=2, help="Steps of each variant.")] = 10,
-    output: Results = None,
-    as_json: AsJson = False,
-    trust_code: TrustCode = False,
-    *,
-    timing: dict[str, Any],
-) -> None:
-    """Time a training step against one in plain PyTorch, each checked for correctness first.
-
-    Variants: plain is the predictor alone in plain PyTorch, plain+malloc keeps freed memory too, plain+predgs is the whole
-    model in plain PyTorch, pdr what `pdr train` does, pdr+bf16 that with --precision bf16.
-
-    Example:
-
-        pdr bench-train --preset taxibj --threads 2
-
-        pdr bench-train --preset weather-small --size 32 64 --channels 1
-    """
-    from pdr_cli.bench.step import Options
-    from pdr_cli.commands import bench_train as command
-
-    if size is not None and len(size) not in (0, 2):
-        raise UsageError(f"--size {' '.join(map(str, size))}", "two numbers, H W")
-    options = Options(
-        preset=preset or "taxibj",
-        backbone=backbone,
-        batch=batch,
-        size=(size[0], size[1]) if size else None,
-        channels=channels,
-        settings=settings or (),
-        repeats=repeats,
-        trust_code=trust_code,
-        **timing,
-    )
-    raise typer.Exit(command.run(options, output, as_json))
-
-
-@app.command(rich_help_panel=TOOLS)
-@logged
-@with_shot
-def export(
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help=".onnx, .pt2, .safetensors; .nc, .png or .ply with --input.")
-    ],
-    model: ModelOption = None,
-    inputs: Annotated[
-        list[str] | None, typer.Option("--input", help="Data to run the model on, for .nc, .png and .ply.")
-    ] = None,
-    init: Init = None,
-    var: Rename = None,
-    verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Run the exported model and compare it with the original.")
-    ] = True,
-    trust_code: TrustCode = False,
-    *,
-    shot: Any,
-) -> None:
-    """Write a model as ONNX or torch.export, its Gaussians as NetCDF or PLY, or a picture of its layers.
-
-    Example:
-
-        pdr export -m runs/a -o model.onnx
-    """
-    from pdr_cli.commands import export as command
-
-    given = {"init": init, "rename": var or [], "verify": verify, "trust": Trust(trust_code), "shot": shot}
-    command.run(output, model=model, inputs=inputs or [], **given)
-
-
-@app.command(rich_help_panel=TOOLS)
-@logged
-def inspect(
-    path: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A data file or its URL, a forecast, folder of clips, or model.")
-    ],
-    preset: Annotated[str | None, typer.Option("--for", help="Check whether this preset or model can use it.")] = None,
-    var: Variables = None,
-    group: Group = "",
-    missing_value: MissingValue = None,
-    assume: Assume = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show what a file holds and whether a preset or a model can use it."""
-    from pdr_cli.commands import inspect as command
-    from pdr_cli.data.arrays import Conventions
-    from pdr_cli.data.formats import ReadOptions
-
-    given = Conventions.parse(assume or ())
-    reading = ReadOptions(var or [], group=group, missing_values=missing_value or (), assume=given)
-    command.run(path, preset=preset, reading=reading, as_json=as_json)
-
-
-@app.command(rich_help_panel=TOOLS)
-@logged
-def presets(
-    name: Annotated[str | None, typer.Argument(help="Print this one as TOML, to copy and change.")] = None,
-) -> None:
-    """List the presets, or print one."""
-    from pdr_cli.commands import presets as command
-
-    command.run(name)
-
-
-@app.command(rich_help_panel=TOOLS)
-@logged
-def sample(
-    kind: Annotated[str, typer.Argument(help="weather, traffic, video or scenes.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .nc, .h5 or .mp4.")],
-    seed: Annotated[int, typer.Option(min=0, help="Each seed gives another sample.")] = 0,
-) -> None:
-    """Write a synthetic file in the real format, to try everything offline."""
-    from pdr_cli.commands import sample as command
-
-    command.run(kind, output, seed)
-
-
-@app.command(rich_help_panel=TOOLS)
-@logged
-def verify(
-    path: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A forecast, a model.safetensors, a run folder, or a file of scenes.")
-    ],
-    as_json: AsJson = False,
-) -> None:
-    """Check that a forecast or a model is complete, finite, in range, and as it was written."""
-    from pdr_cli.commands import verify as command
-
-    command.run(path, as_json)
-
-
-@app.command(rich_help_panel=TOOLS)
-@logged
-def doctor(as_json: AsJson = False) -> None:
-    """Show versions, devices and which renderer is active."""
-    from pdr_cli.commands import doctor as command
-
-    command.run(as_json)
+for tool in tools.ALL:
+    app.command(rich_help_panel=TOOLS)(tool)

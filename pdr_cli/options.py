@@ -21,6 +21,12 @@ Inputs = Annotated[
     typer.Argument(metavar="INPUT...", help="Files, a folder, a glob or URLs: NetCDF, Zarr, GRIB, HDF5 or video."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:N]; never replaced silently.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="Arithmetic of the network: fp32, or bf16 (faster, rounds to 8 bits); see operations. Default: fp32."
+    ),
+]
 Preset = Annotated[str | None, typer.Option("-p", "--preset", help="A name from `pdr presets`, or a TOML file.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the preset, such as train.lr=1e-3.")
@@ -30,6 +36,9 @@ Kind = Annotated[
     typer.Option(help="Kind of the data: weather, traffic or video. Default: as the preset or the data say."),
 ]
 Backbone = Annotated[str | None, typer.Option(help=f"Predictor: {choices.PREDICTORS.help()}.")]
+Forward = Annotated[
+    bool, typer.Option("--forward", help="Time forecasts and not training steps; also of pdr-bf16 (--precision bf16).")
+]
 FreezeBackbone = Annotated[
     bool, typer.Option("--freeze-backbone", help="Do not train the predictor, only adapter and fusion.")
 ]
@@ -264,7 +273,8 @@ SHOT: dict[str, Any] = {
     ],
     "seed": Annotated[int | None, typer.Option(min=0, help="Seed of a scene's future. Default: 0.")],
 }
-FRAMES: dict[str, Any] = MEMBERS | FILMING | {"interval": Interval, "adaptive": Adaptive, "every": Every}
+COMPUTING: dict[str, Any] = {"precision": Precision}
+FRAMES: dict[str, Any] = MEMBERS | COMPUTING | FILMING | {"interval": Interval, "adaptive": Adaptive, "every": Every}
 READING: dict[str, Any] = {
     "resample_fps": ResampleFps,
     "gray_to_rgb": GrayToRgb,
@@ -318,14 +328,16 @@ def _drawing(chosen: dict[str, Any]) -> Any:
 
 
 def _frames(chosen: dict[str, Any]) -> dict[str, Any]:
-    """The `drawing`, `intervals`, `between` and `filming` of a request, of the options `FRAMES`."""
+    """The `drawing`, `precision`, `intervals`, `between` and `filming` of a request, of the options `FRAMES`."""
     from pdr_cli.inference.between import Between
     from pdr_cli.inference.filming import Filming
     from pdr_cli.inference.intervals import Intervals
 
     intervals, between = Intervals.parse(chosen["interval"], bool(chosen["adaptive"])), Between.parse(chosen["every"])
     filming = Filming(**{name: chosen[name] for name in FILMING})
-    return {"drawing": _drawing(chosen), "intervals": intervals, "between": between, "filming": filming}
+    return {"drawing": _drawing(chosen), "intervals": intervals, "between": between, "filming": filming} | _computing(
+        chosen
+    )
 
 
 def _shot(chosen: dict[str, Any]) -> Any:
@@ -333,6 +345,16 @@ def _shot(chosen: dict[str, Any]) -> Any:
     from pdr_cli.commands.export import Shot
 
     return Shot(**chosen)
+
+
+def _computing(chosen: dict[str, Any]) -> dict[str, str]:
+    """The `precision` of a request, of the options `COMPUTING`."""
+    return {"precision": chosen["precision"] or "fp32"}
+
+
+def _scoring(chosen: dict[str, Any]) -> dict[str, Any]:
+    """How an evaluation reads inputs and computes."""
+    return _reading(chosen) | _computing(chosen)
 
 
 def _policy(chosen: dict[str, Any]) -> Any:
@@ -410,5 +432,6 @@ with_members = _bundled(MEMBERS, "drawing", _drawing)
 with_frames = _bundled(FRAMES, "frames", _frames)  # {name in `inference.request.Request`: value}
 with_shot = _bundled(SHOT, "shot", _shot)
 with_reading = _bundled(READING, "reading", _reading)  # {name in `InputPolicy`: value}
+with_scoring = _bundled(READING | COMPUTING, "reading", _scoring)  # {name in the `Request` of evaluate: value}
 with_timing = _bundled(TIMING, "timing", _timing)
 with_policy = _bundled(MENDING | READING, "policy", _policy)

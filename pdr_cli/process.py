@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import signal
@@ -72,6 +73,7 @@ def main() -> NoReturn:
         _exit_of_bug(error)
     if code == 130:
         _exit(130, "E_INTERRUPTED", "interrupted")
+    gc.freeze()  # so that the end does not search a million objects of torch for garbage: 0.4 s
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "pdr_cli"
 # A room may import rooms below it, and those of its own height that it does not import in a circle.
 HEIGHTS = {
-    "app": 7, "options": 7, "__main__": 7, "process": 7,
+    "app": 7, "tools": 7, "options": 7, "__main__": 7, "process": 7,
     "commands": 6,
     "": 5, "api": 5,
     "ablation": 4, "bench": 4, "inspection": 4,
@@ -183,7 +183,7 @@ def test_no_code_outside_formats_reads_a_message() -> None:
 
 
 PUBLIC = {"splat/__init__.py"}  # the public `render`, whose parameters are its documentation
-MOST_PARAMETERS, LONGEST_FILE, LONGEST_APP = 8, 450, 500
+MOST_PARAMETERS, LONGEST_FILE = 8, 450
 
 
 def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
@@ -202,7 +202,7 @@ def test_no_function_takes_more_than_eight_parameters() -> None:
     wide = {
         f"{name}:{node.name}": parameters(node)
         for name, node in functions()
-        if name != "app.py" and name not in PUBLIC and parameters(node) > MOST_PARAMETERS
+        if name not in ("app.py", "tools.py") and name not in PUBLIC and parameters(node) > MOST_PARAMETERS
     }
     assert wide == {}
 
@@ -215,7 +215,7 @@ def test_functions_are_short() -> None:
 
 def test_files_are_short() -> None:
     lines = {ids(p): len(p.read_text(encoding="utf-8").splitlines()) for p in module_files()}
-    assert {n: c for n, c in lines.items() if c > (LONGEST_APP if n == "app.py" else LONGEST_FILE)} == {}
+    assert {n: c for n, c in lines.items() if c > LONGEST_FILE} == {}
 
 
 def test_models_agree_on_interfaces_not_on_names() -> None:

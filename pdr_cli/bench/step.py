@@ -1,4 +1,4 @@
-"""How long a training step takes on this machine, timed only after each variant has been shown to compute the same."""
+"""How long a training step or a forecast takes on this machine, timed only after each variant is shown to compute the same."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ import torch
 from torch import Tensor
 
 from pdr_cli import config
+from pdr_cli.bench.agreement import Outcome, compare, passes
 from pdr_cli.bench.machine import at_least, describe, synchronize
 from pdr_cli.choices import LOSSES
 from pdr_cli.data import kinds
 from pdr_cli.errors import PdrError, UsageError, did_you_mean
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Forecast, Frames
+from pdr_cli.models.layout import lay_out
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import inputs
 from pdr_cli.schema import Config
 from pdr_cli.system import devices
 from pdr_cli.system.logs import log
+from pdr_cli.system.memory import keep_freed_memory
 from pdr_cli.training.losses import LossOptions, build_loss
-from pdr_cli.training.setup import keep_freed_memory, parameter_groups, set_up
+from pdr_cli.training.setup import parameter_groups, set_up
 from pdr_cli.trust import Trust
 
 # What the published data sets hold, which a preset leaves to its files: channels and (H, W).
@@ -40,10 +43,6 @@ PUBLISHED = {
 VARIANTS = ("plain", "plain+malloc", "plain+predgs", "pdr", "pdr+bf16")
 ALONE = ("plain", "plain+malloc")  # the predictor without adapter and renderer
 REFERENCE = "plain+predgs"
-# Of the largest entry. A gradient in float32 is a sum of up to 10^5 products that cancel, and their order is not the same.
-VALUE_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
-# bfloat16 rounds by 2^-9 in each of some ten layers; single gradients that are almost 0 may be off by half.
-VALUE_TOLERANCE_BF16, GRADIENT_TOLERANCE_BF16 = 3e-2, 1e-1
 WARM_UP = 2  # steps until allocations and the optimiser's moments are there
 PARTS = ("predictor", "adapter", "loss", "backward", "optimizer")
 
@@ -61,13 +60,14 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True)
 class Setting:
-    """The configuration of a step, and its frames: `channels` and `size` (H, W)."""
+    """The configuration of a step, and its frames: `channels` and `size` (H, W); `forward`: of a forecast."""
 
     config: Config
     channels: int
     size: tuple[int, int]
     device: torch.device
     trust: Trust | None = None
+    forward: bool = False
 
     @property
     def frames(self) -> Frames:
@@ -83,14 +83,6 @@ class Setting:
             for steps in (data.in_steps, data.out_steps)
         )
         return x.to(self.device), y.to(self.device)
-
-
-class Outcome(NamedTuple):
-    """Both forecasts of a step, and the gradients by parameter name; a predictor alone has no gradients to compare."""
-
-    coarse: Tensor
-    fused: Tensor | None
-    gradients: dict[str, Tensor]
 
 
 class Step:
@@ -157,6 +149,42 @@ class Step:
         return Outcome(out.coarse.detach().float(), out.fused.detach().float(), gradients)
 
 
+class Pass:
+    """A forecast of one variant, as `Step`: the forward pass without gradients, on the same weights and frames."""
+
+    def __init__(self, variant: str, setting: Setting) -> None:
+        self.device, (x, y) = setting.device, setting.windows()
+        self.batch = setting.frames.blank(y.shape[1], len(x), self.device)._replace(observed=x)
+        self.rounded = in_bf16(variant, setting)
+        torch.manual_seed(setting.config.train.seed)
+        self.network = build(variant, setting).to(self.device).eval()
+        torch.manual_seed(0)
+        for weights in (p.data for p in self.network.predictor.parameters() if not p.any()):
+            weights.normal_(std=0.02)  # a last layer of zeros would hide what differs before it
+        if variant.startswith("pdr"):
+            lay_out(self.network, setting.size, self.device)  # as `inference.model.load` does
+        if variant.startswith("pdr") or variant == "plain+malloc":
+            keep_freed_memory()
+
+    def __call__(self) -> Taken:
+        """Make a forecast."""
+        cpu, clock = time.process_time(), Clock(self.device)
+        self.forecast()
+        clock.note("predictor")
+        return Taken(clock.parts, time.process_time() - cpu)
+
+    def forecast(self) -> Forecast:
+        """The forecast of the network."""
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.rounded):
+            found: Forecast = self.network(self.batch)
+        return found
+
+    def outcome(self) -> Outcome:
+        """Both forecasts, and no gradients."""
+        out = self.forecast()
+        return Outcome(out.coarse.float(), None if self.network.adapter is None else out.fused.float(), {})
+
+
 class Worker:
     """A `Step` in a process of its own, because the allocator settings of training hold for a whole process.
 
@@ -203,7 +231,7 @@ class Worker:
 def serve(pipe: Connection, variant: str, setting: Setting, threads: int) -> None:
     """Answer a `Worker` until it closes its end."""
     torch.set_num_threads(threads)
-    step = Step(variant, setting)
+    step = Pass(variant, setting) if setting.forward else Step(variant, setting)
     while True:
         try:
             request = pipe.recv()
@@ -253,6 +281,7 @@ class Options:
     threads: int | None = None
     repeats: int = 10
     trust_code: bool = False
+    forward: bool = False
 
     def setting(self) -> Setting:
         """The preset with its changes, on frames as published unless both `size` and `channels` are given.
@@ -273,7 +302,8 @@ class Options:
             )
         channels, size = known or (1, (1, 1))
         trust = Trust(self.trust_code).also(override.partition("=")[2] for override in overrides)
-        return Setting(resolved, self.channels or channels, self.size or size, devices.pick(self.device), trust)
+        device = devices.pick(self.device)
+        return Setting(resolved, self.channels or channels, self.size or size, device, trust, self.forward)
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -285,7 +315,7 @@ def run(options: Options) -> dict[str, Any]:
     registry.load(setting.config.model, setting.trust)  # refused here, and not in each process of a variant
     LOSSES.find(setting.config.train.loss, setting.trust)
     threads = options.threads or torch.get_num_threads()
-    report = describe(setting.device) | {"threads": threads}
+    report = describe(setting.device) | {"threads": threads, "forward": options.forward}
     report["rows"] = measure(setting, variants, threads, options.repeats)
     return report
 
@@ -337,46 +367,9 @@ def measure(
 
 
 def in_bf16(variant: str, setting: Setting) -> bool:
-    """True for the variants that run under autocast: those of pdr, where they or the preset say so."""
-    return variant == "pdr+bf16" or (variant == "pdr" and setting.config.train.precision == "bf16")
-
-
-def passes(value_error: float, gradient_error: float, bf16: bool = False) -> bool:
-    """Whether errors are those of the precision."""
-    if bf16:
-        return value_error <= VALUE_TOLERANCE_BF16 and gradient_error <= GRADIENT_TOLERANCE_BF16
-    return value_error <= VALUE_TOLERANCE and gradient_error <= GRADIENT_TOLERANCE
-
-
-def compare(found: Outcome, truth: Outcome, bf16: bool = False) -> tuple[float, float]:
-    """Largest errors of forecasts and of gradients, relative to the largest entry of each; infinite for a NaN.
-
-    In bfloat16, the second is the length of the difference of all gradients together, relative to theirs.
-    """
-    if found.fused is None or truth.fused is None:
-        return worst([(found.coarse, truth.coarse)]), 0.0
-    if found.gradients.keys() != truth.gradients.keys():
-        return math.inf, math.inf
-    forecasts = [(found.coarse, truth.coarse), (found.fused, truth.fused)]
-    pairs = [(found.gradients[name], truth.gradients[name]) for name in truth.gradients]
-    return worst(forecasts), distance(pairs) if bf16 else worst(pairs)
-
-
-def distance(pairs: list[tuple[Tensor, Tensor]]) -> float:
-    """|found − truth| / |truth| of all entries together; infinite for a NaN."""
-    found, truth = (torch.cat([x.flatten() for x in tensors]) for tensors in zip(*pairs, strict=True))
-    error = ((found - truth).norm() / truth.norm()).item()
-    return math.inf if math.isnan(error) else error
-
-
-def worst(pairs: list[tuple[Tensor, Tensor]]) -> float:
-    errors = [relative_error(a, b) for a, b in pairs]
-    return math.inf if any(map(math.isnan, errors)) else max(errors)
-
-
-def relative_error(found: Tensor, truth: Tensor) -> float:
-    difference, largest = (found - truth).abs().max().item(), truth.abs().max().item()
-    return 0.0 if difference == 0 else difference / largest if largest else math.inf  # gradients may be 0 throughout
+    """True for the variants that run under autocast: those of pdr, where they or, for steps, the preset say so."""
+    trained = not setting.forward and setting.config.train.precision == "bf16"
+    return variant == "pdr+bf16" or (variant == "pdr" and trained)
 
 
 def interleave(steps: dict[str, Callable[[], Taken]], repeats: int) -> dict[str, list[Taken]]:
@@ -424,5 +417,5 @@ def statistics_of(samples: dict[str, list[Taken]], name: str) -> dict[str, Any]:
         "cpu_ms_p50": 1e3 * cpu,
         "cpu_ratio_to_plain": cpu / statistics.median(s.cpu for s in plain) if plain else None,
         "cpu_ratio_to_plain_malloc": cpu / statistics.median(s.cpu for s in tuned) if tuned else None,
-        "shares": {part: sum(step.parts[part] for step in taken) / sum(seconds) for part in PARTS},
+        "shares": {part: sum(step.parts.get(part, 0.0) for step in taken) / sum(seconds) for part in PARTS},
     }

@@ -1,4 +1,4 @@
-"""`pdr bench-train`: time a training step of each variant and print the table."""
+"""`pdr bench-train`: time a training step or a forecast of each variant and print the table."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def table(report: Mapping[str, Any]) -> Table:
     frames = f"{first['in_steps']} to {first['out_steps']} frames of {first['channels']} x "
     frames += " x ".join(map(str, first["size"]))
     subject = f"{first['preset']}, {first['backbone']}, {first['batch']} windows of {frames}"
+    subject = f"forecast: {subject}" if report["forward"] else subject
     result = Table(title=f"{subject}\n{machine_of(report)}", caption=f"parts: {', '.join(PARTS)}")
     headings = (
         "variant",

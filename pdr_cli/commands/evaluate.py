@@ -14,6 +14,7 @@ from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.inference import provenance
 from pdr_cli.inference.members import DIRECT, Drawing
+from pdr_cli.inference.model import FP32
 from pdr_cli.inference.request import changed
 from pdr_cli.inspection.scenes import is_scenes
 from pdr_cli.runs import folder as runs
@@ -60,6 +61,7 @@ class Request:
         report: a page, .html.
         as_json: print the document instead of tables.
         device: see `devices.pick`.
+        precision: of the networks, see `Model`.
         resample_fps: frames a second that clips are brought to.
         gray_to_rgb: read a gray clip as red, green and blue alike.
         kind: of the data; None: the model's, or as found.
@@ -89,6 +91,7 @@ class Request:
     report: Path | None = None
     as_json: bool = False
     device: str = "auto"
+    precision: str = FP32
     resample_fps: float = 0
     gray_to_rgb: bool = False
     kind: str | None = None
@@ -114,6 +117,7 @@ class Request:
             assume=self.assume,
             batch=self.batch,
             device=self.device,
+            precision=self.precision,
             trust=self.trust,
         )
 

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from pdr_cli.data import further
+from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.times import DAY, WEEK, Step
 from pdr_cli.data.windows import Windows
@@ -85,6 +86,16 @@ class Context:
         return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in parts[0].arrays()})
 
 
+def for_each(at: Callable[[np.ndarray], np.ndarray], times: Sequence[np.ndarray]) -> np.ndarray:
+    """What `at` makes of the times [n] of each of B windows: [B, n, ...]; of a time that several windows have, once.
+
+    at: times [m] → [m, ...], each row from its own time alone.
+    """
+    every = np.concatenate(times)
+    _, first, where = np.unique(time_axis.seconds(every), return_index=True, return_inverse=True)
+    return np.asarray(at(every[first])[where.reshape(len(times), -1)])
+
+
 class FieldSource(Protocol):
     """What makes further fields of windows, as `covariates.CovariateSource`."""
 
@@ -121,7 +132,7 @@ class ContextSource:
         if self.climatology is None:
             return None
         pairs = zip(moments.observed, moments.following, strict=True)
-        return np.stack([self.climatology.at(np.concatenate(pair)) for pair in pairs])
+        return for_each(self.climatology.at, [np.concatenate(pair) for pair in pairs])
 
     def _earlier(self, moments: Moments) -> np.ndarray | None:
         if not self.cycles:

@@ -15,7 +15,7 @@ import numpy as np
 from pdr_cli.data import almanac, further, places
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import Climatology
-from pdr_cli.data.context import Moments, latest_age
+from pdr_cli.data.context import Moments, for_each, latest_age
 from pdr_cli.data.further import Further
 from pdr_cli.data.limits import Limits, check_values
 from pdr_cli.data.missing import ALLOW, CellMask, Filling
@@ -170,7 +170,7 @@ class CovariateSource:
             RangeError: values that the network needs are implausible, with `in_range`.
         """
         windows = list(zip(moments.observed, moments.following, strict=True))
-        parts = [np.stack([self._dates(np.concatenate(pair)) for pair in windows])]
+        parts = [for_each(self._dates, [np.concatenate(pair) for pair in windows])]
         if self.covariates.variables:
             given = zip(moments.given, windows, strict=True)
             parts.append(np.stack([self._variables(read(np.concatenate(pair)), *pair) for read, pair in given]))
@@ -266,7 +266,7 @@ class CovariateSource:
         ages = [cycle - lead if lead <= 0 else latest_age(lead, cycle) for lead in range(1 - T, steps + 1)]
         frames = np.stack([moments.back(age) for age in ages], axis=1)
         times = [self._before(observed[-1], ages) for observed in moments.observed]
-        normal = np.stack([self.climatology.at(when) for when in times])
+        normal = for_each(self.climatology.at, times)
         departures = (frames - normal) / np.asarray(self.scaling.scale, np.float32)[:, None, None]
         return np.where(np.isfinite(departures), departures, np.float32(0))
 

@@ -72,11 +72,20 @@ def warn_of_narrow(frames: np.ndarray, series: Series, limits: Limits, hidden: n
 
 def check(frames: np.ndarray, series: Series, start: int, limits: Limits) -> None:
     """Refuse frames [T, C, H, W] of a series, from step `start` on, with implausible values; see `check_values`."""
+    if not _implausible(frames, limits).any():
+        return
     units_of = dict(zip(names(series), units(series), strict=True))
     try:
         check_values(frames, units_of, series.time.values[start : start + len(frames)], limits)
     except RangeError as error:
         raise error.at(series.attrs["files"][0]) from None
+
+
+def _implausible(frames: np.ndarray, limits: Limits) -> np.ndarray:
+    """Which values of frames [T, C, H, W] are outside of the plausible range; NaN are not."""
+    low, high = (bound[:, None, None] for bound in limits.bounds())
+    with np.errstate(invalid="ignore"):
+        return np.asarray((frames < low) | (frames > high))
 
 
 def check_values(frames: np.ndarray, units_of: Mapping[str, str], times: np.ndarray, limits: Limits) -> None:
@@ -85,11 +94,10 @@ def check_values(frames: np.ndarray, units_of: Mapping[str, str], times: np.ndar
     Raises:
         RangeError: number and range of the values, variable, first time, and the plausible range.
     """
-    low, high = (bound[:, None, None] for bound in limits.bounds())
-    with np.errstate(invalid="ignore"):
-        bad = (frames < low) | (frames > high)
+    bad = _implausible(frames, limits)
     if not bad.any():
         return
+    low, high = limits.bounds()
     channel = int(np.argmax(bad.sum(axis=(0, 2, 3))))
     values, (name, unit) = frames[:, channel][bad[:, channel]], list(units_of.items())[channel]
     first = int(np.argmax(bad[:, channel].any(axis=(1, 2))))
@@ -97,7 +105,7 @@ def check_values(frames: np.ndarray, units_of: Mapping[str, str], times: np.ndar
     found = f"{found} {values.max():.6g} {unit}".rstrip()
     raise RangeError(
         f"{found}, first at {time_axis.label(times[first])}",
-        f"values between {float(low[channel, 0, 0]):.6g} and {float(high[channel, 0, 0]):.6g} (in training: "
+        f"values between {float(low[channel]):.6g} and {float(high[channel]):.6g} (in training: "
         f"{limits.minimum[channel]:.6g} to {limits.maximum[channel]:.6g})",
         "correct the values or their units, or accept them with --allow-out-of-range",
     )

@@ -51,6 +51,7 @@ Forecasts have
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -219,11 +220,13 @@ def read_frames(series: Series, start: int, stop: int) -> np.ndarray:
 
 def frame_at(series: Series, last: int, age: int, step: time_axis.Step) -> np.ndarray:
     """The frame `age` steps before frame `last`: [C, H, W], NaN where the series has none."""
-    ticks = time_axis.positions(series.time.values[: last + 1], step)
+    # Frames lie a step or more apart, up to the rounding of time stamps.
+    low = max(0, last - 1 - math.ceil(age * (1 + time_axis.TOLERANCE)))
+    ticks = time_axis.positions(series.time.values[low : last + 1], step)
     index = int(np.searchsorted(ticks, ticks[-1] - age - 0.5))
     if abs(ticks[index] - ticks[-1] + age) > time_axis.TOLERANCE:
         return np.full(series.shape[1:], np.nan, np.float32)
-    return read_frames(series, index, index + 1)[0]
+    return read_frames(series, low + index, low + index + 1)[0]
 
 
 def end_to_end(parts: Sequence[tuple[Callable[[int, int], np.ndarray], int]]) -> Callable[[int, int], np.ndarray]:

@@ -15,6 +15,7 @@ from pdr_cli.system.logs import log
 # What people write for "no value", in either sign; the largest of some types are among them.
 TYPICAL = (9.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0, 99.9, 999.9, 9999.9, 99.99, 999.99, 9999.99, 888.0, 777.0, 32767.0,
            32768.0, 65535.0, 1e10, 1e15, 1e20)  # fmt: skip
+CLOSE = 1e-6  # of a typical number: the rounding of float32
 LOOKED_AT = 64  # frames, evenly spaced
 SHARE = 1e-3  # of the values: a rarer number that is not typical may be a single wild value
 DISTINCT = 16  # other values: fewer are classes, not measurements
@@ -91,7 +92,7 @@ def _is_marker(values: np.ndarray, value: np.floating, share: float, ratio: floa
 
 def is_typical(value: float) -> bool:
     """True for a number that people write for missing values, such as -9999."""
-    return any(np.isclose(abs(value), abs(v), rtol=1e-6) for v in TYPICAL)
+    return any(abs(abs(value) - number) <= CLOSE * number for number in TYPICAL)
 
 
 def is_trusted(series: Series) -> bool:

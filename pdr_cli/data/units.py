@@ -277,13 +277,18 @@ def _convert(
     channels = {names(series).index(n): convert for n, convert in how.items()}
 
     def frames(start: int, stop: int) -> np.ndarray:
-        values = read_frames(series, start, stop).copy()
-        for channel, convert in channels.items():
-            values[:, channel] = convert(values[:, channel].astype(np.float64))
-        return values
+        return converted(read_frames(series, start, stop), channels)
 
     lazy = LazyFrames(shape(series), np.float32, frames)
     return make_like(series, lazy, variables=_labelled(series, new_units))
+
+
+def converted(frames: np.ndarray, channels: Mapping[int, Callable[[np.ndarray], np.ndarray]]) -> np.ndarray:
+    """Frames [..., C, H, W] of which some channels, by number, are converted in float64."""
+    values = frames.copy() if channels else frames
+    for channel, convert in channels.items():
+        values[..., channel, :, :] = convert(values[..., channel, :, :].astype(np.float64))
+    return values
 
 
 def _labelled(series: Series, new_units: Mapping[str, str]) -> dict[str, dict[str, Any]]:

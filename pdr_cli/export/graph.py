@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pdr_cli.data.climatology import HARMONICS, Climatology
 from pdr_cli.data.times import DAY, WEEK
 from pdr_cli.inference.model import Model
+from pdr_cli.models import layout
 from pdr_cli.models.bounds import Bounds
 from pdr_cli.models.interfaces import Batch
 
@@ -28,6 +29,7 @@ class Graph(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
+        layout.contiguous(model.network)
         self.network = model.network
         self.steps = model.card.config.data.out_steps
         for name in ("offset", "scale"):

@@ -21,7 +21,6 @@ import numpy as np
 from pdr_cli import __version__
 from pdr_cli.data import formats
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.context import Context
 from pdr_cli.data.formats import cf
 from pdr_cli.data.formats.cf import Layout
 from pdr_cli.data.formats.gridded import Put, Stored
@@ -31,6 +30,7 @@ from pdr_cli.errors import DataError, StorageError, TimeError
 from pdr_cli.inference import unfinished
 from pdr_cli.inference.adaptation import Adaptation
 from pdr_cli.inference.forecast import forecast, lead_steps
+from pdr_cli.inference.inits import Inits
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Model, ModelHeader
@@ -111,25 +111,32 @@ class Hindcast:
         at_once = self.model.batches.at_once or AT_ONCE
         return np.concatenate([self._batch(a, min(a + at_once, high)) for a in range(low, high, at_once)])
 
+    @cached_property
+    def _inits(self) -> Inits:
+        return Inits(self.intake, self.plan.series)
+
     def _batch(self, low: int, high: int) -> np.ndarray:
-        series = self.plan.series
-        observed = [self.intake.observe(series, int(init)) for init in self.plan.inits[low:high]]
-        context = Context.joined([self.intake.context(series, window, self.plan.steps) for window in observed])
-        frames = np.concatenate([w.frames for w in observed])
+        inits = self.plan.inits[low:high]
+        windows = self._inits.observe(inits)
+        context = self._inits.context(windows, self.plan.steps)
+        frames = np.concatenate([w.frames for w in windows])
         if self.drawing.count:
-            seeds = self.drawing.seeds(series.time.values[self.plan.inits[low:high]])
+            seeds = self.drawing.seeds(self._inits.times[inits])
             drawn = self.model.members(frames, seeds, self.plan.steps, context)
-            every = [self.intake.to_members(drawn[:, i], series, window) for i, window in enumerate(observed)]
-            return np.stack([np.asarray(one.values, np.float32) for one in every])
+            return self._inits.given(drawn.swapaxes(0, 1), windows)
         fused = self.model.run(frames, self.plan.steps, context).fused
-        made = [self._direct(low + i, fused[i : i + 1], window) for i, window in enumerate(observed)]
+        if not self.intake.intervals.shares:
+            return self._inits.given(fused[:, None], windows)
+        made = [self._with_ends(low + i, fused[i], window) for i, window in enumerate(windows)]
         return np.stack(made)[:, None]
 
-    def _direct(self, number: int, fused: np.ndarray, window: Observed) -> np.ndarray:
-        """The direct forecast from an init, with the ends of its intervals: [τ, C, H, W]."""
+    def _with_ends(self, number: int, fused: np.ndarray, window: Observed) -> np.ndarray:
+        """The direct forecast from an init, [τ, C, H, W], and the ends of its intervals: [τ, C·(1 + 2·L), H, W]."""
         asked = None if self._adaptation is None else self._adaptation.asked(number)
-        made = self.intake.to_series(fused, self.plan.series, window, asked)
-        frames = np.asarray(made.values, np.float32)
+        ends = self.intake.intervals.ends(self.model, fused, asked)
+        every = np.concatenate([fused[None], ends.reshape(-1, *fused.shape)])
+        given = self._inits.given(every[None], [window])[0]  # [1 + 2·L, τ, C, H, W]
+        frames = given.swapaxes(0, 1).reshape(len(fused), -1, *given.shape[3:])
         self.learn(number, frames[None])
         return frames
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from pdr_cli.data import bounds, formats, further, kinds, limits, missing, places, regrid, suspects, units, windows
+from pdr_cli.data import bounds, formats, further, kinds, limits, missing, places, regrid, units, windows
 from pdr_cli.data import series as fields
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.arrays import Conventions
 from pdr_cli.data.context import Context, ContextSource, Moments
-from pdr_cli.data.covariates import INPUT, KNOWN, CovariateSource, has_values, warn_of_holidays
+from pdr_cli.data.covariates import INPUT, KNOWN, CovariateSource, has_values
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.formats.datasets import from_datasets
 from pdr_cli.data.further import Further
@@ -28,7 +28,7 @@ from pdr_cli.data.targets import with_blank
 from pdr_cli.errors import GridError, MissingValuesError, UsageError, VariableError
 from pdr_cli.inference.intervals import NONE, Intervals
 from pdr_cli.inference.model import ModelHeader
-from pdr_cli.inference.observed import Observed
+from pdr_cli.inference.observed import Mending, Observed
 from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.system.logs import log
@@ -230,46 +230,38 @@ class Intake:
         Raises:
             GridError, VariableError, TimeError, MissingValuesError, RangeError: the window does not fit the model.
         """
-        orientation, step = self.orientation(series), self.card.step
+        orientation = self.orientation(series)
         init = self.default_init(series) if init is None else init
         in_steps, fill_gap = self.card.config.data.in_steps, self.policy.fill_gap != "none"
-        start, stop = windows.last_window(series, in_steps, step, init, fill_gap=fill_gap)
-        frames = self._believable(fields.read_frames(series, start, stop), series, start, orientation)
-        if advise and self.card.limits is not None:
-            limits.warn_of_narrow(frames, series, self.card.limits, self.card.hidden)
-        frames, times = windows.close_gaps(frames, series.time.values[start:stop], step)
-        inserted = len(frames) - (stop - start)
-        frames, times = orientation.apply(frames[-in_steps:]), times[-in_steps:]
-        absent = ~np.isfinite(frames)
-        if self.model.may_lack is not None:
-            absent &= ~self.model.may_lack
-        filled = self._without_targets(self.encoding.filling.apply(frames[None], [times]))
-        notes = self._notes(inserted, absent)
-        if advise and self.card.covariates is not None:
-            warn_of_holidays(self.card.covariates, time_axis.shift(times[-1], step, self.card.config.data.out_steps))
-        return Observed(filled, orientation, start, stop, absent.all(axis=0), times, notes)
+        start, stop = windows.last_window(series, in_steps, self.card.step, init, fill_gap=fill_gap)
+        frames, times = fields.read_frames(series, start, stop), series.time.values[start:stop]
+        return self.mending.observed(frames, times, series, start, orientation, advise=advise)
 
-    def _without_targets(self, frames: np.ndarray) -> np.ndarray:
-        """Frames [..., C, H, W] with the mean of training in the channels that are targets."""
-        if self.card.hidden is None:
-            return frames
-        mean = np.asarray(self.encoding.filling.mean, np.float32)
-        return np.where(self.card.hidden[:, None, None], mean[:, None, None], frames)
+    @cached_property
+    def mending(self) -> Mending:
+        """Checks and fills the frames of windows by the policy."""
+        return Mending(self.model, self.encoding, self._in_range)
 
     def context(self, series: Series, window: Observed, steps: int | None = None) -> Context:
         """What the network is given beside a window of a series, for a forecast of `steps` frames."""
-        following = time_axis.following(
-            series.time.values[window.stop - 1], self.card.step, steps or self.card.config.data.out_steps
-        )
+        return self.context_of_all(series, [window], series.time.values, steps)
+
+    def context_of_all(
+        self, series: Series, each: Sequence[Observed], times: np.ndarray, steps: int | None = None
+    ) -> Context:
+        """`context` for several windows of a series, whose frames are at `times`."""
+        step, steps = self.card.step, steps or self.card.config.data.out_steps
+        following = [time_axis.following(times[window.stop - 1], step, steps) for window in each]
 
         def back(n: int) -> np.ndarray:
-            frame = fields.frame_at(series, window.stop - 1, n, self.card.step)
-            return window.orientation.apply(missing.without_absurd(frame))[None]
+            before = (fields.frame_at(series, window.stop - 1, n, step) for window in each)
+            turned = zip(each, before, strict=True)
+            return np.stack([window.orientation.apply(missing.without_absurd(frame)) for window, frame in turned])
 
         opened = self.further_of(series)
-        given = [] if opened is None else [lambda times: window.orientation.apply(opened.at(times))]
+        given = [] if opened is None else [partial(_turned, opened, window.orientation) for window in each]
         try:
-            return self.contexts.of(Moments([window.times], [following], back, given))
+            return self.contexts.of(Moments([window.times for window in each], following, back, given))
         except (MissingValuesError, limits.RangeError) as error:
             raise error.at(series.attrs["files"][0]) from error
 
@@ -325,30 +317,6 @@ class Intake:
             )
         return np.asarray(inits[keep])
 
-    def _believable(self, frames: np.ndarray, series: Series, start: int, orientation: Orientation) -> np.ndarray:
-        """Frames [T, C, H, W] of a series from step `start`: NaN for absurd values, where training observed nothing, and in
-        targets.
-        """
-        cells = self.model.may_lack
-        cells = None if cells is None else orientation.invert(cells)
-        if self.encoding.filling.method == "none":
-            missing.check(frames, series, start, cells)
-        suspects.check(frames, series)
-        frames = missing.without_absurd(frames)
-        frames = frames if cells is None else np.where(cells, np.float32(np.nan), frames)
-        if self.card.limits is not None and self._in_range:
-            limits.check(frames, series, start, self.card.limits)
-        return frames
-
-    def _notes(self, inserted: int, absent: np.ndarray) -> tuple[str, ...]:
-        notes = []
-        if inserted:
-            notes.append(f"{inserted} missing time step{'s' if inserted > 1 else ''} interpolated")
-        if absent.any():
-            method = self.encoding.filling.method
-            notes.append(f"{int(absent.sum())} of {absent.size} values missing, filled by {method}")
-        return tuple(notes)
-
     def to_series(
         self, frames: np.ndarray, series: Series, window: Observed, asked: np.ndarray | None = None
     ) -> Series:
@@ -392,6 +360,11 @@ class Intake:
             forecast_reference_time=((), init, {}), forecast_period=("time", lead, {"units": "hours"})
         )
         return bounds.hold(forecast, self.card.bounds)
+
+
+def _turned(opened: Further, orientation: Orientation, times: np.ndarray) -> np.ndarray:
+    """Frames of the further variables at `times` on the model's grid."""
+    return orientation.apply(opened.at(times))
 
 
 def renames(arguments: Sequence[str], card: ModelCard) -> dict[str, str]:

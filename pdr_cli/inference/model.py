@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from pdr_cli.runs import inputs, modelfile
 from pdr_cli.runs.modelfile import Header, ModelCard, ModelFile
 from pdr_cli.system import devices
 from pdr_cli.system.logs import log
-from pdr_cli.system.memory import Batches
+from pdr_cli.system.memory import Batches, keep_freed_memory
 from pdr_cli.system.names import printable
 from pdr_cli.trust import Trust
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pdr_cli.models.interfaces import Batch
     from pdr_cli.models.pdr import PDR
 
+FP32 = devices.PRECISIONS[0]
 BATCH_OPTION = "--batch {}"  # of predict and evaluate
 
 
@@ -164,13 +166,21 @@ class Model(ModelHeader):
         network: in evaluation mode, on `device`.
         device: of the computation.
         batch: largest number of windows in one pass of the network; None: no limit.
+        precision: of the network's arithmetic, "fp32" or "bf16" (convolutions and products of matrices round to 8 bits).
     """
 
     def __init__(
-        self, path: Path, file: ModelFile, network: PDR, device: torch.device, batch: int | None = None
+        self,
+        path: Path,
+        file: ModelFile,
+        network: PDR,
+        device: torch.device,
+        batch: int | None = None,
+        precision: str = FP32,
     ) -> None:
         super().__init__(path, file)
         self._file, self.network, self.device, self.batch_limit = file, network, device, batch
+        self.precision = precision
         self.batches = Batches(BATCH_OPTION, batch)
 
     def numerics(self) -> dict[str, str]:
@@ -184,8 +194,15 @@ class Model(ModelHeader):
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
             "processor": torch.backends.cpu.get_cpu_capability(),
             "number of threads": str(torch.get_num_threads()),
+            "--precision": self.precision,
             "renderer": os.environ.get(ENVIRONMENT, ""),
         }
+
+    def arithmetic(self) -> AbstractContextManager[object]:
+        """The context in which the network computes in this model's precision."""
+        import torch
+
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision != FP32)
 
     def run(
         self,
@@ -233,7 +250,7 @@ class Model(ModelHeader):
         import torch
 
         horizon, (M, B) = self.horizon(steps), seeds.shape
-        with torch.inference_mode():
+        with torch.inference_mode(), self.arithmetic():
             batch = self.batch(observed, horizon, context or Context())
             drawn = self.network.members(batch, M, torch.from_numpy(seeds.reshape(-1)).to(self.device))
 
@@ -247,7 +264,7 @@ class Model(ModelHeader):
         """The forecast of a batch in data units, within the bounds."""
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), self.arithmetic():
             fused = self.network(batch).fused
         if not fused.isfinite().all():
             raise self._not_finite()
@@ -264,7 +281,7 @@ class Model(ModelHeader):
         import torch
 
         encoding = self._encoding
-        with torch.inference_mode():
+        with torch.inference_mode(), self.arithmetic():
             out = self.network(self.batch(observed, steps, context)._replace(times=times))
         if not out.fused.isfinite().all():
             raise self._not_finite()
@@ -294,7 +311,8 @@ class Model(ModelHeader):
         return {name: self._baseline(name) for name in inputs.BASELINES if name in self._file.baselines}
 
     def _baseline(self, name: str) -> Model:
-        card = replace(self.card, config=inputs.alone(self.card.config, inputs.BASELINES[name]))
+        # Anchors read no covariates, which take longer to make than a forecast.
+        card = replace(self.card, config=inputs.alone(self.card.config, inputs.BASELINES[name]), covariates=None)
         weights = {modelfile.ANCHOR + buffer: value for buffer, value in self._file.baselines[name].items()}
         file = replace(self._file, card=card, weights=weights, baselines={})
         return _built(self.path, file, self.device, self.batch_limit)
@@ -309,7 +327,13 @@ def read_header(path: Path) -> ModelHeader:
     return ModelHeader(path, modelfile.read_header(path))
 
 
-def load(path: Path, device: str = "auto", batch: int | None = None, trust: Trust | None = None) -> Model:
+def load(
+    path: Path,
+    device: str = "auto",
+    batch: int | None = None,
+    trust: Trust | None = None,
+    precision: str = FP32,
+) -> Model:
     """Load a model file.
 
     Args:
@@ -317,24 +341,37 @@ def load(path: Path, device: str = "auto", batch: int | None = None, trust: Trus
         device: see `devices.pick`.
         batch: see `Model`.
         trust: see `families.Family.find`.
+        precision: see `Model`.
 
     Raises:
         CheckpointError: truncated, altered, foreign or too new.
         UntrustedCodeError: the model names code that may not run.
-        DeviceError: the device is not available.
+        DeviceError: the device is not available, or does not compute in this precision.
+        UsageError: another precision than fp32 of a model without weights that compute.
     """
     where = devices.pick(device)
+    devices.check_precision(precision, where)
     file = modelfile.read(path)
-    model = _built(path, file, where, batch, trust)
+    model = _built(path, file, where, batch, trust, precision)
+    if precision != FP32 and not any(True for _ in model.network.parameters()):
+        found = f"--precision {precision}: {model.label} has no network; its forecast is that of its anchor"
+        raise UsageError(found, way_out="leave it out")
     _warn_of_changed_code(file.card)
     return model
 
 
-def _built(path: Path, file: ModelFile, device: torch.device, batch: int | None, trust: Trust | None = None) -> Model:
+def _built(
+    path: Path,
+    file: ModelFile,
+    device: torch.device,
+    batch: int | None,
+    trust: Trust | None = None,
+    precision: str = FP32,
+) -> Model:
     """The model of a file's contents."""
     import torch
 
-    from pdr_cli.models import registry
+    from pdr_cli.models import layout, registry
     from pdr_cli.runs import tensors
 
     card = file.card
@@ -347,12 +384,15 @@ def _built(path: Path, file: ModelFile, device: torch.device, batch: int | None,
         tensors.restore(network, file.weights)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights are not those of the network it describes: {error}") from error
-    model = Model(path, file, network, device, batch)
+    model = Model(path, file, network, device, batch, precision)
     if card.bounds is not None:
         network.bound(*model.encoding().bounds(card.bounds))
     if card.hidden is not None:
         network.hide(torch.from_numpy(card.hidden))
     network.eval().to(device)
+    layout.lay_out(network, card.size, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     return model
 
 

@@ -57,6 +57,10 @@ class Made(Protocol):
     def device(self) -> torch.device:
         """That it runs on."""
 
+    @property
+    def precision(self) -> str:
+        """Of its arithmetic."""
+
 
 def provenance(model: Model, series: Series, window: Observed, command: str) -> dict[str, str]:
     """The origin of a forecast: program, model, input, and all that is needed to make it again."""
@@ -99,7 +103,7 @@ def origin(
         "pdr_version": __version__,
         "pdr_checkpoint_sha256": model.sha256,
         "pdr_config_sha256": hashlib.sha256(settings).hexdigest(),
-        "pdr_device": f"{model.device.type}/{card.config.train.precision}",
+        "pdr_device": f"{model.device.type}/{model.precision}",
     }
 
 

@@ -38,7 +38,7 @@ from pdr_cli.inference.filming import NOT_FILMED, Filming
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.intervals import NONE, Intervals
 from pdr_cli.inference.members import DIRECT, Drawing
-from pdr_cli.inference.model import Model, ModelHeader
+from pdr_cli.inference.model import FP32, Model, ModelHeader
 from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
@@ -80,6 +80,7 @@ class Request:
     wait: float = 0
     fallback: str | None = None
     device: str = "auto"
+    precision: str = FP32
     trust: Trust | None = None
 
     @cached_property
@@ -129,7 +130,7 @@ class Request:
             CheckpointError: a model is damaged, and no other model may replace it.
             UsageError: models of other variables, units or steps than the first; or as `Intervals.check`.
         """
-        loaded = self._alike(lambda path: models.load(path, device, self.batch, self.trust))
+        loaded = self._alike(lambda path: models.load(path, device, self.batch, self.trust, self.precision))
         for model in loaded:
             self.intervals.check(model, self.steps or model.card.config.data.out_steps)
         return loaded
@@ -194,6 +195,7 @@ class Request:
         }
         code = choices.sources(intake.card.config.model)
         parts |= {"code": code} if code else {}
+        parts |= {"precision": self.precision} if self.precision != FP32 else {}
         parts |= self.drawing.identity() | self.intervals.identity() | self.between.identity()
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pdr_cli.data import scenes
 from pdr_cli.errors import CheckpointError, ConfigError, UsageError
-from pdr_cli.inference.model import ModelHeader
+from pdr_cli.inference.model import FP32, ModelHeader
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.modelfile import ModelCard, ModelFile
 from pdr_cli.system import devices
@@ -44,6 +44,11 @@ class LoadedScenes:
     def sha256(self) -> str:
         """Of its file."""
         return self.file.sha256
+
+    @property
+    def precision(self) -> str:
+        """Of its arithmetic."""
+        return FP32
 
     @property
     def label(self) -> str:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import platform
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pdr_cli.models.layout import lay_out
 from pdr_cli.schema import TrainConfig
-
-# Convolutions on a CPU: from frames of about 32 x 32 on, channels-last is 1.2 to 1.5 times as fast, below it is slower.
-CHANNELS_LAST_PIXELS = 1024
-# glibc's options of mallopt, and their value: larger than any tensor that is freed in a step.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT_BYTES = 2**30
+from pdr_cli.system.memory import keep_freed_memory
 
 
 def set_up(
@@ -24,8 +18,7 @@ def set_up(
     """Lay out the network, which is on `device`, for frames of `size` (H, W), and return its optimiser."""
     if device.type == "cpu":
         keep_freed_memory()
-    if device.type == "cpu" and size[0] * size[1] >= CHANNELS_LAST_PIXELS:
-        channels_last(network)
+    lay_out(network, size, device)
     return torch.optim.AdamW(parameter_groups(network, config.weight_decay), lr=config.lr, fused=True)
 
 
@@ -51,22 +44,3 @@ def is_vector(name: str, parameter: Tensor) -> bool:
     if parameter.ndim <= 1:
         return True
     return not name.endswith("weight") and parameter.numel() == max(parameter.shape)
-
-
-def channels_last(network: nn.Module) -> None:
-    """Lay out the weights of 2-D convolutions channels-last; `Module.to` refuses a network with 3-D convolutions."""
-    for parameter in network.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.to(memory_format=torch.channels_last)
-
-
-def keep_freed_memory() -> bool:
-    """Have the C library keep the memory that this process frees; False if it cannot, as any but glibc.
-
-    Each step allocates the memory that the step before has freed. By default glibc returns large blocks to the system at
-    once; their pages, filled with zeros again, cost a sixth of a step of TAU on a CPU.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    libc = ctypes.CDLL(None)
-    return all(libc.mallopt(option, KEPT_BYTES) for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD))

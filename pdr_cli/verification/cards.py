@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pdr_cli import __version__
-from pdr_cli.inference.model import Model
+from pdr_cli.inference.model import FP32, Model
 from pdr_cli.system import hashes
 from pdr_cli.verification import efficiency
 from pdr_cli.verification.document import Card, CardFile, CardModel
@@ -76,4 +76,5 @@ def _model(model: Model) -> CardModel:
         backbone=config.model.backbone,
         fusion=config.model.fusion,
         parameters=sum(p.numel() for p in model.network.parameters()),
+        precision=None if model.precision == FP32 else model.precision,
     )

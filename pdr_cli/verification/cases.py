@@ -9,7 +9,6 @@ import numpy as np
 
 from pdr_cli.data.series import Series
 from pdr_cli.data.units import as_given
-from pdr_cli.export import gaussians
 from pdr_cli.inference.forecast import forecast
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.model import Model
@@ -86,6 +85,8 @@ def case_of(
         name: of the model in the document; default: its run folder or file.
         steps: τ; default: the horizon of the model's training.
     """
+    from pdr_cli.export import gaussians  # needs torch, and this file is read before the options are checked
+
     steps = steps or model.card.config.data.out_steps
     made = forecast(model, Intake(model), series, start + model.card.config.data.in_steps - 1, steps)
     layers, window = made.layers, made.window

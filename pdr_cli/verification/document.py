@@ -106,6 +106,7 @@ class CardModel(Section):
     backbone: str | None = None
     fusion: str | None = None
     parameters: int | None = None
+    precision: str | None = field(default=None, metadata=OPTIONAL)  # None: fp32
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def _seconds(model: Model, batch: Batch) -> tuple[float, float]:
 
     times: list[float] = []
     began = time.perf_counter()
-    with torch.inference_mode():
+    with torch.inference_mode(), model.arithmetic():
         for run in range(WARM_UP + RUNS):
             start = time.perf_counter()
             model.network(batch)

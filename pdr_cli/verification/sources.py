@@ -46,6 +46,7 @@ class Reading:
         group: group of the truth that holds the fields; "": as in training, or the only one.
         batch: windows that a network sees at once, at most.
         device: see `devices.pick`.
+        precision: of the networks, see `Model`.
         trust: see `families.Family.find`.
     """
 
@@ -58,6 +59,7 @@ class Reading:
     assume: Sequence[str] = ()
     batch: int | None = None
     device: str = "auto"
+    precision: str = models.FP32
     trust: Trust | None = None
 
 
@@ -138,7 +140,7 @@ def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
         if paths:
             found.files[_free(Path(argument).stem, found.models, found.files)] = paths
             continue
-        together = [models.load(path, reading.device, reading.batch, reading.trust) for path in _model_files(argument)]
+        together = [_loaded(path, reading) for path in _model_files(argument)]
         added = []
         for model in together:
             members.check_alike(together[0], model)
@@ -147,7 +149,14 @@ def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
         if len(added) > 1:
             found.groups["+".join(added)] = added
     _check_kind(found.models, reading.kind)
+    if reading.precision != models.FP32 and not found.models:
+        found_files = f"--precision {reading.precision} is for networks, and the forecasters are files"
+        raise UsageError(found_files, way_out="leave it out")
     return found
+
+
+def _loaded(path: Path, reading: Reading) -> Model:
+    return models.load(path, reading.device, reading.batch, reading.trust, reading.precision)
 
 
 def _model_files(argument: str | None) -> list[Path]:

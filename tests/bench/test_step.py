@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from pdr_cli.bench import agreement
 from pdr_cli.bench import step as bench_train
 from pdr_cli.commands import bench_train as command
 from pdr_cli.config import load
@@ -33,7 +34,7 @@ class InThisProcess:
     """A worker that a test can spoil, and that starts at once."""
 
     def __init__(self, variant, setting, threads):
-        self.step = bench_train.Step(variant, setting)
+        self.step = (bench_train.Pass if setting.forward else bench_train.Step)(variant, setting)
 
     def outcome(self):
         return self.step.outcome()
@@ -160,9 +161,9 @@ def test_a_gradient_that_is_missing_fails(capsys, monkeypatch):
 
 def test_errors_are_relative_to_the_largest_entry():
     truth = torch.tensor([0.5, -4.0])
-    assert bench_train.relative_error(torch.tensor([0.5, -3.0]), truth) == 0.25  # 1 of 4
-    assert bench_train.relative_error(torch.zeros(2), torch.zeros(2)) == 0
-    assert bench_train.relative_error(torch.ones(2), torch.zeros(2)) == float("inf")
+    assert agreement.relative_error(torch.tensor([0.5, -3.0]), truth) == 0.25  # 1 of 4
+    assert agreement.relative_error(torch.zeros(2), torch.zeros(2)) == 0
+    assert agreement.relative_error(torch.ones(2), torch.zeros(2)) == float("inf")
 
 
 @pytest.mark.parametrize("preset", bench_train.PUBLISHED)
@@ -218,3 +219,12 @@ def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="--device cuda"):
         small(device="cuda")
+
+
+def test_a_forecast_is_timed_without_gradients_and_in_bf16_too(capsys):
+    code, found = report(capsys, forward=True, variants=["plain+predgs", "pdr", "pdr+bf16"])
+    rows = {row["variant"]: row for row in found["rows"]}
+    assert code == 0
+    assert found["forward"]
+    assert rows["pdr"]["max_rel_err"] < 1e-5 < rows["pdr+bf16"]["max_rel_err"] < 2**-5
+    assert all(row["shares"]["backward"] == 0 for row in rows.values())

@@ -14,10 +14,10 @@ import torch
 import xarray as xr
 
 from pdr_cli.choices import PREDICTORS, TRANSLATORS
+from pdr_cli.models.layout import channels_last
 from pdr_cli.models.predictors.recurrent import predrnn
 from pdr_cli.runs import modelfile
 from pdr_cli.training.loop import Trainer
-from pdr_cli.training.setup import channels_last
 from tests.cli import pdr
 from tests.conftest import tiny_settings
 

@@ -14,7 +14,7 @@ from pdr_cli.training.setup import parameter_groups
 # A page is 4 KB, so that 64 MB are 16384 of them.
 FAULTS = """
 import resource, torch
-from pdr_cli.training.setup import keep_freed_memory
+from pdr_cli.system.memory import keep_freed_memory
 kept = {keep} and keep_freed_memory()
 for _ in range(20):  # the alignment of the first ones leaves gaps: up to 8 where two threads share the work
     torch.ones(2**24)

@@ -104,12 +104,13 @@ class AxisFinder:
     @cached_property
     def gridded(self) -> list[str]:
         """Names of the variables that have a time and two spatial dimensions."""
-        numbers = [str(n) for n, v in self.dataset.data_vars.items() if v.dtype.kind in "fiu"]
+        fields = (str(name) for name in self.dataset.data_vars)
+        numbers = [name for name in fields if self.dataset.variables[name].dtype.kind in "fiu"]
         return [name for name in numbers if self.axes(name) is not None]
 
     def axes(self, name: str) -> Axes | None:
         """The dimensions of a variable; None where time, y or x is missing."""
-        dims = [str(d) for d in self.dataset[name].dims]
+        dims = [str(d) for d in self.dataset.variables[name].dims]
         time = next((d for d in dims if d in self.times), SINGLE)
         if time not in self.times:
             return None
@@ -132,10 +133,18 @@ class AxisFinder:
         found = [*self._marked.get(axis, []), *self._marked.get(letter, [])]
         marked = next((d for d in dims if d in found), None)
         names = (*NAMES[axis], *others)
-        return marked or next((d for d in dims if d.lower() in names or self._geographic(d) == axis), None)
+        return marked or next((d for d in dims if d.lower() in names or self.geographic.get(d) == axis), None)
 
-    def _geographic(self, dim: str) -> str | None:
-        return geographic(dim, self.dataset[dim].attrs) if dim in self.dataset.variables else None
+    @cached_property
+    def geographic(self) -> dict[str, str]:
+        """The variables that are latitudes or longitudes by their names and attributes, and which of both."""
+        every = {str(name): geographic(str(name), v.attrs) for name, v in self.dataset.variables.items()}
+        return {name: which for name, which in every.items() if which}
+
+    @cached_property
+    def listed(self) -> frozenset[str]:
+        """The auxiliary coordinates that data variables list as their own."""
+        return frozenset(name for n in self.dataset.data_vars for name in listed(self.dataset.variables[n]))
 
     def _may_be_side(self, dim: str) -> bool:
         """False for a dimension that its name, attributes or values mark as something else than a side of a grid."""
@@ -152,6 +161,11 @@ class AxisFinder:
     @property
     def _lead_dim(self) -> str:
         return next((t.lead_dim for t in self.times.values() if t.lead_dim), "")
+
+
+def listed(variable: xr.Variable | xr.DataArray) -> list[str]:
+    """The auxiliary coordinates of a variable by its own attribute; xarray gives it all that fit its dimensions."""
+    return str(variable.encoding.get("coordinates") or variable.attrs.get("coordinates") or "").split()
 
 
 def gridded(dataset: xr.Dataset) -> list[str]:
@@ -174,4 +188,4 @@ def summary(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
 
 def level_values(dataset: xr.Dataset, dim: str) -> np.ndarray:
     """The values along a dimension, or numbers from 0 where it has no coordinate."""
-    return np.asarray(dataset[dim].values if dim in dataset.coords else np.arange(dataset.sizes[dim]))
+    return np.asarray(dataset.variables[dim].values if dim in dataset.coords else np.arange(dataset.sizes[dim]))

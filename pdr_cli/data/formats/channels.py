@@ -174,7 +174,7 @@ def places_along(one: Opened, source: Source) -> dict[str, int]:
         VariableError: no such level, or a dimension of which no value is chosen.
     """
     axes = one.finder.axes(source.name)
-    array = one.dataset[source.name]
+    array = one.dataset.variables[source.name]
     others = [str(d) for d in array.dims if axes is None or d not in (axes.time, axes.y, axes.x)]
     chosen = dict.fromkeys(others, 0)
     levels = [d for d in others if array.sizes[d] > 1] or [d for d in others if d in one.dataset.coords]

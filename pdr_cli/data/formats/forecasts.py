@@ -255,7 +255,8 @@ def _source(dataset: xr.Dataset, path: Path, name: str, rename: dict[str, str], 
 
 def _grid(dataset: xr.Dataset, path: Path, name: str, dims: set[Any]) -> _Grid:
     space = [str(d) for d in dataset[name].dims if d not in dims]
-    y, x = axes.AxisFinder(dataset).sides(space)
+    finder = axes.AxisFinder(dataset)
+    y, x = finder.sides(space)
     large = [d for d in space if dataset.sizes[d] > 1]
     if (y is None or x is None) and len(large) == 2:
         y, x = large
@@ -263,7 +264,7 @@ def _grid(dataset: xr.Dataset, path: Path, name: str, dims: set[Any]) -> _Grid:
         return _grid_of_points(dataset, path, name, large)
     sides = [dataset[d] if d in dataset.coords else None for d in (y, x)]
     found = axes.Axes("", y, x)
-    placed = [dataset[n] for n in parts.places_of(dataset, name, found)]
+    placed = [dataset[n] for n in parts.places_of(finder, name, found)]
     cells = {str(geographic(str(c.name), c.attrs)): parts.cells(c, found).astype(float) for c in placed}
     mapping = parts.mapping_of(dataset, name, found)
     about = dataset[mapping].attrs if mapping else {}

@@ -10,10 +10,9 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli.data import kinds, suspects
-from pdr_cli.data.formats.axes import OTHER_NAMES, Axes
+from pdr_cli.data.formats.axes import OTHER_NAMES, Axes, AxisFinder, listed
 from pdr_cli.data.formats.channels import UNFINISHED, Opened, Source, level_of, places_along
 from pdr_cli.data.formats.time_roles import is_lead, is_time
-from pdr_cli.data.grid import geographic
 from pdr_cli.data.series import LazyFrames, Series, make_series
 from pdr_cli.errors import DataError, GridError, TimeError
 from pdr_cli.system.damage import first_line
@@ -53,7 +52,7 @@ class Channel:
         axes = cast(Axes, one.finder.axes(source.name))  # `channels.choose` takes gridded variables only
         chosen = places_along(one, source)
         lead = chosen.get(one.finder.times[axes.time].lead_dim, 0)
-        return cls(name, source.name, axes, chosen, lead, places_of(one.dataset, source.name, axes))
+        return cls(name, source.name, axes, chosen, lead, places_of(one.finder, source.name, axes))
 
     @property
     def signature(self) -> tuple[Axes, int, tuple[str, ...]]:
@@ -169,17 +168,14 @@ def _coordinates(one: Opened, channel: Channel) -> dict[str, Any]:
     return coords | found
 
 
-def places_of(dataset: xr.Dataset, name: str, axes: Axes) -> tuple[str, ...]:
+def places_of(finder: AxisFinder, name: str, axes: Axes) -> tuple[str, ...]:
     """The variables that hold latitude and longitude of each cell of a field, where the file has one of each on y and x."""
-    own = [*_listed(dataset[name]), *map(str, dataset[name].coords)]
-    found: dict[str, str] = {}
-    for name in dict.fromkeys((*own, *map(str, dataset.variables))):
-        if name not in dataset.variables:
-            continue
-        variable = dataset[name]
-        which = geographic(name, variable.attrs)
-        if which and which not in found and _is_place(variable, axes):
-            found[which] = name
+    dataset, found = finder.dataset, dict[str, str]()
+    field = dataset[name]
+    for place in dict.fromkeys((*listed(field), *map(str, field.coords), *finder.geographic)):
+        which = finder.geographic.get(place)
+        if which and which not in found and _is_place(dataset[place], axes):
+            found[which] = place
     return tuple(found.values()) if set(found) == {"latitude", "longitude"} else ()
 
 
@@ -201,11 +197,10 @@ def _is_place(variable: xr.DataArray, axes: Axes) -> bool:
 def _scalars(one: Opened, channel: Channel) -> Scalars:
     """Scalar coordinates of a channel: those of its variable, such as a height, and its level. Times are not among them."""
     variable = one.dataset[channel.variable]
-    mappings, mine = _mappings(variable), _listed(variable)
-    others = {name for v in one.dataset.data_vars.values() for name in _listed(v)} - set(mine)
+    mappings, mine = _mappings(variable), listed(variable)
     found: Scalars = {}
     for name, scalar in variable.coords.items():
-        if name in others:
+        if name in one.finder.listed and name not in mine:
             continue
         numeric = scalar.ndim == 0 and scalar.dtype.kind in "fiu" and not is_time(scalar)
         if numeric and str(name) not in mappings and not is_lead(str(name), scalar):
@@ -221,11 +216,6 @@ def _labels(variable: xr.DataArray) -> dict[str, str]:
     texts = {str(n): c for n, c in variable.coords.items() if c.size == 1 and c.dtype.kind in "SUO" and not is_time(c)}
     named = {n: c.values.ravel()[0] for n, c in texts.items() if n.lower() in (*OTHER_NAMES, "member_id")}
     return {n: t.decode("latin-1").strip() if isinstance(t, bytes) else str(t).strip() for n, t in named.items()}
-
-
-def _listed(variable: xr.DataArray) -> list[str]:
-    """The auxiliary coordinates of a variable by its own attribute; xarray gives it all that fit its dimensions."""
-    return str(variable.encoding.get("coordinates") or variable.attrs.get("coordinates") or "").split()
 
 
 def _mappings(variable: xr.DataArray) -> dict[str, list[str]]:

@@ -53,7 +53,9 @@ def _further(opened: Sequence[Opened], name: str) -> str:
     """The further dimension of a variable, in words; "" if there is none."""
     one = next(one for one in opened if name in one.finder.gridded)
     dataset, axes = one.dataset, cast(Axes, one.finder.axes(name))
-    sizes = {str(d): n for d, n in dataset[name].sizes.items() if n > 1 and d not in (axes.time, axes.y, axes.x)}
+    sizes = {
+        str(d): n for d, n in dataset.variables[name].sizes.items() if n > 1 and d not in (axes.time, axes.y, axes.x)
+    }
     first = next(iter(sizes), None)
     if first is None:
         return ""

@@ -153,8 +153,8 @@ class Local:
 
     def __call__(self, inputs: Inputs) -> Tensor:
         x = local_features(inputs, self.radius, self.frames.periodic)
-        made = x @ self.coefficients.to(x.dtype)  # [C, H·W, B, τ]
-        return made.permute(2, 3, 0, 1).unflatten(-1, self.frames.size)
+        made = self.coefficients.to(x.dtype).mT @ x  # [C, H·W, τ, B]
+        return made.permute(3, 2, 0, 1).unflatten(-1, self.frames.size)
 
 
 class Patterns:
@@ -197,8 +197,11 @@ def pooled_features(inputs: Inputs) -> list[Tensor]:
 
 
 def local_features(inputs: Inputs, radius: int, periodic: bool) -> Tensor:
-    """The departures around each cell in its own channel: [C, H·W, B, (2r + 1)²·T]."""
-    return around(inputs.departures.permute(2, 3, 4, 0, 1), radius, periodic).flatten(4).flatten(1, 2)
+    """The departures around each cell in its own channel: [C, H·W, (2r + 1)²·T, B].
+
+    Windows come last, so that what is gathered from a neighbour is one piece.
+    """
+    return around(inputs.departures.permute(2, 3, 4, 1, 0), radius, periodic).flatten(3, 4).flatten(1, 2)
 
 
 def neighbours(frames: Tensor) -> Tensor:
@@ -207,7 +210,7 @@ def neighbours(frames: Tensor) -> Tensor:
 
 
 def around(values: Tensor, radius: int, periodic: bool) -> Tensor:
-    """The values around each cell, the border's repeated beyond it: [C, H, W, B, T] → [C, H, W, B, (2r + 1)², T]."""
+    """The values around each cell, the border's repeated beyond it: [C, H, W, ...] → [C, H, W, (2r + 1)², ...]."""
     H, W = values.shape[1:3]
     wide = torch.cat([values[:, :1]] * radius + [values] + [values[:, -1:]] * radius, dim=1)
     if radius and periodic:
@@ -215,4 +218,4 @@ def around(values: Tensor, radius: int, periodic: bool) -> Tensor:
     elif radius:
         wide = torch.cat([wide[:, :, :1]] * radius + [wide] + [wide[:, :, -1:]] * radius, dim=2)
     side = range(2 * radius + 1)
-    return torch.stack([wide[:, i : i + H, j : j + W] for i in side for j in side], dim=4)
+    return torch.stack([wide[:, i : i + H, j : j + W] for i in side for j in side], dim=3)

@@ -192,7 +192,7 @@ def fit_local(job: Job) -> FormFit | None:
     K = frames.in_steps * (2 * radius + 1) ** 2
     xx, xy = (torch.zeros(FOLDS, job.cells, K, columns) for columns in (K, leads))
     for fold, inputs, y, _ in job.over(job.fitted()):
-        x = local_features(inputs, radius, frames.periodic).flatten(0, 1)  # [C·H·W, B, K]
+        x = local_features(inputs, radius, frames.periodic).flatten(0, 1).mT.contiguous()  # [C·H·W, B, K]
         y = y.flatten(2).permute(2, 0, 1).contiguous()  # [C·H·W, B, τ]
         xx[fold].baddbmm_(x.transpose(1, 2), x)
         xy[fold].baddbmm_(x.transpose(1, 2), y)

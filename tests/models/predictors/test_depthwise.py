@@ -93,7 +93,7 @@ def test_what_wants_no_gradient_gets_none(way: str, frozen: str) -> None:
     assert (conv.weight.grad is None) == (frozen == "weights")
 
 
-def test_only_training_on_a_cpu_takes_the_detour() -> None:
+def test_which_convolutions_take_the_detour() -> None:
     weight = torch.zeros(CHANNELS, 1, 5, 5)
     x = torch.zeros(1, CHANNELS, 4, 4)
     last = x.to(memory_format=torch.channels_last)
@@ -102,7 +102,11 @@ def test_only_training_on_a_cpu_takes_the_detour() -> None:
     assert not depthwise.takes_detour(x, weight)
     assert not depthwise.takes_detour(last.double(), weight)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not depthwise.takes_detour(last, weight)
+        assert not depthwise.takes_detour(last, weight)  # its gradients are for float32
+        with torch.inference_mode():
+            assert depthwise.takes_detour(last, weight)
+            assert depthwise.takes_detour(last.bfloat16(), weight)
+            assert not depthwise.takes_detour(x, weight)
 
 
 @only["kernel"]
@@ -164,3 +168,13 @@ def test_a_periodic_convolution_takes_the_kernel_too(way: str, monkeypatch: pyte
     assert not taken
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=2e-6 * b.abs().max().item())
+
+
+@only["detour"]
+def test_the_detour_of_a_forecast_in_bf16_rounds_as_the_plain_convolution(way: str) -> None:
+    conv, x = DepthwiseConv(CHANNELS, 5, dilation=2), laid_out(2, 9, 7)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        made, plain = conv(x), conv(x.contiguous())
+    assert made.dtype == plain.dtype == torch.bfloat16
+    # Both sum in float32 and round once; sums in another order may round to the neighbour, 2^-8 apart.
+    assert torch.allclose(made.float(), plain.float(), rtol=2**-7, atol=2**-9)

@@ -71,13 +71,14 @@ def channels_last(x: Tensor) -> bool:
 
 
 def takes_detour(x: Tensor, weight: Tensor) -> bool:
-    """True for wide kernels in float32 and channels-last layout on a CPU."""
+    """True for wide kernels in channels-last layout on a CPU: for float32, and without gradients under autocast too."""
+    rounded = torch.is_autocast_enabled("cpu")
     return (
         weight.shape[3] > NARROW
         and not torch.compiler.is_compiling()
         and channels_last(x)
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
+        and weight.dtype == torch.float32
+        and (not torch.is_grad_enabled() if rounded else x.dtype == torch.float32)
     )
 
 
