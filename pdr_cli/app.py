@@ -10,9 +10,9 @@ import typer
 from pdr_cli import __version__, choices, tools
 from pdr_cli.options import (
     Ablation, Against, AsJson, Backbone, Batch, By, Compress, Device, DryRun, Events, EveryInit, Fallback, FreezeBackbone,
-    Init, InitFrom, Inputs, Kind, LpipsWeights, ModelOptions, NoClobber, Preset, RaftWeights, Rename, Settings, SkipExisting,
-    State, Steps, TimeLayout, TrustCode, Variables, WaitInput, as_settings, listed, logged, with_covariates, with_frames,
-    with_members, with_policy, with_reading, with_scoring,
+    Init, InitFrom, Inputs, Kind, LpipsWeights, ModelOptions, NoClobber, Preset, Profile, RaftWeights, Rename, Settings,
+    SkipExisting, State, Steps, TimeLayout, TrustCode, Variables, WaitInput, as_settings, listed, logged, with_covariates,
+    with_frames, with_members, with_policy, with_reading, with_scoring,
 )  # fmt: skip
 from pdr_cli.trust import Trust
 
@@ -73,6 +73,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in -o from its last saved state.")] = False,
     state: State = "last",
     dry_run: DryRun = False,
+    profile: Profile = False,
     trust_code: TrustCode = False,
     *,
     reading: dict[str, Any],
@@ -117,6 +118,7 @@ def train(
         resume=resume,
         state=state,
         dry_run=dry_run,
+        profile=profile,
         trust_code=trust_code,
     )
     command.run(arguments)

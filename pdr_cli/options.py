@@ -144,6 +144,9 @@ Ablation = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")]
+Profile = Annotated[
+    bool, typer.Option("--profile", help="Take 20 steps, print where their time goes, and stop; leaves nothing behind.")
+]
 State = Annotated[
     str, typer.Option(metavar="last|last-1", help="Saved state that --resume starts from: the last, or the one before.")
 ]

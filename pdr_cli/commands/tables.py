@@ -320,6 +320,22 @@ def show_findings(rows: Sequence[dict[str, str]]) -> None:
             print(f"  {'':<8} → {row['fix']}")
 
 
+def show_profile(found: Mapping[str, Sequence[float]], subject: str, machine: str) -> None:
+    """Print the time of each part of a training step: seconds on the CPU and on the clock."""
+    from rich.console import Console
+    from rich.table import Table
+
+    total = [sum(spent) for spent in zip(*found.values(), strict=True)]
+    table = Table(title=f"{subject}\n{machine}")
+    for heading in ("part of a step", "CPU ms", "share", "ms"):
+        table.add_column(heading, justify="left" if heading.startswith("part") else "right")
+    for part, (cpu, wall) in found.items():
+        table.add_row(part, f"{1e3 * cpu:.1f}", f"{100 * cpu / total[0]:.1f} %", f"{1e3 * wall:.1f}")
+    table.add_section()
+    table.add_row("all", f"{1e3 * total[0]:.1f}", "100 %", f"{1e3 * total[1]:.1f}")
+    Console().print(table)
+
+
 def show_ablation(document: Mapping[str, Any]) -> None:
     """Print the table of an ablation; the paper's columns are marked."""
     from rich.console import Console

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pdr_cli.ablation import run as ablations
+from pdr_cli.bench.machine import describe
 from pdr_cli.commands import tables
 from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import UsageError
+from pdr_cli.runs.folder import RunFolder
+from pdr_cli.system.logs import progress
 from pdr_cli.training import overview
 from pdr_cli.training import run as training
+from pdr_cli.training.loop import Trainer
+from pdr_cli.training.profile import profile
 from pdr_cli.training.request import Experiment
 from pdr_cli.training.run import TrainingRequest
 from pdr_cli.training.scenes import run as scenes
 from pdr_cli.trust import Trust
+
+PROFILED = 20  # steps of --profile
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Arguments:
     freeze_backbone: bool = False
     ablation: str | None = None
     seeds: int = 3
+    profile: bool = False
     trust_code: bool = False
 
     @property
@@ -53,6 +63,8 @@ class Arguments:
 def run(arguments: Arguments) -> None:
     """Train; see `pdr train --help` for the options."""
     resumed = arguments.out if arguments.resume else None
+    if arguments.profile and (arguments.ablation or arguments.resume or arguments.dry_run):
+        raise UsageError("--profile measures a run that begins, and trains nothing", way_out="name it alone")
     if arguments.ablation is not None or (resumed is not None and ablations.is_ablation(resumed)):
         _ablation(arguments)
     else:
@@ -70,6 +82,9 @@ def _run(arguments: Arguments) -> None:
         freeze_backbone=arguments.freeze_backbone,
         trust=arguments.trust,
     )
+    if arguments.profile:
+        _profile(request)
+        return
     if request.config.data.kind == KIND:
         _scenes(request, arguments.dry_run)
         return
@@ -89,6 +104,24 @@ def _scenes(request: TrainingRequest, dry_run: bool) -> None:
         return
     scenes.fit(planned)
     print(planned.folder.path)
+
+
+def _profile(request: TrainingRequest) -> None:
+    """Print where the time of a step goes; the run leaves nothing behind."""
+    of_scenes = request.config.data.kind == KIND
+    import torch
+
+    planned: Any = (scenes if of_scenes else training).plan(request, create=False)
+    with tempfile.TemporaryDirectory() as folder, progress("profiling"):
+        run = dataclasses.replace(planned, folder=RunFolder(Path(folder)))
+        loop: Trainer[Any] = (scenes if of_scenes else training).trainer(run)
+        found = profile(loop, PROFILED)
+    if of_scenes:
+        model = scenes.model_line(run.network, run.data.size)
+    else:
+        model = overview.model_line(run.network, run.config, run.prepared.size)
+    machine = describe(run.device) | {"threads": torch.get_num_threads()}
+    tables.show_profile(found, f"{model}; batch {run.config.train.batch}", tables.machine_of(machine))
 
 
 def _state(arguments: Arguments) -> Literal["last", "last-1"]:
