@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pdr_cli.ablation import run as ablations
 from pdr_cli.commands import tables
 from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import UsageError
-from pdr_cli.training import overview
+from pdr_cli.training import overview, ranks
 from pdr_cli.training import run as training
 from pdr_cli.training.request import Experiment
 from pdr_cli.training.run import TrainingRequest
@@ -73,12 +74,13 @@ def _run(arguments: Arguments) -> None:
     if request.config.data.kind == KIND:
         _scenes(request, arguments.dry_run)
         return
-    planned = training.plan(request, create=not arguments.dry_run)
-    if arguments.dry_run:
-        print("\n".join(overview.lines(planned)))
-        return
-    training.fit(planned)
-    print(planned.folder.path)
+    with ranks.joined(request.device) as (together, device):
+        request = dataclasses.replace(request, ranks=together, device=device)
+        planned = training.plan(request, create=not arguments.dry_run)
+        if not arguments.dry_run:
+            training.fit(planned)
+        if together.first:
+            print("\n".join(overview.lines(planned)) if arguments.dry_run else planned.folder.path)
 
 
 def _scenes(request: TrainingRequest, dry_run: bool) -> None:
