@@ -63,6 +63,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training windows.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     budget: Annotated[str | None, typer.Option(help="Time for training, such as 3m or 1h30m.")] = None,
+    save_every: Annotated[int | None, typer.Option(min=1, help="Steps between saved states.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order of windows.")] = None,
     device: Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
@@ -86,6 +87,8 @@ def train(
         pdr train --preset weather-small --data air.nc --var air
 
         pdr train --preset taxibj --data bikenyc.h5 --budget 30m -o runs/bikes
+
+        torchrun --nproc-per-node 4 -m pdr_cli train --preset kth --data kth -o runs/kth
     """
     from pdr_cli.commands import train as command
 
@@ -105,6 +108,7 @@ def train(
             "train.epochs": epochs,
             "train.steps": steps,
             "train.budget": budget,
+            "train.save_every": save_every,
             "train.seed": seed,
             "train.precision": precision,
             **as_settings(reading),

@@ -45,6 +45,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "ema": 0.0,
         "rollout": 1,
         "cpu_budget": "",
+        "save_every": 0,
         "val_every": 0,
         "patience": 0,
         "fallback": False,

@@ -23,6 +23,7 @@ class PdrError(Exception):
 
     code = 1
     name = "E_BUG"
+    told = False  # True once all processes of a command know of it
 
     def __init__(self, found: str, expected: str = "", way_out: str = "") -> None:
         super().__init__(found, expected, way_out)
@@ -126,6 +127,13 @@ class LockedError(PdrError):
     """A file that another process is writing."""
 
     code, name = 75, "E_LOCKED"
+
+
+class LostProcessError(PdrError):
+    """A process that works with this one has ended, or does not answer; what was saved can be continued."""
+
+    code, name = 75, "E_LOST_PROCESS"
+    told = True  # nobody is left to tell
 
 
 class ConfigError(PdrError):

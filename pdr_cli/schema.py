@@ -291,18 +291,22 @@ class TrainConfig(_Table):
         description="horizons that training forecasts by feeding back, with the loss over all of their frames; validation "
         "and the model keep out_steps",
     )
-    batch: int = Field(ge=1, description="windows per step")
+    batch: int = Field(ge=1, description="windows per step, of all ranks together")
     epochs: int = Field(ge=1, description="passes over the training windows, at most")
     steps: int = Field(ge=0, description="optimiser steps, at most; 0: those of the epochs")
     budget: str = Field(description="time for training, such as 3m or 1h30m; empty: no limit")
     cpu_budget: str = Field(
         description="CPU time for training, user and system, such as 5m; other programs do not use it up, but each of N busy "
-        "threads does; empty: no limit"
+        "threads does, and each rank; empty: no limit"
     )
     precision: Literal["fp32", "bf16"] = Field(description="arithmetic of the network; losses are fp32")
     seed: int = Field(ge=0, description="seed of weights, order of windows and stochastic depth")
     log_every: int = Field(ge=1, description="steps between lines of metrics.jsonl")
     val_windows: int = Field(ge=1, description="windows used for each validation, evenly spaced, at most")
+    save_every: int = Field(
+        ge=0,
+        description="optimiser steps between saved states, beside those after each epoch and every ten minutes; 0: only those",
+    )
     val_every: int = Field(ge=0, description="optimiser steps between validations; 0: those of an epoch")
     patience: int = Field(
         ge=0, description="validations without a lower loss after which training ends; 0: no early end"

@@ -154,7 +154,7 @@ def plan(request: Request) -> AblationRun:
         InputNotFoundError: nothing to resume.
         OutputError: the folder holds something else.
     """
-    ranks.refuse_several()
+    ranks.refuse("an ablation trains its runs")
     if request.resume:
         return _reopen(request)
     if request.name is None or request.base is None:

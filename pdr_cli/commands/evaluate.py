@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -19,8 +20,8 @@ from pdr_cli.inference.request import changed
 from pdr_cli.inspection.scenes import is_scenes
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
-from pdr_cli.system import atomic
-from pdr_cli.system.logs import log, progress
+from pdr_cli.system import atomic, processes
+from pdr_cli.system.logs import Silence, log, progress
 from pdr_cli.trust import Trust
 from pdr_cli.verification import cards, cases, evaluation, scores, sources, task
 from pdr_cli.verification.evaluation import Options, Result
@@ -148,7 +149,18 @@ def run(arguments: Sequence[str], request: Request) -> None:
         if modelfile.read_header(source).card.kind == KIND:  # other models say what they expect instead
             _scenes(paths[0], source, request)
             return
-    chosen = sources.task_of(
+    with processes.joined() as together:
+        request = dataclasses.replace(request, device=processes.own_device(request.device))
+        with together.together():
+            chosen = _task(paths, request)
+        with progress("evaluating") if together.first else contextlib.nullcontext(Silence()) as bar:
+            found = evaluation.shared(chosen, request.options, together, bar)
+    for result in found:
+        _show(_as_typed(result, paths), chosen, request)
+
+
+def _task(paths: Sequence[Path], request: Request) -> Task:
+    return sources.task_of(
         paths,
         request.models,
         request.reading,
@@ -157,8 +169,10 @@ def run(arguments: Sequence[str], request: Request) -> None:
         protocol=request.protocol,
         drawing=request.drawing,
     )
-    with progress("evaluating") as bar:
-        result = _as_typed(evaluation.evaluate(chosen, request.options, bar), paths)
+
+
+def _show(result: Result, chosen: Task, request: Request) -> None:
+    """Write and print a result."""
     _write(result, chosen, request)
     if request.as_json:
         print(json.dumps(result.document.to_json()))
@@ -172,6 +186,9 @@ def _scenes(path: Path, source: Path, request: Request) -> None:
     from pdr_cli.models.lpips import LPIPS
     from pdr_cli.verification import scenes
 
+    if processes.started_by_torchrun():
+        processes.quiet_all_but_first()
+        raise UsageError(f"{path} holds scenes, which one process scores", way_out="start it without torchrun")
     if changed(request) - set(OF_SCENES) or len(request.models) > 1 or request.split not in ("test", "val"):
         raise UsageError(
             f"{path} holds scenes, which are scored on --split test or val with one -m; other options that hold for them are "

@@ -16,7 +16,7 @@ from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import UsageError
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system.logs import progress
-from pdr_cli.training import overview
+from pdr_cli.training import overview, ranks
 from pdr_cli.training import run as training
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.profile import profile
@@ -88,12 +88,13 @@ def _run(arguments: Arguments) -> None:
     if request.config.data.kind == KIND:
         _scenes(request, arguments.dry_run)
         return
-    planned = training.plan(request, create=not arguments.dry_run)
-    if arguments.dry_run:
-        print("\n".join(overview.lines(planned)))
-        return
-    training.fit(planned)
-    print(planned.folder.path)
+    with ranks.joined(request.device) as (together, device):
+        request = dataclasses.replace(request, ranks=together, device=device)
+        planned = training.plan(request, create=not arguments.dry_run)
+        if not arguments.dry_run:
+            training.fit(planned)
+        if together.first:
+            print("\n".join(overview.lines(planned)) if arguments.dry_run else planned.folder.path)
 
 
 def _scenes(request: TrainingRequest, dry_run: bool) -> None:
@@ -109,6 +110,7 @@ def _scenes(request: TrainingRequest, dry_run: bool) -> None:
 def _profile(request: TrainingRequest) -> None:
     """Print where the time of a step goes; the run leaves nothing behind."""
     of_scenes = request.config.data.kind == KIND
+    ranks.refuse("--profile measures a step")
     import torch
 
     planned: Any = (scenes if of_scenes else training).plan(request, create=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pdr_cli.schema import TrainConfig
 from pdr_cli.settings import parse_duration
+from pdr_cli.training.ranks import ALONE, Ranks
 from pdr_cli.training.state import Position
 
 # Share of a time limit by which time may run ahead of the steps before it sets the pace. A run that needs less than the
@@ -23,15 +24,17 @@ class Length:
         per_epoch: steps of a pass over the training windows.
         steps: optimiser steps; 0: nothing to train.
         val_every: steps between validations.
+        save_every: steps between saved states, beside those at the end of an epoch; 0: none.
         patience: validations without a new best after which the run ends; 0: it does not end so.
         seconds: of training.
-        cpu_seconds: of training, on all threads of the process.
+        cpu_seconds: of training, on all threads of the process, and in all processes of torchrun.
         grace: see `GRACE`; 0 for a run whose only limit is its time.
     """
 
     per_epoch: int
     steps: int
     val_every: int
+    save_every: int = 0
     patience: int = 0
     seconds: float = math.inf
     cpu_seconds: float = math.inf
@@ -46,6 +49,7 @@ class Length:
             per_epoch,
             min(passes, config.steps) if config.steps else passes,
             config.val_every or per_epoch,
+            config.save_every,
             config.patience,
             parse_duration(config.budget) or math.inf,
             parse_duration(config.cpu_budget) or math.inf,
@@ -60,6 +64,10 @@ class Length:
     def reached(self, position: Position) -> bool:
         """True at the last step or the end of the time."""
         return position.step >= self.steps or self.time_share(position) >= 1
+
+    def save_is_due(self, position: Position) -> bool:
+        """True at the end of an epoch, and every `save_every` steps."""
+        return any(position.step % every == 0 for every in (self.per_epoch, self.save_every) if every)
 
     def stalled(self, position: Position) -> bool:
         """True after `patience` validations without a new best; the state keeps the step of the best one."""
@@ -84,13 +92,16 @@ class Clock:
 
     Args:
         position: at which training begins or continues.
+        ranks: whose CPU seconds count together; the seconds are those of the first.
     """
 
-    def __init__(self, position: Position) -> None:
+    def __init__(self, position: Position, ranks: Ranks = ALONE) -> None:
+        self.ranks = ranks
         self._began = time.monotonic() - position.elapsed
-        self._cpu_began = time.process_time() - position.cpu
+        self._cpu_before, self._cpu_began = position.cpu, time.process_time()
 
     def stamp(self, position: Position) -> None:
-        """Enter the time of now."""
-        position.elapsed = time.monotonic() - self._began
-        position.cpu = time.process_time() - self._cpu_began
+        """Enter the time of now, on all ranks the same."""
+        spent = self.ranks.exchange(time.monotonic() - self._began, time.process_time() - self._cpu_began)
+        position.elapsed = spent[0][0]
+        position.cpu = self._cpu_before + sum(cpu for _, cpu in spent)

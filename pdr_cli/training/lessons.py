@@ -19,6 +19,7 @@ from pdr_cli.training import stages, step
 from pdr_cli.training.batches import TrainingData, WeightedBatch
 from pdr_cli.training.losses import Loss
 from pdr_cli.training.randomness import Randomness
+from pdr_cli.training.ranks import ALONE, Ranks
 from pdr_cli.training.validation import Scores, Validation
 
 Examples = TypeVar("Examples")  # a batch of them
@@ -59,15 +60,19 @@ class Lesson(ABC, Generic[Examples]):
 
     @abstractmethod
     def batch(self, which: np.ndarray, progress: float) -> Examples:
-        """The training examples numbered `which`, as a step at this share of the training has them."""
+        """The training examples numbered `which`, as a step at this share of the training has them; of several ranks, the
+        share of this one."""
 
     @abstractmethod
     def passes(self, batch: Examples) -> int:
-        """The largest number of examples of a batch in a pass of the network, if memory allows it."""
+        """The largest number of examples of a batch in a pass of the network, if memory allows it; on all ranks the same."""
 
     @abstractmethod
     def learn(self, batch: Examples, at_once: int, randomness: Randomness) -> Learned:
-        """The loss of a batch, with at most `at_once` of its examples in a pass of the network."""
+        """The loss of a batch, with at most `at_once` of its examples in a pass of the network.
+
+        On several ranks, numbers are those of the whole step, and gradients this rank's part of them.
+        """
 
     @abstractmethod
     def validate(self, batches: Batches, autocast: AbstractContextManager[object]) -> Scores:
@@ -100,6 +105,8 @@ class ForecastLesson(Lesson[WeightedBatch]):
         data: windows and their encoding.
         config: the [train] table.
         device: the network's.
+        ranks: that share the windows of a step.
+        pooled: the same loss, with means over the windows of all ranks; None: of a process alone.
     """
 
     network: PDR
@@ -107,6 +114,8 @@ class ForecastLesson(Lesson[WeightedBatch]):
     data: TrainingData
     config: TrainConfig
     device: torch.device
+    ranks: Ranks = ALONE
+    pooled: Loss | None = None
 
     def __post_init__(self) -> None:
         self._weights = stages.weights(self.config)
@@ -124,34 +133,37 @@ class ForecastLesson(Lesson[WeightedBatch]):
 
     def batch(self, which: np.ndarray, progress: float) -> WeightedBatch:
         """See `Lesson.batch`."""
-        batch = self.data.batch(self.data.train, which, self.device)
+        mine = self.ranks.share(len(which))
+        batch = self.data.batch(self.data.train, which[mine], self.device)
         batch = stages.of(batch, self.config.stages, progress)
         inputs = batch.inputs._replace(progress=progress)
         if self.config.members > 1:
-            inputs = self._drawn(inputs)
+            # Drawn for the windows of all ranks on each of them, so that its generator goes on alike everywhere.
+            seeds = torch.randint(2**62, (self.config.members, len(which)))[:, mine]
+            inputs = self._drawn(inputs, seeds.flatten().to(self.device))
         return batch._replace(inputs=inputs)
 
-    def _drawn(self, inputs: Batch) -> Batch:
+    def _drawn(self, inputs: Batch, seeds: Tensor) -> Batch:
         """Windows that each stand for `members` members with seeds of their own."""
-        members = self.config.members
-        seeds = torch.randint(2**62, (members * len(inputs.observed),)).to(self.device)
         with torch.no_grad():
-            return self.network.members(inputs, members, seeds)
+            return self.network.members(inputs, self.config.members, seeds)
 
     def passes(self, batch: WeightedBatch) -> int:
         """See `Lesson.passes`."""
-        return len(batch.inputs.observed)
+        return self.config.members * len(batch.which)
 
     def learn(self, batch: WeightedBatch, at_once: int, randomness: Randomness) -> Learned:
         """See `Lesson.learn`; the logged loss is that of the forecast."""
         target = target_of(batch.inputs)[: len(batch.which)]  # of members, all have the same
         out = step.forward_in_parts(self.network, batch.inputs, at_once, randomness)
-        loss, terms = self.loss(out.fused, target, batch.weight)
-        total = loss + sum(self._weights.get(name, 1.0) * term for name, term in out.terms.items())
-        terms |= out.terms
+        criterion = self.pooled or self.loss
+        loss, terms = criterion(out.fused, target, batch.weight)
+        own = {name: self.ranks.mean(term, len(batch.which)) for name, term in out.terms.items()}
+        total = loss + sum(self._weights.get(name, 1.0) * term for name, term in own.items())
+        terms |= own
         if self.config.coarse_weight:
             # Without it the coarse forecast becomes whatever suits the fusion, and feeding it back diverges.
-            terms["coarse_loss"] = coarse_loss = self.loss(out.coarse, target, batch.weight)[0]
+            terms["coarse_loss"] = coarse_loss = criterion(out.coarse, target, batch.weight)[0]
             total = total + self.config.coarse_weight * coarse_loss
         return Learned(total, loss, terms)
 
@@ -164,9 +176,9 @@ class ForecastLesson(Lesson[WeightedBatch]):
         return None if self.network.anchor is None else self._scores(batches, autocast, "anchor")
 
     def _scores(self, batches: Batches, autocast: AbstractContextManager[object], mode: Mode) -> Scores:
-        return Validation(self.network, self.loss, self.data, self.device, batches, self.config.batch, autocast).scores(
-            mode
-        )
+        batch, ranks = self.config.batch, self.ranks
+        validation = Validation(self.network, self.loss, self.data, self.device, batches, batch, autocast, ranks)
+        return validation.scores(mode)
 
     def named(self, which: np.ndarray) -> str:
         """See `Lesson.named`."""

@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, TypeVar
 import numpy as np
 import torch
 
-from pdr_cli.errors import DataError, InterruptedRun
+from pdr_cli.errors import DataError, InterruptedRun, LostProcessError
 from pdr_cli.models.interfaces import Terms
 from pdr_cli.runs import metrics
 from pdr_cli.runs.folder import RunFolder
@@ -25,7 +25,9 @@ from pdr_cli.training import state, step
 from pdr_cli.training.averages import Average
 from pdr_cli.training.length import Clock, Length
 from pdr_cli.training.lessons import Lesson
+from pdr_cli.training.norms import pool
 from pdr_cli.training.randomness import Randomness
+from pdr_cli.training.ranks import ALONE, Gradients, Ranks
 from pdr_cli.training.schedule import build_schedule
 from pdr_cli.training.setup import has_parameters, set_up
 from pdr_cli.training.state import Position
@@ -53,6 +55,7 @@ class Trainer(Generic[AnyLesson]):
         device: the network's.
         save_model: called with the position when validation improves, and where the anchor alone is the model after all;
             writes the model file.
+        ranks: that take the steps together; the first writes.
     """
 
     lesson: AnyLesson
@@ -60,6 +63,7 @@ class Trainer(Generic[AnyLesson]):
     run: RunFolder
     device: torch.device
     save_model: Callable[[Position], None]
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         self.network = self.lesson.network
@@ -70,16 +74,21 @@ class Trainer(Generic[AnyLesson]):
         self.position = Position()
         self.network.train()
         self.randomness = Randomness(self.network, self.device)
-        means = "batch norms take their means over these" if step.batch_norms(self.network) else SAME
-        self.batches = Batches("--set train.batch={}", outcome=means)
-        self._clock, self._saved = Clock(self.position), time.monotonic()
+        norms = step.batch_norms(self.network)
+        self.batches = Batches(
+            "--set train.batch={}", outcome="batch norms take their means over these" if norms else SAME
+        )
+        pool(norms, self.ranks)
+        self._gradients_of_all = Gradients(self.network, self.ranks)
+        self._clock, self._saved = Clock(self.position, self.ranks), time.monotonic()
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def resume(self, which: Literal["last", "last-1"] = "last") -> None:
         """Continue from the run's saved state."""
-        self.position = state.load(self.run, self._parts(), which)
+        self.position = state.load(self.run, self._parts(), which, self.ranks)
         self.batches.restore(self.position.at_once)
-        metrics.keep_until(self.run, self.position.step)
+        if self.ranks.first:
+            metrics.keep_until(self.run, self.position.step)
 
     def fit(self, progress: Progress, until: float = math.inf) -> Position:
         """Train until the end of the run, or until a signal, or until a step at which the state is saved and no more.
@@ -87,18 +96,23 @@ class Trainer(Generic[AnyLesson]):
         Raises:
             NonFiniteLossError: at the first loss that is NaN or infinite; the best model so far stays.
             InterruptedRun: SIGINT, SIGTERM or SIGUSR1 came; the state is saved.
+            LostProcessError: another rank has ended or does not answer; the state is saved, unless that was in a validation.
         """
-        self._clock, self._saved = Clock(self.position), time.monotonic()
+        self._clock, self._saved = Clock(self.position, self.ranks), time.monotonic()
         with _signals() as received:
-            while not self._ended() and self.position.step < until:
-                self._step()
-                self._keep()
-                self._stop_on(received)
-                progress.update(self.length.progress(self.position), f"step {self.position.step}/{self.length.steps}")
-        if self._ended():
-            return self._finish()
-        self.save()
-        return self.position
+            try:
+                while not self._ended() and self.position.step < until:
+                    self._step()
+                    self._keep()
+                    self._stop_on(received)
+                    done = self.length.progress(self.position)
+                    progress.update(done, f"step {self.position.step}/{self.length.steps}")
+                if self._ended():
+                    return self._finish()
+                self.save()
+                return self.position
+            except LostProcessError as error:
+                raise self._left(error) from error
 
     def _ended(self) -> bool:
         self._clock.stamp(self.position)
@@ -117,7 +131,8 @@ class Trainer(Generic[AnyLesson]):
     def save(self) -> None:
         """Replace the run's state."""
         self.position.at_once = self.batches.halved_to
-        state.save(self.run, self.position, self._parts())
+        if self.ranks.first:
+            state.save(self.run, self.position, self._parts())
         self._saved = time.monotonic()
 
     def _parts(self) -> state.Parts:
@@ -125,21 +140,37 @@ class Trainer(Generic[AnyLesson]):
 
     def _keep(self) -> None:
         """Validate where it is due, and save at the end of an epoch, and within one if the saved state is old."""
-        due = self.position.step % self.length.val_every == 0
-        if due and self.lesson.is_validated(self.length.progress(self.position)):
+        if self._validation_is_due and self.lesson.is_validated(self.length.progress(self.position)):
             self._validate()
-        if self.position.step % self.length.per_epoch == 0 or time.monotonic() - self._saved > SAVE_SECONDS:
+        if self.length.save_is_due(self.position) or self.ranks.of_first(time.monotonic() - self._saved) > SAVE_SECONDS:
             self.save()
 
+    @property
+    def _validation_is_due(self) -> bool:
+        step = self.position.step
+        return step > 0 and step % self.length.val_every == 0 and self.position.validated != step
+
     def _stop_on(self, received: list[int]) -> None:
-        if not received:
+        """Save and end where a rank has received a signal; no rank ends before the state is saved."""
+        number = max(int(told[0]) for told in self.ranks.exchange(received[0] if received else 0))
+        if not number:
             return
         self.save()
+        self.ranks.exchange()
         raise InterruptedRun(
-            f"{signal.Signals(received[0]).name} at step {self.position.step}; state saved",
-            received[0],
-            f"continue with --resume -o {self.run.path}",
+            f"{signal.Signals(number).name} at step {self.position.step}; state saved", number, self._way_on
         )
+
+    @property
+    def _way_on(self) -> str:
+        return f"continue with --resume -o {self.run.path}"
+
+    def _left(self, error: LostProcessError) -> LostProcessError:
+        """What a lost rank leaves: the state of the last step, on the first rank, but where its validation is not done."""
+        if not self.ranks.first or self._validation_is_due:
+            return error.replace(way_out=f"{self._way_on}, from the last saved state")
+        self.save()
+        return error.replace(way_out=f"state saved at step {self.position.step}; {self._way_on}")
 
     def _finish(self) -> Position:
         if self.position.validated != self.position.step:
@@ -157,14 +188,7 @@ class Trainer(Generic[AnyLesson]):
     def _step(self) -> None:
         rate = self._set_rate()
         self.network.train()
-        batch = self._batch()
-        restore = step.snapshot(self.network, self.randomness)
-
-        def undo() -> None:
-            self.optimizer.zero_grad(set_to_none=True)
-            restore()
-
-        loss, terms = self.batches.attempt(partial(self._gradients, batch), self.lesson.passes(batch), undo)
+        loss, terms = self._gradients_of_step()
         if self.config.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimizer.step()
@@ -173,6 +197,52 @@ class Trainer(Generic[AnyLesson]):
         self._clock.stamp(self.position)
         if self.position.step % self.config.log_every == 0:
             self._record("step", lr=rate, loss=float(loss), **{k: float(v) for k, v in terms.items()})
+
+    def _gradients_of_step(self) -> tuple[torch.Tensor, Terms]:
+        """Backpropagate the windows of a step, of all ranks; returns its loss and the terms to log.
+
+        Raises:
+            NonFiniteLossError, MemoryShortageError: on all ranks.
+            LostProcessError: all is as before the step.
+        """
+        undraw = self._snapshot()
+        try:
+            batch = self._batch()
+            with self._own_draws():
+                found = self._attempt(batch)
+                self._gradients_of_all.sum()
+            return found
+        except LostProcessError:
+            undraw()
+            raise
+
+    def _attempt(self, batch: Any) -> tuple[torch.Tensor, Terms]:
+        """Backpropagate this rank's examples, where memory is short on any rank half as many at once."""
+        restore = step.snapshot(self.network, self.randomness)
+
+        def undo() -> None:
+            self.optimizer.zero_grad(set_to_none=True)
+            restore()
+
+        work = self.ranks.agreed(partial(self._gradients, batch))
+        return self.batches.attempt(work, self.lesson.passes(batch), undo)
+
+    def _snapshot(self) -> Callable[[], None]:
+        """A function that undoes what a step changes before the optimiser; for a process alone, which needs none, nothing."""
+        return (lambda: None) if self.ranks.alone else step.snapshot(self.network, self.randomness)
+
+    @contextmanager
+    def _own_draws(self) -> Iterator[None]:
+        """Let each of several ranks draw by step and rank, because each has other windows; what all draw alike goes on."""
+        if self.ranks.alone:
+            yield
+            return
+        undraw = self.randomness.snapshot()
+        self.randomness.begin((self.config.seed, self.position.step, self.ranks.processes.rank))
+        try:
+            yield
+        finally:
+            undraw()
 
     def _gradients(self, batch: Any, at_once: int) -> tuple[torch.Tensor, Terms]:
         """Backpropagate a batch; returns its loss and the terms to log.
@@ -220,16 +290,20 @@ class Trainer(Generic[AnyLesson]):
     def _validate(self) -> None:
         """Scores of the averaged weights on the validation examples; a new best is saved as the model."""
         position = self.position
-        with self.average.applied():
+        with self.average.applied(), self._own_draws():
             scores = self.lesson.validate(self.batches, self._autocast)
             self._record("validation", epoch=position.step / self.length.per_epoch, **scores._asdict())
             log.debug("step %d: validation loss %.5f", position.step, scores.loss)
-            position.validated = position.step
             if scores.loss < position.best_loss:
                 position.best_loss, position.best_rmse = scores
                 position.best_step, position.anchor_alone = position.step, False
                 self._score_anchor()
-                self.save_model(position)
+                self._save_model()
+            position.validated = position.step
+
+    def _save_model(self) -> None:
+        if self.ranks.first:
+            self.save_model(self.position)
 
     def _score_anchor(self) -> None:
         """Validate the anchor alone, once in a run: what the network has to be better than."""
@@ -243,9 +317,11 @@ class Trainer(Generic[AnyLesson]):
         """Save the anchor alone as the model where the best network is worse by more than the margin."""
         if self.config.fallback and not self.position.anchor_alone and excess(self.position) > MARGIN:
             self.position.anchor_alone = True
-            self.save_model(self.position)
+            self._save_model()
 
     def _record(self, event: str, **values: Any) -> None:
+        if not self.ranks.first:
+            return
         spent = {"seconds": round(self.position.elapsed, 2), "cpu_seconds": round(self.position.cpu, 2)}
         metrics.append(self.run, event, step=self.position.step, **spent, **values)
 

@@ -7,6 +7,7 @@ be finite there too. None: all cells weigh the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +28,15 @@ class Loss(Protocol):
         """pred, target and weight: [B, T, C, H, W]."""
 
 
+# A mean, and the number of its values or the sum of their weights → the mean over all ranks of a training.
+Pool = Callable[[Tensor, Tensor | float], Tensor]
+
+
+def alone(local: Tensor, mass: Tensor | float) -> Tensor:
+    """The mean of a training in one process."""
+    return local
+
+
 @dataclass(frozen=True)
 class LossOptions:
     """The argument from which every loss is built.
@@ -35,11 +45,13 @@ class LossOptions:
         l1_weight: λ of Eq. 9, in [0, 1].
         data_range: [C], see `ssim_map`; best on the device of the data.
         periodic: True if the last column is a neighbour of the first, so that windows of SSIM lie across both.
+        pool: makes the means over this rank's windows those over the windows of a step.
     """
 
     l1_weight: float
     data_range: Tensor
     periodic: bool = False
+    pool: Pool = alone
 
 
 ALMOST = 0.95  # share of the fair CRPS in the almost fair one (Lang et al. 2024)
@@ -81,7 +93,7 @@ class L1SSIM:
         return self.options.l1_weight
 
     def __call__(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Terms]:
-        absolute = absolute_error(pred, target, weight)
+        absolute = absolute_error(pred, target, weight, self.options.pool)
         similarity = self._similarity(pred, target, weight)
         loss = self.l1_weight * absolute + (1 - self.l1_weight) * (1 - similarity)
         return loss, {"l1": absolute.detach(), "ssim": similarity.detach()}
@@ -96,13 +108,16 @@ class L1SSIM:
                 pred, target, self.options.data_range, None if weight is None else weight.expand(pred.shape)
             )
             total = weights.sum()
-            return torch.where(total > 0, similar.sum() / total.clamp_min(torch.finfo(total.dtype).tiny), 1.0)
+            above = similar.sum() / total.clamp_min(torch.finfo(total.dtype).tiny)
+            return self.options.pool(torch.where(total > 0, above, 1.0), total)
         if weight is None:
-            return ssim(pred, target, self.options.data_range).mean()
+            local = ssim(pred, target, self.options.data_range).mean()
+            around = window_size(*pred.shape[-2:]) - 1
+            return self.options.pool(local, pred[..., around:, around:].numel())
         weight = weight.float()
         whole = window_means((weight == 0).float()) == 0
         similar = ssim_map(pred, target, self.options.data_range)
-        return mean(similar, window_means(weight) * whole, nothing=1.0)
+        return mean(similar, window_means(weight) * whole, nothing=1.0, pool=self.options.pool)
 
 
 class SSIM(L1SSIM):
@@ -121,7 +136,7 @@ class MSE:
     options: LossOptions
 
     def __call__(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Terms]:
-        loss = squared_error(pred, target, weight)
+        loss = squared_error(pred, target, weight, self.options.pool)
         return loss, {"mse": loss.detach()}
 
 
@@ -132,7 +147,7 @@ class L1:
     options: LossOptions
 
     def __call__(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Terms]:
-        loss = absolute_error(pred, target, weight)
+        loss = absolute_error(pred, target, weight, self.options.pool)
         return loss, {"l1": loss.detach()}
 
 
@@ -143,8 +158,9 @@ class L2Reg:
     options: LossOptions
 
     def __call__(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Terms]:
-        squared = squared_error(pred, target, weight)
-        divergence = differential_divergence(pred, target, None if weight is None else weight > 0)
+        pool = self.options.pool
+        squared = squared_error(pred, target, weight, pool)
+        divergence = differential_divergence(pred, target, None if weight is None else weight > 0, pool)
         return squared + TAU_ALPHA * divergence, {"mse": squared.detach(), "divergence": divergence.detach()}
 
 
@@ -159,11 +175,13 @@ class CRPS:
 
     def __call__(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Terms]:
         members = pred.unflatten(0, (-1, len(target)))
-        loss = fair_crps(members, target, weight, ALMOST)
-        return loss, {"spread": members.detach().float().std(dim=0, correction=0).mean()}
+        loss = fair_crps(members, target, weight, ALMOST, self.options.pool)
+        return loss, {"spread": mean(members.detach().float().std(dim=0, correction=0), None, pool=self.options.pool)}
 
 
-def fair_crps(members: Tensor, target: Tensor, weight: Tensor | None = None, fairness: float = 1.0) -> Tensor:
+def fair_crps(
+    members: Tensor, target: Tensor, weight: Tensor | None = None, fairness: float = 1.0, pool: Pool = alone
+) -> Tensor:
     """CRPS of members [M, B, T, C, H, W] against the target, weighted mean over all values.
 
     mean|x_i − y| − ½·mean_{i≠j}|x_i − x_j|, whose expectation does not depend on M (Ferro 2014). `fairness` below 1 mixes
@@ -171,27 +189,31 @@ def fair_crps(members: Tensor, target: Tensor, weight: Tensor | None = None, fai
     2024, AIFS-CRPS).
     """
     M = len(members)
-    total = sum((absolute_error(x, target, weight) for x in members), target.new_zeros(())) / M
+    total = sum((absolute_error(x, target, weight, pool) for x in members), target.new_zeros(())) / M
     if M == 1:
         return total
     # Of sorted members, the mean difference is a sum with weights: M log M in place of M² differences.
     ranks = torch.arange(1 - M, M, 2, device=members.device, dtype=members.dtype).view(-1, *[1] * target.ndim)
     differences = (members.sort(dim=0).values * ranks).sum(dim=0) * 2 / (M * (M - 1))
-    apart = differences.mean() if weight is None else mean(differences, weight)
+    apart = mean(differences, weight, pool=pool)
     return total - (1 - (1 - fairness) / M) * apart / 2
 
 
-def squared_error(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+def squared_error(pred: Tensor, target: Tensor, weight: Tensor | None = None, pool: Pool = alone) -> Tensor:
     """Weighted mean of (pred − target)²."""
-    return nn.functional.mse_loss(pred, target) if weight is None else mean((pred - target) ** 2, weight)
+    if weight is None:
+        return pool(nn.functional.mse_loss(pred, target), pred.numel())
+    return mean((pred - target) ** 2, weight, pool=pool)
 
 
-def absolute_error(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+def absolute_error(pred: Tensor, target: Tensor, weight: Tensor | None = None, pool: Pool = alone) -> Tensor:
     """Weighted mean of |pred − target|."""
-    return nn.functional.l1_loss(pred, target) if weight is None else mean((pred - target).abs(), weight)
+    if weight is None:
+        return pool(nn.functional.l1_loss(pred, target), pred.numel())
+    return mean((pred - target).abs(), weight, pool=pool)
 
 
-def differential_divergence(pred: Tensor, target: Tensor, known: Tensor | None = None) -> Tensor:
+def differential_divergence(pred: Tensor, target: Tensor, known: Tensor | None = None, pool: Pool = alone) -> Tensor:
     """KL divergence between softmaxes over [C·H·W] of the differences of consecutive frames, averaged over everything.
 
     Zero with fewer than 3 frames, that is fewer than 2 differences (Tan et al., CVPR 2023). Only differences between two
@@ -202,19 +224,22 @@ def differential_divergence(pred: Tensor, target: Tensor, known: Tensor | None =
     p, q = (frames.diff(dim=1).flatten(2) / TAU_TEMPERATURE for frames in (pred, target))
     if known is None:
         p, q = nn.functional.softmax(p, dim=-1), nn.functional.softmax(q, dim=-1)
-        return (p * torch.log(p / (q + 1e-12) + 1e-12)).mean()
+        return mean(p * torch.log(p / (q + 1e-12) + 1e-12), None, pool=pool)
     known = known.expand(pred.shape)
     both = (known[:, 1:] & known[:, :-1]).flatten(2)
     # The lowest number rather than -inf: a difference without any known cell would have no softmax.
     p, q = (nn.functional.softmax(x.masked_fill(~both, torch.finfo(x.dtype).min), dim=-1) for x in (p, q))
-    return mean(p * torch.log(p / (q + 1e-12) + 1e-12), both.to(p.dtype))
+    return mean(p * torch.log(p / (q + 1e-12) + 1e-12), both.to(p.dtype), pool=pool)
 
 
-def mean(values: Tensor, weight: Tensor, nothing: float = 0.0) -> Tensor:
-    """Weighted mean over all values; `nothing` if all weights are 0."""
+def mean(values: Tensor, weight: Tensor | None, nothing: float = 0.0, pool: Pool = alone) -> Tensor:
+    """Weighted mean over all values, in one process or over all ranks; `nothing` if all weights are 0."""
+    if weight is None:
+        return pool(values.mean(), values.numel())
     weight = weight.to(torch.promote_types(values.dtype, torch.float32)).expand(values.shape)
     total = weight.sum()
-    return torch.where(total > 0, (values * weight).sum() / total.clamp_min(torch.finfo(weight.dtype).tiny), nothing)
+    above = (values * weight).sum() / total.clamp_min(torch.finfo(weight.dtype).tiny)
+    return pool(torch.where(total > 0, above, nothing), total)
 
 
 def wrap(frames: Tensor, columns: int) -> Tensor:

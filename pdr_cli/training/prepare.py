@@ -35,6 +35,7 @@ from pdr_cli.schema import Config
 from pdr_cli.system import hashes, urls
 from pdr_cli.system.logs import log
 from pdr_cli.training import covariates
+from pdr_cli.training.ranks import ALONE, Ranks
 
 DATASET = "dataset"  # stands for the file of a dataset in memory
 BLOCK = 256  # frames hashed at once
@@ -146,12 +147,12 @@ def open_dataset(config: Config, dataset: xr.Dataset) -> list[Series]:
     return [kinds.with_kind(one, data.kind) for one in series]
 
 
-def prepare(config: Config, paths: Sequence[Path]) -> Prepared:
+def prepare(config: Config, paths: Sequence[Path], ranks: Ranks = ALONE) -> Prepared:
     """Open files and split them; see `open_files` and `split`."""
-    return split(config, open_files(config, paths))
+    return split(config, open_files(config, paths), ranks)
 
 
-def split(config: Config, series: list[Series]) -> Prepared:
+def split(config: Config, series: list[Series], ranks: Ranks = ALONE) -> Prepared:
     """Check that series belong together, and split them in time, or clips as wholes.
 
     Raises:
@@ -166,7 +167,7 @@ def split(config: Config, series: list[Series]) -> Prepared:
     rolled = data.model_copy(update={"out_steps": data.out_steps * config.train.rollout})
     train = splits.part_windows(series, rolled, parts, "train", step, cache)
     val, test = (splits.part_windows(series, data, parts, p, step, cache) for p in ("val", "test"))
-    found, hidden = _survey(config, series, parts), targets.mask_of(names(series[0]), data.targets)
+    found, hidden = ranks.once(lambda: _survey(config, series, parts)), targets.mask_of(names(series[0]), data.targets)
     if found is not None:
         train, val, test = (_with_missing(w, found, data.fill_missing, hidden) for w in (train, val, test))
     described = covariates.describe(series[0], data, step, parts.train)

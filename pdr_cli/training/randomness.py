@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,11 @@ class Randomness:
 
         return restore
 
+    def begin(self, entropy: Sequence[int]) -> None:
+        """Begin all generators anew, each differently."""
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        _seed_each(entropy, self.others)
+
     def _states(self) -> dict[str, Any]:
         return {name: kind_of(generator).get(generator) for name, generator in self.others.items()}
 
@@ -122,9 +127,13 @@ def seed_all(seed: int, further: Mapping[str, Any]) -> None:
 
 def seed_each(seed: int, generators: Mapping[str, Any]) -> None:
     """Seed generators by their names, each differently."""
+    _seed_each([seed], generators)
+
+
+def _seed_each(entropy: Sequence[int], generators: Mapping[str, Any]) -> None:
     for name, generator in generators.items():
-        entropy = [seed, *name.encode()]
-        kind_of(generator).seed(generator, int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        of_name = np.random.SeedSequence([*entropy, *name.encode()])
+        kind_of(generator).seed(generator, int(of_name.generate_state(1)[0]))
 
 
 def kind_of(generator: object) -> Kind:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,18 +19,20 @@ from pdr_cli.data.covariates import CovariateSource, with_values
 from pdr_cli.data.kinds import Kind
 from pdr_cli.errors import ConfigError, UsageError
 from pdr_cli.models import registry
-from pdr_cli.models.interfaces import Batch, Frames
+from pdr_cli.models.anomalies import Anomalies
+from pdr_cli.models.interfaces import Anchor, Batch, Frames
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import inputs, modelfile, tensors
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import Config
 from pdr_cli.settings import AUTO
 from pdr_cli.system import atomic, devices, locks
-from pdr_cli.system.logs import log, progress
-from pdr_cli.training import cards, guides, overview, randomness, ranks, stages, targets, warm_start
+from pdr_cli.system.logs import Silence, log, progress
+from pdr_cli.training import cards, guides, overview, randomness, stages, targets, warm_start
+from pdr_cli.training import ranks as several
 from pdr_cli.training.anchors import baselines
 from pdr_cli.training.anchors import fit as anchors
-from pdr_cli.training.batches import Flows, FrozenParts, Tracks, TrainingData
+from pdr_cli.training.batches import AnchorFrames, Flows, FrozenParts, Tracks, TrainingData
 from pdr_cli.training.calibration import calibrate
 from pdr_cli.training.lessons import ForecastLesson
 from pdr_cli.training.loop import Trainer
@@ -44,6 +47,7 @@ from pdr_cli.training.prepare import (
     prepare,
     split,
 )
+from pdr_cli.training.ranks import ALONE, Ranks
 from pdr_cli.training.request import run_folder
 from pdr_cli.training.state import Position
 from pdr_cli.training.warm_start import WarmStart
@@ -66,6 +70,7 @@ class TrainingRequest:
         freeze_backbone: True if the predictor is not trained.
         dataset: data in memory instead of the configuration's files; None: the files.
         trust: see `families.Family.find`.
+        ranks: that train together, of which this process is one.
     """
 
     config: Config
@@ -76,6 +81,7 @@ class TrainingRequest:
     freeze_backbone: bool = False
     dataset: xr.Dataset | None = None
     trust: Trust | None = None
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ class Run:
         start: the origin of the weights.
         resume: the saved state to continue from; None: a new run.
         trust: see `families.Family.find`.
+        ranks: that train together, of which this process is one.
     """
 
     config: Config
@@ -101,6 +108,7 @@ class Run:
     start: WarmStart = field(default_factory=WarmStart)
     resume: State | None = None
     trust: Trust | None = None
+    ranks: Ranks = ALONE
 
     @property
     def frames(self) -> Frames:
@@ -132,15 +140,24 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
         create: False if the run is only described, so that its folder need not be writable.
 
     Raises:
-        UsageError: several ranks, or options that contradict a resume.
+        UsageError: options that contradict a resume, or what several ranks cannot do.
         PdrError: data, folder, device or weights that cannot be used.
     """
-    ranks.refuse_several()
-    config, device = request.config, devices.pick(request.device)
+    if request.ranks.alone:
+        several.refuse("pdr_cli.train trains")
+    with request.ranks.processes.together():
+        return _plan(request, create)
+
+
+def _plan(request: TrainingRequest, create: bool) -> Run:
+    config, device, ranks = request.config, devices.pick(request.device), request.ranks
+    ranks.check(config.train.batch, config.train.batch)
     resume = request.resume is not None
-    folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
+    folder = RunFolder(request.out or Path(config.preset))
+    if create:
+        folder = ranks.once(lambda: run_folder(request.out, config, resume))
     config = without_unread(guides.resolved(config), request.trust)
-    prepared = open_data(config, request.dataset)
+    prepared = open_data(config, request.dataset, ranks)
     config = inputs.resolved(config, kinds.of(prepared.series[0]))
     targets.check(config, prepared)
     request = replace(request, config=config)
@@ -150,7 +167,9 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
         raise ConfigError(found, way_out="add noise with --set model.noise=32")
     stages.check(network, config.train, frames_of(config, prepared))
     start = _start(request, folder, prepared, network)
-    return Run(config, folder, prepared, network, device, start, request.resume, request.trust)
+    ranks.check(config.train.batch, len(prepared.train))
+    ranks.check_loss(config.train.loss, choices.LOSSES.find(config.train.loss, request.trust))
+    return Run(config, folder, prepared, network, device, start, request.resume, request.trust, ranks)
 
 
 def without_unread(config: Config, trust: Trust | None) -> Config:
@@ -174,8 +193,8 @@ def _start(request: TrainingRequest, folder: RunFolder, prepared: Prepared, netw
     return warm_start.resume(network, folder)
 
 
-def open_data(config: Config, dataset: xr.Dataset | None = None) -> Prepared:
-    """Open and split a dataset, or the files of a configuration.
+def open_data(config: Config, dataset: xr.Dataset | None = None, ranks: Ranks = ALONE) -> Prepared:
+    """Open and split a dataset, or the files of a configuration; of several ranks, the first one reads all values.
 
     Raises:
         InputNotFoundError: no files.
@@ -183,11 +202,11 @@ def open_data(config: Config, dataset: xr.Dataset | None = None) -> Prepared:
         DataError: files that cannot be trained on.
     """
     if dataset is not None:
-        prepared = split(config, open_dataset(config, dataset))
+        prepared = split(config, open_dataset(config, dataset), ranks)
     else:
         paths = find_files(config)
         with locks.inputs_in_use(paths):
-            prepared = prepare(config, paths)
+            prepared = prepare(config, paths, ranks)
     log.info("data    %s", overview.data_line(prepared))
     log.info("split   %s", overview.split_line(prepared))
     if read := overview.covariates_line(prepared):
@@ -237,15 +256,18 @@ def fit(run: Run) -> Position:
 
     Raises:
         LockedError: another process is training in this folder.
-        NonFiniteLossError, InterruptedRun: see `Trainer.fit`.
+        NonFiniteLossError, InterruptedRun, LostProcessError: see `Trainer.fit`.
     """
     from pdr_cli.drawing import pictures
 
-    run.folder.path.mkdir(parents=True, exist_ok=True)
-    with locks.locked(run.folder.path):
-        run.start.save(run.folder)
-        loop = trainer(run)
+    with locked(run.folder, run.ranks):
+        with run.ranks.processes.together():
+            if run.ranks.first:
+                run.start.save(run.folder)
+            loop = trainer(run)
         position = carry_out(loop, run.config, run.resume)
+        if not run.ranks.first:
+            return position
         calibrate(run.folder.model, loop.lesson.data, run.device, loop.batches, run.trust)
         pictures.curves(run.folder.curves, run.folder.metrics)
     overview.log_anchor(position, run.config)
@@ -253,31 +275,49 @@ def fit(run: Run) -> Position:
     return position
 
 
+@contextmanager
+def locked(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
+    """The folder of a run, created and locked, by the first rank for all.
+
+    Raises:
+        LockedError: another process is training in this folder.
+    """
+    with ExitStack() as held:
+        with ranks.processes.together():
+            if ranks.first:
+                folder.path.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locks.locked(folder.path))
+        yield
+
+
 def carry_out(loop: Trainer[Any], config: Config, resume: State | None) -> Position:
     """Run a loop to its end, from a saved state if there is one; the configuration is kept in its folder.
 
     Raises:
-        NonFiniteLossError, InterruptedRun: see `Trainer.fit`.
+        NonFiniteLossError, InterruptedRun, LostProcessError: see `Trainer.fit`.
     """
     if resume is not None:
         loop.resume(resume)
         log.info("resume  %s at step %d", loop.run.path, loop.position.step)
+    if not loop.ranks.first:
+        return loop.fit(Silence())
     atomic.write_text(loop.run.config, configuration.dump(config))
     with progress("training") as bar:
         return loop.fit(bar)
 
 
 def trainer(run: Run) -> Trainer[ForecastLesson]:
-    """The loop of a run: measures scaling, climatology and bounds, fits anchor and baselines, places Gaussians."""
-    measured = measure(run.prepared, run.config)
-    cycles = cycles_of(run.config, run.prepared)
-    card = cards.card_of(run.config, run.prepared, measured, run.start, cycles)
-    loss, data = loss_of(run, measured), training_data(run, measured)
-    kept = baselines.fit(run.config, data, run.frames, measured.climatology, cycles, run.kind.pictures)
+    """The loop of a run: measures scaling, climatology and bounds, fits anchor and baselines, places Gaussians.
+
+    Of several ranks, the first one measures and fits.
+    """
+    ranks = run.ranks
+    measured = ranks.once(lambda: measure(run.prepared, run.config))
+    losses, data = losses_of(run, measured), training_data(run, measured)
+    save_model = saving(run, measured, data) if ranks.first else _nothing
     flows = Flows() if run.network.reads_flow else None
     tracks = Tracks(run.network) if run.config.train.motion_weight else None
-    frames = anchors.fit(run.network, data, run.frames, run.config.train.out_of_fold)
-    data = replace(data, anchor_frames=frames, flows=flows, tracks=tracks)
+    data = replace(data, anchor_frames=anchored(run, data), flows=flows, tracks=tracks)
     if not run.start.has_adapter:
         run.network.initialize(torch.from_numpy(first_frame(run.prepared, measured)))
     if measured.bounds is not None:
@@ -287,7 +327,28 @@ def trainer(run: Run) -> Trainer[ForecastLesson]:
     run.network.to(run.device)
     if run.resume is None:
         run.network.measure(measured_windows(data, run.device))
+    ranks.align(run.network)
     data = replace(data, frozen=FrozenParts(run.network) if run.network.keeps else None)
+    lesson = ForecastLesson(run.network, losses[0], data, run.config.train, run.device, ranks, losses[1])
+    return Trainer(lesson, run.config.train, run.folder, run.device, save_model, ranks)
+
+
+def anchored(run: Run, data: TrainingData) -> AnchorFrames | None:
+    """The frames of the anchor that takes long; fits the anchor and the anomalies of the network."""
+
+    def fitted() -> tuple[AnchorFrames | None, Anchor | None, Anomalies | None]:
+        frames = anchors.fit(run.network, data, run.frames, run.config.train.out_of_fold)
+        return frames, run.network.anchor, run.network.anomalies
+
+    frames, run.network.anchor, run.network.anomalies = run.ranks.once(fitted)
+    return frames
+
+
+def saving(run: Run, measured: Measured, data: TrainingData) -> Callable[[Position], None]:
+    """A function that saves the model, with the card of the run and the baselines that are fitted to its data."""
+    cycles = cycles_of(run.config, run.prepared)
+    card = cards.card_of(run.config, run.prepared, measured, run.start, cycles)
+    kept = baselines.fit(run.config, data, run.frames, measured.climatology, cycles, run.kind.pictures)
 
     def save_model(position: Position) -> None:
         run.folder.state.parent.mkdir(exist_ok=True)
@@ -297,8 +358,11 @@ def trainer(run: Run) -> Trainer[ForecastLesson]:
             run.folder.model, network, cards.with_best(card, position, run.device), measured.climatology, kept
         )
 
-    lesson = ForecastLesson(run.network, loss, data, run.config.train, run.device)
-    return Trainer(lesson, run.config.train, run.folder, run.device, save_model)
+    return save_model
+
+
+def _nothing(position: Position) -> None:
+    """Save no model, on all ranks but the first."""
 
 
 def measured_windows(data: TrainingData, device: torch.device) -> Iterator[Batch]:
@@ -316,11 +380,12 @@ def anchor_alone(run: Run) -> PDR:
     return network
 
 
-def loss_of(run: Run, measured: Measured) -> Loss:
-    """The loss of a run, on its device."""
+def losses_of(run: Run, measured: Measured) -> tuple[Loss, Loss]:
+    """The loss of a run, on its device: of a process alone, and with means over all ranks."""
     train, span = run.config.train, torch.tensor(measured.scaling.data_range, device=run.device)
     options = LossOptions(train.l1_weight, span, frames_of(run.config, run.prepared).periodic)
-    return build_loss(train.loss, options, run.trust)
+    pooled = replace(options, pool=run.ranks.mean)
+    return build_loss(train.loss, options, run.trust), build_loss(train.loss, pooled, run.trust)
 
 
 def training_data(run: Run, measured: Measured) -> TrainingData:

@@ -22,6 +22,7 @@ from pdr_cli.system.logs import log
 from pdr_cli.system.scratch import plainly_named
 from pdr_cli.training.averages import Average
 from pdr_cli.training.randomness import Randomness
+from pdr_cli.training.ranks import ALONE, Ranks
 
 # 2: with a SHA-256. 3: with the halving of a batch. 4: with CPU time, averages and the scores of the anchor
 FORMAT_VERSION = 4
@@ -90,13 +91,26 @@ def write(run: RunFolder, position: Position, tensors: dict[str, torch.Tensor]) 
     atomic.write_bytes(run.state, serialise(tensors, header | {"sha256": modelfile.digest(tensors, header)}))
 
 
-def load(run: RunFolder, parts: Parts, which: Literal["last", "last-1"] = "last") -> Position:
+Found = tuple[Path, Position, dict[str, torch.Tensor]]
+
+
+def load(run: RunFolder, parts: Parts, which: Literal["last", "last-1"] = "last", ranks: Ranks = ALONE) -> Position:
     """Restore a saved state into parts of the same kind; the previous state if the last is damaged.
+
+    Of several ranks the first one reads it, for any number of ranks.
 
     Raises:
         InputNotFoundError: the run has no saved state.
         CheckpointError: the file is damaged and has no previous one, or it is of another model.
     """
+    path, position, tensors = ranks.processes.once(lambda: _find(run, which))
+    _restore(path, tensors, parts.network, parts.optimizer)
+    parts.average.restore(tensors)
+    parts.randomness.restore(tensors)
+    return position
+
+
+def _find(run: RunFolder, which: Literal["last", "last-1"]) -> Found:
     path = run.previous_state if which == "last-1" else run.state
     if not path.is_file():
         raise InputNotFoundError(f"{path} does not exist", way_out="start the run without --resume")
@@ -108,10 +122,7 @@ def load(run: RunFolder, parts: Parts, which: Literal["last", "last-1"] = "last"
         path = run.previous_state
         position, tensors = read(path)
         log.warning("%s; continuing from the previous state, of step %d", error, position.step)
-    _restore(path, tensors, parts.network, parts.optimizer)
-    parts.average.restore(tensors)
-    parts.randomness.restore(tensors)
-    return position
+    return path, position, tensors
 
 
 def read(path: Path) -> tuple[Position, dict[str, torch.Tensor]]:

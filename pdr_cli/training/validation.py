@@ -17,6 +17,7 @@ from pdr_cli.models.pdr import PDR
 from pdr_cli.system.memory import Batches
 from pdr_cli.training.batches import TrainingData
 from pdr_cli.training.losses import Loss, fair_crps
+from pdr_cli.training.ranks import ALONE, Ranks
 from pdr_cli.training.state import Position
 
 # A model whose validation loss is above that of its anchor by more than this share does not earn its place.
@@ -49,6 +50,7 @@ class Validation:
         batches: windows in a pass of the network.
         batch: windows in a step.
         autocast: arithmetic of the network.
+        ranks: that share the batches; the scores are those of one process.
     """
 
     network: PDR
@@ -58,24 +60,31 @@ class Validation:
     batches: Batches
     batch: int
     autocast: AbstractContextManager[object]
+    ranks: Ranks = ALONE
 
     def scores(self, mode: Mode = "forecast") -> Scores:
         """Scores of the network, or in mode "anchor" of its anchor alone."""
-        total, windows = 0.0, self.data.val
-        squares = weights = torch.zeros((), dtype=torch.float64)
+        windows, processes = self.data.val, self.ranks.processes
+        starts = range(0, len(windows), self.batch)
         self.network.eval()
-        with torch.inference_mode():
-            for start in range(0, len(windows), self.batch):
-                which = np.arange(start, min(start + self.batch, len(windows)))
-                inputs, weight, _ = self.data.batch(windows, which, self.device)
-                with self.autocast:
-                    fused, loss = self._scored(inputs, weight, which, mode)
-                total += float(loss) * len(which)
-                errors = (fused.float() - target_of(inputs)) ** 2
-                share = torch.ones_like(errors) if weight is None else weight.expand_as(errors)
-                squares = squares + _of_channels(errors * share)
-                weights = weights + _of_channels(share)
-        return Scores(total / len(windows), (squares / weights).sqrt().tolist())
+        with processes.together(), torch.inference_mode():
+            mine = [self._sums(starts[i], mode) for i in processes.share(len(starts))]
+        told = processes.from_all((self.batches.halved_to, mine))
+        self.batches.restore(min((halved for halved, _ in told if halved is not None), default=None))
+        losses, squares, weights = (
+            sum(numbers) for numbers in zip(*(s for _, sums in told for s in sums), strict=True)
+        )
+        return Scores(losses / len(windows), (squares / weights).sqrt().tolist())
+
+    def _sums(self, start: int, mode: Mode) -> tuple[float, Tensor, Tensor]:
+        """The loss of a batch times its windows, and for each channel squared errors and their weights, [C]."""
+        which = np.arange(start, min(start + self.batch, len(self.data.val)))
+        inputs, weight, _ = self.data.batch(self.data.val, which, self.device)
+        with self.autocast:
+            fused, loss = self._scored(inputs, weight, which, mode)
+        errors = (fused.float() - target_of(inputs)) ** 2
+        share = torch.ones_like(errors) if weight is None else weight.expand_as(errors)
+        return float(loss) * len(which), _of_channels(errors * share), _of_channels(share)
 
     def _scored(self, inputs: Batch, weight: Tensor | None, which: np.ndarray, mode: Mode) -> tuple[Tensor, Tensor]:
         """The forecast of windows as inference makes it, [B, τ, C, H, W], of members their mean; and the loss."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from pdr_cli.data import kinds
 from pdr_cli.data.series import names
 from pdr_cli.errors import MissingValuesError
 from pdr_cli.system.logs import Progress, Silence, log
+from pdr_cli.system.processes import Processes
 from pdr_cli.verification import aggregation, baselines, cards, ensembles, forecasters, ranks, scores
 from pdr_cli.verification.aggregation import Tally
 from pdr_cli.verification.baselines import Request
@@ -132,14 +133,44 @@ def evaluate(task: Task, options: Options, progress: Progress | None = None) -> 
         UsageError: scores or baselines that are unknown, or not defined for the data.
         MissingValuesError: observations that a model needs are missing, or any value under the openstl convention.
     """
+    return shared(task, options, Processes(), progress)[0]
+
+
+def shared(task: Task, options: Options, processes: Processes, progress: Progress | None = None) -> list[Result]:
+    """Score as `evaluate` does, with the forecasts shared over processes; the first one scores, so that numbers are the same.
+
+    Returns:
+        The result in the first process, nothing in the others.
+
+    Raises:
+        UsageError, MissingValuesError: see `evaluate`.
+        LostProcessError: another process has ended.
+    """
     began, progress = time.perf_counter(), progress or Silence()
-    scoring = _Scoring(task, options.resolved(task))
+    with processes.together():
+        scoring = _Scoring(task, options.resolved(task))
     count, at_once = len(task.windows), scoring.at_once
-    for start in range(0, count, at_once):
-        stop = min(start + at_once, count)
-        scoring.add(np.arange(start, stop))
-        progress.update(stop / count)
-    return scoring.result(time.perf_counter() - began)
+    batches = [np.arange(start, min(start + at_once, count)) for start in range(0, count, at_once)]
+    for first in range(0, len(batches), processes.size):
+        group = batches[first : first + processes.size]
+        with processes.together():
+            made = scoring.forecast(group[processes.rank]) if processes.rank < len(group) else None
+        for which, one in zip(group, processes.to_first(made), strict=False):
+            if one is not None:
+                scoring.add(which, one)
+        progress.update((int(group[-1][-1]) + 1) / count)
+    spent = processes.from_all({name: entry.seconds for name, entry in scoring.entries.items()})
+    for name, entry in scoring.entries.items():
+        entry.seconds = sum(seconds[name] for seconds in spent)
+    return [scoring.result(time.perf_counter() - began)] if processes.first else []
+
+
+class _Made(NamedTuple):
+    """What is scored of some windows: truth, forecasts by name, and the climatology where a score needs it."""
+
+    truth: np.ndarray
+    forecasts: dict[str, np.ndarray]
+    climate: np.ndarray | None
 
 
 class _Scoring:
@@ -167,19 +198,23 @@ class _Scoring:
         members = max(entry.members for entry in self.entries.values())
         return max(1, min(BATCH, MEMBERS_AT_ONCE // members))
 
-    def add(self, which: np.ndarray) -> None:
-        """Forecast and score the windows numbered `which`."""
+    def forecast(self, which: np.ndarray) -> _Made:
+        """Forecast the windows numbered `which`."""
         request, truth = self.task.batch(which)
-        self.digest.update(np.ascontiguousarray(truth).tobytes())
         forecasts = {name: entry.forecast(request) for name, entry in self.entries.items()}
-        truth, forecasts, masked = self.missing.leave_out(truth, forecasts)
+        return _Made(truth, forecasts, self._climate(request))
+
+    def add(self, which: np.ndarray, made: _Made) -> None:
+        """Score forecasts of the windows numbered `which`."""
+        self.digest.update(np.ascontiguousarray(made.truth).tobytes())
+        truth, forecasts, masked = self.missing.leave_out(made.truth, made.forecasts)
         if masked and self.options.convention == "openstl":
             raise MissingValuesError(
                 f"{self.task.truth.attrs['files'][0]}: values are missing, and the openstl convention does not define how "
                 "to score without them",
                 way_out="use --convention standard",
             )
-        self._score(which, self._on_score_scale(truth, forecasts), masked, self._climate(request))
+        self._score(which, self._on_score_scale(truth, forecasts), masked, made.climate)
         self.studies.add(truth, forecasts, which)
 
     def _score(

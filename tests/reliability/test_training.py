@@ -170,15 +170,15 @@ def test_a_signal_lets_the_step_end_and_saves_it(
 
 
 @pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
-def test_several_ranks_are_refused_with_one_line_of_the_first(
+def test_what_one_process_trains_is_refused_on_several_ranks_with_one_line_of_the_first(
     weather: Path, monkeypatch: pytest.MonkeyPatch, rank: str, lines: int
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun sets it
     monkeypatch.setenv("RANK", rank)
-    for more in ([], ["--ablation", "loss"]):
-        result = pdr("train", "--preset", "demo", "--data", weather, "-o", "run", *tiny_settings(), *more)
+    for preset, *more in (("demo", "--ablation", "loss"), ("scenes-small",)):
+        result = pdr("train", "--preset", preset, "--data", weather, "-o", "run", *more)
         assert (result.code, len(result.err.splitlines())) == (2, lines), result.err
-        assert not lines or "start `pdr train` without torchrun" in result.last
+        assert not lines or "start it without torchrun" in result.last
     assert not Path("run").exists()
 
 

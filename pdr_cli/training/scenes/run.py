@@ -68,7 +68,7 @@ def plan(request: TrainingRequest, create: bool = True) -> SceneRun:
         UsageError: several ranks, or options that scenes have not.
         PdrError: data, folder, device or configuration that cannot be used.
     """
-    ranks.refuse_several()
+    ranks.refuse("scenes are trained")
     if request.init_from is not None or request.freeze_backbone or request.dataset is not None:
         raise UsageError("scenes are trained from new weights, on a file", way_out="leave out --init-from")
     config, device = request.config, devices.pick(request.device)
