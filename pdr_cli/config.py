@@ -38,6 +38,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "static": [],
         "roles": [],
         "lagged": [],
+        "read_ahead": False,
     },
     "train": {
         "members": 1,
@@ -53,6 +54,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "motion_weight": 0.0,
         "opacity_weight": 0.0,
         "stages": [],
+        "recompute": False,
     },
     "model": {
         "noise": 0,

@@ -105,6 +105,10 @@ class DataConfig(_Table):
         description="earlier cycles whose frames of the same time the network is given, such as 1d and 1w"
     )
     stride: int = Field(ge=1, description="time steps between the starts of consecutive training windows")
+    read_ahead: bool = Field(
+        description="true: the frames of the next step are read and decoded while a step computes; the cache then holds two "
+        "batches, whatever cache_mb"
+    )
     cache_mb: int = Field(ge=1, description="memory for decoded frames, MB")
     statistics_mb: int = Field(ge=1, description="largest amount of training data read for scaling and climatology, MB")
 
@@ -300,6 +304,10 @@ class TrainConfig(_Table):
         "threads does; empty: no limit"
     )
     precision: Literal["fp32", "bf16"] = Field(description="arithmetic of the network; losses are fp32")
+    recompute: bool = Field(
+        description="true: a step keeps only the inputs of the stages of predictor and adapter and runs them again in its "
+        "backward pass, which takes less memory and about a third more time; the gradients are the same"
+    )
     seed: int = Field(ge=0, description="seed of weights, order of windows and stochastic depth")
     log_every: int = Field(ge=1, description="steps between lines of metrics.jsonl")
     val_windows: int = Field(ge=1, description="windows used for each validation, evenly spaced, at most")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.ahead import Ahead
 from pdr_cli.data.context import ContextSource, Moments
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.series import size
@@ -133,6 +134,7 @@ class TrainingData:
         flows: of training windows; None where the network reads none.
         tracks: of training windows; None where the network compares no ways with them.
         frozen: the parts of the network that are not trained and give the same in every epoch; None if there are none.
+        ahead: reads the training windows of the next step; None: each step reads its own.
     """
 
     train: Windows
@@ -144,6 +146,7 @@ class TrainingData:
     flows: Flows | None = None
     tracks: Tracks | None = None
     frozen: FrozenParts | None = None
+    ahead: Ahead | None = None
 
     @property
     def size(self) -> tuple[int, int]:

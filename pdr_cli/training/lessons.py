@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
@@ -61,6 +62,12 @@ class Lesson(ABC, Generic[Examples]):
     def batch(self, which: np.ndarray, progress: float) -> Examples:
         """The training examples numbered `which`, as a step at this share of the training has them."""
 
+    def expect(self, numbers: Callable[[], np.ndarray]) -> None:
+        """Prepare for the examples of the next step, whose numbers a function gives; nothing by default."""
+
+    def end(self) -> None:
+        """End what `expect` has begun."""
+
     @abstractmethod
     def passes(self, batch: Examples) -> int:
         """The largest number of examples of a batch in a pass of the network, if memory allows it."""
@@ -105,7 +112,6 @@ class ForecastLesson(Lesson[WeightedBatch]):
     device: torch.device
 
     def __post_init__(self) -> None:
-        self._weights = stages.weights(self.config)
         self.data = self.data.with_val_windows(self.config.val_windows)
 
     @property
@@ -127,6 +133,16 @@ class ForecastLesson(Lesson[WeightedBatch]):
             inputs = self._drawn(inputs)
         return batch._replace(inputs=inputs)
 
+    def expect(self, numbers: Callable[[], np.ndarray]) -> None:
+        """See `Lesson.expect`; reads their frames ahead."""
+        if self.data.ahead is not None:
+            self.data.ahead.expect(numbers())
+
+    def end(self) -> None:
+        """See `Lesson.end`."""
+        if self.data.ahead is not None:
+            self.data.ahead.end()
+
     def _drawn(self, inputs: Batch) -> Batch:
         """Windows that each stand for `members` members with seeds of their own."""
         members = self.config.members
@@ -139,17 +155,8 @@ class ForecastLesson(Lesson[WeightedBatch]):
         return len(batch.inputs.observed)
 
     def learn(self, batch: WeightedBatch, at_once: int, randomness: Randomness) -> Learned:
-        """See `Lesson.learn`; the logged loss is that of the forecast."""
-        target = target_of(batch.inputs)[: len(batch.which)]  # of members, all have the same
-        out = step.forward_in_parts(self.network, batch.inputs, at_once, randomness)
-        loss, terms = self.loss(out.fused, target, batch.weight)
-        total = loss + sum(self._weights.get(name, 1.0) * term for name, term in out.terms.items())
-        terms |= out.terms
-        if self.config.coarse_weight:
-            # Without it the coarse forecast becomes whatever suits the fusion, and feeding it back diverges.
-            terms["coarse_loss"] = coarse_loss = self.loss(out.coarse, target, batch.weight)[0]
-            total = total + self.config.coarse_weight * coarse_loss
-        return Learned(total, loss, terms)
+        """See `Lesson.learn` and `learn`."""
+        return learn(self.network, self.loss, self.config, batch, at_once, randomness)
 
     def validate(self, batches: Batches, autocast: AbstractContextManager[object]) -> Scores:
         """See `Lesson.validate`."""
@@ -167,3 +174,20 @@ class ForecastLesson(Lesson[WeightedBatch]):
     def named(self, which: np.ndarray) -> str:
         """See `Lesson.named`."""
         return self.data.starts(which)
+
+
+def learn(
+    network: PDR, loss: Loss, config: TrainConfig, batch: WeightedBatch, at_once: int, randomness: Randomness
+) -> Learned:
+    """The loss of a batch of windows; the logged loss is that of the forecast."""
+    target = target_of(batch.inputs)[: len(batch.which)]  # of members, all have the same
+    out = step.forward_in_parts(network, batch.inputs, at_once, randomness, config.recompute)
+    weights = stages.weights(config)
+    value, terms = loss(out.fused, target, batch.weight)
+    total = value + sum(weights.get(name, 1.0) * term for name, term in out.terms.items())
+    terms |= out.terms
+    if config.coarse_weight:
+        # Without it the coarse forecast becomes whatever suits the fusion, and feeding it back diverges.
+        terms["coarse_loss"] = coarse_loss = loss(out.coarse, target, batch.weight)[0]
+        total = total + config.coarse_weight * coarse_loss
+    return Learned(total, value, terms)

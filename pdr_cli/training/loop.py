@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
@@ -89,7 +89,8 @@ class Trainer(Generic[AnyLesson]):
             InterruptedRun: SIGINT, SIGTERM or SIGUSR1 came; the state is saved.
         """
         self._clock, self._saved = Clock(self.position), time.monotonic()
-        with _signals() as received:
+        with _signals() as received, ExitStack() as at_end:
+            at_end.callback(self.lesson.end)
             while not self._ended():
                 self._step()
                 self._keep()
@@ -154,6 +155,7 @@ class Trainer(Generic[AnyLesson]):
         rate = self._set_rate()
         self.network.train()
         batch = self._batch()
+        self.lesson.expect(partial(self._windows, ahead=1))
         restore = step.snapshot(self.network, self.randomness)
 
         def undo() -> None:
@@ -207,9 +209,12 @@ class Trainer(Generic[AnyLesson]):
         """The examples of this step."""
         return self.lesson.batch(self._windows(), self.length.progress(self.position))
 
-    def _windows(self) -> np.ndarray:
-        """Numbers of the examples of this step; the order depends on seed and epoch alone, so that a resumed run keeps it."""
-        epoch, place = divmod(self.position.step, self.length.per_epoch)
+    def _windows(self, ahead: int = 0) -> np.ndarray:
+        """Numbers of the examples of this step, or of one `ahead`.
+
+        The order depends on seed and epoch alone, so that a resumed run keeps it.
+        """
+        epoch, place = divmod(self.position.step + ahead, self.length.per_epoch)
         order = np.random.default_rng((self.config.seed, epoch)).permutation(self.lesson.count)
         return order[place * self.config.batch : (place + 1) * self.config.batch]
 

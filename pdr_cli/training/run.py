@@ -14,6 +14,7 @@ import xarray as xr
 from pdr_cli import choices, families
 from pdr_cli import config as configuration
 from pdr_cli.data import context, grid, kinds, places
+from pdr_cli.data.ahead import Ahead
 from pdr_cli.data.covariates import CovariateSource, with_values
 from pdr_cli.data.kinds import Kind
 from pdr_cli.errors import ConfigError, UsageError
@@ -50,6 +51,7 @@ from pdr_cli.training.warm_start import WarmStart
 from pdr_cli.trust import Trust
 
 State = Literal["last", "last-1"]
+MOST_CELLS = 256 * 256  # of a frame for which `auto` finds a kernel of flatten
 MEASURED, AT_ONCE = 512, 8  # training windows that predictors measure their constants on, and those of a batch
 
 
@@ -143,6 +145,8 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     prepared = open_data(config, request.dataset)
     config = inputs.resolved(config, kinds.of(prepared.series[0]))
     targets.check(config, prepared)
+    if not resume:
+        refuse_huge_kernels(config, prepared.size)
     request = replace(request, config=config)
     network = build(config, prepared, request.trust)
     if config.train.members > 1 and not network.stochastic:
@@ -151,6 +155,20 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     stages.check(network, config.train, frames_of(config, prepared))
     start = _start(request, folder, prepared, network)
     return Run(config, folder, prepared, network, device, start, request.resume, request.trust)
+
+
+def refuse_huge_kernels(config: Config, size: tuple[int, int]) -> None:
+    """Refuse Gaussians for the whole frame whose size follows from a large grid.
+
+    Raises:
+        ConfigError: adapter flatten with `kernel_size` auto on more than 256 x 256 cells.
+    """
+    model = config.model
+    drawn = model.adapter == "flatten" and model.fusion != "none"
+    if drawn and model.kernel_size == AUTO and size[0] * size[1] > MOST_CELLS:
+        found = f"--adapter flatten with model.kernel_size auto on {size[0]} x {size[1]} cells, whose few Gaussians are huge"
+        way_out = "take --adapter local, whose Gaussians have the size of their cells, or set model.kernel_size"
+        raise ConfigError(found, "at most 256 x 256 cells", way_out)
 
 
 def without_unread(config: Config, trust: Trust | None) -> Config:
@@ -287,7 +305,8 @@ def trainer(run: Run) -> Trainer[ForecastLesson]:
     run.network.to(run.device)
     if run.resume is None:
         run.network.measure(measured_windows(data, run.device))
-    data = replace(data, frozen=FrozenParts(run.network) if run.network.keeps else None)
+    ahead = Ahead(data.train, run.config.train.batch) if run.config.data.read_ahead else None
+    data = replace(data, frozen=FrozenParts(run.network) if run.network.keeps else None, ahead=ahead)
 
     def save_model(position: Position) -> None:
         run.folder.state.parent.mkdir(exist_ok=True)
