@@ -55,8 +55,11 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "opacity_weight": 0.0,
         "stages": [],
         "recompute": False,
+        "crop": [],
     },
     "model": {
+        "tile": [],
+        "tile_overlap": 32,
         "noise": 0,
         "dropout": 0.0,
         "inputs": "frames",

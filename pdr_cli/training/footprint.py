@@ -106,7 +106,8 @@ def activations(run: Run) -> tuple[int, int]:
 
     They are counted in steps of small networks of the same kind, and grow in proportion to the cells of the batch.
     """
-    size, points = run.frames.size, []
+    whole, crop_sides, points = run.frames.size, run.config.train.crop, []
+    size = (min(crop_sides[0], whole[0]), min(crop_sides[1], whole[1])) if crop_sides else whole
     large = math.prod(size) > math.prod(CROPS[-1])
     for number, crop in enumerate(CROPS if large else (size, size)):
         windows = 1 if large else 1 + number
@@ -116,8 +117,7 @@ def activations(run: Run) -> tuple[int, int]:
     arrays = (
         COPIES * 4 * run.frames.channels * (run.frames.in_steps + run.config.data.out_steps * run.config.train.rollout)
     )
-    cells = math.prod(size)
-    return max(0, int(low - slope * few)), int((slope + arrays) * cells)
+    return max(0, int(low - slope * few)), int(slope * math.prod(size) + arrays * math.prod(whole))
 
 
 def step_bytes(config: Config, frames: Frames, windows: int, run: Run) -> int:

@@ -128,6 +128,8 @@ class ForecastLesson(Lesson[WeightedBatch]):
         """See `Lesson.batch`."""
         batch = self.data.batch(self.data.train, which, self.device)
         batch = stages.of(batch, self.config.stages, progress)
+        if self.data.crops is not None:
+            batch = self.data.crops.of(batch)
         inputs = batch.inputs._replace(progress=progress)
         if self.config.members > 1:
             inputs = self._drawn(inputs)

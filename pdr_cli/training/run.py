@@ -18,7 +18,7 @@ from pdr_cli.data.ahead import Ahead
 from pdr_cli.data.covariates import CovariateSource, with_values
 from pdr_cli.data.kinds import Kind
 from pdr_cli.errors import ConfigError, UsageError
-from pdr_cli.models import registry
+from pdr_cli.models import registry, tiles
 from pdr_cli.models.interfaces import Batch, Frames
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import inputs, modelfile, tensors
@@ -30,7 +30,7 @@ from pdr_cli.system.logs import log, progress
 from pdr_cli.training import cards, guides, overview, randomness, ranks, stages, targets, warm_start
 from pdr_cli.training.anchors import baselines
 from pdr_cli.training.anchors import fit as anchors
-from pdr_cli.training.batches import Flows, FrozenParts, Tracks, TrainingData
+from pdr_cli.training.batches import Crops, Flows, FrozenParts, Tracks, TrainingData
 from pdr_cli.training.calibration import calibrate
 from pdr_cli.training.lessons import ForecastLesson
 from pdr_cli.training.loop import Trainer
@@ -147,6 +147,9 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
     targets.check(config, prepared)
     if not resume:
         refuse_huge_kernels(config, prepared.size)
+    if config.train.crop:
+        tiles.check(config.model, "train.crop")
+        tiles.check_sides(config.train.crop, 0, config.model, "train.crop")
     request = replace(request, config=config)
     network = build(config, prepared, request.trust)
     if config.train.members > 1 and not network.stochastic:
@@ -360,7 +363,15 @@ def training_data(run: Run, measured: Measured) -> TrainingData:
     train, val = prepared.train, prepared.val
     if source is not None and source.covariates.variables:
         train, val = with_values(train, source, "train on"), with_values(val, source, "validate on")
-    return TrainingData(train, val, measured.encoding, area, contexts)
+    return TrainingData(train, val, measured.encoding, area, contexts, crops=crops_of(run))
+
+
+def crops_of(run: Run) -> Crops | None:
+    """The parts of the grid that steps are trained on; None: the whole grid."""
+    sides = run.config.train.crop
+    if not sides:
+        return None
+    return Crops((sides[0], sides[1]), tiles.cell_of(run.config.model), run.frames.periodic)
 
 
 def covariate_source(run: Run, measured: Measured) -> CovariateSource | None:

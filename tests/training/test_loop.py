@@ -460,3 +460,15 @@ def test_a_recomputed_run_is_the_same(weather: Path) -> None:
         assert train(weather, out, *settings, more=("--steps", "3")).code == 0
     plain, again = (modelfile.read(Path(out, "model.safetensors")).weights for out in ("plain", "again"))
     assert all(plain[name].equal(again[name]) for name in plain)
+
+
+def test_a_run_on_crops_trains_and_forecasts_the_whole_grid_by_tiles(tmp_path: Path) -> None:
+    data = weather_file(tmp_path / "a.nc", size=(40, 48))
+    settings = ["train.crop=[16,24]", "model.tile=[16,24]", "model.tile_overlap=8", "adapter=local", "backbone=tau"]
+    assert train(data, "run", *settings, more=("--steps", "3")).code == 0
+    result = pdr("predict", data, "-o", "out.nc", "-m", "run")
+    assert result.code == 0, result.err
+    with xr.open_dataset("out.nc") as made:
+        assert made.t2m.shape[-2:] == (40, 48)
+        assert np.isfinite(made.t2m.values).all()
+    assert train(data, "odd", "train.crop=[17,24]", "adapter=local", "backbone=tau").code == 78
