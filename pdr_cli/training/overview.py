@@ -115,6 +115,7 @@ def _steps_line(run: Run) -> str:
 
 def lines(run: Run) -> list[str]:
     """A run before it begins: configuration, data, windows, parameters, FLOPs and memory."""
+    needed = footprint.line(footprint.of(run), memory.free())  # before the forecast whose operations are counted
     return [
         configuration.dump(run.config),
         f"# data        {data_line(run.prepared)}",
@@ -122,7 +123,7 @@ def lines(run: Run) -> list[str]:
         f"# windows     {split_line(run.prepared)}",
         f"# model       {model_line(run.network, run.config, run.prepared.size)}",
         f"# FLOPs       {_flops(run) / 1e9:.2f} G a window (2 per multiply-add)",
-        f"# memory      {footprint.line(footprint.of(run), memory.free())}",
+        f"# memory      {needed}",
         f"# steps       {_steps_line(run)}",
     ]
 

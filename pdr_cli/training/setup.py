@@ -16,17 +16,24 @@ CHANNELS_LAST_PIXELS = 1024
 # glibc's options of mallopt, and their value: larger than any tensor that is freed in a step.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 2**30
+# On larger grids the pieces of such memory are large too, and hold half as much again as the tensors in them.
+KEPT_PIXELS = 2**17
 
 
 def set_up(
     network: nn.Module, config: TrainConfig, size: tuple[int, int], device: torch.device
 ) -> torch.optim.Optimizer:
     """Lay out the network, which is on `device`, for frames of `size` (H, W), and return its optimiser."""
-    if device.type == "cpu":
+    if keeps_freed_memory(size, device):
         keep_freed_memory()
     if device.type == "cpu" and size[0] * size[1] >= CHANNELS_LAST_PIXELS:
         channels_last(network)
     return torch.optim.AdamW(parameter_groups(network, config.weight_decay), lr=config.lr, fused=True)
+
+
+def keeps_freed_memory(size: tuple[int, int], device: torch.device) -> bool:
+    """Whether a training on frames of this size keeps the memory that it frees."""
+    return device.type == "cpu" and size[0] * size[1] <= KEPT_PIXELS
 
 
 def has_parameters(network: nn.Module) -> bool:
