@@ -38,6 +38,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "static": [],
         "roles": [],
         "lagged": [],
+        "read_ahead": False,
     },
     "train": {
         "members": 1,
@@ -54,8 +55,12 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "motion_weight": 0.0,
         "opacity_weight": 0.0,
         "stages": [],
+        "recompute": False,
+        "crop": [],
     },
     "model": {
+        "tile": [],
+        "tile_overlap": 32,
         "noise": 0,
         "dropout": 0.0,
         "inputs": "frames",

@@ -18,6 +18,7 @@ from pdr_cli.settings import (
     parse_interval,
     parse_role,
     three_shares,
+    two_sides,
 )
 
 Kind = Literal["weather", "traffic", "video", "scene", "any"]
@@ -105,6 +106,10 @@ class DataConfig(_Table):
         description="earlier cycles whose frames of the same time the network is given, such as 1d and 1w"
     )
     stride: int = Field(ge=1, description="time steps between the starts of consecutive training windows")
+    read_ahead: bool = Field(
+        description="true: the frames of the next step are read and decoded while a step computes; the cache then holds two "
+        "batches, whatever cache_mb"
+    )
     cache_mb: int = Field(ge=1, description="memory for decoded frames, MB")
     statistics_mb: int = Field(ge=1, description="largest amount of training data read for scaling and climatology, MB")
 
@@ -116,9 +121,7 @@ class DataConfig(_Table):
     @field_validator("size")
     @classmethod
     def _two_sides(cls, size: list[int]) -> list[int]:
-        if len(size) not in (0, 2) or any(s < 8 for s in size):
-            raise ValueError("size is [] or [H, W] with sides of at least 8 pixels")
-        return size
+        return two_sides("size", size)
 
     @field_validator("missing_value")
     @classmethod
@@ -186,6 +189,13 @@ class ModelConfig(_Table):
     """Predictor, adapter and fusion."""
 
     backbone: str = Field(description="pixel-space predictor")
+    tile: list[int] = Field(
+        description="[rows, columns] of the tiles that forecasts of a large grid are made of, one after another, by a "
+        "convolutional network; empty: the whole grid at once"
+    )
+    tile_overlap: int = Field(
+        ge=0, description="cells that a tile reads beyond its sides, where neighbours are blended"
+    )
     hid_s: int = Field(ge=2, description="channels of the spatial encoder and decoder")
     hid_t: int = Field(ge=8, description="channels of the translator")
     n_s: int = Field(ge=2, description="encoder units; every second one halves the grid")
@@ -253,6 +263,11 @@ class ModelConfig(_Table):
     )
     amplitude: Literal["auto", "tanh", "sigmoid", "linear"] = Field(description="range of the amplitudes; auto: tanh")
 
+    @field_validator("tile")
+    @classmethod
+    def _is_a_tile(cls, sides: list[int]) -> list[int]:
+        return two_sides("tile", sides)
+
     @field_validator("anchor")
     @classmethod
     def _has_its_name(cls, anchor: str) -> str:
@@ -300,6 +315,14 @@ class TrainConfig(_Table):
         "threads does, and each rank; empty: no limit"
     )
     precision: Literal["fp32", "bf16"] = Field(description="arithmetic of the network; losses are fp32")
+    crop: list[int] = Field(
+        description="[rows, columns] of a random part of the grid that each step of a convolutional network is trained on; "
+        "empty: the whole grid"
+    )
+    recompute: bool = Field(
+        description="true: a step keeps only the inputs of the stages of predictor and adapter and runs them again in its "
+        "backward pass, which takes less memory and about a third more time; the gradients are the same"
+    )
     seed: int = Field(ge=0, description="seed of weights, order of windows and stochastic depth")
     log_every: int = Field(ge=1, description="steps between lines of metrics.jsonl")
     val_windows: int = Field(ge=1, description="windows used for each validation, evenly spaced, at most")
@@ -335,6 +358,11 @@ class TrainConfig(_Table):
         description="true: the simple forecasts that pdr evaluate compares with are fitted to the training data, anomaly and "
         "ridge, or of video damped-flow, and kept in the model"
     )
+
+    @field_validator("crop")
+    @classmethod
+    def _is_a_crop(cls, sides: list[int]) -> list[int]:
+        return two_sides("crop", sides)
 
     @field_validator("stages")
     @classmethod

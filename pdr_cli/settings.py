@@ -81,3 +81,14 @@ def three_shares(name: str, shares: list[float], example: str) -> list[float]:
     if shares and (len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6):
         raise ValueError(f"{name} are three shares that sum to 1, such as {example}, or []")
     return shares
+
+
+def two_sides(key: str, sides: list[int]) -> list[int]:
+    """`sides`, if it is [] or two sides of at least 8 cells.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if len(sides) not in (0, 2) or any(side < 8 for side in sides):
+        raise ValueError(f"{key} is [] or [H, W] with sides of at least 8 pixels")
+    return sides

@@ -10,16 +10,16 @@ from pdr_cli.errors import ConfigError
 from pdr_cli.settings import parse_duration, parse_interval
 
 PRESETS = {"demo", "human36m", "kth", "taxibj", "traffic-small", "video-small", "weather-small", "weatherbench"}
-SPACE = {"scenes-small", "scenes"}
+SPACE, LARGE = {"scenes-small", "scenes"}, {"era5"}
 LATENT = {f"{data}-{kind}" for data in ("weather", "video", "kth") for kind in ("latent", "ensemble")}
 PAPER = {"taxibj-paper", "weatherbench-paper", "kth-paper", "human36m-paper"}
 
 
 def test_the_presets_are_there() -> None:
-    assert set(config.preset_names()) >= PRESETS | PAPER | LATENT | SPACE
+    assert set(config.preset_names()) >= PRESETS | PAPER | LATENT | SPACE | LARGE
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS | PAPER | LATENT | SPACE))
+@pytest.mark.parametrize("name", sorted(PRESETS | PAPER | LATENT | SPACE | LARGE))
 def test_every_key_of_a_preset_is_explained_above_it(name: str) -> None:
     lines = config.preset_path(name).read_text().splitlines()
     for above, line in itertools.pairwise(lines):
@@ -27,7 +27,7 @@ def test_every_key_of_a_preset_is_explained_above_it(name: str) -> None:
             assert above.startswith("# "), line
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS | PAPER | LATENT | SPACE))
+@pytest.mark.parametrize("name", sorted(PRESETS | PAPER | LATENT | SPACE | LARGE))
 def test_a_dumped_configuration_reads_back_the_same(name: str, tmp_path: Path) -> None:
     first = config.load(name)
     (tmp_path / f"{name}.toml").write_text(config.dump(first))

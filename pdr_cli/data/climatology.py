@@ -1,4 +1,8 @@
-"""Climatology: the mean field by hour of day, day of week and season, fitted in one pass over the training frames."""
+"""Climatology: the mean field by hour of day, day of week and season, fitted in one pass over the training frames.
+
+Each time of day has a mean, and an annual cycle, of its own (groups), or on large grids all share one sum of daily and annual
+harmonics, whose size does not grow with the times of day.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,11 @@ TIMES_OF_DAY = 48  # the daily cycle is resolved to half-hours
 HARMONICS = 2  # of the annual cycle
 ANNUAL_TERMS = 1 + 2 * HARMONICS
 WEEKS_NEEDED, YEARS_NEEDED = 3, 2
-SUMS_MB = 256  # sums of products kept while fitting, at most
+SUMS_MB = 256  # sums of products of groups kept while fitting, at most
+HARMONICS_MB = 4096  # the same of harmonics; the coefficients in memory and in the model file are half of it
+DAILY_HARMONICS = 2  # of the daily cycle
+CELLS_AT_ONCE = 2**20  # values of a frame whose coefficients are solved for at once
+HARMONIC = "harmonics"
 SHARE = 0.99  # of the weeks or years needed, so that the last step of a series may be missing
 # Condition number of an annual cycle's normal matrix: 2 for evenly sampled years, thousands where a season is missing.
 WELL_POSED = 100.0
@@ -26,16 +34,33 @@ class Design:
     """How times are grouped, and whether each group has an annual cycle of its own.
 
     Args:
-        kind: "mean", "day", "week", "month" or "year"; "day+year" and "week+year" have an annual cycle in each group.
-        groups: times of day, times of week, or the twelve months.
+        kind: "mean", "day", "week", "month" or "year"; "day+year" and "week+year" have an annual cycle in each group;
+            "harmonics:2,1" is a sum of two harmonics of the day and one of the year.
+        groups: times of day, times of week, or the twelve months; 1 of harmonics.
     """
 
     kind: str
     groups: int
 
+    @classmethod
+    def of_harmonics(cls, daily: int, annual: int) -> Design:
+        """The mean and so many harmonics of the day and of the year."""
+        return cls(f"{HARMONIC}:{daily},{annual}", 1)
+
+    @property
+    def harmonics(self) -> tuple[int, int] | None:
+        """The harmonics of the day and of the year that all times share; None of groups."""
+        name, _, numbers = self.kind.partition(":")
+        if name != HARMONIC:
+            return None
+        daily, annual = numbers.split(",")
+        return int(daily), int(annual)
+
     @property
     def terms(self) -> int:
-        """Coefficients of each group, k: its mean, and a cosine and a sine for each annual harmonic."""
+        """Coefficients of each group, k: its mean, and a cosine and a sine for each harmonic."""
+        if self.harmonics is not None:
+            return 1 + 2 * sum(self.harmonics)
         return ANNUAL_TERMS if "year" in self.kind else 1
 
     def group_of(self, times: np.ndarray) -> np.ndarray:
@@ -49,11 +74,20 @@ class Design:
         return np.round(phase * self.groups).astype(int) % self.groups
 
     def annual(self, times: np.ndarray) -> np.ndarray:
-        """The annual terms of each time: [T, k]."""
+        """The terms of each time, which are annual but for those of `harmonics`: [T, k]."""
         if self.terms == 1:
             return np.ones((len(times), 1))
-        angle = 2 * np.pi * time_axis.year_fraction(times)[:, None] * np.arange(1, HARMONICS + 1)
-        return np.hstack([np.ones((len(times), 1)), np.cos(angle), np.sin(angle)])
+        if self.harmonics is None:
+            return np.hstack([np.ones((len(times), 1)), _waves(time_axis.year_fraction(times), HARMONICS)])
+        daily, annual = self.harmonics
+        day = _waves(time_axis.seconds(times) % DAY / DAY, daily)
+        return np.hstack([np.ones((len(times), 1)), day, _waves(time_axis.year_fraction(times), annual)])
+
+
+def _waves(phase: np.ndarray, harmonics: int) -> np.ndarray:
+    """Cosines and sines of phases in [0, 1), [T] → [T, 2 · harmonics]."""
+    angle = 2 * np.pi * phase[:, None] * np.arange(1, harmonics + 1)
+    return np.hstack([np.cos(angle), np.sin(angle)])
 
 
 @dataclass(frozen=True)
@@ -92,6 +126,10 @@ class Climatology:
     def description(self) -> str:
         """In words: "hour of day and day of week, 5 weeks of training"."""
         design = self.design
+        if design.harmonics is not None:
+            cycles = zip(design.harmonics, ("day", "year"), strict=True)
+            words = [f"{n} harmonic{'s' if n > 1 else ''} of the {cycle}" for n, cycle in cycles if n]
+            return _listed(words) + (f", {_duration(self.covered)} of training" if self.covered else "")
         hours = "" if design.groups in (1, 7) else f"{'half-' if design.groups in (48, 7 * 48) else ''}hour of day"
         parts = {
             "mean": ["mean of all times"],
@@ -110,7 +148,9 @@ def choose(times: np.ndarray, step: Step | None, weekly: bool, frame_values: int
 
     It resolves the hour of day if the step divides a day, the day of week if the data have a weekly cycle and cover 3
     weeks, and the season if they cover 2 years and every month. If the sums of all groups exceed 256 MB, neighbouring
-    hours share a group; if that does not suffice, the week and then the annual cycle are left out.
+    hours share a group; if that does not suffice, the week and then the annual cycle are left out. Where a daily or annual
+    cycle would be left out, as on grids of hundreds of thousands of values, harmonics take the place of groups, as many as
+    4 GB of sums hold.
 
     Args:
         times: [T] of the training frames; clips have no climatology but their mean.
@@ -127,8 +167,14 @@ def choose(times: np.ndarray, step: Step | None, weekly: bool, frame_values: int
     whole_day = per_day > 1 - 1e-6 and abs(per_day - round(per_day)) < 1e-6
     weekly = weekly and whole_day and covered(times, step) >= SHARE * WEEKS_NEEDED * WEEK
     affordable = SUMS_MB * 1e6 / (8 * frame_values)
-    designs = _finest_first(round(per_day) if whole_day else 1, weekly, yearly)
-    return next((d for d in designs if d.groups * d.terms <= affordable), Design("mean", 1))
+    times_of_day = round(per_day) if whole_day else 1
+    designs = _finest_first(times_of_day, weekly, yearly)
+    grouped = next((d for d in designs if d.groups * d.terms <= affordable), Design("mean", 1))
+    lost_day = times_of_day > 2 and grouped.groups == 1
+    if not lost_day and (not yearly or "year" in grouped.kind):
+        return grouped
+    affordable = HARMONICS_MB * 1e6 / (8 * frame_values)
+    return next((d for d in _harmonics(times_of_day, yearly) if d.terms <= affordable), grouped)
 
 
 def covered(times: np.ndarray, step: Step) -> float:
@@ -143,6 +189,15 @@ def _finest_first(per_day: int, weekly: bool, yearly: bool) -> Iterator[Design]:
             for n in hours:
                 parts = ["week"] if week else ["day"] if n > 1 else []
                 yield Design("+".join(parts + ["year"] * year) or "mean", 7 * n if week else n)
+
+
+def _harmonics(per_day: int, yearly: bool) -> Iterator[Design]:
+    """Sums of harmonics that the times of day resolve, the finest first; the annual cycle is left out last."""
+    most = min(DAILY_HARMONICS, (per_day - 1) // 2)
+    for annual in range(HARMONICS if yearly else 0, -1, -1):
+        for daily in range(most, -1, -1):
+            if daily + annual:
+                yield Design.of_harmonics(daily, annual)
 
 
 def _every_month(times: np.ndarray) -> bool:
@@ -172,6 +227,8 @@ class Fit:
 
     def coefficients(self) -> np.ndarray:
         """[p, C, H, W]; a group without frames in enough seasons gets the coefficients of a coarser climatology."""
+        if self.design.harmonics is not None:
+            return self._solve_in_pieces().reshape(-1, *self.frame)
         solved = np.stack([self._solve(g) for g in range(self.design.groups)])
         if self.design.kind == "week":
             solved = self._shrunk(solved)
@@ -210,6 +267,19 @@ class Fit:
         mean = np.zeros_like(self.xy[0])
         mean[0] = self.xy[:, 0].sum(axis=0) / self.xx[:, 0, 0].sum()
         return mean
+
+    def _solve_in_pieces(self) -> np.ndarray:
+        """Coefficients [k, C·H·W] of harmonics, float32; the mean alone where the times do not determine them."""
+        xx, xy = self.xx[0], self.xy[0]
+        determined = xx[0, 0] >= len(xx) and np.linalg.cond(xx) < WELL_POSED
+        solved = np.zeros(xy.shape, np.float32)
+        for start in range(0, xy.shape[1], CELLS_AT_ONCE):
+            piece = slice(start, start + CELLS_AT_ONCE)
+            if determined:
+                solved[:, piece] = np.linalg.solve(xx, xy[:, piece])
+            else:
+                solved[0, piece] = xy[0, piece] / xx[0, 0]
+        return solved
 
     def _pools(self, group: int) -> Iterator[np.ndarray]:
         """The group itself, the same time of day on all days of the week, all groups."""

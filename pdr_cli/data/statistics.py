@@ -10,7 +10,7 @@ import numpy as np
 
 from pdr_cli.data import climatology, kinds, missing
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.climatology import Climatology, Fit
+from pdr_cli.data.climatology import Climatology, Design, Fit
 from pdr_cli.data.limits import Limits
 from pdr_cli.data.series import Series, bytes_per_frame, frames_at_once, names, read_frames, size
 from pdr_cli.data.times import Step
@@ -86,7 +86,7 @@ def survey(
     """
     gaps = _Gaps(np.zeros((series[0].sizes["channel"], *size(series[0])), bool))
     for training, parts in ((True, train), (False, others)):
-        for block in _blocks([(series[n], start, stop) for n, start, stop in parts], budget_mb, seed):
+        for block in blocks([(series[n], start, stop) for n, start, stop in parts], budget_mb, seed):
             gaps.add(*block, training=training)
     if not gaps.frames:
         return None
@@ -148,20 +148,32 @@ def measure(
     Raises:
         MissingValuesError: NaN or infinite values, with their count.
     """
-    blocks = _blocks(parts, budget_mb, seed)
-    frame = (parts[0][0].sizes["channel"], *size(parts[0][0]))
-    times = np.concatenate([series.time.values[start:stop] for series, start, stop in blocks])
-    step = _calendar_step(parts[0][0])
-    design = climatology.choose(times, step, kinds.of(parts[0][0]).weekly, math.prod(frame))
-    sums, fit = _Sums(frame, frames_at_once(parts[0][0], BLOCK) * len(blocks)), Fit(design, frame)
-    for series, start, stop in blocks:
+    found = blocks(parts, budget_mb, seed)
+    frame, step, design = (
+        (parts[0][0].sizes["channel"], *size(parts[0][0])),
+        _calendar_step(parts[0][0]),
+        design_of(found),
+    )
+    sums, fit = _Sums(frame, frames_at_once(parts[0][0], BLOCK) * len(found)), Fit(design, frame)
+    for series, start, stop in found:
         frames = read_frames(series, start, stop)
         if never_observed is None:
             missing.check(frames, series, start, way_out=TRAIN_WAY_OUT)
         sums.add(frames)
         fit.add(_completed(frames, sums.mean), series.time.values[start:stop])
-    covered = 0.0 if step is None else climatology.covered(times, step)
+    covered = 0.0 if step is None else climatology.covered(_times(found), step)
     return sums.result(Climatology(design.kind, fit.coefficients(), covered))
+
+
+def design_of(found: Sequence[tuple[Series, int, int]]) -> Design:
+    """The design of the climatology of blocks (series, first frame, one past the last)."""
+    first = found[0][0]
+    frame = first.sizes["channel"] * math.prod(size(first))
+    return climatology.choose(_times(found), _calendar_step(first), kinds.of(first).weekly, frame)
+
+
+def _times(found: Sequence[tuple[Series, int, int]]) -> np.ndarray:
+    return np.concatenate([series.time.values[start:stop] for series, start, stop in found])
 
 
 def count_outside(parts: Sequence[tuple[Series, int, int]], channel: int, low: float, high: float) -> int:
@@ -191,16 +203,17 @@ def _completed(frames: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(filled), filled, mean[:, None, None])
 
 
-def _blocks(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int) -> list[tuple[Series, int, int]]:
+def blocks(parts: Sequence[tuple[Series, int, int]], budget_mb: int, seed: int) -> list[tuple[Series, int, int]]:
+    """What is read of parts (series, first frame, one past the last): all blocks, or a random choice of `budget_mb`."""
     if not parts:
         return []
     length = frames_at_once(parts[0][0], BLOCK)
-    blocks = [(s, low, min(low + length, stop)) for s, start, stop in parts for low in range(start, stop, length)]
+    every = [(s, low, min(low + length, stop)) for s, start, stop in parts for low in range(start, stop, length)]
     affordable = max(1, int(budget_mb * 1e6 / (length * bytes_per_frame(parts[0][0]))))
-    if len(blocks) <= affordable:
-        return blocks
-    chosen = np.random.default_rng(seed).choice(len(blocks), affordable, replace=False)
-    return [blocks[i] for i in sorted(chosen)]
+    if len(every) <= affordable:
+        return every
+    chosen = np.random.default_rng(seed).choice(len(every), affordable, replace=False)
+    return [every[i] for i in sorted(chosen)]
 
 
 def _next_prime(n: int) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.missing import without_absurd
-from pdr_cli.data.series import Series, names, read_frames
+from pdr_cli.data.series import Series, bytes_per_frame, names, read_frames
 from pdr_cli.errors import MissingValuesError
 from pdr_cli.system.logs import log
 
@@ -17,6 +17,7 @@ TYPICAL = (9.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0, 99.9, 999.9, 9999.9, 99.
            32768.0, 65535.0, 1e10, 1e15, 1e20)  # fmt: skip
 CLOSE = 1e-6  # of a typical number: the rounding of float32
 LOOKED_AT = 64  # frames, evenly spaced
+LOOKED_AT_BYTES = 2**28  # of them, of which large frames make fewer
 SHARE = 1e-3  # of the values: a rarer number that is not typical may be a single wild value
 DISTINCT = 16  # other values: fewer are classes, not measurements
 FAR = 10  # standard deviations
@@ -43,9 +44,10 @@ class Suspect:
 
 
 def sample(series: Series, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Frames of a series between two steps, evenly spaced, 64 at most: [T, C, H, W]."""
+    """Frames of a series between two steps, evenly spaced, 64 at most and fewer of more than 4 MB: [T, C, H, W]."""
     end = series.sizes["time"] if stop is None else stop
-    chosen = np.unique(np.linspace(start, end - 1, LOOKED_AT).round().astype(int))
+    most = max(2, min(LOOKED_AT, LOOKED_AT_BYTES // bytes_per_frame(series)))
+    chosen = np.unique(np.linspace(start, end - 1, most).round().astype(int))
     return np.concatenate([read_frames(series, int(i), int(i) + 1) for i in chosen])
 
 

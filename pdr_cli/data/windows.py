@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
@@ -23,7 +24,7 @@ OTHER_STEP = 0.03
 
 
 class FrameCache:
-    """Decoded frames of several series, in blocks.
+    """Decoded frames of several series, in blocks. Threads may share it; one of them reads at a time.
 
     Args:
         series: to read.
@@ -35,7 +36,12 @@ class FrameCache:
         self._series = series
         self._blocks: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._size = int(series[0].attrs.get("window", frames_at_once(series[0], BLOCK)))
+        self._reading, self._changing = threading.Lock(), threading.Lock()
         self._limit = max(at_least, int(limit_mb * 1e6 / (self._size * bytes_per_frame(series[0]))))
+
+    def most_bytes(self, frames: int) -> int:
+        """Size of the cache of a series of `frames` frames, once it is full."""
+        return min(self._limit * self._size, frames) * bytes_per_frame(self._series[0])
 
     def frames(self, series: int, start: int, stop: int) -> np.ndarray:
         """Frames [start, stop) of one series: [stop - start, C, H, W]."""
@@ -43,17 +49,33 @@ class FrameCache:
         blocks = np.concatenate([self._block(series, b) for b in range(first, last + 1)])
         return blocks[start - first * self._size : stop - first * self._size]
 
+    def hold(self, windows: int, length: int) -> None:
+        """Keep room for so many windows of `length` frames, whatever their size."""
+        self._limit = max(self._limit, windows * (-(-length // self._size) + 1))
+
     def _block(self, series: int, block: int) -> np.ndarray:
         key = (series, block)
-        if key in self._blocks:
-            self._blocks.move_to_end(key)
-            return self._blocks[key]
-        source = self._series[series]
-        frames = read_frames(source, block * self._size, min((block + 1) * self._size, source.sizes["time"]))
-        self._blocks[key] = frames
-        while len(self._blocks) > self._limit:
-            self._blocks.popitem(last=False)
+        if (kept := self._kept(key)) is not None:
+            return kept
+        with self._reading:
+            if (kept := self._kept(key)) is not None:  # another thread has read it meanwhile
+                return kept
+            source = self._series[series]
+            frames = read_frames(source, block * self._size, min((block + 1) * self._size, source.sizes["time"]))
+            self._keep(key, frames)
         return frames
+
+    def _kept(self, key: tuple[int, int]) -> np.ndarray | None:
+        with self._changing:
+            if key in self._blocks:
+                self._blocks.move_to_end(key)
+            return self._blocks.get(key)
+
+    def _keep(self, key: tuple[int, int], frames: np.ndarray) -> None:
+        with self._changing:
+            self._blocks[key] = frames
+            while len(self._blocks) > self._limit:
+                self._blocks.popitem(last=False)
 
 
 class Windows:
@@ -111,6 +133,15 @@ class Windows:
                 gaps.check(window[:checked], self.series[number], int(start), self.never_observed, WAY_OUT)
         return frames[:, : self.in_steps], frames[:, self.in_steps :]
 
+    def fetch(self, index: int) -> None:
+        """Read the frames of a window into the cache, which has to have room for them (`hold`)."""
+        number, start = (int(n) for n in self.places[index])
+        self._cache.frames(number, start, start + self.in_steps + self.out_steps)
+
+    def hold(self, windows: int) -> None:
+        """Keep room in the cache for so many windows."""
+        self._cache.hold(windows, self.in_steps + self.out_steps)
+
     def before(self, which: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
         """The frame `n` steps before the last observed one of each window: [B, C, H, W].
 
@@ -124,6 +155,10 @@ class Windows:
             if place[index] == earlier:
                 frames[row] = self._cache.frames(int(number), index, index + 1)[0]
         return frames
+
+    def cached_bytes(self, frames: int) -> int:
+        """Size of the cache that windows of so many frames share."""
+        return self._cache.most_bytes(frames)
 
     def _steps_of(self, number: int) -> np.ndarray:
         """Steps from the first frame of a series to each of its frames: [n]."""

@@ -85,7 +85,7 @@ class Calendar(nn.Module):
         first = self._group(flat) * self.design.terms
         frames = self.coefficients[first]
         if self.design.terms > 1:
-            for term, share in enumerate(self._annual(flat), 1):
+            for term, share in enumerate(self._waves(flat), 1):
                 frames = frames + share.to(frames.dtype)[:, None, None, None] * self.coefficients[first + term]
         return frames.unflatten(0, times.shape)
 
@@ -99,13 +99,22 @@ class Calendar(nn.Module):
         phase = torch.remainder(seconds - start, period).double() / period
         return torch.remainder(torch.round(phase * groups).long(), groups)
 
-    def _annual(self, seconds: Tensor) -> list[Tensor]:
-        """Cosines and sines of the elapsed share of the calendar year."""
+    def _waves(self, seconds: Tensor) -> list[Tensor]:
+        """Cosines and sines of the elapsed share of the calendar year, of harmonics those of the day before."""
+        daily, annual = self.design.harmonics or (0, HARMONICS)
+        day = torch.remainder(seconds, int(DAY)).double() / int(DAY)
+        return waves(day, daily) + waves(self._year_share(seconds), annual)
+
+    def _year_share(self, seconds: Tensor) -> Tensor:
         date = date_of(seconds // int(DAY))
         began, length = first_day(date.year), first_day(date.year + 1) - first_day(date.year)
-        share = (seconds - began * int(DAY)).double() / (length * int(DAY)).double()
-        angles = [2 * torch.pi * share * n for n in range(1, HARMONICS + 1)]
-        return [torch.cos(a) for a in angles] + [torch.sin(a) for a in angles]
+        return (seconds - began * int(DAY)).double() / (length * int(DAY)).double()
+
+
+def waves(phase: Tensor, harmonics: int) -> list[Tensor]:
+    """Cosines of 1 to `harmonics` times a phase in [0, 1), and then the sines."""
+    angles = [2 * torch.pi * phase * n for n in range(1, harmonics + 1)]
+    return [torch.cos(a) for a in angles] + [torch.sin(a) for a in angles]
 
 
 @dataclass(frozen=True)

@@ -391,7 +391,7 @@ def _built(
         network.hide(torch.from_numpy(card.hidden))
     network.eval().to(device)
     layout.lay_out(network, card.size, device)
-    if device.type == "cpu":
+    if layout.keeps_freed_memory(card.size, device):
         keep_freed_memory()
     return model
 

@@ -240,6 +240,10 @@ class Predictor(nn.Module, ABC):
         """
         return self(batch.observed, batch.steps, anchor, batch.covariates, batch.seeds), {}
 
+    def stages(self) -> list[nn.Module]:
+        """Parts that `train.recompute` runs again one by one, each from tensors to tensors; none: the predictor as a whole."""
+        return []
+
     def keep(self, batch: Batch, anchor: Anchoring | None = None) -> Tensor:
         """What frozen parts make of training windows, [B, K], which training computes once for each; see `keeps`."""
         return batch.observed[:, :0, 0, 0, 0]

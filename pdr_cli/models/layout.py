@@ -7,12 +7,19 @@ from torch import nn
 
 # Convolutions on a CPU: from frames of about 32 x 32 on, channels-last is 1.2 to 1.5 times as fast, below it is slower.
 CHANNELS_LAST_PIXELS = 1024
+# On larger grids the pieces of memory that is kept are large too, and hold half as much again as the tensors in them.
+KEPT_PIXELS = 2**17
 
 
 def lay_out(network: nn.Module, size: tuple[int, int], device: torch.device) -> None:
     """Lay out a network, which is on `device`, for frames of `size` (H, W)."""
     if device.type == "cpu" and size[0] * size[1] >= CHANNELS_LAST_PIXELS:
         channels_last(network)
+
+
+def keeps_freed_memory(size: tuple[int, int], device: torch.device) -> bool:
+    """Whether a process that passes frames of this size through a network keeps the memory that it frees."""
+    return device.type == "cpu" and size[0] * size[1] <= KEPT_PIXELS
 
 
 def channels_last(network: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from math import sqrt
 
@@ -68,6 +69,15 @@ class NormNoise(nn.Module):
         self._seeds, self._step = seeds, step
         if seeds is not None:
             self._shared = normal(seeds, step, self.width)
+
+    def snapshot(self) -> Callable[[], None]:
+        """A function that sets the noise to that of now."""
+        drawn = self._seeds, self._step, self._shared
+
+        def restore() -> None:
+            self._seeds, self._step, self._shared = drawn
+
+        return restore
 
     def _disturb(self, number: int, norm: Norm, _: object, output: Tensor) -> Tensor:
         """The output of a norm, whose first dimension is B or, with the windows in order, a multiple of it."""

@@ -19,6 +19,7 @@ from pdr_cli.models.bounds import Bounds
 from pdr_cli.models.hidden import Hidden
 from pdr_cli.models.interfaces import Adapter, Anchor, Anchoring, Batch, Forecast, Fusion, Mode, Predictor, Terms
 from pdr_cli.models.noise import NormNoise
+from pdr_cli.models.tiles import Tiles
 
 Bounding = Callable[[Tensor], Tensor]
 
@@ -59,6 +60,7 @@ class PDR(nn.Module):
             predictor.draw = noise.draw
         self.bounded: nn.Module = nn.Identity()
         self.hidden: Hidden | None = None
+        self.tiles: Tiles | None = None
         self.frozen = False
 
     def forward(self, batch: Batch, mode: Mode = "forecast") -> Forecast:
@@ -66,8 +68,14 @@ class PDR(nn.Module):
 
         In mode "train", predictor and adapter may see the target and return loss terms. A frozen predictor runs as in a
         forecast in either mode. In mode "anchor" the forecast is the anchor's alone. `fused` is within the bounds (`bound`);
-        `coarse` is not, so that its loss has a gradient wherever it lies.
+        `coarse` is not, so that its loss has a gradient wherever it lies. With `tiles`, a forecast is made tile by tile.
         """
+        if self.tiles is not None and mode == "forecast" and not torch.compiler.is_compiling():
+            return self.tiles.forecast(batch, partial(self._whole, mode=mode))
+        return self._whole(batch, mode)
+
+    def _whole(self, batch: Batch, mode: Mode) -> Forecast:
+        """The forecast of the whole grid at once."""
         batch = self._seen(batch)
         if mode == "anchor":
             frames = self._anchor_frames(batch)

@@ -10,12 +10,14 @@ from torch import nn
 
 from pdr_cli.choices import ADAPTERS, ANCHORS, FUSIONS, LATENT, PREDICTORS, TRANSLATORS
 from pdr_cli.errors import ConfigError
+from pdr_cli.models import tiles
 from pdr_cli.models.anchors.guide import Guide
 from pdr_cli.models.anomalies import Anomalies
 from pdr_cli.models.interfaces import Adapter, Anchor, Frames, Fusion, Predictor
 from pdr_cli.models.noise import NormNoise
 from pdr_cli.models.pdr import PDR
 from pdr_cli.models.predictors.simvp import SimVP
+from pdr_cli.models.tiles import Tiles
 from pdr_cli.trust import Trust
 
 if TYPE_CHECKING:
@@ -62,7 +64,12 @@ def build(options: ModelConfig, frames: Frames, trust: Trust | None = None, late
         )
     anomalies = Anomalies((frames.channels, *frames.size)) if options.inputs == "anomalies" else None
     noise = NormNoise(predictor, options.noise) if options.noise else None
-    return PDR(predictor, adapter, fusion, build_anchor(options, frames), anomalies, noise)
+    network = PDR(predictor, adapter, fusion, build_anchor(options, frames), anomalies, noise)
+    if options.tile:
+        tiles.check(options, "model.tile")
+        tiles.check_sides(options.tile, options.tile_overlap, options, "model.tile")
+        network.tiles = Tiles((options.tile[0], options.tile[1]), options.tile_overlap, frames.periodic)
+    return network
 
 
 def load(options: ModelConfig, trust: Trust | None = None) -> None:

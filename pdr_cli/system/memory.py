@@ -1,12 +1,14 @@
-"""Memory: batches that do not fit are halved once, with a warning; what a pass has freed is kept for the next."""
+"""Memory of this process and of the machine; batches that do not fit are halved once; what a pass has freed is kept."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from pdr_cli.errors import MemoryShortageError
@@ -32,6 +34,37 @@ def keep_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     return all(libc.mallopt(option, KEPT_BYTES) for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD))
+
+
+CGROUP = Path("/sys/fs/cgroup")  # version 2; the limits of a container or a batch job
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def free() -> int:
+    """Bytes that this process can hold, what it holds included: of the machine, or of its container if that is less."""
+    limits = [_available()]
+    try:
+        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        limits += [] if limit == "max" else [int(limit) - int(used)]
+    except (OSError, ValueError):
+        pass
+    return max(0, min(limits)) + resident()
+
+
+def _available() -> int:
+    """Bytes that new work can take without swapping."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def is_shortage(error: BaseException) -> bool:

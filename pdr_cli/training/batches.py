@@ -11,10 +11,12 @@ import numpy as np
 import torch
 
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.ahead import Ahead
 from pdr_cli.data.context import ContextSource, Moments
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.series import size
 from pdr_cli.data.windows import Windows
+from pdr_cli.models import tiles
 from pdr_cli.models.interfaces import Anchor, Batch, Context
 from pdr_cli.models.motion import backward_motion
 from pdr_cli.models.pdr import PDR
@@ -120,6 +122,29 @@ class FrozenParts:
 
 
 @dataclass(frozen=True)
+class Crops:
+    """Random parts of the grid that steps are trained on.
+
+    Args:
+        sides: rows and columns of a part.
+        cell: of the coarsest grid of the network, at a whole one of which a part begins.
+        periodic: True if the last column is a neighbour of the first.
+    """
+
+    sides: tuple[int, int]
+    cell: int
+    periodic: bool
+
+    def of(self, batch: WeightedBatch) -> WeightedBatch:
+        """The same part of all windows of a batch."""
+        H, W = batch.inputs.observed.shape[-2:]
+        rows = tiles.random_places(H, self.sides[0], self.cell, around=False)
+        columns = tiles.random_places(W, self.sides[1], self.cell, around=self.periodic)
+        weight = None if batch.weight is None else tiles.crop(batch.weight, rows, columns)
+        return batch._replace(inputs=tiles.cut(batch.inputs, rows, columns), weight=weight)
+
+
+@dataclass(frozen=True)
 class TrainingData:
     """The windows of a run, and how they become tensors.
 
@@ -133,6 +158,8 @@ class TrainingData:
         flows: of training windows; None where the network reads none.
         tracks: of training windows; None where the network compares no ways with them.
         frozen: the parts of the network that are not trained and give the same in every epoch; None if there are none.
+        ahead: reads the training windows of the next step; None: each step reads its own.
+        crops: of the grid that steps are trained on; None: the whole grid.
     """
 
     train: Windows
@@ -144,6 +171,8 @@ class TrainingData:
     flows: Flows | None = None
     tracks: Tracks | None = None
     frozen: FrozenParts | None = None
+    ahead: Ahead | None = None
+    crops: Crops | None = None
 
     @property
     def size(self) -> tuple[int, int]:

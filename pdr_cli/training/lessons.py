@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
@@ -17,7 +18,7 @@ from pdr_cli.schema import TrainConfig
 from pdr_cli.system.memory import Batches
 from pdr_cli.training import stages, step
 from pdr_cli.training.batches import TrainingData, WeightedBatch
-from pdr_cli.training.losses import Loss
+from pdr_cli.training.losses import Loss, Pool, alone
 from pdr_cli.training.randomness import Randomness
 from pdr_cli.training.ranks import ALONE, Ranks
 from pdr_cli.training.validation import Scores, Validation
@@ -62,6 +63,12 @@ class Lesson(ABC, Generic[Examples]):
     def batch(self, which: np.ndarray, progress: float) -> Examples:
         """The training examples numbered `which`, as a step at this share of the training has them; of several ranks, the
         share of this one."""
+
+    def expect(self, numbers: Callable[[], np.ndarray]) -> None:
+        """Prepare for the examples of the next step, whose numbers a function gives; nothing by default."""
+
+    def end(self) -> None:
+        """End what `expect` has begun."""
 
     @abstractmethod
     def passes(self, batch: Examples) -> int:
@@ -118,7 +125,6 @@ class ForecastLesson(Lesson[WeightedBatch]):
     pooled: Loss | None = None
 
     def __post_init__(self) -> None:
-        self._weights = stages.weights(self.config)
         self.data = self.data.with_val_windows(self.config.val_windows)
 
     @property
@@ -136,12 +142,25 @@ class ForecastLesson(Lesson[WeightedBatch]):
         mine = self.ranks.share(len(which))
         batch = self.data.batch(self.data.train, which[mine], self.device)
         batch = stages.of(batch, self.config.stages, progress)
+        if self.data.crops is not None:
+            batch = self.data.crops.of(batch)
         inputs = batch.inputs._replace(progress=progress)
         if self.config.members > 1:
             # Drawn for the windows of all ranks on each of them, so that its generator goes on alike everywhere.
             seeds = torch.randint(2**62, (self.config.members, len(which)))[:, mine]
             inputs = self._drawn(inputs, seeds.flatten().to(self.device))
         return batch._replace(inputs=inputs)
+
+    def expect(self, numbers: Callable[[], np.ndarray]) -> None:
+        """See `Lesson.expect`; reads their frames ahead."""
+        if self.data.ahead is not None:
+            which = numbers()
+            self.data.ahead.expect(which[self.ranks.share(len(which))])
+
+    def end(self) -> None:
+        """See `Lesson.end`."""
+        if self.data.ahead is not None:
+            self.data.ahead.end()
 
     def _drawn(self, inputs: Batch, seeds: Tensor) -> Batch:
         """Windows that each stand for `members` members with seeds of their own."""
@@ -153,19 +172,9 @@ class ForecastLesson(Lesson[WeightedBatch]):
         return self.config.members * len(batch.which)
 
     def learn(self, batch: WeightedBatch, at_once: int, randomness: Randomness) -> Learned:
-        """See `Lesson.learn`; the logged loss is that of the forecast."""
-        target = target_of(batch.inputs)[: len(batch.which)]  # of members, all have the same
-        out = step.forward_in_parts(self.network, batch.inputs, at_once, randomness)
+        """See `Lesson.learn` and `learn`."""
         criterion = self.pooled or self.loss
-        loss, terms = criterion(out.fused, target, batch.weight)
-        own = {name: self.ranks.mean(term, len(batch.which)) for name, term in out.terms.items()}
-        total = loss + sum(self._weights.get(name, 1.0) * term for name, term in own.items())
-        terms |= own
-        if self.config.coarse_weight:
-            # Without it the coarse forecast becomes whatever suits the fusion, and feeding it back diverges.
-            terms["coarse_loss"] = coarse_loss = criterion(out.coarse, target, batch.weight)[0]
-            total = total + self.config.coarse_weight * coarse_loss
-        return Learned(total, loss, terms)
+        return learn(self.network, criterion, self.config, batch, at_once, randomness, self.ranks.mean)
 
     def validate(self, batches: Batches, autocast: AbstractContextManager[object]) -> Scores:
         """See `Lesson.validate`."""
@@ -183,3 +192,27 @@ class ForecastLesson(Lesson[WeightedBatch]):
     def named(self, which: np.ndarray) -> str:
         """See `Lesson.named`."""
         return self.data.starts(which)
+
+
+def learn(
+    network: PDR,
+    loss: Loss,
+    config: TrainConfig,
+    batch: WeightedBatch,
+    at_once: int,
+    randomness: Randomness,
+    pool: Pool = alone,
+) -> Learned:
+    """The loss of a batch of windows; the logged loss is that of the forecast. `pool`: of the network's own terms."""
+    target = target_of(batch.inputs)[: len(batch.which)]  # of members, all have the same
+    out = step.forward_in_parts(network, batch.inputs, at_once, randomness, config.recompute)
+    weights = stages.weights(config)
+    value, terms = loss(out.fused, target, batch.weight)
+    own = {name: pool(term, len(batch.which)) for name, term in out.terms.items()}
+    total = value + sum(weights.get(name, 1.0) * term for name, term in own.items())
+    terms |= own
+    if config.coarse_weight:
+        # Without it the coarse forecast becomes whatever suits the fusion, and feeding it back diverges.
+        terms["coarse_loss"] = coarse_loss = loss(out.coarse, target, batch.weight)[0]
+        total = total + config.coarse_weight * coarse_loss
+    return Learned(total, value, terms)

@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
@@ -99,7 +99,8 @@ class Trainer(Generic[AnyLesson]):
             LostProcessError: another rank has ended or does not answer; the state is saved, unless that was in a validation.
         """
         self._clock, self._saved = Clock(self.position, self.ranks), time.monotonic()
-        with _signals() as received:
+        with _signals() as received, ExitStack() as at_end:
+            at_end.callback(self.lesson.end)
             try:
                 while not self._ended() and self.position.step < until:
                     self._step()
@@ -208,6 +209,7 @@ class Trainer(Generic[AnyLesson]):
         undraw = self._snapshot()
         try:
             batch = self._batch()
+            self.lesson.expect(partial(self._windows, ahead=1))
             with self._own_draws():
                 found = self._attempt(batch)
                 self._gradients_of_all.sum()
@@ -281,9 +283,12 @@ class Trainer(Generic[AnyLesson]):
         """The examples of this step."""
         return self.lesson.batch(self._windows(), self.length.progress(self.position))
 
-    def _windows(self) -> np.ndarray:
-        """Numbers of the examples of this step; the order depends on seed and epoch alone, so that a resumed run keeps it."""
-        epoch, place = divmod(self.position.step, self.length.per_epoch)
+    def _windows(self, ahead: int = 0) -> np.ndarray:
+        """Numbers of the examples of this step, or of one `ahead`.
+
+        The order depends on seed and epoch alone, so that a resumed run keeps it.
+        """
+        epoch, place = divmod(self.position.step + ahead, self.length.per_epoch)
         order = np.random.default_rng((self.config.seed, epoch)).permutation(self.lesson.count)
         return order[place * self.config.batch : (place + 1) * self.config.batch]
 

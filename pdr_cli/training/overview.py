@@ -13,7 +13,9 @@ from pdr_cli.data.series import describe
 from pdr_cli.models.gaussians.base import drawing
 from pdr_cli.models.pdr import PDR
 from pdr_cli.schema import Config
+from pdr_cli.system import memory
 from pdr_cli.system.logs import log
+from pdr_cli.training import footprint
 from pdr_cli.training.length import Length
 from pdr_cli.training.prepare import Prepared
 from pdr_cli.training.setup import has_parameters
@@ -113,7 +115,7 @@ def _steps_line(run: Run) -> str:
 
 def lines(run: Run) -> list[str]:
     """A run before it begins: configuration, data, windows, parameters, FLOPs and memory."""
-    weights = sum(p.numel() for p in run.network.parameters()) * 4
+    needed = footprint.line(footprint.of(run), memory.free())  # before the forecast whose operations are counted
     return [
         configuration.dump(run.config),
         f"# data        {data_line(run.prepared)}",
@@ -121,7 +123,7 @@ def lines(run: Run) -> list[str]:
         f"# windows     {split_line(run.prepared)}",
         f"# model       {model_line(run.network, run.config, run.prepared.size)}",
         f"# FLOPs       {_flops(run) / 1e9:.2f} G a window (2 per multiply-add)",
-        f"# memory      {4 * weights / 2**20:.0f} MB for weights, gradients and optimiser",
+        f"# memory      {needed}",
         f"# steps       {_steps_line(run)}",
     ]
 

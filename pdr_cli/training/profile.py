@@ -118,6 +118,14 @@ class Metered(Lesson[Any]):
         """See `Lesson.validate`."""
         return self.lesson.validate(batches, autocast)
 
+    def expect(self, numbers: Callable[[], np.ndarray]) -> None:
+        """See `Lesson.expect`."""
+        self.lesson.expect(numbers)
+
+    def end(self) -> None:
+        """See `Lesson.end`."""
+        self.lesson.end()
+
     def scheduled(self, progress: float) -> float:
         """See `Lesson.scheduled`."""
         return self.lesson.scheduled(progress)
@@ -150,6 +158,7 @@ def profile(loop: Trainer[Any], steps: int) -> dict[str, Spent]:
         meter.begin(REST)  # notes what came before
     finally:
         loop.lesson = lesson
+        lesson.end()
         for hook in hooks:
             hook.remove()
     found = {part: Spent(spent.cpu / steps, spent.wall / steps) for part, spent in meter.spent.items()}

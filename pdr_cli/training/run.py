@@ -15,10 +15,11 @@ import xarray as xr
 from pdr_cli import choices, families
 from pdr_cli import config as configuration
 from pdr_cli.data import context, grid, kinds, places
+from pdr_cli.data.ahead import Ahead
 from pdr_cli.data.covariates import CovariateSource, with_values
 from pdr_cli.data.kinds import Kind
 from pdr_cli.errors import ConfigError, UsageError
-from pdr_cli.models import registry
+from pdr_cli.models import registry, tiles
 from pdr_cli.models.anomalies import Anomalies
 from pdr_cli.models.interfaces import Anchor, Batch, Frames
 from pdr_cli.models.pdr import PDR
@@ -32,7 +33,7 @@ from pdr_cli.training import cards, guides, overview, randomness, stages, target
 from pdr_cli.training import ranks as several
 from pdr_cli.training.anchors import baselines
 from pdr_cli.training.anchors import fit as anchors
-from pdr_cli.training.batches import AnchorFrames, Flows, FrozenParts, Tracks, TrainingData
+from pdr_cli.training.batches import AnchorFrames, Crops, Flows, FrozenParts, Tracks, TrainingData
 from pdr_cli.training.calibration import calibrate
 from pdr_cli.training.lessons import ForecastLesson
 from pdr_cli.training.loop import Trainer
@@ -54,6 +55,7 @@ from pdr_cli.training.warm_start import WarmStart
 from pdr_cli.trust import Trust
 
 State = Literal["last", "last-1"]
+MOST_CELLS = 256 * 256  # of a frame for which `auto` finds a kernel of flatten
 MEASURED, AT_ONCE = 512, 8  # training windows that predictors measure their constants on, and those of a batch
 
 
@@ -160,6 +162,11 @@ def _plan(request: TrainingRequest, create: bool) -> Run:
     prepared = open_data(config, request.dataset, ranks)
     config = inputs.resolved(config, kinds.of(prepared.series[0]))
     targets.check(config, prepared)
+    if not resume:
+        refuse_huge_kernels(config, prepared.size)
+    if config.train.crop:
+        tiles.check(config.model, "train.crop")
+        tiles.check_sides(config.train.crop, 0, config.model, "train.crop")
     request = replace(request, config=config)
     network = build(config, prepared, request.trust)
     if config.train.members > 1 and not network.stochastic:
@@ -170,6 +177,20 @@ def _plan(request: TrainingRequest, create: bool) -> Run:
     ranks.check(config.train.batch, len(prepared.train))
     ranks.check_loss(config.train.loss, choices.LOSSES.find(config.train.loss, request.trust))
     return Run(config, folder, prepared, network, device, start, request.resume, request.trust, ranks)
+
+
+def refuse_huge_kernels(config: Config, size: tuple[int, int]) -> None:
+    """Refuse Gaussians for the whole frame whose size follows from a large grid.
+
+    Raises:
+        ConfigError: adapter flatten with `kernel_size` auto on more than 256 x 256 cells.
+    """
+    model = config.model
+    drawn = model.adapter == "flatten" and model.fusion != "none"
+    if drawn and model.kernel_size == AUTO and size[0] * size[1] > MOST_CELLS:
+        found = f"--adapter flatten with model.kernel_size auto on {size[0]} x {size[1]} cells, whose few Gaussians are huge"
+        way_out = "take --adapter local, whose Gaussians have the size of their cells, or set model.kernel_size"
+        raise ConfigError(found, "at most 256 x 256 cells", way_out)
 
 
 def without_unread(config: Config, trust: Trust | None) -> Config:
@@ -328,7 +349,8 @@ def trainer(run: Run) -> Trainer[ForecastLesson]:
     if run.resume is None:
         run.network.measure(measured_windows(data, run.device))
     ranks.align(run.network)
-    data = replace(data, frozen=FrozenParts(run.network) if run.network.keeps else None)
+    ahead = Ahead(data.train, run.config.train.batch) if run.config.data.read_ahead else None
+    data = replace(data, frozen=FrozenParts(run.network) if run.network.keeps else None, ahead=ahead)
     lesson = ForecastLesson(run.network, losses[0], data, run.config.train, run.device, ranks, losses[1])
     return Trainer(lesson, run.config.train, run.folder, run.device, save_model, ranks)
 
@@ -406,7 +428,15 @@ def training_data(run: Run, measured: Measured) -> TrainingData:
     train, val = prepared.train, prepared.val
     if source is not None and source.covariates.variables:
         train, val = with_values(train, source, "train on"), with_values(val, source, "validate on")
-    return TrainingData(train, val, measured.encoding, area, contexts)
+    return TrainingData(train, val, measured.encoding, area, contexts, crops=crops_of(run))
+
+
+def crops_of(run: Run) -> Crops | None:
+    """The parts of the grid that steps are trained on; None: the whole grid."""
+    sides = run.config.train.crop
+    if not sides:
+        return None
+    return Crops((sides[0], sides[1]), tiles.cell_of(run.config.model), run.frames.periodic)
 
 
 def covariate_source(run: Run, measured: Measured) -> CovariateSource | None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pdr_cli.models.layout import lay_out
+from pdr_cli.models.layout import keeps_freed_memory, lay_out
 from pdr_cli.schema import TrainConfig
 from pdr_cli.system.memory import keep_freed_memory
 
@@ -16,7 +16,7 @@ def set_up(
     network: nn.Module, config: TrainConfig, size: tuple[int, int], device: torch.device
 ) -> torch.optim.Optimizer:
     """Lay out the network, which is on `device`, for frames of `size` (H, W), and return its optimiser."""
-    if device.type == "cpu":
+    if keeps_freed_memory(size, device):
         keep_freed_memory()
     lay_out(network, size, device)
     return torch.optim.AdamW(parameter_groups(network, config.weight_decay), lr=config.lr, fused=True)

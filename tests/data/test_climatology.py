@@ -131,6 +131,7 @@ def test_steps_finer_than_half_an_hour_share_the_groups_of_half_hours() -> None:
 )
 def test_large_grids_get_a_coarser_climatology(megabytes: int, design: Design, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(climatology, "SUMS_MB", megabytes)
+    monkeypatch.setattr(climatology, "HARMONICS_MB", 0)
     assert climatology.choose(dates(24 * 731, 1), HOUR, False, 1_000_000) == design
 
 
@@ -230,3 +231,52 @@ def test_a_week_with_a_day_that_was_never_seen_is_not_drawn() -> None:
     fit.add(np.stack([means + 1, means - 1]).reshape(-1, 1, 1, 1), times.ravel())
     found = fit.coefficients()[:, 0, 0, 0]
     assert np.allclose(found, [*means, means.mean()])
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits in which the six values of a frame are a large grid: 3 terms of groups, 9 of harmonics."""
+    monkeypatch.setattr(climatology, "SUMS_MB", 3 * 8 * 6 / 1e6)
+    monkeypatch.setattr(climatology, "HARMONICS_MB", 9 * 8 * 6 / 1e6)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_grid_has_harmonics_of_the_day_and_of_the_year() -> None:
+    times = dates(4 * 366 * 2, 6)
+    day, year = 2 * np.pi * (seconds(times) % DAY / DAY), 2 * np.pi * year_fraction(times)
+    values = 280 + 3 * np.cos(day) - 2 * np.sin(day) + 8 * np.sin(year) + np.cos(2 * year)
+    usual = fitted(values, times)
+    assert (usual.kind, usual.coefficients.shape) == ("harmonics:1,2", (7, 1, 2, 3)), (
+        "6-hourly steps resolve one harmonic"
+    )
+    assert usual.coefficients[:, 0, 0, 0] == pytest.approx([280, 3, -2, 0, 1, 8, 0], abs=2e-3)
+    assert np.abs(first_cell(usual, times) - values).max() < 1e-3
+    assert usual.description == "1 harmonic of the day and 2 harmonics of the year, 2 years of training"
+
+
+@pytest.mark.usefixtures("large")
+def test_harmonics_are_left_out_as_far_as_they_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    hourly = dates(24 * 366 * 2, 1)
+
+    def kind(terms: int) -> str:
+        monkeypatch.setattr(climatology, "HARMONICS_MB", terms * 8 * 6 / 1e6)
+        return climatology.choose(hourly, HOUR, weekly=False, frame_values=6).kind
+
+    found = [kind(n) for n in (9, 8, 6, 4)]
+    assert found == ["harmonics:2,2", "harmonics:1,2", "harmonics:0,2", "harmonics:0,1"]
+    assert kind(2) == "day", "three groups, as before there were harmonics"
+
+
+def test_groups_stay_where_they_fit() -> None:
+    """What was chosen before there were harmonics: 256 MB hold 32 million sums."""
+    hourly = dates(24 * 366 * 2, 1)
+    chosen = [climatology.choose(hourly, HOUR, weekly=False, frame_values=n) for n in (1_000, 500_000, 3_000_000)]
+    assert [(design.kind, design.groups) for design in chosen] == [("day+year", 24), ("day+year", 12), ("day+year", 2)]
+
+
+@pytest.mark.usefixtures("large")
+def test_times_that_do_not_determine_harmonics_have_a_mean() -> None:
+    fit = Fit(Design.of_harmonics(1, 0), (1, 2, 3))
+    when = dates(10, 24)
+    fit.add(np.arange(10.0)[:, None, None, None] * np.ones((1, 1, 2, 3)), when)
+    assert fit.coefficients()[:, 0, 0, 0].tolist() == [4.5, 0, 0]

@@ -16,6 +16,7 @@ from pdr_cli.export.graph import Calendar, date_of, first_day
     [
         *(("mean", 1), ("day", 24), ("day", 4), ("week", 168), ("week", 336)),
         *(("month", 12), ("year", 1), ("day+year", 8), ("week+year", 168)),
+        *(("harmonics:2,2", 1), ("harmonics:1,0", 1)),
     ],
 )
 def test_every_climatology_is_that_of_its_times(kind: str, groups: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -441,3 +442,33 @@ def test_dropout_draws_the_same_after_a_resume(weather: Path, tmp_path: Path, mo
     assert result.code == 0, result.err
     whole, cut = (state.read(RunFolder(Path(out)).state)[1] for out in ("whole", "cut"))
     assert all(whole[name].equal(cut[name]) for name in whole)
+
+
+def test_frames_read_ahead_change_no_number(weather: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where the run was interrupted."""
+    assert train(weather, "plain", more=("--steps", "6")).code == 0
+    assert train(weather, "ahead", "data.read_ahead=true", "data.cache_mb=1", more=("--steps", "6")).code == 0
+    plain, ahead = (modelfile.read(Path(out, "model.safetensors")).weights for out in ("plain", "ahead"))
+    assert all(plain[name].equal(ahead[name]) for name in plain)
+    assert_resumes(weather, monkeypatch, ["data.read_ahead=true"], 6)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("reader")]
+
+
+def test_a_recomputed_run_is_the_same(weather: Path) -> None:
+    for out, recompute in (("plain", "false"), ("again", "true")):
+        settings = [f"train.recompute={recompute}", "model.drop_path=0.2", "adapter=local"]
+        assert train(weather, out, *settings, more=("--steps", "3")).code == 0
+    plain, again = (modelfile.read(Path(out, "model.safetensors")).weights for out in ("plain", "again"))
+    assert all(plain[name].equal(again[name]) for name in plain)
+
+
+def test_a_run_on_crops_trains_and_forecasts_the_whole_grid_by_tiles(tmp_path: Path) -> None:
+    data = weather_file(tmp_path / "a.nc", size=(40, 48))
+    settings = ["train.crop=[16,24]", "model.tile=[16,24]", "model.tile_overlap=8", "adapter=local", "backbone=tau"]
+    assert train(data, "run", *settings, more=("--steps", "3")).code == 0
+    result = pdr("predict", data, "-o", "out.nc", "-m", "run")
+    assert result.code == 0, result.err
+    with xr.open_dataset("out.nc") as made:
+        assert made.t2m.shape[-2:] == (40, 48)
+        assert np.isfinite(made.t2m.values).all()
+    assert train(data, "odd", "train.crop=[17,24]", "adapter=local", "backbone=tau").code == 78

@@ -14,7 +14,9 @@ from pdr_cli.runs import modelfile
 from pdr_cli.training import run as training
 from pdr_cli.training.request import Experiment
 from pdr_cli.training.run import TrainingRequest
-from tests.conftest import TINY
+from tests.builders import weather_file
+from tests.cli import Result, pdr
+from tests.conftest import TINY, tiny_settings
 
 
 def experiment(*data: Path, **options: object) -> Experiment:
@@ -74,3 +76,17 @@ def test_a_run_needs_a_preset_or_a_folder_to_resume() -> None:
         Experiment(None).resolve()
     with pytest.raises(UsageError, match="name its folder with -o"):
         Experiment("demo").resolve(resume=True)
+
+
+def test_gaussians_of_the_whole_frame_are_refused_on_large_grids(tmp_path: Path) -> None:
+    data = weather_file(tmp_path / "a.nc", 120, size=(250, 263))  # 214 cells more than 256 x 256
+
+    short = ["batch=1", "in_steps=2", "out_steps=2"]
+
+    def train(*more: str) -> Result:
+        return pdr("train", "--preset", "demo", "--data", data, "--dry-run", "-q", *tiny_settings(*short, *more))
+
+    refused = train("adapter=flatten", "kernel_size=auto")
+    assert (refused.code, "--adapter local" in refused.last) == (78, True)
+    assert train("adapter=flatten", "kernel_size=auto", "fusion=none").code == 0
+    assert train("adapter=flatten", "kernel_size=51").code == 0

@@ -16,6 +16,7 @@ from pdr_cli.errors import ConfigError, DataError
 from pdr_cli.models.interfaces import Frames, OnePass
 from pdr_cli.models.layers import pad_to_multiple
 from pdr_cli.models.predictors.translators.depthwise import depthwise
+from pdr_cli.models.predictors.translators.metaformer import MetaFormer
 from pdr_cli.models.predictors.translators.options import TranslatorOptions
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ class SimVP(OnePass):
         latent = self.hid(latent.unflatten(0, (B, T)).flatten(1, 2))  # [B, T·hid_S, H', W']
         out = self.dec(latent.unflatten(1, (T, -1)).flatten(0, 1), skip)
         return out[..., :H, :W].unflatten(0, (B, T))
+
+    def stages(self) -> list[nn.Module]:
+        """See `Predictor.stages`: each unit of encoder and decoder, and each stage of the translator."""
+        inside = self.hid.enc if isinstance(self.hid, MetaFormer) else [self.hid]
+        return [*self.enc.enc, *inside, *self.dec.dec]
 
 
 def check_shell(hid_s: int, n_s: int) -> None:

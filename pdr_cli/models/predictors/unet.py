@@ -75,6 +75,12 @@ class UNet(OnePass):
         x = self.enter(pad_to_multiple(torch.cat(inputs, dim=1), self.multiple, self.frames.periodic))
         return self.head(self.levels(x))[..., :H, :W].unflatten(1, (self.gives, -1))
 
+    def stages(self) -> list[nn.Module]:
+        """See `Predictor.stages`: each block and each change of the grid."""
+        levels = [module for module in self.modules() if isinstance(module, Level)]
+        blocks = [module for module in self.modules() if isinstance(module, Block)]
+        return [self.enter, *blocks, *(part for level in levels for part in (level.down, level.up))]
+
     def _check(self, seen: Tensor, covariates: Tensor | None) -> None:
         T, C, size, F = self.frames.in_steps, self.frames.channels, self.frames.size, self.frames.covariates
         if (*seen.shape[1:3], *seen.shape[3:]) != (T, C, *size):
