@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pdr_cli.errors import did_you_mean
 from pdr_cli.settings import (
@@ -22,6 +22,7 @@ from pdr_cli.settings import (
 )
 
 Kind = Literal["weather", "traffic", "video", "scene", "any"]
+Sides = Annotated[list[int], AfterValidator(two_sides)]
 CALENDAR = ("hour", "weekday", "day-of-year", "holidays", "sun")
 
 
@@ -41,7 +42,7 @@ class DataConfig(_Table):
     )
     in_steps: int = Field(ge=1, description="observed frames, T")
     out_steps: int = Field(ge=1, description="forecast frames, tau")
-    size: list[int] = Field(description="[H, W] that video frames are resized to; empty: not resized")
+    size: Sides = Field(description="[H, W] that video frames are resized to; empty: not resized")
     color: Literal["gray", "rgb"] = Field(description="how video frames are read")
     resample_fps: float = Field(
         ge=0,
@@ -118,11 +119,6 @@ class DataConfig(_Table):
         """The variables that are forecast and not observed."""
         return [name for name, role in map(parse_role, self.roles) if role == TARGET]
 
-    @field_validator("size")
-    @classmethod
-    def _two_sides(cls, size: list[int]) -> list[int]:
-        return two_sides("size", size)
-
     @field_validator("missing_value")
     @classmethod
     def _are_numbers(cls, given: list[str]) -> list[str]:
@@ -189,7 +185,7 @@ class ModelConfig(_Table):
     """Predictor, adapter and fusion."""
 
     backbone: str = Field(description="pixel-space predictor")
-    tile: list[int] = Field(
+    tile: Sides = Field(
         description="[rows, columns] of the tiles that forecasts of a large grid are made of, one after another, by a "
         "convolutional network; empty: the whole grid at once"
     )
@@ -263,11 +259,6 @@ class ModelConfig(_Table):
     )
     amplitude: Literal["auto", "tanh", "sigmoid", "linear"] = Field(description="range of the amplitudes; auto: tanh")
 
-    @field_validator("tile")
-    @classmethod
-    def _is_a_tile(cls, sides: list[int]) -> list[int]:
-        return two_sides("tile", sides)
-
     @field_validator("anchor")
     @classmethod
     def _has_its_name(cls, anchor: str) -> str:
@@ -315,7 +306,7 @@ class TrainConfig(_Table):
         "threads does, and each rank; empty: no limit"
     )
     precision: Literal["fp32", "bf16"] = Field(description="arithmetic of the network; losses are fp32")
-    crop: list[int] = Field(
+    crop: Sides = Field(
         description="[rows, columns] of a random part of the grid that each step of a convolutional network is trained on; "
         "empty: the whole grid"
     )
@@ -358,11 +349,6 @@ class TrainConfig(_Table):
         description="true: the simple forecasts that pdr evaluate compares with are fitted to the training data, anomaly and "
         "ridge, or of video damped-flow, and kept in the model"
     )
-
-    @field_validator("crop")
-    @classmethod
-    def _is_a_crop(cls, sides: list[int]) -> list[int]:
-        return two_sides("crop", sides)
 
     @field_validator("stages")
     @classmethod

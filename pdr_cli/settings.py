@@ -83,12 +83,12 @@ def three_shares(name: str, shares: list[float], example: str) -> list[float]:
     return shares
 
 
-def two_sides(key: str, sides: list[int]) -> list[int]:
+def two_sides(sides: list[int]) -> list[int]:
     """`sides`, if it is [] or two sides of at least 8 cells.
 
     Raises:
         ValueError: it is neither.
     """
     if len(sides) not in (0, 2) or any(side < 8 for side in sides):
-        raise ValueError(f"{key} is [] or [H, W] with sides of at least 8 pixels")
+        raise ValueError("not [] or [H, W] with sides of at least 8 cells")
     return sides
