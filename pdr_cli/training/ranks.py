@@ -9,6 +9,7 @@ windows. A process alone exchanges nothing.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -145,17 +146,17 @@ class Ranks:
 
         return attempt
 
-    def check(self, batch: int, count: int) -> None:
+    def check(self, batch: int, count: float = math.inf) -> None:
         """Refuse steps that the ranks cannot divide.
 
         Args:
             batch: windows of a step.
-            count: training windows, which are a step where they are fewer.
+            count: training windows, which are a step where they are fewer; infinite: not known yet.
 
         Raises:
             UsageError: names the nearest batches that they can divide.
         """
-        size, windows = self.processes.size, min(batch, count)
+        size, windows = self.processes.size, int(min(batch, count))
         if windows % size:
             what = f"train.batch is {batch}" if windows == batch else f"there are {count} training windows"
             near = " or ".join(str(n) for n in (windows // size * size, -(-windows // size) * size) if 0 < n <= count)
