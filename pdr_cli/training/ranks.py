@@ -237,17 +237,18 @@ class Gradients:
             return
         for parameters, buffer in self._buckets:
             places = list(accumulate((p.numel() for p in parameters), initial=0))
+            parts = [
+                buffer[start : start + p.numel()].view(p.shape) for p, start in zip(parameters, places, strict=False)
+            ]
             flags = buffer[places[-1] :]
-            for number, (parameter, start) in enumerate(zip(parameters, places, strict=False)):
-                here = buffer[start : start + parameter.numel()].view(parameter.shape)
-                flags[number] = parameter.grad is not None
-                here.zero_() if parameter.grad is None else here.copy_(parameter.grad)
+            for parameter, part in zip(parameters, parts, strict=True):
+                part.zero_() if parameter.grad is None else part.copy_(parameter.grad)
+            flags.copy_(torch.tensor([parameter.grad is not None for parameter in parameters]))
             self._reduce(buffer)
-            for number, (parameter, start) in enumerate(zip(parameters, places, strict=False)):
-                if flags[number]:
-                    if parameter.grad is None:
-                        parameter.grad = torch.empty_like(parameter)
-                    parameter.grad.copy_(buffer[start : start + parameter.numel()].view(parameter.shape))
+            for parameter, part, ranks in zip(parameters, parts, flags.tolist(), strict=True):
+                if ranks:
+                    parameter.grad = torch.empty_like(parameter) if parameter.grad is None else parameter.grad
+                    parameter.grad.copy_(part)
 
     def _reduce(self, tensor: Tensor) -> None:
         import torch.distributed as dist
