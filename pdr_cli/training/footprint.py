@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 CROPS = ((128, 128), (128, 256))
 COPIES = 3  # of a batch while it is made: frames, where they are known, and network units
 # Heap of a process over the tensors that live in it: freed memory stays (`memory.keep_freed_memory`) in pieces that the next
-# tensor does not always fill. Measured 1.32 to 1.38; 1 where such memory is given back.
-HEAP = 1.35
+# tensor does not always fill. Measured 1.5 and 2.0, of a TAU and a U-Net; 1 where such memory is given back.
+HEAP = 1.75
+LATER = 60 * 10**6  # bytes of libraries that are loaded while a training runs: oneDNN's kernels, Matplotlib
 TEMPORARIES = 8  # float32 copies of a block of frames while its statistics are added up
 
 
@@ -86,7 +87,7 @@ def of(run: Run) -> Footprint:
         bytes_of(run.network.parameters()),
         bytes_of(p for p in run.network.parameters() if p.requires_grad),
     )
-    program = memory.resident() - weights
+    program = memory.resident() - weights + LATER
     fixed, window = activations(run)
     averaged = trained if config.train.ema else 0
     coefficients, measuring = _statistics(run)

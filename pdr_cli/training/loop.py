@@ -99,7 +99,7 @@ class Trainer(Generic[AnyLesson]):
             LostProcessError: another rank has ended or does not answer; the state is saved, unless that was in a validation.
         """
         self._clock, self._saved = Clock(self.position, self.ranks), time.monotonic()
-        with _signals() as received, ExitStack() as at_end:
+        with _signals(at_once=self.ranks.alone) as received, ExitStack() as at_end:
             at_end.callback(self.lesson.end)
             try:
                 while not self._ended() and self.position.step < until:
@@ -332,12 +332,16 @@ class Trainer(Generic[AnyLesson]):
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Received signals, in order; the loop looks at them between steps. A second one acts at once."""
+def _signals(at_once: bool) -> Iterator[list[int]]:
+    """Received signals, in order; the loop looks at them between steps.
+
+    Args:
+        at_once: True if a second one ends the step. torchrun passes on a signal that the rank may have received itself.
+    """
     received: list[int] = []
 
     def note(number: int, _: Any) -> None:
-        if received:
+        if received and at_once:
             raise KeyboardInterrupt
         received.append(number)
 

@@ -9,6 +9,7 @@ windows. A process alone exchanges nothing.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -145,17 +146,17 @@ class Ranks:
 
         return attempt
 
-    def check(self, batch: int, count: int) -> None:
+    def check(self, batch: int, count: float = math.inf) -> None:
         """Refuse steps that the ranks cannot divide.
 
         Args:
             batch: windows of a step.
-            count: training windows, which are a step where they are fewer.
+            count: training windows, which are a step where they are fewer; infinite: not known yet.
 
         Raises:
             UsageError: names the nearest batches that they can divide.
         """
-        size, windows = self.processes.size, min(batch, count)
+        size, windows = self.processes.size, int(min(batch, count))
         if windows % size:
             what = f"train.batch is {batch}" if windows == batch else f"there are {count} training windows"
             near = " or ".join(str(n) for n in (windows // size * size, -(-windows // size) * size) if 0 < n <= count)
@@ -236,17 +237,18 @@ class Gradients:
             return
         for parameters, buffer in self._buckets:
             places = list(accumulate((p.numel() for p in parameters), initial=0))
+            parts = [
+                buffer[start : start + p.numel()].view(p.shape) for p, start in zip(parameters, places, strict=False)
+            ]
             flags = buffer[places[-1] :]
-            for number, (parameter, start) in enumerate(zip(parameters, places, strict=False)):
-                here = buffer[start : start + parameter.numel()].view(parameter.shape)
-                flags[number] = parameter.grad is not None
-                here.zero_() if parameter.grad is None else here.copy_(parameter.grad)
+            for parameter, part in zip(parameters, parts, strict=True):
+                part.zero_() if parameter.grad is None else part.copy_(parameter.grad)
+            flags.copy_(torch.tensor([parameter.grad is not None for parameter in parameters]))
             self._reduce(buffer)
-            for number, (parameter, start) in enumerate(zip(parameters, places, strict=False)):
-                if flags[number]:
-                    if parameter.grad is None:
-                        parameter.grad = torch.empty_like(parameter)
-                    parameter.grad.copy_(buffer[start : start + parameter.numel()].view(parameter.shape))
+            for parameter, part, ranks in zip(parameters, parts, flags.tolist(), strict=True):
+                if ranks:
+                    parameter.grad = torch.empty_like(parameter) if parameter.grad is None else parameter.grad
+                    parameter.grad.copy_(part)
 
     def _reduce(self, tensor: Tensor) -> None:
         import torch.distributed as dist

@@ -153,7 +153,7 @@ def plan(request: TrainingRequest, create: bool = True) -> Run:
 
 def _plan(request: TrainingRequest, create: bool) -> Run:
     config, device, ranks = request.config, devices.pick(request.device), request.ranks
-    ranks.check(config.train.batch, config.train.batch)
+    ranks.check(config.train.batch)
     resume = request.resume is not None
     folder = RunFolder(request.out or Path(config.preset))
     if create:

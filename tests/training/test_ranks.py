@@ -22,7 +22,7 @@ from pdr_cli.system.memory import Batches
 from pdr_cli.system.processes import Processes
 from pdr_cli.training import norms, state
 from pdr_cli.training.losses import LossOptions, build_loss
-from pdr_cli.training.ranks import Ranks
+from pdr_cli.training.ranks import Gradients, Ranks
 from tests.builders import field, weather_file
 from tests.cli import pdr
 from tests.conftest import tiny_settings
@@ -219,3 +219,17 @@ def test_a_run_that_lost_a_rank_is_continued_to_the_bit(runs: Path) -> None:
     code, _, err = done(["train", "--resume", "-o", part, *ON])
     assert code == 0, err
     assert_same(runs / "two", part, STEPS)
+
+
+def test_gradients_are_summed_and_those_that_no_rank_has_stay_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.ModuleDict({"used": nn.Conv2d(2, 3, 3), "unused": nn.Linear(2, 2)}).to(
+        memory_format=torch.channels_last
+    )
+    network["used"](torch.ones(1, 2, 4, 4)).sum().backward()
+    own = network["used"].weight.grad.clone()
+    # The other rank of two has the same gradients.
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: tensor.mul_(2))
+    Gradients(network, Ranks(Processes(0, 2))).sum()
+    assert network["used"].weight.grad.equal(2 * own)
+    assert network["used"].weight.grad.is_contiguous(memory_format=torch.channels_last)
+    assert network["unused"].weight.grad is None
