@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pdr_cli.data import times as time_axis
@@ -22,23 +23,31 @@ def run(request: Request) -> None:
     began = time.monotonic()
     if film_request.is_for(request):
         film_request.check(request)
-        found = _film(request)
+        found = _unless_answered(request, film_request.is_up_to_date, _film)
     else:
         request.check()
-        found = (_hindcast if request.every_init else _forecast)(request)
+        one = not request.every_init
+        found = _unless_answered(request, forecast.is_up_to_date, _forecast) if one else _hindcast(request)
     if found:
         print(f"{request.output}  {found}  {time.monotonic() - began:.1f} s")
 
 
-def _forecast(request: Request) -> str | None:
-    """Make, write and draw one forecast, and describe it; None if the output is up to date."""
+def _unless_answered(
+    request: Request, is_answered: Callable[[Request], bool], make: Callable[[Request], str]
+) -> str | None:
+    """What `make` says of the outputs that it writes, one process at a time; None if they are up to date."""
     with locks.locked(request.output):
-        if request.skip_existing and forecast.is_up_to_date(request):
+        if request.skip_existing and is_answered(request):
             print(f"{request.output}  up to date")
             return None
-        made = forecast.answer(request)
-        if request.preview:
-            _draw(request.preview, made)
+        return make(request)
+
+
+def _forecast(request: Request) -> str:
+    """Make, write and draw one forecast, and describe it."""
+    made = forecast.answer(request)
+    if request.preview:
+        _draw(request.preview, made)
     times = made.frames.time.values
     valid = f"{time_axis.label(times[0])} to {time_axis.label(times[-1])}"
     members = f"  {made.frames.sizes['realization']} members" if "realization" in made.frames.dims else ""
@@ -47,21 +56,16 @@ def _forecast(request: Request) -> str | None:
     return f"init {time_axis.label(cf.init_of(made.frames))}  valid {valid}{uncertain}  model {labels}"
 
 
-def _film(request: Request) -> str | None:
-    """Make, write and draw the film of a picture, and describe it; None if the outputs are up to date."""
-    with locks.locked(request.output):
-        if request.skip_existing and film_request.is_up_to_date(request):
-            print(f"{request.output}  up to date")
-            return None
-        made = film_request.answer(request)
-        frames = mean_of(made.film.frames)
-        if request.preview:
-            _preview(request.preview, made)
-    count = made.film.frames.sizes.get(MEMBERS, 0)
+def _film(request: Request) -> str:
+    """Make, write and draw the film of a picture, and describe it."""
+    made = film_request.answer(request)
+    if request.preview:
+        _preview(request.preview, made)
+    frames, asked = made.film.frames, request.filming
     size = f"{frames.sizes['time']} frames of {frames.sizes['y']} x {frames.sizes['x']}"
-    view = f" seen from {request.filming.view}" if request.filming.view else ""
-    members = f"  {count} members" if count else ""
-    return f"{size} along {request.filming.camera}{view}{members}  model {made.model.label}"
+    view = f" seen from {asked.view}" if asked.view else ""
+    members = f"  {frames.sizes[MEMBERS]} members" if MEMBERS in frames.dims else ""
+    return f"{size} along {asked.camera}{view}{members}  model {made.model.label}"
 
 
 def _hindcast(request: Request) -> str | None:
