@@ -402,7 +402,7 @@ def refuse_scenes(path: Path, card: ModelCard) -> None:
         raise UsageError(
             f"{path} is a model of moving scenes in space",
             "one that forecasts fields, traffic or clips",
-            "it films a picture: pdr predict picture.png --camera orbit:20 -o film.mp4",
+            "with --camera orbit:20 it films a picture",
         )
 
 
