@@ -108,9 +108,8 @@ def _scene(source: Path, output: Path, paths: Sequence[Path], shot: Shot, refuse
     if suffix == ".safetensors":
         return f"weights only, {artefact.write_weights(model, output):,} numbers"
     if suffix not in OF_SCENES:
-        raise UsageError(
-            f"{suffix} of a model of scenes, whose renderer sorts Gaussians", f"one of {', '.join(OF_SCENES)}"
-        )
+        found = f"{source} is a model of moving scenes in space, whose renderer sorts: it has no graph for {suffix}"
+        raise UsageError(found, f"one of {', '.join(OF_SCENES)}")
     stage = Filming(shot.camera or CAMERA).stage(model.card)
     picture = filming.picture_of(paths, model.card.size, InputPolicy())
     if suffix == ".png":
