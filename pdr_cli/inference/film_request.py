@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pdr_cli.data import formats
+from pdr_cli.data import cameras, formats
 from pdr_cli.data.formats import cf, stored
 from pdr_cli.data.formats import frames as pictures
 from pdr_cli.data.scenes import KIND, WHITE
@@ -30,6 +30,7 @@ HELD = {
     *("skip_existing", "no_clobber", "wait", "fallback", "device", "trust"),
 }
 MENDED = {"regrid", "gray_to_rgb"}
+TITLE = "A picture and what may follow it, filmed by pdr; Gaussians of a model of a toy world"
 UNEVEN = 1e-3  # of the spacing of frames, that video does not show
 
 
@@ -116,7 +117,7 @@ def answer(request: Request) -> Answer:
     identity = _identity(request, model.file, stage, picture)
     for series, path, ranges in (
         (frames, request.output, {name: [0, WHITE] for name in names(frames)}),
-        (made.depth, request.filming.depth, {"depth": [0, 2 * _far(model)]}),
+        (made.depth, request.filming.depth, {"depth": [0, _farthest(model, stage)]}),
     ):
         if path is not None:
             about = _attributes(request, model, picture, stage) | {
@@ -128,10 +129,11 @@ def answer(request: Request) -> Answer:
     return Answer(model, made, stage)
 
 
-def _far(model: LoadedScenes) -> float:
-    """Depth of the farthest canonical Gaussians; a camera may go back, and Gaussians may move away."""
+def _farthest(model: LoadedScenes, stage: Stage) -> float:
+    """A depth that no Gaussian should exceed: twice that of the farthest at time 0, and as far as a camera stands away."""
     assert model.card.config.scene is not None  # as of every model of scenes
-    return model.card.config.scene.far
+    away = float(np.linalg.norm(cameras.centres(stage.seen.poses), axis=-1).max())
+    return 2 * model.card.config.scene.far + away
 
 
 def _header(request: Request) -> Header:
@@ -162,11 +164,8 @@ def _open(request: Request, header: Header) -> Series:
 
 
 def _attributes(request: Request, model: LoadedScenes, picture: Series, stage: Stage) -> dict[str, str]:
-    asked, title = (
-        request.filming,
-        "A picture and what may follow it, filmed by pdr; Gaussians of a model of a toy world",
-    )
-    return origin_of(model, picture, title, stage, request.drawing.seed, str(asked.camera), asked.view or "")
+    asked, seed = request.filming, request.drawing.seed
+    return origin_of(model, picture, TITLE, stage, seed, str(asked.camera), asked.view or "")
 
 
 def _identity(request: Request, header: Header, stage: Stage, picture: Series) -> str:

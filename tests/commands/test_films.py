@@ -128,6 +128,11 @@ def test_a_view_of_the_path_itself_is_the_film(picture: Path, trained: Path, tmp
     assert np.abs(values(other)[0] - values(made)[2]).max() > 1
 
 
+def test_the_depth_of_a_camera_that_goes_far_back_is_sound(picture: Path, trained: Path) -> None:
+    film(picture, trained, "a.nc", "--camera", "dolly:-30", "--depth", "depth.nc")
+    assert pdr("verify", "depth.nc").code == 0
+
+
 def test_frames_in_between_and_fewer_steps_are_frames_of_the_same_film(picture: Path, trained: Path) -> None:
     made = film(picture, trained, "a.nc", *ORBIT)
     twice = film(picture, trained, "b.nc", *ORBIT, "--every", "0.5")
