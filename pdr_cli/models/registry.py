@@ -21,7 +21,8 @@ from pdr_cli.models.tiles import Tiles
 from pdr_cli.trust import Trust
 
 if TYPE_CHECKING:
-    from pdr_cli.schema import Config, LatentConfig, ModelConfig
+    from pdr_cli.optional_tables import LatentConfig
+    from pdr_cli.schema import Config, ModelConfig
 
 # The keywords with which a predictor from outside is called, beside in_steps and channels.
 KEYWORDS = ("hid_s", "hid_t", "n_s", "n_t", "mlp_ratio", "drop_path")

@@ -12,7 +12,7 @@ from pdr_cli.models.latent.causal import ChannelRMS
 
 if TYPE_CHECKING:
     from pdr_cli.models.latent.vae import Groups
-    from pdr_cli.schema import LatentConfig
+    from pdr_cli.optional_tables import LatentConfig
 
 FREQUENCIES, SLOWEST = 32, 1000.0  # of the embedding of the flow's time, and the ratio of the fastest to the slowest
 ALMOST = 0.05 / 2  # ε of the almost fair CRPS of two members (Lang et al. 2024, AIFS-CRPS)

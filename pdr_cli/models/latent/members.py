@@ -13,7 +13,7 @@ from pdr_cli.models.latent.generator import GENERATORS, Condition
 from pdr_cli.models.latent.vae import Groups
 
 if TYPE_CHECKING:
-    from pdr_cli.schema import LatentConfig
+    from pdr_cli.optional_tables import LatentConfig
 
 
 class Members(nn.Module):

@@ -11,7 +11,7 @@ from pdr_cli.models.interfaces import Terms
 from pdr_cli.models.latent.vae import VAE, Groups
 
 if TYPE_CHECKING:
-    from pdr_cli.schema import LatentConfig
+    from pdr_cli.optional_tables import LatentConfig
 
 
 class Clip(NamedTuple):

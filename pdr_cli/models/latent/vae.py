@@ -15,7 +15,8 @@ from pdr_cli.models.latent.causal import Block, CausalTime, ChannelRMS
 from pdr_cli.models.layers import pad_to_multiple
 
 if TYPE_CHECKING:
-    from pdr_cli.schema import LatentConfig, ModelConfig
+    from pdr_cli.optional_tables import LatentConfig
+    from pdr_cli.schema import ModelConfig
 
 LOWEST, HIGHEST, FIRST = -12.0, 4.0, -4.0  # log variance of a latent: its bounds, and its initial value
 TOKEN_SCALE = 0.1  # standard deviation of the initial tokens

@@ -23,7 +23,8 @@ from pdr_cli.models.layers import rollout
 from pdr_cli.models.predictors.simvp import go_round
 
 if TYPE_CHECKING:
-    from pdr_cli.schema import LatentConfig, ModelConfig
+    from pdr_cli.optional_tables import LatentConfig
+    from pdr_cli.schema import ModelConfig
 
 
 class PVVAE(Predictor):

@@ -18,7 +18,8 @@ from pdr_cli.models.latent.vae import VAE, Groups
 from pdr_cli.models.layers import pad_to_multiple
 
 if TYPE_CHECKING:
-    from pdr_cli.schema import LatentConfig, ModelConfig
+    from pdr_cli.optional_tables import LatentConfig
+    from pdr_cli.schema import ModelConfig
 
 
 class LatentSource(nn.Module, ABC):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pdr_cli.models.latent.causal import ChannelRMS
 
 if TYPE_CHECKING:
-    from pdr_cli.schema import SceneConfig
+    from pdr_cli.optional_tables import SceneConfig
 
 HEADS = 4  # of the attention
 PICTURE = 3 + 6 + 2  # channels of the picture, its rays and the coordinates of its pixels

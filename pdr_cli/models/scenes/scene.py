@@ -20,7 +20,7 @@ from pdr_cli.splat.camera import Camera, rays
 from pdr_cli.splat.compose import Gaussians, View, view
 
 if TYPE_CHECKING:
-    from pdr_cli.schema import SceneConfig
+    from pdr_cli.optional_tables import SceneConfig
 
 NUMBERS = (1, 3, 3, 4, 1, 3)  # of a Gaussian: inverse depth, nudge, log σ, quaternion, opacity, colour
 MOVES = (3, 4, 3)  # curves of a Gaussian: place, quaternion, log σ

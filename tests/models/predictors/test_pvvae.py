@@ -17,7 +17,7 @@ from pdr_cli.models.latent.generator import Condition, LatentCRPS, LatentFlow
 from pdr_cli.models.latent.vae import Groups, halvings
 from pdr_cli.models.pdr import PDR
 from pdr_cli.models.predictors.pvvae import PVVAE
-from pdr_cli.schema import LatentConfig
+from pdr_cli.optional_tables import LatentConfig
 from tests.models.builders import options
 
 SMALL: dict[str, Any] = {"hid_s": 4, "hid_t": 8, "n_s": 4, "n_t": 2, "anchor": "persistence", "fusion": "none"}

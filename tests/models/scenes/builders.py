@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pdr_cli.models.scenes.latents import FrameLatents
 from pdr_cli.models.scenes.scene import NUMBERS, SceneModel
-from pdr_cli.schema import SceneConfig
+from pdr_cli.optional_tables import SceneConfig
 from pdr_cli.splat.camera import Camera, rays
 
 SIZE, FOCAL, FRAMES = (16, 16), 1.2, 3
