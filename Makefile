@@ -46,6 +46,7 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
+	$(BIN)/mypy --strict tests/typed_user.py
 
 check: lint types test
 

@@ -64,6 +64,9 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     budget: Annotated[str | None, typer.Option(help="Time for training, such as 3m or 1h30m.")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="Steps between saved states.")] = None,
+    logger: Annotated[
+        list[str] | None, typer.Option(help=f"Record the course elsewhere too, repeatable: {choices.LOGGERS.help()}.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order of windows.")] = None,
     device: Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
@@ -109,6 +112,7 @@ def train(
             "train.steps": steps,
             "train.budget": budget,
             "train.save_every": save_every,
+            "train.loggers": ",".join(logger) if logger else None,
             "train.seed": seed,
             "train.precision": precision,
             **as_settings(reading),

@@ -174,6 +174,13 @@ SCHEDULES = Family(
     open=False,
 )
 
+LOGGERS = Family(
+    "loggers",
+    "logger",
+    "--logger",
+    _in("training.tensorboard", tensorboard=("TensorBoard", "events of TensorBoard, with the extra tensorboard")),
+)
+
 BASELINES = Family(
     "baselines",
     "baseline",
@@ -282,7 +289,9 @@ FORMATS = Family(
     | _in("data.formats.frames", frames=("Frames", "folders of numbered pictures, and single ones")),
 )
 
-FAMILIES = (PREDICTORS, ADAPTERS, FUSIONS, INITIALIZATIONS, LOSSES, SCHEDULES, SCORES, BASELINES, FORMATS, ABLATIONS)
+FAMILIES = (
+    PREDICTORS, ADAPTERS, FUSIONS, INITIALIZATIONS, LOSSES, SCHEDULES, LOGGERS, SCORES, BASELINES, FORMATS, ABLATIONS,
+)  # fmt: skip
 
 
 def others(model: ModelConfig) -> dict[str, str]:

@@ -15,7 +15,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from pdr_cli.errors import ConfigError, did_you_mean
-from pdr_cli.schema import Config, DataConfig, Kind, LatentConfig, ModelConfig, SceneConfig, TrainConfig
+from pdr_cli.optional_tables import LatentConfig, SceneConfig
+from pdr_cli.schema import Config, DataConfig, Kind, ModelConfig, TrainConfig
 from pdr_cli.settings import NONE
 
 # Defaults for keys added later, so that older models and presets keep their meaning.
@@ -47,6 +48,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "rollout": 1,
         "cpu_budget": "",
         "save_every": 0,
+        "loggers": [],
         "val_every": 0,
         "patience": 0,
         "fallback": False,
@@ -164,6 +166,21 @@ def dump(config: Config) -> str:
     import tomli_w
 
     return tomli_w.dumps(config.model_dump(exclude_none=True))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a preset: every key with its meaning, none required, because `extends` may give it."""
+    tables = Config.model_json_schema()["$defs"]
+    for table in tables.values():
+        table.pop("required", None)
+    about = "name or file of another preset, whose values hold for the keys that this one leaves out"
+    extends = {"extends": {"type": "string", "description": about}}
+    return tables[Config.__name__] | {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A preset of pdr",
+        "properties": extends | tables[Config.__name__]["properties"],
+        "$defs": tables,
+    }
 
 
 def keys() -> list[str]:

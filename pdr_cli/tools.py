@@ -166,11 +166,14 @@ def inspect(
 @logged
 def presets(
     name: Annotated[str | None, typer.Argument(help="Print this one as TOML, to copy and change.")] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema that editors check and complete a preset with.")
+    ] = False,
 ) -> None:
     """List the presets, or print one."""
     from pdr_cli.commands import presets as command
 
-    command.run(name)
+    command.run(name, schema)
 
 
 @logged

@@ -117,11 +117,13 @@ def test_a_family_that_takes_no_additions_ignores_them(site: Path) -> None:
 def test_commands_use_what_the_package_adds(grid: Path, tmp_path: Path) -> None:
     run, chosen = (
         tmp_path / "run",
-        ("--backbone", "last-frame", "--adapter", "offset", "--fusion", "half", "--loss", "huber"),
+        ("--backbone", "last-frame", "--adapter", "offset", "--fusion", "half", "--loss", "huber", "--logger", "table"),
     )
     trained = pdr("train", "--preset", "demo", "--data", grid, "-o", run, "--steps", "3", *chosen, *tiny_settings())
     assert trained.code == 0, trained.err
-    assert "huber" in json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert "huber" in first
+    assert (run / "losses.txt").read_text().splitlines()[0] == f"{first['step']} {first['loss']}"
 
     made = pdr("predict", grid, "-m", run, "-o", tmp_path / "forecast.gridtext")
     assert made.code == 0, made.err

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from pdr_cli.splat import native, node, reference
-from pdr_cli.splat.backends import BACKENDS, ENVIRONMENT, RendererUnavailable, reference_instead, select, unsupported
+from pdr_cli.splat.backends import BACKENDS, RendererUnavailable, reference_instead, select, unsupported
+from pdr_cli.splat.native import ENVIRONMENT
 
 __all__ = ["BACKENDS", "ENVIRONMENT", "NORMALIZATIONS", "SAMPLINGS", "RendererUnavailable", "active_backend", "render"]
 NORMALIZATIONS = ("peak", "density")

@@ -25,6 +25,7 @@ from pdr_cli.training import state, step
 from pdr_cli.training.averages import Average
 from pdr_cli.training.length import Clock, Length
 from pdr_cli.training.lessons import Lesson
+from pdr_cli.training.loggers import Loggers
 from pdr_cli.training.norms import pool
 from pdr_cli.training.randomness import Randomness
 from pdr_cli.training.ranks import ALONE, Gradients, Ranks
@@ -56,6 +57,7 @@ class Trainer(Generic[AnyLesson]):
         save_model: called with the position when validation improves, and where the anchor alone is the model after all;
             writes the model file.
         ranks: that take the steps together; the first writes.
+        loggers: that record the course of the training beside metrics.jsonl; None: there are none.
     """
 
     lesson: AnyLesson
@@ -64,6 +66,7 @@ class Trainer(Generic[AnyLesson]):
     device: torch.device
     save_model: Callable[[Position], None]
     ranks: Ranks = ALONE
+    loggers: Loggers | None = None
 
     def __post_init__(self) -> None:
         self.network = self.lesson.network
@@ -101,6 +104,9 @@ class Trainer(Generic[AnyLesson]):
         self._clock, self._saved = Clock(self.position, self.ranks), time.monotonic()
         with _signals(at_once=self.ranks.alone) as received, ExitStack() as at_end:
             at_end.callback(self.lesson.end)
+            if self.loggers is not None and self.ranks.first:
+                self.loggers.open(self.position.step)
+                at_end.callback(self.loggers.close)
             try:
                 while not self._ended() and self.position.step < until:
                     self._step()
@@ -329,6 +335,8 @@ class Trainer(Generic[AnyLesson]):
             return
         spent = {"seconds": round(self.position.elapsed, 2), "cpu_seconds": round(self.position.cpu, 2)}
         metrics.append(self.run, event, step=self.position.step, **spent, **values)
+        if self.loggers is not None:
+            self.loggers.log(event, self.position.step, spent | values)
 
 
 @contextmanager

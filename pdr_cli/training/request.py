@@ -56,8 +56,8 @@ class Experiment:
 
     def trust(self, everything: bool = False) -> Trust:
         """The code that may run: what options and settings name, which the user wrote; with `everything`, all."""
-        named = [setting.partition("=")[2].strip() for setting in self.settings]
-        return Trust(everything).also([*named, *(self.options or {}).values()])
+        values = [*(setting.partition("=")[2] for setting in self.settings), *(self.options or {}).values()]
+        return Trust(everything).also([name.strip() for value in values for name in str(value).split(",")])
 
     def _overrides(self) -> list[str]:
         options = {key: value for key, value in (self.options or {}).items() if value is not None}

@@ -29,7 +29,7 @@ from pdr_cli.schema import Config
 from pdr_cli.settings import AUTO
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import Silence, log, progress
-from pdr_cli.training import cards, guides, overview, randomness, stages, targets, warm_start
+from pdr_cli.training import cards, guides, loggers, overview, randomness, stages, targets, warm_start
 from pdr_cli.training import ranks as several
 from pdr_cli.training.anchors import baselines
 from pdr_cli.training.anchors import fit as anchors
@@ -173,6 +173,7 @@ def _plan(request: TrainingRequest, create: bool) -> Run:
         found = f"train.members is {config.train.members}, and --backbone {config.model.backbone} draws no members"
         raise ConfigError(found, way_out="add noise with --set model.noise=32")
     stages.check(network, config.train, frames_of(config, prepared))
+    loggers.Loggers(config.train.loggers, folder, request.trust)  # refuses what it does not find
     start = _start(request, folder, prepared, network)
     ranks.check(config.train.batch, len(prepared.train))
     ranks.check_loss(config.train.loss, choices.LOSSES.find(config.train.loss, request.trust))
@@ -352,7 +353,8 @@ def trainer(run: Run) -> Trainer[ForecastLesson]:
     ahead = Ahead(data.train, run.config.train.batch) if run.config.data.read_ahead else None
     data = replace(data, frozen=FrozenParts(run.network) if run.network.keeps else None, ahead=ahead)
     lesson = ForecastLesson(run.network, losses[0], data, run.config.train, run.device, ranks, losses[1])
-    return Trainer(lesson, run.config.train, run.folder, run.device, save_model, ranks)
+    recorders = loggers.Loggers(run.config.train.loggers, run.folder, run.trust)
+    return Trainer(lesson, run.config.train, run.folder, run.device, save_model, ranks, recorders)
 
 
 def anchored(run: Run, data: TrainingData) -> AnchorFrames | None:

@@ -18,8 +18,9 @@ from pdr_cli.models.scenes import losses
 from pdr_cli.models.scenes.latents import LatentSource, VideoLatents
 from pdr_cli.models.scenes.losses import Truth
 from pdr_cli.models.scenes.scene import SceneModel, Shot, along, seen
+from pdr_cli.optional_tables import SceneConfig
 from pdr_cli.runs.films import Films, SceneData
-from pdr_cli.schema import SceneConfig, TrainConfig
+from pdr_cli.schema import TrainConfig
 from pdr_cli.splat.camera import rays
 from pdr_cli.system.memory import Batches
 from pdr_cli.training import step

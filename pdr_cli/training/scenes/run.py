@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,14 +22,15 @@ from pdr_cli.errors import ConfigError, DataError, UsageError
 from pdr_cli.models.lpips import LPIPS, SMALLEST
 from pdr_cli.models.scenes.build import build
 from pdr_cli.models.scenes.scene import SceneModel
+from pdr_cli.optional_tables import SceneConfig
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.films import SceneData
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.runs.modelfile import ModelCard
-from pdr_cli.schema import Config, SceneConfig
+from pdr_cli.schema import Config
 from pdr_cli.system import atomic, devices, hashes, locks, urls
 from pdr_cli.system.logs import log
-from pdr_cli.training import cards, overview, randomness, ranks
+from pdr_cli.training import cards, loggers, overview, randomness, ranks
 from pdr_cli.training.kept import Kept
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.prepare import find_files
@@ -37,6 +38,7 @@ from pdr_cli.training.request import run_folder
 from pdr_cli.training.run import State, TrainingRequest, carry_out
 from pdr_cli.training.scenes.lesson import SceneLesson
 from pdr_cli.training.state import Position
+from pdr_cli.trust import Trust
 
 COLOURS = ("red", "green", "blue")
 
@@ -53,6 +55,7 @@ class SceneRun:
     resume: State | None = None
     perceptual: LPIPS | None = None
     kept: tuple[Kept, Kept] = field(default_factory=lambda: (Kept(), Kept()))
+    trust: Trust | None = None
 
     @property
     def options(self) -> SceneConfig:
@@ -74,7 +77,8 @@ def plan(request: TrainingRequest, create: bool = True) -> SceneRun:
     config, device = request.config, devices.pick(request.device)
     resume = request.resume is not None
     folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
-    return assembled(config, folder, device, request.resume)
+    loggers.Loggers(config.train.loggers, folder, request.trust)  # refuses what it does not find
+    return replace(assembled(config, folder, device, request.resume), trust=request.trust)
 
 
 def assembled(config: Config, folder: RunFolder, device: torch.device, resume: State | None = None) -> SceneRun:
@@ -215,7 +219,8 @@ def trainer(run: SceneRun) -> Trainer[SceneLesson]:
         atomic.keep_previous(run.folder.model, run.folder.previous_model)
         modelfile.save(run.folder.model, run.network, cards.with_best(card, position, run.device), mean)
 
-    return Trainer(lesson, run.config.train, run.folder, run.device, save_model)
+    recorders = loggers.Loggers(run.config.train.loggers, run.folder, run.trust)
+    return Trainer(lesson, run.config.train, run.folder, run.device, save_model, loggers=recorders)
 
 
 def card_of(run: SceneRun) -> ModelCard:
