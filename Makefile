@@ -70,7 +70,7 @@ gpu-sanitize:
 	done
 
 # A wheel that brings the compiled renderer for every level of this kind of processor, for machines without a compiler.
-wheel: $(VENV)/.dev
+wheel: $(VENV)/.base
 	rm -rf ext/predgsplat/prebuilt
 	$(BIN)/python -m pdr_cli.splat.build ext/predgsplat/prebuilt
 	$(BIN)/python -m pip wheel -q --no-deps -w dist .

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pdr_cli import __version__, choices, tools
+from pdr_cli.completion import names_of
 from pdr_cli.options import (
     Ablation, Against, AsJson, Backbone, Batch, By, Compress, Device, DryRun, Events, EveryInit, Fallback, FreezeBackbone,
     Init, InitFrom, Inputs, Kind, LpipsWeights, ModelOptions, NoClobber, Preset, Profile, RaftWeights, Rename, Settings,
@@ -56,16 +57,31 @@ def train(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder. Default: runs/PRESET-TIME.")] = None,
     settings: Settings = None,
     backbone: Backbone = None,
-    anchor: Annotated[str | None, typer.Option(help=f"Forecast to start from: {choices.ANCHORS.help()}.")] = None,
-    adapter: Annotated[str | None, typer.Option(help=f"Adapter: {choices.ADAPTERS.help()}.")] = None,
-    fusion: Annotated[str | None, typer.Option(help=f"Fusion: {choices.FUSIONS.help()}.")] = None,
-    loss: Annotated[str | None, typer.Option(help=f"Loss: {choices.LOSSES.help()}.")] = None,
+    anchor: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Forecast to start from: {choices.ANCHORS.help()}.", autocompletion=names_of(choices.ANCHORS)
+        ),
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help=f"Adapter: {choices.ADAPTERS.help()}.", autocompletion=names_of(choices.ADAPTERS))
+    ] = None,
+    fusion: Annotated[
+        str | None, typer.Option(help=f"Fusion: {choices.FUSIONS.help()}.", autocompletion=names_of(choices.FUSIONS))
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help=f"Loss: {choices.LOSSES.help()}.", autocompletion=names_of(choices.LOSSES))
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training windows.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     budget: Annotated[str | None, typer.Option(help="Time for training, such as 3m or 1h30m.")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="Steps between saved states.")] = None,
     logger: Annotated[
-        list[str] | None, typer.Option(help=f"Record the course elsewhere too, repeatable: {choices.LOGGERS.help()}.")
+        list[str] | None,
+        typer.Option(
+            help=f"Record the course elsewhere too, repeatable: {choices.LOGGERS.help()}.",
+            autocompletion=names_of(choices.LOGGERS),
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order of windows.")] = None,
     device: Device = "auto",

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from pdr_cli import choices
+from pdr_cli.completion import names_of, presets, runs
 
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Log errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log more detail.")]
@@ -27,7 +28,10 @@ Precision = Annotated[
         help="Arithmetic of the network: fp32, or bf16 (faster, rounds to 8 bits); see operations. Default: fp32."
     ),
 ]
-Preset = Annotated[str | None, typer.Option("-p", "--preset", help="A name from `pdr presets`, or a TOML file.")]
+Preset = Annotated[
+    str | None,
+    typer.Option("-p", "--preset", help="A name from `pdr presets`, or a TOML file.", autocompletion=presets),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the preset, such as train.lr=1e-3.")
 ]
@@ -35,7 +39,10 @@ Kind = Annotated[
     str | None,
     typer.Option(help="Kind of the data: weather, traffic or video. Default: as the preset or the data say."),
 ]
-Backbone = Annotated[str | None, typer.Option(help=f"Predictor: {choices.PREDICTORS.help()}.")]
+Backbone = Annotated[
+    str | None,
+    typer.Option(help=f"Predictor: {choices.PREDICTORS.help()}.", autocompletion=names_of(choices.PREDICTORS)),
+]
 Forward = Annotated[
     bool, typer.Option("--forward", help="Time forecasts and not training steps; also of pdr-bf16 (--precision bf16).")
 ]
@@ -45,14 +52,17 @@ FreezeBackbone = Annotated[
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "-m", "--model", help="Run folder, model.safetensors or run name. Default: $PDR_MODEL, else the newest run."
+        "-m",
+        "--model",
+        help="Run folder, model.safetensors or run name. Default: $PDR_MODEL, else the newest run.",
+        autocompletion=runs,
     ),
 ]
 ModelOptions = Annotated[
     list[str] | None,
     typer.Option(
         "-m", "--model", help="Model, as a run folder, file or run name; repeatable: members of one ensemble. Default: "
-        "$PDR_MODEL, else the newest run.",
+        "$PDR_MODEL, else the newest run.", autocompletion=runs,
     ),
 ]  # fmt: skip
 Batch = Annotated[
@@ -140,7 +150,8 @@ Ablation = Annotated[
     str | None,
     typer.Option(
         help=f"Train all variants of an ablation and print mean and spread of their scores: "
-        f"{choices.ABLATIONS.help()}. --budget is for all of them together."
+        f"{choices.ABLATIONS.help()}. --budget is for all of them together.",
+        autocompletion=names_of(choices.ABLATIONS),
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")]

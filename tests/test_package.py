@@ -3,9 +3,13 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+
+import pdr_cli
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,3 +56,26 @@ def test_an_installed_pdr_needs_no_checkout(installed: Path, tmp_path: Path) -> 
     assert made.returncode == 0, made.stderr
     planned = run(installed, tmp_path, "train", "--preset", "demo", "--data", "sample.nc", "--dry-run", "-q")
     assert planned.returncode == 0, planned.stderr
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    recipe = yaml.safe_load((ROOT / "docs/packaging/recipe.yaml").read_text(encoding="utf-8"))
+    assert citation["version"] == recipe["context"]["version"] == pdr_cli.__version__
+
+
+def test_the_conda_recipe_wants_what_the_package_wants() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    recipe = yaml.safe_load((ROOT / "docs/packaging/recipe.yaml").read_text(encoding="utf-8"))
+    other = {"torch": "pytorch", "netCDF4": "netcdf4"}  # names of conda-forge
+
+    def known(requirement: str) -> str:
+        name, _, version = requirement.partition(">=")
+        return f"{other.get(name, name)} >={version}"
+
+    wanted = {f"python {project['requires-python']}", *map(known, project["dependencies"])}
+    assert set(recipe["requirements"]["run"]) == wanted
+
+
+def test_types_travel_in_the_wheel(installed: Path) -> None:
+    assert (installed / "pdr_cli" / "py.typed").is_file()
