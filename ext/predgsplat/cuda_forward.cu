@@ -1,19 +1,20 @@
 // The image on a GPU, gathered: a block owns a tile of 16x16 pixels of one frame and finds the Gaussians that reach it.
 //
-//  1. Each thread tests the circle of one Gaussian against the tile, then, if it may reach the tile, the exact box.
-//     Ballots list the remaining Gaussians in their order: no sort, no buffer, no second kernel.
+//  1. Threads test the boxes of chunks of Gaussians against the tile, then those of the Gaussians of the remaining
+//     chunks. Ballots list what remains in its order: no sort.
 //  2. The warps share the list. Each warp keeps sums for all 256 pixels in registers: a lane has 8 rows of one column.
+//     Which warp draws a Gaussian depends on its place in the tile's list alone, not on the chunks that were skipped.
 //  3. The warps' sums are added in a fixed order, so that results are reproducible bit by bit.
 #include <type_traits>
 
-#include "cuda_common.cuh"
+#include "cuda_prepared.cuh"
 
 namespace predgsplat::cuda {
 namespace {
 
 constexpr int TILE = 16;
-constexpr int ROWS = 8;     // per lane
-constexpr int BATCH = 512;  // Gaussians between two rounds of drawing
+constexpr int ROWS = 8;        // per lane
+constexpr int CAPACITY = 512;  // Gaussians in shared memory
 
 // A Gaussian that reaches the tile, prepared for drawing.
 template <int C>
@@ -26,83 +27,109 @@ struct alignas(16) Entry {
 template <int C>
 struct Shared {
   union {
-    Entry<C> entries[BATCH];
+    Entry<C> entries[CAPACITY];
     float sums[WARPS][THREADS];
   };
-  int candidates[BATCH];
+  int chunks[THREADS];
   int kept[WARPS];
 };
+
+__device__ __forceinline__ Box unite_over_warp(Box box) {
+  for (int distance = 16; distance > 0; distance /= 2)
+    box = unite(box, {__shfl_xor_sync(ALL_LANES, box.left, distance), __shfl_xor_sync(ALL_LANES, box.right, distance),
+                      __shfl_xor_sync(ALL_LANES, box.top, distance), __shfl_xor_sync(ALL_LANES, box.bottom, distance)});
+  return box;
+}
+
+// One thread per Gaussian; a chunk begins anew with each frame.
+__global__ void __launch_bounds__(THREADS) prepare_kernel(const Problem problem, const PreparedFrames prepared) {
+  __shared__ Box boxes[WARPS];
+  const int64_t chunks = chunks_of(problem);
+  const int64_t chunk = static_cast<int64_t>(blockIdx.x) * CHUNKS_PER_BLOCK + threadIdx.x / CHUNK;
+  const int64_t frame = chunk / chunks, number = chunk % chunks * CHUNK + threadIdx.x % CHUNK;
+  Box box = nowhere();
+  if (frame < problem.frames && number < problem.gaussians) {
+    const int64_t n = frame * problem.gaussians + number;
+    const Prepared g = prepare_one(problem, n);
+    prepared.gaussians[n] = g;
+    box = box_of(g);
+  }
+  box = unite_over_warp(box);
+  if (threadIdx.x % 32 == 0) boxes[threadIdx.x / 32] = box;
+  __syncthreads();
+  if (threadIdx.x % CHUNK || frame >= problem.frames) return;
+  for (int w = 1; w < CHUNK / 32; ++w) box = unite(box, boxes[threadIdx.x / 32 + w]);
+  prepared.boxes[chunk] = box;
+}
 
 struct Tile {
   float left, top;
 
-  // Whether a Gaussian whose centre has this whole pixel may reach the tile. True for NaN, which must be drawn.
-  __device__ __forceinline__ bool reached(float x, float y, float reach_x, float reach_y) const {
-    return !(x - reach_x > left + (TILE - 1)) && !(x + 1.0f + reach_x < left) &&
-           !(y - reach_y > top + (TILE - 1)) && !(y + 1.0f + reach_y < top);
+  // Whether what shows within a box may reach the tile. True for NaN, which must be drawn.
+  __device__ __forceinline__ bool reached(const Box& box) const {
+    return !(box.left > left + (TILE - 1)) && !(box.right < left) && !(box.top > top + (TILE - 1)) && !(box.bottom < top);
   }
 };
 
-// Lists the Gaussians [first, last) whose circle may reach the tile; returns their number.
-__device__ __forceinline__ int find_candidates(const Problem& problem, int64_t frame, int64_t first, int64_t last,
-                                               const Tile& tile, int (&candidates)[BATCH], int (&kept)[WARPS]) {
-  const Geometry& geometry = problem.geometry;
-  const float reach_of_one = sqrtf(2.0f * CUT / LOG2_E) / geometry.step;  // reach in pixels at a scale of 1
-  int found = 0;
-  for (int64_t chunk = first; chunk < last; chunk += THREADS) {
-    const int64_t n = chunk + threadIdx.x;
-    bool keep = false;
-    if (n < last) {
-      const Parameters p = read_parameters(problem, frame * problem.gaussians + n);
-      const float bad = zero_if_finite(p);
-      const float x = multiply_then_add(p.mu_x, geometry.half_width, geometry.half_width);
-      const float y = multiply_then_add(p.mu_y, geometry.half_height, geometry.half_height);
-      const float scale = larger(larger(p.s1, p.s2), MIN_SCALE);
-      // One pixel more than the circle, to allow for rounding.
-      const float reach = fminf(geometry.radius, reach_of_one * scale + 1.0f) + bad;
-      keep = tile.reached(floorf(x), floorf(y), reach, reach);
-    }
-    int total;
-    const int place = place_in_order(keep, kept, total);
-    if (keep) candidates[found + place] = static_cast<int>(n - first);
-    found += total;
+// The Gaussians of one frame.
+struct Frame {
+  const Problem& problem;
+  const PreparedFrames& prepared;
+  int64_t frame;
+
+  __device__ __forceinline__ bool may_reach(int64_t chunk, const Tile& tile) const {
+    return !prepared.boxes || tile.reached(prepared.boxes[frame * chunks_of(problem) + chunk]);
   }
+
+  // n counts through the Gaussians of all frames.
+  __device__ __forceinline__ Prepared gaussian(int64_t n) const {
+    return prepared.gaussians ? prepared.gaussians[n] : prepare_one(problem, n);
+  }
+};
+
+// Lists the chunks that may reach the tile, of THREADS chunks from `first`; returns their number.
+template <int C>
+__device__ __forceinline__ int list_chunks(const Frame& frame, int64_t first, const Tile& tile, Shared<C>& shared) {
+  const int64_t chunk = first + threadIdx.x;
+  const bool keep = chunk < chunks_of(frame.problem) && frame.may_reach(chunk, tile);
+  int total;
+  const int place = place_in_order(keep, shared.kept, total);
+  if (keep) shared.chunks[place] = static_cast<int>(chunk);
   __syncthreads();
-  return found;
+  return total;
 }
 
-// Prepares the candidates and lists those whose exact box reaches the tile; returns their number.
+// Adds the Gaussians that reach the tile, of CHUNKS_PER_BLOCK listed chunks from `first`, to the entries in shared
+// memory, of which there are `filled`; returns how many there are then.
 template <int C>
-__device__ __forceinline__ int prepare_entries(const Problem& problem, int64_t first, int channel, const Tile& tile,
-                                               int found, Shared<C>& shared) {
-  int entries = 0;
-  for (int chunk = 0; chunk < found; chunk += THREADS) {
-    const int k = chunk + threadIdx.x;
-    bool keep = false;
-    Entry<C> entry;
-    if (k < found) {
-      const int64_t n = first + shared.candidates[k];
-      const Parameters p = read_parameters(problem, n);
-      const Gaussian<float> g = prepare(p, problem.geometry);
-      const float bad = zero_if_finite(p), radius = problem.geometry.radius;
-      entry.x = g.x + bad;
-      entry.y = g.y + bad;
-      entry.fraction_x = g.fraction_x;
-      entry.fraction_y = g.fraction_y;
-      entry.squares = complete_square(g);
-      keep = tile.reached(entry.x, entry.y, fminf(radius, g.reach_x), fminf(radius, g.reach_y));
-      for (int c = 0; c < C; ++c) {
-        const bool there = channel + c < problem.channels;
-        entry.amplitudes[c] = there ? problem.amplitudes[n * problem.channels + channel + c] : 0.0f;
-      }
-    }
-    int total;
-    const int place = place_in_order(keep, shared.kept, total);
-    if (keep) shared.entries[entries + place] = entry;
-    entries += total;
+__device__ __forceinline__ int list_entries(const Frame& frame, int first, int chunks, int channel, const Tile& tile,
+                                            int filled, Shared<C>& shared) {
+  const Problem& problem = frame.problem;
+  const int slot = first + threadIdx.x / CHUNK;
+  const int64_t number = slot < chunks ? static_cast<int64_t>(shared.chunks[slot]) * CHUNK + threadIdx.x % CHUNK
+                                       : problem.gaussians;
+  const int64_t n = frame.frame * problem.gaussians + number;
+  bool keep = false;
+  Prepared g;
+  if (number < problem.gaussians) {
+    g = frame.gaussian(n);
+    keep = tile.reached(box_of(g));
   }
-  __syncthreads();
-  return entries;
+  int total;
+  const int place = place_in_order(keep, shared.kept, total);  // its barriers keep entries that are being drawn
+  if (keep) {
+    Entry<C>& entry = shared.entries[filled + place];
+    entry.x = floorf(g.x);
+    entry.y = floorf(g.y);
+    entry.fraction_x = g.x - entry.x;
+    entry.fraction_y = g.y - entry.y;
+    entry.squares = g.squares;
+    for (int c = 0; c < C; ++c) {
+      const bool there = channel + c < problem.channels;
+      entry.amplitudes[c] = there ? problem.amplitudes[n * problem.channels + channel + c] : 0.0f;
+    }
+  }
+  return filled + total;
 }
 
 // Adds a Gaussian to the pixels of one lane: column j, rows i to i + 7.
@@ -146,44 +173,79 @@ __device__ __forceinline__ void add_and_store(float (&shared)[WARPS][THREADS], c
   if (i < geometry.height && j < geometry.width) plane[static_cast<int64_t>(i) * geometry.width + j] = total;
 }
 
+// The kernel's blocks: tiles of all frames along x, blocks of C channels along y.
+struct Grid {
+  int tiles_x, tiles;  // of a frame
+};
+
 template <int C, bool ANALYTIC>
-__global__ void __launch_bounds__(THREADS, C < 3 ? 4 : 6 - C) forward_kernel(const Problem problem, float* image, int tiles_x, int tiles) {
+__global__ void __launch_bounds__(THREADS, C < 3 ? 4 : 6 - C)
+    forward_kernel(const Problem problem, const PreparedFrames prepared, float* image, const Grid grid) {
   __shared__ Shared<C> shared;
   const Geometry& geometry = problem.geometry;
-  const int64_t frame = blockIdx.x / tiles;
-  const int index = blockIdx.x % tiles, left = index % tiles_x * TILE, top = index / tiles_x * TILE;
+  const Frame frame = {problem, prepared, blockIdx.x / grid.tiles};
+  const int index = blockIdx.x % grid.tiles, left = index % grid.tiles_x * TILE, top = index / grid.tiles_x * TILE;
   const int channel = blockIdx.y * C, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const Tile tile = {static_cast<float>(left), static_cast<float>(top)};
   const float i = static_cast<float>(top + lane / TILE * ROWS), j = static_cast<float>(left + lane % TILE);
 
   float sums[C][ROWS] = {};
-  for (int64_t first = 0; first < problem.gaussians; first += BATCH) {
-    const int64_t last = first + BATCH < problem.gaussians ? first + BATCH : problem.gaussians;
-    const int found = find_candidates(problem, frame, first, last, tile, shared.candidates, shared.kept);
-    const int entries = prepare_entries(problem, frame * problem.gaussians + first, channel, tile, found, shared);
-    // The barriers in find_candidates keep the next batch from overwriting entries that are still in use.
-    for (int k = warp; k < entries; k += WARPS) draw<C, ANALYTIC>(shared.entries[k], i, j, geometry.radius, sums);
+  int filled = 0, drawn = 0;  // entries in shared memory, and those before them
+  const int64_t all_chunks = chunks_of(problem);
+  for (int64_t first = 0; first < all_chunks; first += THREADS) {
+    const int chunks = list_chunks(frame, first, tile, shared);
+    int c = 0;
+    do {
+      filled = list_entries(frame, c, chunks, channel, tile, filled, shared);
+      c += CHUNKS_PER_BLOCK;
+      const bool last = c >= chunks && first + THREADS >= all_chunks;
+      if (filled <= CAPACITY - THREADS && !last) continue;
+      __syncthreads();
+      for (int k = (warp - drawn) & (WARPS - 1); k < filled; k += WARPS)
+        draw<C, ANALYTIC>(shared.entries[k], i, j, geometry.radius, sums);
+      drawn += filled;
+      filled = 0;
+    } while (c < chunks);
   }
 
   const int64_t plane = static_cast<int64_t>(geometry.height) * geometry.width;
-  float* frame_image = image + (frame * problem.channels + channel) * plane;
+  float* frame_image = image + (frame.frame * problem.channels + channel) * plane;
   for (int c = 0; c < C && channel + c < problem.channels; ++c)
     add_and_store(shared.sums, sums[c], geometry, left, top, frame_image + c * plane);
 }
 
+int64_t tiles_along(int pixels) { return (pixels + TILE - 1) / TILE; }
+
+int prepare_frames(const Problem& problem, const PreparedFrames& prepared, void* stream) {
+  const int64_t chunks = problem.frames * chunks_of(problem);
+  if (chunks == 0 || !prepared.gaussians) return cudaSuccess;
+  return launch(prepare_kernel, (chunks + CHUNKS_PER_BLOCK - 1) / CHUNKS_PER_BLOCK, 1, stream, problem, prepared);
+}
+
 }  // namespace
 
-int forward(const Problem& problem, float* image, void* stream) {
-  const int64_t tiles_x = (problem.geometry.width + TILE - 1) / TILE;
-  const int64_t tiles = tiles_x * ((problem.geometry.height + TILE - 1) / TILE);
+ForwardPlan forward_plan(const Problem& problem) {
+  const int64_t tiles = tiles_along(problem.geometry.width) * tiles_along(problem.geometry.height);
+  // Preparing a Gaussian takes about three instructions of a warp: so many, in each tile, take as long as a launch.
+  constexpr int64_t preparations = 1 << 20;
+  return {problem.gaussians > 0 && tiles * problem.frames > preparations / problem.gaussians};
+}
+
+int64_t forward_scratch(const Problem& problem, const ForwardPlan& plan) {
+  return plan.prepares_once ? prepared_floats(problem) : 0;
+}
+
+int forward(const Problem& problem, const ForwardPlan& plan, float* image, float* scratch, void* stream) {
+  const int64_t tiles_x = tiles_along(problem.geometry.width), tiles = tiles_x * tiles_along(problem.geometry.height);
   if (problem.frames == 0 || problem.channels == 0) return cudaSuccess;
+  if (tiles > MAX_BLOCKS_X) return cudaErrorInvalidConfiguration;
+  const PreparedFrames prepared = prepared_in(plan.prepares_once ? scratch : nullptr, problem);
+  if (const int error = prepare_frames(problem, prepared, stream)) return error;
   return with_channels(problem.channels, [&](auto constant) {
     constexpr int C = decltype(constant)::value;
     const auto kernel = problem.geometry.analytic ? forward_kernel<C, true> : forward_kernel<C, false>;
-    const int64_t chunks = (problem.channels + C - 1) / C;
-    if (tiles > MAX_BLOCKS_X) return static_cast<int>(cudaErrorInvalidConfiguration);
-    return launch(kernel, problem.frames * tiles, chunks, stream, problem, image, static_cast<int>(tiles_x),
-                  static_cast<int>(tiles));
+    const Grid grid = {static_cast<int>(tiles_x), static_cast<int>(tiles)};
+    return launch(kernel, problem.frames * tiles, (problem.channels + C - 1) / C, stream, problem, prepared, image, grid);
   });
 }
 

@@ -1,13 +1,25 @@
 // `cuda_on_cpu forward|backward`: one call of the CUDA kernels, with its arrays on standard input and output.
+#include <sanitizer/asan_interface.h>
+
 #include "arrays.h"
-#include "cuda_common.cuh"
+#include "cuda_prepared.cuh"
 
 using namespace predgsplat;
 
 struct Header {
   int64_t frames, gaussians, channels, height, width, analytic, seed;
   double kernel_size;
+  int64_t once;    // whether Gaussians are prepared once; -1: as the plan says
+  int64_t unread;  // a chunk of the first frame that no tile may read once it is prepared; -1: none
 };
+
+// From the second launch on, which draws, the sanitizer ends the program at a read of these Gaussians.
+void forbid_chunk(float* scratch, int64_t chunk) {
+  cuda_on_cpu::device.before_launch = [=, launches = 0]() mutable {
+    auto* const first = reinterpret_cast<cuda::Prepared*>(scratch) + chunk * cuda::CHUNK;
+    if (launches++ == 1) ASAN_POISON_MEMORY_REGION(first, cuda::CHUNK * sizeof(*first));
+  };
+}
 
 int main(int, char** arguments) {
   const bool backward = strcmp(arguments[1], "backward") == 0;
@@ -27,7 +39,11 @@ int main(int, char** arguments) {
                            rotation.x.data(),
                            amplitudes.x.data()};
   if (!backward) {
-    if (cuda::forward(problem, image.x.data(), nullptr) != cudaSuccess) return 1;
+    cuda::ForwardPlan plan = cuda::forward_plan(problem);
+    if (h.once >= 0) plan.prepares_once = h.once;
+    Array scratch(cuda::forward_scratch(problem, plan));
+    if (h.unread >= 0) forbid_chunk(scratch.x.data(), h.unread);
+    if (cuda::forward(problem, plan, image.x.data(), scratch.x.data(), nullptr) != cudaSuccess) return 1;
     image.write();
     return 0;
   }

@@ -77,7 +77,7 @@ struct Device {
   Meeting all{0};
   unsigned finished = 0;
   dim3 block, grid, threads;
-  std::function<void()> kernel;
+  std::function<void()> kernel, before_launch;  // the latter, if any, runs before each kernel
   uint64_t seed = 0;
 
   uint64_t random() { return (seed = seed * 6364136223846793005u + 1442695040888963407u) >> 33; }
@@ -185,6 +185,7 @@ inline void run_block() {
 }
 
 inline void run(const cudaLaunchConfig_t& config, std::function<void()> kernel) {
+  if (device.before_launch) device.before_launch();
   device.kernel = std::move(kernel);
   device.grid = config.gridDim;
   device.threads = config.blockDim;
