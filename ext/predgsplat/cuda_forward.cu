@@ -3,6 +3,7 @@
 //  1. Threads test the boxes of chunks of Gaussians against the tile, then those of the Gaussians of the remaining
 //     chunks. Ballots list what remains in its order: no sort.
 //  2. The warps share the list. Each warp keeps sums for all 256 pixels in registers: a lane has 8 rows of one column.
+//     With 16 channels, two warps share a Gaussian: each draws one half of the tile, and a lane has 4 rows.
 //     Which warp draws a Gaussian depends on its place in the tile's list alone, not on the chunks that were skipped.
 //  3. The warps' sums are added in a fixed order, so that results are reproducible bit by bit.
 #include <type_traits>
@@ -13,8 +14,16 @@ namespace predgsplat::cuda {
 namespace {
 
 constexpr int TILE = 16;
-constexpr int ROWS = 8;        // per lane
-constexpr int CAPACITY = 512;  // Gaussians in shared memory
+
+// How the warps of a block divide a tile for C channels.
+template <int C>
+struct Shape {
+  static constexpr int SLICES = C > 8 ? 2 : 1;  // warps that share a Gaussian
+  static constexpr int GROUPS = WARPS / SLICES;
+  static constexpr int HEIGHT = TILE / SLICES;      // of a warp's part of the tile
+  static constexpr int ROWS = HEIGHT * TILE / 32;   // per lane
+  static constexpr int CAPACITY = C > 8 ? 384 : 512;  // Gaussians in shared memory, of 48 KB
+};
 
 // A Gaussian that reaches the tile, prepared for drawing.
 template <int C>
@@ -27,8 +36,8 @@ struct alignas(16) Entry {
 template <int C>
 struct Shared {
   union {
-    Entry<C> entries[CAPACITY];
-    float sums[WARPS][THREADS];
+    Entry<C> entries[Shape<C>::CAPACITY];
+    float sums[Shape<C>::GROUPS][TILE * TILE];
   };
   int chunks[THREADS];
   int kept[WARPS];
@@ -132,8 +141,8 @@ __device__ __forceinline__ int list_entries(const Frame& frame, int first, int c
   return filled + total;
 }
 
-// Adds a Gaussian to the pixels of one lane: column j, rows i to i + 7.
-template <int C, bool ANALYTIC>
+// Adds a Gaussian to the pixels of one lane: column j, rows from i on.
+template <bool ANALYTIC, int C, int ROWS>
 __device__ __forceinline__ void draw(const Entry<C>& entry, float i, float j, float radius, float (&sums)[C][ROWS]) {
   const float u = j - entry.x, v = i - entry.y;
   if constexpr (ANALYTIC) {
@@ -161,15 +170,19 @@ __device__ __forceinline__ void draw(const Entry<C>& entry, float i, float j, fl
 }
 
 // Adds the warps' sums of one channel and writes the tile.
-__device__ __forceinline__ void add_and_store(float (&shared)[WARPS][THREADS], const float (&sums)[ROWS],
+template <class Shape, int ROWS>
+__device__ __forceinline__ void add_and_store(float (&shared)[Shape::GROUPS][TILE * TILE], const float (&sums)[ROWS],
                                               const Geometry& geometry, int left, int top, float* plane) {
+  constexpr int PART = TILE * Shape::HEIGHT;  // pixels of a warp
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   __syncthreads();  // all threads have finished reading the shared memory
-  for (int k = 0; k < ROWS; ++k) shared[warp][32 * k + lane] = sums[k];
+  float* const mine = shared[warp / Shape::SLICES] + warp % Shape::SLICES * PART;
+  for (int k = 0; k < ROWS; ++k) mine[32 * k + lane] = sums[k];
   __syncthreads();
   float total = 0.0f;
-  for (int w = 0; w < WARPS; ++w) total += shared[w][threadIdx.x];
-  const int i = top + lane / TILE * ROWS + warp, j = left + lane % TILE;
+  for (int group = 0; group < Shape::GROUPS; ++group) total += shared[group][threadIdx.x];
+  const int slice = threadIdx.x / PART, k = threadIdx.x % PART / 32;
+  const int i = top + slice * Shape::HEIGHT + lane / TILE * ROWS + k, j = left + lane % TILE;
   if (i < geometry.height && j < geometry.width) plane[static_cast<int64_t>(i) * geometry.width + j] = total;
 }
 
@@ -179,17 +192,19 @@ struct Grid {
 };
 
 template <int C, bool ANALYTIC>
-__global__ void __launch_bounds__(THREADS, C < 3 ? 4 : 6 - C)
+__global__ void __launch_bounds__(THREADS, C < 3 ? 4 : C == 3 ? 3 : 2)
     forward_kernel(const Problem problem, const PreparedFrames prepared, float* image, const Grid grid) {
+  using Shape = Shape<C>;
   __shared__ Shared<C> shared;
   const Geometry& geometry = problem.geometry;
   const Frame frame = {problem, prepared, blockIdx.x / grid.tiles};
   const int index = blockIdx.x % grid.tiles, left = index % grid.tiles_x * TILE, top = index / grid.tiles_x * TILE;
   const int channel = blockIdx.y * C, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const Tile tile = {static_cast<float>(left), static_cast<float>(top)};
-  const float i = static_cast<float>(top + lane / TILE * ROWS), j = static_cast<float>(left + lane % TILE);
+  const int group = warp / Shape::SLICES, below = warp % Shape::SLICES * Shape::HEIGHT + lane / TILE * Shape::ROWS;
+  const float i = static_cast<float>(top + below), j = static_cast<float>(left + lane % TILE);
 
-  float sums[C][ROWS] = {};
+  float sums[C][Shape::ROWS] = {};
   int filled = 0, drawn = 0;  // entries in shared memory, and those before them
   const int64_t all_chunks = chunks_of(problem);
   for (int64_t first = 0; first < all_chunks; first += THREADS) {
@@ -199,10 +214,10 @@ __global__ void __launch_bounds__(THREADS, C < 3 ? 4 : 6 - C)
       filled = list_entries(frame, c, chunks, channel, tile, filled, shared);
       c += CHUNKS_PER_BLOCK;
       const bool last = c >= chunks && first + THREADS >= all_chunks;
-      if (filled <= CAPACITY - THREADS && !last) continue;
+      if (filled <= Shape::CAPACITY - THREADS && !last) continue;
       __syncthreads();
-      for (int k = (warp - drawn) & (WARPS - 1); k < filled; k += WARPS)
-        draw<C, ANALYTIC>(shared.entries[k], i, j, geometry.radius, sums);
+      for (int k = (group - drawn) & (Shape::GROUPS - 1); k < filled; k += Shape::GROUPS)
+        draw<ANALYTIC>(shared.entries[k], i, j, geometry.radius, sums);
       drawn += filled;
       filled = 0;
     } while (c < chunks);
@@ -211,7 +226,7 @@ __global__ void __launch_bounds__(THREADS, C < 3 ? 4 : 6 - C)
   const int64_t plane = static_cast<int64_t>(geometry.height) * geometry.width;
   float* frame_image = image + (frame.frame * problem.channels + channel) * plane;
   for (int c = 0; c < C && channel + c < problem.channels; ++c)
-    add_and_store(shared.sums, sums[c], geometry, left, top, frame_image + c * plane);
+    add_and_store<Shape>(shared.sums, sums[c], geometry, left, top, frame_image + c * plane);
 }
 
 int64_t tiles_along(int pixels) { return (pixels + TILE - 1) / TILE; }
@@ -226,7 +241,7 @@ int prepare_frames(const Problem& problem, const PreparedFrames& prepared, void*
 
 ForwardPlan forward_plan(const Problem& problem) {
   const int64_t tiles = tiles_along(problem.geometry.width) * tiles_along(problem.geometry.height);
-  // Preparing a Gaussian takes about three instructions of a warp: so many, in each tile, take as long as a launch.
+  // Preparing a Gaussian takes some 130 instructions of a thread, 4 of a warp: so many take as long as a launch.
   constexpr int64_t preparations = 1 << 20;
   return {problem.gaussians > 0 && tiles * problem.frames > preparations / problem.gaussians};
 }
@@ -241,7 +256,7 @@ int forward(const Problem& problem, const ForwardPlan& plan, float* image, float
   if (tiles > MAX_BLOCKS_X) return cudaErrorInvalidConfiguration;
   const PreparedFrames prepared = prepared_in(plan.prepares_once ? scratch : nullptr, problem);
   if (const int error = prepare_frames(problem, prepared, stream)) return error;
-  return with_channels(problem.channels, [&](auto constant) {
+  return with_up_to_16_channels(problem.channels, [&](auto constant) {
     constexpr int C = decltype(constant)::value;
     const auto kernel = problem.geometry.analytic ? forward_kernel<C, true> : forward_kernel<C, false>;
     const Grid grid = {static_cast<int>(tiles_x), static_cast<int>(tiles)};

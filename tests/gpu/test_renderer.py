@@ -74,7 +74,7 @@ def test_auto_takes_it() -> None:
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8, 13])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8, 13, 16, 20])
 def test_channels(channels: int, sampling: str) -> None:
     check(gaussians(2, channels=channels), sampling=sampling)
 

@@ -139,7 +139,7 @@ def compare(draw, evaluate) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("sampling", ORACLES)
-@pytest.mark.parametrize("channels", [1, 2, 3, 7])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7, 12, 19])
 def test_channels(gaussians, compare, channels, sampling):
     compare(gaussians(batch=(2,), gaussians=12, channels=channels), (23, 37), 15, sampling)
 
@@ -201,7 +201,7 @@ def test_large_rotations(gaussians, compare, rotation):
     compare([coords, scale, rotation + small, amplitudes], (20, 22), 15)
 
 
-@pytest.mark.parametrize(("channels", "sampling"), [(1, "lattice"), (6, "lattice"), (3, "analytic")])
+@pytest.mark.parametrize(("channels", "sampling"), [(1, "lattice"), (6, "lattice"), (16, "lattice"), (3, "analytic")])
 def test_results_repeat_bit_by_bit_in_whatever_order_threads_run(gaussians, draw, evaluate, channels, sampling):
     inputs = gaussians(batch=(1,), gaussians=40, channels=channels, dtype=torch.float32)
     first, *others = (evaluate(draw((20, 18), 15, sampling, seed, once), inputs) for seed, once in enumerate((0, 1, 1)))
