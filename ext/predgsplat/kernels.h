@@ -91,6 +91,7 @@ struct CpuKernels {
 namespace cuda {
 // How the forward pass divides its work. The image is the same, bit by bit, whether or not it prepares Gaussians once.
 struct ForwardPlan {
+  int tile;            // pixels along either axis of a block's part of the frame: 16, or 8 (at most 4 channels)
   bool prepares_once;  // each Gaussian in a kernel of its own, instead of in every tile
 };
 ForwardPlan forward_plan(const Problem& problem);

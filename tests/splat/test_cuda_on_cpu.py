@@ -58,16 +58,16 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class OnCpu(torch.autograd.Function):
     """One call of the kernels each way: coords, scale [P, N, 2], rotation [P, N], amplitudes [P, N, C], all float32.
 
-    once: whether Gaussians are prepared once (1), by each tile (0), or as the kernels decide (-1). unread: a chunk of them
-    that no tile may read.
+    once: whether Gaussians are prepared once (1), by each tile (0), or as the kernels decide (-1). tile: 16 or 8 pixels, or
+    as they decide. unread: a chunk of Gaussians that no tile may read.
     """
 
     @staticmethod
-    def forward(ctx, program, size, kernel_size, analytic, seed, once, unread, *inputs):
+    def forward(ctx, program, size, kernel_size, analytic, seed, once, tile, unread, *inputs):
         P, N, C = inputs[3].shape
         ctx.save_for_backward(*inputs)
         ctx.program = program
-        ctx.header = struct.pack("7qd2q", P, N, C, *size, analytic, seed, kernel_size, once, unread)
+        ctx.header = struct.pack("7qd3q", P, N, C, *size, analytic, seed, kernel_size, once, tile, unread)
         (image,) = call(program, "forward", ctx.header, inputs, [(P, C, *size)])
         return image
 
@@ -75,7 +75,7 @@ class OnCpu(torch.autograd.Function):
     def backward(ctx, grad):
         inputs = ctx.saved_tensors
         shapes = [tuple(x.shape) for x in inputs]
-        return *[None] * 7, *call(ctx.program, "backward", ctx.header, [*inputs, grad], shapes)
+        return *[None] * 8, *call(ctx.program, "backward", ctx.header, [*inputs, grad], shapes)
 
 
 def call(program: Path, direction: str, header: bytes, arrays, shapes) -> list[Tensor]:
@@ -108,8 +108,8 @@ ORACLES = {"lattice": reference.render, "analytic": analytic}
 def draw(program) -> Callable[..., Callable[..., Tensor]]:
     """The kernels for frames of a size, as a function of the four inputs."""
 
-    def draw(size, kernel_size, sampling="lattice", seed=SEED, once=-1, unread=-1):
-        return partial(OnCpu.apply, program, size, kernel_size, sampling == "analytic", seed, once, unread)
+    def draw(size, kernel_size, sampling="lattice", seed=SEED, once=-1, tile=-1, unread=-1):
+        return partial(OnCpu.apply, program, size, kernel_size, sampling == "analytic", seed, once, tile, unread)
 
     return draw
 
@@ -124,9 +124,13 @@ def compare(draw, evaluate) -> Callable[..., None]:
         oracle = partial(ORACLES[sampling], size=size, kernel_size=kernel_size)
         expected = evaluate(oracle, double)
         rounded = evaluate(oracle, single)
-        found = evaluate(draw(size, kernel_size, sampling, once=0), single)
-        assert torch.equal(draw(size, kernel_size, sampling, once=1)(*single), found[0])
-        for name, a, b, c in zip(NAMES, found, expected, rounded, strict=True):
+        found = [*evaluate(draw(size, kernel_size, sampling, once=0, tile=16), single)]
+        if single[3].shape[2] <= 4:
+            found += [draw(size, kernel_size, sampling, once=0, tile=8)(*single)]
+        for tile, image in zip((16, 8), found[::5], strict=False):
+            assert torch.equal(draw(size, kernel_size, sampling, once=1, tile=tile)(*single), image)
+        names, expected, rounded = ([*x, x[0]] for x in (NAMES, expected, rounded))
+        for name, a, b, c in zip(names, found, expected, rounded, strict=False):
             if a.numel():
                 # Of the largest entry, which is about 1 where Gaussians show. What float32 rounds worse in plain torch,
                 # such as the place of a very thin Gaussian, may be as bad here.
@@ -201,10 +205,12 @@ def test_large_rotations(gaussians, compare, rotation):
     compare([coords, scale, rotation + small, amplitudes], (20, 22), 15)
 
 
+@pytest.mark.parametrize("tile", [16, 8])
 @pytest.mark.parametrize(("channels", "sampling"), [(1, "lattice"), (6, "lattice"), (16, "lattice"), (3, "analytic")])
-def test_results_repeat_bit_by_bit_in_whatever_order_threads_run(gaussians, draw, evaluate, channels, sampling):
+def test_results_repeat_bit_by_bit_in_whatever_order_threads_run(gaussians, draw, evaluate, channels, sampling, tile):
     inputs = gaussians(batch=(1,), gaussians=40, channels=channels, dtype=torch.float32)
-    first, *others = (evaluate(draw((20, 18), 15, sampling, seed, once), inputs) for seed, once in enumerate((0, 1, 1)))
+    renderers = (draw((20, 18), 15, sampling, seed, once, tile) for seed, once in enumerate((0, 1, 1)))
+    first, *others = (evaluate(render, inputs) for render in renderers)
     for other in others:
         assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
@@ -262,7 +268,8 @@ def test_chunks_that_tiles_skip_would_have_drawn_nothing(sorted_gaussians, draw,
     assert draw(size, kernel_size, sampling, once=1)(*sorted_gaussians)[1].isnan().all()
 
 
-def test_boxes_reach_the_last_pixel(draw):
+@pytest.mark.parametrize("tile", [16, 8])
+def test_boxes_reach_the_last_pixel(draw, tile):
     """In each frame one flat Gaussian, a pixel further on: its lattice of 7 x 7 ends at the border of a tile in some."""
     size, frames = (48, 48), 47
     place = (torch.arange(frames) + 0.5) / 23.5 - 1
@@ -273,8 +280,8 @@ def test_boxes_reach_the_last_pixel(draw):
         torch.zeros(shape[:2]),
         torch.ones(frames, 1, 1),
     )
-    image = draw(size, 7, once=1)(*inputs)
-    assert torch.equal(image, draw(size, 7, once=0)(*inputs))
+    image = draw(size, 7, once=1, tile=tile)(*inputs)
+    assert torch.equal(image, draw(size, 7, once=0, tile=tile)(*inputs))
     covered = (image > 0).sum((-2, -1)).flatten()
     within = torch.tensor([min(k + 4, 47) - max(k - 3, 0) + 1 for k in range(frames)])
     assert torch.equal(covered, within.square())
@@ -295,6 +302,28 @@ def test_a_chunk_that_reaches_no_tile_is_not_read(sorted_gaussians, draw):
     draw((20, 150), 9, once=1, unread=1)(*sorted_gaussians)
     with pytest.raises(AssertionError, match="use-after-poison"):
         draw((20, 150), 9, once=1, unread=2)(*sorted_gaussians)
+
+
+@pytest.mark.parametrize(
+    ("frames", "size", "channels", "count", "tile", "once"),
+    [
+        pytest.param(1, (32, 32), 1, 300, 8, 0, id="one frame of 32"),
+        pytest.param(16, (32, 32), 3, 300, 8, 0, id="64 tiles of 16"),
+        pytest.param(17, (32, 32), 3, 300, 16, 0, id="68 tiles of 16"),
+        pytest.param(1, (64, 64), 5, 300, 16, 0, id="more than four channels"),
+        pytest.param(4, (64, 64), 1, 4096, 8, 0, id="as many preparations as may be repeated"),
+        pytest.param(4, (64, 64), 1, 4097, 8, 1, id="one more"),
+        pytest.param(320, (128, 128), 1, 400, 16, 1, id="a batch of 320 frames"),
+        pytest.param(1, (721, 1440), 1, 260_000, 16, 1, id="a global field"),
+        pytest.param(1, (64, 64), 1, 0, 8, 0, id="no Gaussians"),
+        pytest.param(0, (64, 64), 1, 300, 8, 0, id="no frames"),
+    ],
+)
+def test_how_the_forward_pass_divides_its_work(program, frames, size, channels, count, tile, once):
+    """8x8 pixels a block up to 64 tiles of 16x16 and four channels; Gaussians prepared once from 2^20 times on."""
+    header = struct.pack("7qd3q", frames, count, channels, *size, 0, 0, 15, -1, -1, -1)
+    result = subprocess.run([str(program), "plan"], input=header, capture_output=True, check=True)
+    assert result.stdout.split() == [b"%d" % tile, b"%d" % once]
 
 
 MISUSE = """
