@@ -54,7 +54,8 @@ __device__ __forceinline__ Box unite_over_warp(Box box) {
 }
 
 // One thread per Gaussian; a chunk begins anew with each frame.
-__global__ void __launch_bounds__(THREADS) prepare_kernel(const Problem problem, const PreparedFrames prepared) {
+__global__ void __launch_bounds__(THREADS)
+    prepare_kernel(const __grid_constant__ Problem problem, const PreparedFrames prepared) {
   __shared__ Box boxes[WARPS];
   const int64_t chunks = chunks_of(problem);
   const int64_t chunk = static_cast<int64_t>(blockIdx.x) * CHUNKS_PER_BLOCK + threadIdx.x / CHUNK;
@@ -261,8 +262,9 @@ using Pixels = std::conditional_t<ANALYTIC, AtPixels<Shape>,
 
 // Adds the warps' sums of one channel and writes the tile.
 template <class Shape, int ROWS>
-__device__ __forceinline__ void add_and_store(float (&shared)[Shape::GROUPS][Shape::TILE * Shape::TILE], const float (&sums)[ROWS],
-                                              const Geometry& geometry, int left, int top, float* plane) {
+__device__ __forceinline__ void add_and_store(float (&shared)[Shape::GROUPS][Shape::TILE * Shape::TILE],
+                                              const float (&sums)[ROWS], const Geometry& geometry, int left, int top,
+                                              float* plane) {
   constexpr int TILE = Shape::TILE, PART = TILE * Shape::HEIGHT;  // pixels of a warp
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   __syncthreads();  // all threads have finished reading the shared memory
@@ -284,7 +286,7 @@ struct Grid {
 
 template <int C, bool ANALYTIC, int TILE>
 __global__ void __launch_bounds__(THREADS, C < 3 ? 4 : C == 3 ? 3 : 2)
-    forward_kernel(const Problem problem, const PreparedFrames prepared, float* image, const Grid grid) {
+    forward_kernel(const __grid_constant__ Problem problem, const PreparedFrames prepared, float* image, const Grid grid) {
   using Shape = Shape<C, TILE>;
   __shared__ Shared<Shape> shared;
   const Geometry& geometry = problem.geometry;

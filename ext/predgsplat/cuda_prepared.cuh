@@ -60,8 +60,9 @@ inline PreparedFrames prepared_in(float* scratch, const Problem& problem) {
   return {gaussians, reinterpret_cast<Box*>(gaussians + problem.frames * problem.gaussians)};
 }
 
-// n counts through the Gaussians of all frames.
-__device__ __forceinline__ Prepared prepare_one(const Problem& problem, int64_t n) {
+// n counts through the Gaussians of all frames. Not inlined: the compiler fuses operations anew in each place, and both
+// kernels must prepare the same numbers. For that, they take the problem as a __grid_constant__, which has an address.
+__device__ __noinline__ Prepared prepare_one(const Problem& problem, int64_t n) {
   const Geometry& geometry = problem.geometry;
   const Parameters p = read_parameters(problem, n);
   const Gaussian<float> g = prepare(p, geometry);

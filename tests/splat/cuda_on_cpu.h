@@ -26,6 +26,8 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __noinline__ [[gnu::noinline]] inline
+#define __grid_constant__
 #define __launch_bounds__(...)
 #define __shared__ static
 // The bounds of all shared variables: they are all that is in .bss of a .cu file, which the build renames cuda_shared.
