@@ -3,7 +3,8 @@
 # make fuzz   changes files at random for FUZZ_SECONDS and reads them as the commands do
 # make check  what a change must pass: format, lint, types, tests
 # make wheel  dist/*.whl with the renderer compiled for every level of this kind of processor
-# make gpu-check  on a machine with a GPU and torch: GPU tests, renderer benchmark, a short training
+# make gpu-check  on a machine with a GPU and torch: GPU tests, NVIDIA's checkers, benchmarks, a short training, forecast and
+#                 scores; gpu-bench-*.json and gpu-scores.json
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,9 +12,12 @@ DEMO ?= demo
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= $(shell date +%s)
 FUZZ_KEPT ?= fuzz-failures
-SANITIZED := test_channels or test_leading_dimensions or test_centres or not_finite or misaligned
+SANITIZED := test_channels or test_chunks or test_leading_dimensions or test_centres or not_finite or misaligned
 
-.PHONY: demo test fuzz check lint types wheel gpu-check gpu-sanitize clean
+DEVICE ?= cuda
+GPU_VARIANTS := plain,plain+predgs,pdr,pdr+bf16,pdr+compile
+
+.PHONY: demo test fuzz check lint types wheel gpu-check gpu-test gpu-sanitize gpu-bench gpu-run clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,15 +54,29 @@ types: $(VENV)/.dev
 
 check: lint types test
 
-# Uses the torch that is installed there, because the constraints pin a build for CPUs.
-gpu-check:
+# Uses the torch that is installed there, because the constraints pin a build for CPUs, and files that need no netCDF library.
+# `make -k gpu-check` goes on where a part fails.
+gpu-check: gpu-test gpu-sanitize gpu-bench gpu-run
+
+gpu-test:
 	$(PYTHON) -m pytest tests/gpu tests/splat -m "not slow"
-	$(MAKE) gpu-sanitize
-	$(PYTHON) -m pdr_cli bench-render --paper --backward --device cuda -o gpu-bench.json
-	$(PYTHON) -m pdr_cli bench-render --kind compose --backward --device cuda -o gpu-bench-compose.json
-	$(PYTHON) -m pdr_cli sample weather -o gpu-sample.nc
-	$(PYTHON) -m pdr_cli train --preset demo --data gpu-sample.nc --device cuda -o runs/gpu-check
-	$(PYTHON) -m pdr_cli evaluate gpu-sample.nc -m runs/gpu-check --device cuda -o gpu-scores.json
+
+# Times of the renderer, of compositing, and of steps and forecasts, eager and compiled.
+gpu-bench:
+	$(PYTHON) -m pdr_cli bench-render --paper --backward --device $(DEVICE) -o gpu-bench-render.json
+	$(PYTHON) -m pdr_cli bench-render --res 64 128 --channels 1 3 8 16 --batch 1 16 --backward --device $(DEVICE) \
+	  -o gpu-bench-render-batches.json
+	$(PYTHON) -m pdr_cli bench-render --kind compose --backward --device $(DEVICE) -o gpu-bench-compose.json
+	$(PYTHON) -m pdr_cli bench-train --device $(DEVICE) --variants $(GPU_VARIANTS) -o gpu-bench-train.json
+	$(PYTHON) -m pdr_cli bench-train --forward --device $(DEVICE) --variants $(GPU_VARIANTS) -o gpu-bench-forward.json
+
+# A short training, its forecast and its scores.
+gpu-run:
+	rm -rf runs/gpu-check gpu-sample.h5 gpu-forecast.h5
+	$(PYTHON) -m pdr_cli sample traffic -o gpu-sample.h5
+	$(PYTHON) -m pdr_cli train --preset demo --data gpu-sample.h5 --device $(DEVICE) -o runs/gpu-check
+	$(PYTHON) -m pdr_cli predict gpu-sample.h5 -m runs/gpu-check --device $(DEVICE) -o gpu-forecast.h5
+	$(PYTHON) -m pdr_cli evaluate gpu-sample.h5 -m runs/gpu-check --device $(DEVICE) -o gpu-scores.json
 
 # The renderer's kernels under NVIDIA's checkers of memory, races and barriers, in a few small tests.
 gpu-sanitize:
@@ -66,6 +84,7 @@ gpu-sanitize:
 	! command -v compute-sanitizer >/dev/null || for tool in memcheck racecheck synccheck initcheck; do \
 	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
 	    --kernel-name kernel_substring=forward_kernel --kernel-name kernel_substring=backward_kernel \
+	    --kernel-name kernel_substring=prepare_kernel \
 	    $(PYTHON) -m pytest --noconftest tests/gpu/test_renderer.py tests/gpu/test_compose.py -k "$(SANITIZED)" || exit 1; \
 	done
 

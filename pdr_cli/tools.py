@@ -82,7 +82,8 @@ def bench_train(
     """Time a training step, or a forecast, against one in plain PyTorch, each checked for correctness first.
 
     Variants: plain is the predictor alone in plain PyTorch, plain+malloc keeps freed memory too, plain+predgs is the whole
-    model in plain PyTorch, pdr what `pdr train` does, pdr+bf16 that with --precision bf16.
+    model in plain PyTorch, pdr what `pdr train` does, pdr+bf16 that with --precision bf16. On request, pdr+compile is pdr with
+    torch.compile.
 
     Example:
 

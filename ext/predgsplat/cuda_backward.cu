@@ -57,20 +57,15 @@ struct Image {
   int channels;  // number of channels from there on
 };
 
-// A walk down the gradient image, in all channels.
-template <int C>
+// A walk down the gradient image.
 struct Walk {
-  const float* at[C];
+  const float* at;
   int width;
 
-  __device__ __forceinline__ Walk(const Image& image, int i, int j) : width(image.width) {
-    const float* const first = image.grad + (static_cast<int64_t>(i) * width + j);
-    for (int c = 0; c < C; ++c) at[c] = first + (c < image.channels ? c * image.plane : 0);  // amplitude 0
-  }
+  __device__ __forceinline__ Walk(const Image& image, int i, int j)
+      : at(image.grad + (static_cast<int64_t>(i) * image.width + j)), width(image.width) {}
 
-  __device__ __forceinline__ void next_row() {
-    for (int c = 0; c < C; ++c) at[c] += width;
-  }
+  __device__ __forceinline__ void next_row() { at += width; }
 };
 
 // The channels of the gradient image at one pixel, and their sum weighted by the amplitudes. With a single channel the
@@ -79,8 +74,8 @@ template <int C>
 struct Pixel {
   float channels[C];
 
-  __device__ __forceinline__ Pixel(const Walk<C>& walk, bool inside) {
-    for (int c = 0; c < C; ++c) channels[c] = inside ? *walk.at[c] : 0.0f;
+  __device__ __forceinline__ Pixel(const Image& image, const Walk& walk, bool inside) {
+    for (int c = 0; c < C; ++c) channels[c] = inside && c < image.channels ? walk.at[c * image.plane] : 0.0f;
   }
 
   __device__ __forceinline__ float weighted(const Entry<C>& entry) const {
@@ -119,7 +114,7 @@ __device__ __forceinline__ void walk_lattice(const Entry<C>& entry, const Image&
   const bool inside = j >= 0 && j < image.width;
   const int first = entry.first_v + lane.row, rows = min(lane.rows, entry.last_v + 1 - first);
   int i = entry.y + first;
-  Walk<C> walk(image, i, j);
+  Walk walk(image, i, j);
   const float ridge = entry.ridge * u;
   float v = static_cast<float>(first);
   ColumnMoments moments;
@@ -127,7 +122,7 @@ __device__ __forceinline__ void walk_lattice(const Entry<C>& entry, const Image&
   // Each iteration completes the lattice row above, which needs this row of pixels, and begins the row at v.
 #pragma unroll 2
   for (int k = 0; k <= lane.rows; ++k) {
-    const Pixel<C> pixel(walk, inside && static_cast<unsigned>(i) < static_cast<unsigned>(image.height));
+    const Pixel<C> pixel(image, walk, inside && static_cast<unsigned>(i) < static_cast<unsigned>(image.height));
     const float grad = pixel.weighted(entry);
     const float step = __shfl_sync(ALL_LANES, grad, lane.right) - grad;
     const float moved = fmaf(entry.fraction_x, step, grad);
@@ -164,11 +159,11 @@ __device__ __forceinline__ void walk_pixels(const Entry<C>& entry, const Image& 
   const float u = static_cast<float>(whole_u) - entry.fraction_x;
   const Column column(entry.squares, u, inside);
   const int first = entry.first_v + lane.row, rows = min(lane.rows, entry.last_v + 1 - first);
-  Walk<C> walk(image, entry.y + first, entry.x + whole_u);
+  Walk walk(image, entry.y + first, entry.x + whole_u);
   const float ridge = entry.ridge * u;
   ColumnMoments moments;
   for (int k = 0; k < rows; ++k) {
-    const Pixel<C> pixel(walk, inside);
+    const Pixel<C> pixel(image, walk, inside);
     const float w = static_cast<float>(first + k) - entry.fraction_y + ridge, value = column.from_ridge(w);
     moments.add(value * pixel.weighted(entry), w);
     if constexpr (C > 1)
@@ -270,7 +265,7 @@ __device__ __forceinline__ void add_shares(const Sums<C>* shares, int count, flo
 
 // Gaussians are counted through all frames. 2^share_bits warps share each Gaussian.
 template <int C, bool ANALYTIC>
-__global__ void __launch_bounds__(THREADS, C < 3 ? 3 : 2)  // 80 registers each, or 128
+__global__ void __launch_bounds__(THREADS, C < 3 ? 3 : C <= 8 ? 2 : 1)  // 80 registers each, 128, or 255
     backward_kernel(const Problem problem, const float* __restrict__ grad_image, const InputGradients gradients,
                     int per_block, int share_bits) {
   __shared__ Entry<C> entries[MOST_PER_BLOCK];
@@ -319,7 +314,7 @@ int backward(const Problem& problem, const float* grad_image, const InputGradien
   const int64_t eights = total / (8 * 1024);
   const int share_bits = eights > 0 ? 0 : SHARE_BITS;
   const int per_block = eights == 0 ? WARPS >> SHARE_BITS : eights < 8 ? static_cast<int>(8 * eights) : MOST_PER_BLOCK;
-  return with_channels(problem.channels, [&](auto constant) {
+  return with_up_to_16_channels(problem.channels, [&](auto constant) {
     constexpr int C = decltype(constant)::value;
     const auto kernel = problem.geometry.analytic ? backward_kernel<C, true> : backward_kernel<C, false>;
     return launch(kernel, (total + per_block - 1) / per_block, 1, stream, problem, grad_image, gradients, per_block,

@@ -116,6 +116,13 @@ int with_channels(int64_t channels, const F& f) {
   }
 }
 
+// The same for the kernels of `render`, which process up to 16 channels at once.
+template <class F>
+int with_up_to_16_channels(int64_t channels, const F& f) {
+  if (channels <= 4) return with_channels(channels, f);
+  return channels <= 8 ? f(std::integral_constant<int, 8>()) : f(std::integral_constant<int, 16>());
+}
+
 template <class... Wanted, class... Given>
 int launch(void (*kernel)(Wanted...), int64_t blocks_x, int64_t blocks_y, void* stream, Given... arguments) {
   if (blocks_x > MAX_BLOCKS_X || blocks_y > MAX_BLOCKS_Y) return cudaErrorInvalidConfiguration;

@@ -89,7 +89,14 @@ struct CpuKernels {
 // They only launch and never wait for the device or read from it, so that a CUDA graph can capture them.
 // They return a cudaError_t, 0 if the launch succeeded.
 namespace cuda {
-int forward(const Problem& problem, float* image, void* stream);
+// How the forward pass divides its work. The image is the same, bit by bit, whether or not it prepares Gaussians once.
+struct ForwardPlan {
+  int tile;            // pixels along either axis of a block's part of the frame: 16, or 8 (at most 4 channels)
+  bool prepares_once;  // each Gaussian in a kernel of its own, instead of in every tile
+};
+ForwardPlan forward_plan(const Problem& problem);
+int64_t forward_scratch(const Problem& problem, const ForwardPlan& plan);  // floats of scratch memory
+int forward(const Problem& problem, const ForwardPlan& plan, float* image, float* scratch, void* stream);
 int backward(const Problem& problem, const float* grad_image, const InputGradients& gradients, void* stream);
 int compose(const Composition& problem, float* image, float* state, void* stream);
 // The floats of scratch memory for the backward pass, at most `most` unless the least that it needs is more. It divides

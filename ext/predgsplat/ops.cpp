@@ -325,7 +325,12 @@ Tensor render_cuda(const Tensor& coords, const Tensor& scale, const Tensor& rota
   const OnDevice device(coords);
   const Inputs inputs(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic);
   Tensor image = empty_image(inputs, height, width);
-  const int error = cuda::forward(inputs.problem, output(image), device.stream);
+  const cuda::ForwardPlan plan = cuda::forward_plan(inputs.problem);
+  const int64_t floats = cuda::forward_scratch(inputs.problem, plan);
+  std::optional<Tensor> scratch;
+  if (floats > 0) scratch = new_empty(inputs.coords, &floats, 1);
+  const int error =
+      cuda::forward(inputs.problem, plan, output(image), scratch ? output(*scratch) : nullptr, device.stream);
   STD_TORCH_CHECK(error == 0, "predgsplat: CUDA error ", error, " when launching the forward kernel");
   return image;
 }

@@ -6,7 +6,8 @@ import math
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -41,6 +42,7 @@ PUBLISHED = {
     "human36m": (3, (256, 256)),
 }
 VARIANTS = ("plain", "plain+malloc", "plain+predgs", "pdr", "pdr+bf16")
+COMPILED = "pdr+compile"  # on request: its compilation takes a minute or more
 ALONE = ("plain", "plain+malloc")  # the predictor without adapter and renderer
 REFERENCE = "plain+predgs"
 WARM_UP = 2  # steps until allocations and the optimiser's moments are there
@@ -85,6 +87,17 @@ class Setting:
         return x.to(self.device), y.to(self.device)
 
 
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Convolutions in full float32 on GPUs, for comparisons: TF32, torch's default there, keeps three digits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 class Step:
     """A training step of one variant, on a network of its own that starts from the same weights as the others'."""
 
@@ -106,14 +119,18 @@ class Step:
         span = torch.ones(setting.channels, device=setting.device)
         self.loss = build_loss(train.loss, LossOptions(train.l1_weight, span), setting.trust)
         self.clock = Clock(setting.device)
-        self.network.predictor.register_forward_hook(lambda *_: self.clock.note("predictor"))
+        if variant == COMPILED:  # where a hook would divide the graph: the predictor's time counts as the adapter's
+            self.forward = torch.compile(self.network)
+        else:
+            self.forward = self.network
+            self.network.predictor.register_forward_hook(lambda *_: self.clock.note("predictor"))
 
     def __call__(self) -> Taken:
         """Take a step."""
         cpu = time.process_time()
         self.clock = Clock(self.setting.device)
         with self.autocast:
-            out = self.network(self.batch)
+            out = self.forward(self.batch)
             self.clock.note("adapter")
             total = self.total(out)
             self.clock.note("loss")
@@ -137,13 +154,14 @@ class Step:
         A predictor alone is trained with another loss, so only its forecast can be compared.
         """
         torch.manual_seed(0)
-        with self.autocast:
-            out = self.network(self.batch)
+        with self.autocast, without_tf32():
+            out = self.forward(self.batch)
             total = self.total(out)
         if self.network.adapter is None:
             return Outcome(out.coarse.detach(), None, {})
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        with without_tf32():
+            total.backward()
         gradients = {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
         self.optimizer.zero_grad(set_to_none=True)
         return Outcome(out.coarse.detach().float(), out.fused.detach().float(), gradients)
@@ -163,6 +181,7 @@ class Pass:
             weights.normal_(std=0.02)  # a last layer of zeros would hide what differs before it
         if variant.startswith("pdr"):
             lay_out(self.network, setting.size, self.device)  # as `inference.model.load` does
+        self.forward = torch.compile(self.network) if variant == COMPILED else self.network
         if variant.startswith("pdr") or variant == "plain+malloc":
             keep_freed_memory()
 
@@ -176,12 +195,13 @@ class Pass:
     def forecast(self) -> Forecast:
         """The forecast of the network."""
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.rounded):
-            found: Forecast = self.network(self.batch)
+            found: Forecast = self.forward(self.batch)
         return found
 
     def outcome(self) -> Outcome:
         """Both forecasts, and no gradients."""
-        out = self.forecast()
+        with without_tf32():
+            out = self.forecast()
         return Outcome(out.coarse.float(), None if self.network.adapter is None else out.fused.float(), {})
 
 
@@ -321,11 +341,12 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def find_variants(names: Sequence[str]) -> list[str]:
-    """The variants by name, each once; all of them without names."""
+    """The variants by name, each once; without names all but the compiled one."""
+    known = (*VARIANTS, COMPILED)
     for name in names:
-        if name not in VARIANTS:
-            found = f"--variants {name!r} is not known.{did_you_mean(name, VARIANTS)}"
-            raise UsageError(found, f"some of {', '.join(VARIANTS)}")
+        if name not in known:
+            found = f"--variants {name!r} is not known.{did_you_mean(name, known)}"
+            raise UsageError(found, f"some of {', '.join(known)}")
     return list(dict.fromkeys(names or VARIANTS))
 
 

@@ -228,3 +228,42 @@ def test_a_forecast_is_timed_without_gradients_and_in_bf16_too(capsys):
     assert found["forward"]
     assert rows["pdr"]["max_rel_err"] < 1e-5 < rows["pdr+bf16"]["max_rel_err"] < 2**-5
     assert all(row["shares"]["backward"] == 0 for row in rows.values())
+
+
+@pytest.mark.parametrize("forward", [False, True])
+def test_the_compiled_variant_runs_the_compiled_network_and_only_on_request(capsys, monkeypatch, forward):
+    compiled = []
+
+    def compile_(network):
+        compiled.append(0)
+
+        def run(batch):
+            compiled[-1] += 1
+            return network(batch)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    code, found = report(capsys, forward=forward, variants=["plain", "pdr", "pdr+compile"])
+    assert (code, [row["variant"] for row in found["rows"]]) == (0, ["plain", "pdr", "pdr+compile"])
+    assert compiled == [1 + bench_train.WARM_UP + 2]  # for its check, to warm up, and timed
+    assert report(capsys, forward=forward, variants=[])[0] == 0
+    assert len(compiled) == 1
+
+
+@pytest.mark.slow
+def test_the_compiled_variant_computes_the_same(capsys):
+    code, found = report(capsys, variants=["pdr+compile"])
+    assert (code, found["rows"][0]["ok"]) == (0, True)
+
+
+def test_a_comparison_is_made_without_tf32(monkeypatch):
+    setting = find("taxibj", settings=SETTINGS, size=(12, 12), channels=2, batch=2)
+    step, seen = bench_train.Step("pdr", setting), []
+    forward = step.forward
+    monkeypatch.setattr(step, "forward", lambda batch: seen.append(torch.backends.cudnn.allow_tf32) or forward(batch))
+    before = torch.backends.cudnn.allow_tf32
+    step.outcome()
+    step()
+    assert seen == [False, before]
+    assert torch.backends.cudnn.allow_tf32 == before

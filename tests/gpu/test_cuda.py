@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.cli import pdr
 from tests.conftest import tiny_settings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+weather_files = pytest.mark.skipif(find_spec("netCDF4") is None, reason="no netCDF4")
 
 
 def gaussians(device: str) -> list[torch.Tensor]:
@@ -39,6 +41,7 @@ def test_rendering_and_its_gradients_are_those_of_the_cpu() -> None:
         assert torch.allclose(on_cpu, on_gpu, rtol=1e-4, atol=1e-5 * float(on_cpu.abs().max()))
 
 
+@weather_files
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_model_trained_on_the_gpu_predicts_the_same_on_the_cpu(
     weather: Path, tmp_path: Path, precision: str, make_run: Callable[..., Path]
@@ -50,6 +53,7 @@ def test_a_model_trained_on_the_gpu_predicts_the_same_on_the_cpu(
     assert np.abs(on_gpu - on_cpu).max() < 0.05  # kelvin; TF32 convolutions keep three digits
 
 
+@weather_files
 def test_resuming_on_the_gpu_goes_on(weather: Path, tmp_path: Path) -> None:
     base = [
         "train",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pdr_cli import splat
+from pdr_cli.splat.graph import graphed
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -74,7 +75,7 @@ def test_auto_takes_it() -> None:
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8, 13])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8, 13, 16, 20])
 def test_channels(channels: int, sampling: str) -> None:
     check(gaussians(2, channels=channels), sampling=sampling)
 
@@ -220,6 +221,65 @@ def test_a_cuda_graph_replays_with_new_numbers() -> None:
         torch.cuda.synchronize()
         expected = results(draw, [x.detach().clone().requires_grad_() for x in numbers])
         assert_equal([x.detach() for x in captured], expected)
+
+
+@pytest.mark.parametrize("normalize", splat.NORMALIZATIONS)
+@pytest.mark.parametrize("batch", [(), (64,)])
+def test_a_captured_render_has_the_values_and_gradients_of_a_call(batch: tuple[int, ...], normalize: str) -> None:
+    options = {"size": (64, 64), "kernel_size": 15, "normalize": normalize}
+    captured = graphed(*gaussians(*batch, count=300, channels=2), **options)
+    for factor in (1.0, 0.5):
+        inputs = [(x.detach() * factor).requires_grad_() for x in gaussians(*batch, count=300, channels=2)]
+        found = [x.clone() for x in results(captured, inputs)]
+        assert_equal(found, results(partial(draw, **options), inputs))
+
+
+def test_a_captured_render_without_gradients() -> None:
+    inputs = [x.detach() for x in gaussians(3)]
+    captured = graphed(*inputs, size=(40, 33), kernel_size=15, gradients=False)
+    fresh = [x.flip(0) for x in inputs]
+    assert torch.equal(captured(*fresh), draw(*fresh))
+    with pytest.raises(ValueError, match="captured for"):
+        captured(*(x[:2] for x in fresh))
+    with pytest.raises(ValueError, match="captured without gradients"):
+        captured(*gaussians(3))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_batch_is_that_of_its_frames(channels: int) -> None:
+    """One frame is drawn in tiles of 8x8; 64 frames in tiles of 16x16, of Gaussians that are prepared once."""
+    frames = 64
+    inputs = [x.detach() for x in gaussians(frames, count=1500, channels=channels)]
+    image = draw(*inputs, size=(64, 64))
+    single = torch.cat([draw(*(x[i : i + 1] for x in inputs), size=(64, 64)) for i in range(frames)])
+    assert (image - single).abs().max() <= 1e-5 * single.abs().max()
+
+
+def test_chunks_of_gaussians_that_tiles_skip() -> None:
+    """Sorted along x, a tile needs a few of them; shuffled, most."""
+    inputs = [x.detach() for x in gaussians(4, count=20_000, channels=2)]
+    in_order = inputs[0][..., :1].argsort(1)
+    ordered = [x.gather(1, in_order.view(4, -1, *[1] * (x.dim() - 2)).expand_as(x)) for x in inputs]
+    options = {"size": (200, 300), "kernel_size": 31}
+    expected = draw(*(x.cpu() for x in inputs), **options, backend="cpu")
+    for given in (inputs, ordered):
+        assert (draw(*given, **options).cpu() - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_preparing_gaussians_once_changes_no_bit() -> None:
+    """81 tiles of 16x16 of 12,000 Gaussians are below 2^20 preparations; of two frames they are above."""
+    inputs = [x.detach() for x in gaussians(2, count=12_000, channels=1)]
+    both = draw(*inputs, size=(144, 144))
+    apart = [draw(*(x[k : k + 1] for x in inputs), size=(144, 144)) for k in range(2)]
+    assert torch.equal(both, torch.cat(apart))
+
+
+def test_a_number_that_is_not_finite_shows_where_chunks_are_skipped() -> None:
+    inputs = [x.detach() for x in gaussians(2, count=20_000)]
+    inputs[0][1, 7_000, 1] = float("nan")
+    image = draw(*inputs, size=(200, 300))
+    assert image[1].isnan().all()
+    assert image[0].isfinite().all()
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")

@@ -26,6 +26,8 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __noinline__ [[gnu::noinline]] inline
+#define __grid_constant__
 #define __launch_bounds__(...)
 #define __shared__ static
 // The bounds of all shared variables: they are all that is in .bss of a .cu file, which the build renames cuda_shared.
@@ -77,7 +79,7 @@ struct Device {
   Meeting all{0};
   unsigned finished = 0;
   dim3 block, grid, threads;
-  std::function<void()> kernel;
+  std::function<void()> kernel, before_launch;  // the latter, if any, runs before each kernel
   uint64_t seed = 0;
 
   uint64_t random() { return (seed = seed * 6364136223846793005u + 1442695040888963407u) >> 33; }
@@ -185,6 +187,7 @@ inline void run_block() {
 }
 
 inline void run(const cudaLaunchConfig_t& config, std::function<void()> kernel) {
+  if (device.before_launch) device.before_launch();
   device.kernel = std::move(kernel);
   device.grid = config.gridDim;
   device.threads = config.blockDim;

@@ -56,14 +56,18 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class OnCpu(torch.autograd.Function):
-    """One call of the kernels each way: coords, scale [P, N, 2], rotation [P, N], amplitudes [P, N, C], all float32."""
+    """One call of the kernels each way: coords, scale [P, N, 2], rotation [P, N], amplitudes [P, N, C], all float32.
+
+    once: whether Gaussians are prepared once (1), by each tile (0), or as the kernels decide (-1). tile: 16 or 8 pixels, or
+    as they decide. unread: a chunk of Gaussians that no tile may read.
+    """
 
     @staticmethod
-    def forward(ctx, program, size, kernel_size, analytic, seed, *inputs):
+    def forward(ctx, program, size, kernel_size, analytic, seed, once, tile, unread, *inputs):
         P, N, C = inputs[3].shape
         ctx.save_for_backward(*inputs)
         ctx.program = program
-        ctx.header = struct.pack("7qd", P, N, C, *size, analytic, seed, kernel_size)
+        ctx.header = struct.pack("7qd3q", P, N, C, *size, analytic, seed, kernel_size, once, tile, unread)
         (image,) = call(program, "forward", ctx.header, inputs, [(P, C, *size)])
         return image
 
@@ -71,7 +75,7 @@ class OnCpu(torch.autograd.Function):
     def backward(ctx, grad):
         inputs = ctx.saved_tensors
         shapes = [tuple(x.shape) for x in inputs]
-        return None, None, None, None, None, *call(ctx.program, "backward", ctx.header, [*inputs, grad], shapes)
+        return *[None] * 8, *call(ctx.program, "backward", ctx.header, [*inputs, grad], shapes)
 
 
 def call(program: Path, direction: str, header: bytes, arrays, shapes) -> list[Tensor]:
@@ -101,7 +105,17 @@ ORACLES = {"lattice": reference.render, "analytic": analytic}
 
 
 @pytest.fixture
-def compare(program, evaluate) -> Callable[..., None]:
+def draw(program) -> Callable[..., Callable[..., Tensor]]:
+    """The kernels for frames of a size, as a function of the four inputs."""
+
+    def draw(size, kernel_size, sampling="lattice", seed=SEED, once=-1, tile=-1, unread=-1):
+        return partial(OnCpu.apply, program, size, kernel_size, sampling == "analytic", seed, once, tile, unread)
+
+    return draw
+
+
+@pytest.fixture
+def compare(draw, evaluate) -> Callable[..., None]:
     """Compare the kernels with the oracle in float64, in value and all gradients, for P frames of float32 inputs."""
 
     def compare(inputs, size, kernel_size, sampling="lattice"):
@@ -110,8 +124,13 @@ def compare(program, evaluate) -> Callable[..., None]:
         oracle = partial(ORACLES[sampling], size=size, kernel_size=kernel_size)
         expected = evaluate(oracle, double)
         rounded = evaluate(oracle, single)
-        found = evaluate(partial(OnCpu.apply, program, size, kernel_size, sampling == "analytic", SEED), single)
-        for name, a, b, c in zip(NAMES, found, expected, rounded, strict=True):
+        found = [*evaluate(draw(size, kernel_size, sampling, once=0, tile=16), single)]
+        if single[3].shape[2] <= 4:
+            found += [draw(size, kernel_size, sampling, once=0, tile=8)(*single)]
+        for tile, image in zip((16, 8), found[::5], strict=False):
+            assert torch.equal(draw(size, kernel_size, sampling, once=1, tile=tile)(*single), image)
+        names, expected, rounded = ([*x, x[0]] for x in (NAMES, expected, rounded))
+        for name, a, b, c in zip(names, found, expected, rounded, strict=False):
             if a.numel():
                 # Of the largest entry, which is about 1 where Gaussians show. What float32 rounds worse in plain torch,
                 # such as the place of a very thin Gaussian, may be as bad here.
@@ -124,13 +143,13 @@ def compare(program, evaluate) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("sampling", ORACLES)
-@pytest.mark.parametrize("channels", [1, 2, 3, 7])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7, 12, 19])
 def test_channels(gaussians, compare, channels, sampling):
     compare(gaussians(batch=(2,), gaussians=12, channels=channels), (23, 37), 15, sampling)
 
 
 @pytest.mark.parametrize("sampling", ORACLES)
-@pytest.mark.parametrize("count", [0, 1, 300])
+@pytest.mark.parametrize("count", [0, 1, 300, 1100])
 def test_gaussians_on_one_tile(gaussians, compare, count, sampling):
     compare(gaussians(batch=(1,), gaussians=count, channels=2), (16, 16), 9, sampling)
 
@@ -145,9 +164,9 @@ def test_so_many_gaussians_that_each_has_one_warp(gaussians, compare):
     compare(gaussians(batch=(1,), gaussians=8192 + 3), (5, 6), 5)
 
 
-def test_no_channels(gaussians, program):
+def test_no_channels(gaussians, draw):
     inputs = [x.detach().float().requires_grad_() for x in gaussians(batch=(2,), channels=0)]
-    image = OnCpu.apply(program, (5, 6), 7, False, 0, *inputs)
+    image = draw((5, 6), 7)(*inputs)
     assert image.shape == (2, 0, 5, 6)
     assert not any(x.any() for x in torch.autograd.grad(image.sum(), inputs))
 
@@ -186,22 +205,24 @@ def test_large_rotations(gaussians, compare, rotation):
     compare([coords, scale, rotation + small, amplitudes], (20, 22), 15)
 
 
-@pytest.mark.parametrize(("channels", "sampling"), [(1, "lattice"), (6, "lattice"), (3, "analytic")])
-def test_results_repeat_bit_by_bit_in_whatever_order_threads_run(gaussians, program, evaluate, channels, sampling):
+@pytest.mark.parametrize("tile", [16, 8])
+@pytest.mark.parametrize(("channels", "sampling"), [(1, "lattice"), (6, "lattice"), (16, "lattice"), (3, "analytic")])
+def test_results_repeat_bit_by_bit_in_whatever_order_threads_run(gaussians, draw, evaluate, channels, sampling, tile):
     inputs = gaussians(batch=(1,), gaussians=40, channels=channels, dtype=torch.float32)
-    render = partial(OnCpu.apply, program, (20, 18), 15, sampling == "analytic")
-    first, *others = (evaluate(partial(render, seed), inputs) for seed in range(3))
+    renderers = (draw((20, 18), 15, sampling, seed, once, tile) for seed, once in enumerate((0, 1, 1)))
+    first, *others = (evaluate(render, inputs) for render in renderers)
     for other in others:
         assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 @pytest.mark.parametrize("sampling", ORACLES)
+@pytest.mark.parametrize("once", [0, 1])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_a_parameter_that_is_not_finite_shows(gaussians, program, evaluate, bad, sampling):
+def test_a_parameter_that_is_not_finite_shows(gaussians, draw, evaluate, bad, sampling, once):
     inputs = gaussians(batch=(6,), dtype=torch.float32)
     coords, scale, rotation, _ = (x.detach() for x in inputs)
     coords[0, 4, 0] = coords[1, 4, 1] = scale[2, 4, 0] = scale[3, 4, 1] = rotation[4, 4] = bad
-    image, *gradients = evaluate(partial(OnCpu.apply, program, (35, 20), 9, sampling == "analytic", 0), inputs)
+    image, *gradients = evaluate(draw((35, 20), 9, sampling, 0, once), inputs)
     assert image[:5].isnan().all()
     assert image[5].isfinite().all()
     for gradient in gradients:
@@ -210,7 +231,7 @@ def test_a_parameter_that_is_not_finite_shows(gaussians, program, evaluate, bad,
         assert gradient[:5, :4].isfinite().all()
 
 
-def test_the_floor_of_a_centre_is_that_of_the_reference(gaussians, program, evaluate):
+def test_the_floor_of_a_centre_is_that_of_the_reference(gaussians, draw, evaluate):
     """Beside a whole pixel a fused multiplication and addition may round to the other side, where the slope differs."""
     width = 38
     half = (width - 1) / 2
@@ -222,9 +243,87 @@ def test_the_floor_of_a_centre_is_that_of_the_reference(gaussians, program, eval
     _, scale, rotation, amplitudes = gaussians(batch=(1,), gaussians=len(places), dtype=torch.float32)
     coords = torch.stack([places, places], -1)[None].requires_grad_()
     inputs = (coords, scale, rotation, amplitudes)
-    found = evaluate(partial(OnCpu.apply, program, (width, width), 9, False, SEED), inputs)[1]
+    found = evaluate(draw((width, width), 9), inputs)[1]
     expected = evaluate(partial(reference.render, size=(width, width), kernel_size=9), inputs)[1]
     torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+
+
+@pytest.fixture
+def sorted_gaussians(gaussians) -> list[Tensor]:
+    """Two frames of four chunks, the last one incomplete, each over a few columns; the second chunk lies far outside."""
+    coords, *others = (x.detach().float() for x in gaussians(batch=(2,), gaussians=3 * 128 + 5, channels=2))
+    coords = coords.gather(1, coords[..., :1].argsort(1).expand_as(coords))
+    coords[:, 128:256] += 9
+    coords[1, 300:] = float("inf")
+    return [coords, *others]
+
+
+@pytest.mark.parametrize("sampling", ORACLES)
+@pytest.mark.parametrize("kernel_size", [5, 31])
+def test_chunks_that_tiles_skip_would_have_drawn_nothing(sorted_gaussians, draw, compare, kernel_size, sampling):
+    size = (20, 150)
+    apart = draw(size, kernel_size, sampling, once=0)(*sorted_gaussians)
+    assert torch.equal(draw(size, kernel_size, sampling, once=1)(*sorted_gaussians)[:1], apart[:1])
+    compare([x[:1] for x in sorted_gaussians], size, kernel_size, sampling)
+    assert draw(size, kernel_size, sampling, once=1)(*sorted_gaussians)[1].isnan().all()
+
+
+@pytest.mark.parametrize("tile", [16, 8])
+def test_boxes_reach_the_last_pixel(draw, tile):
+    """In each frame one flat Gaussian, a pixel further on: its lattice of 7 x 7 ends at the border of a tile in some."""
+    size, frames = (48, 48), 47
+    place = (torch.arange(frames) + 0.5) / 23.5 - 1
+    shape = (frames, 1, 2)
+    inputs = (
+        place[:, None, None].expand(shape),
+        torch.full(shape, 9.0),
+        torch.zeros(shape[:2]),
+        torch.ones(frames, 1, 1),
+    )
+    image = draw(size, 7, once=1, tile=tile)(*inputs)
+    assert torch.equal(image, draw(size, 7, once=0, tile=tile)(*inputs))
+    covered = (image > 0).sum((-2, -1)).flatten()
+    within = torch.tensor([min(k + 4, 47) - max(k - 3, 0) + 1 for k in range(frames)])
+    assert torch.equal(covered, within.square())
+
+
+def test_an_image_does_not_depend_on_gaussians_elsewhere(gaussians, draw):
+    """More chunks than threads, and an odd number of them, so that shared memory fills up at other places."""
+    near = [x.detach().float() for x in gaussians(batch=(1,), gaussians=700)]
+    far = [x[:, :1].expand(1, 257 * 128, *x.shape[2:]) for x in near]
+    far[0] = far[0] + 50
+    image = draw((9, 9), 7, once=0)(*near)
+    for order, once in (((far, near), 0), ((far, near), 1), ((near, far), 1)):
+        inputs = [torch.cat(pair, 1) for pair in zip(*order, strict=True)]
+        assert torch.equal(draw((9, 9), 7, once=once)(*inputs), image)
+
+
+def test_a_chunk_that_reaches_no_tile_is_not_read(sorted_gaussians, draw):
+    draw((20, 150), 9, once=1, unread=1)(*sorted_gaussians)
+    with pytest.raises(AssertionError, match="use-after-poison"):
+        draw((20, 150), 9, once=1, unread=2)(*sorted_gaussians)
+
+
+@pytest.mark.parametrize(
+    ("frames", "size", "channels", "count", "tile", "once"),
+    [
+        pytest.param(1, (32, 32), 1, 300, 8, 0, id="one frame of 32"),
+        pytest.param(16, (32, 32), 3, 300, 8, 0, id="64 tiles of 16"),
+        pytest.param(17, (32, 32), 3, 300, 16, 0, id="68 tiles of 16"),
+        pytest.param(1, (64, 64), 5, 300, 16, 0, id="more than four channels"),
+        pytest.param(4, (64, 64), 1, 4096, 8, 0, id="as many preparations as may be repeated"),
+        pytest.param(4, (64, 64), 1, 4097, 8, 1, id="one more"),
+        pytest.param(320, (128, 128), 1, 400, 16, 1, id="a batch of 320 frames"),
+        pytest.param(1, (721, 1440), 1, 260_000, 16, 1, id="a global field"),
+        pytest.param(1, (64, 64), 1, 0, 8, 0, id="no Gaussians"),
+        pytest.param(0, (64, 64), 1, 300, 8, 0, id="no frames"),
+    ],
+)
+def test_how_the_forward_pass_divides_its_work(program, frames, size, channels, count, tile, once):
+    """8x8 pixels a block up to 64 tiles of 16x16 and four channels; Gaussians prepared once from 2^20 times on."""
+    header = struct.pack("7qd3q", frames, count, channels, *size, 0, 0, 15, -1, -1, -1)
+    result = subprocess.run([str(program), "plan"], input=header, capture_output=True, check=True)
+    assert result.stdout.split() == [b"%d" % tile, b"%d" % once]
 
 
 MISUSE = """
