@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -173,3 +174,22 @@ def test_a_guess_of_other_frames_is_refused(weather: Path, vae_run: Path, make_r
     refused = pdr(*arguments, *SHORT, "--set", f"latent.guess={guide}")
     assert refused.code == 78
     assert "data.out_steps is 2, not 4" in refused.last
+
+
+def test_probes_read_the_latents(weather: Path, vae_run: Path, weather_run: Path) -> None:
+    arguments = ("--metrics", "rmse,probe", "--against", "persistence")
+    found = pdr("evaluate", weather, "-m", vae_run, *arguments, "--json", "--report", "page.html")
+    assert found.code == 0, found.err
+    scores = json.loads(found.out)
+    probe = scores["probe"]["pv"]
+    assert probe["fitted_to"] == "training windows"
+    assert (probe["scored"], probe["fitted"] > 100) == (scores["n_windows"], True)
+    # Persistence of the probe and of the scores are the same at the first lead time.
+    assert probe["following"]["without"] == pytest.approx(scores["scores"]["persistence"]["rmse"]["lead"][0], rel=1e-4)
+    assert 0 < probe["following"]["pixels"] < probe["following"]["latents"], "two channels of 4 steps lose detail"
+    assert probe["motion"]["pixels"] > 0
+    assert "Linear probes" in Path("page.html").read_text(encoding="utf-8")
+    halves = pdr("evaluate", weather, "-m", vae_run, *arguments, "--split", "all")
+    assert (halves.code, "(first half)" in halves.out, "reconstruction, RMSE (K)" in halves.out) == (0, True, True)
+    refused = pdr("evaluate", weather, "-m", weather_run, "--metrics", "probe")
+    assert (refused.code, "no model has latents" in refused.err, "weather-latent" in refused.err) == (2, True, True)
