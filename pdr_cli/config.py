@@ -80,6 +80,9 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "deform_opacity": False,
         "prune_opacity": 0.005,
     },
+    "latent": {
+        "inflate": NONE,
+    },
     "scene": {
         "moves": True,
         "lpips": "",
@@ -246,7 +249,9 @@ def _explain(error: Any) -> str:
     if error["type"] == "missing":
         return f"key {place} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+    # Of values that do not belong together, the message names those that matter.
+    value = "" if isinstance(error["input"], dict) else f" = {error['input']!r}"
+    return f"{place}{value}: {message[0].lower()}{message[1:]}".removeprefix(": ")
 
 
 KINDS: tuple[str, ...] = get_args(Kind)

@@ -35,6 +35,7 @@ from pdr_cli.training.anchors import baselines
 from pdr_cli.training.anchors import fit as anchors
 from pdr_cli.training.batches import AnchorFrames, Crops, Flows, FrozenParts, Tracks, TrainingData
 from pdr_cli.training.calibration import calibrate
+from pdr_cli.training.inflation import inflate
 from pdr_cli.training.lessons import ForecastLesson
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.losses import Loss, LossOptions, build_loss
@@ -289,6 +290,7 @@ def fit(run: Run) -> Position:
         position = carry_out(loop, run.config, run.resume)
         if not run.ranks.first:
             return position
+        inflate(run.folder.model, loop.lesson.data, run.prepared.val, run.device, loop.batches, run.trust)
         calibrate(run.folder.model, loop.lesson.data, run.device, loop.batches, run.trust)
         pictures.curves(run.folder.curves, run.folder.metrics)
     overview.log_anchor(position, run.config)

@@ -193,3 +193,44 @@ def test_probes_read_the_latents(weather: Path, vae_run: Path, weather_run: Path
     assert (halves.code, "(first half)" in halves.out, "reconstruction, RMSE (K)" in halves.out) == (0, True, True)
     refused = pdr("evaluate", weather, "-m", weather_run, "--metrics", "probe")
     assert (refused.code, "no model has latents" in refused.err, "weather-latent" in refused.err) == (2, True, True)
+
+
+def test_inflated_members_are_in_the_file_and_do_not_depend_on_each_other(
+    weather: Path, vae_run: Path, members_run: Path, train_members: Callable[..., Path]
+) -> None:
+    run = train_members("inflated", "--set", "latent.inflate=val")
+    before, after = weights(members_run), weights(run)
+    factors = after["predictor.inflation"]
+    assert factors.shape == (4,)
+    assert (factors != 1).all()
+    assert "predictor.inflation" not in before
+    with xr.open_dataset(weather) as opened:
+        observed = np.stack([opened.t2m.values[i : i + 4, None] for i in (0, 50)])
+    plain, model = (inference.load(path / "model.safetensors", "cpu") for path in (members_run, run))
+    seeds = seeds_of(1, 3, ["a", "b"])
+    direct, drawn, made = plain.run(observed).fused, plain.members(observed, seeds), model.members(observed, seeds)
+    assert np.array_equal(model.run(observed).fused, direct)
+    # The networks are the same but for the validation of inflated members, by which no training was cut short.
+    expected = direct + factors[:, None, None, None] * (drawn - direct)
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-3)  # K
+    np.testing.assert_allclose(model.members(observed, seeds[:2]), made[:2], rtol=0, atol=1e-3)
+    size = (run / "model.safetensors").read_bytes()
+    assert pdr("train", "--resume", "-o", run, "-q").code == 0
+    assert (run / "model.safetensors").read_bytes() == size, "a finished run measures the same factors"
+
+
+def test_inflation_of_what_does_not_depart_from_a_forecast_is_refused(weather: Path, vae_run: Path) -> None:
+    arguments = (
+        "train",
+        "--preset",
+        "weather-ensemble",
+        "--data",
+        weather,
+        "--init-from",
+        vae_run,
+        "-o",
+        "ens",
+        *SHORT,
+    )
+    refused = pdr(*arguments, "--set", "latent.inflate=val", "--set", "latent.guess=none")
+    assert (refused.code, "latent.guess=self" in refused.last) == (78, True)

@@ -35,7 +35,8 @@ class PVVAE(Predictor):
         latent: the [latent] table. With a generator the VAE is not trained.
     """
 
-    added = ("members.",)
+    added = ("members.", "inflation")
+    inflation: Tensor | None  # [τ], of the departures of members from the direct forecast
 
     def __init__(self, frames: Frames, options: ModelConfig, latent: LatentConfig) -> None:
         super().__init__()
@@ -47,6 +48,8 @@ class PVVAE(Predictor):
         self.scored_by_terms = latent.drop == "none" and not self.stochastic
         self.keeps = self.stochastic
         self.guided = self.stochastic and latent.guess not in ("self", "none")  # the anchor is a whole network
+        inflation = None if latent.inflate == "none" else torch.ones(self.groups.out_steps)
+        self.register_buffer("inflation", inflation)
         if self.stochastic:
             self.vae.requires_grad_(False)
         if frames.periodic:
@@ -70,7 +73,7 @@ class PVVAE(Predictor):
                 return direct
             guess = self._guess(seen, direct)
             future = self.members.draw(latents, guess, seeds, first // self.groups.out_steps)
-            return self._member(latents, direct, guess, future)
+            return self._inflated(self._member(latents, direct, guess, future), direct)
 
         return rollout(one_pass, x, steps, None, self.bounded)
 
@@ -133,6 +136,12 @@ class PVVAE(Predictor):
         if guess is None:
             return self.vae.mean + frames
         return direct + (frames - self._ahead(self.vae.decode_all(torch.cat([observed, guess], dim=1))))
+
+    def _inflated(self, member: Tensor, direct: Tensor) -> Tensor:
+        """A member that departs further from the direct forecast, which does not depend on the other members."""
+        if self.inflation is None:
+            return member
+        return direct + self.inflation[:, None, None, None] * (member - direct)
 
     def _guess(self, seen: Tensor, direct: Tensor) -> Tensor | None:
         """The latents of the direct forecast, [B, g_f, z, h, w]; None if members do not depart from it."""

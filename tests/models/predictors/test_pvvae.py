@@ -364,3 +364,24 @@ def test_it_runs_with_any_anchor_and_on_anomalies(anchor: str, inputs: str) -> N
         with torch.no_grad():
             made = model(batch._replace(target=None, steps=3, normal=batch.normal[:, :7], seeds=torch.tensor([1, 2])))  # type: ignore[index]
         assert made.fused.shape == (2, 3, 1, 8, 12)
+
+
+@torch.no_grad()
+def test_inflated_members_depart_further_from_the_direct_forecast_and_stay_within_the_bounds() -> None:
+    plain, built = network(**FLOW), network(**FLOW, inflate="val")
+    assert "predictor.inflation" not in plain.state_dict()
+    inflation = built.predictor.inflation
+    assert isinstance(inflation, Tensor)
+    inflation.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    batch, seeds = window()._replace(target=None), torch.tensor([1, 2])
+    direct, member = plain(batch).fused, plain(batch._replace(seeds=seeds)).fused
+    made = built(batch._replace(seeds=seeds)).fused
+    torch.testing.assert_close(made, direct + inflation[:, None, None, None] * (member - direct))
+    assert torch.equal(built(batch).fused, direct)
+    alone = built(batch.rows(slice(1, 2))._replace(seeds=seeds[1:])).fused
+    torch.testing.assert_close(alone, made[1:])
+    low, high = direct.amin()[None], direct.amax()[None]
+    assert made.amax() > high
+    built.bound(low, high)
+    bounded = built(batch._replace(seeds=seeds)).fused
+    assert torch.equal(bounded, made.clamp(low, high))
