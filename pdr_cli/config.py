@@ -82,6 +82,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
     },
     "latent": {
         "inflate": NONE,
+        "stages": [],
     },
     "scene": {
         "moves": True,

@@ -374,10 +374,6 @@ class Config(Table):
     def _scores_members(self) -> Config:
         """Members that no loss compares would all become one forecast."""
         members, loss = self.train.members, self.train.loss
-        if self.scene is not None and self.latent is not None and self.latent.inflate != NONE:
-            raise ValueError(
-                f"latent.inflate is {self.latent.inflate}, and scenes are drawn from latents; take inflate none"
-            )
         if members > 1 and loss != "crps":
             raise ValueError(f"train.members is {members}, and loss {loss} scores single forecasts; take --loss crps")
         if members > 1 and self.latent is not None and self.latent.generator != NONE:
@@ -386,4 +382,14 @@ class Config(Table):
             )
         if self.model.noise and members == 1:
             raise ValueError(f"model.noise is {self.model.noise}, and train.members is 1; take train.members=2 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _makes_scenes_from_latents(self) -> Config:
+        """Scenes read latents, which no decoder restores, and have no direct forecast."""
+        if self.scene is None or self.latent is None:
+            return self
+        for key, off in (("inflate", NONE), ("stages", [])):
+            if (value := getattr(self.latent, key)) != off:
+                raise ValueError(f"latent.{key} is {value}, and scenes are made from latents themselves; take {off}")
         return self

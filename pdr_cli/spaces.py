@@ -36,6 +36,19 @@ class LatentConfig(Table):
         description="val: at each lead time the departures of members from the direct forecast are multiplied by the factor that "
         "brings spread over skill to 1 on validation windows; measured at the end of training"
     )
+    stages: list[float] = Field(
+        description="shares of the training of three stages of a VAE, which sum to 1, each with a schedule of its own: single "
+        "frames; clips with dropping, and the forecast; a second decoder, for reconstruction and members, with all else still; "
+        "empty: clips alone, and one decoder"
+    )
+
+    @field_validator("stages")
+    @classmethod
+    def _are_shares(cls, shares: list[float]) -> list[float]:
+        shares = three_shares("stages", shares, "[0.5, 0.4, 0.1]")
+        if shares and not shares[1]:
+            raise ValueError("the second of the stages is the one that learns to forecast, and its share is 0")
+        return shares
 
     @model_validator(mode="after")
     def _inflates_members(self) -> LatentConfig:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pdr_cli.models.interfaces import Batch, Mode, Terms, target_of
 from pdr_cli.models.pdr import PDR
+from pdr_cli.models.shares import place
 from pdr_cli.schema import TrainConfig
 from pdr_cli.system.memory import Batches
 from pdr_cli.training import stages, step
@@ -188,6 +189,15 @@ class ForecastLesson(Lesson[WeightedBatch]):
         batch, ranks = self.config.batch, self.ranks
         validation = Validation(self.network, self.loss, self.data, self.device, batches, batch, autocast, ranks)
         return validation.scores(mode)
+
+    def scheduled(self, progress: float) -> float:
+        """See `Lesson.scheduled`: each part of a training has a schedule of its own."""
+        return place(self.network.parts, progress)[1] if self.network.parts else progress
+
+    def is_validated(self, progress: float) -> bool:
+        """See `Lesson.is_validated`: the last part of a training chooses the model."""
+        parts = self.network.parts
+        return not parts or place(parts, progress)[0] == place(parts, 1.0)[0]
 
     def named(self, which: np.ndarray) -> str:
         """See `Lesson.named`."""

@@ -234,3 +234,56 @@ def test_inflation_of_what_does_not_depart_from_a_forecast_is_refused(weather: P
     )
     refused = pdr(*arguments, "--set", "latent.inflate=val", "--set", "latent.guess=none")
     assert (refused.code, "latent.guess=self" in refused.last) == (78, True)
+
+
+STAGED = [*SHORT, "--steps", "6", "--set", "latent.stages=[0.33,0.33,0.34]", "--set", "train.ema=0"]
+
+
+def test_a_vae_is_trained_in_stages_and_resumes_in_each(weather: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("train", "--preset", "weather-latent", "--data", weather, *STAGED)
+    stops: list[int] = []
+    kept: dict[int, dict[str, np.ndarray]] = {}
+
+    def stop(trainer: Trainer, received: list[int]) -> None:
+        step = trainer.position.step
+        kept[step] = {name: value.numpy(force=True).copy() for name, value in trainer.network.state_dict().items()}
+        if stops and step == stops[0]:
+            stops.pop(0)
+            trainer.save()
+            raise InterruptedRun("stopped", 15)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_stop_on", stop)
+        assert pdr(*arguments, "-o", "whole").code == 0
+        whole, stops[:] = dict(kept), [1, 3, 5]
+        assert pdr(*arguments, "-o", "cut").code != 0
+        for _ in range(2):
+            assert pdr("train", "--resume", "-o", "cut", "-q").code != 0
+        assert pdr("train", "--resume", "-o", "cut", "-q").code == 0
+    assert all(np.array_equal(value, kept[6][name]) for name, value in whole[6].items())
+    changed = {step: moved(whole[step], whole[step + 1]) for step in (1, 3, 4, 5)}
+    assert changed == {1: {"encoder", "decoder"}, 3: {"encoder", "decoder", "tokens"}, 4: {"second"}, 5: {"second"}}
+    lines = [json.loads(line) for line in Path("whole/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rates = [line["lr"] for line in lines if line["event"] == "step"]
+    assert rates[2] > rates[3] < rates[4], "the rate rises anew: a schedule of its own in each stage"
+    assert [line["step"] for line in lines if line["event"] == "validation"] == [4, 6], "in the last stage alone"
+    assert pdr("predict", weather, "-m", "whole", "-o", "f.nc").code == 0
+
+
+def moved(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> set[str]:
+    """The parts of the VAE that a step has changed."""
+    return {name.split(".")[2] for name, value in before.items() if not np.array_equal(value, after[name])}
+
+
+def test_members_are_decoded_by_the_second_decoder_of_the_vae(weather: Path, vae_run: Path) -> None:
+    assert pdr("train", "--preset", "weather-latent", "--data", weather, *STAGED, "-o", "pv").code == 0
+    arguments = ("train", "--preset", "weather-ensemble", "--data", weather, "-o", "ens", *SHORT)
+    assert pdr(*arguments, "--init-from", "pv", "--set", "latent.stages=[0.33,0.33,0.34]").code == 0
+    before, after = weights(Path("pv")), weights(Path("ens"))
+    assert all(np.array_equal(value, after[name]) for name, value in before.items())
+    refused = pdr(*arguments, "-o", "other", "--init-from", vae_run, "--set", "latent.stages=[0.33,0.33,0.34]")
+    assert (refused.code, "--set latent.stages=[]" in refused.last) == (65, True)
+    patience = pdr(
+        "train", "--preset", "weather-latent", "--data", weather, *STAGED, "--set", "train.patience=2", "-o", "p"
+    )
+    assert (patience.code, "latent.stages" in patience.last) == (78, True)

@@ -21,6 +21,7 @@ from pdr_cli.models.latent.objective import Clip
 from pdr_cli.models.latent.vae import VAE, Groups
 from pdr_cli.models.layers import rollout
 from pdr_cli.models.predictors.simvp import go_round
+from pdr_cli.models.shares import place
 
 if TYPE_CHECKING:
     from pdr_cli.schema import LatentConfig, ModelConfig
@@ -45,7 +46,9 @@ class PVVAE(Predictor):
         self.vae = VAE(frames, options, latent, self.groups)
         self.members = None if latent.generator == "none" else Members(latent, self.groups)
         self.stochastic = self.members is not None
-        self.scored_by_terms = latent.drop == "none" and not self.stochastic
+        self.parts = () if self.stochastic else tuple(latent.stages)
+        rebuilt = bool(self.parts) and self.parts[objective.REBUILDING] > 0
+        self.scored_by_terms = (latent.drop == "none" or rebuilt) and not self.stochastic
         self.keeps = self.stochastic
         self.guided = self.stochastic and latent.guess not in ("self", "none")  # the anchor is a whole network
         inflation = None if latent.inflate == "none" else torch.ones(self.groups.out_steps)
@@ -153,12 +156,14 @@ class PVVAE(Predictor):
         """One encoding and two decodings: of the forecast, and of windows whose latents are dropped at random."""
         base = self._anchor_frames(batch.observed, anchor, 0, batch.steps)
         clip = Clip(self._clip(batch), objective.weight_of(self.groups, self._known(batch), base.device), base)
-        encoded = self.vae.encode(clip.frames)
-        with torch.set_grad_enabled(self.latent.drop != "none" and torch.is_grad_enabled()):
+        stage = place(self.parts, batch.progress)[0] if self.parts else objective.CLIPS
+        with torch.set_grad_enabled(stage == objective.CLIPS and torch.is_grad_enabled()):
+            encoded = self.vae.encode(clip.frames)
+        with torch.set_grad_enabled(encoded[0].requires_grad and self.latent.drop != "none"):
             direct = self._direct(encoded[0][:, : self.groups.observed], base)
             if batch.steps > self.groups.out_steps:
                 direct = self(batch.observed, batch.steps, anchor)
-        return direct[:, : batch.steps], objective.terms(self.latent, self.vae, clip, encoded)
+        return direct[:, : batch.steps], objective.STAGES[stage](self.latent, self.vae, clip, encoded)
 
     def _train_members(self, members: Members, batch: Batch, anchor: Anchoring | None) -> tuple[Tensor, Terms]:
         """The direct forecast, which is not trained, and the loss of the generator."""
