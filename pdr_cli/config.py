@@ -42,6 +42,8 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
     },
     "train": {
         "members": 1,
+        "lpips_weight": 0.0,
+        "lpips_weights": "",
         "latitude_weights": False,
         "ema": 0.0,
         "rollout": 1,

@@ -20,6 +20,7 @@ from pdr_cli.system.memory import Batches
 from pdr_cli.training import stages, step
 from pdr_cli.training.batches import TrainingData, WeightedBatch
 from pdr_cli.training.losses import Loss, Pool, alone
+from pdr_cli.training.perceptual import Perceptual
 from pdr_cli.training.randomness import Randomness
 from pdr_cli.training.ranks import ALONE, Ranks
 from pdr_cli.training.validation import Scores, Validation
@@ -127,6 +128,7 @@ class ForecastLesson(Lesson[WeightedBatch]):
 
     def __post_init__(self) -> None:
         self.data = self.data.with_val_windows(self.config.val_windows)
+        self.perceptual = Perceptual.of(self.config, self.data.encoding.scaling, self.device)
 
     @property
     def count(self) -> int:
@@ -175,7 +177,7 @@ class ForecastLesson(Lesson[WeightedBatch]):
     def learn(self, batch: WeightedBatch, at_once: int, randomness: Randomness) -> Learned:
         """See `Lesson.learn` and `learn`."""
         criterion = self.pooled or self.loss
-        return learn(self.network, criterion, self.config, batch, at_once, randomness, self.ranks.mean)
+        return learn(self.network, criterion, self.config, batch, at_once, randomness, self.ranks.mean, self.perceptual)
 
     def validate(self, batches: Batches, autocast: AbstractContextManager[object]) -> Scores:
         """See `Lesson.validate`."""
@@ -212,6 +214,7 @@ def learn(
     at_once: int,
     randomness: Randomness,
     pool: Pool = alone,
+    perceptual: Perceptual | None = None,
 ) -> Learned:
     """The loss of a batch of windows; the logged loss is that of the forecast. `pool`: of the network's own terms."""
     target = target_of(batch.inputs)[: len(batch.which)]  # of members, all have the same
@@ -225,4 +228,7 @@ def learn(
         # Without it the coarse forecast becomes whatever suits the fusion, and feeding it back diverges.
         terms["coarse_loss"] = coarse_loss = loss(out.coarse, target, batch.weight)[0]
         total = total + config.coarse_weight * coarse_loss
+    if perceptual is not None:
+        terms["lpips"] = distance = pool(perceptual(out.fused, target, batch.weight), len(batch.which))
+        total = total + config.lpips_weight * distance
     return Learned(total, value, terms)

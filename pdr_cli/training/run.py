@@ -29,13 +29,12 @@ from pdr_cli.schema import Config
 from pdr_cli.settings import AUTO
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import Silence, log, progress
-from pdr_cli.training import cards, guides, overview, randomness, stages, targets, warm_start
+from pdr_cli.training import cards, guides, inflation, overview, perceptual, randomness, stages, targets, warm_start
 from pdr_cli.training import ranks as several
 from pdr_cli.training.anchors import baselines
 from pdr_cli.training.anchors import fit as anchors
 from pdr_cli.training.batches import AnchorFrames, Crops, Flows, FrozenParts, Tracks, TrainingData
 from pdr_cli.training.calibration import calibrate
-from pdr_cli.training.inflation import inflate
 from pdr_cli.training.lessons import ForecastLesson
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.losses import Loss, LossOptions, build_loss
@@ -163,6 +162,7 @@ def _plan(request: TrainingRequest, create: bool) -> Run:
     prepared = open_data(config, request.dataset, ranks)
     config = inputs.resolved(config, kinds.of(prepared.series[0]))
     targets.check(config, prepared)
+    perceptual.check(config, prepared)
     if not resume:
         refuse_huge_kernels(config, prepared.size)
     if config.train.crop:
@@ -290,7 +290,7 @@ def fit(run: Run) -> Position:
         position = carry_out(loop, run.config, run.resume)
         if not run.ranks.first:
             return position
-        inflate(run.folder.model, loop.lesson.data, run.prepared.val, run.device, loop.batches, run.trust)
+        inflation.inflate(run.folder.model, loop.lesson.data, run.prepared.val, run.device, loop.batches, run.trust)
         calibrate(run.folder.model, loop.lesson.data, run.device, loop.batches, run.trust)
         pictures.curves(run.folder.curves, run.folder.metrics)
     overview.log_anchor(position, run.config)
