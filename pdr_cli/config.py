@@ -83,6 +83,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "prune_opacity": 0.005,
     },
     "latent": {
+        "attention": False,
         "inflate": NONE,
         "stages": [],
     },

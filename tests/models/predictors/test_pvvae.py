@@ -13,7 +13,7 @@ from pdr_cli.errors import ConfigError
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Batch, Frames
 from pdr_cli.models.latent import objective
-from pdr_cli.models.latent.generator import Condition, LatentCRPS, LatentFlow
+from pdr_cli.models.latent.generator import Condition, LatentCRPS, LatentFlow, SpaceAttention
 from pdr_cli.models.latent.vae import Groups, halvings, whole
 from pdr_cli.models.pdr import PDR
 from pdr_cli.models.predictors.pvvae import PVVAE
@@ -446,3 +446,37 @@ def test_images_are_clips_of_their_own() -> None:
     each = torch.stack([found(f[None, None].expand(1, 8, -1, -1, -1))["reconstruction"] for f in frames.flatten(0, 1)])
     torch.testing.assert_close(expected["reconstruction"], each.mean())
     torch.testing.assert_close(counted, torch.cat([each[:3], each[4:]]).mean())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5)])
+def test_attention_sees_every_place_and_begins_as_the_identity(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    attention = SpaceAttention(192)
+    assert attention.heads == 3
+    x = torch.randn(2, 192, *size, requires_grad=True)
+    assert torch.equal(attention(x), x)
+    torch.nn.init.normal_(attention.leave.weight)
+    made = attention(x)
+    made[0, :, 0, 0].sum().backward()
+    assert x.grad is not None
+    assert x.grad[0].abs().amax(0).all(), "of its group"
+    assert not x.grad[1].any(), "of no other"
+    # softmax(qk'/√d)v of each head, place by place.
+    q, k, v = attention.inputs(attention.norm(x))[0].flatten(1).unflatten(0, (3, 3, 64)).unbind()
+    mixed = torch.stack([v[h] @ torch.softmax(q[h].T @ k[h] / 8, dim=1).T for h in range(3)]).flatten(0, 1)
+    expected = x[0] + attention.leave(mixed.unflatten(1, size)[None])[0]
+    torch.testing.assert_close(made[0], expected)
+
+
+def test_every_second_block_attends_where_it_is_asked_for() -> None:
+    def attends(**latent: Any) -> list[bool]:
+        built = predictor(**FLOW | {"flow_depth": 5} | latent)
+        assert built.members is not None
+        return [block.attention is not None for block in built.members.generator.blocks]  # type: ignore[union-attr]
+
+    assert attends(attention=True) == [False, True, False, True, False]
+    assert not any(attends())
+    model = predictor(**FLOW, attention=True)
+    made = model(window().observed, 4, seeds=torch.tensor([1, 2]))
+    alone = model(window().observed[1:], 4, seeds=torch.tensor([2]))
+    torch.testing.assert_close(made[1:], alone)
