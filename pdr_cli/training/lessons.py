@@ -184,8 +184,11 @@ class ForecastLesson(Lesson[WeightedBatch]):
         return self._scores(batches, autocast, "forecast")
 
     def validate_anchor(self, batches: Batches, autocast: AbstractContextManager[object]) -> Scores | None:
-        """Scores of the anchor alone; None for a network without one."""
-        return None if self.network.anchor is None else self._scores(batches, autocast, "anchor")
+        """Scores of the anchor alone; None for a network without one, or whose last part is not scored as a forecast."""
+        network = self.network
+        if network.anchor is None or (network.parts and network.scored_by_terms):
+            return None
+        return self._scores(batches, autocast, "anchor")
 
     def _scores(self, batches: Batches, autocast: AbstractContextManager[object], mode: Mode) -> Scores:
         batch, ranks = self.config.batch, self.ranks

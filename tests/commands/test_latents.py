@@ -267,6 +267,7 @@ def test_a_vae_is_trained_in_stages_and_resumes_in_each(weather: Path, monkeypat
     rates = [line["lr"] for line in lines if line["event"] == "step"]
     assert rates[2] > rates[3] < rates[4], "the rate rises anew: a schedule of its own in each stage"
     assert [line["step"] for line in lines if line["event"] == "validation"] == [4, 6], "in the last stage alone"
+    assert "anchor_loss" not in lines[-1], "the sum of the terms of a VAE is not the loss of a forecast"
     assert pdr("predict", weather, "-m", "whole", "-o", "f.nc").code == 0
 
 
