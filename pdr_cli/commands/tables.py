@@ -173,13 +173,13 @@ def _ways(document: Document, ways: Mapping[str, Ways]) -> Table:
 
 def _probe(document: Document, probes: Mapping[str, Probe]) -> Table:
     """What linear regressions read from the latents of the last observed frames, a column for each model."""
-    units, count = document.units, next(iter(probes.values()))
+    count, units = next(iter(probes.values())), "" if document.units == "1" else f" ({document.units})"
     title = f"linear probes, fitted to {count.fitted} windows ({count.fitted_to}), scored on {count.scored}"
     table = _table(title, ["", *probes])
-    table.add_row(f"reconstruction, RMSE ({units})", *[number(one.reconstruction) for one in probes.values()])
+    table.add_row(f"reconstruction, RMSE{units}", *[number(one.reconstruction) for one in probes.values()])
     for label, key, without in (
         ("motion to the next frame, error (cells)", "motion", "standing still"),
-        (f"next frame, RMSE ({units})", "following", "persistence"),
+        (f"next frame, RMSE{units}", "following", "persistence"),
     ):
         table.add_section()
         for source, name in (("from latents", "latents"), ("from pixels", "pixels"), (without, "without")):

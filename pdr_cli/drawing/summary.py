@@ -193,10 +193,10 @@ def probe_table(document: Document) -> Table | None:
     """What linear regressions read from latents and from the pixels under them."""
     if not document.probe:
         return None
-    of = "latents", "pixels"
-    heads = [("reconstruction", document.units)]
+    of, units = ("latents", "pixels"), "" if document.units == "1" else document.units
+    heads = [("reconstruction", units)]
     heads += [(f"motion from {name}", "cells") for name in of] + [("standing still", "cells")]
-    heads += [(f"next frame from {name}", document.units) for name in of] + [("persistence", document.units)]
+    heads += [(f"next frame from {name}", units) for name in of] + [("persistence", units)]
     rows = []
     for name, found in document.probe.items():
         read = [value for one in (found.motion, found.following) for value in (one.latents, one.pixels, one.without)]
