@@ -229,7 +229,7 @@ def evaluate(
         str | None,
         typer.Option(
             help=f"Comma-separated, the first is the headline: {choices.SCORES.help()}; *_lat weigh by area. "
-            "Analyses: spectra, calibration, concentration, warping, ranks, intervals, ways, clip_distance."
+            "Analyses: spectra, calibration, concentration, warping, ranks, intervals, ways, clip_distance, probe."
         ),
     ] = None,
     events: Events = None,

@@ -43,6 +43,8 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
     },
     "train": {
         "members": 1,
+        "lpips_weight": 0.0,
+        "lpips_weights": "",
         "latitude_weights": False,
         "ema": 0.0,
         "rollout": 1,
@@ -82,6 +84,11 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "deform_basis": "poly3",
         "deform_opacity": False,
         "prune_opacity": 0.005,
+    },
+    "latent": {
+        "attention": False,
+        "inflate": NONE,
+        "stages": [],
     },
     "scene": {
         "moves": True,
@@ -264,7 +271,9 @@ def _explain(error: Any) -> str:
     if error["type"] == "missing":
         return f"key {place} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+    # Of values that do not belong together, the message names those that matter.
+    value = "" if isinstance(error["input"], dict) else f" = {error['input']!r}"
+    return f"{place}{value}: {message[0].lower()}{message[1:]}".removeprefix(": ")
 
 
 KINDS: tuple[str, ...] = get_args(Kind)

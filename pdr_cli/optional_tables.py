@@ -1,4 +1,4 @@
-"""The tables of a configuration that some networks alone read: [latent] and [scene]."""
+"""The tables of a configuration that few presets have, [latent] and [scene]; `schema` has the others."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pdr_cli.settings import three_shares
+from pdr_cli.settings import NONE, three_shares
 
 
 class Table(BaseModel):
-    """A table of a configuration: checked values, and no other keys."""
+    """A table of checked values, which has no other keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -30,8 +30,40 @@ class LatentConfig(Table):
     generator: Literal["none", "flow", "crps"] = Field(description="what draws members in the VAE of --init-from")
     flow_width: int = Field(ge=1, description="channels of the generator")
     flow_depth: int = Field(ge=1, description="blocks of the generator")
+    attention: bool = Field(description="true: attention over space follows every second block of the generator")
     flow_steps: int = Field(ge=1, description="Euler steps of a member")
     guess: str = Field(description="what members depart from: self, the direct forecast; none, noise; or a run's")
+    inflate: Literal["none", "val"] = Field(
+        description="val: at each lead time the departures of members from the direct forecast are multiplied by the factor that "
+        "brings spread over skill to 1 on validation windows; measured at the end of training"
+    )
+    stages: list[float] = Field(
+        description="shares of the training of three stages of a VAE, which sum to 1, each with a schedule of its own: single "
+        "frames; clips with dropping, and the forecast; a second decoder, for reconstruction and members, with all else still; "
+        "empty: clips alone, and one decoder"
+    )
+
+    @field_validator("stages")
+    @classmethod
+    def _are_shares(cls, shares: list[float]) -> list[float]:
+        shares = three_shares("stages", shares, "[0.5, 0.4, 0.1]")
+        if shares and not shares[1]:
+            raise ValueError("the second of the stages is the one that learns to forecast, and its share is 0")
+        return shares
+
+    @model_validator(mode="after")
+    def _inflates_members(self) -> LatentConfig:
+        if self.inflate != NONE and NONE in (self.generator, self.guess):
+            why = (
+                "draws no members"
+                if self.generator == NONE
+                else "draws members that do not depart from the direct forecast"
+            )
+            key, way_out = ("generator", "flow") if self.generator == NONE else ("guess", "self")
+            raise ValueError(
+                f"inflate is {self.inflate}, and {key} none {why}; take latent.{key}={way_out}, or inflate none"
+            )
+        return self
 
 
 class SceneConfig(Table):

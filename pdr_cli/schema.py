@@ -277,6 +277,11 @@ class TrainConfig(Table):
     coarse_weight: float = Field(
         ge=0, description="weight of the same loss of the coarse forecast, added to that of the fused forecast"
     )
+    lpips_weight: float = Field(
+        ge=0,
+        description="weight of the mean LPIPS of the forecast frames of video, added to the loss; needs lpips_weights",
+    )
+    lpips_weights: str = Field(description="file of the weights of LPIPS v0.1 (AlexNet), .safetensors; empty: none")
     latitude_weights: bool = Field(description="true: cells are weighted in the loss by their area on the globe")
     lr: float = Field(gt=0, description="peak learning rate")
     weight_decay: float = Field(ge=0, description="AdamW's; not applied to biases and norms")
@@ -355,6 +360,14 @@ class TrainConfig(Table):
         "ridge, or of video damped-flow, and kept in the model"
     )
 
+    @model_validator(mode="after")
+    def _has_weights_of_lpips(self) -> TrainConfig:
+        if bool(self.lpips_weight) != bool(self.lpips_weights):
+            file = f"is {self.lpips_weights}" if self.lpips_weights else "names no file"
+            way_out = "take both, such as lpips_weight=0.1 and lpips_weights=lpips.safetensors, or neither"
+            raise ValueError(f"lpips_weight is {self.lpips_weight:g}, and lpips_weights {file}; {way_out}")
+        return self
+
     @field_validator("stages")
     @classmethod
     def _are_shares(cls, shares: list[float]) -> list[float]:
@@ -390,4 +403,18 @@ class Config(Table):
             )
         if self.model.noise and members == 1:
             raise ValueError(f"model.noise is {self.model.noise}, and train.members is 1; take train.members=2 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _makes_scenes_from_latents(self) -> Config:
+        """Scenes read latents, which no decoder restores, and have no direct forecast."""
+        if self.scene is not None and self.train.lpips_weight:
+            raise ValueError(
+                "train.lpips_weight is of forecasts; the loss of scenes takes its weights from scene.lpips"
+            )
+        if self.scene is None or self.latent is None:
+            return self
+        for key, off in (("inflate", NONE), ("stages", [])):
+            if (value := getattr(self.latent, key)) != off:
+                raise ValueError(f"latent.{key} is {value}, and scenes are made from latents themselves; take {off}")
         return self

@@ -30,7 +30,7 @@ def scores(vae: Model, members: Model, prepared: Prepared, metrics: Path, refere
     curve = validations(metrics)
     last = at(validations(reference), 1.0) if reference.is_file() else math.nan
     found: dict[str, Any] = {
-        "reconstruction": latents.reconstruction(prepared.test),
+        "reconstruction": latents.reconstruction(latents.batches(prepared.test)),
         "predictability": latents.predictability(prepared.train, prepared.test),
         "crps": Latents(members).crps(prepared.test, MEMBERS, WINDOWS),
     }

@@ -14,7 +14,7 @@ from pdr_cli.drawing.summary import headline as verdict
 from pdr_cli.drawing.summary import lead_label
 from pdr_cli.system import atomic
 from pdr_cli.verification.document import Document, Skill
-from pdr_cli.verification.sections import ByLead, EventScores, Intervals, Spectra, Ways
+from pdr_cli.verification.sections import ByLead, EventScores, Intervals, Probe, Spectra, Ways
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -147,6 +147,8 @@ def _analyses(document: Document) -> list[Table]:
         tables.append(
             _plain_table(f"distance to {found.clips} real clips, by features without weights (not FVD)", rows)
         )
+    if document.probe:
+        tables.append(_probe(document, document.probe))
     if document.intervals is not None:
         tables += [t for name, found in document.intervals.items() for t in _intervals(document, name, found)]
     if document.efficiency is not None:
@@ -166,6 +168,22 @@ def _ways(document: Document, ways: Mapping[str, Ways]) -> Table:
         table.add_row(f"{label}, {last}", *[number(one.lead[-1]) for one in found])
     table.add_row("share of places that move", *[number(one.moving) for one in ways.values()])
     table.add_row("share of Gaussians pruned", *[number(one.pruned) for one in ways.values()])
+    return table
+
+
+def _probe(document: Document, probes: Mapping[str, Probe]) -> Table:
+    """What linear regressions read from the latents of the last observed frames, a column for each model."""
+    count, units = next(iter(probes.values())), "" if document.units == "1" else f" ({document.units})"
+    title = f"linear probes, fitted to {count.fitted} windows ({count.fitted_to}), scored on {count.scored}"
+    table = _table(title, ["", *probes])
+    table.add_row(f"reconstruction, RMSE{units}", *[number(one.reconstruction) for one in probes.values()])
+    for label, key, without in (
+        ("motion to the next frame, error (cells)", "motion", "standing still"),
+        (f"next frame, RMSE{units}", "following", "persistence"),
+    ):
+        table.add_section()
+        for source, name in (("from latents", "latents"), ("from pixels", "pixels"), (without, "without")):
+            table.add_row(f"{label}: {source}", *[number(getattr(getattr(p, key), name)) for p in probes.values()])
     return table
 
 

@@ -87,6 +87,7 @@ def _content(document: Document, cases: Sequence[Case], album: Album) -> dict[st
         summary.concentration_table(document),
         summary.warping_table(document),
         summary.ways_table(document),
+        summary.probe_table(document),
         summary.efficiency_table(document),
         *uncertainty.tables(document),
     ]

@@ -189,6 +189,21 @@ def ways_table(document: Document) -> Table | None:
     return Table("Ends of the ways of Gaussians, from where their places go", "model", heads, rows)
 
 
+def probe_table(document: Document) -> Table | None:
+    """What linear regressions read from latents and from the pixels under them."""
+    if not document.probe:
+        return None
+    of, units = ("latents", "pixels"), "" if document.units == "1" else document.units
+    heads = [("reconstruction", units)]
+    heads += [(f"motion from {name}", "cells") for name in of] + [("standing still", "cells")]
+    heads += [(f"next frame from {name}", units) for name in of] + [("persistence", units)]
+    rows = []
+    for name, found in document.probe.items():
+        read = [value for one in (found.motion, found.following) for value in (one.latents, one.pixels, one.without)]
+        rows.append((name, [Cell(number(value, 3)) for value in (found.reconstruction, *read)]))
+    return Table("Linear probes of the last observed latents", "model", heads, rows)
+
+
 def efficiency_table(document: Document) -> Table | None:
     """What each model costs."""
     entry = {name: row.to_json() for name, row in (document.efficiency or {}).items()}

@@ -190,7 +190,10 @@ class Predictor(nn.Module, ABC):
             forecast.
         continuous: True if `at` makes frames at any time.
         keeps: True: `keep` gives what is the same in every epoch of a training, and training passes read it.
-        scored_by_terms: True: validation takes the sum of the predictor's loss terms, because its forecast is not trained.
+        scored_by_terms: True: validation takes the sum of the predictor's loss terms, because its forecast is not trained, or
+            no longer.
+        parts: shares of successive parts of the training, each with a learning rate schedule of its own; the model is chosen in
+            the last one; (): the training is one.
         added: beginnings of the names of weights that a file of --init-from may lack; they then start as new.
         bounded: keeps frames [..., C, H, W] within the bounds of their quantities; for the frames that are fed back. The
             network bounds the forecast itself.
@@ -203,6 +206,7 @@ class Predictor(nn.Module, ABC):
     continuous = False
     keeps = False
     scored_by_terms = False
+    parts: tuple[float, ...] = ()
     added: tuple[str, ...] = ()
 
     def __init__(self) -> None:

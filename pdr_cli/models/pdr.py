@@ -202,6 +202,11 @@ class PDR(nn.Module):
         return isinstance(self.predictor, Predictor) and self.predictor.scored_by_terms and not self.frozen
 
     @property
+    def parts(self) -> tuple[float, ...]:
+        """Shares of successive parts of the training; see `Predictor`."""
+        return self.predictor.parts if isinstance(self.predictor, Predictor) and not self.frozen else ()
+
+    @property
     def reads_flow(self) -> bool:
         """True if training passes read `Batch.flow`."""
         inside = isinstance(self.predictor, Predictor) and self.predictor.reads_flow and self.anomalies is None

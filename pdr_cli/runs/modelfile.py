@@ -231,9 +231,22 @@ def recalibrate(path: Path, calibration: Calibration) -> None:
     Raises:
         CheckpointError: see `read`.
     """
+    _write_again(path, dataclasses.replace(read(path), calibration=calibration))
+
+
+def reweigh(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Atomically write a model file again, with other values of some of the network's weights.
+
+    Raises:
+        CheckpointError: see `read`.
+    """
     file = read(path)
+    _write_again(path, dataclasses.replace(file, weights={**file.weights, **weights}))
+
+
+def _write_again(path: Path, file: ModelFile) -> None:
     fitted = {name: tensors for name, tensors in file.baselines.items() if name != own_baseline(file.card.config)}
-    _write(path, file.card, file.climatology, _named(file.weights, fitted), calibration)
+    _write(path, file.card, file.climatology, _named(file.weights, fitted), file.calibration)
 
 
 def _named(

@@ -32,7 +32,7 @@ def calibrate(path: Path, data: TrainingData, device: torch.device, batches: Bat
         log.debug("calibration: %d validation windows are too few for intervals", len(windows))
         return
     file = modelfile.read(path)
-    network = _network(file, data, device, trust)
+    network = network_of(file, data, device, trust)
     at_once = batches.at_once or calibration.AT_ONCE
     blocks = [np.arange(i, min(i + at_once, len(windows))) for i in range(0, len(windows), at_once)]
     errors = np.empty((len(windows), windows.out_steps, *windows.series[0].shape[1:]), np.float32)
@@ -44,7 +44,7 @@ def calibrate(path: Path, data: TrainingData, device: torch.device, batches: Bat
     log.info("intervals from the errors of %d validation windows", len(windows))
 
 
-def _network(file: ModelFile, data: TrainingData, device: torch.device, trust: Trust | None) -> PDR:
+def network_of(file: ModelFile, data: TrainingData, device: torch.device, trust: Trust | None) -> PDR:
     """The network of a model file, as inference builds it."""
     card = file.card
     network = registry.of(card.config, card.frames, trust)

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from pdr_cli.models.interfaces import Batch, Mode, Terms, target_of
 from pdr_cli.models.pdr import PDR
+from pdr_cli.models.shares import place
 from pdr_cli.schema import TrainConfig
 from pdr_cli.system.memory import Batches
 from pdr_cli.training import stages, step
 from pdr_cli.training.batches import TrainingData, WeightedBatch
 from pdr_cli.training.losses import Loss, Pool, alone
+from pdr_cli.training.perceptual import Perceptual
 from pdr_cli.training.randomness import Randomness
 from pdr_cli.training.ranks import ALONE, Ranks
 from pdr_cli.training.validation import Scores, Validation
@@ -126,6 +128,7 @@ class ForecastLesson(Lesson[WeightedBatch]):
 
     def __post_init__(self) -> None:
         self.data = self.data.with_val_windows(self.config.val_windows)
+        self.perceptual = Perceptual.of(self.config, self.data.encoding.scaling, self.device)
 
     @property
     def count(self) -> int:
@@ -174,20 +177,32 @@ class ForecastLesson(Lesson[WeightedBatch]):
     def learn(self, batch: WeightedBatch, at_once: int, randomness: Randomness) -> Learned:
         """See `Lesson.learn` and `learn`."""
         criterion = self.pooled or self.loss
-        return learn(self.network, criterion, self.config, batch, at_once, randomness, self.ranks.mean)
+        return learn(self.network, criterion, self.config, batch, at_once, randomness, self.ranks.mean, self.perceptual)
 
     def validate(self, batches: Batches, autocast: AbstractContextManager[object]) -> Scores:
         """See `Lesson.validate`."""
         return self._scores(batches, autocast, "forecast")
 
     def validate_anchor(self, batches: Batches, autocast: AbstractContextManager[object]) -> Scores | None:
-        """Scores of the anchor alone; None for a network without one."""
-        return None if self.network.anchor is None else self._scores(batches, autocast, "anchor")
+        """Scores of the anchor alone; None for a network without one, or whose last part is not scored as a forecast."""
+        network = self.network
+        if network.anchor is None or (network.parts and network.scored_by_terms):
+            return None
+        return self._scores(batches, autocast, "anchor")
 
     def _scores(self, batches: Batches, autocast: AbstractContextManager[object], mode: Mode) -> Scores:
         batch, ranks = self.config.batch, self.ranks
         validation = Validation(self.network, self.loss, self.data, self.device, batches, batch, autocast, ranks)
         return validation.scores(mode)
+
+    def scheduled(self, progress: float) -> float:
+        """See `Lesson.scheduled`: each part of a training has a schedule of its own."""
+        return place(self.network.parts, progress)[1] if self.network.parts else progress
+
+    def is_validated(self, progress: float) -> bool:
+        """See `Lesson.is_validated`: the last part of a training chooses the model."""
+        parts = self.network.parts
+        return not parts or place(parts, progress)[0] == place(parts, 1.0)[0]
 
     def named(self, which: np.ndarray) -> str:
         """See `Lesson.named`."""
@@ -202,6 +217,7 @@ def learn(
     at_once: int,
     randomness: Randomness,
     pool: Pool = alone,
+    perceptual: Perceptual | None = None,
 ) -> Learned:
     """The loss of a batch of windows; the logged loss is that of the forecast. `pool`: of the network's own terms."""
     target = target_of(batch.inputs)[: len(batch.which)]  # of members, all have the same
@@ -215,4 +231,7 @@ def learn(
         # Without it the coarse forecast becomes whatever suits the fusion, and feeding it back diverges.
         terms["coarse_loss"] = coarse_loss = loss(out.coarse, target, batch.weight)[0]
         total = total + config.coarse_weight * coarse_loss
+    if perceptual is not None:
+        terms["lpips"] = distance = pool(perceptual(out.fused, target, batch.weight), len(batch.which))
+        total = total + config.lpips_weight * distance
     return Learned(total, value, terms)

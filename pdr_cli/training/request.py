@@ -80,10 +80,12 @@ def _with_paths(key: str, value: Any) -> Any:
 
 
 def _with_saved_paths(found: Config) -> Config:
-    """A configuration whose file of weights is found again from any folder."""
-    if found.scene is None or not found.scene.lpips:
-        return found
-    return found.model_copy(update={"scene": found.scene.model_copy(update={"lpips": _saved(found.scene.lpips)})})
+    """A configuration whose files of weights are found again from any folder."""
+    for name, key in (("train", "lpips_weights"), ("scene", "lpips")):
+        table = getattr(found, name)
+        if table is not None and (path := getattr(table, key)):
+            found = found.model_copy(update={name: table.model_copy(update={key: _saved(path)})})
+    return found
 
 
 def _saved(path: str | Path) -> str:

@@ -8,20 +8,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import xarray as xr
 
 from pdr_cli import choices, families
 from pdr_cli import config as configuration
-from pdr_cli.data import context, grid, kinds, places
+from pdr_cli.data import context, kinds
 from pdr_cli.data.ahead import Ahead
-from pdr_cli.data.covariates import CovariateSource, with_values
 from pdr_cli.data.kinds import Kind
 from pdr_cli.errors import ConfigError, UsageError
 from pdr_cli.models import registry, tiles
 from pdr_cli.models.anomalies import Anomalies
-from pdr_cli.models.interfaces import Anchor, Batch, Frames
+from pdr_cli.models.interfaces import Anchor, Frames
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import inputs, modelfile, tensors
 from pdr_cli.runs.folder import RunFolder
@@ -29,11 +27,23 @@ from pdr_cli.schema import Config
 from pdr_cli.settings import AUTO
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import Silence, log, progress
-from pdr_cli.training import cards, guides, loggers, overview, randomness, stages, targets, warm_start
+from pdr_cli.training import (
+    cards,
+    guides,
+    inflation,
+    loggers,
+    overview,
+    perceptual,
+    randomness,
+    rundata,
+    stages,
+    targets,
+    warm_start,
+)
 from pdr_cli.training import ranks as several
 from pdr_cli.training.anchors import baselines
 from pdr_cli.training.anchors import fit as anchors
-from pdr_cli.training.batches import AnchorFrames, Crops, Flows, FrozenParts, Tracks, TrainingData
+from pdr_cli.training.batches import AnchorFrames, Flows, FrozenParts, Tracks, TrainingData
 from pdr_cli.training.calibration import calibrate
 from pdr_cli.training.lessons import ForecastLesson
 from pdr_cli.training.loop import Trainer
@@ -56,7 +66,6 @@ from pdr_cli.trust import Trust
 
 State = Literal["last", "last-1"]
 MOST_CELLS = 256 * 256  # of a frame for which `auto` finds a kernel of flatten
-MEASURED, AT_ONCE = 512, 8  # training windows that predictors measure their constants on, and those of a batch
 
 
 @dataclass(frozen=True)
@@ -162,6 +171,7 @@ def _plan(request: TrainingRequest, create: bool) -> Run:
     prepared = open_data(config, request.dataset, ranks)
     config = inputs.resolved(config, kinds.of(prepared.series[0]))
     targets.check(config, prepared)
+    perceptual.check(config, prepared)
     if not resume:
         refuse_huge_kernels(config, prepared.size)
     if config.train.crop:
@@ -290,6 +300,7 @@ def fit(run: Run) -> Position:
         position = carry_out(loop, run.config, run.resume)
         if not run.ranks.first:
             return position
+        inflation.inflate(run.folder.model, loop.lesson.data, run.prepared.val, run.device, loop.batches, run.trust)
         calibrate(run.folder.model, loop.lesson.data, run.device, loop.batches, run.trust)
         pictures.curves(run.folder.curves, run.folder.metrics)
     overview.log_anchor(position, run.config)
@@ -335,7 +346,7 @@ def trainer(run: Run) -> Trainer[ForecastLesson]:
     """
     ranks = run.ranks
     measured = ranks.once(lambda: measure(run.prepared, run.config))
-    losses, data = losses_of(run, measured), training_data(run, measured)
+    losses, data = losses_of(run, measured), rundata.of(run, measured, cycles_of(run.config, run.prepared))
     save_model = saving(run, measured, data) if ranks.first else _nothing
     flows = Flows() if run.network.reads_flow else None
     tracks = Tracks(run.network) if run.config.train.motion_weight else None
@@ -348,7 +359,7 @@ def trainer(run: Run) -> Trainer[ForecastLesson]:
         guides.load(run.network, run.config, measured.scaling, list(run.prepared.series[0].attrs["variables"]))
     run.network.to(run.device)
     if run.resume is None:
-        run.network.measure(measured_windows(data, run.device))
+        run.network.measure(rundata.measured_windows(data, run.device))
     ranks.align(run.network)
     ahead = Ahead(data.train, run.config.train.batch) if run.config.data.read_ahead else None
     data = replace(data, frozen=FrozenParts(run.network) if run.network.keeps else None, ahead=ahead)
@@ -389,13 +400,6 @@ def _nothing(position: Position) -> None:
     """Save no model, on all ranks but the first."""
 
 
-def measured_windows(data: TrainingData, device: torch.device) -> Iterator[Batch]:
-    """Training windows, evenly spaced, in batches for `PDR.measure`."""
-    chosen = data.train.spread(MEASURED)
-    for start in range(0, len(chosen), AT_ONCE):
-        yield data.batch(chosen, np.arange(start, min(start + AT_ONCE, len(chosen))), device).inputs
-
-
 def anchor_alone(run: Run) -> PDR:
     """A network that forecasts with the anchor of `run.network` alone."""
     config = inputs.alone(run.config, run.config.model.anchor)
@@ -410,41 +414,3 @@ def losses_of(run: Run, measured: Measured) -> tuple[Loss, Loss]:
     options = LossOptions(train.l1_weight, span, frames_of(run.config, run.prepared).periodic)
     pooled = replace(options, pool=run.ranks.mean)
     return build_loss(train.loss, options, run.trust), build_loss(train.loss, pooled, run.trust)
-
-
-def training_data(run: Run, measured: Measured) -> TrainingData:
-    """The windows of a run and their encoding.
-
-    Raises:
-        ConfigError: weights by latitude for data without latitudes.
-    """
-    prepared = run.prepared
-    area = grid.areas(prepared.series[0]) if run.config.train.latitude_weights else None
-    if run.config.train.latitude_weights and area is None:
-        raise ConfigError(
-            f"train.latitude_weights is true, and {prepared.series[0].attrs['files'][0]} has no latitudes",
-            way_out="train with --set train.latitude_weights=false",
-        )
-    source = covariate_source(run, measured)
-    contexts = inputs.contexts_of(run.config, measured.climatology, cycles_of(run.config, prepared), source)
-    train, val = prepared.train, prepared.val
-    if source is not None and source.covariates.variables:
-        train, val = with_values(train, source, "train on"), with_values(val, source, "validate on")
-    return TrainingData(train, val, measured.encoding, area, contexts, crops=crops_of(run))
-
-
-def crops_of(run: Run) -> Crops | None:
-    """The parts of the grid that steps are trained on; None: the whole grid."""
-    sides = run.config.train.crop
-    if not sides:
-        return None
-    return Crops((sides[0], sides[1]), tiles.cell_of(run.config.model), run.frames.periodic)
-
-
-def covariate_source(run: Run, measured: Measured) -> CovariateSource | None:
-    """What makes the covariates of a run; None if it has none."""
-    if measured.covariates is None:
-        return None
-    grid, step = places.of(run.prepared.series[0]), run.prepared.step
-    fill_missing = run.config.data.fill_missing
-    return CovariateSource(measured.covariates, grid, step, measured.scaling, measured.climatology, fill_missing)

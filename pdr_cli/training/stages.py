@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from pdr_cli.errors import ConfigError, PdrError
 from pdr_cli.models.interfaces import Batch, Frames
 from pdr_cli.models.pdr import PDR
+from pdr_cli.models.shares import place
 from pdr_cli.schema import TrainConfig
 from pdr_cli.training.batches import WeightedBatch
 
@@ -24,12 +24,15 @@ def weights(config: TrainConfig) -> dict[str, float]:
 
 
 def check(network: PDR, config: TrainConfig, frames: Frames) -> None:
-    """Refuse what only moving Gaussians can be trained by.
+    """Refuse what only moving Gaussians can be trained by, and an early end of a training in parts.
 
     Raises:
         ConfigError: weights of ways and opacities, or stages, without such an adapter; or stages of a network that takes
-            frames of one size.
+            frames of one size; or patience with a predictor whose first parts are not validated.
     """
+    if network.parts and config.patience:
+        found = f"train.patience is {config.patience}, and the first parts of latent.stages have no validations"
+        raise ConfigError(found, way_out="--set train.patience=0, or latent.stages=[]")
     chosen = [f"train.{key}" for key in (*TERMS.values(), "stages") if getattr(config, key)]
     if chosen and not network.reads_tracks:
         raise ConfigError(f"{' and '.join(chosen)} of a network whose Gaussians do not move", "--adapter deform")
@@ -52,15 +55,6 @@ def of(batch: WeightedBatch, shares: Sequence[float], progress: float) -> Weight
         return batch
     still = batch._replace(inputs=batch.inputs._replace(still=True))
     return pooled(still) if stage == HALF else still
-
-
-def place(shares: Sequence[float], progress: float) -> tuple[int, float]:
-    """Which of successive shares of a whole `progress` lies in, and the part of that share that is done."""
-    ends = list(accumulate(shares))
-    number = min(sum(progress >= end for end in ends), len(shares) - 1)
-    while not shares[number]:
-        number -= 1
-    return number, min(1.0, (progress - (ends[number] - shares[number])) / shares[number])
 
 
 def pooled(batch: WeightedBatch) -> WeightedBatch:

@@ -90,7 +90,7 @@ class Validation:
         """The forecast of windows as inference makes it, [B, τ, C, H, W], of members their mean; and the loss."""
         seen, target = inputs._replace(target=None, known=None, anchor=None), target_of(inputs)
         if self.network.scored_by_terms and mode != "anchor":
-            out = self.network(inputs, "train")
+            out = self.network(inputs._replace(progress=1.0), "train")  # as at the end of the training
             return out.fused, torch.stack(list(out.terms.values())).sum()
         members = MEMBERS if mode != "anchor" else 1
         if self.network.stochastic and members > 1:

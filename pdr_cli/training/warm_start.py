@@ -30,7 +30,11 @@ FITTED = ("anchor.", "anomalies.")  # to the data of each training, before its f
 # Settings that must be equal for a predictor's weights to fit and to have the same meaning.
 SHAPES = ("backbone", "hid_s", "hid_t", "n_s", "n_t", "mlp_ratio")
 OURS = ("data.in_steps", *(f"model.{key}" for key in SHAPES), "model.anchor")
-LATENT = ("data.out_steps", "model.inputs", *(f"latent.{key}" for key in ("channels", "group", "conv3d", "pad")))
+LATENT = (
+    "data.out_steps",
+    "model.inputs",
+    *(f"latent.{key}" for key in ("channels", "group", "conv3d", "pad", "stages")),
+)
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,8 @@ def _values(config: Config, keys: Iterable[str]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_plain, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -19,6 +19,7 @@ from pdr_cli.verification.sections import (
     Efficiency,
     EventScores,
     Intervals,
+    Probe,
     Ranks,
     Section,
     Spectra,
@@ -184,6 +185,7 @@ class Document(Section):
         intervals: of each calibrated model.
         ways: of each model whose Gaussians move; None where not computed.
         clip_distance: of forecast clips to real ones; None where not computed.
+        probe: of each model with latents; None where not computed.
         strata: {season or region: {forecaster: {score: values}}}; None without.
     """
 
@@ -214,6 +216,7 @@ class Document(Section):
     intervals: dict[str, list[Intervals]] | None = field(default=None, metadata=OPTIONAL)
     ways: dict[str, Ways] | None = field(default=None, metadata=OPTIONAL)
     clip_distance: ClipDistance | None = field(default=None, metadata=OPTIONAL)
+    probe: dict[str, Probe] | None = field(default=None, metadata=OPTIONAL)
     strata: dict[str, dict[str, dict[str, ByLead]]] | None = field(default=None, metadata=OPTIONAL)
     card: Card = field(default_factory=Card)
     efficiency: dict[str, Efficiency] | None = field(default=None, metadata=OPTIONAL)
@@ -312,7 +315,7 @@ SECTIONS: dict[str, type[Section]] = {
 }  # fmt: skip
 BY_FORECASTER: dict[str, type[Section]] = {
     "calibration": Calibration, "concentration": Concentration, "efficiency": Efficiency, "ranks": Ranks,
-    "ways": Ways,
+    "ways": Ways, "probe": Probe,
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from pdr_cli.errors import UsageError
 from pdr_cli.inference.members import seeds_of
 from pdr_cli.inference.model import Model
 from pdr_cli.models.anomalies import Space
-from pdr_cli.models.interfaces import Batch
+from pdr_cli.models.interfaces import Batch, target_of
 from pdr_cli.models.predictors.pvvae import PVVAE
 from pdr_cli.verification.ensembles import fair
 
@@ -62,14 +62,14 @@ class Latents:
             yield batch._replace(target=encoding.target(following, model.device), known=known)
 
     @torch.inference_mode()
-    def reconstruction(self, windows: Windows) -> float:
-        """RMSE of windows and their futures, decoded from their own latents, in data units."""
+    def reconstruction(self, batches: Iterable[Batch], scale: np.ndarray | float = 1.0) -> float:
+        """RMSE of windows and their futures, decoded from their own latents, in data units over `scale`, [C, 1, 1]."""
         squares, count = 0.0, 0
-        for batch in self.batches(windows):
+        for batch in batches:
             space = Space(batch, self.model.network.anomalies)
-            made = space.out(self.predictor.reconstruct(space.batch()), 0)
-            true = torch.cat([batch.observed, batch.target], dim=1)  # type: ignore[list-item]  # it has a target
-            error = (self._data(made) - self._data(true))[batch.known.cpu().numpy()]  # type: ignore[union-attr]
+            true = torch.cat([batch.observed, target_of(batch)], dim=1)
+            made = space.out(self.predictor.reconstruct(space.batch())[:, : true.shape[1]], 0)
+            error = ((self._data(made) - self._data(true)) / scale)[batch.known.cpu().numpy()]  # type: ignore[union-attr]
             squares, count = squares + float((error.astype(np.float64) ** 2).sum()), count + error.size
         return float(np.sqrt(squares / count))
 
@@ -120,7 +120,17 @@ class Latents:
         return total / count
 
 
+def has_latents(model: Model) -> bool:
+    """Whether `Latents` takes a model."""
+    return isinstance(model.network.predictor, PVVAE)
+
+
 def ridge(features: Tensor, targets: Tensor) -> Tensor:
     """The coefficients of a ridge regression: [P, K] and [P, N] → [K, N]."""
-    penalty = RIDGE * len(features) * torch.eye(features.shape[1], dtype=features.dtype)
-    return torch.linalg.solve(features.T @ features + penalty, features.T @ targets)
+    return solved(features.T @ features, features.T @ targets, len(features))
+
+
+def solved(products: Tensor, crossed: Tensor, rows: int) -> Tensor:
+    """The same from products summed over rows: of features, [K, K], and of features and targets, [K, N]."""
+    penalty = RIDGE * rows * torch.eye(len(products), dtype=products.dtype)
+    return torch.linalg.solve(products + penalty, crossed)

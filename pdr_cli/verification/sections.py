@@ -215,6 +215,52 @@ class Ways(Section):
 
 
 @dataclass(frozen=True)
+class Reading(Section):
+    """Errors of what linear regressions read.
+
+    Args:
+        latents: from the latents.
+        pixels: from the pixels under them.
+        without: without a regression: of no motion, or of persistence.
+    """
+
+    latents: float
+    pixels: float
+    without: float
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The section of a saved document."""
+        return cls(*(number(values.get(f.name)) for f in dataclasses.fields(cls)))
+
+
+@dataclass(frozen=True)
+class Probe(Section):
+    """What the latents of one model hold; see `verification/probes.py`.
+
+    Args:
+        reconstruction: RMSE of windows and their futures, decoded from their own latents, data units.
+        motion: mean end-point error of the flow to the next frame, cells of the grid.
+        following: RMSE of the next frame, data units.
+        fitted_to: "training windows" or "first half".
+        fitted, scored: numbers of windows.
+    """
+
+    reconstruction: float
+    motion: Reading
+    following: Reading
+    fitted_to: str
+    fitted: int
+    scored: int
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The section of a saved document."""
+        found = {name: Reading.from_json(values[name]) for name in ("motion", "following")}
+        return super().from_json({**values, **found, "reconstruction": number(values.get("reconstruction"))})
+
+
+@dataclass(frozen=True)
 class Concentration(Section):
     """Distribution of pixel values, a mean over sequences; None where no sequence has one."""
 

@@ -20,12 +20,24 @@ from pdr_cli.verification import analysis, clips, forecasters, sections, setting
 from pdr_cli.verification.analysis import Calibration, Concentration, Sharpness, Spectra, WarpingError
 from pdr_cli.verification.ensembles import central
 from pdr_cli.verification.events import Event, Tallied
+from pdr_cli.verification.latents import has_latents
+from pdr_cli.verification.probes import Probe
 from pdr_cli.verification.ranks import SHARES, Inits, Intervals, Ranks, known
 from pdr_cli.verification.setting import Setting
 from pdr_cli.verification.task import Task
 from pdr_cli.verification.ways import Ways, adapter_of
 
-ANALYSES = ("spectra", "calibration", "concentration", "warping", "ranks", "intervals", "ways", "clip_distance")
+ANALYSES = (
+    "spectra",
+    "calibration",
+    "concentration",
+    "warping",
+    "ranks",
+    "intervals",
+    "ways",
+    "clip_distance",
+    "probe",
+)
 TRUTH = "truth"
 FEWEST_CLIPS = 8  # in each half
 
@@ -263,6 +275,23 @@ class WaysStudy:
         return {name: ways.section() for name, ways in self.ways.items()}
 
 
+class ProbeStudy:
+    """What linear regressions read from the latents of models that have some, and what their reconstruction loses."""
+
+    def __init__(self, task: Task) -> None:
+        self.probes = {name: Probe(model, task) for name, model in task.models.items() if has_latents(model)}
+        if not self.probes:
+            way_out = "train one with --preset weather-latent or video-latent"
+            raise UsageError("--metrics probe: no model has latents", way_out=way_out)
+
+    def add(self, frames: Frames) -> None:
+        """Nothing: latents are no frames, and are read at the end."""
+
+    def section(self) -> dict[str, sections.Probe]:
+        """The section of the document."""
+        return {name: probe.section() for name, probe in self.probes.items()}
+
+
 class ClipStudy:
     """Distances of forecast clips to real ones. Every second window is real, the others are forecast.
 
@@ -372,6 +401,8 @@ class Studies:
             self.studies["ways"] = WaysStudy(task)
         if "clip_distance" in analyses:
             self.studies["clip_distance"] = ClipStudy(list(names))
+        if "probe" in analyses:
+            self.studies["probe"] = ProbeStudy(task)
         if events:
             self.studies["events"] = EventsStudy(events, task, names)
 

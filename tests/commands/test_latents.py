@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -173,3 +174,117 @@ def test_a_guess_of_other_frames_is_refused(weather: Path, vae_run: Path, make_r
     refused = pdr(*arguments, *SHORT, "--set", f"latent.guess={guide}")
     assert refused.code == 78
     assert "data.out_steps is 2, not 4" in refused.last
+
+
+def test_probes_read_the_latents(weather: Path, vae_run: Path, weather_run: Path) -> None:
+    arguments = ("--metrics", "rmse,probe", "--against", "persistence")
+    found = pdr("evaluate", weather, "-m", vae_run, *arguments, "--json", "--report", "page.html")
+    assert found.code == 0, found.err
+    scores = json.loads(found.out)
+    probe = scores["probe"]["pv"]
+    assert probe["fitted_to"] == "training windows"
+    assert (probe["scored"], probe["fitted"] > 100) == (scores["n_windows"], True)
+    # Persistence of the probe and of the scores are the same at the first lead time.
+    assert probe["following"]["without"] == pytest.approx(scores["scores"]["persistence"]["rmse"]["lead"][0], rel=1e-4)
+    assert 0 < probe["following"]["pixels"] < probe["following"]["latents"], "two channels of 4 steps lose detail"
+    assert probe["motion"]["pixels"] > 0
+    assert "Linear probes" in Path("page.html").read_text(encoding="utf-8")
+    halves = pdr("evaluate", weather, "-m", vae_run, *arguments, "--split", "all")
+    assert (halves.code, "(first half)" in halves.out, "reconstruction, RMSE (K)" in halves.out) == (0, True, True)
+    refused = pdr("evaluate", weather, "-m", weather_run, "--metrics", "probe")
+    assert (refused.code, "no model has latents" in refused.err, "weather-latent" in refused.err) == (2, True, True)
+
+
+def test_inflated_members_are_in_the_file_and_do_not_depend_on_each_other(
+    weather: Path, vae_run: Path, members_run: Path, train_members: Callable[..., Path]
+) -> None:
+    run = train_members("inflated", "--set", "latent.inflate=val")
+    before, after = weights(members_run), weights(run)
+    factors = after["predictor.inflation"]
+    assert factors.shape == (4,)
+    assert (factors != 1).all()
+    assert "predictor.inflation" not in before
+    with xr.open_dataset(weather) as opened:
+        observed = np.stack([opened.t2m.values[i : i + 4, None] for i in (0, 50)])
+    plain, model = (inference.load(path / "model.safetensors", "cpu") for path in (members_run, run))
+    seeds = seeds_of(1, 3, ["a", "b"])
+    direct, drawn, made = plain.run(observed).fused, plain.members(observed, seeds), model.members(observed, seeds)
+    assert np.array_equal(model.run(observed).fused, direct)
+    # The networks are the same but for the validation of inflated members, by which no training was cut short.
+    expected = direct + factors[:, None, None, None] * (drawn - direct)
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-3)  # K
+    np.testing.assert_allclose(model.members(observed, seeds[:2]), made[:2], rtol=0, atol=1e-3)
+    size = (run / "model.safetensors").read_bytes()
+    assert pdr("train", "--resume", "-o", run, "-q").code == 0
+    assert (run / "model.safetensors").read_bytes() == size, "a finished run measures the same factors"
+
+
+def test_inflation_of_what_does_not_depart_from_a_forecast_is_refused(weather: Path, vae_run: Path) -> None:
+    arguments = (
+        "train",
+        "--preset",
+        "weather-ensemble",
+        "--data",
+        weather,
+        "--init-from",
+        vae_run,
+        "-o",
+        "ens",
+        *SHORT,
+    )
+    refused = pdr(*arguments, "--set", "latent.inflate=val", "--set", "latent.guess=none")
+    assert (refused.code, "latent.guess=self" in refused.last) == (78, True)
+
+
+STAGED = [*SHORT, "--steps", "6", "--set", "latent.stages=[0.33,0.33,0.34]", "--set", "train.ema=0"]
+
+
+def test_a_vae_is_trained_in_stages_and_resumes_in_each(weather: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("train", "--preset", "weather-latent", "--data", weather, *STAGED)
+    stops: list[int] = []
+    kept: dict[int, dict[str, np.ndarray]] = {}
+
+    def stop(trainer: Trainer, received: list[int]) -> None:
+        step = trainer.position.step
+        kept[step] = {name: value.numpy(force=True).copy() for name, value in trainer.network.state_dict().items()}
+        if stops and step == stops[0]:
+            stops.pop(0)
+            trainer.save()
+            raise InterruptedRun("stopped", 15)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_stop_on", stop)
+        assert pdr(*arguments, "-o", "whole").code == 0
+        whole, stops[:] = dict(kept), [1, 3, 5]
+        assert pdr(*arguments, "-o", "cut").code != 0
+        for _ in range(2):
+            assert pdr("train", "--resume", "-o", "cut", "-q").code != 0
+        assert pdr("train", "--resume", "-o", "cut", "-q").code == 0
+    assert all(np.array_equal(value, kept[6][name]) for name, value in whole[6].items())
+    changed = {step: moved(whole[step], whole[step + 1]) for step in (1, 3, 4, 5)}
+    assert changed == {1: {"encoder", "decoder"}, 3: {"encoder", "decoder", "tokens"}, 4: {"second"}, 5: {"second"}}
+    lines = [json.loads(line) for line in Path("whole/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rates = [line["lr"] for line in lines if line["event"] == "step"]
+    assert rates[2] > rates[3] < rates[4], "the rate rises anew: a schedule of its own in each stage"
+    assert [line["step"] for line in lines if line["event"] == "validation"] == [4, 6], "in the last stage alone"
+    assert "anchor_loss" not in lines[-1], "the sum of the terms of a VAE is not the loss of a forecast"
+    assert pdr("predict", weather, "-m", "whole", "-o", "f.nc").code == 0
+
+
+def moved(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> set[str]:
+    """The parts of the VAE that a step has changed."""
+    return {name.split(".")[2] for name, value in before.items() if not np.array_equal(value, after[name])}
+
+
+def test_members_are_decoded_by_the_second_decoder_of_the_vae(weather: Path, vae_run: Path) -> None:
+    assert pdr("train", "--preset", "weather-latent", "--data", weather, *STAGED, "-o", "pv").code == 0
+    arguments = ("train", "--preset", "weather-ensemble", "--data", weather, "-o", "ens", *SHORT)
+    assert pdr(*arguments, "--init-from", "pv", "--set", "latent.stages=[0.33,0.33,0.34]").code == 0
+    before, after = weights(Path("pv")), weights(Path("ens"))
+    assert all(np.array_equal(value, after[name]) for name, value in before.items())
+    refused = pdr(*arguments, "-o", "other", "--init-from", vae_run, "--set", "latent.stages=[0.33,0.33,0.34]")
+    assert (refused.code, "--set latent.stages=[]" in refused.last) == (65, True)
+    patience = pdr(
+        "train", "--preset", "weather-latent", "--data", weather, *STAGED, "--set", "train.patience=2", "-o", "p"
+    )
+    assert (patience.code, "latent.stages" in patience.last) == (78, True)

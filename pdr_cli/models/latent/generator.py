@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pdr_cli.optional_tables import LatentConfig
 
 FREQUENCIES, SLOWEST = 32, 1000.0  # of the embedding of the flow's time, and the ratio of the fastest to the slowest
+HEAD = 64  # channels of a head of attention, if the width is a multiple of it
 ALMOST = 0.05 / 2  # ε of the almost fair CRPS of two members (Lang et al. 2024, AIFS-CRPS)
 
 
@@ -36,7 +37,7 @@ class LatentFlow(nn.Module):
     """A rectified flow (Liu et al. 2022) from noise to the latents of the future, or to their departure from a guess.
 
     Args:
-        latent: z, `flow_width`, `flow_depth`, `flow_steps`, and whether there is a guess.
+        latent: z, `flow_width`, `flow_depth`, `flow_steps`, whether there is a guess, and whether every second block attends.
         groups: observed and following.
         further: channels of what else is known.
     """
@@ -49,7 +50,8 @@ class LatentFlow(nn.Module):
         self.enter = nn.Conv2d(inputs, width, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(groups.total, width, 1, 1))
         self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-        self.blocks = nn.ModuleList(FlowBlock(width) for _ in range(latent.flow_depth))
+        attends = [latent.attention and number % 2 == 1 for number in range(latent.flow_depth)]
+        self.blocks = nn.ModuleList(FlowBlock(width, every) for every in attends)
         self.norm = ChannelRMS(width)
         self.leave = nn.Conv2d(width, channels, 3, padding=1)
         for parameter in self.leave.parameters():
@@ -110,9 +112,14 @@ GENERATORS: dict[str, type[LatentFlow]] = {"flow": LatentFlow, "crps": LatentCRP
 
 
 class FlowBlock(nn.Module):
-    """A residual block, scaled and shifted by the flow's time, that looks both ways in time; it begins as the identity."""
+    """A residual block, scaled and shifted by the flow's time, that looks both ways in time; it begins as the identity.
 
-    def __init__(self, width: int) -> None:
+    Args:
+        width: its channels.
+        attends: whether attention over space follows.
+    """
+
+    def __init__(self, width: int, attends: bool = False) -> None:
         super().__init__()
         self.before, self.between = ChannelRMS(width), ChannelRMS(width)
         self.modulate = nn.Linear(width, 2 * width)
@@ -122,13 +129,37 @@ class FlowBlock(nn.Module):
         for layer in (self.modulate, self.last):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
+        self.attention = SpaceAttention(width) if attends else None
 
     def forward(self, x: Tensor, time: Tensor, groups: int) -> Tensor:
         """x: [B·groups, width, h, w]; time: [B·groups, width] → the shape of x."""
         scale, shift = self.modulate(time)[..., None, None].chunk(2, dim=1)
         h = self.space(nn.functional.silu(self.before(x) * (1 + scale) + shift))
         h = h + self.neighbours(with_neighbours(h.unflatten(0, (-1, groups))).flatten(0, 1))
-        return x + self.last(nn.functional.silu(self.between(h)))
+        x = x + self.last(nn.functional.silu(self.between(h)))
+        return x if self.attention is None else self.attention(x)
+
+
+class SpaceAttention(nn.Module):
+    """Residual attention of each place of a group to all of its places, on any grid; it begins as the identity.
+
+    The convolutions before it tell where a place is, by the zeros beyond the border.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = math.gcd(width, max(1, width // HEAD))
+        self.norm = ChannelRMS(width)
+        self.inputs = nn.Conv2d(width, 3 * width, 1)
+        self.leave = nn.Conv2d(width, width, 1)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[P, width, h, w] → the same shape."""
+        heads = self.inputs(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).mT  # [P, 3, heads, h·w, d]
+        mixed = nn.functional.scaled_dot_product_attention(*heads.unbind(1))
+        return x + self.leave(mixed.mT.flatten(1, 2).unflatten(2, x.shape[2:]))
 
 
 def with_neighbours(frames: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pdr_cli.models.interfaces import Terms
-from pdr_cli.models.latent.vae import VAE, Groups
+from pdr_cli.models.latent.vae import VAE, Groups, whole
 
 if TYPE_CHECKING:
     from pdr_cli.optional_tables import LatentConfig
@@ -73,18 +74,56 @@ def terms(latent: LatentConfig, vae: VAE, clip: Clip, encoded: tuple[Tensor, Ten
 
     They are the squared errors of frames and of their temporal differences, and the KL divergence from a standard normal.
     """
+    latents, keep = _drawn(vae, encoded), kept(latent, vae.groups, len(encoded[0]), clip.frames.device)
+    error = restored(vae, latents, keep, clip) - clip.frames
+    return _errors(latent, error, clip.weight) | _divergence(latent, encoded)
+
+
+def image_terms(latent: LatentConfig, vae: VAE, clip: Clip, encoded: tuple[Tensor, Tensor]) -> Terms:
+    """The same of each frame of the clip as a clip of its own; copies of frames are left out, latents of the clip unread."""
+    groups = vae.groups
+    real = slice(groups.front, groups.front + groups.in_steps + groups.out_steps)
+    images = clip.frames[:, real].flatten(0, 1)[:, None]
+    weight = clip.weight[:, real].expand(len(clip.frames), -1, -1, -1, -1).flatten(0, 1)[:, None]
+    encoded = vae.encode(images)
+    error = vae.decode(whole(_drawn(vae, encoded))) + vae.mean - images
+    return {"reconstruction": latent.reconstruction_weight * _mean(error.square(), weight)} | _divergence(
+        latent, encoded
+    )
+
+
+def rebuilding_terms(latent: LatentConfig, vae: VAE, clip: Clip, encoded: tuple[Tensor, Tensor]) -> Terms:
+    """The errors of the second decoder, none of whose latents is dropped."""
+    return _errors(latent, vae.decode_all(_drawn(vae, encoded)) + vae.mean - clip.frames, clip.weight)
+
+
+# Of the stages of `latent.stages`: single frames, clips, and the second decoder with the encoder still.
+IMAGES, CLIPS, REBUILDING = range(3)
+STAGES: list[Callable[[LatentConfig, VAE, Clip, tuple[Tensor, Tensor]], Terms]] = [image_terms, terms, rebuilding_terms]
+
+
+def _drawn(vae: VAE, encoded: tuple[Tensor, Tensor]) -> Tensor:
+    """Latents by their means and log variances, in training with noise."""
     mean, log_variance = encoded
-    latents = mean + torch.randn_like(mean) * (0.5 * log_variance).exp() if vae.training else mean
-    error = restored(vae, latents, kept(latent, vae.groups, len(mean), mean.device), clip) - clip.frames
-    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-    weight = latent.reconstruction_weight
+    return mean + torch.randn_like(mean) * (0.5 * log_variance).exp() if vae.training else mean
+
+
+def _errors(latent: LatentConfig, error: Tensor, weight: Tensor) -> Terms:
+    """The weighted squared errors of frames and of their temporal differences."""
+    whole_weight = latent.reconstruction_weight
     return {
-        "reconstruction": weight * _mean(error.square(), clip.weight),
-        "difference": weight
+        "reconstruction": whole_weight * _mean(error.square(), weight),
+        "difference": whole_weight
         * latent.difference_weight
-        * _mean(error.diff(dim=1).square(), clip.weight[:, 1:] * clip.weight[:, :-1]),
-        "kl": weight * latent.kl_weight * kl,
+        * _mean(error.diff(dim=1).square(), weight[:, 1:] * weight[:, :-1]),
     }
+
+
+def _divergence(latent: LatentConfig, encoded: tuple[Tensor, Tensor]) -> Terms:
+    """The weighted KL divergence of latents from a standard normal."""
+    mean, log_variance = encoded
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    return {"kl": latent.reconstruction_weight * latent.kl_weight * kl}
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from pdr_cli.errors import ConfigError
 from pdr_cli.models import noise
@@ -77,6 +78,9 @@ class Groups(NamedTuple):
 class VAE(nn.Module):
     """Encoder and decoder, both causal in time. Frames are anomalies from the mean of their cells.
 
+    With stages there is a second decoder, for latents of which none is dropped: its weights are kept as their differences from
+    the first one's, which are 0 until its stage, so that it begins as a copy of it wherever training is cut off and resumed.
+
     Args:
         frames: C, (H, W) and whether columns go round.
         options: `hid_s` channels of the finest level, each coarser one twice as many up to `hid_t` at the latents, n_s/2
@@ -104,6 +108,10 @@ class VAE(nn.Module):
         self.tokens = nn.Parameter(
             TOKEN_SCALE * torch.randn(groups.total - 1 if latent.pad == "lead" else 1, latent.channels)
         )
+        self.second = Decoder(frames.channels, widths, options.n_t, latent) if latent.stages else None
+        if self.second is not None:
+            for parameter in self.second.parameters():
+                nn.init.zeros_(parameter)
         self.register_buffer("mean", torch.zeros(frames.channels, *frames.size))
         self.register_buffer("measured", torch.tensor(False))
         if 2 * self.decoder.reach < groups.following + 1:
@@ -145,15 +153,29 @@ class VAE(nn.Module):
             return torch.randn_like(latents)
         return noise.normal(torch.zeros(1, dtype=torch.int64, device=latents.device), 0, *latents.shape[1:])
 
-    def decode(self, filled: Tensor) -> Tensor:
+    def decode(self, filled: Tensor, second: bool = False) -> Tensor:
         """[B, g, z + 1, h, w] → [B, 1 + p·(g − 1), C, H, W], without the mean of the cells."""
         g, (H, W) = filled.shape[1], self.frames.size
-        made = self.decoder(filled.flatten(0, 1), g).float()
+        decoder = self._second if second else self.decoder
+        made = decoder(filled.flatten(0, 1), g).float()
         return made[..., :H, :W].unflatten(0, (-1, 1 + self.groups.size * (g - 1)))
 
+    def _second(self, latents: Tensor, count: int) -> Tensor:
+        """The second decoder; the first one, which its weights are differences from, has no gradients."""
+        if self.second is None:
+            return self.decoder(latents, count)
+        further = dict(self.second.named_parameters())
+        weights = {name: value.detach() + further[name] for name, value in self.decoder.named_parameters()}
+        return functional_call(self.decoder, weights, (latents, count))
+
     def decode_all(self, latents: Tensor) -> Tensor:
-        """`decode` of latents of which none is dropped, [B, g, z, h, w]."""
-        return self.decode(torch.cat([latents, torch.ones_like(latents[:, :, :1])], dim=2))
+        """`decode` of latents of which none is dropped, [B, g, z, h, w], by the second decoder if there is one."""
+        return self.decode(whole(latents), second=True)
+
+
+def whole(latents: Tensor) -> Tensor:
+    """Latents of which none is dropped, and their channel of ones: [B, g, z, h, w] → [B, g, z + 1, h, w]."""
+    return torch.cat([latents, torch.ones_like(latents[:, :, :1])], dim=2)
 
 
 class Encoder(nn.Module):

@@ -21,6 +21,7 @@ from pdr_cli.models.latent.objective import Clip
 from pdr_cli.models.latent.vae import VAE, Groups
 from pdr_cli.models.layers import rollout
 from pdr_cli.models.predictors.simvp import go_round
+from pdr_cli.models.shares import place
 
 if TYPE_CHECKING:
     from pdr_cli.optional_tables import LatentConfig
@@ -36,7 +37,8 @@ class PVVAE(Predictor):
         latent: the [latent] table. With a generator the VAE is not trained.
     """
 
-    added = ("members.",)
+    added = ("members.", "inflation")
+    inflation: Tensor | None  # [τ], of the departures of members from the direct forecast
 
     def __init__(self, frames: Frames, options: ModelConfig, latent: LatentConfig) -> None:
         super().__init__()
@@ -45,9 +47,13 @@ class PVVAE(Predictor):
         self.vae = VAE(frames, options, latent, self.groups)
         self.members = None if latent.generator == "none" else Members(latent, self.groups)
         self.stochastic = self.members is not None
-        self.scored_by_terms = latent.drop == "none" and not self.stochastic
+        self.parts = () if self.stochastic else tuple(latent.stages)
+        rebuilt = bool(self.parts) and self.parts[objective.REBUILDING] > 0
+        self.scored_by_terms = (latent.drop == "none" or rebuilt) and not self.stochastic
         self.keeps = self.stochastic
         self.guided = self.stochastic and latent.guess not in ("self", "none")  # the anchor is a whole network
+        inflation = None if latent.inflate == "none" else torch.ones(self.groups.out_steps)
+        self.register_buffer("inflation", inflation)
         if self.stochastic:
             self.vae.requires_grad_(False)
         if frames.periodic:
@@ -71,7 +77,7 @@ class PVVAE(Predictor):
                 return direct
             guess = self._guess(seen, direct)
             future = self.members.draw(latents, guess, seeds, first // self.groups.out_steps)
-            return self._member(latents, direct, guess, future)
+            return self._inflated(self._member(latents, direct, guess, future), direct)
 
         return rollout(one_pass, x, steps, None, self.bounded)
 
@@ -135,6 +141,12 @@ class PVVAE(Predictor):
             return self.vae.mean + frames
         return direct + (frames - self._ahead(self.vae.decode_all(torch.cat([observed, guess], dim=1))))
 
+    def _inflated(self, member: Tensor, direct: Tensor) -> Tensor:
+        """A member that departs further from the direct forecast, which does not depend on the other members."""
+        if self.inflation is None:
+            return member
+        return direct + self.inflation[:, None, None, None] * (member - direct)
+
     def _guess(self, seen: Tensor, direct: Tensor) -> Tensor | None:
         """The latents of the direct forecast, [B, g_f, z, h, w]; None if members do not depart from it."""
         if self.latent.guess == "none":
@@ -145,12 +157,14 @@ class PVVAE(Predictor):
         """One encoding and two decodings: of the forecast, and of windows whose latents are dropped at random."""
         base = self._anchor_frames(batch.observed, anchor, 0, batch.steps)
         clip = Clip(self._clip(batch), objective.weight_of(self.groups, self._known(batch), base.device), base)
-        encoded = self.vae.encode(clip.frames)
-        with torch.set_grad_enabled(self.latent.drop != "none" and torch.is_grad_enabled()):
+        stage = place(self.parts, batch.progress)[0] if self.parts else objective.CLIPS
+        with torch.set_grad_enabled(stage == objective.CLIPS and torch.is_grad_enabled()):
+            encoded = self.vae.encode(clip.frames)
+        with torch.set_grad_enabled(encoded[0].requires_grad and self.latent.drop != "none"):
             direct = self._direct(encoded[0][:, : self.groups.observed], base)
             if batch.steps > self.groups.out_steps:
                 direct = self(batch.observed, batch.steps, anchor)
-        return direct[:, : batch.steps], objective.terms(self.latent, self.vae, clip, encoded)
+        return direct[:, : batch.steps], objective.STAGES[stage](self.latent, self.vae, clip, encoded)
 
     def _train_members(self, members: Members, batch: Batch, anchor: Anchoring | None) -> tuple[Tensor, Terms]:
         """The direct forecast, which is not trained, and the loss of the generator."""

@@ -18,6 +18,7 @@ from pdr_cli.models.scenes import losses
 from pdr_cli.models.scenes.latents import LatentSource, VideoLatents
 from pdr_cli.models.scenes.losses import Truth
 from pdr_cli.models.scenes.scene import SceneModel, Shot, along, seen
+from pdr_cli.models.shares import place
 from pdr_cli.optional_tables import SceneConfig
 from pdr_cli.runs.films import Films, SceneData
 from pdr_cli.schema import TrainConfig
@@ -27,7 +28,7 @@ from pdr_cli.training import step
 from pdr_cli.training.kept import Kept
 from pdr_cli.training.lessons import Learned, Lesson
 from pdr_cli.training.randomness import Randomness
-from pdr_cli.training.stages import HALF, MOVING, halved, place
+from pdr_cli.training.stages import HALF, MOVING, halved
 from pdr_cli.training.validation import Scores
 
 VAE, GENERATOR, RECONSTRUCTOR = range(3)  # the parts

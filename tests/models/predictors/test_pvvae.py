@@ -13,8 +13,8 @@ from pdr_cli.errors import ConfigError
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Batch, Frames
 from pdr_cli.models.latent import objective
-from pdr_cli.models.latent.generator import Condition, LatentCRPS, LatentFlow
-from pdr_cli.models.latent.vae import Groups, halvings
+from pdr_cli.models.latent.generator import Condition, LatentCRPS, LatentFlow, SpaceAttention
+from pdr_cli.models.latent.vae import Groups, halvings, whole
 from pdr_cli.models.pdr import PDR
 from pdr_cli.models.predictors.pvvae import PVVAE
 from pdr_cli.optional_tables import LatentConfig
@@ -364,3 +364,119 @@ def test_it_runs_with_any_anchor_and_on_anomalies(anchor: str, inputs: str) -> N
         with torch.no_grad():
             made = model(batch._replace(target=None, steps=3, normal=batch.normal[:, :7], seeds=torch.tensor([1, 2])))  # type: ignore[index]
         assert made.fused.shape == (2, 3, 1, 8, 12)
+
+
+@torch.no_grad()
+def test_inflated_members_depart_further_from_the_direct_forecast_and_stay_within_the_bounds() -> None:
+    plain, built = network(**FLOW), network(**FLOW, inflate="val")
+    assert "predictor.inflation" not in plain.state_dict()
+    inflation = built.predictor.inflation
+    assert isinstance(inflation, Tensor)
+    inflation.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    batch, seeds = window()._replace(target=None), torch.tensor([1, 2])
+    direct, member = plain(batch).fused, plain(batch._replace(seeds=seeds)).fused
+    made = built(batch._replace(seeds=seeds)).fused
+    torch.testing.assert_close(made, direct + inflation[:, None, None, None] * (member - direct))
+    assert torch.equal(built(batch).fused, direct)
+    alone = built(batch.rows(slice(1, 2))._replace(seeds=seeds[1:])).fused
+    torch.testing.assert_close(alone, made[1:])
+    low, high = direct.amin()[None], direct.amax()[None]
+    assert made.amax() > high
+    built.bound(low, high)
+    bounded = built(batch._replace(seeds=seeds)).fused
+    assert torch.equal(bounded, made.clamp(low, high))
+
+
+STAGES = [0.5, 0.25, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("progress", "taught"),
+    [(0.0, {"encoder", "decoder"}), (0.5, {"encoder", "decoder", "tokens"}), (0.75, {"second"}), (1.0, {"second"})],
+)
+def test_each_stage_teaches_its_own_parts(progress: float, taught: set[str]) -> None:
+    built = network(stages=STAGES).train()
+    out = built(window()._replace(progress=progress), "train")
+    assert out.fused.requires_grad == (progress == 0.5)
+    total = sum(out.terms.values(), torch.zeros(())) + out.fused.square().sum()
+    total.backward()
+    trained = {n.split(".")[2] for n, p in built.named_parameters() if p.grad is not None and p.grad.any()}
+    assert trained == taught
+    assert ("difference" in out.terms) == (progress > 0)
+
+
+@torch.no_grad()
+def test_the_second_decoder_begins_as_a_copy_and_restores_what_is_whole() -> None:
+    torch.manual_seed(0)
+    built = registry.build(options(backbone="pvvae", **SMALL), FRAMES, None, table(stages=STAGES)).eval()
+    model = built.predictor
+    assert isinstance(model, PVVAE)
+    batch, latents = window(), model.latents(window())
+    direct, restored = built(batch).fused, model.reconstruct(batch)
+    assert torch.equal(model.vae.decode_all(latents), model.vae.decode(whole(latents)))
+    assert model.vae.second is not None
+    torch.nn.init.normal_(model.vae.second.leave.bias)
+    assert torch.equal(built(batch).fused, direct)
+    assert not torch.equal(model.reconstruct(batch), restored)
+    assert built.parts == tuple(STAGES)
+    assert not any("second" in name for name in predictor().state_dict())
+    assert predictor().parts == ()
+
+
+@torch.no_grad()
+def test_images_are_clips_of_their_own() -> None:
+    """The terms of images are the same whatever their order, and those of a frame that is missing are not counted."""
+    model = predictor(stages=STAGES)
+    batch = window()
+    frames = torch.cat([batch.observed, batch.target], dim=1)  # type: ignore[list-item]  # it has a target
+
+    def found(frames: Tensor, known: Tensor | None = None) -> dict[str, Tensor]:
+        given = Batch(frames[:, :4], 4, frames[:, 4:], known)
+        return model.training_forward(given)[1]
+
+    expected = found(frames)
+    mixed = found(frames.flatten(0, 1)[torch.randperm(16)].unflatten(0, (2, 8)))
+    torch.testing.assert_close(mixed, expected)
+    known = torch.ones_like(frames, dtype=torch.bool)
+    known[0, 3] = False
+    changed = frames.clone()
+    changed[0, 3] = frames[0, 2]
+    assert not torch.equal(found(changed)["reconstruction"], expected["reconstruction"])
+    counted = found(frames, known)["reconstruction"]
+    each = torch.stack([found(f[None, None].expand(1, 8, -1, -1, -1))["reconstruction"] for f in frames.flatten(0, 1)])
+    torch.testing.assert_close(expected["reconstruction"], each.mean())
+    torch.testing.assert_close(counted, torch.cat([each[:3], each[4:]]).mean())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5)])
+def test_attention_sees_every_place_and_begins_as_the_identity(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    attention = SpaceAttention(192)
+    assert attention.heads == 3
+    x = torch.randn(2, 192, *size, requires_grad=True)
+    assert torch.equal(attention(x), x)
+    torch.nn.init.normal_(attention.leave.weight)
+    made = attention(x)
+    made[0, :, 0, 0].sum().backward()
+    assert x.grad is not None
+    assert x.grad[0].abs().amax(0).all(), "of its group"
+    assert not x.grad[1].any(), "of no other"
+    # softmax(qk'/√d)v of each head, place by place.
+    q, k, v = attention.inputs(attention.norm(x))[0].flatten(1).unflatten(0, (3, 3, 64)).unbind()
+    mixed = torch.stack([v[h] @ torch.softmax(q[h].T @ k[h] / 8, dim=1).T for h in range(3)]).flatten(0, 1)
+    expected = x[0] + attention.leave(mixed.unflatten(1, size)[None])[0]
+    torch.testing.assert_close(made[0], expected)
+
+
+def test_every_second_block_attends_where_it_is_asked_for() -> None:
+    def attends(**latent: Any) -> list[bool]:
+        built = predictor(**FLOW | {"flow_depth": 5} | latent)
+        assert built.members is not None
+        return [block.attention is not None for block in built.members.generator.blocks]  # type: ignore[union-attr]
+
+    assert attends(attention=True) == [False, True, False, True, False]
+    assert not any(attends())
+    model = predictor(**FLOW, attention=True)
+    made = model(window().observed, 4, seeds=torch.tensor([1, 2]))
+    alone = model(window().observed[1:], 4, seeds=torch.tensor([2]))
+    torch.testing.assert_close(made[1:], alone)
