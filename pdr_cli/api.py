@@ -15,8 +15,8 @@ from pdr_cli.data import formats
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import cf
 from pdr_cli.data.series import Series
+from pdr_cli.drawing import runcard
 from pdr_cli.errors import UsageError
-from pdr_cli.export import runcard
 from pdr_cli.inference import dataset
 from pdr_cli.inference import intake as intakes
 from pdr_cli.inference import model as models

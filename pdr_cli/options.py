@@ -52,12 +52,10 @@ FreezeBackbone = Annotated[
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "-m",
-        "--model",
-        help="Run folder, model.safetensors or run name. Default: $PDR_MODEL, else the newest run.",
+        "-m", "--model", help="Run folder, model.safetensors or run name. Default: $PDR_MODEL, else the newest run.",
         autocompletion=runs,
     ),
-]
+]  # fmt: skip
 ModelOptions = Annotated[
     list[str] | None,
     typer.Option(

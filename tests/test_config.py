@@ -148,6 +148,7 @@ def test_a_configuration_from_before_these_keys_is_read_as_it_was(tmp_path: Path
         "train.baselines=false",
         "train.cpu_budget=",
         "train.fallback=false",
+        "train.card_windows=0",
     ]
     assert config.load(str(tmp_path / "demo.toml")) == config.load("demo", then)
 

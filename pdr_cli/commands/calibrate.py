@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pdr_cli.data import formats
+from pdr_cli.drawing import runcard
 from pdr_cli.errors import UsageError
-from pdr_cli.export import runcard
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.folder import RunFolder

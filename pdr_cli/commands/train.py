@@ -13,8 +13,8 @@ from pdr_cli.ablation import run as ablations
 from pdr_cli.bench.machine import describe
 from pdr_cli.commands import tables
 from pdr_cli.data.scenes import KIND
+from pdr_cli.drawing import runcard
 from pdr_cli.errors import UsageError
-from pdr_cli.export import runcard
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system.logs import progress
 from pdr_cli.training import overview, ranks

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pdr_cli.export import runcard
+from pdr_cli.drawing import runcard
 from pdr_cli.runs import modelfile
 from tests.cli import pdr
 
