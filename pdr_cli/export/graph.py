@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pdr_cli.data.climatology import HARMONICS, Climatology
 from pdr_cli.data.times import DAY, WEEK
+from pdr_cli.inference.exported import COARSE, FORECAST
 from pdr_cli.inference.model import Model
 from pdr_cli.models import layout
 from pdr_cli.models.bounds import Bounds
@@ -22,16 +23,21 @@ EPOCH = 719_468  # days from 0000-03-01 to 1970-01-01
 
 
 class Graph(nn.Module):
-    """Observed frames [B, T, C, H, W] in data units to the forecast [B, τ, C, H, W] in data units."""
+    """Observed frames [B, T, C, H, W] in data units to the forecast [B, τ, C, H, W] in data units.
+
+    Args:
+        model: that is exported.
+        steps: τ; None: the horizon of the training.
+    """
 
     offset: Tensor
     scale: Tensor
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, steps: int | None = None) -> None:
         super().__init__()
         layout.contiguous(model.network)
         self.network = model.network
-        self.steps = model.card.config.data.out_steps
+        self.steps = steps or model.card.config.data.out_steps
         for name in ("offset", "scale"):
             values = torch.tensor(getattr(model.card.scaling, name), dtype=torch.float32)
             self.register_buffer(name, values[:, None, None])
@@ -48,7 +54,7 @@ class Graph(nn.Module):
         times: Tensor | None = None,
         earlier: Tensor | None = None,
         covariates: Tensor | None = None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, ...]:
         """Scale, forecast, scale back, and bound again, because scaling rounds.
 
         Args:
@@ -56,12 +62,23 @@ class Graph(nn.Module):
             times: of observed and forecast frames, [B, T + τ] int64 seconds since 1970-01-01 of the standard calendar.
             earlier: the frame of the same time in earlier cycles, [B, L, τ, C, H, W]; NaN where it is missing.
             covariates: in network units, [B, T + τ, F, H, W].
+
+        Returns:
+            The forecast, and where an adapter has made it from a coarse one, the coarse one, which is fed back for more steps.
         """
         normal = None if self.calendar is None or times is None else self._into(self.calendar(times))
         batch = Batch(self._into(observed), self.steps, normal=normal, covariates=covariates)
-        fused = self.network(batch._replace(earlier=None if earlier is None else self._into(earlier))).fused
-        bounded: Tensor = self.bounded(fused * self.scale + self.offset)
-        return bounded
+        made = self.network(batch._replace(earlier=None if earlier is None else self._into(earlier)))
+        forecast: Tensor = self.bounded(self._back(made.fused))
+        return (forecast,) if self.network.adapter is None else (forecast, self._back(made.coarse))
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what `forward` returns."""
+        return [FORECAST] if self.network.adapter is None else [FORECAST, COARSE]
+
+    def _back(self, frames: Tensor) -> Tensor:
+        return frames * self.scale + self.offset
 
     def _into(self, frames: Tensor) -> Tensor:
         return (frames - self.offset) / self.scale
