@@ -133,7 +133,7 @@ class OnnxModel(ExportedModel):
         self._library = _onnxruntime()
         options = self._library.SessionOptions()
         options.intra_op_num_threads = self._threads = threads()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # its errors are raised too
         # Threads that wait by spinning take the time of others, and this one waits for files more than for them.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
@@ -147,7 +147,7 @@ class OnnxModel(ExportedModel):
         try:
             made: list[np.ndarray] = self._session.run(None, {n: v for n, v in feeds.items() if n in self._inputs})
         except Exception as error:
-            if SHORTAGE.search(str(error)) or "Failed to allocate" in str(error):
+            if SHORTAGE.search(str(error)):
                 raise MemoryError(first_line(error)) from error
             raise
         return made

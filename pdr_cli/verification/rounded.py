@@ -34,5 +34,5 @@ def cost(model: LoadedModel, program: LoadedModel, data: Sequence[Path], reading
     scores = ", ".join(f"{name} {value:.4g}" for name, value in rows)
     return (
         f"{found.headline} [{unit}] of {found.n_windows} windows: {scores}; "
-        f"skill against {baseline} {skills[0]:.4f}, of {model.precision} {skills[1]:.4f}"
+        f"skill against {baseline} {skills[0]:.4f}, of {model.precision} {skills[1]:.4f}, a loss of {skills[1] - skills[0]:.1e}"
     )

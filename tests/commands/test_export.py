@@ -26,7 +26,7 @@ def test_onnx_is_verified_and_takes_any_batch_in_data_units(weather: Path, plain
     with xr.open_dataset(weather) as data:
         window = data.t2m.values[-4:][None, :, None]
         forecast = pdr_cli.load(plain_run).predict(data).t2m.values[:, None]
-    (out,) = session.run(None, {"observed": np.repeat(window, 5, axis=0)})
+    (out,) = session.run(["forecast"], {"observed": np.repeat(window, 5, axis=0)})
     assert np.abs(out[4] - forecast).max() < 1e-3  # kelvin, of about 280
 
 
