@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from pdr_cli import choices
+from pdr_cli.system.imports import uncollected
 
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Log errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log more detail.")]
@@ -316,7 +317,9 @@ def _bundled(options: dict[str, Any], name: str, make: Callable[[dict[str, Any]]
         @functools.wraps(command)
         def run(**given: Any) -> None:
             chosen = {key: given.pop(key) for key in options}
-            command(**given, **{name: make(chosen)})
+            with uncollected():  # imports most of what a command needs
+                made = make(chosen)
+            command(**given, **{name: made})
 
         return _with_options(run, command, options, None, name)
 
