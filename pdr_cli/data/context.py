@@ -61,8 +61,8 @@ class Context:
         normal: the climatology at observed and forecast times, [B, T + τ, C, H, W].
         earlier: the frame of the same time in earlier cycles, [B, L, τ, C, H, W]; NaN where it is missing.
         covariates: in network units, [B, T + τ, F, H, W].
-        times: of observed and forecast frames, [B, T + τ] int64 seconds since 1970 of the standard calendar; in the place of
-            `normal` for a program that computes it.
+        times: of observed and forecast frames, [B, T + τ] int64 seconds since 1970 of the standard calendar, for a program that
+            computes from them what depends on times alone.
     """
 
     normal: np.ndarray | None = None
@@ -116,7 +116,7 @@ class ContextSource:
         climatology: of the training data; None if the network needs none.
         cycles: lengths of the earlier cycles, in steps.
         covariates: makes them; None if the network reads none.
-        timed: True: give the times in the place of the climatology.
+        timed: True: give the times, and not the climatology.
     """
 
     climatology: Climatology | None = None
@@ -132,12 +132,11 @@ class ContextSource:
     def of(self, moments: Moments) -> Context:
         """The context of windows."""
         covariates = None if self.covariates is None else self.covariates.of(moments)
-        if self.climatology is None:
-            return Context(None, self._earlier(moments), covariates)
         times = [np.concatenate(pair) for pair in zip(moments.observed, moments.following, strict=True)]
         if self.timed:
             return Context(None, self._earlier(moments), covariates, _seconds(times))
-        return Context(for_each(self.climatology.at, times), self._earlier(moments), covariates)
+        normal = None if self.climatology is None else for_each(self.climatology.at, times)
+        return Context(normal, self._earlier(moments), covariates)
 
     def _earlier(self, moments: Moments) -> np.ndarray | None:
         if not self.cycles:
@@ -157,7 +156,7 @@ def _seconds(times: Sequence[np.ndarray]) -> np.ndarray:
     calendar = time_axis.calendar(times[0])
     if calendar not in STANDARD:
         raise TimeError(
-            f"the input's times are of the calendar {calendar}, and the program computes its climatology in the standard one",
+            f"the input's times are of the calendar {calendar}, and an exported program computes in the standard one",
             way_out="name the model that it was exported from",
         )
     return np.stack([np.round(time_axis.seconds(of)).astype(np.int64) for of in times])
