@@ -16,7 +16,8 @@ import torch
 from pdr_cli.errors import CheckpointError, PdrError, UsageError
 from pdr_cli.export.examples import Example, arrays, example, forecast
 from pdr_cli.export.graph import Graph
-from pdr_cli.inference.exported import ExportedModel, given_of, opened, reads_times, rolled
+from pdr_cli.inference.exported import ExportedModel, opened, rolled
+from pdr_cli.inference.header import given_of, reads_times
 from pdr_cli.inference.loaded import FP32
 from pdr_cli.inference.model import Model
 from pdr_cli.inference.scenes import LoadedScenes

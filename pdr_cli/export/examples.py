@@ -9,7 +9,7 @@ import torch
 
 from pdr_cli.data.context import Context, for_each
 from pdr_cli.data.covariates import CovariateSource
-from pdr_cli.inference.exported import given_of, reads_times
+from pdr_cli.inference.header import given_of, reads_times
 from pdr_cli.inference.model import Model
 
 FIRST_TIME = 946_684_800  # 2000-01-01, in seconds since 1970

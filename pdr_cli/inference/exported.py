@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from pdr_cli.data.context import Context, ContextSource
+from pdr_cli.data.context import Context
 from pdr_cli.errors import CheckpointError, DeviceError, UsageError
 from pdr_cli.inference.loaded import FP32, Layers, LoadedModel
 from pdr_cli.runs import container, exported
-from pdr_cli.runs.modelfile import Header, ModelCard
+from pdr_cli.runs.modelfile import Header
 from pdr_cli.runs.programs import ONNX, PT2
 from pdr_cli.system.damage import first_line
 from pdr_cli.system.memory import SHORTAGE
@@ -47,12 +47,6 @@ class ExportedModel(LoadedModel):
     def __init__(self, path: Path, header: Header, batch: int | None) -> None:
         super().__init__(path, header, batch, FP32 if header.program is None else header.program.precision)
 
-    def contexts_filled(self, fill_missing: str = "none", in_range: bool = False) -> ContextSource:
-        """See `ModelHeader.contexts_filled`; the program computes from times what depends on them alone."""
-        source = super().contexts_filled(fill_missing, in_range)
-        further = source.covariates if self.card.covariates is not None and given_of(self.card) else None
-        return dataclasses.replace(source, covariates=further, timed=reads_times(self.card, source))
-
     @property
     def attributes(self) -> dict[str, str]:
         """The runtime, and the hash of the model file that the program was exported from."""
@@ -78,16 +72,6 @@ class ExportedModel(LoadedModel):
             raise self._not_finite()
         fused = fused if absent is None else np.where(absent, np.float32(np.nan), fused)
         return Layers(fused, fused, None)
-
-
-def given_of(card: ModelCard) -> int:
-    """The covariates that a program is given, because they do not follow from times and places."""
-    return 0 if card.covariates is None else card.covariates.count(len(card.variables)) - card.covariates.dates
-
-
-def reads_times(card: ModelCard, source: ContextSource) -> bool:
-    """Whether a program reads the times of frames; `source`: what makes the context of its model."""
-    return source.climatology is not None or bool(card.covariates is not None and card.covariates.calendar)
 
 
 def rolled(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pdr_cli.data.kinds import Kind
 from pdr_cli.data.missing import Filling
 from pdr_cli.errors import UsageError
 from pdr_cli.runs import exported, inputs
-from pdr_cli.runs.modelfile import Header
+from pdr_cli.runs.modelfile import Header, ModelCard
 from pdr_cli.system.names import printable
 
 
@@ -133,7 +134,11 @@ class ModelHeader:
             source = CovariateSource(
                 card.covariates, card.grid, card.step, card.scaling, self.climatology, fill, in_range
             )
-        return inputs.contexts_of(card.config, self.climatology, card.cycles, source)
+        made = inputs.contexts_of(card.config, self.climatology, card.cycles, source)
+        if self.program is None:
+            return made
+        # A program computes from times what depends on them alone.
+        return replace(made, covariates=source if given_of(card) else None, timed=reads_times(card, made))
 
     def encoding(self, fill_missing: str = "none") -> Encoding:
         """Data units to network units; missing values are filled as in training, or by `fill_missing` if it is not "none"."""
@@ -154,3 +159,13 @@ def read_header(path: Path) -> ModelHeader:
         CheckpointError: truncated, foreign or too new.
     """
     return ModelHeader(path, exported.read_header(path))
+
+
+def given_of(card: ModelCard) -> int:
+    """The covariates that a program is given, because they do not follow from times and places."""
+    return 0 if card.covariates is None else card.covariates.count(len(card.variables)) - card.covariates.dates
+
+
+def reads_times(card: ModelCard, source: ContextSource) -> bool:
+    """Whether a program reads the times of frames; `source`: what makes the context of its model."""
+    return source.climatology is not None or bool(card.covariates is not None and card.covariates.calendar)
