@@ -52,8 +52,8 @@ ModelOption = Annotated[
 ModelOptions = Annotated[
     list[str] | None,
     typer.Option(
-        "-m", "--model", help="Model, as a run folder, file or run name; repeatable: members of one ensemble. Default: "
-        "$PDR_MODEL, else the newest run.",
+        "-m", "--model", help="Model, as a run folder, file (.onnx too) or run name; repeatable: members of one ensemble. "
+        "Default: $PDR_MODEL, else the newest run.",
     ),
 ]  # fmt: skip
 Batch = Annotated[

@@ -13,11 +13,13 @@ import xarray as xr
 
 import pdr_cli
 from pdr_cli import splat
+from pdr_cli.choices import PREDICTORS
 from pdr_cli.errors import UsageError
 from pdr_cli.inference.header import read_header
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.programs import Program
 from pdr_cli.system import hashes
+from tests.builders import weather_file
 from tests.cli import pdr
 from tests.conftest import CALIBRATED
 
@@ -80,6 +82,13 @@ def predicted(data: Path, model: Path, *options: str) -> xr.Dataset:
     assert result.code == 0, result.err
     with xr.open_dataset("forecast.nc") as made:
         return made.load()
+
+
+def program_of(program: Path) -> Program:
+    """What an exported file says of its program."""
+    found = read_header(program).program
+    assert found is not None
+    return found
 
 
 def assert_alike(made: xr.Dataset, own: xr.Dataset) -> None:
@@ -148,6 +157,24 @@ def test_predict_runs_pt2(weather: Path, plain_run: Path, exported: Exported) ->
     assert_alike(predicted(weather, program, "--steps", "9"), predicted(weather, plain_run, "--steps", "9"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PREDICTORS.own)
+def test_every_predictor_forecasts_as_its_program(
+    make_run: Callable[..., Path], weather: Path, exported: Exported, name: str
+) -> None:
+    # Its windows of 7 x 7 tile the latent plane.
+    data = weather_file(Path("air.nc"), size=(14, 28)) if name == "swin" else weather
+    run = make_run(data, "--backbone", name)
+    program = exported(run, ".onnx")
+    able = program_of(program)
+    for steps, works in (("4", True), ("2", able.shorter), ("9", able.longer)):
+        if works:
+            made, own = (predicted(data, model, "--steps", steps) for model in (program, run))
+            assert_alike(made, own)
+        else:
+            assert pdr("predict", data, "-m", program, "-o", "f.nc", "--steps", steps).code == 2
+
+
 def test_evaluate_scores_a_program_as_its_model(weather: Path, plain_run: Path, exported: Exported) -> None:
     result = pdr("evaluate", weather, "-m", plain_run, "-m", exported(plain_run, ".onnx"), "--json")
     assert result.code == 0, result.err
@@ -202,12 +229,25 @@ def test_steps_that_a_program_would_forecast_otherwise_are_refused(plain_run: Pa
     assert header.horizon(4) == 4
 
 
+@pytest.mark.parametrize(
+    ("output", "options", "says"),
+    [
+        ("m.onnx", ["--precision", "int8"], "--input DATA"),
+        ("m.onnx", ["--precision", "int4", "--input", "."], "fp32 or fp16 or int8"),
+        ("m.pt2", ["--precision", "fp16", "--input", "."], "is for .onnx"),
+    ],
+)
+def test_a_precision_whose_cost_cannot_be_measured_is_refused(
+    plain_run: Path, output: str, options: list[str], says: str
+) -> None:
+    result = pdr("export", "-m", plain_run, "-o", output, *options)
+    assert (result.code, says in result.last, list(Path().iterdir())) == (2, True, []), result.err
+
+
+@pytest.mark.slow
 def test_rounded_weights_are_written_with_what_they_cost(weather: Path, plain_run: Path) -> None:
     pytest.importorskip("onnxruntime")
-    arguments = ["export", "-m", plain_run, "-o", "small.onnx", "--precision", "int8"]
-    refused = pdr(*arguments)
-    assert (refused.code, "--input DATA" in refused.last, Path("small.onnx").exists()) == (2, True, False)
-    result = pdr(*arguments, "--input", weather)
+    result = pdr("export", "-m", plain_run, "-o", "small.onnx", "--precision", "int8", "--input", weather)
     assert result.code == 0, result.err
     found = re.search(r"int8 ([\d.]+), fp32 ([\d.]+), persistence ([\d.]+); skill against persistence", result.out)
     assert found is not None, result.out
