@@ -17,14 +17,14 @@ from pdr_cli.data.formats import cf
 from pdr_cli.data.series import Series
 from pdr_cli.drawing import runcard
 from pdr_cli.errors import UsageError
-from pdr_cli.inference import dataset
+from pdr_cli.inference import dataset, loading
 from pdr_cli.inference import intake as intakes
-from pdr_cli.inference import model as models
 from pdr_cli.inference.between import Between
 from pdr_cli.inference.forecast import forecast, lead_steps
 from pdr_cli.inference.hindcast import Hindcast
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.intervals import Intervals
+from pdr_cli.inference.loaded import LoadedModel
 from pdr_cli.inference.members import Drawing
 from pdr_cli.inference.plan import plan
 from pdr_cli.inference.policy import InputPolicy
@@ -52,10 +52,10 @@ class Model:
     """A trained model, ready to forecast.
 
     Args:
-        loaded: network, header and climatology; `loaded.network` is the torch module.
+        loaded: header, climatology and network; `loaded.network` is the torch module, which an exported program has not.
     """
 
-    loaded: models.Model
+    loaded: LoadedModel
 
     @property
     def path(self) -> Path:
@@ -210,7 +210,8 @@ def load(
     """Load a trained model.
 
     Args:
-        model: a run folder, a `model.safetensors`, a run name; default: `$PDR_MODEL`, or else the newest finished run.
+        model: a run folder, a `model.safetensors`, an exported program, a run name; default: `$PDR_MODEL`, or else the newest
+            finished run.
         device: "auto", "cpu" or "cuda[:N]".
         batch: largest number of windows in one pass of the network; default: no limit.
         trust_code: run the code of others that the model names (docs/extending.md).
@@ -220,7 +221,7 @@ def load(
         InputNotFoundError, CheckpointError, DeviceError, UntrustedCodeError, UsageError: as `pdr predict`.
     """
     path = runs.find_model(None if model is None else str(model))
-    return Model(models.load(path, device, batch, Trust(trust_code), precision))
+    return Model(loading.load(path, device, batch, Trust(trust_code), precision))
 
 
 def predict(

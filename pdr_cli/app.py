@@ -15,6 +15,7 @@ from pdr_cli.options import (
     SkipExisting, State, Steps, TimeLayout, TrustCode, Variables, WaitInput, as_settings, listed, logged, with_covariates,
     with_frames, with_members, with_policy, with_reading, with_scoring,
 )  # fmt: skip
+from pdr_cli.system.imports import uncollected
 from pdr_cli.trust import Trust
 
 app = typer.Typer(
@@ -184,7 +185,8 @@ def predict(
 
         torchrun --nproc-per-node 4 -m pdr_cli predict air.zarr --every-init -o hindcast.zarr
     """
-    from pdr_cli.commands import predict as command
+    with uncollected():
+        from pdr_cli.commands import predict as command
 
     command.run(
         command.Request(

@@ -12,6 +12,7 @@ import typer
 
 from pdr_cli import choices
 from pdr_cli.completion import names_of, presets, runs
+from pdr_cli.system.imports import uncollected
 
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Log errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log more detail.")]
@@ -39,10 +40,8 @@ Kind = Annotated[
     str | None,
     typer.Option(help="Kind of the data: weather, traffic or video. Default: as the preset or the data say."),
 ]
-Backbone = Annotated[
-    str | None,
-    typer.Option(help=f"Predictor: {choices.PREDICTORS.help()}.", autocompletion=names_of(choices.PREDICTORS)),
-]
+_PREDICTOR = f"Predictor: {choices.PREDICTORS.help()}."
+Backbone = Annotated[str | None, typer.Option(help=_PREDICTOR, autocompletion=names_of(choices.PREDICTORS))]
 Forward = Annotated[
     bool, typer.Option("--forward", help="Time forecasts and not training steps; also of pdr-bf16 (--precision bf16).")
 ]
@@ -59,8 +58,8 @@ ModelOption = Annotated[
 ModelOptions = Annotated[
     list[str] | None,
     typer.Option(
-        "-m", "--model", help="Model, as a run folder, file or run name; repeatable: members of one ensemble. Default: "
-        "$PDR_MODEL, else the newest run.", autocompletion=runs,
+        "-m", "--model", help="Model, as a run folder, file (.onnx too) or run name; repeatable: members of one ensemble. "
+        "Default: $PDR_MODEL, else the newest run.", autocompletion=runs,
     ),
 ]  # fmt: skip
 Batch = Annotated[
@@ -325,7 +324,9 @@ def _bundled(options: dict[str, Any], name: str, make: Callable[[dict[str, Any]]
         @functools.wraps(command)
         def run(**given: Any) -> None:
             chosen = {key: given.pop(key) for key in options}
-            command(**given, **{name: make(chosen)})
+            with uncollected():  # imports most of what a command needs
+                made = make(chosen)
+            command(**given, **{name: made})
 
         return _with_options(run, command, options, None, name)
 

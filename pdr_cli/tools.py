@@ -119,13 +119,16 @@ def export(
     ],
     model: ModelOption = None,
     inputs: Annotated[
-        list[str] | None, typer.Option("--input", help="Data to run the model on, for .nc, .png and .ply.")
+        list[str] | None, typer.Option("--input", help="Data to run the model on, for .nc, .png, .ply and --precision.")
     ] = None,
     init: Init = None,
     var: Rename = None,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Run the exported model and compare it with the original.")
     ] = True,
+    precision: Annotated[
+        str, typer.Option(help="Weights of an .onnx: fp32, or fp16 or int8, whose loss of skill on --input is printed.")
+    ] = "fp32",
     trust_code: TrustCode = False,
     *,
     shot: Any,
@@ -138,7 +141,8 @@ def export(
     """
     from pdr_cli.commands import export as command
 
-    given = {"init": init, "rename": var or [], "verify": verify, "trust": Trust(trust_code), "shot": shot}
+    writing = command.Writing(verify, precision)
+    given = {"init": init, "rename": var or [], "writing": writing, "trust": Trust(trust_code), "shot": shot}
     command.run(output, model=model, inputs=inputs or [], **given)
 
 

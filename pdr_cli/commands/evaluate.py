@@ -14,8 +14,8 @@ from pdr_cli.data import formats, kinds
 from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.inference import provenance
+from pdr_cli.inference.loaded import FP32
 from pdr_cli.inference.members import DIRECT, Drawing
-from pdr_cli.inference.model import FP32
 from pdr_cli.inference.request import changed
 from pdr_cli.inspection.scenes import is_scenes
 from pdr_cli.runs import folder as runs

@@ -17,14 +17,17 @@ from pdr_cli.inference import intake as intakes
 from pdr_cli.inference import model as models
 from pdr_cli.inference.filming import Filming
 from pdr_cli.inference.intake import Intake
+from pdr_cli.inference.loaded import FP32, LoadedModel
 from pdr_cli.inference.members import Drawing, seeds_of
 from pdr_cli.inference.model import Model
 from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.inference.provenance import command_line, provenance
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
+from pdr_cli.runs.programs import ONNX, PRECISIONS
 from pdr_cli.system import atomic
 from pdr_cli.trust import Trust
+from pdr_cli.verification.sources import Reading
 
 OF_SCENES = (".ply", ".nc", ".png")
 NEEDS_INPUT = (".nc", ".png", ".ply")
@@ -52,6 +55,37 @@ class Shot:
         return [f"--{f.name}" for f in dataclasses.fields(self) if getattr(self, f.name) is not None]
 
 
+@dataclass(frozen=True)
+class Writing:
+    """How a program is written.
+
+    Args:
+        verify: run it and compare it with the model.
+        precision: of its weights: "fp32", "fp16" or "int8".
+    """
+
+    verify: bool = True
+    precision: str = FP32
+
+    def check(self, suffix: str, inputs: Sequence[str]) -> None:
+        """Refuse a precision that the output cannot have, or whose cost cannot be measured.
+
+        Raises:
+            UsageError: such a precision.
+        """
+        if self.precision == FP32:
+            return
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"--precision {self.precision}", " or ".join(PRECISIONS))
+        if suffix != ONNX:
+            raise UsageError(f"--precision {self.precision} is for .onnx, not {suffix}", way_out="leave it out")
+        if not inputs:
+            raise UsageError(
+                f"--precision {self.precision} costs skill, which is measured on data before the file is written",
+                way_out="name data that the model has not seen with --input DATA",
+            )
+
+
 def run(
     output: Path,
     *,
@@ -59,7 +93,7 @@ def run(
     inputs: Sequence[str],
     init: str | None,
     rename: Sequence[str],
-    verify: bool,
+    writing: Writing,
     trust: Trust,
     shot: Shot = Shot(),
 ) -> None:
@@ -69,6 +103,7 @@ def run(
         raise UsageError(f"output {output} has a suffix that names no export", f"one of {', '.join(OUTPUTS)}")
     if suffix in NEEDS_INPUT and not inputs:
         raise UsageError(f"{suffix} shows a forecast", way_out="name the data with --input FILE")
+    writing.check(suffix, inputs)
     paths = formats.find_inputs(inputs) if inputs else []
     source = runs.find_model(model)
     atomic.check_output(output, [source, *paths])
@@ -86,7 +121,7 @@ def run(
         at = None if init is None else time_axis.parse(init, series.time.values)
         described = (_gaussians if suffix == ".nc" else _picture)(intake, loaded, series, at, output)
     else:
-        described = _artefact(loaded, output, verify)
+        described = _artefact(loaded, output, writing, Reading(rename=rename), paths)
     print(f"{output}  {described}")
 
 
@@ -123,12 +158,20 @@ def _scene(source: Path, output: Path, paths: Sequence[Path], shot: Shot, refuse
     return f"{scenes.write_netcdf(scene, output, about)} Gaussians and their curves"
 
 
-def _artefact(model: Model, output: Path, verify: bool) -> str:
+def _artefact(model: Model, output: Path, writing: Writing, reading: Reading, paths: Sequence[Path]) -> str:
     from pdr_cli.export import artefact
 
     if output.suffix.lower() == ".safetensors":
         return f"weights only, {artefact.write_weights(model, output):,} numbers"
-    return (artefact.write_onnx if output.suffix.lower() == ".onnx" else artefact.write_pt2)(model, output, verify)
+    if writing.precision == FP32:
+        return artefact.write(model, output, verify=writing.verify)
+
+    def measure(program: LoadedModel) -> str:
+        from pdr_cli.verification import rounded
+
+        return rounded.cost(model, program, paths, reading)
+
+    return artefact.write(model, output, verify=writing.verify, precision=writing.precision, measure=measure)
 
 
 def _gaussians(intake: Intake, model: Model, series: Series, init: int | None, output: Path) -> str:

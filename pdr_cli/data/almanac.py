@@ -11,6 +11,9 @@ from pdr_cli.data.times import DAY, WEEK
 
 MONDAY = 4 * DAY  # 1970-01-05, in seconds since 1970
 SUN, HOLIDAYS = "sun", "holidays"
+# Spencer's Fourier series in radians: coefficients of cos(n x) and sin(n x), n from 0, of the share x of the year.
+DECLINATION = ((0.006918, 0.0), (-0.399912, 0.070257), (-0.006758, 0.000907), (-0.002697, 0.00148))
+EQUATION_OF_TIME = ((0.000075, 0.0), (0.001868, -0.032077), (-0.014615, -0.040849))
 
 
 def cycle(phase: np.ndarray) -> np.ndarray:
@@ -66,15 +69,14 @@ def sine_of_elevation(times: np.ndarray, latitude: np.ndarray, longitude: np.nda
         longitude: degrees east.
     """
     year = 2 * np.pi * time_axis.year_fraction(times)[:, None, None]
-    declination = (
-        *(0.006918 - 0.399912 * np.cos(year) + 0.070257 * np.sin(year), -0.006758 * np.cos(2 * year)),
-        *(0.000907 * np.sin(2 * year), -0.002697 * np.cos(3 * year), 0.00148 * np.sin(3 * year)),
-    )
-    equation = (
-        *(0.000075 + 0.001868 * np.cos(year), -0.032077 * np.sin(year)),
-        *(-0.014615 * np.cos(2 * year), -0.040849 * np.sin(2 * year)),
-    )
     noon = time_axis.seconds(times)[:, None, None] % DAY / DAY - 0.5
-    angle = 2 * np.pi * noon + np.deg2rad(longitude) + sum(equation)  # of the hour, 0 at the sun's noon
-    north, sun = np.deg2rad(latitude), sum(declination)
+    angle = 2 * np.pi * noon + np.deg2rad(longitude) + _sum(EQUATION_OF_TIME, year)  # of the hour, 0 at the sun's noon
+    north, sun = np.deg2rad(latitude), _sum(DECLINATION, year)
     return np.asarray(np.sin(north) * np.sin(sun) + np.cos(north) * np.cos(sun) * np.cos(angle))
+
+
+def _sum(series: Sequence[tuple[float, float]], angle: np.ndarray) -> np.ndarray:
+    found = np.zeros_like(angle)
+    for n, (cosine, sine) in enumerate(series):
+        found = found + cosine * np.cos(n * angle) + sine * np.sin(n * angle)
+    return found

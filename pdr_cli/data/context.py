@@ -15,9 +15,10 @@ from pdr_cli.data import times as time_axis
 from pdr_cli.data.climatology import Climatology
 from pdr_cli.data.times import DAY, WEEK, Step
 from pdr_cli.data.windows import Windows
-from pdr_cli.errors import ConfigError
+from pdr_cli.errors import ConfigError, TimeError
 from pdr_cli.settings import AUTO
 
+STANDARD = ("standard", "gregorian", "proleptic_gregorian", "")  # "": numbers, which are not dates
 CYCLES = {"d": DAY, "w": WEEK}  # units of data.back, in seconds
 
 
@@ -60,11 +61,14 @@ class Context:
         normal: the climatology at observed and forecast times, [B, T + τ, C, H, W].
         earlier: the frame of the same time in earlier cycles, [B, L, τ, C, H, W]; NaN where it is missing.
         covariates: in network units, [B, T + τ, F, H, W].
+        times: of observed and forecast frames, [B, T + τ] int64 seconds since 1970 of the standard calendar, for a program that
+            computes from them what depends on times alone.
     """
 
     normal: np.ndarray | None = None
     earlier: np.ndarray | None = None
     covariates: np.ndarray | None = None
+    times: np.ndarray | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays by name, those that are None left out."""
@@ -112,11 +116,13 @@ class ContextSource:
         climatology: of the training data; None if the network needs none.
         cycles: lengths of the earlier cycles, in steps.
         covariates: makes them; None if the network reads none.
+        timed: True: give the times, and not the climatology.
     """
 
     climatology: Climatology | None = None
     cycles: tuple[int, ...] = ()
     covariates: FieldSource | None = None
+    timed: bool = False
 
     @property
     def reach(self) -> int:
@@ -126,13 +132,11 @@ class ContextSource:
     def of(self, moments: Moments) -> Context:
         """The context of windows."""
         covariates = None if self.covariates is None else self.covariates.of(moments)
-        return Context(self._normal(moments), self._earlier(moments), covariates)
-
-    def _normal(self, moments: Moments) -> np.ndarray | None:
-        if self.climatology is None:
-            return None
-        pairs = zip(moments.observed, moments.following, strict=True)
-        return for_each(self.climatology.at, [np.concatenate(pair) for pair in pairs])
+        times = [np.concatenate(pair) for pair in zip(moments.observed, moments.following, strict=True)]
+        if self.timed:
+            return Context(None, self._earlier(moments), covariates, _seconds(times))
+        normal = None if self.climatology is None else for_each(self.climatology.at, times)
+        return Context(normal, self._earlier(moments), covariates)
 
     def _earlier(self, moments: Moments) -> np.ndarray | None:
         if not self.cycles:
@@ -141,6 +145,21 @@ class ContextSource:
         ages = [[latest_age(lead, cycle) for lead in range(1, steps + 1)] for cycle in self.cycles]
         frames = {age: moments.back(age) for age in sorted({age for row in ages for age in row})}
         return np.stack([np.stack([frames[age] for age in row], axis=1) for row in ages], axis=1)
+
+
+def _seconds(times: Sequence[np.ndarray]) -> np.ndarray:
+    """The times of windows, [n] each, as int64 seconds since 1970: [B, n].
+
+    Raises:
+        TimeError: dates of another calendar than the standard one.
+    """
+    calendar = time_axis.calendar(times[0])
+    if calendar not in STANDARD:
+        raise TimeError(
+            f"the input's times are of the calendar {calendar}, and an exported program computes in the standard one",
+            way_out="name the model that it was exported from",
+        )
+    return np.stack([np.round(time_axis.seconds(of)).astype(np.int64) for of in times])
 
 
 def latest_age(lead: int, cycle: int) -> int:

@@ -75,8 +75,12 @@ class Covariates:
 
     def count(self, channels: int) -> int:
         """F, beside frames of so many channels."""
-        dates = sum(2 if name in almanac.CYCLES else 1 for name in self.calendar)
-        return dates + len(self.static) + len(self.variables) + len(self.lagged) * channels
+        return self.dates + len(self.variables) + len(self.lagged) * channels
+
+    @property
+    def dates(self) -> int:
+        """D, the calendar terms and maps, which follow from times and places alone."""
+        return sum(2 if name in almanac.CYCLES else 1 for name in self.calendar) + len(self.static)
 
     def labels(self, channels: Sequence[str]) -> list[str]:
         """A name for each of the F channels, beside frames of these channels."""
@@ -170,15 +174,15 @@ class CovariateSource:
             RangeError: values that the network needs are implausible, with `in_range`.
         """
         windows = list(zip(moments.observed, moments.following, strict=True))
-        parts = [for_each(self._dates, [np.concatenate(pair) for pair in windows])]
+        parts = [for_each(self.dates, [np.concatenate(pair) for pair in windows])]
         if self.covariates.variables:
             given = zip(moments.given, windows, strict=True)
             parts.append(np.stack([self._variables(read(np.concatenate(pair)), *pair) for read, pair in given]))
         parts += [self._lagged(moments, cycle) for cycle in self.covariates.lagged]
         return np.concatenate(parts, axis=2, dtype=np.float32)
 
-    def _dates(self, times: np.ndarray) -> np.ndarray:
-        """Calendar terms and maps: [n, k, H, W]."""
+    def dates(self, times: np.ndarray) -> np.ndarray:
+        """Calendar terms and maps, the first of the covariates: [n, D, H, W]."""
         shape, found = (len(times), 1, *self.grid.size), []
         for name in self.covariates.calendar:
             if name == almanac.SUN:

@@ -19,7 +19,7 @@ from pdr_cli.data.scenes import KIND
 from pdr_cli.drawing import summary
 from pdr_cli.drawing.summary import Table
 from pdr_cli.errors import PdrError
-from pdr_cli.inference.model import ModelHeader, read_header
+from pdr_cli.inference.header import ModelHeader, read_header
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system import atomic
 from pdr_cli.system.logs import log

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from pdr_cli.errors import PdrError, UsageError
+from pdr_cli.errors import CheckpointError, PdrError, UsageError
+from pdr_cli.export.examples import Example, arrays, example, forecast
 from pdr_cli.export.graph import Graph
+from pdr_cli.inference.exported import ExportedModel, opened, rolled
+from pdr_cli.inference.header import given_of, reads_times
+from pdr_cli.inference.loaded import FP32
 from pdr_cli.inference.model import Model
 from pdr_cli.inference.scenes import LoadedScenes
+from pdr_cli.runs import exported, programs
+from pdr_cli.runs.modelfile import Header
+from pdr_cli.runs.programs import ONNX, RUNTIMES, Program
 from pdr_cli.system import atomic
 from pdr_cli.system.atomic import atomic_output
-from pdr_cli.system.scratch import plainly_named
 
 # float32 arithmetic in another order; measured below 1e-5 for the shipped presets.
 TOLERANCE = 1e-4
-FIRST_TIME = 946_684_800  # 2000-01-01, in seconds since 1970, of the example
 BATCHES = (1, 3)  # verified with both, since the batch is dynamic
-
-Example = dict[str, torch.Tensor]  # inputs of the graph by name
+Measure = Callable[[ExportedModel], str]  # what a program's precision costs, in words
 
 
 class MismatchError(PdrError):
@@ -35,75 +39,84 @@ class MismatchError(PdrError):
     code, name = 1, "E_EXPORT_MISMATCH"
 
 
-def write_onnx(model: Model, path: Path, verify: bool) -> str:
-    """Write ONNX with a dynamic batch; returns what verification found.
+def write(
+    model: Model, path: Path, *, verify: bool = True, precision: str = FP32, measure: Measure | None = None
+) -> str:
+    """Write a program with a dynamic batch and with the header of its model, by its suffix; returns what was found of it.
+
+    Args:
+        model: the model.
+        path: of the file, .onnx or .pt2.
+        verify: run the program and compare it with the model.
+        precision: of the weights; another than fp32 of ONNX alone.
+        measure: says what the precision costs; None: not measured.
 
     Raises:
-        UsageError: the packages of the `export` extra are missing.
-        MismatchError: ONNX Runtime computes something else; no file is left.
+        UsageError: the packages of the `export` extra are missing, or nothing of the network can be rounded.
+        MismatchError: the program computes something else; no file is left.
     """
+    runtime = path.suffix.lower()
+    graph = Graph(model).eval()
+    found: list[str] = []
+
+    def check(temporary: Path) -> None:
+        try:
+            made = opened(temporary.read_bytes(), path)
+        except CheckpointError as error:
+            raise MismatchError(f"the program does not run: {error}; no file was written") from error
+        if verify:
+            found.append(_compared(graph, model, made, TOLERANCE if precision == FP32 else np.inf))
+        if measure is not None:
+            found.append(measure(made))
+
+    with atomic_output(path, verify=check) as temporary:
+        program = _onnx(graph, model, precision) if runtime == ONNX else _pt2(graph, model)
+        shorter, longer = _lengths(model, graph)
+        sha256 = programs.sha256_of(program, runtime)
+        about = Program(sha256, model.sha256, precision, shorter, longer)
+        header = Header(model.card, model.climatology, model.sha256, model.calibration)
+        temporary.write_bytes(exported.joined(header, program, about, runtime))
+    return "\n".join(found) if found else "not verified"
+
+
+def _onnx(graph: Graph, model: Model, precision: str) -> bytes:
     try:
         import onnx
-        import onnxruntime
+        import onnxruntime  # noqa: F401 - what runs it
         import onnxscript  # noqa: F401 - what torch exports with
     except ImportError as error:
         raise UsageError(f"ONNX needs {error.name}: pip install 'pdr-cli[export]'") from None
-    graph = Graph(model).eval()
-
-    def check(temporary: Path) -> None:
-        named = str(plainly_named(temporary))
-        onnx.checker.check_model(named)
-        session = onnxruntime.InferenceSession(named, providers=["CPUExecutionProvider"])
-
-        def run(example: Example) -> np.ndarray:
-            made: np.ndarray = session.run(None, {name: value.numpy() for name, value in example.items()})[0]
-            return made
-
-        found.append(_compare(model, graph, run, "ONNX Runtime"))
-
-    found: list[str] = []
-    with atomic_output(path, verify=check if verify else None) as temporary, _exporters_own_remarks_silenced():
-        example = _example(model, 2)
+    inputs = example(model, 2)
+    with _exporters_own_remarks_silenced():
         program = torch.onnx.export(
             graph,
-            kwargs=dict(example),
+            kwargs=dict(inputs),
             dynamo=True,
-            input_names=list(example),
-            output_names=["forecast"],
-            dynamic_shapes=_any_batch(example),
+            input_names=list(inputs),
+            output_names=graph.outputs,
+            dynamic_shapes=_any_batch(inputs),
             verbose=False,
         )
-        if program is None:
-            raise MismatchError("torch.onnx exported no program", way_out="export to .pt2")
-        program.model.metadata_props.update(_about(model))
-        program.save(str(plainly_named(temporary)))
-    return found[0] if found else "not verified"
+    if program is None:
+        raise MismatchError("torch.onnx exported no program", way_out="export to .pt2")
+    program.model.metadata_props.update(_about(model))
+    proto = program.model_proto
+    if precision != FP32:
+        from pdr_cli.export import rounding
+
+        rounding.round_weights(proto, precision)
+    onnx.checker.check_model(proto)
+    made: bytes = proto.SerializeToString()
+    return made
 
 
-def write_pt2(model: Model, path: Path, verify: bool) -> str:
-    """Write a torch.export program with a dynamic batch; returns what verification found.
-
-    Raises:
-        MismatchError: the program computes something else; no file is left.
-    """
-    graph = Graph(model).eval()
-    found: list[str] = []
-
-    def check(temporary: Path) -> None:
-        program = torch.export.load(temporary).module()
-
-        def run(example: Example) -> np.ndarray:
-            observed, others = _arguments(example)
-            made: np.ndarray = program(*observed, **others).detach().numpy()
-            return made
-
-        found.append(_compare(model, graph, run, "torch.export"))
-
-    example = _example(model, 2)
-    with atomic_output(path, verify=check if verify else None) as temporary, torch.no_grad():
-        program = torch.export.export(graph, *_arguments(example), dynamic_shapes=_any_batch(example))
-        torch.export.save(program, temporary, extra_files={"pdr.json": json.dumps(_about(model))})
-    return found[0] if found else "not verified"
+def _pt2(graph: Graph, model: Model) -> bytes:
+    inputs, stream = example(model, 2), io.BytesIO()
+    observed, others = (inputs["observed"],), {name: value for name, value in inputs.items() if name != "observed"}
+    with torch.no_grad():
+        program = torch.export.export(graph, observed, others, dynamic_shapes=_any_batch(inputs))
+        torch.export.save(program, stream, extra_files={"pdr.json": json.dumps(_about(model))})
+    return stream.getvalue()
 
 
 def write_weights(model: Model | LoadedScenes, path: Path) -> int:
@@ -130,58 +143,57 @@ def _exporters_own_remarks_silenced() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _arguments(example: Example) -> tuple[tuple[torch.Tensor], Example]:
-    """The observed frames, which a program takes by position, and its other inputs, which it takes by name."""
-    return (example["observed"],), {name: value for name, value in example.items() if name != "observed"}
-
-
-def _any_batch(example: Example) -> dict[str, dict[int, torch.export.Dim]]:
+def _any_batch(inputs: Example) -> dict[str, dict[int, torch.export.Dim]]:
     """Shapes of the graph's inputs: the batch, their first dimension, is free."""
     batch = torch.export.Dim("batch", min=1, max=1024)
-    return {name: {0: batch} for name in example}
+    return {name: {0: batch} for name in inputs}
 
 
-def _example(model: Model, batch: int) -> Example:
-    """Inputs as the model expects them: climatology plus noise of its own size."""
-    card, contexts = model.card, model.contexts
-    T, leads = card.config.data.in_steps, card.config.data.out_steps
-    generator = torch.Generator().manual_seed(0)
+def _compared(graph: Graph, model: Model, made: ExportedModel, tolerance: float) -> str:
+    """The largest difference of a program from its model, in words.
 
-    def frames(*shape: int) -> torch.Tensor:
-        noise = torch.randn((batch, *shape, len(card.variables), *card.size), generator=generator).numpy()
-        around = 0.3 * card.scaling.invert(noise) - 0.3 * card.scaling.invert(0 * noise)
-        return torch.from_numpy(model.climatology.coefficients[0] + around)
-
-    example = {"observed": frames(T)}
-    if contexts.climatology is not None:
-        step = round(3600 * card.step.hours)
-        first = FIRST_TIME + 1_234_567 * torch.arange(batch)[:, None]
-        example["times"] = first - first % step + step * torch.arange(T + leads)
-    if card.frames.lags:
-        example["earlier"] = frames(card.frames.lags, leads)
-        example["earlier"][:, 0, 0] = torch.nan
-    if fields := card.frames.covariates:
-        example["covariates"] = torch.randn((batch, T + leads, fields, *card.size), generator=generator)
-    return example
-
-
-def _compare(model: Model, graph: Graph, artefact: Callable[[Example], Any], name: str) -> str:
-    worst = 0.0
+    Raises:
+        MismatchError: it exceeds the tolerance.
+    """
+    worst, name = 0.0, RUNTIMES[made.path.suffix.lower()]
     for batch in BATCHES:
-        example = _example(model, batch)
+        inputs = example(model, batch)
         with torch.inference_mode():
-            meant = graph(**example).numpy()
-        got = artefact(example)
-        if got.shape != meant.shape:
-            raise MismatchError(
-                f"{name} gives {got.shape} for a batch of {batch}, the model {meant.shape}; no file was written"
-            )
-        worst = max(worst, float(np.abs(got - meant).max() / (meant.max() - meant.min())))
-    if not worst <= TOLERANCE:
+            _, *coarse = (frames.numpy() for frames in graph(**inputs))
+        got = made.one_pass({key: value.numpy() for key, value in inputs.items()})
+        for one, other in zip(got, [forecast(model, inputs), *coarse], strict=True):
+            if one.shape != other.shape:
+                found = f"{name} gives {one.shape} for a batch of {batch}, the model {other.shape}; no file was written"
+                raise MismatchError(found)
+            worst = max(worst, _difference(one, other))
+    if not worst <= tolerance:
         raise MismatchError(
             f"{name} differs from the model by {worst:.1e} of the forecast's range; no file was written"
         )
     return f"verified in {name}: largest difference {worst:.1e} of the forecast's range (batches {BATCHES[0]} and {BATCHES[1]})"
+
+
+def _difference(made: np.ndarray, meant: np.ndarray) -> float:
+    """The largest difference, as a share of the range."""
+    return float(np.nanmax(np.abs(made - meant)) / (np.nanmax(meant) - np.nanmin(meant)))  # NaN where never observed
+
+
+def _lengths(model: Model, graph: Graph) -> tuple[bool, bool]:
+    """Whether forecasts of fewer and of more steps, made of passes of the graph, are those of the model."""
+
+    def one_pass(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        with torch.inference_mode():
+            return [frames.numpy() for frames in graph(**{n: torch.from_numpy(v) for n, v in feeds.items()})]
+
+    def agree(steps: int) -> bool:
+        inputs = example(model, BATCHES[-1], steps)
+        observed, context = arrays(inputs)
+        limits = (lambda frames: frames) if model.card.bounds is None else model.card.bounds.clip
+        made = rolled(one_pass, observed, context, (graph.steps, steps), limits)
+        return _difference(made, forecast(model, inputs, steps)) <= TOLERANCE
+
+    longer = not model.card.config.data.targets and agree(2 * graph.steps + 1)
+    return graph.steps == 1 or agree((graph.steps + 1) // 2), longer
 
 
 def _about(model: Model) -> dict[str, str]:
@@ -197,7 +209,7 @@ def _about(model: Model) -> dict[str, str]:
         about["pdr_targets"] = (
             f"{', '.join(targets)}: forecast and not observed; the input may hold anything there, even NaN"
         )
-    if model.contexts.climatology is not None:
+    if reads_times(card, model.contexts):
         about["pdr_times"] = f"[batch, {T + leads}] int64, seconds since 1970-01-01 of observed and forecast frames"
     if card.frames.lags:
         cycles = " and ".join(f"{cycle} steps" for cycle in card.cycles)
@@ -205,11 +217,8 @@ def _about(model: Model) -> dict[str, str]:
             f"[batch, {len(card.cycles)}, {leads}, {len(card.variables)}, {rows}, {columns}], the latest observed frames a "
             f"multiple of {cycles} before each forecast frame; NaN where missing"
         )
-    if card.covariates is not None:
-        about["pdr_covariates"] = json.dumps(
-            {
-                "shape": f"[batch, {T + leads}, {card.frames.covariates}, {rows}, {columns}]",
-                "channels": card.covariates.described(list(card.variables), card.scaling.scale),
-            }
-        )
+    if card.covariates is not None and (given := given_of(card)):
+        described = card.covariates.described(list(card.variables), card.scaling.scale)
+        shape = f"[batch, {T + leads}, {given}, {rows}, {columns}]"
+        about["pdr_covariates"] = json.dumps({"shape": shape, "channels": described[card.covariates.dates :]})
     return about

@@ -11,7 +11,7 @@ from pdr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from pdr_cli.data.times import Step
-    from pdr_cli.inference.model import Model
+    from pdr_cli.inference.loaded import LoadedModel
 
 MOST = 100  # frames in a step
 
@@ -40,17 +40,18 @@ class Between:
             )
         return cls(parts)
 
-    def check(self, model: Model) -> None:
+    def check(self, model: LoadedModel) -> None:
         """Refuse a model that forecasts whole steps only: in between, its frames could only be blended.
 
         Raises:
-            UsageError: such a model, or steps of calendar months.
+            UsageError: such a model, an exported program, or steps of calendar months.
         """
         if self.parts == 1:
             return
+        model.needs_network("--every")
         if model.card.step.unit == "month":
             raise UsageError(f"--every: the steps of {model.label} are months, which differ in length")
-        if not model.network.continuous:
+        if not model.continuous:
             raise UsageError(
                 f"--every: {model.label} forecasts whole steps, and between them its frames could only be blended",
                 "a model that moves, such as one of the presets video-small, video-deform or weather-deform",

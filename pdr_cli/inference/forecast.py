@@ -10,9 +10,10 @@ from pdr_cli.data import times as time_axis
 from pdr_cli.data.intervals import without_ends
 from pdr_cli.data.series import Series, joined_members, mean_of
 from pdr_cli.inference.between import WHOLE, Between
+from pdr_cli.inference.header import ModelHeader
 from pdr_cli.inference.intake import Intake
+from pdr_cli.inference.loaded import Layers, LoadedModel
 from pdr_cli.inference.members import DIRECT, Drawing
-from pdr_cli.inference.model import Layers, Model, ModelHeader
 from pdr_cli.inference.observed import Observed
 from pdr_cli.inference.provenance import checksums, command_line, of_covariates, of_models, provenance
 from pdr_cli.inference.request import Request, joined_identity
@@ -35,7 +36,7 @@ class Forecast:
         between: how finely `frames` divide the steps.
     """
 
-    model: Model
+    model: LoadedModel
     intake: Intake
     series: Series
     window: Observed
@@ -73,7 +74,7 @@ class Forecast:
 
 
 def forecast(
-    model: Model,
+    model: LoadedModel,
     intake: Intake,
     series: Series,
     init: int | None = None,
@@ -100,7 +101,7 @@ def forecast(
 
 
 def after(
-    model: Model,
+    model: LoadedModel,
     intake: Intake,
     series: Series,
     window: Observed,

@@ -30,10 +30,11 @@ from pdr_cli.errors import DataError, StorageError, TimeError
 from pdr_cli.inference import unfinished
 from pdr_cli.inference.adaptation import Adaptation
 from pdr_cli.inference.forecast import forecast, lead_steps
+from pdr_cli.inference.header import ModelHeader
 from pdr_cli.inference.inits import Inits
 from pdr_cli.inference.intake import Intake
+from pdr_cli.inference.loaded import LoadedModel
 from pdr_cli.inference.members import DIRECT, Drawing
-from pdr_cli.inference.model import Model, ModelHeader
 from pdr_cli.inference.observed import Observed
 from pdr_cli.inference.plan import Plan, plan
 from pdr_cli.inference.provenance import command_line, of_models, plausible, provenance
@@ -62,7 +63,7 @@ class Hindcast:
     """
 
     plan: Plan
-    model: Model
+    model: LoadedModel
     intake: Intake
     drawing: Drawing = DIRECT
     others: tuple[Hindcast, ...] = ()

@@ -26,8 +26,8 @@ from pdr_cli.data.intervals import with_ends
 from pdr_cli.data.series import Series
 from pdr_cli.data.targets import with_blank
 from pdr_cli.errors import GridError, MissingValuesError, UsageError, VariableError
+from pdr_cli.inference.header import ModelHeader
 from pdr_cli.inference.intervals import NONE, Intervals
-from pdr_cli.inference.model import ModelHeader
 from pdr_cli.inference.observed import Mending, Observed
 from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.runs.modelfile import ModelCard

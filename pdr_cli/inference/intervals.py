@@ -15,7 +15,7 @@ from pdr_cli.runs.adaptive import RATE
 from pdr_cli.runs.calibration import Calibration, windows_needed
 
 if TYPE_CHECKING:
-    from pdr_cli.inference.model import ModelHeader
+    from pdr_cli.inference.header import ModelHeader
 
 
 @dataclass(frozen=True)

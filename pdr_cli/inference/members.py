@@ -15,7 +15,8 @@ from pdr_cli.data.series import Series, mean_of
 from pdr_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from pdr_cli.inference.model import Model, ModelHeader
+    from pdr_cli.inference.header import ModelHeader
+    from pdr_cli.inference.loaded import LoadedModel
     from pdr_cli.runs.modelfile import ModelCard
 
 COUNT = 20  # members where a request says none
@@ -50,7 +51,7 @@ class Drawing:
             raise UsageError(f"--members {text}", f"a number, {MEAN}, or {MEAN}:NUMBER")
         return cls(int(match[1] or COUNT), seed, match[0].startswith(MEAN))
 
-    def of(self, model: Model, alone: bool = True) -> Drawing:
+    def of(self, model: LoadedModel, alone: bool = True) -> Drawing:
         """The drawing from `model`, which gives its direct forecast where it draws none.
 
         Raises:
@@ -59,6 +60,7 @@ class Drawing:
         if not self.count or model.stochastic:
             return self
         if alone:
+            model.needs_network(f"--members {self.count}")
             raise UsageError(
                 f"--members {self.count}: {model.label} draws no members",
                 way_out="train one that does with --preset weather-ensemble-crps, name several models with -m, or write "

@@ -13,7 +13,7 @@ from pdr_cli.data.covariates import warn_of_holidays
 from pdr_cli.data.encoding import Encoding
 from pdr_cli.data.grid import Orientation
 from pdr_cli.data.series import Series
-from pdr_cli.inference.model import ModelHeader
+from pdr_cli.inference.header import ModelHeader
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from pdr_cli import __version__, choices
+from pdr_cli import __version__
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.bounds import BOUNDED
 from pdr_cli.data.covariates import INPUT
@@ -23,14 +23,12 @@ from pdr_cli.data.missing import ABSURD
 from pdr_cli.data.series import Series, names, units
 from pdr_cli.data.units import GIVEN
 from pdr_cli.inference.intake import Intake
-from pdr_cli.inference.model import Model
+from pdr_cli.inference.loaded import Device, LoadedModel
 from pdr_cli.inference.observed import Observed
 from pdr_cli.system import urls
 from pdr_cli.system.names import printable
 
 if TYPE_CHECKING:
-    import torch
-
     from pdr_cli.runs.modelfile import ModelCard
 
 PDR = "Learning Video Dynamics with Predictive Differentiable Rendering, arXiv:2606.31050"
@@ -54,7 +52,7 @@ class Made(Protocol):
         """Of its file."""
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> Device:
         """That it runs on."""
 
     @property
@@ -62,15 +60,14 @@ class Made(Protocol):
         """Of its arithmetic."""
 
 
-def provenance(model: Model, series: Series, window: Observed, command: str) -> dict[str, str]:
+def provenance(model: LoadedModel, series: Series, window: Observed, command: str) -> dict[str, str]:
     """The origin of a forecast: program, model, input, and all that is needed to make it again."""
     times, config = series.time.values, model.card.config
     title = f"Forecast of {', '.join(names(series))} by pdr"
     made = origin(model, series, title, config.model.backbone, window.notes, command)
-    code = choices.sources(config.model)
-    made |= {"pdr_code_sha256": "; ".join(f"{name} {sha}" for name, sha in code.items())} if code else {}
+    made |= {"pdr_code_sha256": "; ".join(f"{n} {sha}" for n, sha in model.code.items())} if model.code else {}
     between = f"{time_axis.label(times[window.start])}/{time_axis.label(times[window.stop - 1])}"
-    made |= {"pdr_input_sha256": window.sha256, "pdr_input_window": between}
+    made |= {"pdr_input_sha256": window.sha256, "pdr_input_window": between, **model.attributes}
     return {key: printable(value) for key, value in made.items()}
 
 
@@ -107,7 +104,7 @@ def origin(
     }
 
 
-def of_models(models: Sequence[Model]) -> dict[str, str]:
+def of_models(models: Sequence[LoadedModel]) -> dict[str, str]:
     """What tells the models of an ensemble apart; nothing for one."""
     return {"pdr_ensemble_sha256": " ".join(model.sha256 for model in models)} if len(models) > 1 else {}
 

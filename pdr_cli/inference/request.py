@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pdr_cli import choices
 from pdr_cli.data import formats
 from pdr_cli.data import times as time_axis
 from pdr_cli.data import units as unit_names
@@ -30,15 +29,15 @@ from pdr_cli.errors import (
     TimeError,
     UsageError,
 )
+from pdr_cli.inference import header, loading, members
 from pdr_cli.inference import intake as intakes
-from pdr_cli.inference import members
-from pdr_cli.inference import model as models
 from pdr_cli.inference.between import WHOLE, Between
 from pdr_cli.inference.filming import NOT_FILMED, Filming
+from pdr_cli.inference.header import ModelHeader
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.intervals import NONE, Intervals
+from pdr_cli.inference.loaded import FP32, LoadedModel
 from pdr_cli.inference.members import DIRECT, Drawing
-from pdr_cli.inference.model import FP32, Model, ModelHeader
 from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
@@ -121,16 +120,16 @@ class Request:
 
     def headers(self) -> list[ModelHeader]:
         """The header of each model; otherwise as `load`."""
-        return self._alike(models.read_header)
+        return self._alike(header.read_header)
 
-    def load(self, device: str) -> list[Model]:
+    def load(self, device: str) -> list[LoadedModel]:
         """Each model, or the previous model of its run if it is damaged and `fallback` allows that.
 
         Raises:
             CheckpointError: a model is damaged, and no other model may replace it.
             UsageError: models of other variables, units or steps than the first; or as `Intervals.check`.
         """
-        loaded = self._alike(lambda path: models.load(path, device, self.batch, self.trust, self.precision))
+        loaded = self._alike(lambda path: loading.load(path, device, self.batch, self.trust, self.precision))
         for model in loaded:
             self.intervals.check(model, self.steps or model.card.config.data.out_steps)
         return loaded
@@ -193,8 +192,7 @@ class Request:
                 if c.dims in (("y",), ("x",), ())
             },
         }
-        code = choices.sources(intake.card.config.model)
-        parts |= {"code": code} if code else {}
+        parts |= {"code": intake.model.code} if intake.model.code else {}
         parts |= {"precision": self.precision} if self.precision != FP32 else {}
         parts |= self.drawing.identity() | self.intervals.identity() | self.between.identity()
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

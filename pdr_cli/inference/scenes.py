@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pdr_cli.data import scenes
 from pdr_cli.errors import CheckpointError, ConfigError, UsageError
-from pdr_cli.inference.model import FP32, ModelHeader
+from pdr_cli.inference.header import ModelHeader
+from pdr_cli.inference.loaded import FP32
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.modelfile import ModelCard, ModelFile
 from pdr_cli.system import devices

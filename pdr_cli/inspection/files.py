@@ -16,9 +16,9 @@ from pdr_cli.data.scenes import KIND
 from pdr_cli.data.series import Series, names, read_frames, side, size, units
 from pdr_cli.errors import DataError
 from pdr_cli.inspection import scenes
+from pdr_cli.runs import exported, modelfile, programs
 from pdr_cli.runs import folder as runs
-from pdr_cli.runs import modelfile
-from pdr_cli.runs.modelfile import ModelCard
+from pdr_cli.runs.modelfile import Header, ModelCard, ModelFile
 from pdr_cli.system.urls import RemotePath
 
 LOOKED_AT = 64  # frames that are read for the range of values, evenly spaced
@@ -34,18 +34,18 @@ def of(path: Path, reading: ReadOptions) -> dict[str, Any]:
 
 
 def _is_model(path: Path) -> bool:
-    return path.suffix == ".safetensors" or (path / "model.safetensors").is_file()
+    return path.suffix == ".safetensors" or programs.is_program(path) or (path / "model.safetensors").is_file()
 
 
 def _model(path: Path) -> dict[str, Any]:
     file = runs.find_model(str(path))
-    read = modelfile.read(file)
-    card, weights = read.card, read.weights
+    read = exported.read_header(file) if programs.is_program(file) else modelfile.read(file)
+    card = read.card
     return {
         "model": str(file),
         "preset": card.config.preset,
         "backbone": card.config.model.backbone,
-        "parameters": sum(w.numel() for w in weights.values()),
+        **_size(read, file),
         "frames": f"{card.config.data.in_steps} → {card.config.data.out_steps}, every {card.step}",
         "variables": {name: str(attrs.get("units", "")) for name, attrs in card.variables.items()},
         **({"targets": ", ".join(card.config.data.targets)} if card.hidden is not None else {}),
@@ -58,6 +58,16 @@ def _model(path: Path) -> dict[str, Any]:
         **({"conventions": ", ".join(f"{k}={v}" for k, v in card.conventions.items())} if card.conventions else {}),
         **{k.replace("_", " "): v for k, v in card.training.items()},
     }
+
+
+def _size(read: Header, file: Path) -> dict[str, Any]:
+    """The number of weights of a model; of an exported program what it is, in words."""
+    if isinstance(read, ModelFile):
+        return {"parameters": sum(w.numel() for w in read.weights.values())}
+    if read.program is None:
+        return {}
+    runtime, about = programs.RUNTIMES[file.suffix.lower()], read.program
+    return {"program": f"{about.precision}, for {runtime}, of the model with SHA-256 {about.model_sha256[:16]}"}
 
 
 def _grid_of_card(card: ModelCard) -> str:

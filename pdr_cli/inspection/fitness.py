@@ -49,14 +49,14 @@ def _by_preset(path: Path, preset: str, reading: ReadOptions) -> list[Finding]:
 
 def _by_model(path: Path, model: str, reading: ReadOptions) -> str:
     from pdr_cli.data import windows
-    from pdr_cli.inference import model as models
+    from pdr_cli.inference import header
     from pdr_cli.inference.intake import Intake
     from pdr_cli.inference.policy import InputPolicy
 
     policy = InputPolicy(
         group=reading.group, missing_values=tuple(reading.missing_values), assume=reading.assume.words()
     )
-    intake = Intake(models.read_header(runs.find_model(model)), policy)
+    intake = Intake(header.read_header(runs.find_model(model)), policy)
     data, step = intake.card.config.data, intake.card.step
     series = intake.open(formats.find_inputs([path]))
     for one in series:

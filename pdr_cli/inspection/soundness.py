@@ -16,11 +16,12 @@ from pdr_cli.data.intervals import endings
 from pdr_cli.data.missing import ABSURD
 from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrError
+from pdr_cli.inference import exported
 from pdr_cli.inference.filming import CAMERA
 from pdr_cli.inspection import scenes
 from pdr_cli.inspection.findings import Finding
 from pdr_cli.runs import folder as runs
-from pdr_cli.runs import modelfile
+from pdr_cli.runs import modelfile, programs
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.runs.modelfile import ModelFile
 
@@ -57,14 +58,14 @@ def refuse(path: Path, subject: str, found: Sequence[Finding]) -> None:
 
 def is_model(path: Path) -> bool:
     """True for a model file, a run folder, or the bare name of a run."""
-    if path.suffix == ".safetensors" or RunFolder(path).model.is_file():
+    if path.suffix == ".safetensors" or programs.is_program(path) or RunFolder(path).model.is_file():
         return True
     return not path.exists() and path.suffix.lower() not in formats.outputs()
 
 
 def _run(model: Path) -> Iterator[Finding]:
     """The model, and if it is in a run folder, what training goes on from."""
-    yield from _model(model)
+    yield from _program(model) if programs.is_program(model) else _model(model)
     folder = RunFolder(model.parent)
     if model != folder.model:
         return
@@ -95,6 +96,15 @@ def _model(path: Path) -> Iterator[Finding]:
         scaling = file.card.scaling
         if not (np.isfinite([*scaling.offset, *scaling.scale]).all() and min(scaling.scale) > 0):
             yield Finding("problem", f"{path}: the scaling of a variable is not a positive number", fix)
+
+
+def _program(path: Path) -> Iterator[Finding]:
+    """Hash of an exported program, and whether its runtime takes it."""
+
+    def runs_here() -> str:
+        return f"hash is right, and {exported.load(path).runtime} runs it"
+
+    yield from _checked(path, "export it again with pdr export", runs_here)
 
 
 def _structure(path: Path, read: list[ModelFile]) -> str:

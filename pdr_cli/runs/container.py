@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pdr_cli.errors import CheckpointError
+from pdr_cli.errors import CheckpointError, UsageError
+from pdr_cli.runs import programs
 
 if TYPE_CHECKING:
     import torch
@@ -17,8 +18,21 @@ FOREIGN = (".pth", ".pt", ".ckpt")  # weights of other programs
 DTYPES = {"F32": "<f4", "F64": "<f8"}  # of arrays, as safetensors names them
 
 
+def model_content_of(path: Path) -> bytes:
+    """The bytes of a model file.
+
+    Raises:
+        UsageError: an exported program.
+    """
+    if programs.is_program(path):
+        raise UsageError(
+            f"{path} is an exported program, which only forecasts", way_out="name the model that it was exported from"
+        )
+    return content_of(path)
+
+
 def content_of(path: Path) -> bytes:
-    """The bytes of a model file."""
+    """The bytes of a model file or a program."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -67,6 +81,13 @@ def is_foreign(path: Path) -> bool:
 def _not_a_model(path: Path, size: int, found: object) -> CheckpointError:
     way_out = "weights of OpenSTL are read by pdr train --init-from" if path.suffix.lower() in FOREIGN else ""
     return CheckpointError(f"{path} ({size} bytes) is truncated or not a model file: {found}", way_out=way_out)
+
+
+def arrays_of(content: bytes) -> dict[str, np.ndarray]:
+    """All tensors of a file that holds `DTYPES` alone, by name, read without torch."""
+    begin = 8 + int.from_bytes(content[:8], "little")
+    found = {name: array_of(content, name) for name in json.loads(content[8:begin]) if name != "__metadata__"}
+    return {name: array for name, array in found.items() if array is not None}
 
 
 def array_of(content: bytes, name: str) -> np.ndarray | None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> str:
+def digest(tensors: Mapping[str, torch.Tensor | np.ndarray], header: Mapping[str, str]) -> str:
     """SHA-256 of tensors, their names, types and shapes, and of a header without its own hash."""
     found = hashlib.sha256()
     for name in sorted(tensors):
@@ -24,8 +24,10 @@ def digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> st
     return found.hexdigest()
 
 
-def _bytes_of(tensor: torch.Tensor) -> tuple[str, bytes]:
+def _bytes_of(tensor: torch.Tensor | np.ndarray) -> tuple[str, bytes]:
     """The name of a tensor's type and its bytes; NumPy lacks bfloat16 and float8."""
+    if isinstance(tensor, np.ndarray):
+        return str(tensor.dtype), np.ascontiguousarray(tensor).tobytes()
     import torch
 
     try:

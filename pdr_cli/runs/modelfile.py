@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,6 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli import config as configuration
-from pdr_cli.data import places as locations
-from pdr_cli.data import series as fields
 from pdr_cli.data import targets
 from pdr_cli.data.arrays import SIGNED, Conventions
 from pdr_cli.data.bounds import Bounds
@@ -26,13 +24,13 @@ from pdr_cli.data.missing import CellMask
 from pdr_cli.data.places import Grid, PackedField
 from pdr_cli.data.scaling import Scaling
 from pdr_cli.data.seen import Seen
-from pdr_cli.data.series import Series
 from pdr_cli.data.times import Step
 from pdr_cli.errors import CheckpointError, ConfigError
 from pdr_cli.runs import container
 from pdr_cli.runs.calibration import Calibration
 from pdr_cli.runs.digest import digest
 from pdr_cli.runs.inputs import frames_of, own_baseline
+from pdr_cli.runs.programs import PROGRAM, Program
 from pdr_cli.schema import Config
 from pdr_cli.system import atomic, damage, hashes
 
@@ -192,25 +190,6 @@ def _kind(values: dict[str, Any]) -> str:
     return kind
 
 
-def side_of(series: Series, dim: str) -> Side | None:
-    """the coordinate of a series along "y" or "x", for a card."""
-    coordinate = fields.side(series, dim)
-    if coordinate is None:
-        return None
-    return Side(str(coordinate.name), tuple(map(float, coordinate.values)), dict(coordinate.attrs))
-
-
-def places_of(series: Series) -> dict[str, PackedField]:
-    """The latitude and longitude of each cell of a series, for a card."""
-    return {name: PackedField.of(values) for name, values in locations.of(series).places.items()}
-
-
-def mapping_of(series: Series) -> dict[str, Any]:
-    """The attributes of the grid mapping of a series that place its cells, for a card."""
-    mapping = locations.of(series).mapping
-    return {key: mapping[key] for key in locations.PROJECTION if key in mapping}
-
-
 def save(
     path: Path,
     network: torch.nn.Module,
@@ -263,16 +242,22 @@ def _write(
     tensors: dict[str, torch.Tensor],
     calibration: Calibration | None,
 ) -> None:
+    atomic.write_bytes(path, serialised(Header(card, climatology, "", calibration), tensors))
+
+
+def serialised(model: Header, weights: Mapping[str, torch.Tensor], more: Mapping[str, str] | None = None) -> bytes:
+    """The bytes of a model file with these weights, and with more text in its header."""
     import torch
     from safetensors.torch import save as serialise
 
-    tensors = tensors | {CLIMATOLOGY: torch.from_numpy(climatology.coefficients)}
+    card, climatology, calibration = model.card, model.climatology, model.calibration
+    tensors = dict(weights) | {CLIMATOLOGY: torch.from_numpy(climatology.coefficients)}
     kind = {"kind": climatology.kind, "covered": climatology.covered}
-    header = {"pdr": card.to_json(), CLIMATOLOGY: json.dumps(kind)}
+    header = {"pdr": card.to_json(), CLIMATOLOGY: json.dumps(kind), **(more or {})}
     if calibration is not None:
         tensors |= {f"{CALIBRATION}.{k}": torch.from_numpy(v) for k, v in calibration.to_tensors().items()}
         header[CALIBRATION] = json.dumps(calibration.to_json())
-    atomic.write_bytes(path, serialise(tensors, header | {"sha256": digest(tensors, header)}))
+    return serialise(tensors, header | {"sha256": digest(tensors, header)})
 
 
 @dataclass(frozen=True)
@@ -284,12 +269,14 @@ class Header:
         climatology: of the training data.
         sha256: of the file, by the rule of `hashes.sha256`.
         calibration: of the errors; None if there is none, as in files written before it was kept.
+        program: what an exported file computes with; None of a model file.
     """
 
     card: ModelCard
     climatology: Climatology
     sha256: str
     calibration: Calibration | None
+    program: Program | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -311,9 +298,10 @@ def read(path: Path) -> ModelFile:
 
     Raises:
         CheckpointError: truncated, altered, foreign or too new.
+        UsageError: an exported program, which has no weights to read.
     """
     with damage.reading(path, CheckpointError):
-        content = container.content_of(path)
+        content = container.model_content_of(path)
         header = container.text_of(content, path)
         card, tensors, climatology = _checked(header, container.tensors_of(content, path), path)
         calibration = _calibration(header, content)
@@ -330,16 +318,21 @@ def read_header(path: Path) -> Header:
         CheckpointError: truncated, foreign or too new.
     """
     with damage.reading(path, CheckpointError):
-        content = container.content_of(path)
-        header = container.text_of(content, path)
-        coefficients = container.array_of(content, CLIMATOLOGY)
-        if coefficients is None:
-            raise _no_climatology(path)
-        if _version(header, path) == 1:
-            header = MIGRATIONS[1](header, {CLIMATOLOGY: coefficients}, path)
-        card = ModelCard.from_json(header["pdr"], path)
-        found = _climatology(header, coefficients), hashes.sha256_of(content), _calibration(header, content)
-        return Header(card, *found)
+        content = container.model_content_of(path)
+        return header_in(content, hashes.sha256_of(content), path)
+
+
+def header_in(content: bytes, sha256: str, path: Path) -> Header:
+    """The header in the bytes of a model file; `sha256`: of the file `path` that they are of."""
+    header = container.text_of(content, path)
+    coefficients = container.array_of(content, CLIMATOLOGY)
+    if coefficients is None:
+        raise _no_climatology(path)
+    if _version(header, path) == 1:
+        header = MIGRATIONS[1](header, {CLIMATOLOGY: coefficients}, path)
+    card, program = ModelCard.from_json(header["pdr"], path), header.get(PROGRAM)
+    found = _climatology(header, coefficients), sha256, _calibration(header, content)
+    return Header(card, *found, program=None if program is None else Program.from_json(program))
 
 
 def _checked(
@@ -349,7 +342,7 @@ def _checked(
         raise _no_climatology(path)
     for version in range(_version(header, path), FORMAT_VERSION):
         header = MIGRATIONS[version](header, tensors, path)
-    _check_digest(header, digest(tensors, header), path)
+    check_digest(header, digest(tensors, header), path)
     climatology = _climatology(header, tensors.pop(CLIMATOLOGY).numpy())
     return ModelCard.from_json(header["pdr"], path), tensors, climatology
 
@@ -400,7 +393,8 @@ def _version(header: dict[str, str], path: Path) -> int:
     return version
 
 
-def _check_digest(header: Mapping[str, str], found: str, path: Path) -> None:
+def check_digest(header: Mapping[str, str], found: str, path: Path) -> None:
+    """Refuse a file whose header and tensors are not as they were written (CheckpointError)."""
     if header.get("sha256") != found:
         raise CheckpointError(
             f"{path}: the contents differ from the SHA-256 in the header; the file was altered or damaged"
@@ -415,7 +409,7 @@ def _give_climatology_a_kind(header: dict[str, str], tensors: dict[str, Any], pa
 
 def _hash_the_header(header: dict[str, str], tensors: dict[str, Any], path: Path) -> dict[str, str]:
     """Format 2 to 3: in format 2 the hash covers the tensors only."""
-    _check_digest(header, digest(tensors, {}), path)
+    check_digest(header, digest(tensors, {}), path)
     return header | {"sha256": digest(tensors, header)}
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import gc
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
 from pdr_cli.errors import DeviceError, UsageError
+from pdr_cli.system.imports import uncollected
 
 if TYPE_CHECKING:
     import torch
@@ -54,14 +55,7 @@ def check_precision(name: str, device: torch.device) -> None:
 
 
 def _torch() -> Any:
-    """torch, imported without the garbage collector, which would search what is no garbage again and again: 0.2 s of 1.8 s."""
-    collects = gc.isenabled() and "torch" not in sys.modules
-    if collects:
-        gc.disable()
-    try:
+    """torch."""
+    with contextlib.nullcontext() if "torch" in sys.modules else uncollected():
         import torch
-    finally:
-        if collects:
-            gc.freeze()
-            gc.enable()
     return torch

@@ -16,8 +16,10 @@ from pdr_cli.system.damage import first_line
 from pdr_cli.system.logs import log
 
 Result = TypeVar("Result")
-# The texts of torch's allocators, cuBLAS and the C++ library; only CUDA has an exception class of its own.
-SHORTAGE = re.compile("not enough memory|DefaultCPUAllocator|out of memory|bad_alloc|_ALLOC_FAILED")
+# The texts of torch's allocators, cuBLAS, the C++ library and ONNX Runtime; only CUDA has an exception class of its own.
+SHORTAGE = re.compile(
+    "not enough memory|DefaultCPUAllocator|out of memory|bad_alloc|_ALLOC_FAILED|Failed to allocate memory"
+)
 SAME = "the results are the same but for rounding"
 # glibc's options of mallopt, and their value: larger than any tensor that is freed in a pass.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3

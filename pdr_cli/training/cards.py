@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from pdr_cli import __version__, choices
+from pdr_cli.data import places as locations
+from pdr_cli.data import series as fields
+from pdr_cli.data.grid import Side
 from pdr_cli.data.missing import CellMask
-from pdr_cli.runs import inputs, modelfile
+from pdr_cli.data.places import PackedField
+from pdr_cli.data.series import Series
+from pdr_cli.runs import inputs
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.schema import Config
 from pdr_cli.training.prepare import Measured, Prepared, files_read, periods_seen
@@ -28,10 +34,10 @@ def card_of(
         kind=series.attrs["kind"],
         variables=series.attrs["variables"],
         size=prepared.size,
-        y=modelfile.side_of(series, "y"),
-        x=modelfile.side_of(series, "x"),
-        places=modelfile.places_of(series),
-        mapping=modelfile.mapping_of(series),
+        y=side_of(series, "y"),
+        x=side_of(series, "x"),
+        places=places_of(series),
+        mapping=mapping_of(series),
         step=prepared.step,
         scaling=measured.scaling,
         limits=measured.limits,
@@ -64,3 +70,22 @@ def with_best(card: ModelCard, position: Position, device: torch.device) -> Mode
 
 def _name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def side_of(series: Series, dim: str) -> Side | None:
+    """the coordinate of a series along "y" or "x", for a card."""
+    coordinate = fields.side(series, dim)
+    if coordinate is None:
+        return None
+    return Side(str(coordinate.name), tuple(map(float, coordinate.values)), dict(coordinate.attrs))
+
+
+def places_of(series: Series) -> dict[str, PackedField]:
+    """The latitude and longitude of each cell of a series, for a card."""
+    return {name: PackedField.of(values) for name, values in locations.of(series).places.items()}
+
+
+def mapping_of(series: Series) -> dict[str, Any]:
+    """The attributes of the grid mapping of a series that place its cells, for a card."""
+    mapping = locations.of(series).mapping
+    return {key: mapping[key] for key in locations.PROJECTION if key in mapping}

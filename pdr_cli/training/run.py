@@ -266,7 +266,7 @@ def build(config: Config, prepared: Prepared, trust: Trust | None = None) -> PDR
 
 def frames_of(config: Config, prepared: Prepared) -> Frames:
     """The frames that the network is built for."""
-    x = modelfile.side_of(prepared.series[0], "x")
+    x = cards.side_of(prepared.series[0], "x")
     count = 0 if prepared.covariates is None else prepared.covariates.count(prepared.channels)
     return inputs.frames_of(config, prepared.channels, prepared.size, x, cycles_of(config, prepared), count)
 

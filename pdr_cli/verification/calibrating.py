@@ -41,6 +41,7 @@ def calibrate(task: Task, bar: Progress) -> Calibration:
 def _checked(task: Task) -> Task:
     """The task with no more windows than memory holds."""
     model, windows = next(iter(task.models.values())), task.windows
+    model.needs_network("pdr calibrate")
     values = windows.out_steps * int(np.prod(task.truth.shape[1:]))
     windows = windows.spread(calibration.most_windows(values))
     if len(windows) < calibration.LEAST:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pdr_cli import __version__
-from pdr_cli.inference.model import FP32, Model
+from pdr_cli.inference.loaded import FP32, LoadedModel
+from pdr_cli.inference.model import Model, with_network
 from pdr_cli.system import hashes
 from pdr_cli.verification import efficiency
 from pdr_cli.verification.document import Card, CardFile, CardModel
@@ -50,7 +51,7 @@ def card(task: Task, convention: str, setting: Setting, seconds: Mapping[str, fl
 
 def efficiencies(task: Task) -> dict[str, Efficiency]:
     """What each model costs."""
-    return {name: efficiency.measure(model) for name, model in task.models.items()}
+    return {name: efficiency.measure(with_network(model, "--efficiency")) for name, model in task.models.items()}
 
 
 def listed(paths: Sequence[str | Path]) -> list[str]:
@@ -59,15 +60,15 @@ def listed(paths: Sequence[str | Path]) -> list[str]:
     return names + ([f"and {len(paths) - LISTED} more"] if len(paths) > LISTED else [])
 
 
-def _device(model: Model | None) -> str:
+def _device(model: LoadedModel | None) -> str:
     import torch
 
-    if model is None or model.device.type != "cuda":
+    if not isinstance(model, Model) or model.device.type != "cuda":
         return "cpu"
     return torch.cuda.get_device_name(model.device)
 
 
-def _model(model: Model) -> CardModel:
+def _model(model: LoadedModel) -> CardModel:
     config = model.card.config
     return CardModel(
         file=str(model.path),
@@ -75,6 +76,6 @@ def _model(model: Model) -> CardModel:
         preset=config.preset,
         backbone=config.model.backbone,
         fusion=config.model.fusion,
-        parameters=sum(p.numel() for p in model.network.parameters()),
+        parameters=model.parameters,
         precision=None if model.precision == FP32 else model.precision,
     )

@@ -11,6 +11,7 @@ from pdr_cli.data.series import Series
 from pdr_cli.data.units import as_given
 from pdr_cli.inference.forecast import forecast
 from pdr_cli.inference.intake import Intake
+from pdr_cli.inference.loaded import LoadedModel
 from pdr_cli.inference.model import Model
 from pdr_cli.verification import fans
 from pdr_cli.verification.evaluation import Result
@@ -72,7 +73,7 @@ def _cell(result: Result) -> Cell | None:
 
 
 def case_of(
-    model: Model, series: Series, start: int, label: str, score: float, *, name: str = "", steps: int = 0
+    model: LoadedModel, series: Series, start: int, label: str, score: float, *, name: str = "", steps: int = 0
 ) -> Case:
     """The forecast from one window.
 
@@ -90,8 +91,9 @@ def case_of(
     steps = steps or model.card.config.data.out_steps
     made = forecast(model, Intake(model), series, start + model.card.config.data.in_steps - 1, steps)
     layers, window = made.layers, made.window
-    painted = layers.layer if gaussians.drawn_by(model) else None
-    drawn = None if painted is None else gaussians.of_forecast(model, series, window, steps).isel(time=-1)
+    painted = drawn = None
+    if isinstance(model, Model) and gaussians.drawn_by(model):
+        painted, drawn = layers.layer, gaussians.of_forecast(model, series, window, steps).isel(time=-1)
     return Case(
         label,
         made.observed(),

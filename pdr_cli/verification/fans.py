@@ -13,8 +13,8 @@ from pdr_cli.data.units import as_given
 from pdr_cli.inference.forecast import after
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.intervals import Intervals
+from pdr_cli.inference.loaded import LoadedModel
 from pdr_cli.inference.members import DIRECT, Drawing
-from pdr_cli.inference.model import Model
 from pdr_cli.verification.ranks import SHARES, known
 
 
@@ -50,7 +50,7 @@ class Cell:
 
 
 def of_window(
-    models: Sequence[Model], drawing: Drawing, series: Series, init: int, steps: int, cell: Cell
+    models: Sequence[LoadedModel], drawing: Drawing, series: Series, init: int, steps: int, cell: Cell
 ) -> Fan | None:
     """The forecast from frame `init` at one cell; None where its uncertainty is not known.
 
@@ -81,7 +81,7 @@ def of_window(
 
 
 def _of_members(
-    models: Sequence[Model], drawings: Sequence[Drawing], series: Series, init: int, steps: int, cell: Cell
+    models: Sequence[LoadedModel], drawings: Sequence[Drawing], series: Series, init: int, steps: int, cell: Cell
 ) -> tuple[np.ndarray, dict[float, np.ndarray]]:
     """Mean of the members, and their quantiles."""
     each = [
@@ -104,7 +104,7 @@ def quantiles(members: np.ndarray) -> dict[float, np.ndarray]:
 
 
 def _of_intervals(
-    model: Model, series: Series, init: int, steps: int, cell: Cell
+    model: LoadedModel, series: Series, init: int, steps: int, cell: Cell
 ) -> tuple[np.ndarray, dict[float, np.ndarray]]:
     """The direct forecast, and the ends of its intervals."""
     shares = tuple(share for share in SHARES if model.calibration is not None and model.calibration.holds(share))
@@ -115,7 +115,9 @@ def _of_intervals(
     return _at(made, cell), dict(zip(shares, ends, strict=True))
 
 
-def _forecast(intake: Intake, model: Model, series: Series, init: int, steps: int, drawing: Drawing = DIRECT) -> Series:
+def _forecast(
+    intake: Intake, model: LoadedModel, series: Series, init: int, steps: int, drawing: Drawing = DIRECT
+) -> Series:
     series = intake.adapt_input(series)
     return after(model, intake, series, intake.observe(series, init), steps, drawing).frames
 

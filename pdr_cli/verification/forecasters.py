@@ -17,8 +17,8 @@ from pdr_cli.data.grid import Orientation
 from pdr_cli.data.series import Series
 from pdr_cli.data.windows import Windows
 from pdr_cli.inference.intake import Intake
+from pdr_cli.inference.loaded import LoadedModel
 from pdr_cli.inference.members import DIRECT, Drawing, uniform
-from pdr_cli.inference.model import Model
 from pdr_cli.verification import ensembles
 from pdr_cli.verification.baselines import Baseline, Request
 from pdr_cli.verification.document import ForecasterKind
@@ -49,7 +49,7 @@ class Forecaster:
         return frames
 
 
-def of_model(model: Model, series: Sequence[Series], drawing: Drawing = DIRECT) -> Forecaster:
+def of_model(model: LoadedModel, series: Sequence[Series], drawing: Drawing = DIRECT) -> Forecaster:
     """A trained model, with the members of `drawing` if it draws any; its grid may have another orientation than the truth's.
 
     Raises:
@@ -72,7 +72,7 @@ def joined(each: Sequence[Forecaster]) -> Forecaster:
     return Forecaster("model", make, members=sum(one.members for one in each))
 
 
-def dressed(model: Model, series: Sequence[Series], drawing: Drawing) -> Baseline:
+def dressed(model: LoadedModel, series: Sequence[Series], drawing: Drawing) -> Baseline:
     """The forecast of a calibrated model and draws from the distribution of its validation errors in each cell, as members.
 
     A member has one level of the distribution in all cells and at all lead times. Levels are drawn and not evenly spaced,
@@ -96,7 +96,7 @@ def dressed(model: Model, series: Sequence[Series], drawing: Drawing) -> Baselin
     return make
 
 
-def fitted_baselines(model: Model, series: Sequence[Series]) -> dict[str, Baseline]:
+def fitted_baselines(model: LoadedModel, series: Sequence[Series]) -> dict[str, Baseline]:
     """The baselines that a model's training has fitted, by name: they read windows and are bounded as the model.
 
     Raises:
@@ -105,7 +105,7 @@ def fitted_baselines(model: Model, series: Sequence[Series]) -> dict[str, Baseli
     return {name: _forecast_of(baseline, series) for name, baseline in model.baselines.items()}
 
 
-def _forecast_of(model: Model, series: Sequence[Series], drawing: Drawing = DIRECT) -> Baseline:
+def _forecast_of(model: LoadedModel, series: Sequence[Series], drawing: Drawing = DIRECT) -> Baseline:
     turn, inputs = orientation(model, series[0]), inputs_of(model, series)
 
     def make(request: Request) -> np.ndarray:
@@ -118,7 +118,7 @@ def _forecast_of(model: Model, series: Sequence[Series], drawing: Drawing = DIRE
     return make
 
 
-def inputs_of(model: Model, series: Sequence[Series]) -> Callable[[Request], tuple[np.ndarray, Context]]:
+def inputs_of(model: LoadedModel, series: Sequence[Series]) -> Callable[[Request], tuple[np.ndarray, Context]]:
     """What a model reads of a batch of windows: the observed frames, filled, [B, T, C, H, W], and their context, on its grid.
 
     Raises:
@@ -145,7 +145,7 @@ def _turned(opened: Further | None, turn: Orientation) -> Callable[[np.ndarray],
     return lambda times: turn.apply(opened.at(times))
 
 
-def read_by(model: Model, series: Series) -> Further | None:
+def read_by(model: LoadedModel, series: Series) -> Further | None:
     """The further variables of a series that a model reads; None if it reads none.
 
     Raises:
@@ -155,7 +155,7 @@ def read_by(model: Model, series: Series) -> Further | None:
     return None if opened is None else opened.only(model.card.read)
 
 
-def with_values(model: Model, windows: Windows) -> Windows:
+def with_values(model: LoadedModel, windows: Windows) -> Windows:
     """The windows whose further variables have the values that a model needs."""
     source, series = model.contexts.covariates, windows.series[0]
     if not model.card.read or not isinstance(source, CovariateSource):
@@ -189,7 +189,7 @@ def of_file(file: ForecastFile, series: Series) -> Forecaster:
     return Forecaster("file", make, members=file.members)
 
 
-def orientation(model: Model, series: Series) -> Orientation:
+def orientation(model: LoadedModel, series: Series) -> Orientation:
     """The orientation from a series' grid to a model's.
 
     Raises:
@@ -198,7 +198,7 @@ def orientation(model: Model, series: Series) -> Orientation:
     return Intake(model).orientation(series)
 
 
-def may_lack(models: Iterable[Model], series: Series) -> np.ndarray | None:
+def may_lack(models: Iterable[LoadedModel], series: Series) -> np.ndarray | None:
     """Cells that every model can do without in an observed window, on the grid of a series: [C, H, W]; None if one needs all."""
     known = list(models)
     if not known or any(model.may_lack is None for model in known):

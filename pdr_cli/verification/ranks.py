@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pdr_cli.inference.model import Model
+from pdr_cli.inference.loaded import LoadedModel
 from pdr_cli.runs.adaptive import Adaptive
 from pdr_cli.verification import sections
 from pdr_cli.verification.statistics import quotient
@@ -17,7 +17,7 @@ SHARES = (0.8, 0.95)  # of the truths that intervals should hold
 FIXED, ADAPTIVE = "fixed", "adaptive"
 
 
-def known(model: Model, leads: int) -> bool:
+def known(model: LoadedModel, leads: int) -> bool:
     """Whether intervals of a model are known at so many lead times."""
     return model.calibration is not None and model.calibration.steps >= leads and model.calibration.holds(SHARES[0])
 

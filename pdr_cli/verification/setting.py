@@ -13,7 +13,7 @@ from pdr_cli.data.series import Series, names, read_frames, units
 from pdr_cli.errors import UsageError, VariableError
 
 if TYPE_CHECKING:
-    from pdr_cli.inference.model import Model
+    from pdr_cli.inference.loaded import LoadedModel
 
 SAMPLED = 64  # frames read for the range of values, where no model's training has measured it
 FULL_RANGE = 255.0  # of an 8-bit picture
@@ -44,7 +44,7 @@ class Setting:
     video: bool = False
 
 
-def setting_of(series: Series, model: Model | None, convention: str, lpips: Path | None = None) -> Setting:
+def setting_of(series: Series, model: LoadedModel | None, convention: str, lpips: Path | None = None) -> Setting:
     """The setting for a truth.
 
     Args:
@@ -65,7 +65,7 @@ def setting_of(series: Series, model: Model | None, convention: str, lpips: Path
     )
 
 
-def data_range(series: Series, model: Model | None) -> np.ndarray:
+def data_range(series: Series, model: LoadedModel | None) -> np.ndarray:
     """The full range for SSIM and PSNR, in data units: [C]."""
     if kinds.of(series).pictures:
         return np.full(series.sizes["channel"], FULL_RANGE)
@@ -77,7 +77,7 @@ def data_range(series: Series, model: Model | None) -> np.ndarray:
     return np.maximum(high - low, 1e-12)
 
 
-def channel_scale(series: Series, model: Model | None) -> np.ndarray:
+def channel_scale(series: Series, model: LoadedModel | None) -> np.ndarray:
     """Divisor of errors before channels of different units are averaged, their sd in training: [C]; 1 with one unit.
 
     Raises:
@@ -94,7 +94,7 @@ def channel_scale(series: Series, model: Model | None) -> np.ndarray:
     return np.asarray(model.card.scaling.scale)
 
 
-def bounded_scale(series: Series, model: Model | None, setting: Setting) -> OffsetScale:
+def bounded_scale(series: Series, model: LoadedModel | None, setting: Setting) -> OffsetScale:
     """Lowest value and span of the data, for analyses of values between 0 and 1: [C] each."""
     if setting.unit is not None:
         return setting.unit
@@ -121,7 +121,7 @@ def ssim_definition(convention: str, setting: Setting, series: Series) -> str:
     return f"Gaussian 11 x 11, range {span} {' / '.join(dict.fromkeys(units(series)))}".strip()
 
 
-def _unit_scale(series: Series, model: Model | None) -> OffsetScale | None:
+def _unit_scale(series: Series, model: LoadedModel | None) -> OffsetScale | None:
     """Offset and scale to [0, 1] as in published tables: [C] each; None for fields."""
     channels = int(series.sizes["channel"])
     if "value_range" in series.attrs:

@@ -18,13 +18,13 @@ from pdr_cli.data.formats.forecasts import ForecastFile
 from pdr_cli.data.series import Series, names
 from pdr_cli.data.times import find_step
 from pdr_cli.errors import InputNotFoundError, UsageError
-from pdr_cli.inference import members
-from pdr_cli.inference import model as models
+from pdr_cli.inference import loading, members
 from pdr_cli.inference.intake import Intake, renames
+from pdr_cli.inference.loaded import FP32, LoadedModel
 from pdr_cli.inference.members import DIRECT, Drawing
-from pdr_cli.inference.model import Model
 from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.runs import folder as runs
+from pdr_cli.runs import programs
 from pdr_cli.system import locks
 from pdr_cli.trust import Trust
 from pdr_cli.verification import task as tasks
@@ -59,7 +59,7 @@ class Reading:
     assume: Sequence[str] = ()
     batch: int | None = None
     device: str = "auto"
-    precision: str = models.FP32
+    precision: str = FP32
     trust: Trust | None = None
 
 
@@ -71,12 +71,12 @@ class Forecasters:
         groups: names of the models that are one ensemble, by its name.
     """
 
-    models: dict[str, Model] = field(default_factory=dict)
+    models: dict[str, LoadedModel] = field(default_factory=dict)
     groups: dict[str, list[str]] = field(default_factory=dict)
     files: dict[str, list[Path]] = field(default_factory=dict)
 
     @property
-    def first(self) -> Model | None:
+    def first(self) -> LoadedModel | None:
         """The model that settings are taken from."""
         return next(iter(self.models.values()), None)
 
@@ -96,7 +96,7 @@ class Forecasters:
 
 def task_of(
     data: xr.Dataset | Sequence[Path],
-    forecasters: Sequence[str | Model],
+    forecasters: Sequence[str | LoadedModel],
     reading: Reading,
     *,
     split: str = "test",
@@ -124,7 +124,7 @@ def task_of(
     return dataclasses.replace(made, groups=found.groups)
 
 
-def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
+def find(arguments: Sequence[str | LoadedModel], reading: Reading) -> Forecasters:
     """The forecasters that arguments of --model name, or that are loaded already; without any, the default model.
 
     Raises:
@@ -133,7 +133,7 @@ def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
     """
     found = Forecasters()
     for argument in arguments or [None]:  # type: ignore[list-item]
-        if isinstance(argument, Model):
+        if isinstance(argument, LoadedModel):
             found.models[_free(argument.name, found.models, found.files)] = argument
             continue
         paths = _forecast_files(argument)
@@ -149,14 +149,14 @@ def find(arguments: Sequence[str | Model], reading: Reading) -> Forecasters:
         if len(added) > 1:
             found.groups["+".join(added)] = added
     _check_kind(found.models, reading.kind)
-    if reading.precision != models.FP32 and not found.models:
+    if reading.precision != FP32 and not found.models:
         found_files = f"--precision {reading.precision} is for networks, and the forecasters are files"
         raise UsageError(found_files, way_out="leave it out")
     return found
 
 
-def _loaded(path: Path, reading: Reading) -> Model:
-    return models.load(path, reading.device, reading.batch, reading.trust, reading.precision)
+def _loaded(path: Path, reading: Reading) -> LoadedModel:
+    return loading.load(path, reading.device, reading.batch, reading.trust, reading.precision)
 
 
 def _model_files(argument: str | None) -> list[Path]:
@@ -234,7 +234,7 @@ def _fields_in_both(paths: Sequence[Path], found: Forecasters, group: str) -> li
 
 def _forecast_files(argument: str | None) -> list[Path]:
     """The forecast files that an argument names: a file, a folder or a glob; none if it names a model."""
-    if argument is None or argument.endswith(".safetensors"):
+    if argument is None or argument.endswith(".safetensors") or programs.is_program(argument):
         return []
     path = Path(argument)
     if zarr.is_store(path):
@@ -245,7 +245,7 @@ def _forecast_files(argument: str | None) -> list[Path]:
     return [path] if path.is_file() else sorted(Path(p) for p in glob.glob(argument))
 
 
-def _check_kind(loaded: Mapping[str, Model], kind: str) -> None:
+def _check_kind(loaded: Mapping[str, LoadedModel], kind: str) -> None:
     for name, model in loaded.items():
         if kind not in (kinds.ANY, model.kind.name):
             raise UsageError(f"--kind {kind}: {name} is a model for {model.kind.name}", way_out="leave out --kind")

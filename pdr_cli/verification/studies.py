@@ -13,6 +13,7 @@ import numpy as np
 from pdr_cli.data.series import names as channels
 from pdr_cli.data.series import size
 from pdr_cli.errors import UsageError
+from pdr_cli.inference.model import Model
 from pdr_cli.runs.adaptive import Adaptive
 from pdr_cli.runs.calibration import Calibration as Errors
 from pdr_cli.system.logs import log
@@ -262,7 +263,8 @@ class WaysStudy:
     """Where Gaussians go, against the optical flow to the true frames, of models whose Gaussians move."""
 
     def __init__(self, task: Task) -> None:
-        self.ways = {name: Ways(model, task) for name, model in task.models.items() if adapter_of(model) is not None}
+        loaded = {name: model for name, model in task.models.items() if isinstance(model, Model)}
+        self.ways = {name: Ways(model, task) for name, model in loaded.items() if adapter_of(model) is not None}
         if not self.ways:
             way_out = "train one with --preset video-deform, or --adapter deform"
             raise UsageError("--metrics ways: no model has Gaussians that move", way_out=way_out)
@@ -279,7 +281,8 @@ class ProbeStudy:
     """What linear regressions read from the latents of models that have some, and what their reconstruction loses."""
 
     def __init__(self, task: Task) -> None:
-        self.probes = {name: Probe(model, task) for name, model in task.models.items() if has_latents(model)}
+        loaded = {name: model for name, model in task.models.items() if isinstance(model, Model)}
+        self.probes = {name: Probe(model, task) for name, model in loaded.items() if has_latents(model)}
         if not self.probes:
             way_out = "train one with --preset weather-latent or video-latent"
             raise UsageError("--metrics probe: no model has latents", way_out=way_out)

@@ -16,8 +16,8 @@ from pdr_cli.data.series import Series, read_frames
 from pdr_cli.data.times import Step
 from pdr_cli.data.windows import FrameCache, Windows
 from pdr_cli.errors import TimeError, UsageError
+from pdr_cli.inference.loaded import LoadedModel
 from pdr_cli.inference.members import COUNT, DIRECT, Drawing
-from pdr_cli.inference.model import Model
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.system import hashes
 from pdr_cli.system.logs import log
@@ -46,7 +46,7 @@ class Task:
         groups: names of the models that are one ensemble, by its name; they are not scored by themselves.
     """
 
-    models: Mapping[str, Model]
+    models: Mapping[str, LoadedModel]
     files: Mapping[str, ForecastFile]
     series: Sequence[Series]
     windows: Windows
@@ -57,7 +57,7 @@ class Task:
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
-    def first(self) -> Model | None:
+    def first(self) -> LoadedModel | None:
         """The model that settings are taken from."""
         return next(iter(self.models.values()), None)
 
@@ -141,7 +141,7 @@ class Task:
 
 
 def build(
-    models: Mapping[str, Model],
+    models: Mapping[str, LoadedModel],
     files: Mapping[str, ForecastFile],
     series: Sequence[Series],
     split: str = "test",
@@ -229,7 +229,7 @@ def moments(found: Windows) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(np.asarray(squares) / count - mean**2)
 
 
-def _cards(models: Mapping[str, Model]) -> dict[str, ModelCard]:
+def _cards(models: Mapping[str, LoadedModel]) -> dict[str, ModelCard]:
     return {name: model.card for name, model in models.items()}
 
 
@@ -283,7 +283,7 @@ def _published(
     return splits.benchmark_windows(series, data, split, _cache(cards, series))
 
 
-def _of_part(found: Windows, models: Mapping[str, Model], series: Sequence[Series], split: str) -> Windows:
+def _of_part(found: Windows, models: Mapping[str, LoadedModel], series: Sequence[Series], split: str) -> Windows:
     """Windows that belong to a part for every model, and that every model can start from."""
     cards, ids = _cards(models), seen.identities(series, hashes.sha256)
     for card in cards.values():
@@ -297,7 +297,7 @@ def _of_part(found: Windows, models: Mapping[str, Model], series: Sequence[Serie
     return found
 
 
-def _readable(found: Windows, models: Mapping[str, Model], series: Sequence[Series]) -> Windows:
+def _readable(found: Windows, models: Mapping[str, LoadedModel], series: Sequence[Series]) -> Windows:
     """Windows that every model can start from: others than land is missing in none, unless every model fills it."""
     land = forecasters.may_lack(models.values(), series[0])
     if land is None:

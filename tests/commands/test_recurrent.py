@@ -13,7 +13,6 @@ import pytest
 import torch
 import xarray as xr
 
-from pdr_cli.choices import PREDICTORS, TRANSLATORS
 from pdr_cli.models.layout import channels_last
 from pdr_cli.models.predictors.recurrent import predrnn
 from pdr_cli.runs import modelfile
@@ -80,15 +79,6 @@ def test_exported_as_one_graph_of_all_steps(make_run: Callable[..., Path], weath
     run = make_run(weather, "--backbone", "convlstm")
     result = pdr("export", "-m", run, "-o", "model.pt2", "-q")
     assert (result.code, "verified in torch.export" in result.out) == (0, True), result.err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["pfgnet", *sorted(set(PREDICTORS.own) - set(TRANSLATORS))])
-def test_every_one_becomes_onnx(make_run: Callable[..., Path], weather: Path, name: str) -> None:
-    pytest.importorskip("onnxruntime")
-    run = make_run(weather, "--backbone", name)
-    result = pdr("export", "-m", run, "-o", "model.onnx", "-q")
-    assert (result.code, "verified in ONNX Runtime" in result.out) == (0, True), result.err
 
 
 @pytest.mark.parametrize(("name", "term"), [("predrnnv2", "decoupling"), ("wast", "frequency_loss")])

@@ -10,8 +10,8 @@ import torch
 import xarray as xr
 
 import pdr_cli
+from pdr_cli.inference.header import read_header
 from pdr_cli.inference.intake import Intake
-from pdr_cli.inference.model import read_header
 from pdr_cli.runs import modelfile
 from tests.cli import Result, pdr
 from tests.conftest import tiny_settings
@@ -195,7 +195,7 @@ def graph_of(path: Path) -> Callable[..., np.ndarray]:
     """An exported graph as a function of its inputs."""
     if path.suffix == ".pt2":
         program = torch.export.load(path).module()
-        return lambda observed, **others: program(observed, **others).detach().numpy()
+        return lambda observed, **others: program(observed, **others)[0].detach().numpy()
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

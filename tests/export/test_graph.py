@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from pdr_cli.data import almanac
 from pdr_cli.data.climatology import Climatology, Design
-from pdr_cli.data.times import seconds
-from pdr_cli.export.graph import Calendar, date_of, first_day
+from pdr_cli.data.covariates import Covariates, CovariateSource
+from pdr_cli.data.grid import Side
+from pdr_cli.data.places import Grid, PackedField
+from pdr_cli.data.scaling import Scaling
+from pdr_cli.data.times import Step, seconds
+from pdr_cli.export.graph import Calendar, Dates, date_of, first_day
 
 
 @pytest.mark.parametrize(
@@ -30,6 +35,29 @@ def test_every_climatology_is_that_of_its_times(kind: str, groups: int) -> None:
     expected = made.at(times.astype("M8[ns]"))
     graph = Calendar(made)(torch.from_numpy(seconds(times).astype(np.int64)).view(2, -1))
     assert np.abs(graph.flatten(0, 1).numpy() - expected).max() < 1e-5
+
+
+def test_calendar_terms_and_maps_are_those_of_the_covariates() -> None:
+    """Before 1970, in leap years and at the ends of days too."""
+    grid = Grid(
+        (2, 3),
+        Side("lat", (50.0, 10.0), {"units": "degrees_north"}),
+        Side("lon", (5.0, 15.0, 25.0), {"units": "degrees_east"}),
+    )
+    calendar = (*almanac.CYCLES, almanac.SUN, almanac.HOLIDAYS)
+    covariates = Covariates(calendar, ("2000-02-29", "1969-12-31"), {"z": PackedField.of(np.arange(6.0).reshape(2, 3))})
+    days = np.random.default_rng(1).integers(-40_000, 60_000, 200) * 86_400
+    times = np.concatenate(
+        [days.astype("M8[s]"), np.array(["2000-02-29T12", "1969-12-31T23:59:59", "2100-12-31T23:30"], "M8[s]")]
+    )
+    source = CovariateSource(
+        covariates, grid, Step(3600, "s"), Scaling((0.0,), (1.0,), (1.0,)), Climatology("mean", np.zeros((1, 1, 2, 3)))
+    )
+    expected = source.dates(times.astype("M8[ns]"))
+    made = Dates(covariates, grid)(torch.from_numpy(times.astype(np.int64))[None], (1, len(times)))[0].numpy()
+    assert made.shape == expected.shape == (len(times), covariates.dates, 2, 3)
+    assert np.abs(made - expected).max() < 1e-6
+    assert expected[:, calendar.index(almanac.HOLIDAYS) + 3].max() == 1  # cycles have two terms each
 
 
 def test_dates_and_first_days_are_those_of_numpy() -> None:

@@ -22,7 +22,7 @@ import xarray as xr
 from pdr_cli import __version__
 from pdr_cli.data.formats import cf, stored
 from pdr_cli.errors import DataError, StorageError
-from pdr_cli.inference import hindcast, unfinished
+from pdr_cli.inference import header, hindcast, unfinished
 from pdr_cli.inference import model as inference
 from pdr_cli.inference import plan as planning
 from pdr_cli.inference.hindcast import Hindcast
@@ -276,7 +276,7 @@ def test_a_request_names_all_that_changes_the_last_digits(data: Path, weather_ru
     assert {k for k in plain if plain[k] != other[k]} == {"--batch"}
     assert (plain["version of pdr"], plain["version of torch"]) == (__version__, torch.__version__)
     assert (plain["number of threads"], plain["device"]) == (str(torch.get_num_threads()), "cpu")
-    assert plain["model"] == inference.read_header(weather_run / "model.safetensors").sha256
+    assert plain["model"] == header.read_header(weather_run / "model.safetensors").sha256
     assert plain["set of options"] == "identity"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pdr_cli.inference import model as models
+from pdr_cli.inference import header
 from pdr_cli.inference.intake import Intake
 from pdr_cli.runs import modelfile
 from pdr_cli.runs.folder import RunFolder
@@ -23,7 +23,7 @@ def test_the_calibration_is_of_the_errors_of_the_saved_model(longer_weather: Pat
     assert found.offsets.shape[1:] == (4, 1, 3, 3)
     assert found.about["split"] == "val"
     assert found.about["data"] == ["air.nc"]
-    series = Intake(models.read_header(path)).open([longer_weather])[0]
+    series = Intake(header.read_header(path)).open([longer_weather])[0]
     # The middle of persistence's errors lies between the extremes of the change in so many steps.
     change = np.array([np.abs(series.values[lead:] - series.values[:-lead]).max() for lead in (1, 2, 3, 4)])
     assert (np.abs(found.offsets).max(axis=(0, 2, 3, 4)) <= change + 1e-3).all()
