@@ -10,7 +10,8 @@ import typer
 from pdr_cli import __version__, choices, tools
 from pdr_cli.completion import names_of
 from pdr_cli.options import (
-    Ablation, Against, AsJson, Backbone, Batch, By, Compress, Device, DryRun, Events, EveryInit, Fallback, FreezeBackbone,
+    Ablation, Against, AsJson, Backbone, Batch, By, Compress, Device, DryRun, Events, EveryInit, Fallback, FineTune,
+    FreezeBackbone,
     Init, InitFrom, Inputs, Kind, LpipsWeights, ModelOptions, NoClobber, Preset, Profile, RaftWeights, Rename, Settings,
     SkipExisting, State, Steps, TimeLayout, TrustCode, Variables, WaitInput, as_settings, listed, logged, with_covariates,
     with_frames, with_members, with_policy, with_reading, with_scoring,
@@ -88,6 +89,7 @@ def train(
     device: Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
     init_from: InitFrom = None,
+    fine_tune: FineTune = None,
     freeze_backbone: FreezeBackbone = False,
     ablation: Ablation = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant of an --ablation.")] = 3,
@@ -136,6 +138,7 @@ def train(
             **covariates,
         },
         init_from=init_from,
+        fine_tune=fine_tune,
         freeze_backbone=freeze_backbone,
         ablation=ablation,
         seeds=seeds,

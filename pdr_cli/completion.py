@@ -21,10 +21,11 @@ def presets(incomplete: str) -> list[str]:
 
 
 def runs(incomplete: str) -> list[str]:
-    """Runs under ./runs that have a model."""
-    from pdr_cli.runs.folder import RUNS
+    """Runs under ./runs that have a model, and the models that come with pdr."""
+    from pdr_cli.runs.folder import DEMO, RUNS, demos
 
-    names = (path.parent.name for path in Path(RUNS).glob("*/model.safetensors"))
+    names = [path.parent.name for path in Path(RUNS).glob("*/model.safetensors")]
+    names += [DEMO + folder.name for folder in demos()]
     return sorted(name for name in names if name.startswith(incomplete))
 
 

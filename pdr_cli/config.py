@@ -152,6 +152,18 @@ def load(preset: str, overrides: list[str] | None = None) -> Config:
     return validate(values, where=str(preset))
 
 
+def changed(base: Config, overrides: list[str], where: str) -> Config:
+    """A configuration with `key=value` overrides; `where`: as of `validate`.
+
+    Raises:
+        ConfigError: unknown key (with the nearest ones) or bad value.
+    """
+    values = base.model_dump(exclude_none=True)
+    for override in overrides:
+        _apply(values, override)
+    return validate(values, where)
+
+
 def validate(values: dict[str, Any], where: str) -> Config:
     """Check nested `values` against the schema; `where` names their origin in messages."""
     try:

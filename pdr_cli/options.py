@@ -51,14 +51,14 @@ FreezeBackbone = Annotated[
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "-m", "--model", help="Run folder, model.safetensors or run name. Default: $PDR_MODEL, else the newest run.",
+        "-m", "--model", help="Run folder, model.safetensors, run name or demo:NAME. Default: $PDR_MODEL, else the newest run.",
         autocompletion=runs,
     ),
 ]  # fmt: skip
 ModelOptions = Annotated[
     list[str] | None,
     typer.Option(
-        "-m", "--model", help="Model, as a run folder, file (.onnx too) or run name; repeatable: members of one ensemble. "
+        "-m", "--model", help="Model: run folder, file (.onnx too), run name or demo:NAME; repeatable: members of one ensemble. "
         "Default: $PDR_MODEL, else the newest run.", autocompletion=runs,
     ),
 ]  # fmt: skip
@@ -143,6 +143,13 @@ InitFrom = Annotated[
     Path | None,
     typer.Option(help="Start from trained weights: a run, a model.safetensors, or OpenSTL's .pth or .ckpt."),
 ]
+FineTune = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="Continue from a model on --data of the same kind, with its settings: a run or demo:NAME.",
+        autocompletion=runs,
+    ),
+]  # fmt: skip
 Ablation = Annotated[
     str | None,
     typer.Option(

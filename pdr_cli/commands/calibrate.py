@@ -37,6 +37,8 @@ def run(model: str, arguments: Sequence[str], choice: Choice, reading: Mapping[s
     if choice.split not in SPLITS:
         raise UsageError(f"--split {choice.split} is not known", f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
     path, inputs = runs.find_model(model), formats.find_inputs(arguments)
+    if runs.is_demo(path):
+        raise UsageError(f"{model} stays as it comes", way_out="calibrate a run of your own: pdr train --fine-tune")
     task = sources.task_of(inputs, [str(path)], Reading(**reading), split=choice.split, steps=choice.steps)
     before = modelfile.read_header(path).sha256
     with progress("calibrating") as bar:

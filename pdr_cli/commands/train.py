@@ -15,6 +15,7 @@ from pdr_cli.commands import tables
 from pdr_cli.data.scenes import KIND
 from pdr_cli.drawing import runcard
 from pdr_cli.errors import UsageError
+from pdr_cli.runs import folder as runs
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system.logs import progress
 from pdr_cli.training import overview, ranks
@@ -45,6 +46,7 @@ class Arguments:
     state: str = "last"
     dry_run: bool = False
     init_from: Path | None = None
+    fine_tune: str | None = None
     freeze_backbone: bool = False
     ablation: str | None = None
     seeds: int = 3
@@ -54,7 +56,12 @@ class Arguments:
     @property
     def experiment(self) -> Experiment:
         """The part that decides the configuration."""
-        return Experiment(self.preset, self.data, self.variables, self.flags, self.settings)
+        return Experiment(self.preset, self.data, self.variables, self.flags, self.settings, self.continued)
+
+    @property
+    def continued(self) -> Path | None:
+        """The model file of --fine-tune; None where a run is resumed, which knows where it began."""
+        return None if self.fine_tune is None or self.resume else runs.find_model(self.fine_tune)
 
     @property
     def trust(self) -> Trust:
@@ -67,6 +74,10 @@ def run(arguments: Arguments) -> None:
     resumed = arguments.out if arguments.resume else None
     if arguments.profile and (arguments.ablation or arguments.resume or arguments.dry_run):
         raise UsageError("--profile measures a run that begins, and trains nothing", way_out="name it alone")
+    if arguments.fine_tune is not None and (arguments.init_from or arguments.ablation):
+        raise UsageError(
+            "--fine-tune begins with the weights of its model", way_out="leave out --init-from and --ablation"
+        )
     if arguments.ablation is not None or (resumed is not None and ablations.is_ablation(resumed)):
         _ablation(arguments)
     else:
@@ -80,7 +91,7 @@ def _run(arguments: Arguments) -> None:
         out=arguments.out,
         device=arguments.device,
         resume=state if arguments.resume else None,
-        init_from=arguments.init_from,
+        init_from=arguments.init_from or arguments.continued,
         freeze_backbone=arguments.freeze_backbone,
         trust=arguments.trust,
     )

@@ -16,6 +16,7 @@ from pdr_cli.data.kinds import Kind
 from pdr_cli.data.missing import Filling
 from pdr_cli.errors import UsageError
 from pdr_cli.runs import exported, inputs
+from pdr_cli.runs import folder as runs
 from pdr_cli.runs.modelfile import Header, ModelCard
 from pdr_cli.system.names import printable
 
@@ -106,8 +107,8 @@ class ModelHeader:
 
     @property
     def label(self) -> str:
-        """The run folder of the model, or its file."""
-        return str(self.path.parent if self._is_of_a_run else self.path)
+        """The run folder of the model, its file, or demo:NAME."""
+        return runs.label_of(self.path)
 
     @property
     def name(self) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 from pdr_cli.errors import InputNotFoundError, did_you_mean
 
 RUNS = Path("runs")
+DEMO = "demo:"  # before the name of a model that comes with pdr
+DEMOS = Path(__file__).parents[1] / "demo"
 TRAIN_HINT = "train one first: pdr train --preset weather-small --data FILE.nc"
 
 
@@ -86,6 +88,8 @@ def find_model(argument: str | None) -> Path:
     argument = argument or os.environ.get("PDR_MODEL")
     if not argument:
         return _newest()
+    if argument.startswith(DEMO):
+        return _demo(argument)
     for candidate in (Path(argument), RUNS / argument):
         if candidate.is_file():
             return candidate
@@ -94,6 +98,31 @@ def find_model(argument: str | None) -> Path:
     near = did_you_mean(argument, [p.name for p in RUNS.iterdir()] if RUNS.is_dir() else [])
     found = f"no model {argument}"
     raise InputNotFoundError(f"{found}.{near}" if near else found, way_out="" if near else TRAIN_HINT)
+
+
+def demos() -> list[Path]:
+    """The folders of the models that come with pdr."""
+    return sorted(path.parent for path in DEMOS.glob("*/model.safetensors"))
+
+
+def label_of(model: Path) -> str:
+    """What a model file is called: demo:NAME, its run folder, or the file."""
+    if model.parent.parent == DEMOS:
+        return DEMO + model.parent.name
+    return str(model.parent if model.name == RunFolder(model.parent).model.name else model)
+
+
+def is_demo(model: Path) -> bool:
+    """True for a model that comes with pdr, which stays as it is."""
+    return label_of(model).startswith(DEMO)
+
+
+def _demo(argument: str) -> Path:
+    names = [DEMO + folder.name for folder in demos()]
+    if argument not in names:
+        found = f"no model {argument}.{did_you_mean(argument, names)}"
+        raise InputNotFoundError(found, f"one of {', '.join(names)}", "pdr models lists them")
+    return RunFolder(DEMOS / argument.removeprefix(DEMO)).model
 
 
 def _model_of(run: Path) -> Path:

@@ -13,11 +13,14 @@ from typing import Any
 from pdr_cli import config
 from pdr_cli.errors import InputNotFoundError, OutputError, UsageError
 from pdr_cli.runs import folder as runs
+from pdr_cli.runs import modelfile
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import Config
+from pdr_cli.settings import NONE
 from pdr_cli.system import urls
 from pdr_cli.trust import Trust
 
+FINE = 0.25  # of the learning rate of a model, at which --fine-tune continues
 # The keys of [train] that limit the length of a run, with values that do not.
 UNLIMITED = {"epochs": 1000000, "steps": 0, "budget": "", "cpu_budget": ""}
 
@@ -33,6 +36,7 @@ class Experiment:
         options: {"table.key": value}; None stands for the preset's value. The length of the training that they name
             replaces all limits of the preset: epochs, steps, budget and cpu_budget.
         settings: "table.key=value", applied last.
+        fine_tune: model file whose settings and weights are continued from, in the place of a preset.
     """
 
     preset: str | None
@@ -40,6 +44,7 @@ class Experiment:
     variables: Sequence[str] = ()
     options: Mapping[str, Any] | None = None
     settings: Sequence[str] = ()
+    fine_tune: Path | None = None
 
     def resolve(self, out: Path | None = None, resume: bool = False) -> Config:
         """The configuration.
@@ -52,7 +57,27 @@ class Experiment:
             UsageError, InputNotFoundError: no preset, or nothing to resume.
             ConfigError: an unknown preset, key or value.
         """
-        return _with_saved_paths(config.load(_source(self.preset, out, resume), [*self._overrides(), *self.settings]))
+        overrides = [*self._overrides(), *self.settings]
+        if self.fine_tune is not None:
+            return _with_saved_paths(self._of_model(self.fine_tune, overrides))
+        return _with_saved_paths(config.load(_source(self.preset, out, resume), overrides))
+
+    def _of_model(self, model: Path, overrides: list[str]) -> Config:
+        """The configuration of a model for other data: its network, its part of the learning rate, no dates of its own."""
+        base, label = modelfile.read_header(model).card.config, runs.label_of(model)
+        if self.preset is not None:
+            raise UsageError(
+                "--fine-tune takes the settings of its model", way_out="leave out --preset; --set changes keys"
+            )
+        if not self.data:
+            raise UsageError(f"--fine-tune {label} continues on other data", way_out="name them with --data")
+        if base.model.backbone == NONE:
+            raise UsageError(
+                f"--fine-tune {label}: it has no network, its forecast is that of its anchor, which is fitted anew to any data",
+                way_out=f"train with --preset {base.preset}",
+            )
+        own = [f"train.lr={FINE * base.train.lr!r}", *(f"data.{part}_period=" for part in ("train", "val", "test"))]
+        return config.changed(base, own + overrides, label)
 
     def trust(self, everything: bool = False) -> Trust:
         """The code that may run: what options and settings name, which the user wrote; with `everything`, all."""
