@@ -169,6 +169,14 @@ def inspect(
 
 
 @logged
+def models(as_json: AsJson = False) -> None:
+    """List the models that -m can name: the runs under ./runs, and those that come with pdr."""
+    from pdr_cli.commands import models as command
+
+    command.run(as_json)
+
+
+@logged
 def presets(
     name: Annotated[str | None, typer.Argument(help="Print this one as TOML, to copy and change.")] = None,
     schema: Annotated[
@@ -214,4 +222,4 @@ def doctor(as_json: AsJson = False) -> None:
     command.run(as_json)
 
 
-ALL = (bench_render, bench_train, export, inspect, presets, sample, verify, doctor)
+ALL = (bench_render, bench_train, export, inspect, models, presets, sample, verify, doctor)
