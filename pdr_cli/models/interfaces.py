@@ -195,6 +195,8 @@ class Predictor(nn.Module, ABC):
         parts: shares of successive parts of the training, each with a learning rate schedule of its own; the model is chosen in
             the last one; (): the training is one.
         added: beginnings of the names of weights that a file of --init-from may lack; they then start as new.
+        of_cells: names of weights that belong to the cells of a grid; those of a file of --init-from with another grid stay as
+            new.
         bounded: keeps frames [..., C, H, W] within the bounds of their quantities; for the frames that are fed back. The
             network bounds the forecast itself.
         draw: draws the noise that enters by the predictor's norms, anew for each pass; nothing where there is none.
@@ -208,6 +210,7 @@ class Predictor(nn.Module, ABC):
     scored_by_terms = False
     parts: tuple[float, ...] = ()
     added: tuple[str, ...] = ()
+    of_cells: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

@@ -146,7 +146,7 @@ def load_ours(network: PDR, config: Config, frames: Frames, path: Path, file: Mo
     compare(_values(file.card.config, OURS + LATENT if both_latent else OURS), config, path)
     check_channels(len(file.card.variables), frames.channels, path)
     inside = {k.removeprefix(PREDICTOR): v for k, v in weights.items() if k.startswith(PREDICTOR)}
-    load_predictor(network, config, frames, path, _added(network, inside) | inside)
+    load_predictor(network, config, frames, path, _added(network, inside) | inside | _of_cells(network, inside, path))
     others = {k: v for k, v in network.state_dict().items() if not k.startswith((PREDICTOR, *FITTED))}
     fitting = {k: weights[k] for k, v in others.items() if k in weights and weights[k].shape == v.shape}
     network.load_state_dict(fitting, strict=False)
@@ -160,6 +160,17 @@ def _added(network: PDR, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     parts = predictor.added if isinstance(predictor, Predictor) else ()
     lacking = tuple(part for part in parts if not any(name.startswith(part) for name in weights))
     return {name: value for name, value in predictor.state_dict().items() if lacking and name.startswith(lacking)}
+
+
+def _of_cells(network: PDR, weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The new weights of a predictor that belong to cells, where those of its file are of another grid."""
+    predictor = network.predictor
+    names = predictor.of_cells if isinstance(predictor, Predictor) else ()
+    new = {name: value for name, value in predictor.state_dict().items() if name in names}
+    other = {n: v for n, v in new.items() if n in weights and weights[n].shape != v.shape}
+    if other:
+        log.info("start   %s begins anew: %s is of another grid", ", ".join(other), path)
+    return other
 
 
 def load_predictor(network: PDR, config: Config, frames: Frames, path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -36,6 +36,8 @@ class UNet(OnePass):
             grids and half after (2), and `dropout` of whole channels in each block (0.1).
     """
 
+    of_cells = ("static",)
+
     def __init__(self, frames: Frames, options: ModelConfig) -> None:
         super().__init__(frames.out_steps or frames.in_steps)
         if options.n_s % 2:
