@@ -30,7 +30,9 @@ class LatentConfig(Table):
     generator: Literal["none", "flow", "crps"] = Field(description="what draws members in the VAE of --init-from")
     flow_width: int = Field(ge=1, description="channels of the generator")
     flow_depth: int = Field(ge=1, description="blocks of the generator")
-    attention: bool = Field(description="true: attention over space follows every second block of the generator")
+    attention: bool = Field(
+        description="true: attention over space follows the VAE's blocks at the latents and every second one of the generator"
+    )
     flow_steps: int = Field(ge=1, description="Euler steps of a member")
     guess: str = Field(description="what members depart from: self, the direct forecast; none, noise; or a run's")
     inflate: Literal["none", "val"] = Field(

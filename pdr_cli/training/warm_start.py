@@ -33,7 +33,7 @@ OURS = ("data.in_steps", *(f"model.{key}" for key in SHAPES), "model.anchor")
 LATENT = (
     "data.out_steps",
     "model.inputs",
-    *(f"latent.{key}" for key in ("channels", "group", "conv3d", "pad", "stages")),
+    *(f"latent.{key}" for key in ("channels", "group", "conv3d", "pad", "stages", "attention")),
 )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 EPSILON = 1e-6  # added to the mean square of the channels
+HEAD = 64  # channels of a head of attention, if the width is a multiple of it
 
 
 class ChannelRMS(nn.Module):
@@ -78,3 +81,25 @@ class Block(nn.Module):
         h = self.time(h if self.space is None else self.space(h), steps)
         h = nn.functional.silu(self.between(h))
         return x + (self.last(h, steps) if self.space is None else self.last(h))
+
+
+class SpaceAttention(nn.Module):
+    """Residual attention of each place of a frame, or of a group, to all of its places, on any grid; it begins as the identity.
+
+    The convolutions before it tell where a place is, by the zeros beyond the border.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = math.gcd(width, max(1, width // HEAD))
+        self.norm = ChannelRMS(width)
+        self.inputs = nn.Conv2d(width, 3 * width, 1)
+        self.leave = nn.Conv2d(width, width, 1)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[P, width, h, w] → the same shape."""
+        heads = self.inputs(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).mT  # [P, 3, heads, h·w, d]
+        mixed = nn.functional.scaled_dot_product_attention(*heads.unbind(1))
+        return x + self.leave(mixed.mT.flatten(1, 2).unflatten(2, x.shape[2:]))

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pdr_cli.models.latent.causal import ChannelRMS
+from pdr_cli.models.latent.causal import ChannelRMS, SpaceAttention
 
 if TYPE_CHECKING:
     from pdr_cli.models.latent.vae import Groups
     from pdr_cli.optional_tables import LatentConfig
 
 FREQUENCIES, SLOWEST = 32, 1000.0  # of the embedding of the flow's time, and the ratio of the fastest to the slowest
-HEAD = 64  # channels of a head of attention, if the width is a multiple of it
 ALMOST = 0.05 / 2  # ε of the almost fair CRPS of two members (Lang et al. 2024, AIFS-CRPS)
 
 
@@ -138,28 +137,6 @@ class FlowBlock(nn.Module):
         h = h + self.neighbours(with_neighbours(h.unflatten(0, (-1, groups))).flatten(0, 1))
         x = x + self.last(nn.functional.silu(self.between(h)))
         return x if self.attention is None else self.attention(x)
-
-
-class SpaceAttention(nn.Module):
-    """Residual attention of each place of a group to all of its places, on any grid; it begins as the identity.
-
-    The convolutions before it tell where a place is, by the zeros beyond the border.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.heads = math.gcd(width, max(1, width // HEAD))
-        self.norm = ChannelRMS(width)
-        self.inputs = nn.Conv2d(width, 3 * width, 1)
-        self.leave = nn.Conv2d(width, width, 1)
-        for parameter in self.leave.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[P, width, h, w] → the same shape."""
-        heads = self.inputs(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).mT  # [P, 3, heads, h·w, d]
-        mixed = nn.functional.scaled_dot_product_attention(*heads.unbind(1))
-        return x + self.leave(mixed.mT.flatten(1, 2).unflatten(2, x.shape[2:]))
 
 
 def with_neighbours(frames: Tensor) -> Tensor:

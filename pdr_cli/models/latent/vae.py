@@ -12,7 +12,7 @@ from torch.func import functional_call
 from pdr_cli.errors import ConfigError
 from pdr_cli.models import noise
 from pdr_cli.models.interfaces import Frames
-from pdr_cli.models.latent.causal import Block, CausalTime, ChannelRMS
+from pdr_cli.models.latent.causal import Block, CausalTime, ChannelRMS, SpaceAttention
 from pdr_cli.models.layers import pad_to_multiple
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Encoder(nn.Module):
         channels: C.
         widths: channels of each level, from the finest.
         blocks: at the latents; half as many at the other levels, at least one.
-        latent: z and p.
+        latent: z, p, and whether attention over space follows the blocks at the latents.
     """
 
     def __init__(self, channels: int, widths: list[int], blocks: int, latent: LatentConfig) -> None:
@@ -194,6 +194,7 @@ class Encoder(nn.Module):
         counts = [fewer(blocks)] * (len(widths) - 1) + [blocks]
         levels = zip([0, *widths], widths, halvings(len(widths), latent.group), counts, strict=False)
         self.levels = nn.ModuleList(Down(*level, latent.conv3d) for level in levels)
+        self.attention: nn.Module = SpaceAttention(widths[-1]) if latent.attention else nn.Identity()
         self.norm = ChannelRMS(widths[-1])
         self.leave = nn.Conv2d(widths[-1], 2 * latent.channels, 3, padding=1)
         with torch.no_grad():
@@ -204,7 +205,7 @@ class Encoder(nn.Module):
         x = self.enter(nn.functional.pixel_unshuffle(x, 2))
         for level in self.levels:
             x, steps = level(x, steps)
-        return self.leave(nn.functional.silu(self.norm(x)))
+        return self.leave(nn.functional.silu(self.norm(self.attention(x))))
 
 
 class Down(nn.Module):
@@ -240,6 +241,7 @@ class Decoder(nn.Module):
         coarsest = widths[-1]
         self.enter = nn.Conv2d(latent.channels + 1, coarsest, 3, padding=1)
         self.blocks = nn.ModuleList(Block(coarsest, latent.conv3d) for _ in range(self.reach))
+        self.attention: nn.Module = SpaceAttention(coarsest) if latent.attention else nn.Identity()
         self.spread = nn.Conv2d(coarsest, latent.group * coarsest, 1)
         pairs = zip(widths[::-1], widths[-2::-1], strict=False)
         self.levels = nn.ModuleList(Up(before, width, fewer(blocks), latent.conv3d) for before, width in pairs)
@@ -252,7 +254,8 @@ class Decoder(nn.Module):
         x = self.enter(x)
         for block in self.blocks:
             x = block(x, count)
-        frames = self.spread(x).unflatten(1, (self.group, -1)).flatten(0, 1).unflatten(0, (-1, count * self.group))
+        groups = self.spread(self.attention(x)).unflatten(1, (self.group, -1)).flatten(0, 1)
+        frames = groups.unflatten(0, (-1, count * self.group))
         x, steps = frames[:, self.group - 1 :].flatten(0, 1), 1 + self.group * (count - 1)
         for level in self.levels:
             x = level(x, steps)

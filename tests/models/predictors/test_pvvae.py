@@ -63,10 +63,12 @@ def clip(model: PVVAE, batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize("group", [2, 4])
-@pytest.mark.parametrize("conv3d", [False, True])
+@pytest.mark.parametrize(("conv3d", "attention"), [(False, False), (True, False), (False, True)])
 @torch.no_grad()
-def test_a_frame_changes_no_latent_before_it(group: int, conv3d: bool) -> None:
-    model = predictor(group=group, conv3d=conv3d)
+def test_a_frame_changes_no_latent_before_it(group: int, conv3d: bool, attention: bool) -> None:
+    model = predictor(group=group, conv3d=conv3d, attention=attention)
+    if isinstance(model.vae.encoder.attention, SpaceAttention):
+        torch.nn.init.normal_(model.vae.encoder.attention.leave.weight)
     frames = clip(model, window())
     before = model.vae.encode(frames)[0]
     for t in range(frames.shape[1]):
@@ -466,6 +468,25 @@ def test_attention_sees_every_place_and_begins_as_the_identity(size: tuple[int, 
     mixed = torch.stack([v[h] @ torch.softmax(q[h].T @ k[h] / 8, dim=1).T for h in range(3)]).flatten(0, 1)
     expected = x[0] + attention.leave(mixed.unflatten(1, size)[None])[0]
     torch.testing.assert_close(made[0], expected)
+
+
+@torch.no_grad()
+def test_encoder_and_decoder_attend_at_the_latents() -> None:
+    model = predictor(attention=True)
+    frames = clip(model, window())
+
+    def made() -> tuple[Tensor, Tensor]:
+        latents = model.vae.encode(frames)[0]
+        return latents, model.vae.decode_all(latents)
+
+    before = made()
+    for part in (model.vae.encoder, model.vae.decoder):
+        assert isinstance(part.attention, SpaceAttention)
+    torch.nn.init.normal_(model.vae.decoder.attention.leave.weight)  # type: ignore[union-attr,arg-type]
+    assert torch.equal(before[0], made()[0])
+    assert not torch.equal(before[1], made()[1])
+    torch.nn.init.normal_(model.vae.encoder.attention.leave.weight)  # type: ignore[union-attr,arg-type]
+    assert not torch.equal(before[0], made()[0])
 
 
 def test_every_second_block_attends_where_it_is_asked_for() -> None:
