@@ -16,8 +16,17 @@ mkdir -p clips
 for seed in 1 2 3 4 5 6 7 8 9 10 11 12; do pdr sample video -o "clips/$seed.mp4" --seed "$seed"; done
 pdr train --preset video-small --data clips -o video
 
+synthetic="Its data are synthetic, made by \`pdr sample\`."
 for name in weather traffic video; do
   mkdir -p "$models/$name"
+  before=$(sha256sum < "$name/model.safetensors" | cut -d" " -f1)
   cp "$name/model.safetensors" "$models/$name/"
-  sed "s/-m $name/-m demo:$name/" "$name/README.md" > "$models/$name/README.md"
+  python -c "from pathlib import Path; from pdr_cli.runs import modelfile
+modelfile.leave_folders_out(Path('$models/$name/model.safetensors'))"
+  after=$(sha256sum < "$models/$name/model.safetensors" | cut -d" " -f1)
+  case $name in
+    weather) origin="Its data are NCEP/NCAR reanalysis of 2013, in the public domain." ;;
+    *) origin=$synthetic ;;
+  esac
+  sed "s|-m $name|-m demo:$name|; s|^# $name\$|# demo:$name\n\n$origin|; s|$before|$after|" "$name/README.md" > "$models/$name/README.md"
 done

@@ -104,6 +104,7 @@ def _content(header: ModelHeader, folder: RunFolder, document: Document | None) 
         "kind": card.kind,
         "scenes": card.kind == KIND,
         "card": card,
+        "suffix": Path(card.data[0]["name"]).suffix if card.data else ".nc",
         "variables": [f"{name} [{a.get('units', '1')}]" for name, a in card.variables.items()],
         "grid": f"{rows} × {columns}",
         "region": _region(header),
@@ -115,6 +116,7 @@ def _content(header: ModelHeader, folder: RunFolder, document: Document | None) 
         "sha256": header.sha256,
         "command": _command(sys.argv[1:]),
         "document": document,
+        "period": "" if document is None else _joined(document.period),
         "results": [] if document is None else _results(document),
         "tables": [] if document is None else [markdown(t) for t in _tables(document)],
     }
@@ -123,6 +125,11 @@ def _content(header: ModelHeader, folder: RunFolder, document: Document | None) 
 def _tables(document: Document) -> list[Table]:
     found = [summary.score_table(document), *summary.lead_tables(document)[:1]]
     return [table for table in found if table]
+
+
+def _joined(period: list[str] | str) -> str:
+    """The first and last time of a period, or the number of clips."""
+    return period if isinstance(period, str) else " to ".join(period)
 
 
 def _command(arguments: Sequence[str]) -> str:

@@ -223,6 +223,18 @@ def reweigh(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
     _write_again(path, dataclasses.replace(file, weights={**file.weights, **weights}))
 
 
+def leave_folders_out(path: Path) -> None:
+    """Atomically write a model file again, whose settings name the data without their folders, as one for others should.
+
+    Raises:
+        CheckpointError: see `read`.
+    """
+    file = read(path)
+    data = file.card.config.data.model_copy(update={"paths": [Path(p).name for p in file.card.config.data.paths]})
+    card = dataclasses.replace(file.card, config=file.card.config.model_copy(update={"data": data}))
+    _write_again(path, dataclasses.replace(file, card=card))
+
+
 def _write_again(path: Path, file: ModelFile) -> None:
     fitted = {name: tensors for name, tensors in file.baselines.items() if name != own_baseline(file.card.config)}
     _write(path, file.card, file.climatology, _named(file.weights, fitted), file.calibration)
