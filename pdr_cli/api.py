@@ -16,6 +16,7 @@ from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import cf
 from pdr_cli.data.series import Series
 from pdr_cli.errors import UsageError
+from pdr_cli.export import runcard
 from pdr_cli.inference import dataset
 from pdr_cli.inference import intake as intakes
 from pdr_cli.inference import model as models
@@ -32,6 +33,7 @@ from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import Config
 from pdr_cli.system import locks
 from pdr_cli.training import run as training
+from pdr_cli.training.prepare import find_files
 from pdr_cli.training.request import UNLIMITED, Experiment
 from pdr_cli.training.run import TrainingRequest
 from pdr_cli.trust import Trust
@@ -185,7 +187,10 @@ def train(
         dataset=data if isinstance(data, xr.Dataset) else None,
         trust=experiment.trust(),
     )
-    return training.train(request).folder
+    run = training.train(request)
+    truth = find_files(run.config) if request.dataset is None else request.dataset
+    runcard.write(run.folder, truth, run.config.train.card_windows, device, request.trust)
+    return run.folder
 
 
 def _options(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

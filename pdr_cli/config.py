@@ -49,6 +49,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
         "cpu_budget": "",
         "save_every": 0,
         "loggers": [],
+        "card_windows": 0,
         "val_every": 0,
         "patience": 0,
         "fallback": False,

@@ -316,6 +316,11 @@ class TrainConfig(Table):
     loggers: list[str] = Field(
         description="what records these lines elsewhere too: tensorboard, those of packages, or module:Name"
     )
+    card_windows: int = Field(
+        ge=0,
+        description="windows of the test data, evenly spaced, that the model is scored on at the end for the card of the run, at "
+        "most; 0: it is not scored",
+    )
     val_windows: int = Field(ge=1, description="windows used for each validation, evenly spaced, at most")
     save_every: int = Field(
         ge=0,

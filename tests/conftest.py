@@ -32,7 +32,17 @@ LONGEST = (
 )
 
 # The smallest network that still has every part; after a few steps it may be worse than its anchor, and is the model still.
-TINY = ["hid_s=4", "hid_t=8", "n_t=2", "mlp_ratio=2", "gaussians=9", "hidden=8", "log_every=1", "val_windows=8"]
+TINY = [
+    "hid_s=4",
+    "hid_t=8",
+    "n_t=2",
+    "mlp_ratio=2",
+    "gaussians=9",
+    "hidden=8",
+    "log_every=1",
+    "val_windows=8",
+    "card_windows=0",
+]
 TINY += ["fallback=false", "baselines=false", "anchor=persistence", "inputs=frames", "ema=0"]
 BASELINES = ("--set", "train.baselines=true")
 # Of runs that are calibrated.

@@ -8,7 +8,10 @@ from typing import Any
 
 from pdr_cli.data import formats
 from pdr_cli.errors import UsageError
+from pdr_cli.export import runcard
 from pdr_cli.runs import folder as runs
+from pdr_cli.runs import modelfile
+from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system.logs import progress
 from pdr_cli.verification import calibrating, sources
 from pdr_cli.verification.sources import Reading
@@ -35,7 +38,9 @@ def run(model: str, arguments: Sequence[str], choice: Choice, reading: Mapping[s
         raise UsageError(f"--split {choice.split} is not known", f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
     path, inputs = runs.find_model(model), formats.find_inputs(arguments)
     task = sources.task_of(inputs, [str(path)], Reading(**reading), split=choice.split, steps=choice.steps)
+    before = modelfile.read_header(path).sha256
     with progress("calibrating") as bar:
         found = calibrating.calibrate(task, bar)
     calibrating.save(path, found)
+    runcard.renew_hash(RunFolder(path.parent), before, modelfile.read_header(path).sha256)
     print(f"{path}  {found.words()}")

@@ -14,11 +14,13 @@ from pdr_cli.bench.machine import describe
 from pdr_cli.commands import tables
 from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import UsageError
+from pdr_cli.export import runcard
 from pdr_cli.runs.folder import RunFolder
 from pdr_cli.system.logs import progress
 from pdr_cli.training import overview, ranks
 from pdr_cli.training import run as training
 from pdr_cli.training.loop import Trainer
+from pdr_cli.training.prepare import find_files
 from pdr_cli.training.profile import profile
 from pdr_cli.training.request import Experiment
 from pdr_cli.training.run import TrainingRequest
@@ -93,6 +95,9 @@ def _run(arguments: Arguments) -> None:
         planned = training.plan(request, create=not arguments.dry_run)
         if not arguments.dry_run:
             training.fit(planned)
+        if together.first and not arguments.dry_run:
+            windows = planned.config.train.card_windows if together.alone else 0
+            runcard.write(planned.folder, find_files(planned.config), windows, device, arguments.trust)
         if together.first:
             print("\n".join(overview.lines(planned)) if arguments.dry_run else planned.folder.path)
 
@@ -104,6 +109,7 @@ def _scenes(request: TrainingRequest, dry_run: bool) -> None:
         print("\n".join(scenes.lines(planned)))
         return
     scenes.fit(planned)
+    runcard.write(planned.folder, [], 0, request.device, request.trust)
     print(planned.folder.path)
 
 

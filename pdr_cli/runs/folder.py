@@ -55,6 +55,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def card(self) -> Path:
+        """What the model is, for people and model hubs."""
+        return self.path / "README.md"
+
+    @property
     def curves(self) -> Path:
         """A plot of the losses against steps."""
         return self.path / "curves.png"

@@ -28,6 +28,7 @@ def test_a_run_folder_holds_what_the_contract_says(weather_run: Path) -> None:
         "state",
         "metrics.jsonl",
         "curves.png",
+        "README.md",
     }
     assert config.load(str(weather_run / "config.toml")).train.steps == 3
     events = [line["event"] for line in lines_of(weather_run)]
