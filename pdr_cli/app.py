@@ -163,7 +163,7 @@ def predict(
     var: Rename = None,
     time_layout: TimeLayout = "cf",
     compress: Compress = 4,
-    preview: Annotated[Path | None, typer.Option(help="Draw the forecast to this PNG or GIF.")] = None,
+    preview: Annotated[Path | None, typer.Option(help="Draw the forecast to this PNG, GIF or MP4.")] = None,
     skip_existing: SkipExisting = False,
     no_clobber: NoClobber = False,
     wait_input: WaitInput = 0,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pdr_cli.data import formats, units
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.intervals import without_ends
-from pdr_cli.data.series import Series, joined_members, mean_of
+from pdr_cli.data.series import Series, joined_members, mean_of, names
 from pdr_cli.inference.between import WHOLE, Between
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.model import Layers, Model, ModelHeader
 from pdr_cli.inference.observed import Observed
-from pdr_cli.inference.provenance import checksums, command_line, of_covariates, of_models, provenance
+from pdr_cli.inference.provenance import DRAWN, checksums, command_line, of_covariates, of_models, provenance
 from pdr_cli.inference.request import Request, joined_identity
 from pdr_cli.system import space
 from pdr_cli.system.logs import log
@@ -70,6 +71,9 @@ class Forecast:
         own |= of_covariates(self.intake, self.series, self.window, steps) | checksums(self.frames, self.intake)
         intervals = self.intake.intervals.attributes(self.model)
         return own | intervals | of_models([made.model for made in (self, *self.others)])
+
+
+Draw = Callable[[Forecast, Path, Mapping[str, str]], None]
 
 
 def forecast(
@@ -140,8 +144,8 @@ def is_up_to_date(request: Request) -> bool:
     return request.is_answered(_identity(request, intakes, _begin(request, intakes)))
 
 
-def answer(request: Request) -> Forecast:
-    """Forecast, and write the forecast to the output of the request.
+def answer(request: Request, draw: Draw) -> Forecast:
+    """Forecast, and write the forecast to the output of the request; `draw` writes outputs that are drawings.
 
     Raises:
         PdrError: the input does not fit the model, or the output cannot be written.
@@ -166,7 +170,11 @@ def answer(request: Request) -> Forecast:
         made = replace(made, frames=joined_members([one.frames for one in each]), others=tuple(each[1:]))
     made = replace(made, frames=request.drawing.reduced(made.frames))
     attributes = made.attributes(command_line()) | {"pdr_request_id": _identity(request, intakes, begun)}
-    formats.write(made.frames, request.output, attributes, time_layout=request.time_layout, compress=request.compress)
+    if request.draws(models[0]):
+        draw(made, request.output, attributes | {DRAWN: ", ".join(names(made.frames))})
+    else:
+        layout, compress = request.time_layout, request.compress
+        formats.write(made.frames, request.output, attributes, time_layout=layout, compress=compress)
     return made
 
 

@@ -50,6 +50,7 @@ from pdr_cli.trust import Trust
 Answer = TypeVar("Answer")
 Read = TypeVar("Read", bound=ModelHeader)
 READING = ("group", "missing_values", "assume")
+ANIMATED = (".gif", ".mp4")  # suffixes of animations of forecasts
 POLL = 0.5  # seconds between two attempts to read an input that is not ready
 # Errors of an input that is still being written. Another grid or another variable will not change.
 UNREADY = (DataError, TimeError, MissingValuesError, LockedError)
@@ -161,8 +162,13 @@ class Request:
         """
         rename = intakes.renames(self.rename, intake.card)
         series = intakes.only_series(intake.open(self.paths, rename))
-        formats.check_output_format(self.output, series)
+        if not self.draws(intake.model):
+            formats.check_output_format(self.output, series)
         return series
+
+    def draws(self, model: ModelHeader) -> bool:
+        """Whether the output is a drawing of the forecast: a video of a model whose frames are not pictures."""
+        return formats.of_output(self.output).name == "video" and not model.kind.pictures
 
     def identity(self, intake: Intake, series: Series, input_sha256: str, times: np.ndarray) -> str:
         """SHA-256 of all that the forecast depends on: input, model, options, and the formats of both files.
@@ -226,8 +232,8 @@ def joined_identity(each: Sequence[str]) -> str:
 
 def _check_options(request: Request) -> None:
     preview = request.preview
-    if preview is not None and preview.suffix.lower() not in (".png", ".gif"):
-        raise UsageError(f"--preview draws a .png or an animated .gif, not {preview}")
+    if preview is not None and preview.suffix.lower() not in (".png", *ANIMATED):
+        raise UsageError(f"--preview draws a .png, or an animation as .gif or .mp4, not {preview}")
     if request.skip_existing and request.no_clobber:
         raise UsageError(
             "--skip-existing and --no-clobber contradict each other",
