@@ -88,13 +88,22 @@ def forecast_layout(series: Series, provenance: Mapping[str, str]) -> Layout:
             `forecast_reference_time` and `forecast_period`(time) in hours if it is a forecast.
         provenance: global attributes: title, source, history and the pdr_* hashes.
     """
-    times = series.time.values
-    valid = Coordinate("time", ("time",), time_axis.seconds(times), _time_attributes(times) | {"axis": "T"})
-    coordinates = [*_members(series), valid]
-    if "forecast_reference_time" in series.coords:
-        coordinates.append(Coordinate("forecast_reference_time", (), _seconds([init_of(series)])[0], _init_of(times)))
-        coordinates.append(_period(series, "time"))
+    coordinates = [*_members(series), *forecast_times(series)]
     return replace(_layout(series, coordinates, (1,) * (series.ndim - 3), provenance), unlimited="time")
+
+
+def valid_time(times: np.ndarray) -> Coordinate:
+    """The coordinate of valid times."""
+    return Coordinate("time", ("time",), time_axis.seconds(times), _time_attributes(times) | {"axis": "T"})
+
+
+def forecast_times(series: Series) -> list[Coordinate]:
+    """The valid times of one forecast, its init time and its lead times; of any other series its times."""
+    times = series.time.values
+    if "forecast_reference_time" not in series.coords:
+        return [valid_time(times)]
+    began = Coordinate("forecast_reference_time", (), _seconds([init_of(series)])[0], _init_of(times))
+    return [valid_time(times), began, _period(series, "time")]
 
 
 def hindcast_layout(
@@ -236,10 +245,10 @@ def _side(series: Series, dim: str) -> Coordinate:
     if coordinate is None:
         return Coordinate(dim, (dim,), np.empty(0), {})
     name = str(coordinate.name)
-    return Coordinate(name, (name,), coordinate.values, _axis_attributes(name, dim, _lasting(coordinate.attrs)))
+    return Coordinate(name, (name,), coordinate.values, axis_attributes(name, dim, _lasting(coordinate.attrs)))
 
 
-def _axis_attributes(name: str, dim: str, attrs: dict[str, Any]) -> dict[str, Any]:
+def axis_attributes(name: str, dim: str, attrs: dict[str, Any]) -> dict[str, Any]:
     """The input's attributes, with those that CF needs of a latitude, a longitude or another side of the grid."""
     side_of_earth = geographic(name, attrs)
     if side_of_earth:
@@ -283,7 +292,7 @@ def _places(series: Series, sides: list[Coordinate]) -> list[Coordinate]:
     """Latitude and longitude of each cell, of a grid that is not rectangular on the globe."""
     dims = tuple(s.name for s in sides)
     found = [(str(c.name), c) for c in places(series)]
-    return [Coordinate(n, dims, c.values, _axis_attributes(n, "", _lasting(c.attrs))) for n, c in found]
+    return [Coordinate(n, dims, c.values, axis_attributes(n, "", _lasting(c.attrs))) for n, c in found]
 
 
 def _scalars(series: Series, taken: set[str]) -> tuple[list[Coordinate], dict[str, list[str]]]:
