@@ -74,10 +74,7 @@ Steps = Annotated[
 ]
 Every = Annotated[
     float | None,
-    typer.Option(
-        metavar="SHARE",
-        help="Forecast every 0.5, 0.25, ... of a step too, of a model whose network is continuous in time.",
-    ),
+    typer.Option(metavar="SHARE", help="Forecast every 0.5, 0.25, ... of a step too, of a model continuous in time."),
 ]
 Interval = Annotated[
     str | None,
@@ -277,18 +274,21 @@ FILMING: dict[str, Any] = {
     ],
     "depth": Annotated[Path | None, typer.Option(help="Write the depth of the film's frames to this .nc or .zarr.")],
 }
+PLACES: dict[str, Any] = {
+    "size": Annotated[str | None, typer.Option(metavar="HxW", help="Rows and columns of the output, by interpolation.")],
+    "scale": Annotated[int | None, typer.Option(min=1, max=64, help="How many times as fine the output is, by interpolation.")],
+    "points": Annotated[Path | None, typer.Option(help="Forecast at the points of this CSV file: name, lat, lon or name, y, x.")],
+    "interpolate": Annotated[str | None, typer.Option(metavar="METHOD", help="Of these: bilinear (default) or conservative.")],
+}  # fmt: skip
 SHOT: dict[str, Any] = {
-    "camera": Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Path of the camera of a scene's future, as of predict. Default: orbit:20."),
-    ],
-    "at": Annotated[
-        float | None, typer.Option(min=0, max=1, help="Time of a scene's Gaussians in a .ply. Default: 0.")
-    ],
+    "camera": Annotated[str | None, typer.Option(
+        metavar="PATH", help="Path of the camera of a scene's future, as of predict. Default: orbit:20.")],
+    "at": Annotated[float | None, typer.Option(min=0, max=1, help="Time of a scene's Gaussians in a .ply. Default: 0.")],
     "seed": Annotated[int | None, typer.Option(min=0, help="Seed of a scene's future. Default: 0.")],
-}
+}  # fmt: skip
 COMPUTING: dict[str, Any] = {"precision": Precision}
-FRAMES: dict[str, Any] = MEMBERS | COMPUTING | FILMING | {"interval": Interval, "adaptive": Adaptive, "every": Every}
+FRAMES: dict[str, Any] = MEMBERS | COMPUTING | FILMING | PLACES
+FRAMES |= {"interval": Interval, "adaptive": Adaptive, "every": Every}
 READING: dict[str, Any] = {
     "resample_fps": ResampleFps,
     "gray_to_rgb": GrayToRgb,
@@ -342,16 +342,15 @@ def _drawing(chosen: dict[str, Any]) -> Any:
 
 
 def _frames(chosen: dict[str, Any]) -> dict[str, Any]:
-    """The `drawing`, `precision`, `intervals`, `between` and `filming` of a request, of the options `FRAMES`."""
+    """The `drawing`, `precision`, `intervals`, `between`, `filming` and `finer` of a request, of the options `FRAMES`."""
     from pdr_cli.inference.between import Between
     from pdr_cli.inference.filming import Filming
+    from pdr_cli.inference.finer import Finer
     from pdr_cli.inference.intervals import Intervals
 
-    intervals, between = Intervals.parse(chosen["interval"], bool(chosen["adaptive"])), Between.parse(chosen["every"])
-    filming = Filming(**{name: chosen[name] for name in FILMING})
-    return {"drawing": _drawing(chosen), "intervals": intervals, "between": between, "filming": filming} | _computing(
-        chosen
-    )
+    made = {"drawing": _drawing(chosen), "intervals": Intervals.parse(chosen["interval"], bool(chosen["adaptive"]))}
+    made |= {"between": Between.parse(chosen["every"]), "finer": Finer.parse(*(chosen[name] for name in PLACES))}
+    return made | {"filming": Filming(**{name: chosen[name] for name in FILMING})} | _computing(chosen)
 
 
 def _shot(chosen: dict[str, Any]) -> Any:

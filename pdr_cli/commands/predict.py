@@ -53,7 +53,7 @@ def _forecast(request: Request) -> str:
     members = f"  {made.frames.sizes['realization']} members" if "realization" in made.frames.dims else ""
     labels = ", ".join(one.model.label for one in (made, *made.others))
     uncertain = members + _intervals(made.intake)
-    drawn = "  drawn" if request.draws(made.model) else ""
+    drawn = "  drawn" if request.draws(made.model) else f"  {made.placed.words}" if made.placed else ""
     return f"init {time_axis.label(cf.init_of(made.frames))}  valid {valid}{uncertain}{drawn}  model {labels}"
 
 

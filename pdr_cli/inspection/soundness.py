@@ -17,6 +17,7 @@ from pdr_cli.data.missing import ABSURD
 from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrError
 from pdr_cli.inference.filming import CAMERA
+from pdr_cli.inference.finer import POINTS
 from pdr_cli.inference.provenance import DRAWN
 from pdr_cli.inspection import scenes
 from pdr_cli.inspection.findings import Finding
@@ -147,7 +148,7 @@ def _fields(path: Path, fields: dict[str, Field], gridded: bool) -> Iterator[Fin
     about = stored.provenance(path)
     yield from _hash(path, about, fields)
     filmed = CAMERA in about
-    if gridded and not filmed:
+    if gridded and not filmed and POINTS not in about:
         yield from _times(path, fields)
     yield from _members([f for f in fields.values() if f.members is not None])
     shares = json.loads(about.get("pdr_intervals", "{}")).get("shares", [])

@@ -135,6 +135,9 @@ def test_exported_carriers_say_where_they_come_from(weather: Path, carrying_run:
             splat.render_dataset(drawn)
         assert ((drawn.opacity > 0) & (drawn.opacity < 1)).all()
         assert drawn.start_x.std("time").max() == 0, "one set for all frames"
+        assert ((drawn.start_x > 195) & (drawn.start_x < 240)).all(), (
+            "longitudes of the grid, 200 to 235, and a little beyond"
+        )
         ways = np.hypot(drawn.centre_x - drawn.start_x, drawn.centre_y - drawn.start_y)
         assert ways.isel(time=-1).max() > ways.isel(time=0).max() > 0
 

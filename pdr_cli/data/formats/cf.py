@@ -137,7 +137,12 @@ def coordinates_sha256(values: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(values):
         digest.update(f"{name} {values[name].shape} ".encode())
-        digest.update(np.ascontiguousarray(values[name], np.float64).tobytes())
+        text = values[name].dtype.kind in "OSU"
+        digest.update(
+            "\n".join(values[name].ravel()).encode()
+            if text
+            else np.ascontiguousarray(values[name], np.float64).tobytes()
+        )
     return digest.hexdigest()
 
 
@@ -186,18 +191,20 @@ def _layout(
     auxiliary = [c.name for c in (*times, *located[2:]) if c.name not in sizes]
     sizes |= {s.name: series.sizes[d] for d, s in zip(("y", "x"), sides, strict=True)}
     taken = {*sizes, *auxiliary, *(b.name for b in bounds.values()), *map(legal_name, names(series))}
-    scalars, of_channels = _scalars(series, taken)
-    mapping = _grid_mapping(series, {*taken, *(s.name for s in scalars)})
+    single, of_channels = scalars(series, taken)
+    mapping = _grid_mapping(series, {*taken, *(s.name for s in single)})
     shared = {"grid_mapping": " ".join(m.name for m in mapping)} if mapping else {}
-    coordinates = [*times, *_bounded(located, bounds), *bounds.values(), *scalars, *mapping]
+    coordinates = [*times, *_bounded(located, bounds), *bounds.values(), *single, *mapping]
     attrs = {k: v for k, v in provenance.items() if v}
     if "pdr_version" in attrs:
         attrs[COORDINATES] = coordinates_sha256({c.name: c.values for c in coordinates})
-    named = {"time", "area", *sizes, *auxiliary, *(s.name for s in scalars)}
+    named = {"time", "area", *sizes, *auxiliary, *(s.name for s in single)}
     fields = {}
     for name in names(series):
         listed = {"coordinates": " ".join([*auxiliary, *of_channels[name]])}
-        fields[legal_name(name)] = _field(series, name, named) | {k: v for k, v in (listed | shared).items() if v}
+        fields[legal_name(name)] = field_attributes(series, name, named) | {
+            k: v for k, v in (listed | shared).items() if v
+        }
     corners = {b.dims[-1]: b.values.shape[-1] for b in bounds.values()}
     return Layout(
         sizes=sizes | corners,
@@ -209,7 +216,7 @@ def _layout(
     )
 
 
-def _field(series: Series, name: str, named: set[str]) -> dict[str, Any]:
+def field_attributes(series: Series, name: str, named: set[str]) -> dict[str, Any]:
     """The input's attributes of a channel, with those that CF-1.11 needs."""
     own = series.attrs["variables"].get(name, {})
     attrs = _lasting(own)
@@ -295,7 +302,7 @@ def _places(series: Series, sides: list[Coordinate]) -> list[Coordinate]:
     return [Coordinate(n, dims, c.values, axis_attributes(n, "", _lasting(c.attrs))) for n, c in found]
 
 
-def _scalars(series: Series, taken: set[str]) -> tuple[list[Coordinate], dict[str, list[str]]]:
+def scalars(series: Series, taken: set[str]) -> tuple[list[Coordinate], dict[str, list[str]]]:
     """Scalar coordinates of the input, such as a height of 2 m, and the names of those of each channel.
 
     One that differs between channels is written for each of them, as `height_uas`; so is one whose name is `taken`.
