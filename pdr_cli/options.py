@@ -278,7 +278,7 @@ PLACES: dict[str, Any] = {
     "size": Annotated[str | None, typer.Option(metavar="HxW", help="Rows and columns of the output, by interpolation.")],
     "scale": Annotated[int | None, typer.Option(min=1, max=64, help="How many times as fine the output is, by interpolation.")],
     "points": Annotated[Path | None, typer.Option(help="Forecast at the points of this CSV file: name, lat, lon or name, y, x.")],
-    "interpolate": Annotated[str | None, typer.Option(metavar="METHOD", help="Of these: bilinear (default) or conservative.")],
+    "interpolate": Annotated[str | None, typer.Option(metavar="METHOD", help="Of these: bilinear, bicubic or conservative.")],
 }  # fmt: skip
 SHOT: dict[str, Any] = {
     "camera": Annotated[str | None, typer.Option(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pdr_cli.models.finer import Spots
 
 BILINEAR, CONSERVATIVE = regrid.METHODS
+BICUBIC = "bicubic"
 INTERPOLATION = "pdr_interpolation"  # attribute of such a forecast: how it was made
 POINTS = "pdr_points"  # attribute of a forecast at points: how many
 
@@ -35,7 +36,7 @@ class Finer:
         size: (H, W) of the new grid; None: that of the input.
         scale: how many times as fine the new grid is; 1: no finer.
         points: a CSV file of points; None: a grid.
-        method: how all but the Gaussians is interpolated, "bilinear" or "conservative".
+        method: how all but the Gaussians is interpolated, "bilinear", "bicubic" or "conservative".
     """
 
     size: tuple[int, int] | None = None
@@ -57,9 +58,10 @@ class Finer:
         if method is not None:
             if not chosen:
                 raise UsageError(
-                    "--interpolate is how --size and --scale interpolate", way_out="add one of them, or leave it out"
+                    "--interpolate is how --size, --scale and --points interpolate", way_out="add one of them"
                 )
-            regrid.check_method(method, "--interpolate")
+            if method != BICUBIC:
+                regrid.check_method(method, "--interpolate", (BILINEAR, BICUBIC, CONSERVATIVE))
         if points is not None and method == CONSERVATIVE:
             raise UsageError(
                 "--interpolate conservative keeps the means of areas, and points have none", way_out="use bilinear"
@@ -132,22 +134,34 @@ def forecast(model: Model, intake: Intake, series: Series, window: Observed, ste
     places, card = finer.places(series), model.card
     where = _spots(places, window, card.size, closed=window.orientation.closes_x)
 
-    def spread(frames: Tensor) -> Tensor:
-        if finer.method == BILINEAR:
-            return between.interpolated(frames, where)
+    def by_area(frames: Tensor) -> Tensor:
         return torch.from_numpy(_by_area(frames[0].float().cpu().numpy(), series, window, places))[None].to(frames)
 
-    with torch.inference_mode(), model.arithmetic():
-        batch = model.batch(window.frames, model.horizon(steps), intake.context(series, window, steps))
-        made = between.forecast(model.network, batch, where, spread)[0].float().cpu()
+    taps = between.BICUBIC if finer.method == BICUBIC else between.BILINEAR
     absent = np.broadcast_to(window.never_observed, (len(card.variables), *card.size))
     absent = absent if model.never_observed is None else absent | model.never_observed
-    unknown = between.interpolated(torch.from_numpy(absent.astype(np.float32)), where).numpy() > 0
+    with torch.inference_mode(), model.arithmetic():
+        batch = model.batch(window.frames, model.horizon(steps), intake.context(series, window, steps))
+        spread = by_area if finer.method == CONSERVATIVE else None
+        made = between.forecast(model.network, batch, where, taps, spread)[0].float().cpu()
+        if absent.any() and taps == between.BICUBIC:  # next to land, whose numbers mean nothing
+            near = _touching(absent, where, taps)
+            made = torch.where(near, between.forecast(model.network, batch, where)[0].float().cpu(), made)
+    unknown = _touching(absent, where, between.BILINEAR).numpy()
     values = np.where(unknown, np.float32(np.nan), card.scaling.invert(made.numpy()))
     out = intake.dated(values, _without_cells(series, places), window, sides=places.sides)
     part = "Gaussian layer by its values at the places, the rest" if between.paints(model.network) else "all"
     height, width = size(series)
     return Placed(out, f"{places.words} by interpolation from {height} x {width} cells ({part} {finer.method})")
+
+
+def _touching(cells: np.ndarray, where: Spots, taps: int) -> Tensor:
+    """Places that depend on one of some cells [C, H, W]: [C, R, S], of single places [C, 1, P]."""
+    import torch
+
+    from pdr_cli.models import finer as between
+
+    return between.interpolated(torch.from_numpy(cells.astype(np.float64)), where, taps).abs() > 0
 
 
 def _spots(places: Places, window: Observed, grid: tuple[int, int], closed: bool) -> Spots:

@@ -23,6 +23,7 @@ from pdr_cli.splat.reference import EXTENT, density
 
 DIGITS = 9  # of a cell, to which rows and columns are told apart
 POINTS = 2**22  # values of Gaussians at single places that are computed at once
+BILINEAR, BICUBIC = 2, 4  # taps
 Spread = Callable[[Tensor], Tensor]  # frames [..., H, W] to places [..., R, S]
 
 
@@ -53,36 +54,51 @@ def paints(network: PDR) -> GaussianAdapter | None:
     return adapter if adapter is not None and ours and not carries and network.tiles is None else None
 
 
-def forecast(network: PDR, batch: Batch, spots: Spots, spread: Spread) -> Tensor:
+def forecast(network: PDR, batch: Batch, spots: Spots, taps: int = BILINEAR, spread: Spread | None = None) -> Tensor:
     """The forecast at places, within the bounds: [B, τ, C, R, S], of single places [B, τ, C, 1, P].
 
     Args:
         network: in evaluation mode.
         batch: the input.
         spots: the places.
-        spread: interpolates the coarse part; without Gaussians that paint, the whole forecast.
+        taps: of the interpolation, see `interpolated`.
+        spread: interpolates the coarse part, and without Gaussians that paint the whole forecast; default: as the layer.
     """
-    out, adapter = network(batch), paints(network)
+
+    def alike(frames: Tensor) -> Tensor:
+        return interpolated(frames, spots, taps)
+
+    out, adapter, spread = network(batch), paints(network), spread or alike
     if adapter is None or out.layer is None:
         return network.bounded(spread(out.fused))
     gaussians = adapter.gaussians(out.coarse, batch.observed)
-    layer = interpolated(out.layer, spots) + detail(gaussians, adapter, _size(out.layer), spots)
+    layer = alike(out.layer) + detail(gaussians, adapter, _size(out.layer), spots, taps)
     return network.bounded(network.fusion(spread(out.coarse), layer))
 
 
-def interpolated(frames: Tensor, spots: Spots) -> Tensor:
-    """Bilinear interpolation: [..., H, W] → [..., R, S], of single places [..., 1, P]."""
+def interpolated(frames: Tensor, spots: Spots, taps: int = BILINEAR) -> Tensor:
+    """Frames at places: [..., H, W] → [..., R, S], of single places [..., 1, P].
+
+    Args:
+        frames: to interpolate.
+        spots: the places.
+        taps: cells along each axis that a place depends on: 2 bilinear, 4 bicubic (Keys 1981, a = -1/2; the outermost cells
+            are repeated).
+    """
     H, W = _size(frames)
-    top, bottom, down = _neighbours(spots.rows, H, False, frames)
-    left, right, along = _neighbours(spots.columns, spots.circle or W, bool(spots.circle), frames)
+    rows, down = _taps(spots.rows, H, False, taps, frames)
+    columns, along = _taps(spots.columns, spots.circle or W, bool(spots.circle), taps, frames)
     if spots.crossed:
-        rows = torch.lerp(frames[..., top, :], frames[..., bottom, :], down[:, None])
-        return torch.lerp(rows[..., left], rows[..., right], along)
-    upper, lower = (torch.lerp(frames[..., row, left], frames[..., row, right], along) for row in (top, bottom))
-    return torch.lerp(upper, lower, down)[..., None, :]
+        frames = sum((frames[..., rows[k], :] * down[k][:, None] for k in range(taps)), frames.new_zeros(()))
+        return sum((frames[..., columns[k]] * along[k] for k in range(taps)), frames.new_zeros(()))
+    pairs = ((j, k) for j in range(taps) for k in range(taps))
+    at_each = (frames[..., rows[j], columns[k]] * (down[j] * along[k]) for j, k in pairs)
+    return sum(at_each, frames.new_zeros(()))[..., None, :]
 
 
-def detail(gaussians: Gaussians, adapter: GaussianAdapter, size: tuple[int, int], spots: Spots) -> Tensor:
+def detail(
+    gaussians: Gaussians, adapter: GaussianAdapter, size: tuple[int, int], spots: Spots, taps: int = BILINEAR
+) -> Tensor:
     """What Gaussians have between cells beyond the interpolation of their values at the cells; 0 across the end of a circle."""
     if adapter.normalize == "density":
         gaussians = gaussians._replace(amplitudes=gaussians.amplitudes * density(gaussians.scale))
@@ -91,7 +107,9 @@ def detail(gaussians: Gaussians, adapter: GaussianAdapter, size: tuple[int, int]
     every = Spots(torch.arange(H, dtype=torch.float64), torch.arange(W, dtype=torch.float64), crossed=True)
     at_cells, at_spots = (_drawn(gaussians, sigma, size, at, adapter.backend) for at in (every, spots))
     beyond = spots.columns > spots.circle - 1 if spots.circle else torch.zeros_like(spots.columns, dtype=torch.bool)
-    return (at_spots - interpolated(at_cells, spots)) * ~beyond.to(at_spots.device)
+    # Gaussians do not go round, so that the interpolation of their values does not either.
+    apart = at_spots - interpolated(at_cells, spots._replace(circle=0), taps)
+    return apart * ~beyond.to(at_spots.device)
 
 
 def _drawn(gaussians: Gaussians, sigma: Tensor, size: tuple[int, int], spots: Spots, backend: str) -> Tensor:
@@ -126,12 +144,20 @@ def _at_each(gaussians: Gaussians, sigma: Tensor, centre: Tensor, spots: Spots) 
     return torch.cat(blocks, dim=-1)[..., None, :]
 
 
-def _neighbours(index: Tensor, cells: int, around: bool, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The cells before and after fractional indices, and the share of the latter."""
+def _taps(index: Tensor, cells: int, around: bool, taps: int, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """The cells that fractional indices depend on and the share of each: [taps, n] both."""
     before = index.floor().clamp(0, cells - 1)
-    share = (index - before).to(frames)
-    after = (before + 1) % cells if around else (before + 1).clamp(max=cells - 1)
-    return before.long().to(frames.device), after.long().to(frames.device), share
+    t = index - before
+    if taps == BILINEAR:
+        first, shares = 0, torch.stack([1 - t, t])
+    else:
+        first = -1
+        ends = [((-0.5 * u + 1) * u - 0.5) * u for u in (t, 1 - t)]  # of the cells farther away
+        middles = [(1.5 * u - 2.5) * u * u + 1 for u in (t, 1 - t)]
+        shares = torch.stack([ends[0], *middles, ends[1]])
+    found = before.long() + torch.arange(first, first + taps)[:, None]
+    found = found % cells if around else found.clamp(0, cells - 1)
+    return found.to(frames.device), shares.to(frames)
 
 
 def _in_order(index: Tensor) -> tuple[Tensor, Tensor]:

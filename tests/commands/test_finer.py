@@ -1,5 +1,7 @@
 """`pdr predict --size`, `--scale` and `--points`: interpolation that says so, equal to the forecast at its cells."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +106,18 @@ def test_a_globe_has_no_seam_wherever_its_columns_begin(globe: Path, globe_run: 
     assert seam == pytest.approx((cells[..., -1] + cells[..., 0]) / 2, abs=2e-4)
 
 
+def test_bicubic_is_smoother_and_lets_no_number_of_land_into_the_sea(globe: Path, globe_run: Path) -> None:
+    """Land is in columns 4 and 5 of row 3: places of which one of the 4 x 4 cells around is land are bilinear."""
+    plain = predict(globe, globe_run, "plain.nc").t2m.values
+    fine = predict(globe, globe_run, "c.nc", "--scale", "2", "--interpolate", "bicubic").t2m.values
+    bilinear = predict(globe, globe_run, "b.nc", "--scale", "2").t2m.values
+    assert np.allclose(fine[:, ::2, ::2], plain, atol=2e-4, equal_nan=True)
+    assert np.array_equal(np.isnan(fine), np.isnan(bilinear))
+    apart = np.abs(fine - bilinear)
+    assert np.nanmax(apart[:, [3, 5, 6, 7, 9]][..., [5, 7, 8, 9, 10, 11, 13]]) == 0
+    assert np.nanmin(apart[..., 1::2, 21:28:2].max(axis=0)) > 1e-3
+
+
 def test_conservative_keeps_the_means_of_what_is_interpolated(globe: Path, globe_run: Path) -> None:
     """Places in the middle of a cell have its value; places at its edge, half-way to a neighbour, have one of both."""
     pytest.importorskip("xarray_regrid")
@@ -147,7 +161,7 @@ def test_python_gives_the_same_numbers(weather: Path, weather_run: Path) -> None
     [
         (["--scale", "2", "--size", "9x9"], 2, "--size and --scale are different places"),
         (["--size", "9"], 2, "rows x columns"),
-        (["--interpolate", "conservative"], 2, "how --size and --scale interpolate"),
+        (["--interpolate", "conservative"], 2, "how --size, --scale and --points interpolate"),
         (["--scale", "2", "--interpolate", "cubic"], 2, "--interpolate cubic is not known"),
         (["--points", "points.csv", "--interpolate", "conservative"], 2, "points have none"),
         (["--scale", "2", "--members", "3"], 2, "--scale is for the direct forecast of one model"),
@@ -168,3 +182,15 @@ def test_mistakes_are_one_line_with_their_code(
     result = pdr("predict", weather, "-m", weather_run, *([] if "-o" in arguments else ["-o", "f.nc"]), *arguments)
     assert (result.code, result.out, says in result.last) == (code, "", True), result.err
     assert not Path("f.nc").exists()
+
+
+@pytest.mark.slow
+def test_the_measurement_of_the_docs_runs() -> None:
+    """On 240 steps, of which the model sees 192."""
+    data = weather_file(Path("air.nc"), 240, size=(13, 15))
+    script = Path(__file__).parents[2] / "docs" / "finer.py"
+    options = ["-o", "measured", "--preset", "demo", "--inits", "2", "--set", "steps=2", "--set", "model.conv_width=4"]
+    done = subprocess.run([sys.executable, script, data, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "7 x 8 to 13 x 15, 2 forecasts" in done.stdout
+    assert "--scale, bicubic" in done.stdout

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pdr_cli.models.finer import Spots, detail, interpolated
+from pdr_cli.models.finer import BICUBIC, BILINEAR, Spots, detail, interpolated
 from pdr_cli.models.gaussians.base import Gaussians
 
 H, W, K = 9, 11, 15
@@ -63,11 +63,26 @@ def test_a_place_by_itself_has_the_value_that_it_has_in_a_grid(normalize):
         assert torch.allclose(single[..., 0, n], grid[..., i, j], atol=2e-5)
 
 
-def test_nothing_changes_at_the_cells():
+@pytest.mark.parametrize("taps", [BILINEAR, BICUBIC])
+def test_nothing_changes_at_the_cells(taps):
     frames = torch.randn(1, 2, 3, H, W)
     spots = at(np.arange(0, H - 0.5, 0.5), np.arange(0, W - 0.5, 0.5))
-    assert torch.equal(interpolated(frames, spots)[..., ::2, ::2], frames)
-    assert detail(gaussians(), adapter(), (H, W), spots)[..., ::2, ::2].abs().max() < 1e-5
+    assert torch.equal(interpolated(frames, spots, taps)[..., ::2, ::2], frames)
+    assert detail(gaussians(), adapter(), (H, W), spots, taps)[..., ::2, ::2].abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("taps", "degree"), [(BILINEAR, 1), (BICUBIC, 2)])
+def test_polynomials_up_to_its_degree_come_back(taps, degree):
+    """Away from the edges; Keys' kernel with a = -1/2 is exact for squares and not for cubes."""
+
+    def surface(rows, columns, degree):
+        return (0.5 * rows[:, None] ** degree - columns**degree + rows[:, None] * columns).double()
+
+    spots = at([2.0, 2.25, 3.5, 5.9], [1.5, 4.75, 8.1])
+    for power, same in ((degree, True), (degree + 1, False)):
+        frames = surface(torch.arange(H), torch.arange(W), power)
+        found = interpolated(frames, spots, taps)
+        assert torch.allclose(found, surface(spots.rows, spots.columns, power), atol=1e-9) == same
 
 
 def test_a_globe_closes_and_gaussians_do_not_reach_across_its_end():
