@@ -10,6 +10,7 @@ import numpy as np
 
 from pdr_cli.data import regrid, spots
 from pdr_cli.data.formats import pointfile
+from pdr_cli.data.grid import Orientation
 from pdr_cli.data.series import Series, make_like, size
 from pdr_cli.data.spots import STATIONS, Places, Points
 from pdr_cli.errors import UsageError
@@ -132,7 +133,7 @@ def forecast(model: Model, intake: Intake, series: Series, window: Observed, ste
     from pdr_cli.models import finer as between
 
     places, card = finer.places(series), model.card
-    where = _spots(places, window, card.size, closed=window.orientation.closes_x)
+    where = _spots(places, window.orientation, card.size)
 
     def by_area(frames: Tensor) -> Tensor:
         return torch.from_numpy(_by_area(frames[0].float().cpu().numpy(), series, window, places))[None].to(frames)
@@ -164,16 +165,16 @@ def _touching(cells: np.ndarray, where: Spots, taps: int) -> Tensor:
     return between.interpolated(torch.from_numpy(cells.astype(np.float64)), where, taps).abs() > 0
 
 
-def _spots(places: Places, window: Observed, grid: tuple[int, int], closed: bool) -> Spots:
+def _spots(places: Places, turn: Orientation, grid: tuple[int, int]) -> Spots:
     """The places in cells of the model's grid, of a size (H, W)."""
     import torch
 
     from pdr_cli.models.finer import Spots
 
-    columns, rows = window.orientation.apply_points(places.columns, places.rows, grid, places.around)
-    around = places.around or closed
-    circle = grid[1] - closed if around else 0
+    around = places.around or turn.repeats_x or turn.closes_x
+    columns, rows = turn.apply_points(places.columns, places.rows, grid, around)
     row, column = (torch.from_numpy(np.ascontiguousarray(v, np.float64)) for v in (rows, columns))
+    circle = grid[1] - turn.closes_x if around else 0
     return Spots(row, column, crossed=places.points is None, circle=circle)
 
 

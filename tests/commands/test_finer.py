@@ -106,6 +106,17 @@ def test_a_globe_has_no_seam_wherever_its_columns_begin(globe: Path, globe_run: 
     assert seam == pytest.approx((cells[..., -1] + cells[..., 0]) / 2, abs=2e-4)
 
 
+def test_a_globe_that_repeats_its_first_column_ends_with_it(globe: Path, globe_run: Path) -> None:
+    with xr.load_dataset(globe) as data:
+        first = data.isel(lon=[0]).assign_coords(lon=("lon", [360.0], data.lon.attrs))
+        xr.concat([data, first], "lon", data_vars="minimal").to_netcdf("closed.nc")
+    fine = predict(globe, globe_run, "f.nc", "--scale", "2").t2m.values
+    closed = predict("closed.nc", globe_run, "c.nc", "--scale", "2").t2m.values
+    assert closed.shape[-1] == 33
+    assert np.allclose(closed[..., :32], fine, atol=1e-4, equal_nan=True)
+    assert np.array_equal(closed[..., -1], closed[..., 0], equal_nan=True)
+
+
 def test_bicubic_is_smoother_and_lets_no_number_of_land_into_the_sea(globe: Path, globe_run: Path) -> None:
     """Land is in columns 4 and 5 of row 3: places of which one of the 4 x 4 cells around is land are bilinear."""
     plain = predict(globe, globe_run, "plain.nc").t2m.values
