@@ -13,13 +13,14 @@ import xarray as xr
 
 from pdr_cli.data import formats
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.formats import cf
+from pdr_cli.data.formats import cf, pointfile
 from pdr_cli.data.series import Series
 from pdr_cli.drawing import runcard
 from pdr_cli.errors import UsageError
 from pdr_cli.inference import dataset, loading
 from pdr_cli.inference import intake as intakes
 from pdr_cli.inference.between import Between
+from pdr_cli.inference.finer import CELLS, Finer
 from pdr_cli.inference.forecast import forecast, lead_steps
 from pdr_cli.inference.hindcast import Hindcast
 from pdr_cli.inference.intake import Intake
@@ -82,6 +83,7 @@ class Model:
         policy: InputPolicy | None = None,
         rename: Mapping[str, str] | None = None,
         every: float | None = None,
+        finer: Finer = CELLS,
         **uncertainty: Any,
     ) -> xr.Dataset:
         """Forecast what follows the data.
@@ -94,6 +96,8 @@ class Model:
             policy: which defects of the data are mended; default: none, they are refused.
             rename: {variable of the model: its name in the data}.
             every: share of a step, such as 0.5, at which frames follow each other, of a model that is continuous in time.
+            finer: where, such as `Finer(scale=4)`, `Finer(size=(721, 1440))` or `Finer(points=Path("stations.csv"))`, by
+                interpolation; default: the cells of the grid. It is for one direct forecast.
             uncertainty: `members` of an ensemble, which a model that draws gives, and the `seed` from which they are drawn;
                 or `interval`, the shares of the truths that prediction intervals are to hold, such as (0.8, 0.95), which with
                 `adaptive` and `every_init` follow how those of earlier inits held.
@@ -114,6 +118,10 @@ class Model:
             raise UsageError(
                 "every is for one direct forecast", way_out="leave out every, or every_init, members and interval"
             )
+        if finer.option and (every_init or drawing.count or intervals.shares or between.parts > 1):
+            raise UsageError(
+                "finer is for one direct forecast", way_out="leave it out, or every_init, members, interval and every"
+            )
         between.check(self.loaded)
         if intervals.adaptive and not every_init:
             raise UsageError("adaptive is for the intervals of a hindcast", way_out="add every_init=True")
@@ -123,8 +131,11 @@ class Model:
             if every_init:
                 return self._hindcast(Hindcast(plan(intake, series, steps), self.loaded, intake, drawing))
             at = None if init is None else time_axis.parse(str(init), series.time.values)
-            made = forecast(self.loaded, intake, series, at, steps, drawing, between)
-        return dataset.of_layout(cf.forecast_layout(made.frames, made.attributes(COMMAND)), made.frames.values)
+            made = forecast(self.loaded, intake, series, at, steps, drawing, between, finer)
+        frames, attributes = made.written, made.attributes(COMMAND)
+        if finer.points is not None:
+            return xr.decode_cf(pointfile.to_dataset(frames, attributes)).load()
+        return dataset.of_layout(cf.forecast_layout(frames, attributes), frames.values)
 
     def _hindcast(self, made: Hindcast) -> xr.Dataset:
         layout = made.layout(made.attributes(COMMAND))
@@ -238,7 +249,7 @@ def predict(
 ) -> xr.Dataset:
     """Forecast what follows the data: `load(model, device).predict(data, ...)`; `model` may be loaded already.
 
-    `uncertainty`: `members`, `seed`, `interval` and `adaptive`.
+    `uncertainty`: `members`, `seed`, `interval` and `adaptive`, and further options of `Model.predict`.
     """
     loaded = model if isinstance(model, Model) else load(model, device)
     options: dict[str, Any] = {

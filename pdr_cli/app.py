@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from pdr_cli import __version__, choices, tools
+from pdr_cli.bundles import (
+    as_settings, listed, logged, with_covariates, with_frames, with_members, with_policy, with_reading, with_scoring,
+)  # fmt: skip
 from pdr_cli.completion import names_of
 from pdr_cli.options import (
     Ablation, Against, AsJson, Backbone, Batch, By, Compress, Device, DryRun, Events, EveryInit, Fallback, FineTune,
-    FreezeBackbone,
-    Init, InitFrom, Inputs, Kind, LpipsWeights, ModelOptions, NoClobber, Preset, Profile, RaftWeights, Rename, Settings,
-    SkipExisting, State, Steps, TimeLayout, TrustCode, Variables, WaitInput, as_settings, listed, logged, with_covariates,
-    with_frames, with_members, with_policy, with_reading, with_scoring,
+    FreezeBackbone, Init, InitFrom, Inputs, Kind, LpipsWeights, ModelOptions, NoClobber, Preset, Profile, RaftWeights,
+    Rename, Settings, SkipExisting, State, Steps, TimeLayout, TrustCode, Variables, WaitInput,
 )  # fmt: skip
 from pdr_cli.system.imports import uncollected
 from pdr_cli.trust import Trust
@@ -167,7 +168,7 @@ def predict(
     var: Rename = None,
     time_layout: TimeLayout = "cf",
     compress: Compress = 4,
-    preview: Annotated[Path | None, typer.Option(help="Draw the forecast to this PNG or GIF.")] = None,
+    preview: Annotated[Path | None, typer.Option(help="Draw the forecast to this PNG, GIF or MP4.")] = None,
     skip_existing: SkipExisting = False,
     no_clobber: NoClobber = False,
     wait_input: WaitInput = 0,

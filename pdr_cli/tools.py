@@ -7,10 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from pdr_cli.bundles import (
+    logged, with_shot, with_timing,
+)  # fmt: skip
 from pdr_cli.errors import UsageError
 from pdr_cli.options import (
-    AsJson, Assume, Backbone, Forward, Group, Init, MissingValue, ModelOption, Preset, RenderKind, Rename, Results, Settings,
-    TrustCode, Variables, logged, with_shot, with_timing,
+    AsJson, Assume, Backbone, Forward, Group, Init, MissingValue, ModelOption, Preset, RenderKind, Rename, Results,
+    Settings, TrustCode, Variables,
 )  # fmt: skip
 from pdr_cli.trust import Trust
 

@@ -20,7 +20,7 @@ HEIGHTS = {
     "runs": 2,
     "models": 1, "data": 1,
     "splat": 0, "system": 0,
-    "completion": 3,
+    "completion": 3, "bundles": 7,
     "config": -1, "optional_tables": -1, "schema": -1, "settings": -1, "choices": -1, "families": -1, "trust": -1,
     "errors": -2,
 }  # fmt: skip

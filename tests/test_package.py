@@ -47,6 +47,10 @@ def test_presets_and_renderer_sources_travel_in_the_wheel(installed: Path) -> No
         assert {p.name for p in (installed / "pdr_cli" / folder).iterdir()} == here
 
 
+def test_coastlines_travel_in_the_wheel(installed: Path) -> None:
+    assert 10_000 < (installed / "pdr_cli" / "drawing" / "coastlines.npz").stat().st_size < 60_000
+
+
 def test_an_installed_pdr_needs_no_checkout(installed: Path, tmp_path: Path) -> None:
     done = run(installed, tmp_path, "doctor")
     assert done.returncode == 0, done.stderr

@@ -175,11 +175,11 @@ def _artefact(model: Model, output: Path, writing: Writing, reading: Reading, pa
 
 
 def _gaussians(intake: Intake, model: Model, series: Series, init: int | None, output: Path) -> str:
-    from pdr_cli.export import gaussians
+    from pdr_cli.export import gaussianfile
 
     window = intake.observe(series, init)
     attributes = provenance(model, series, window, command_line())
-    return f"{gaussians.write(model, series, window, output, attributes)} Gaussians a frame"
+    return f"{gaussianfile.write(model, series, window, output, attributes)} Gaussians a frame"
 
 
 def _picture(intake: Intake, model: Model, series: Series, init: int | None, output: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pdr_cli.data import times as time_axis
@@ -14,7 +14,7 @@ from pdr_cli.inference.film_request import Answer
 from pdr_cli.inference.forecast import Forecast
 from pdr_cli.inference.hindcast import Hindcast
 from pdr_cli.inference.intake import Intake
-from pdr_cli.inference.request import Request
+from pdr_cli.inference.request import ANIMATED, Request
 from pdr_cli.system import locks, processes
 
 
@@ -45,7 +45,7 @@ def _unless_answered(
 
 def _forecast(request: Request) -> str:
     """Make, write and draw one forecast, and describe it."""
-    made = forecast.answer(request)
+    made = forecast.answer(request, _animate)
     if request.preview:
         _draw(request.preview, made)
     times = made.frames.time.values
@@ -53,7 +53,8 @@ def _forecast(request: Request) -> str:
     members = f"  {made.frames.sizes['realization']} members" if "realization" in made.frames.dims else ""
     labels = ", ".join(one.model.label for one in (made, *made.others))
     uncertain = members + _intervals(made.intake)
-    return f"init {time_axis.label(cf.init_of(made.frames))}  valid {valid}{uncertain}  model {labels}"
+    drawn = "  drawn" if request.draws(made.model) else f"  {made.placed.words}" if made.placed else ""
+    return f"init {time_axis.label(cf.init_of(made.frames))}  valid {valid}{uncertain}{drawn}  model {labels}"
 
 
 def _film(request: Request) -> str:
@@ -95,19 +96,26 @@ def _intervals(intake: Intake) -> str:
 
 
 def _draw(path: Path, made: Forecast) -> None:
-    """Draw a forecast after the observed window, beside the truth where the input goes on: PNG, or animated GIF."""
+    """Draw a forecast after the observed window, beside the truth where the input goes on: PNG, or an animation."""
     from pdr_cli.drawing import animation, pictures
 
-    draw = animation.write if path.suffix.lower() == ".gif" else pictures.forecast
+    draw = animation.write if path.suffix.lower() in ANIMATED else pictures.forecast
     draw(path, made.observed(), made.central, made.truth(), model=made.model.name)
 
 
+def _animate(made: Forecast, path: Path, attributes: Mapping[str, str]) -> None:
+    """Draw a forecast as the output of a command: an animation without the truth, on which a forecast does not depend."""
+    from pdr_cli.drawing import animation
+
+    animation.write(path, made.observed(), made.central, model=made.model.name, provenance=attributes)
+
+
 def _preview(path: Path, made: Answer) -> None:
-    """Draw a film: a sheet of its frames and their depth, or an animated GIF."""
+    """Draw a film: a sheet of its frames and their depth, or an animation."""
     from pdr_cli.drawing import animation, films
 
     film = made.film
-    if path.suffix.lower() != ".gif":
+    if path.suffix.lower() not in ANIMATED:
         films.sheet(path, film.picture, film.frames, film.depth, film.ways, model=made.model.name)
         return
     later = mean_of(film.frames).isel(time=film.frames.time.values > 0)

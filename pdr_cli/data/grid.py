@@ -147,6 +147,15 @@ class Orientation:
         frames = np.concatenate([frames, frames[..., :1]], axis=-1) if self.repeats_x else frames
         return np.ascontiguousarray(frames[..., ::-1, :] if self.flip_y else frames)
 
+    def apply_points(
+        self, x: np.ndarray, y: np.ndarray, size: tuple[int, int], around: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Columns and rows on the input's grid to the model's of `size` (H, W); `around`: columns go round the globe."""
+        columns = size[1] - self.closes_x
+        x = columns - 1 - x if self.flip_x else x
+        x = (x + self.roll_x) % columns if around or self.roll_x else x
+        return x, size[0] - 1 - y if self.flip_y else y
+
     def invert_points(
         self, x: np.ndarray, y: np.ndarray, rotation: np.ndarray, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,18 +20,18 @@ Coordinate = tuple[str, np.ndarray, Mapping[str, Any]]  # name, values, attribut
 Interpolate = Callable[[xr.DataArray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def check_method(method: str) -> None:
-    """Refuse an unknown method, or one whose library is not installed.
+def check_method(method: str, option: str = "--regrid", methods: Sequence[str] = METHODS) -> None:
+    """Refuse an unknown method of an option, or one whose library is not installed.
 
     Raises:
         UsageError: lists the methods, or names the package to install.
     """
-    if method not in METHODS:
-        raise UsageError(f"--regrid {method} is not known", way_out=f"use {METHODS[0]} or {METHODS[1]}")
+    if method not in methods:
+        raise UsageError(f"{option} {method} is not known", way_out=f"use {', '.join(methods[:-1])} or {methods[-1]}")
     if method == "conservative" and importlib.util.find_spec("xarray_regrid") is None:
         raise UsageError(
-            "--regrid conservative needs xarray-regrid, which is not installed",
-            way_out="pip install 'pdr-cli[regrid]', or use --regrid bilinear",
+            f"{option} conservative needs xarray-regrid, which is not installed",
+            way_out=f"pip install 'pdr-cli[regrid]', or use {option} bilinear",
         )
 
 

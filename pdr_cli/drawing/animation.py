@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.formats import clipfiles, clips
 from pdr_cli.data.series import Series, names
 from pdr_cli.drawing import maps, panels
 from pdr_cli.drawing.charts import with_units
 from pdr_cli.drawing.panels import FAINT, INK, MISSING, Grid, Sheet
 from pdr_cli.drawing.pictures import POSITIVE
+from pdr_cli.errors import StorageError
 from pdr_cli.system.atomic import atomic_output
 
 DPI = 110
@@ -22,6 +26,7 @@ WHOLE, LAST = 5000, 1800  # milliseconds: of all frames but the last together, a
 FASTEST, SLOWEST = 80, 500  # milliseconds a frame
 LETTERS = 8.5  # of a title, per inch
 NEARLY_WHITE = 248  # of 255
+NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -33,19 +38,28 @@ class Moment:
     panels: list[np.ndarray]
 
 
-def write(path: Path, observed: Series, predicted: Series, truth: Series | None = None, *, model: str = "") -> None:
-    """Draw a forecast as a GIF: the observed frames, then the forecast; with `truth`, what happened beside it.
+def write(
+    path: Path,
+    observed: Series,
+    predicted: Series,
+    truth: Series | None = None,
+    *,
+    model: str = "",
+    provenance: Mapping[str, str] = NOTHING,
+) -> None:
+    """Draw a forecast as GIF or MP4: the observed frames, then the forecast; with `truth`, what happened beside it.
 
     Args:
-        path: GIF to write.
+        path: GIF or MP4 to write.
         observed: T frames that the forecast was made from.
         predicted: τ frames.
         truth: the τ frames that followed, at the same times.
         model: what to call the model in the title.
+        provenance: global attributes; the file holds those that `formats.stored.provenance` reads.
     """
-    moments = _moments(observed, predicted, truth)
-    frames = _render(observed, moments, model)
-    _save(path, frames)
+    frames = _render(observed, _moments(observed, predicted, truth), model)
+    pace = int(np.clip(WHOLE / max(len(frames) - 1, 1), FASTEST, SLOWEST))
+    (_save_mp4 if path.suffix.lower() == ".mp4" else _save_gif)(path, frames, pace, provenance)
 
 
 def _moments(observed: Series, predicted: Series, truth: Series | None) -> list[Moment]:
@@ -142,20 +156,33 @@ class _Stage:
         return done
 
 
-def _save(path: Path, frames: list[np.ndarray]) -> None:
-    """Write a GIF whose frames share one palette, so that a colour means the same in all of them."""
+def _save_gif(path: Path, frames: list[np.ndarray], pace: int, provenance: Mapping[str, str]) -> None:
+    """Write a GIF whose frames share one palette, so that a colour means the same in all of them; the last stays longer."""
     from PIL import Image
 
     chosen = [frames[i] for i in sorted({0, len(frames) // 2, len(frames) - 1})]
     palette = Image.fromarray(np.concatenate(chosen)).quantize(255, method=Image.Quantize.MAXCOVERAGE)
     palette.putpalette(_with_white(palette.getpalette() or []))
     made = [Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
-    pace = int(np.clip(WHOLE / max(len(made) - 1, 1), FASTEST, SLOWEST))
     with atomic_output(path, verify=panels.check_picture) as temporary:
         made[0].save(
             temporary, "GIF", save_all=True, append_images=made[1:], loop=0, optimize=False,
-            duration=[pace] * (len(made) - 1) + [LAST],
+            duration=[pace] * (len(made) - 1) + [LAST], comment=clipfiles.described(provenance),
         )  # fmt: skip
+
+
+def _save_mp4(path: Path, frames: list[np.ndarray], pace: int, provenance: Mapping[str, str]) -> None:
+    """Write an MP4 with even sides, which every player takes; a white row and column make them even."""
+
+    def verify(written: Path) -> None:
+        found = len(clips.scan(written).times)
+        if found != len(frames):
+            raise StorageError(f"{path}: {found} frames read back", f"{len(frames)}")
+
+    height, width, _ = frames[0].shape
+    even = np.pad(np.stack(frames), ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), constant_values=255)
+    with atomic_output(path, verify=verify) as temporary:
+        clipfiles.write_mp4(even, temporary, Fraction(1000, pace), (1, 1), provenance)
 
 
 def _with_white(palette: list[int]) -> list[int]:

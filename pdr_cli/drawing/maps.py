@@ -69,7 +69,7 @@ def ellipses(grid: Grid, frame: np.ndarray, gaussians: Mapping[str, np.ndarray],
     figure = panel(grid, frame, "gray", panels.shared_limits([frame]))
     axes = figure.axes[0]
     axes.set_facecolor("white")
-    axes.collections[0].set_alpha(0.4) if axes.collections else axes.images[0].set_alpha(0.4)
+    next(iter(axes.images or axes.collections)).set_alpha(0.4)  # the frame: coastlines are a collection too
     pictures.draw_ellipses(axes, grid, gaussians, channel)
     if len(gaussians["x"]) > VECTORS:
         axes.collections[-1].set_rasterized(True)

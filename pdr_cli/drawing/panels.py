@@ -14,8 +14,9 @@ import numpy as np
 
 from pdr_cli.data import kinds
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.grid import is_latitude, is_longitude, unwrapped
+from pdr_cli.data.grid import in_radians, is_latitude, is_longitude, unwrapped
 from pdr_cli.data.series import Series, names, side, size
+from pdr_cli.drawing import coastlines
 from pdr_cli.errors import StorageError
 from pdr_cli.system.atomic import atomic_output
 
@@ -117,6 +118,7 @@ def grid_of(series: Series) -> Grid:
     if x is None or y is None or width < 2 or height < 2:
         return Grid(height, width, None, None, False)
     geographic = is_latitude(str(y.name), y.attrs) and is_longitude(str(x.name), x.attrs)
+    geographic = geographic and not (in_radians(y) or in_radians(x))
     labels = tuple(f"{c.name} [{c.attrs['units']}]" if c.attrs.get("units") else str(c.name) for c in (x, y))
     columns = unwrapped(x.values) if is_longitude(str(x.name), x.attrs) else x.values.astype(float)
     return Grid(height, width, columns, y.values.astype(float), geographic, (labels[0], labels[1]))
@@ -304,7 +306,10 @@ def check_picture(path: Path) -> None:
 
 
 def draw(axes: Any, grid: Grid, frame: np.ndarray, cmap: str, limits: Limits, how: str = "nearest") -> Any:
-    """Draw a frame [H, W], or [H, W, 3] of 0 to 1, at its coordinates; `how` is matplotlib's `interpolation`."""
+    """Draw a frame [H, W], or [H, W, 3] of 0 to 1, at its coordinates, with coastlines on a map.
+
+    `how` is matplotlib's `interpolation`.
+    """
     from matplotlib import colormaps
 
     colors = colormaps[cmap].with_extremes(bad=MISSING)
@@ -319,6 +324,8 @@ def draw(axes: Any, grid: Grid, frame: np.ndarray, cmap: str, limits: Limits, ho
         image = axes.pcolormesh(grid.x, grid.y, frame, shading="nearest", **options)
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
+    if grid.geographic:
+        coastlines.draw(axes, grid.extent)
     return image
 
 

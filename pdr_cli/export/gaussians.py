@@ -1,9 +1,7 @@
-"""The Gaussians of a forecast as numbers: centre, size, rotation and amplitude of each."""
+"""The Gaussians of a forecast in cells of a grid: centre, size, rotation and amplitude of each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +10,7 @@ import xarray as xr
 
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.series import Series, names
-from pdr_cli.errors import StorageError, UsageError
+from pdr_cli.errors import UsageError
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.model import Model
 from pdr_cli.inference.observed import Observed
@@ -20,7 +18,6 @@ from pdr_cli.models.gaussians.base import GaussianAdapter, Gaussians, drawing
 from pdr_cli.models.gaussians.deform import DeformGS, MovingSet
 from pdr_cli.models.interfaces import Batch
 from pdr_cli.splat.reference import density
-from pdr_cli.system.atomic import atomic_output
 
 PLANE = ("time", "gaussian")
 # Name, dims, long name and units of each variable.
@@ -56,20 +53,14 @@ def of_forecast(model: Model, series: Series, window: Observed, steps: int | Non
     Raises:
         UsageError: the model draws none (fusion none, or an adapter without Gaussians).
     """
-    adapter = _adapter(model)
-    steps = steps or model.card.config.data.out_steps
-    batch = model.batch(window.frames, steps, Intake(model).context(series, window, steps))
-    coords, scale, rotation, amplitudes, start = _drawn(model, adapter, batch)
-    height, width = model.card.size
-    sigma = scale * (adapter.kernel_size - 1) / 10
-    columns, rows = (1 + coords[..., 0]) * (width - 1) / 2, (1 + coords[..., 1]) * (height - 1) / 2
-    x, y, angle = window.orientation.invert_points(columns, rows, rotation, (height, width))
-    valid = time_axis.following(series.time.values[window.stop - 1], model.card.step, steps)
-    values, described = [x, y, sigma[..., 0], sigma[..., 1], angle, amplitudes], VARIABLES
-    if start is not None:
-        first = np.broadcast_to(start, (steps, *start.shape))
-        x0, y0, _ = window.orientation.invert_points(first[..., 0], first[..., 1], rotation, (height, width))
-        values, described = [*values[:5], amplitudes[..., 0], x0, y0], (*VARIABLES[:5], *CARRIERS)
+    found, valid = after(model, series, window, steps)
+    size = model.card.size
+    turn = window.orientation.invert_points
+    x, y, angle = turn(found.x, found.y, found.rotation, size)
+    values, described = [x, y, found.sigma[..., 0], found.sigma[..., 1], angle, found.amplitudes], VARIABLES
+    if found.start is not None:
+        x0, y0, _ = turn(found.start[..., 0], found.start[..., 1], found.rotation, size)
+        values, described = [*values[:5], found.amplitudes[..., 0], x0, y0], (*VARIABLES[:5], *CARRIERS)
     return xr.Dataset(
         {
             name: (dims, numbers, {"long_name": long_name, "units": units})
@@ -80,12 +71,46 @@ def of_forecast(model: Model, series: Series, window: Observed, steps: int | Non
             "channel": names(series),
         },
         attrs={
-            "rendering": RENDERING if start is None else CARRYING,
-            "kernel_size": adapter.kernel_size,
-            "rows": height,
-            "columns": width,
+            "rendering": RENDERING if found.start is None else CARRYING,
+            "kernel_size": found.kernel_size,
+            "rows": size[0],
+            "columns": size[1],
         },
     )
+
+
+class Found(NamedTuple):
+    """The Gaussians of a forecast in cells of the model's grid, [τ, N, ...], and of amplitudes in the network's units.
+
+    start: where those that carry are at the last observed frame, [τ, N, (x, y)]; None of those that paint.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    sigma: np.ndarray
+    rotation: np.ndarray
+    amplitudes: np.ndarray
+    start: np.ndarray | None
+    kernel_size: int
+
+
+def after(model: Model, series: Series, window: Observed, steps: int | None = None) -> tuple[Found, np.ndarray]:
+    """The Gaussians of the forecast after a window, and its valid times; raises as `of_forecast`."""
+    adapter = _adapter(model)
+    steps = steps or model.card.config.data.out_steps
+    batch = model.batch(window.frames, steps, Intake(model).context(series, window, steps))
+    coords, scale, rotation, amplitudes, start = _drawn(model, adapter, batch)
+    height, width = model.card.size
+    found = Found(
+        x=(1 + coords[..., 0]) * (width - 1) / 2,
+        y=(1 + coords[..., 1]) * (height - 1) / 2,
+        sigma=scale * (adapter.kernel_size - 1) / 10,
+        rotation=rotation,
+        amplitudes=amplitudes,
+        start=None if start is None else np.broadcast_to(start, (steps, *start.shape)),
+        kernel_size=adapter.kernel_size,
+    )
+    return found, time_axis.following(series.time.values[window.stop - 1], model.card.step, steps)
 
 
 def _adapter(model: Model) -> GaussianAdapter:
@@ -133,28 +158,3 @@ def _arrays(drawn: Gaussians, adapter: GaussianAdapter) -> _Drawn:
     if adapter.normalize == "density":
         drawn = drawn._replace(amplitudes=drawn.amplitudes * density(drawn.scale))
     return _Drawn(*(t[0].detach().float().cpu().numpy() for t in drawn))
-
-
-def write(model: Model, series: Series, window: Observed, path: Path, attributes: Mapping[str, str]) -> int:
-    """Write `of_forecast` as NetCDF with global attributes; returns the number of Gaussians in a frame.
-
-    Raises:
-        StorageError: the file system refused, or the numbers read back differ from those written.
-    """
-    dataset = of_forecast(model, series, window)
-    dataset.attrs |= {k: v for k, v in attributes.items() if v}
-    encoding = {str(n): {"zlib": True, "dtype": "float32"} for n in dataset.data_vars}
-    with atomic_output(path, verify=lambda written: compare(written, dataset, path)) as temporary:
-        dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
-    return dataset.sizes["gaussian"]
-
-
-def compare(written: Path, dataset: xr.Dataset, path: Path) -> None:
-    """Raise StorageError unless a written file holds the numbers of a dataset, all finite."""
-    with xr.open_dataset(written, engine="netcdf4") as back:
-        for name, variable in dataset.data_vars.items():
-            found, expected = back[name].values, variable.values.astype(np.float32)
-            if not np.isfinite(found).all():
-                raise StorageError(f"{path}: {name} is not finite", way_out="no file was written")
-            if not np.array_equal(found, expected):
-                raise StorageError(f"{path}: {name} reads back differently from what was written")

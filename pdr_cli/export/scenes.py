@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli.errors import StorageError
-from pdr_cli.export.gaussians import compare
+from pdr_cli.export.gaussianfile import compare
 from pdr_cli.models.scenes.scene import GROW, MOVES, TURN
 from pdr_cli.system.atomic import atomic_output
 

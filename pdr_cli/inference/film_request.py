@@ -78,8 +78,9 @@ def check(request: Request) -> None:
     """
     others = (changed(request) - HELD) | (changed(request.policy, InputPolicy()) - MENDED)
     if others:
+        option = request.finer.option or f"--{sorted(others)[0].replace('_', '-')}"
         raise UsageError(
-            f"films have no --{sorted(others)[0].replace('_', '-')}",
+            f"films have no {option}",
             way_out="pdr predict --help names what holds for films",
         )
     if len(request.models) > 1:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pdr_cli.data import formats, units
 from pdr_cli.data import times as time_axis
+from pdr_cli.data.formats import pointfile
 from pdr_cli.data.intervals import without_ends
-from pdr_cli.data.series import Series, joined_members, mean_of
+from pdr_cli.data.series import Series, joined_members, mean_of, names
 from pdr_cli.inference.between import WHOLE, Between
+from pdr_cli.inference.finer import CELLS, Finer, Placed
+from pdr_cli.inference.finer import forecast as placed
 from pdr_cli.inference.header import ModelHeader
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.loaded import Layers, LoadedModel
 from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.observed import Observed
-from pdr_cli.inference.provenance import checksums, command_line, of_covariates, of_models, provenance
+from pdr_cli.inference.provenance import DRAWN, checksums, command_line, of_covariates, of_models, provenance
 from pdr_cli.inference.request import Request, joined_identity
 from pdr_cli.system import space
 from pdr_cli.system.logs import log
@@ -34,6 +38,7 @@ class Forecast:
         frames: the forecast, on the input's grid and in its units; of an ensemble with the dimension `realization`.
         others: forecasts of further models, whose members are among `frames`.
         between: how finely `frames` divide the steps.
+        placed: the forecast at other places than the cells of the grid, which is written; None: `frames` are.
     """
 
     model: LoadedModel
@@ -44,6 +49,12 @@ class Forecast:
     frames: Series
     others: tuple[Forecast, ...] = ()
     between: Between = WHOLE
+    placed: Placed | None = None
+
+    @property
+    def written(self) -> Series:
+        """What the output holds."""
+        return self.frames if self.placed is None else self.placed.frames
 
     @property
     def central(self) -> Series:
@@ -68,9 +79,14 @@ class Forecast:
         """Global attributes; `command`: what made the forecast."""
         steps = self.frames.sizes["time"] // self.between.parts
         own = provenance(self.model, self.series, self.window, command)
-        own |= of_covariates(self.intake, self.series, self.window, steps) | checksums(self.frames, self.intake)
+        own |= of_covariates(self.intake, self.series, self.window, steps) | checksums(self.written, self.intake)
         intervals = self.intake.intervals.attributes(self.model)
+        if self.placed is not None:
+            own |= {"title": f"{own['title']}, at {self.placed.words}"} | self.placed.attributes()
         return own | intervals | of_models([made.model for made in (self, *self.others)])
+
+
+Draw = Callable[[Forecast, Path, Mapping[str, str]], None]
 
 
 def forecast(
@@ -81,6 +97,7 @@ def forecast(
     steps: int | None = None,
     drawing: Drawing = DIRECT,
     between: Between = WHOLE,
+    finer: Finer = CELLS,
 ) -> Forecast:
     """Forecast the frames after frame `init` (default: the last) of a series.
 
@@ -92,12 +109,13 @@ def forecast(
         steps: τ; default: the horizon of the training.
         drawing: the members that the model draws; default: none, the direct forecast.
         between: how finely the frames divide the steps; default: whole steps.
+        finer: other places, of a direct forecast of whole steps; default: the cells of the grid.
 
     Raises:
         GridError, VariableError, TimeError, MissingValuesError, RangeError: the series does not fit the model.
     """
     series = intake.adapt_input(series)
-    return after(model, intake, series, intake.observe(series, init, advise=True), steps, drawing, between)
+    return after(model, intake, series, intake.observe(series, init, advise=True), steps, drawing, between, finer)
 
 
 def after(
@@ -108,6 +126,7 @@ def after(
     steps: int | None = None,
     drawing: Drawing = DIRECT,
     between: Between = WHOLE,
+    finer: Finer = CELLS,
 ) -> Forecast:
     """`forecast` from a window of an adapted series, with the members of `drawing`."""
     context = intake.context(series, window, steps)
@@ -115,7 +134,8 @@ def after(
     if not drawing.count:
         frames = intake.to_series(layers.fused, series, window)
         frames = between.dated(frames, series.time.values[window.stop - 1], model.card.step)
-        return Forecast(model, intake, series, window, layers, frames, between=between)
+        other = placed(model, intake, series, window, steps, finer) if finer.option else None
+        return Forecast(model, intake, series, window, layers, frames, between=between, placed=other)
     seeds = drawing.seeds([series.time.values[window.stop - 1]])
     drawn = model.members(window.frames, seeds, steps, context)[:, 0]
     return Forecast(model, intake, series, window, layers, intake.to_members(drawn, series, window))
@@ -141,8 +161,8 @@ def is_up_to_date(request: Request) -> bool:
     return request.is_answered(_identity(request, intakes, _begin(request, intakes)))
 
 
-def answer(request: Request) -> Forecast:
-    """Forecast, and write the forecast to the output of the request.
+def answer(request: Request, draw: Draw) -> Forecast:
+    """Forecast, and write the forecast to the output of the request; `draw` writes outputs that are drawings.
 
     Raises:
         PdrError: the input does not fit the model, or the output cannot be written.
@@ -157,9 +177,10 @@ def answer(request: Request) -> Forecast:
     request.between.check(models[0])
     count = sum(max(1, drawing.count) for drawing in drawings) + 2 * len(request.intervals.shares)
     count *= request.between.parts
-    space.check_space(request.output, 4 * count * lead_steps(models[0], steps) * begun[0][1].frames[0, 0].size)
+    cells = request.cells(begun[0][0])
+    space.check_space(request.output, 4 * count * lead_steps(models[0], steps) * len(models[0].card.variables) * cells)
     each = [
-        after(model, intake, series, window, steps, drawing, request.between)
+        after(model, intake, series, window, steps, drawing, request.between, request.finer)
         for model, intake, (series, window), drawing in zip(models, intakes, begun, drawings, strict=True)
     ]
     made = each[0]
@@ -167,7 +188,13 @@ def answer(request: Request) -> Forecast:
         made = replace(made, frames=joined_members([one.frames for one in each]), others=tuple(each[1:]))
     made = replace(made, frames=request.drawing.reduced(made.frames))
     attributes = made.attributes(command_line()) | {"pdr_request_id": _identity(request, intakes, begun)}
-    formats.write(made.frames, request.output, attributes, time_layout=request.time_layout, compress=request.compress)
+    if request.draws(models[0]):
+        draw(made, request.output, attributes | {DRAWN: ", ".join(names(made.frames))})
+    elif request.finer.points is not None:
+        pointfile.write(made.written, request.output, attributes, request.compress)
+    else:
+        layout, compress = request.time_layout, request.compress
+        formats.write(made.written, request.output, attributes, time_layout=layout, compress=compress)
     return made
 
 

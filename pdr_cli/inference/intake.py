@@ -353,10 +353,21 @@ class Intake:
     def _to_series(self, frames: np.ndarray, members: int, series: Series, window: Observed) -> Series:
         """Frames [members·τ, C, H, W] in the input's units, with the times of each member's."""
         frames = window.orientation.invert(np.where(window.never_observed, np.float32(np.nan), frames))
+        return self.dated(frames, series, window, members)
+
+    def dated(
+        self,
+        frames: np.ndarray,
+        series: Series,
+        window: Observed,
+        members: int = 1,
+        sides: Mapping[str, Any] | None = None,
+    ) -> Series:
+        """Frames [members·τ, C, H, W] on the input's grid, or on another one with the coordinates `sides`, as a forecast."""
         init = series.time.values[window.stop - 1]
         valid = np.tile(time_axis.following(init, self.card.step, len(frames) // members), members)
         lead = (time_axis.seconds(valid) - time_axis.seconds(np.array([init]))[0]) / 3600
-        forecast = fields.make_like(series, frames, times=valid).assign_coords(
+        forecast = fields.make_like(series, frames, times=valid, sides=sides).assign_coords(
             forecast_reference_time=((), init, {}), forecast_period=("time", lead, {"units": "hours"})
         )
         return bounds.hold(forecast, self.card.bounds)

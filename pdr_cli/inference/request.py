@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ import numpy as np
 from pdr_cli.data import formats
 from pdr_cli.data import times as time_axis
 from pdr_cli.data import units as unit_names
-from pdr_cli.data.formats import stored, zarr
-from pdr_cli.data.series import Series, names, units
+from pdr_cli.data.formats import pointfile, stored, zarr
+from pdr_cli.data.series import Series, names, size, units
 from pdr_cli.errors import (
     CheckpointError,
     DataError,
@@ -33,6 +34,7 @@ from pdr_cli.inference import header, loading, members
 from pdr_cli.inference import intake as intakes
 from pdr_cli.inference.between import WHOLE, Between
 from pdr_cli.inference.filming import NOT_FILMED, Filming
+from pdr_cli.inference.finer import CELLS, Finer
 from pdr_cli.inference.header import ModelHeader
 from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.intervals import NONE, Intervals
@@ -49,6 +51,7 @@ from pdr_cli.trust import Trust
 Answer = TypeVar("Answer")
 Read = TypeVar("Read", bound=ModelHeader)
 READING = ("group", "missing_values", "assume")
+ANIMATED = (".gif", ".mp4")  # suffixes of animations of forecasts
 POLL = 0.5  # seconds between two attempts to read an input that is not ready
 # Errors of an input that is still being written. Another grid or another variable will not change.
 UNREADY = (DataError, TimeError, MissingValuesError, LockedError)
@@ -65,6 +68,7 @@ class Request:
     intervals: Intervals = NONE
     between: Between = WHOLE
     filming: Filming = NOT_FILMED
+    finer: Finer = CELLS
     init: str | None = None
     every_init: bool = False
     steps: int | None = None
@@ -101,19 +105,26 @@ class Request:
             OutputError: an output cannot be created, or exists and must be kept.
         """
         self.check_files()
-        if (self.drawing.count or len(self.models) > 1) and not self.drawing.mean:
+        one = not self.finer.option  # a forecast at other places has one member
+        if one and (self.drawing.count or len(self.models) > 1) and not self.drawing.mean:
             formats.check_members(self.output)
         _check_intervals(self)
         _check_between(self)
+        _check_finer(self)
         (_check_hindcast if self.every_init else _check_one_forecast)(self)
 
     def check_files(self) -> None:
         """Check the options that say which files are read, written and kept; errors as of `check`."""
         paths = self.paths
-        formats.of_output(self.output)
-        formats.check_time_layout(self.output, self.time_layout)
+        if self.finer.points is None:
+            formats.of_output(self.output)
+            formats.check_time_layout(self.output, self.time_layout)
         _check_options(self)
-        formats.check_output(self.output, paths)
+        if self.finer.points is None:
+            formats.check_output(self.output, paths)
+        else:
+            pointfile.check_output(self.output, self.time_layout, self.skip_existing)
+            atomic.check_output(self.output, [*paths, self.finer.points])
         if self.preview is not None:
             atomic.check_output(self.preview, paths)
         _check_targets(self)
@@ -160,8 +171,31 @@ class Request:
         """
         rename = intakes.renames(self.rename, intake.card)
         series = intakes.only_series(intake.open(self.paths, rename))
-        formats.check_output_format(self.output, series)
+        if self.finer.points is None and not self.draws(intake.model):
+            formats.check_output_format(self.output, series)
+        elif self.finer.option and self.finer.points is None:
+            raise UsageError(
+                f"{self.finer.option}: {self.output.suffix} of {intake.model.kind.name} is a drawing, which has no places",
+                way_out=f"leave it out, or write {', '.join(formats.outputs(gridded=True))}",
+            )
         return series
+
+    def draws(self, model: ModelHeader) -> bool:
+        """Whether the output is a drawing of the forecast: a video of a model whose frames are not pictures."""
+        if self.finer.points is not None:
+            return False
+        return formats.of_output(self.output).name == "video" and not model.kind.pictures
+
+    def cells(self, series: Series) -> int:
+        """The number of places of one frame of the output.
+
+        Raises:
+            GridError: see `Finer.places`.
+        """
+        if not self.finer.option:
+            return math.prod(size(series))
+        places = self.finer.places(series)
+        return len(places.rows) * (len(places.columns) if places.points is None else 1)
 
     def identity(self, intake: Intake, series: Series, input_sha256: str, times: np.ndarray) -> str:
         """SHA-256 of all that the forecast depends on: input, model, options, and the formats of both files.
@@ -195,6 +229,7 @@ class Request:
         parts |= {"code": intake.model.code} if intake.model.code else {}
         parts |= {"precision": self.precision} if self.precision != FP32 else {}
         parts |= self.drawing.identity() | self.intervals.identity() | self.between.identity()
+        parts |= self.finer.identity()
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     def is_answered(self, identity: str) -> bool:
@@ -224,8 +259,8 @@ def joined_identity(each: Sequence[str]) -> str:
 
 def _check_options(request: Request) -> None:
     preview = request.preview
-    if preview is not None and preview.suffix.lower() not in (".png", ".gif"):
-        raise UsageError(f"--preview draws a .png or an animated .gif, not {preview}")
+    if preview is not None and preview.suffix.lower() not in (".png", *ANIMATED):
+        raise UsageError(f"--preview draws a .png, or an animation as .gif or .mp4, not {preview}")
     if request.skip_existing and request.no_clobber:
         raise UsageError(
             "--skip-existing and --no-clobber contradict each other",
@@ -262,6 +297,24 @@ def _check_between(request: Request) -> None:
     if request.between.parts > 1 and found:
         way_out = "leave out one of the two"
         raise UsageError(f"--every is for one direct forecast, and {found[0]} goes by whole steps", way_out=way_out)
+
+
+def _check_finer(request: Request) -> None:
+    """Refuse what is not one direct forecast of whole steps, of one model, whose Gaussians can be drawn anywhere."""
+    others = {
+        "--interval": request.intervals.shares,
+        "--members": request.drawing.count,
+        "--every-init": request.every_init,
+        "--every": request.between.parts > 1,
+        "several -m": len(request.models) > 1,
+        "--preview": request.preview,
+    }
+    found = [option for option, chosen in others.items() if chosen]
+    if request.finer.option and found:
+        raise UsageError(
+            f"{request.finer.option} is for the direct forecast of one model at whole steps, without {found[0]}",
+            way_out="leave out one of the two",
+        )
 
 
 def _check_one_forecast(request: Request) -> None:

@@ -18,6 +18,8 @@ from pdr_cli.data.scenes import KIND
 from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrError
 from pdr_cli.inference import exported
 from pdr_cli.inference.filming import CAMERA
+from pdr_cli.inference.finer import POINTS
+from pdr_cli.inference.provenance import DRAWN
 from pdr_cli.inspection import scenes
 from pdr_cli.inspection.findings import Finding
 from pdr_cli.runs import folder as runs
@@ -145,16 +147,18 @@ def _forecast(path: Path) -> Iterator[Finding]:
 
 
 def _checked_by(path: Path) -> str:
-    if clips.PICTURES in stored.provenance(path):
-        return "; pictures are those that were written (SHA-256)"
-    return "; pictures are compressed and hold no hash"
+    about = stored.provenance(path)
+    hashed = clips.PICTURES in about
+    said = "pictures are those that were written (SHA-256)" if hashed else "pictures are compressed and hold no hash"
+    drawn = f"; a drawing of {about[DRAWN]}, without the numbers of the forecast" if DRAWN in about else ""
+    return f"; {said}{drawn}"
 
 
 def _fields(path: Path, fields: dict[str, Field], gridded: bool) -> Iterator[Finding]:
     about = stored.provenance(path)
     yield from _hash(path, about, fields)
     filmed = CAMERA in about
-    if gridded and not filmed:
+    if gridded and not filmed and POINTS not in about:
         yield from _times(path, fields)
     yield from _members([f for f in fields.values() if f.members is not None])
     shares = json.loads(about.get("pdr_intervals", "{}")).get("shares", [])

@@ -9,15 +9,21 @@ space, which hide each other, are drawn by `splat.compose`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pdr_cli.splat import native, node, reference
+from pdr_cli.splat import datasets, native, node, reference
 from pdr_cli.splat.backends import BACKENDS, RendererUnavailable, reference_instead, select, unsupported
 from pdr_cli.splat.native import ENVIRONMENT
 
-__all__ = ["BACKENDS", "ENVIRONMENT", "NORMALIZATIONS", "SAMPLINGS", "RendererUnavailable", "active_backend", "render"]
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = [
+    "BACKENDS", "ENVIRONMENT", "NORMALIZATIONS", "SAMPLINGS", "RendererUnavailable", "active_backend", "render", "render_dataset",
+]  # fmt: skip
 NORMALIZATIONS = ("peak", "density")
 SAMPLINGS = ("lattice", "analytic")
 
@@ -74,6 +80,26 @@ def render(
     if normalize == "density":
         amplitudes = amplitudes * reference.density(scale)
     return native.render(coords, scale, rotation, amplitudes, size, kernel_size, sampling == "analytic")
+
+
+def render_dataset(dataset: xr.Dataset, size: tuple[int, int] | None = None, *, backend: str = "auto") -> Tensor:
+    """Draw the Gaussians of a file that `pdr export -o gaussians.nc` has written.
+
+    Args:
+        dataset: the file, opened by xarray.
+        size: (H, W) of the frames, spread evenly from the first to the last row and column of the file's grid, each
+            Gaussian with its value there (sampling "analytic"). None: that grid, by Algorithm 1, as the model has drawn it.
+        backend: as of `render`.
+
+    Returns:
+        The Gaussian layer in the units of the amplitudes, float32: [time, variable, H, W].
+
+    Raises:
+        ValueError: Gaussians that carry the last observed frame, and paint nothing.
+        RendererUnavailable: as of `render`.
+    """
+    gaussians, keywords = datasets.arguments(dataset, size)
+    return render(*(part.float() for part in gaussians), **keywords, backend=backend)  # type: ignore[arg-type]
 
 
 def active_backend(device: torch.device | str) -> tuple[str, str]:

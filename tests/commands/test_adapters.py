@@ -50,17 +50,10 @@ def test_gaussians_redraw_the_layer(
     adapter_run: Callable[[str], Path], weather: Path, tmp_path: Path, name: str
 ) -> None:
     """The model's are density-normalised; the file's amplitudes are values at the centre, whatever the model's."""
-    import torch
-
     result = pdr("export", "-m", adapter_run(name), "--input", weather, "-o", "gaussians.nc")
     assert (result.code, f"{DRAWS[name]} Gaussians" in result.out) == (0, True), result.err
     with xr.open_dataset(tmp_path / "gaussians.nc") as made, xr.open_dataset(weather) as data:
-        rows, columns, K = (int(made.attrs[n]) for n in ("rows", "columns", "kernel_size"))
-        centre = np.stack([2 * made.x / (columns - 1) - 1, 2 * made.y / (rows - 1) - 1], axis=-1)
-        scale = np.stack([made.sigma_1, made.sigma_2], axis=-1) * 10 / (K - 1)
-        values = (centre, scale, made.rotation.values, made.amplitude.values)
-        tensors = [torch.from_numpy(np.asarray(v, np.float32)) for v in values]
-        drawn = splat.render(*tensors, size=(rows, columns), kernel_size=K).numpy()
+        drawn = splat.render_dataset(made).numpy() / made.amplitude_t2m.attrs["network_unit"]
         layer = pdr_cli.load(adapter_run(name)).loaded.run(data.t2m.values[-4:][None, :, None]).layer
     assert layer is not None
     assert np.allclose(drawn, layer[0], atol=1e-5)

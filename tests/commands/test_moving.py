@@ -130,10 +130,15 @@ def test_exported_carriers_say_where_they_come_from(weather: Path, carrying_run:
     assert pdr("export", "-m", carrying_run, "--input", weather, "-o", "g.nc").code == 0
     assert pdr("export", "-m", carrying_run, "--input", weather, "-o", "g.png").code == 0
     with xr.open_dataset("g.nc") as drawn:
-        assert "amplitude" not in drawn
+        assert not [name for name in drawn if name.startswith("amplitude")]
+        with pytest.raises(ValueError, match="carry the last observed frame"):
+            splat.render_dataset(drawn)
         assert ((drawn.opacity > 0) & (drawn.opacity < 1)).all()
         assert drawn.start_x.std("time").max() == 0, "one set for all frames"
-        ways = np.hypot(drawn.x - drawn.start_x, drawn.y - drawn.start_y)
+        assert ((drawn.start_x > 195) & (drawn.start_x < 240)).all(), (
+            "longitudes of the grid, 200 to 235, and a little beyond"
+        )
+        ways = np.hypot(drawn.centre_x - drawn.start_x, drawn.centre_y - drawn.start_y)
         assert ways.isel(time=-1).max() > ways.isel(time=0).max() > 0
 
 

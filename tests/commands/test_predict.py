@@ -1,8 +1,10 @@
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import h5py
 import numpy as np
 import pytest
@@ -121,6 +123,49 @@ def test_preview_as_gif_shows_what_was_observed_and_then_the_forecast(
         assert known.width > 1.2 * end.width
 
 
+def frames_in(path: Path) -> list[np.ndarray]:
+    """Every frame of a video: [H, W, 3]."""
+    with av.open(str(path)) as opened:
+        return [frame.to_ndarray(format="rgb24") for frame in opened.decode(video=0)]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_fields_leave_as_an_animation_that_knows_its_request(
+    weather: Path, weather_run: Path, tmp_path: Path, suffix: str
+) -> None:
+    """4 frames are observed and 3 forecast; the truth, which the file holds, is not drawn: a forecast does not depend on it."""
+    ask = ["predict", weather, "-o", f"f{suffix}", "-m", weather_run, "--init", "2020-01-10T12:00", "--steps", "3"]
+    made = pdr(*ask)
+    assert (made.code, "  drawn  " in made.out) == (0, True), made.err
+    frames = frames_in(tmp_path / f"f{suffix}")
+    assert len(frames) == 7
+    assert all(np.abs(a.astype(int) - b).max() > 100 for a, b in itertools.pairwise(frames))
+    assert "up to date" in pdr(*ask, "--skip-existing").out
+    assert "up to date" not in pdr(*ask[:-1], "4", "--skip-existing").out
+    assert "8 frames, all of which decode" in pdr("verify", f"f{suffix}").out
+    assert "a drawing of t2m, without the numbers" in pdr("verify", f"f{suffix}").out
+
+
+def test_traffic_is_drawn_too_and_clips_stay_clips(
+    traffic: Path, traffic_run: Path, clip: Path, video_run: Path, tmp_path: Path
+) -> None:
+    """Both flows under one another, on even sides, which players take; a forecast clip has the clip's own size."""
+    assert pdr("predict", traffic, "-o", "t.mp4", "-m", traffic_run).code == 0
+    height, width, _ = frames_in(tmp_path / "t.mp4")[0].shape
+    assert (height % 2, width % 2, height > 1.3 * width) == (0, 0, True)
+    assert pdr("predict", clip, "-o", "c.mp4", "-m", video_run).code == 0
+    assert frames_in(tmp_path / "c.mp4")[0].shape == (32, 32, 3)
+    assert "drawing" not in pdr("verify", "c.mp4").out
+
+
+def test_a_preview_may_be_a_video(weather: Path, weather_run: Path, tmp_path: Path) -> None:
+    """With the truth beside the forecast, as in a GIF."""
+    ask = ["predict", weather, "-m", weather_run, "--init", "2020-01-10T12:00"]
+    assert pdr(*ask, "-o", "f.nc", "--preview", "p.mp4").code == 0
+    assert pdr(*ask, "-o", "f.mp4").code == 0
+    assert frames_in(tmp_path / "p.mp4")[0].shape[1] > 1.2 * frames_in(tmp_path / "f.mp4")[0].shape[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -128,8 +173,9 @@ def test_preview_as_gif_shows_what_was_observed_and_then_the_forecast(
         (["{weather}", "-o", "nowhere/f.nc"], 73, "mkdir -p"),
         (["{weather}", "-o", "{weather}"], 2, "also an input"),
         (["{weather}", "-o", "f.xyz"], 2, "names no format"),
-        (["{weather}", "-o", "f.mp4"], 2, "8-bit"),
-        (["{weather}", "-o", "f.nc", "--preview", "f.svg"], 2, "draws a .png or an animated .gif, not f.svg"),
+        (["{weather}", "-o", "f.mp4", "--interval", "0.8"], 2, "do not hold intervals"),
+        (["{weather}", "-o", "f.mp4", "--every-init"], 2, "--every-init writes"),
+        (["{weather}", "-o", "f.nc", "--preview", "f.svg"], 2, "an animation as .gif or .mp4, not f.svg"),
         (["{weather}", "-o", "f.nc", "--var", "t3m=x"], 2, "it has t2m"),
         (["{weather}", "-o", "f.nc", "--var", "t2m=t2n"], 65, "Did you mean 't2m'"),
         (["{weather}", "-o", "f.nc", "--init", "1999-01-01"], 65, "runs from 2020-01-01 00:00"),

@@ -88,13 +88,22 @@ def forecast_layout(series: Series, provenance: Mapping[str, str]) -> Layout:
             `forecast_reference_time` and `forecast_period`(time) in hours if it is a forecast.
         provenance: global attributes: title, source, history and the pdr_* hashes.
     """
-    times = series.time.values
-    valid = Coordinate("time", ("time",), time_axis.seconds(times), _time_attributes(times) | {"axis": "T"})
-    coordinates = [*_members(series), valid]
-    if "forecast_reference_time" in series.coords:
-        coordinates.append(Coordinate("forecast_reference_time", (), _seconds([init_of(series)])[0], _init_of(times)))
-        coordinates.append(_period(series, "time"))
+    coordinates = [*_members(series), *forecast_times(series)]
     return replace(_layout(series, coordinates, (1,) * (series.ndim - 3), provenance), unlimited="time")
+
+
+def valid_time(times: np.ndarray) -> Coordinate:
+    """The coordinate of valid times."""
+    return Coordinate("time", ("time",), time_axis.seconds(times), _time_attributes(times) | {"axis": "T"})
+
+
+def forecast_times(series: Series) -> list[Coordinate]:
+    """The valid times of one forecast, its init time and its lead times; of any other series its times."""
+    times = series.time.values
+    if "forecast_reference_time" not in series.coords:
+        return [valid_time(times)]
+    began = Coordinate("forecast_reference_time", (), _seconds([init_of(series)])[0], _init_of(times))
+    return [valid_time(times), began, _period(series, "time")]
 
 
 def hindcast_layout(
@@ -128,7 +137,12 @@ def coordinates_sha256(values: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(values):
         digest.update(f"{name} {values[name].shape} ".encode())
-        digest.update(np.ascontiguousarray(values[name], np.float64).tobytes())
+        text = values[name].dtype.kind in "OSU"
+        digest.update(
+            "\n".join(values[name].ravel()).encode()
+            if text
+            else np.ascontiguousarray(values[name], np.float64).tobytes()
+        )
     return digest.hexdigest()
 
 
@@ -177,18 +191,20 @@ def _layout(
     auxiliary = [c.name for c in (*times, *located[2:]) if c.name not in sizes]
     sizes |= {s.name: series.sizes[d] for d, s in zip(("y", "x"), sides, strict=True)}
     taken = {*sizes, *auxiliary, *(b.name for b in bounds.values()), *map(legal_name, names(series))}
-    scalars, of_channels = _scalars(series, taken)
-    mapping = _grid_mapping(series, {*taken, *(s.name for s in scalars)})
+    single, of_channels = scalars(series, taken)
+    mapping = _grid_mapping(series, {*taken, *(s.name for s in single)})
     shared = {"grid_mapping": " ".join(m.name for m in mapping)} if mapping else {}
-    coordinates = [*times, *_bounded(located, bounds), *bounds.values(), *scalars, *mapping]
+    coordinates = [*times, *_bounded(located, bounds), *bounds.values(), *single, *mapping]
     attrs = {k: v for k, v in provenance.items() if v}
     if "pdr_version" in attrs:
         attrs[COORDINATES] = coordinates_sha256({c.name: c.values for c in coordinates})
-    named = {"time", "area", *sizes, *auxiliary, *(s.name for s in scalars)}
+    named = {"time", "area", *sizes, *auxiliary, *(s.name for s in single)}
     fields = {}
     for name in names(series):
         listed = {"coordinates": " ".join([*auxiliary, *of_channels[name]])}
-        fields[legal_name(name)] = _field(series, name, named) | {k: v for k, v in (listed | shared).items() if v}
+        fields[legal_name(name)] = field_attributes(series, name, named) | {
+            k: v for k, v in (listed | shared).items() if v
+        }
     corners = {b.dims[-1]: b.values.shape[-1] for b in bounds.values()}
     return Layout(
         sizes=sizes | corners,
@@ -200,7 +216,7 @@ def _layout(
     )
 
 
-def _field(series: Series, name: str, named: set[str]) -> dict[str, Any]:
+def field_attributes(series: Series, name: str, named: set[str]) -> dict[str, Any]:
     """The input's attributes of a channel, with those that CF-1.11 needs."""
     own = series.attrs["variables"].get(name, {})
     attrs = _lasting(own)
@@ -236,10 +252,10 @@ def _side(series: Series, dim: str) -> Coordinate:
     if coordinate is None:
         return Coordinate(dim, (dim,), np.empty(0), {})
     name = str(coordinate.name)
-    return Coordinate(name, (name,), coordinate.values, _axis_attributes(name, dim, _lasting(coordinate.attrs)))
+    return Coordinate(name, (name,), coordinate.values, axis_attributes(name, dim, _lasting(coordinate.attrs)))
 
 
-def _axis_attributes(name: str, dim: str, attrs: dict[str, Any]) -> dict[str, Any]:
+def axis_attributes(name: str, dim: str, attrs: dict[str, Any]) -> dict[str, Any]:
     """The input's attributes, with those that CF needs of a latitude, a longitude or another side of the grid."""
     side_of_earth = geographic(name, attrs)
     if side_of_earth:
@@ -283,10 +299,10 @@ def _places(series: Series, sides: list[Coordinate]) -> list[Coordinate]:
     """Latitude and longitude of each cell, of a grid that is not rectangular on the globe."""
     dims = tuple(s.name for s in sides)
     found = [(str(c.name), c) for c in places(series)]
-    return [Coordinate(n, dims, c.values, _axis_attributes(n, "", _lasting(c.attrs))) for n, c in found]
+    return [Coordinate(n, dims, c.values, axis_attributes(n, "", _lasting(c.attrs))) for n, c in found]
 
 
-def _scalars(series: Series, taken: set[str]) -> tuple[list[Coordinate], dict[str, list[str]]]:
+def scalars(series: Series, taken: set[str]) -> tuple[list[Coordinate], dict[str, list[str]]]:
     """Scalar coordinates of the input, such as a height of 2 m, and the names of those of each channel.
 
     One that differs between channels is written for each of them, as `height_uas`; so is one whose name is `taken`.

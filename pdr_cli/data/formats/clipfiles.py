@@ -35,7 +35,8 @@ def description(path: Path) -> str:
     return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
 
 
-def _description(provenance: Mapping[str, str]) -> str:
+def described(provenance: Mapping[str, str]) -> str:
+    """The description that a clip of this provenance gets."""
     return json.dumps({k: v for k, v in provenance.items() if k.startswith("pdr_")})
 
 
@@ -46,7 +47,7 @@ def write_gif(frames: np.ndarray, path: Path, step: float, provenance: Mapping[s
     # Repeated frames must stay frames: the GIF writer would otherwise merge them and shorten the clip.
     iio.imwrite(
         path, frames, plugin="pillow", extension=".gif", duration=rates.gif_delays(len(frames), step), loop=0,
-        optimize=False, comment=_description(provenance),
+        optimize=False, comment=described(provenance),
     )  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def write_mp4(
         # The description of a clip is written with its first packet.
         out.metadata["title"] = provenance.get("title", "")
         out.metadata["comment"] = provenance.get("source", "")
-        out.metadata["description"] = _description(
+        out.metadata["description"] = described(
             {**provenance, PICTURES: _decoded_sha256(stream.codec_context, packets)}
         )
         out.mux(packets)

@@ -19,6 +19,7 @@ from pdr_cli.data.formats.datasets import from_datasets
 from pdr_cli.data.series import MEMBERS, Series
 from pdr_cli.errors import StorageError
 
+FEATURES, STATION_SERIES = "featureType", "timeSeries"  # global attribute of CF for forecasts at points
 Put = Callable[[int, np.ndarray], None]
 Stored = Callable[[int, int], np.ndarray]
 
@@ -123,8 +124,11 @@ class GriddedFormat(Format):
 
 
 def fields_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
-    """The fields of an output, by name."""
-    return {str(n): v for n, v in dataset.data_vars.items() if v.ndim >= 3 and v.dtype.kind == "f"}
+    """The fields of an output, by name; of time series of stations as (time, 1, station)."""
+    floats = {str(n): v for n, v in dataset.data_vars.items() if v.dtype.kind == "f"}
+    if dataset.attrs.get(FEATURES) == STATION_SERIES:
+        return {n: v.transpose("time", ...).expand_dims("y", 1) for n, v in floats.items() if v.ndim == 2}
+    return {n: v for n, v in floats.items() if v.ndim >= 3}
 
 
 def _field(array: xr.DataArray) -> Field:
