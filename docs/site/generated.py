@@ -94,11 +94,14 @@ def commands() -> str:
     for name, command in known.items():
         context = command.make_context(name, [], resilient_parsing=True)
         records = [record for parameter in command.params if (record := parameter.get_help_record(context))]
-        options = table(
-            ["option", "meaning"], [(f"`{TYPE.sub('', option)}`", _plain(about)) for option, about in records]
-        )
+        options = table(["option", "meaning"], [(_option(option), _plain(about)) for option, about in records])
         text += f"\n## pdr {name}\n\n{_plain(command.help)}\n\n{options}"
     return text
+
+
+def _option(record: str) -> str:
+    """An option as `-o` `--output` `NAME`, which breaks between its names alone."""
+    return " ".join(f"`{part}`" for part in re.split(",? ", TYPE.sub("", record)))
 
 
 def _plain(text: str) -> str:
