@@ -112,6 +112,7 @@ def test_the_reference_has_every_command_name_preset_and_key() -> None:
     page = generated.presets()
     assert all(f"\n## {name}\n" in page and f"(#{name})" in page for name in config.preset_names())
     page = generated.keys()
+    assert all(f"\n## [{key.split('.')[0]}]\n" in page for key in config.keys())  # noqa: SIM118
     assert all(f"| `{key.split('.')[1]}` |" in page for key in config.keys())  # noqa: SIM118
 
 
