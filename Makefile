@@ -1,7 +1,8 @@
 # make demo   from nothing to a forecast: environment, sample data, training, forecast, scores, picture
 # make test   from nothing to a tested checkout
 # make fuzz   changes files at random for FUZZ_SECONDS and reads them as the commands do
-# make check  what a change must pass: format, lint, types, tests
+# make docs   the docs as a site, build/site; `python -m http.server -d build/site` shows it
+# make check  what a change must pass: format, lint, types, docs, tests
 # make wheel  dist/*.whl with the renderer compiled for every level of this kind of processor
 # make gpu-check  on a machine with a GPU and torch: GPU tests, NVIDIA's checkers, benchmarks, a short training, forecast and
 #                 scores; gpu-bench-*.json and gpu-scores.json
@@ -17,7 +18,7 @@ SANITIZED := test_channels or test_chunks or test_leading_dimensions or test_cen
 DEVICE ?= cuda
 GPU_VARIANTS := plain,plain+predgs,pdr,pdr+bf16,pdr+compile
 
-.PHONY: demo test fuzz check lint types wheel gpu-check gpu-test gpu-sanitize gpu-bench gpu-run clean
+.PHONY: demo test fuzz check lint types docs wheel gpu-check gpu-test gpu-sanitize gpu-bench gpu-run clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,8 +52,13 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tests/typed_user.py
+	$(BIN)/mypy --strict -m docs.site.build -m docs.site.generated
 
-check: lint types test
+# A warning, a link that leads nowhere, or a page that is not in the navigation ends it with an error.
+docs: $(VENV)/.dev
+	$(BIN)/python -m docs.site.build
+
+check: lint types docs test
 
 # Uses the torch that is installed there, because the constraints pin a build for CPUs, and files that need no netCDF library.
 # `make -k gpu-check` goes on where a part fails.

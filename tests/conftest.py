@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -28,8 +29,16 @@ LONGEST = (
     *("test_native.py", "test_cuda_on_cpu.py", "test_fault_loop.py", "test_adapters.py", "test_train.py"),
     *("test_hindcast.py", "test_missing_data.py", "test_build.py", "test_translators.py", "test_evaluate.py"),
     *("test_training.py", "test_memory.py", "test_cuda_compiles.py", "test_pictures.py", "test_page_in_browser.py"),
-    *("test_page.py", "test_export.py", "test_step.py"),
+    *("test_page.py", "test_export.py", "test_step.py", "test_tutorials.py", "test_site.py"),
 )
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
+CHROMIUM_FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 # The smallest network that still has every part; after a few steps it may be worse than its anchor, and is the model still.
 TINY = [
@@ -93,6 +102,18 @@ def away(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
     monkeypatch.setenv("PDR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("PDR_MODEL", "PDR_DATA", "PREDGSPLAT_BACKEND"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser without a window; tests that ask for it are skipped where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no browser tests: playwright is not installed")
+    if not CHROMIUM:
+        pytest.skip("no browser tests: chromium is not installed")
+    with playwright.sync_playwright() as engine:
+        running = engine.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+        yield running
+        running.close()
 
 
 def tiny_settings(*more: str) -> list[str]:

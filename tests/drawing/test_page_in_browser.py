@@ -5,8 +5,6 @@ Each check is a function that returns what is wrong, and is shown a page where s
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,6 @@ import pytest
 from pdr_cli.drawing import page
 from tests.drawing.documents import cases, everything, typed
 
-playwright = pytest.importorskip("playwright.sync_api", reason="no browser tests: playwright is not installed")
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no browser tests: chromium is not installed")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 PHONE, DESK = 360, 1280
 
 # Elements that reach beyond the window, but for those inside something that scrolls; an SVG counts as a whole.
@@ -51,14 +40,6 @@ INVISIBLE = """selector => [...document.querySelectorAll(selector)].filter(e => 
   const r = e.getBoundingClientRect();
   return !e.checkVisibility({contentVisibilityAuto: true, visibilityProperty: true}) || r.width < 5 || r.height < 5;
 }).map(e => e.textContent.trim().slice(0, 60))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as engine:
-        running = engine.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
