@@ -99,7 +99,15 @@ def interpolated(frames: Tensor, spots: Spots, taps: int = BILINEAR) -> Tensor:
 def detail(
     gaussians: Gaussians, adapter: GaussianAdapter, size: tuple[int, int], spots: Spots, taps: int = BILINEAR
 ) -> Tensor:
-    """What Gaussians have between cells beyond the interpolation of their values at the cells; 0 across the end of a circle."""
+    """What Gaussians have between cells beyond the interpolation of their values at the cells; 0 across the end of a circle.
+
+    In float32, whatever the network computes in: places do not fit into 8 bits.
+    """
+    with torch.autocast(gaussians.coords.device.type, enabled=False):
+        return _detail(Gaussians(*(part.float() for part in gaussians)), adapter, size, spots, taps)
+
+
+def _detail(gaussians: Gaussians, adapter: GaussianAdapter, size: tuple[int, int], spots: Spots, taps: int) -> Tensor:
     if adapter.normalize == "density":
         gaussians = gaussians._replace(amplitudes=gaussians.amplitudes * density(gaussians.scale))
     sigma = gaussians.scale * ((adapter.kernel_size - 1) / EXTENT)  # pixels

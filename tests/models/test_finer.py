@@ -63,6 +63,13 @@ def test_a_place_by_itself_has_the_value_that_it_has_in_a_grid(normalize):
         assert torch.allclose(single[..., 0, n], grid[..., i, j], atol=2e-5)
 
 
+def test_places_are_exact_in_a_network_of_8_bits():
+    alone = at([2.3, 4.0], [3.5, 7.7], crossed=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = detail(gaussians(), adapter(), (H, W), alone)
+    assert torch.equal(found, detail(gaussians(), adapter(), (H, W), alone))
+
+
 @pytest.mark.parametrize("taps", [BILINEAR, BICUBIC])
 def test_nothing_changes_at_the_cells(taps):
     frames = torch.randn(1, 2, 3, H, W)
