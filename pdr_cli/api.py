@@ -199,7 +199,10 @@ def train(
         trust=experiment.trust(),
     )
     run = training.train(request)
-    truth = find_files(run.config) if request.dataset is None else request.dataset
+
+    def truth() -> xr.Dataset | Sequence[Path]:
+        return find_files(run.config) if request.dataset is None else request.dataset
+
     runcard.write(run.folder, truth, run.config.train.card_windows, device, request.trust)
     return run.folder
 

@@ -108,7 +108,7 @@ def _run(arguments: Arguments) -> None:
             training.fit(planned)
         if together.first and not arguments.dry_run:
             windows = planned.config.train.card_windows if together.alone else 0
-            runcard.write(planned.folder, find_files(planned.config), windows, device, arguments.trust)
+            runcard.write(planned.folder, lambda: find_files(planned.config), windows, device, arguments.trust)
         if together.first:
             print("\n".join(overview.lines(planned)) if arguments.dry_run else planned.folder.path)
 
@@ -120,7 +120,7 @@ def _scenes(request: TrainingRequest, dry_run: bool) -> None:
         print("\n".join(scenes.lines(planned)))
         return
     scenes.fit(planned)
-    runcard.write(planned.folder, [], 0, request.device, request.trust)
+    runcard.write(planned.folder, list, 0, request.device, request.trust)
     print(planned.folder.path)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,16 @@ OURS = "library_name: pdr-cli"  # in the metadata of each card; a README.md with
 LISTED = 12  # data files that are named
 
 
-def write(folder: RunFolder, data: xr.Dataset | Sequence[Path], windows: int, device: str, trust: Trust | None) -> None:
+Data = Callable[[], xr.Dataset | Sequence[Path]]
+
+
+def write(folder: RunFolder, data: Data, windows: int, device: str, trust: Trust | None) -> None:
     """Write the card of a finished run; one that the run's owner has written stays.
 
     Args:
         folder: of the run.
-        data: that it was trained on, whose test part the model is scored on.
+        data: gives what it was trained on, whose test part the model is scored on; files that are gone by now are no failure of
+            the training.
         windows: scored, at most, evenly spaced; 0: none.
         device: see `devices.pick`.
         trust: see `families.Family.find`.
@@ -52,7 +56,7 @@ def write(folder: RunFolder, data: xr.Dataset | Sequence[Path], windows: int, de
     unscored = "" if windows and header.card.kind != KIND else "It was not scored at the end of its training."
     if not unscored:
         try:
-            document = score(folder, data, windows, device, trust)
+            document = score(folder, data(), windows, device, trust)
         except PdrError as error:
             unscored = f"It could not be scored at the end of its training: {error}."
     atomic.write_text(folder.card, text(header, folder, document, unscored))

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from pdr_cli.commands import train
 from pdr_cli.drawing import runcard
+from pdr_cli.errors import InputNotFoundError
 from pdr_cli.runs import modelfile
 from tests.cli import pdr
 
@@ -83,3 +85,14 @@ def test_the_command_is_without_the_folders_of_its_author(monkeypatch: pytest.Mo
     typed = ["train", "--data", "/home/me/secret/air.nc", "-o", "runs/a"]
     assert runcard._command(typed) == "pdr train --data air.nc -o runs/a"
     assert runcard._command(["evaluate"]) == ""
+
+
+def test_data_that_are_gone_do_not_fail_a_training(
+    make_run: Callable[..., Path], weather: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(config: object) -> None:
+        raise InputNotFoundError("no file air.nc")
+
+    monkeypatch.setattr(train, "find_files", gone)
+    run = make_run(weather, "--set", "card_windows=7")
+    assert "It could not be scored at the end of its training: no file air.nc" in parts(run)[1]
