@@ -1,4 +1,4 @@
-"""What the shell offers: the script that `pdr --show-completion` prints, run by bash itself."""
+"""What the shell offers: the script of `pdr --show-completion`, run by bash itself."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = folder / "pdr"
     command.write_text(f"#!{sys.executable}\nfrom pdr_cli.process import main\n\nmain()\n")
     command.chmod(0o755)
-    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
-    made = subprocess.run(
-        [command, "--show-completion", "bash"], env=environment, capture_output=True, text=True, check=True
-    )
+    # What --show-completion prints after it has found out the shell, which it cannot in every test run.
+    environment = os.environ | {"_PDR_COMPLETE": "source_bash"}
+    made = subprocess.run([command], env=environment, capture_output=True, text=True, check=True)
     source = folder / "completion.sh"
     source.write_text(f"PATH={folder}:$PATH\n{made.stdout}")
     return source

@@ -156,7 +156,7 @@ def write_model(path: Path, number: int) -> None:
 def read_model(path: Path) -> int:
     content = path.read_bytes()
     header, tensors = container.text_of(content, path), container.tensors_of(content, path)
-    modelfile._check_digest(header, modelfile.digest(tensors, header), path)
+    modelfile.check_digest(header, modelfile.digest(tensors, header), path)
     return int(tensors["network.a"][0])
 
 

@@ -130,7 +130,7 @@ def test_the_last_json_line_carries_code_and_name(arguments: list[str], code: in
 def test_a_bug_says_so_with_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from pdr_cli.commands import presets
 
-    monkeypatch.setattr(presets, "run", lambda _: {}["nothing"])
+    monkeypatch.setattr(presets, "run", lambda *_: {}["nothing"])
     monkeypatch.setattr(sys, "argv", ["pdr", "presets"])
     with pytest.raises(SystemExit) as stopped:
         process.main()
