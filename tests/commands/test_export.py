@@ -258,8 +258,10 @@ def test_rounded_weights_are_written_with_what_they_cost(weather: Path, plain_ru
 
 
 # In this file, since the first graph of a process costs as much as all others: torch's compiler is imported.
-@pytest.mark.parametrize("output", ["model.onnx", "model.pt2"])
-@pytest.mark.parametrize("name", ["local", "deform", "mlp", "conv"])  # flatten: above
+@pytest.mark.parametrize("output", ["model.onnx", pytest.param("model.pt2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["local", *(pytest.param(name, marks=pytest.mark.slow) for name in ("deform", "mlp", "conv"))]
+)  # flatten: above
 def test_every_adapter_leaves_as_a_graph(adapter_run: Callable[[str], Path], name: str, output: str) -> None:
     if output.endswith("onnx"):
         pytest.importorskip("onnxruntime")

@@ -379,7 +379,7 @@ OTHER_LEVELS = {"avx2": "x86-64-v3", "default": "x86-64"}
 
 
 @pytest.mark.skipif(not build.cpu_level().startswith("x86-64"), reason="levels of x86 processors")
-@pytest.mark.parametrize("capability", OTHER_LEVELS)
+@pytest.mark.parametrize("capability", ["avx2", pytest.param("default", marks=pytest.mark.slow)])
 def test_lesser_processors_render_the_same(capability):
     output = in_a_new_process(
         """

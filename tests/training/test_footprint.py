@@ -62,7 +62,9 @@ def output(folder: Path, *given: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "network", [pytest.param(name, marks=pytest.mark.slow) if name == "tau" else name for name in NETWORKS]
+)
 def test_what_dry_run_promises_is_within_a_fifth_of_the_peak(tmp_path: Path, network: str) -> None:
     given = [*arguments(weather_file(tmp_path / "a.nc", 48, size=SIZE), network), "--device", "cpu"]
     found = re.search(r"# memory +([\d,]+) MB", output(tmp_path, *given, "--dry-run"))
