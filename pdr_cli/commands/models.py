@@ -25,12 +25,13 @@ def run(as_json: bool) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for title in COLUMNS:
         table.add_column(title, overflow="fold")
     for one in found:
-        table.add_row(*(str(one[title]) for title in COLUMNS))
+        table.add_row(*(Text(str(one[title])) for title in COLUMNS))  # units are no markup
     Console().print(table)
 
 

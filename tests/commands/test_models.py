@@ -89,7 +89,9 @@ def test_the_list_has_runs_and_demos(run: Path, tmp_path: Path) -> None:
     assert list(found) == ["night", *(f"demo:{name}" for name in DEMOS)]
     assert (found["night"]["kind"], found["night"]["grid"]) == ("weather", "13 x 15")
     assert "broken is left out" in done.err
-    assert "night" in pdr("models").out
+    shown = pdr("models").out
+    assert "night" in shown
+    assert "[K]" in shown
 
 
 def test_fine_tuning_continues_on_another_grid_with_the_models_network(run: Path, tmp_path: Path) -> None:
