@@ -6,7 +6,6 @@ A name that begins with what is typed; where there is none, the shell offers fil
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from pdr_cli.families import Family
 
@@ -22,10 +21,9 @@ def presets(incomplete: str) -> list[str]:
 
 def runs(incomplete: str) -> list[str]:
     """Runs under ./runs that have a model, and the models that come with pdr."""
-    from pdr_cli.runs.folder import DEMO, RUNS, demos
+    from pdr_cli.runs.folder import DEMO, demos, trained
 
-    names = [path.parent.name for path in Path(RUNS).glob("*/model.safetensors")]
-    names += [DEMO + folder.name for folder in demos()]
+    names = [folder.name for folder in trained()] + [DEMO + folder.name for folder in demos()]
     return sorted(name for name in names if name.startswith(incomplete))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from pdr_cli.errors import UsageError
+from pdr_cli.system.devices import cpu_name
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -20,16 +20,6 @@ def describe(device: torch.device) -> dict[str, Any]:
     report = {"device": name, "torch": str(torch.__version__), "threads": torch.get_num_threads()}
     commit = checkout_commit()
     return report | ({"commit": commit} if commit else {})
-
-
-def cpu_name() -> str:
-    """The processor's model name, where the system gives one."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
 
 
 def checkout_commit() -> str | None:

@@ -40,9 +40,9 @@ def run(model: str, arguments: Sequence[str], choice: Choice, reading: Mapping[s
     if runs.is_demo(path):
         raise UsageError(f"{model} stays as it comes", way_out="calibrate a run of your own: pdr train --fine-tune")
     task = sources.task_of(inputs, [str(path)], Reading(**reading), split=choice.split, steps=choice.steps)
-    before = modelfile.read_header(path).sha256
     with progress("calibrating") as bar:
         found = calibrating.calibrate(task, bar)
     calibrating.save(path, found)
+    (before,) = (loaded.sha256 for loaded in task.models.values())
     runcard.renew_hash(RunFolder(path.parent), before, modelfile.read_header(path).sha256)
     print(f"{path}  {found.words()}")

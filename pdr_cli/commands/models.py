@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from pdr_cli.data.units import quantities
 from pdr_cli.errors import PdrError
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile
@@ -37,8 +37,7 @@ def run(as_json: bool) -> None:
 
 def listed() -> Iterator[dict[str, Any]]:
     """What is said of each model, the newest run first."""
-    own = [RunFolder(path.parent) for path in runs.RUNS.glob("*/model.safetensors")]
-    own.sort(key=lambda run: run.model.stat().st_mtime, reverse=True)
+    own = sorted(map(RunFolder, runs.trained()), key=lambda run: run.model.stat().st_mtime, reverse=True)
     for run in [*own, *map(RunFolder, runs.demos())]:
         try:
             yield described(run)
@@ -58,12 +57,12 @@ def described(run: RunFolder) -> dict[str, Any]:
     return {
         "model": named if runs.is_demo(run.model) else printable(run.path.name),
         "kind": card.kind,
-        "forecasts": ", ".join(f"{name} [{a.get('units', '1')}]" for name, a in card.variables.items()),
+        "forecasts": ", ".join(quantities(card.variables)),
         "grid": f"{card.size[0]} x {card.size[1]}",
         "frames": f"{data.in_steps} → {data.out_steps}, every {card.step}",
         "preset": card.config.preset,
         "trained": str(card.training.get("created", ""))[:10],
         "size": f"{run.model.stat().st_size / 1e6:.1f} MB",
-        "path": str(Path(run.model)),
+        "path": str(run.model),
         "sha256": header.sha256,
     }

@@ -106,11 +106,14 @@ def _run(arguments: Arguments) -> None:
         planned = training.plan(request, create=not arguments.dry_run)
         if not arguments.dry_run:
             training.fit(planned)
-        if together.first and not arguments.dry_run:
-            windows = planned.config.train.card_windows if together.alone else 0
-            runcard.write(planned.folder, lambda: find_files(planned.config), windows, device, arguments.trust)
-        if together.first:
-            print("\n".join(overview.lines(planned)) if arguments.dry_run else planned.folder.path)
+        if not together.first:
+            return
+        if arguments.dry_run:
+            print("\n".join(overview.lines(planned)))
+            return
+        windows = planned.config.train.card_windows if together.alone else 0
+        runcard.write(planned.folder, lambda: find_files(planned.config), windows, device, arguments.trust)
+        print(planned.folder.path)
 
 
 def _scenes(request: TrainingRequest, dry_run: bool) -> None:

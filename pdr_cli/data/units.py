@@ -117,6 +117,11 @@ class Conversion:
         return np.asarray((values - self.offset) / self.factor, dtype=np.float32)
 
 
+def quantities(variables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names with their units, such as "t2m [K]", of the attributes of variables by name."""
+    return [f"{name} [{attrs.get('units', '1')}]" for name, attrs in variables.items()]
+
+
 def conversion(units: str, model_units: str, *, water: bool = False) -> Conversion | None:
     """How values in `units` become values in `model_units`; None if both are the same, or one of them is empty.
 

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli.data.scenes import KIND
+from pdr_cli.data.units import quantities
 from pdr_cli.drawing import summary
 from pdr_cli.drawing.summary import Table
 from pdr_cli.errors import PdrError
@@ -44,16 +45,16 @@ def write(folder: RunFolder, data: Data, windows: int, device: str, trust: Trust
         folder: of the run.
         data: gives what it was trained on, whose test part the model is scored on; files that are gone by now are no failure of
             the training.
-        windows: scored, at most, evenly spaced; 0: none.
+        windows: scored, at most, evenly spaced; 0: none, as of scenes.
         device: see `devices.pick`.
         trust: see `families.Family.find`.
     """
-    if folder.card.is_file() and OURS not in folder.card.read_text(encoding="utf-8", errors="replace"):
+    if folder.card.is_file() and not _is_ours(folder.card):
         log.warning("%s is not a card of pdr and stays", folder.card)
         return
     header = read_header(folder.model)
     document: Document | None = None
-    unscored = "" if windows and header.card.kind != KIND else "It was not scored at the end of its training."
+    unscored = "" if windows else "It was not scored at the end of its training."
     if not unscored:
         try:
             document = score(folder, data(), windows, device, trust)
@@ -94,9 +95,13 @@ def text(header: ModelHeader, folder: RunFolder, document: Document | None, unsc
 
 def renew_hash(folder: RunFolder, before: str, after: str) -> None:
     """Put the hash of a model that was calibrated anew in the place of its former one."""
-    if folder.card.is_file():
-        old = folder.card.read_text(encoding="utf-8", errors="replace")
-        atomic.write_text(folder.card, old.replace(before, after))
+    if _is_ours(folder.card):
+        atomic.write_text(folder.card, folder.card.read_text(encoding="utf-8").replace(before, after))
+
+
+def _is_ours(card: Path) -> bool:
+    """False for a README.md that someone else has written, and where there is none."""
+    return card.is_file() and OURS.encode() in card.read_bytes()
 
 
 def _content(header: ModelHeader, folder: RunFolder, document: Document | None) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def _content(header: ModelHeader, folder: RunFolder, document: Document | None) 
         "scenes": card.kind == KIND,
         "card": card,
         "suffix": Path(card.data[0]["name"]).suffix if card.data else ".nc",
-        "variables": [f"{name} [{a.get('units', '1')}]" for name, a in card.variables.items()],
+        "variables": quantities(card.variables),
         "grid": f"{rows} × {columns}",
         "region": _region(header),
         "step": str(card.step),

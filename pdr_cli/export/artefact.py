@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pdr_cli.data.units import quantities
 from pdr_cli.errors import CheckpointError, PdrError, UsageError
 from pdr_cli.export.examples import Example, arrays, example, forecast
 from pdr_cli.export.graph import Graph
@@ -188,8 +189,7 @@ def _lengths(model: Model, graph: Graph) -> tuple[bool, bool]:
     def agree(steps: int) -> bool:
         inputs = example(model, BATCHES[-1], steps)
         observed, context = arrays(inputs)
-        limits = (lambda frames: frames) if model.card.bounds is None else model.card.bounds.clip
-        made = rolled(one_pass, observed, context, (graph.steps, steps), limits)
+        made = rolled(one_pass, observed, context, (graph.steps, steps), model.bounded)
         return _difference(made, forecast(model, inputs, steps)) <= TOLERANCE
 
     longer = not model.card.config.data.targets and agree(2 * graph.steps + 1)
@@ -201,7 +201,7 @@ def _about(model: Model) -> dict[str, str]:
     T, leads, rows, columns = card.config.data.in_steps, card.config.data.out_steps, *card.size
     about = {
         "pdr_input": f"[batch, {T}, {len(card.variables)}, {rows}, {columns}]",
-        "pdr_variables": ", ".join(f"{n} [{a.get('units', '1')}]" for n, a in card.variables.items()),
+        "pdr_variables": ", ".join(quantities(card.variables)),
         "pdr_step": str(card.step),
         "pdr_preset": card.config.preset,
     }

@@ -19,6 +19,7 @@ from pdr_cli.runs import container, exported
 from pdr_cli.runs.modelfile import Header
 from pdr_cli.runs.programs import ONNX, PT2
 from pdr_cli.system.damage import first_line
+from pdr_cli.system.devices import cpu_name
 from pdr_cli.system.memory import SHORTAGE
 
 FORECAST, COARSE = "forecast", "coarse"  # outputs of a program; the second where an adapter makes the first from it
@@ -64,10 +65,9 @@ class ExportedModel(LoadedModel):
 
     def _layers(self, observed: np.ndarray, steps: int, context: Context, times: tuple[float, ...]) -> Layers:
         card, absent = self.card, self.never_observed
-        limits = (lambda frames: frames) if card.bounds is None else card.bounds.clip
         if context.covariates is not None and card.covariates is not None:
             context = dataclasses.replace(context, covariates=context.covariates[:, :, card.covariates.dates :])
-        fused = rolled(self.one_pass, observed, context, (card.config.data.out_steps, steps), limits)
+        fused = rolled(self.one_pass, observed, context, (card.config.data.out_steps, steps), self.bounded)
         if not np.isfinite(fused).all():
             raise self._not_finite()
         fused = fused if absent is None else np.where(absent, np.float32(np.nan), fused)
@@ -157,7 +157,7 @@ class OnnxModel(ExportedModel):
 
     def numerics(self) -> dict[str, str]:
         """See `LoadedModel.numerics`."""
-        return {"runtime": self.runtime, "processor": _processor(), "number of threads": str(self._threads)}
+        return {"runtime": self.runtime, "processor": cpu_name(), "number of threads": str(self._threads)}
 
 
 class Pt2Model(ExportedModel):
@@ -248,17 +248,6 @@ def threads() -> int:
     if chosen.isdigit() and int(chosen):
         return int(chosen)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processor() -> str:
-    """The processor, whose instructions ONNX Runtime chooses its kernels by."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    import platform
-
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _onnxruntime() -> Any:

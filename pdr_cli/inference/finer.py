@@ -133,11 +133,10 @@ def forecast(
     """
     import torch
 
-    from pdr_cli.inference.model import Model
+    from pdr_cli.inference.model import with_network
     from pdr_cli.models import finer as between
 
-    if not isinstance(model, Model):
-        raise model.without_network(finer.option)
+    loaded = with_network(model, finer.option)
     places, card = finer.places(series), model.card
     where = _spots(places, window.orientation, card.size)
 
@@ -147,17 +146,17 @@ def forecast(
     taps = between.BICUBIC if finer.method == BICUBIC else between.BILINEAR
     absent = np.broadcast_to(window.never_observed, (len(card.variables), *card.size))
     absent = absent if model.never_observed is None else absent | model.never_observed
-    with torch.inference_mode(), model.arithmetic():
-        batch = model.batch(window.frames, model.horizon(steps), intake.context(series, window, steps))
+    with torch.inference_mode(), loaded.arithmetic():
+        batch = loaded.batch(window.frames, model.horizon(steps), intake.context(series, window, steps))
         spread = by_area if finer.method == CONSERVATIVE else None
-        made = between.forecast(model.network, batch, where, taps, spread)[0].float().cpu()
+        made = between.forecast(loaded.network, batch, where, taps, spread)[0].float().cpu()
         if absent.any() and taps == between.BICUBIC:  # next to land, whose numbers mean nothing
             near = _touching(absent, where, taps)
-            made = torch.where(near, between.forecast(model.network, batch, where)[0].float().cpu(), made)
+            made = torch.where(near, between.forecast(loaded.network, batch, where)[0].float().cpu(), made)
     unknown = _touching(absent, where, between.BILINEAR).numpy()
     values = np.where(unknown, np.float32(np.nan), card.scaling.invert(made.numpy()))
     out = intake.dated(values, _without_cells(series, places), window, sides=places.sides)
-    part = "Gaussian layer by its values at the places, the rest" if between.paints(model.network) else "all"
+    part = "Gaussian layer by its values at the places, the rest" if between.paints(loaded.network) else "all"
     height, width = size(series)
     return Placed(out, f"{places.words} by interpolation from {height} x {width} cells ({part} {finer.method})")
 

@@ -175,6 +175,8 @@ def answer(request: Request, draw: Draw) -> Forecast:
         log.info("mended  %s", note)
     steps = request.steps or min(model.card.config.data.out_steps for model in models)
     request.between.check(models[0])
+    if request.finer.option:
+        models[0].needs_network(request.finer.option)
     count = sum(max(1, drawing.count) for drawing in drawings) + 2 * len(request.intervals.shares)
     count *= request.between.parts
     cells = request.cells(begun[0][0])

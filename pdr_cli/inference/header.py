@@ -113,11 +113,7 @@ class ModelHeader:
     @property
     def name(self) -> str:
         """The last part of `label`, without a suffix."""
-        return printable(self.path.parent.name if self._is_of_a_run else self.path.stem)
-
-    @property
-    def _is_of_a_run(self) -> bool:
-        return self.path.name == "model.safetensors"
+        return printable(self.path.parent.name if runs.is_of_a_run(self.path) else self.path.stem)
 
     @property
     def contexts(self) -> ContextSource:

@@ -155,7 +155,7 @@ class LoadedModel(ModelHeader, ABC):
             return ConfigError(f"{found}; the network has code of {code}", way_out="mend that code, or train again")
         return DataError(found, way_out="take another model, or train again with a smaller --set train.lr")
 
-    def _bounded(self, frames: np.ndarray) -> np.ndarray:
+    def bounded(self, frames: np.ndarray) -> np.ndarray:
         """The network's bounds again, in data units: the scaling rounds."""
         return frames if self.card.bounds is None else self.card.bounds.clip(frames)
 

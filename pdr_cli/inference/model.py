@@ -117,7 +117,7 @@ class Model(LoadedModel):
             fused = self.network(batch).fused
         if not fused.isfinite().all():
             raise self._not_finite()
-        return self._bounded(self._encoding.to_data(fused))
+        return self.bounded(self._encoding.to_data(fused))
 
     def batch(self, observed: np.ndarray, steps: int, context: Context) -> Batch:
         """The input of the network: windows [B, T, C, H, W] and their context in data units → network units."""
@@ -136,7 +136,7 @@ class Model(LoadedModel):
             raise self._not_finite()
         # A view of a parameter asks for a gradient even here, so a layer may need to be detached.
         layer = None if out.layer is None else out.layer.detach().float().cpu().numpy()
-        return Layers(self._bounded(encoding.to_data(out.fused)), encoding.to_data(out.coarse), layer)
+        return Layers(self.bounded(encoding.to_data(out.fused)), encoding.to_data(out.coarse), layer)
 
     @cached_property
     def baselines(self) -> dict[str, Model]:

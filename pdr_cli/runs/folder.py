@@ -100,16 +100,30 @@ def find_model(argument: str | None) -> Path:
     raise InputNotFoundError(f"{found}.{near}" if near else found, way_out="" if near else TRAIN_HINT)
 
 
+def trained() -> list[Path]:
+    """The folders under ./runs that have a model."""
+    return _with_model(RUNS)
+
+
 def demos() -> list[Path]:
     """The folders of the models that come with pdr."""
-    return sorted(path.parent for path in DEMOS.glob("*/model.safetensors"))
+    return _with_model(DEMOS)
+
+
+def _with_model(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("*/model.safetensors"))
+
+
+def is_of_a_run(model: Path) -> bool:
+    """True for a model file that is called by its folder."""
+    return model == RunFolder(model.parent).model
 
 
 def label_of(model: Path) -> str:
     """What a model file is called: demo:NAME, its run folder, or the file."""
     if model.parent.parent == DEMOS:
         return DEMO + model.parent.name
-    return str(model.parent if model.name == RunFolder(model.parent).model.name else model)
+    return str(model.parent if is_of_a_run(model) else model)
 
 
 def is_demo(model: Path) -> bool:

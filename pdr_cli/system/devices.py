@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdr_cli.errors import DeviceError, UsageError
@@ -52,6 +54,16 @@ def check_precision(name: str, device: torch.device) -> None:
     if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         found = f"--precision bf16: {torch.cuda.get_device_name(device)} does not compute in it"
         raise DeviceError(found, way_out="leave it out, or use --device cpu")
+
+
+def cpu_name() -> str:
+    """The processor's model name, where the system gives one."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _torch() -> Any:

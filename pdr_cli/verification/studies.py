@@ -259,12 +259,16 @@ def _warn_of_own_windows(name: str, calibration: Errors, task: Task) -> None:
             log.warning("the intervals of %s are from errors of %s to %s, and are scored in that period", name, *period)
 
 
+def _with_network(task: Task) -> list[tuple[str, Model]]:
+    """The models of a task, by name, that are no exported programs."""
+    return [(name, model) for name, model in task.models.items() if isinstance(model, Model)]
+
+
 class WaysStudy:
     """Where Gaussians go, against the optical flow to the true frames, of models whose Gaussians move."""
 
     def __init__(self, task: Task) -> None:
-        loaded = {name: model for name, model in task.models.items() if isinstance(model, Model)}
-        self.ways = {name: Ways(model, task) for name, model in loaded.items() if adapter_of(model) is not None}
+        self.ways = {name: Ways(model, task) for name, model in _with_network(task) if adapter_of(model) is not None}
         if not self.ways:
             way_out = "train one with --preset video-deform, or --adapter deform"
             raise UsageError("--metrics ways: no model has Gaussians that move", way_out=way_out)
@@ -281,8 +285,7 @@ class ProbeStudy:
     """What linear regressions read from the latents of models that have some, and what their reconstruction loses."""
 
     def __init__(self, task: Task) -> None:
-        loaded = {name: model for name, model in task.models.items() if isinstance(model, Model)}
-        self.probes = {name: Probe(model, task) for name, model in loaded.items() if has_latents(model)}
+        self.probes = {name: Probe(model, task) for name, model in _with_network(task) if has_latents(model)}
         if not self.probes:
             way_out = "train one with --preset weather-latent or video-latent"
             raise UsageError("--metrics probe: no model has latents", way_out=way_out)

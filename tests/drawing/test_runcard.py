@@ -16,6 +16,7 @@ from pdr_cli.drawing import runcard
 from pdr_cli.errors import InputNotFoundError
 from pdr_cli.runs import modelfile
 from tests.cli import pdr
+from tests.conftest import CALIBRATED
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +97,12 @@ def test_data_that_are_gone_do_not_fail_a_training(
     monkeypatch.setattr(train, "find_files", gone)
     run = make_run(weather, "--set", "card_windows=7")
     assert "It could not be scored at the end of its training: no file air.nc" in parts(run)[1]
+
+
+def test_a_calibration_leaves_a_readme_of_others_as_it_is(make_run: Callable[..., Path], weather: Path) -> None:
+    run = make_run(weather, *CALIBRATED)
+    theirs = b"Temp\xe9rature " + modelfile.read_header(run / "model.safetensors").sha256.encode()  # Latin-1
+    (run / "README.md").write_bytes(theirs)
+    done = pdr("calibrate", run, weather)
+    assert done.code == 0, done.err
+    assert (run / "README.md").read_bytes() == theirs
