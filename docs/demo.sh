@@ -20,5 +20,5 @@ $out/forecast.png  forecast, truth and error      (look at this one)
 $out/layers.png    coarse forecast, Gaussians, and both together
 $out/report.html   how good it is, beside persistence and climatology: scores, intervals, the best and the worst forecast
 $out/scores.json   the scores as numbers
-$out/run/          the run: config.toml, model.safetensors, metrics.jsonl, curves.png
+$out/run/          the run: README.md (its card), config.toml, model.safetensors, metrics.jsonl, curves.png
 END
