@@ -218,7 +218,11 @@ def test_a_page_is_dark_in_the_dark(browser: Any, address: str) -> None:
 def test_search_finds_what_a_page_says(browser: Any, address: str) -> None:
     page = browser.new_page()
     page.goto(address)
-    page.keyboard.press("Control+k")
+    for _ in range(40):  # keys pressed before the page listens are lost
+        page.keyboard.press("Control+k")
+        page.wait_for_timeout(500)
+        if page.locator("input:focus").count():
+            break
     page.keyboard.type("lpips_weight")
     page.locator("a[href*='method/?h=lpips_weight#']").wait_for(timeout=20_000)
     page.close()
