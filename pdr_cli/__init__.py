@@ -7,11 +7,11 @@ TYPE_CHECKING = False  # `typing` is not imported: `python -m pdr_cli` still has
 if TYPE_CHECKING:
     from typing import Any
 
-    from pdr_cli.api import Model, evaluate, load, predict, train
+    from pdr_cli.api import Model, evaluate, fine_tune, load, predict, train
     from pdr_cli.splat import render
 
 __version__ = "0.1.0"
-__all__ = ["Model", "__version__", "evaluate", "load", "predict", "render", "train"]
+__all__ = ["Model", "__version__", "evaluate", "fine_tune", "load", "predict", "render", "train"]
 
 
 def __getattr__(name: str) -> "Any":

@@ -187,8 +187,8 @@ def train(
         PdrError: as `pdr train`.
     """
     folder = None if out is None else Path(out)
-    files = [] if isinstance(data, xr.Dataset) else _listed(data)
-    experiment = Experiment(None if preset is None else str(preset), files, variables, *_options(settings or {}))
+    name = None if preset is None else str(preset)
+    experiment = Experiment(name, _files(data), variables, *_options(settings or {}))
     request = TrainingRequest(
         experiment.resolve(folder, resume),
         folder,
@@ -198,12 +198,54 @@ def train(
         dataset=data if isinstance(data, xr.Dataset) else None,
         trust=experiment.trust(),
     )
+    return _trained(request)
+
+
+def fine_tune(
+    model: str | Path,
+    data: xr.Dataset | Paths,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    variables: Sequence[str] = (),
+    out: str | Path | None = None,
+    device: str = "auto",
+) -> RunFolder:
+    """Continue from a trained model on other data of the same kind, as `pdr train --fine-tune` does.
+
+    Args:
+        model: run folder, name of a run, model file, or demo:NAME; its settings and weights take the place of a preset.
+        data: an open dataset, or files, folders or globs.
+        settings: as for `train`; without them a quarter of the model's learning rate, and none of its dates.
+        variables: to observe and forecast; default: those of the model.
+        out: run folder; default: a new one under runs/.
+        device: as for `load`.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UsageError: a model without a network.
+        PdrError: as `train`; also where the model does not fit the data.
+    """
+    start, folder = runs.find_model(str(model)), None if out is None else Path(out)
+    dataset = data if isinstance(data, xr.Dataset) else None
+    own: dict[str, Any] = {} if dataset is None else {"data.paths": []}  # of the run, whose data have no file
+    experiment = Experiment(None, _files(data), variables, *_options(own | dict(settings or {})), start)
+    config, trust = experiment.resolve(folder), experiment.trust()
+    return _trained(TrainingRequest(config, folder, device, init_from=start, dataset=dataset, trust=trust))
+
+
+def _files(data: xr.Dataset | Paths) -> Sequence[str | Path]:
+    return [] if isinstance(data, xr.Dataset) else _listed(data)
+
+
+def _trained(request: TrainingRequest) -> RunFolder:
     run = training.train(request)
 
     def truth() -> xr.Dataset | Sequence[Path]:
         return find_files(run.config) if request.dataset is None else request.dataset
 
-    runcard.write(run.folder, truth, run.config.train.card_windows, device, request.trust)
+    runcard.write(run.folder, truth, run.config.train.card_windows, request.device, request.trust)
     return run.folder
 
 

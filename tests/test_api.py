@@ -15,6 +15,7 @@ from pdr_cli.errors import InputNotFoundError, UsageError
 from pdr_cli.inference.policy import InputPolicy
 from pdr_cli.runs import modelfile
 from pdr_cli.verification.evaluation import Options
+from tests.builders import weather_file
 from tests.cli import pdr
 from tests.conftest import BASELINES, TINY
 
@@ -155,6 +156,22 @@ def test_a_run_is_continued(weather_run: Path) -> None:
     assert json.loads(folder.metrics.read_text().splitlines()[-1])["step"] == 4
     with pytest.raises(UsageError, match="--preset"):
         pdr_cli.train("air.nc")
+
+
+def test_fine_tuning_gives_the_weights_of_the_command(weather_run: Path, tmp_path: Path) -> None:
+    other = weather_file(tmp_path / "other.nc", start="2021-03-01")
+    assert pdr("train", "--fine-tune", weather_run, "--data", other, "--steps", "2", "-o", "theirs").code == 0
+    with xr.open_dataset(other) as data:
+        from_memory = pdr_cli.fine_tune(weather_run, data.load(), settings={"steps": 2}, out="memory")
+    from_file = pdr_cli.fine_tune(str(weather_run), other, settings={"steps": 2}, out="file")
+    expected, *found = (modelfile.read(Path(name) / "model.safetensors") for name in ("theirs", "memory", "file"))
+    for made in found:
+        assert all(made.weights[name].equal(expected.weights[name]) for name in expected.weights)
+        assert made.card.config.train == expected.card.config.train
+    assert found[0].card.config.data.paths == []
+    assert found[1].card.config.data.paths == expected.card.config.data.paths == [str(other)]
+    start = json.loads((from_memory.path / "state" / "start.json").read_text())
+    assert start == json.loads((from_file.path / "state" / "start.json").read_text())
 
 
 def test_forecast_files_are_scored_beside_models(weather: Path, weather_run: Path) -> None:

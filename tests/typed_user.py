@@ -12,6 +12,7 @@ from pdr_cli.inference.policy import InputPolicy
 def story(air: Path) -> float:
     """Train, forecast and score, and draw a Gaussian."""
     run = pdr.train(air, preset="weather-small", settings={"train.steps": 10})
+    run = pdr.fine_tune(run.path, xr.open_dataset(air), settings={"train.steps": 1}, out="tuned")
     model: pdr.Model = pdr.load(run.path)
     forecast: xr.Dataset = model.predict(xr.open_dataset(air), steps=2, policy=InputPolicy(fill_missing="last"))
     again: xr.Dataset = pdr.predict(air, model, every_init=True)

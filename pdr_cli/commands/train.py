@@ -78,6 +78,8 @@ def run(arguments: Arguments) -> None:
         raise UsageError(
             "--fine-tune begins with the weights of its model", way_out="leave out --init-from and --ablation"
         )
+    if arguments.fine_tune is not None and not (arguments.data or arguments.resume):
+        raise UsageError(f"--fine-tune {arguments.fine_tune} continues on other data", way_out="name them with --data")
     if arguments.ablation is not None or (resumed is not None and ablations.is_ablation(resumed)):
         _ablation(arguments)
     else:

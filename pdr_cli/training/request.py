@@ -69,8 +69,6 @@ class Experiment:
             raise UsageError(
                 "--fine-tune takes the settings of its model", way_out="leave out --preset; --set changes keys"
             )
-        if not self.data:
-            raise UsageError(f"--fine-tune {label} continues on other data", way_out="name them with --data")
         if base.model.backbone == NONE:
             raise UsageError(
                 f"--fine-tune {label}: it has no network, its forecast is that of its anchor, which is fitted anew to any data",
