@@ -207,7 +207,10 @@ def sample(
 @logged
 def verify(
     path: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A forecast, a model.safetensors, a run folder, or a file of scenes.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A forecast, a model.safetensors, a run folder, or a file of scenes or Gaussians."
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:

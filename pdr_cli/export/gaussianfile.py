@@ -13,17 +13,15 @@ import numpy as np
 import torch
 import xarray as xr
 
-from pdr_cli.data.formats import cf
+from pdr_cli.data.formats import cf, gaussianset
 from pdr_cli.data.grid import Axis, geographic, is_longitude, unwrapped
 from pdr_cli.data.series import Series
-from pdr_cli.errors import StorageError
 from pdr_cli.export import gaussians
 from pdr_cli.export.gaussians import CARRYING, PLANE, Found
 from pdr_cli.inference.model import Model
 from pdr_cli.inference.observed import Observed
 from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.splat.datasets import AMPLITUDE, COORDINATES, stretched
-from pdr_cli.system.atomic import atomic_output
 
 RENDERING = (
     "sum over gaussian of amplitude_NAME exp(-q/2), q = (u/sigma_1)^2 + (v/sigma_2)^2, where u and v are the offsets from the "
@@ -162,24 +160,6 @@ def write(model: Model, series: Series, window: Observed, path: Path, attributes
     """Write `to_dataset` as NetCDF with global attributes; returns the number of Gaussians in a frame.
 
     Raises:
-        StorageError: the file system refused, or the numbers read back differ from those written.
+        StorageError: see `gaussianset.write`.
     """
-    dataset = to_dataset(model, series, window)
-    dataset.attrs |= {k: v for k, v in attributes.items() if v}
-    encoding: dict[str, dict[str, Any]] = {str(n): {"_FillValue": None} for n in dataset.variables}
-    for name in dataset.data_vars:
-        encoding[str(name)]["zlib"] = True
-    with atomic_output(path, verify=lambda written: compare(written, dataset, path)) as temporary:
-        dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
-    return dataset.sizes["gaussian"]
-
-
-def compare(written: Path, dataset: xr.Dataset, path: Path) -> None:
-    """Raise StorageError unless a written file holds the numbers of a dataset, all finite."""
-    with xr.open_dataset(written, engine="netcdf4", decode_times=False) as back:
-        for name, variable in dataset.variables.items():
-            found = back[name].values
-            if not np.isfinite(found).all():
-                raise StorageError(f"{path}: {name} is not finite", way_out="no file was written")
-            if not np.array_equal(found, variable.values):
-                raise StorageError(f"{path}: {name} reads back differently from what was written")
+    return gaussianset.write(to_dataset(model, series, window), path, attributes)

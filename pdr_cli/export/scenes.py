@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from pdr_cli.data.formats import gaussianset
 from pdr_cli.errors import StorageError
-from pdr_cli.export.gaussianfile import compare
 from pdr_cli.models.scenes.scene import GROW, MOVES, TURN
 from pdr_cli.system.atomic import atomic_output
 
@@ -112,11 +112,6 @@ def write_netcdf(scene: Scene, path: Path, attributes: Mapping[str, str]) -> int
     """Write `to_dataset` as NetCDF with global attributes; returns the number of Gaussians.
 
     Raises:
-        StorageError: the numbers read back differ from those written.
+        StorageError: see `gaussianset.write`.
     """
-    dataset = to_dataset(scene)
-    dataset.attrs |= dict(attributes)
-    encoding = {str(n): {"zlib": True, "dtype": "float32"} for n in dataset.data_vars}
-    with atomic_output(path, verify=lambda written: compare(written, dataset, path)) as temporary:
-        dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
-    return dataset.sizes["gaussian"]
+    return gaussianset.write(to_dataset(scene), path, attributes)

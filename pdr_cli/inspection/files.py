@@ -10,12 +10,12 @@ import numpy as np
 
 from pdr_cli.data import formats, kinds, suspects
 from pdr_cli.data import times as time_axis
-from pdr_cli.data.formats import ReadOptions, axes
+from pdr_cli.data.formats import ReadOptions, axes, gaussianset
 from pdr_cli.data.missing import without_absurd
 from pdr_cli.data.scenes import KIND
 from pdr_cli.data.series import Series, names, read_frames, side, size, units
 from pdr_cli.errors import DataError
-from pdr_cli.inspection import scenes
+from pdr_cli.inspection import gaussians, scenes
 from pdr_cli.runs import exported, modelfile, programs
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs.modelfile import Header, ModelCard, ModelFile
@@ -105,6 +105,8 @@ def _data(path: Path, reading: ReadOptions) -> dict[str, Any]:
     report: dict[str, Any] = {"file": whole, "format": form.name, "bytes": sum(map(_bytes, paths))}
     if scenes.is_scenes(paths[0]):
         return report | scenes.describe(paths[0])
+    if gaussianset.is_set(paths[0]):
+        return report | gaussians.describe(paths[0])
     if form.gridded and not variables:
         found = [axes.summary(formats.open_fields(p, reading.group)) for p in reversed(paths)]
         report["variables"] = {k: v for one in found for k, v in one.items()}

@@ -11,7 +11,7 @@ import numpy as np
 
 from pdr_cli import choices
 from pdr_cli.data import formats
-from pdr_cli.data.formats import Field, cf, clips, forecasts, stored
+from pdr_cli.data.formats import Field, cf, clips, forecasts, gaussianset, stored
 from pdr_cli.data.intervals import endings
 from pdr_cli.data.missing import ABSURD
 from pdr_cli.data.scenes import KIND
@@ -20,7 +20,7 @@ from pdr_cli.inference import exported
 from pdr_cli.inference.filming import CAMERA
 from pdr_cli.inference.finer import POINTS
 from pdr_cli.inference.provenance import DRAWN
-from pdr_cli.inspection import scenes
+from pdr_cli.inspection import gaussians, scenes
 from pdr_cli.inspection.findings import Finding
 from pdr_cli.runs import folder as runs
 from pdr_cli.runs import modelfile, programs
@@ -32,7 +32,7 @@ UNEVEN = 0.15  # of a step: months are 28 to 31 days long
 
 
 def of(path: Path) -> tuple[str, list[Finding]]:
-    """What `path` is, "model", "scenes" or "forecast", and everything found.
+    """What `path` is, "model", "scenes", "gaussians" or "forecast", and everything found.
 
     Raises:
         InputNotFoundError: no such file.
@@ -41,6 +41,8 @@ def of(path: Path) -> tuple[str, list[Finding]]:
         return "model", list(_run(runs.find_model(str(path))))
     if scenes.is_scenes(path):
         return "scenes", list(scenes.findings(path))
+    if gaussianset.is_set(path):
+        return "gaussians", list(gaussians.findings(path))
     return "forecast", list(_forecast(path))
 
 

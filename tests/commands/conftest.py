@@ -23,3 +23,9 @@ def adapter_run(make_run: Callable[..., Path], weather: Path) -> Callable[[str],
         return made[name]
 
     return run
+
+
+@pytest.fixture(scope="module")
+def plain_run(make_run: Callable[..., Path], weather: Path) -> Path:
+    """A run whose network reads frames alone."""
+    return make_run(weather, "--set", "model.anchor=persistence")

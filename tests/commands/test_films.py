@@ -267,6 +267,7 @@ def test_a_ply_holds_the_gaussians_at_a_time_as_viewers_read_them(picture: Path,
 
 def test_the_curves_of_an_export_give_the_gaussians_at_any_time(picture: Path, trained: Path) -> None:
     assert pdr("export", "-m", trained, "--input", picture, "-o", "a.nc").code == 0
+    assert pdr("verify", "a.nc").code == 0
     model, shown = load(trained / "model.safetensors"), filming.picture_of([picture], (16, 16), InputPolicy())
     stage = Filming("orbit:20").stage(model.card)
     scene = filming.scene_of(model, shown, stage.path, filming.seeds_of(0, 1, [filming.PICTURED])[0, 0])
