@@ -88,7 +88,7 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order of windows.")] = None,
     device: Device = "auto",
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16, or auto: bf16 where the device has it.")] = None,
     init_from: InitFrom = None,
     fine_tune: FineTune = None,
     freeze_backbone: FreezeBackbone = False,

@@ -307,7 +307,9 @@ class TrainConfig(Table):
         description="CPU time for training, user and system, such as 5m; other programs do not use it up, but each of N busy "
         "threads does, and each rank; empty: no limit"
     )
-    precision: Literal["fp32", "bf16"] = Field(description="arithmetic of the network; losses are fp32")
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        description="arithmetic of the network; losses are fp32; auto: bf16 where processor or GPU have instructions for it"
+    )
     crop: Sides = Field(
         description="[rows, columns] of a random part of the grid that each step of a convolutional network is trained on; "
         "empty: the whole grid"

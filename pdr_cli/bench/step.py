@@ -30,6 +30,7 @@ from pdr_cli.schema import Config
 from pdr_cli.system import devices
 from pdr_cli.system.logs import log
 from pdr_cli.system.memory import keep_freed_memory
+from pdr_cli.training import arithmetic
 from pdr_cli.training.losses import LossOptions, build_loss
 from pdr_cli.training.setup import parameter_groups, set_up
 from pdr_cli.trust import Trust
@@ -323,6 +324,7 @@ class Options:
         channels, size = known or (1, (1, 1))
         trust = Trust(self.trust_code).also(override.partition("=")[2] for override in overrides)
         device = devices.pick(self.device)
+        resolved = arithmetic.resolved(resolved, device)
         return Setting(resolved, self.channels or channels, self.size or size, device, trust, self.forward)
 
 

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from pdr_cli.errors import DeviceError, UsageError
 from pdr_cli.system.imports import uncollected
+from pdr_cli.system.logs import log
 
 if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("fp32", "bf16")  # of the arithmetic of networks
+BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # Linux's names of instructions for it, on x86 and Arm
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def pick(name: str) -> torch.device:
@@ -41,7 +44,7 @@ def pick(name: str) -> torch.device:
 
 
 def check_precision(name: str, device: torch.device) -> None:
-    """Refuse an arithmetic of networks that is not "fp32" or "bf16".
+    """Refuse an arithmetic of networks that is not "fp32" or "bf16", and warn of one that a processor has to emulate.
 
     Raises:
         UsageError: another name.
@@ -54,16 +57,30 @@ def check_precision(name: str, device: torch.device) -> None:
     if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         found = f"--precision bf16: {torch.cuda.get_device_name(device)} does not compute in it"
         raise DeviceError(found, way_out="leave it out, or use --device cpu")
+    if name == "bf16" and device.type == "cpu" and BF16.isdisjoint(_told("flags", "Features")):
+        log.warning("this processor has no instructions for bf16, and fp32 may be several times faster")
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16. Processors are asked on Linux alone: elsewhere none is known to."""
+    if device.type == "cuda":
+        return bool(_torch().cuda.is_bf16_supported(including_emulation=False))
+    return not BF16.isdisjoint(_told("flags", "Features"))
 
 
 def cpu_name() -> str:
     """The processor's model name, where the system gives one."""
+    return " ".join(_told("model name")) or platform.processor() or platform.machine()
+
+
+def _told(*keys: str) -> list[str]:
+    """The words that Linux says of the first processor under one of these keys; none elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+        return []
+    pairs = (line.partition(":") for line in lines)
+    return next((said.split() for key, _, said in pairs if key.strip() in keys), [])
 
 
 def _torch() -> Any:

@@ -28,6 +28,7 @@ from pdr_cli.settings import AUTO
 from pdr_cli.system import atomic, devices, locks
 from pdr_cli.system.logs import Silence, log, progress
 from pdr_cli.training import (
+    arithmetic,
     cards,
     guides,
     inflation,
@@ -167,7 +168,7 @@ def _plan(request: TrainingRequest, create: bool) -> Run:
     folder = RunFolder(request.out or Path(config.preset))
     if create:
         folder = ranks.once(lambda: run_folder(request.out, config, resume))
-    config = without_unread(guides.resolved(config), request.trust)
+    config = without_unread(guides.resolved(arithmetic.resolved(config, device, ranks)), request.trust)
     prepared = open_data(config, request.dataset, ranks)
     config = inputs.resolved(config, kinds.of(prepared.series[0]))
     targets.check(config, prepared)

@@ -30,7 +30,7 @@ from pdr_cli.runs.modelfile import ModelCard
 from pdr_cli.schema import Config
 from pdr_cli.system import atomic, devices, hashes, locks, urls
 from pdr_cli.system.logs import log
-from pdr_cli.training import cards, loggers, overview, randomness, ranks
+from pdr_cli.training import arithmetic, cards, loggers, overview, randomness, ranks
 from pdr_cli.training.kept import Kept
 from pdr_cli.training.loop import Trainer
 from pdr_cli.training.prepare import find_files
@@ -74,7 +74,8 @@ def plan(request: TrainingRequest, create: bool = True) -> SceneRun:
     ranks.refuse("scenes are trained")
     if request.init_from is not None or request.freeze_backbone or request.dataset is not None:
         raise UsageError("scenes are trained from new weights, on a file", way_out="leave out --init-from")
-    config, device = request.config, devices.pick(request.device)
+    device = devices.pick(request.device)
+    config = arithmetic.resolved(request.config, device)
     resume = request.resume is not None
     folder = run_folder(request.out, config, resume) if create else RunFolder(request.out or Path(config.preset))
     loggers.Loggers(config.train.loggers, folder, request.trust)  # refuses what it does not find
