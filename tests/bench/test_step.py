@@ -115,7 +115,21 @@ def test_the_preset_s_precision_is_that_of_pdr_alone():
 @pytest.mark.parametrize("_", ["in processes of their own"])
 def test_the_table_names_variants_parts_and_device(_):
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    result = pdr("bench-train", *settings, "--size", "12", "12", "--batch", "2", "--repeats", "2", "--device", "cpu")
+    result = pdr(
+        "bench-train",
+        *settings,
+        "--size",
+        "12",
+        "12",
+        "--batch",
+        "2",
+        "--repeats",
+        "2",
+        "--device",
+        "cpu",
+        "--variants",
+        "plain+predgs,pdr",
+    )
     assert result.code == 0, result.err
     for text in ("plain+predgs", "pdr", "loss, backward", f"torch {torch.__version__}", "2 to 3 frames of 2 x 12 x 12"):
         assert text in result.out

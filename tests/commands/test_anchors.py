@@ -61,7 +61,15 @@ def test_hindcasts_equal_single_forecasts(make_run: Callable[..., Path], tmp_pat
     assert np.allclose(every.t2m.values[40], single.t2m.values, atol=1e-3)
 
 
-@pytest.mark.parametrize("anchor", ["persistence", "climatology", "anomaly", "ridge", "flow"])
+@pytest.mark.parametrize(
+    "anchor",
+    [
+        "persistence",
+        "climatology",
+        "anomaly",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("ridge", "flow")),
+    ],
+)
 def test_every_anchor_alone_is_a_model_and_leaves_as_a_graph(
     make_run: Callable[..., Path], weather: Path, anchor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,7 @@ def test_verify_finds_it_in_a_format_that_numbers_its_channels(rain: Path, rain_
     assert (result.code, "1 values of channel 0 are not between 0 and" in result.last) == (65, True), result.err
 
 
+@pytest.mark.slow
 def test_an_exported_program_has_the_bounds(rain: Path, rain_run: Path, unbounded: Path) -> None:
     import torch
 

@@ -154,7 +154,10 @@ def test_a_loss_that_is_no_number_stops_the_run_at_once(weather: Path, tmp_path:
 
 
 # The larger grid trains in another memory layout.
-@pytest.mark.parametrize(("signal_number", "size"), [(signal.SIGTERM, (13, 15)), (signal.SIGINT, (32, 33))])
+@pytest.mark.parametrize(
+    ("signal_number", "size"),
+    [(signal.SIGTERM, (32, 33)), pytest.param(signal.SIGINT, (13, 15), marks=pytest.mark.slow)],
+)
 def test_an_interrupted_run_resumes_to_the_same_weights(
     tmp_path: Path, signal_number: signal.Signals, size: tuple[int, int]
 ) -> None:

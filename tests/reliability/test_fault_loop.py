@@ -13,12 +13,23 @@ from tests.reliability.processes import environment
 
 FAST = [
     *("text/kill", "text/EIO", "text/ENOSPC", "hdf5/kill", "hdf5/EIO", "hdf5/ENOSPC", "mp4/kill"),
-    *("netcdf/kill", "netcdf/EIO", "netcdf/ENOSPC"),
-    *("zarr/kill/10", "hindcast/kill/40", "hindcast-nc/kill/40"),  # not every call: a store is many files
-    *("state/kill", "state/EIO", "model/kill", "folder/kill", "folder/EIO", "renames/kill", "renames/EIO"),
+    *("netcdf/kill", "netcdf/ENOSPC"),
+    *("zarr/kill/20", "hindcast/kill/80", "hindcast-nc/kill/80"),  # not every call: a store is many files
+    *("state/kill", "model/kill", "folder/kill", "folder/EIO", "renames/kill", "renames/EIO"),
 ]
 SLOW = [
-    *("npz/kill", "npz/EIO", "npz/ENOSPC", "mp4/EIO", "mp4/ENOSPC", "zarr/kill", "zarr/EIO", "zarr/ENOSPC"),
+    *(
+        "netcdf/EIO",
+        "state/EIO",
+        "npz/kill",
+        "npz/EIO",
+        "npz/ENOSPC",
+        "mp4/EIO",
+        "mp4/ENOSPC",
+        "zarr/kill",
+        "zarr/EIO",
+        "zarr/ENOSPC",
+    ),
     *("hindcast/kill/3", "hindcast/EIO/5", "hindcast/ENOSPC/5"),
     *("hindcast-nc/kill/3", "hindcast-nc/EIO/5", "hindcast-nc/ENOSPC/5"),
     *("state/ENOSPC", "model/EIO", "model/ENOSPC", "folder/ENOSPC", "renames/ENOSPC"),

@@ -124,7 +124,9 @@ def test_windows_that_observe_a_gap_are_left_out_of_training(tmp_path: Path) -> 
     assert counts[2] == counts[0]
 
 
-@pytest.mark.parametrize("method", ["persist", "mean", "interp"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("persist", marks=pytest.mark.slow), pytest.param("mean", marks=pytest.mark.slow), "interp"]
+)
 def test_a_series_full_of_gaps_is_trained_on_and_scored_when_they_are_filled(
     make_run: MakeRun, tmp_path: Path, method: str
 ) -> None:

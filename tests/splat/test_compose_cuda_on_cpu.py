@@ -99,7 +99,7 @@ def test_nothing_shows(draw):
     assert not any(x.any() for x in gradients)
 
 
-@pytest.mark.parametrize("channels", [1, 6])
+@pytest.mark.parametrize("channels", [1, pytest.param(6, marks=pytest.mark.slow)])
 def test_little_scratch_memory_divides_the_work_and_changes_nothing(draw, channels):
     size, frames, count = (17, 20), 3, 300  # 4 tiles
     inputs = projected(frames, count, channels, size, widths=(0.5, 1.5))
