@@ -229,9 +229,9 @@ __device__ __forceinline__ void prepare_entry(const Parameters& p, const Geometr
 }
 
 // Writes the gradients of the parameters; all are NaN if one parameter is not finite.
-template <bool ANALYTIC>
-__device__ __forceinline__ void write_gradients(const float (&sums)[MOMENTS], const Parameters& p,
-                                                const Geometry& geometry, int64_t n, const InputGradients& gradients) {
+template <bool ANALYTIC, class Output>
+__device__ __forceinline__ void write_gradients(const float (&sums)[MOMENTS], const Parameters& p, const Geometry& geometry,
+                                                int64_t n, const InputGradientsOf<Output>& gradients) {
   Moments<float> m = {};
   m.suu = sums[0];
   m.suw = sums[1];
@@ -240,17 +240,17 @@ __device__ __forceinline__ void write_gradients(const float (&sums)[MOMENTS], co
   (ANALYTIC ? m.sw : m.sy) = sums[4];
   const Gradients<float> d = adjoint(m, p.s1, p.s2, p.theta, geometry);
   const float bad = zero_if_finite(p);
-  gradients.coords[2 * n] = d.mu_x + bad;
-  gradients.coords[2 * n + 1] = d.mu_y + bad;
-  gradients.scale[2 * n] = d.s1 + bad;
-  gradients.scale[2 * n + 1] = d.s2 + bad;
-  gradients.rotation[n] = d.theta + bad;
+  store(gradients.coords, 2 * n, d.mu_x + bad);
+  store(gradients.coords, 2 * n + 1, d.mu_y + bad);
+  store(gradients.scale, 2 * n, d.s1 + bad);
+  store(gradients.scale, 2 * n + 1, d.s2 + bad);
+  store(gradients.rotation, n, d.theta + bad);
 }
 
 // Adds the sums of a Gaussian's shares for C channels: writes the gradients of the amplitudes, adds to the moments.
-template <int C>
+template <int C, class Output>
 __device__ __forceinline__ void add_shares(const Sums<C>* shares, int count, float amplitude, float bad, int channels_left,
-                                           float* amplitudes, float (&moments)[MOMENTS]) {
+                                           const Output& amplitudes, float (&moments)[MOMENTS]) {
   Sums<C> all = {};
 #pragma unroll 1
   for (int share = 0; share < count; ++share) {
@@ -260,14 +260,14 @@ __device__ __forceinline__ void add_shares(const Sums<C>* shares, int count, flo
   const float scale = C == 1 ? amplitude : 1.0f;
   for (int k = 0; k < MOMENTS; ++k) moments[k] = fmaf(scale, all.moments[k], moments[k]);
   for (int c = 0; c < C; ++c)
-    if (c < channels_left) amplitudes[c] = all.amplitudes[c] + bad;
+    if (c < channels_left) store(amplitudes, c, all.amplitudes[c] + bad);
 }
 
 // Gaussians are counted through all frames. 2^share_bits warps share each Gaussian.
-template <int C, bool ANALYTIC>
+template <int C, bool ANALYTIC, class Input, class Output>
 __global__ void __launch_bounds__(THREADS, C < 3 ? 3 : C <= 8 ? 2 : 1)  // 80 registers each, 128, or 255
-    backward_kernel(const Problem problem, const float* __restrict__ grad_image, const InputGradients gradients,
-                    int per_block, int share_bits) {
+    backward_kernel(const ProblemOf<Input> problem, const float* __restrict__ grad_image,
+                    const InputGradientsOf<Output> gradients, int per_block, int share_bits) {
   __shared__ Entry<C> entries[MOST_PER_BLOCK];
   __shared__ Sums<C> sums[MOST_PER_BLOCK];  // per Gaussian and share
   __shared__ float moments[MOST_PER_BLOCK][MOMENTS];
@@ -286,7 +286,7 @@ __global__ void __launch_bounds__(THREADS, C < 3 ? 3 : C <= 8 ? 2 : 1)  // 80 re
     const int channels_left = problem.channels - channel < C ? static_cast<int>(problem.channels - channel) : C;
     const int64_t index = n * problem.channels + channel;
     if (t < count)
-      for (int c = 0; c < C; ++c) entries[t].amplitudes[c] = c < channels_left ? problem.amplitudes[index + c] : 0.0f;
+      for (int c = 0; c < C; ++c) entries[t].amplitudes[c] = c < channels_left ? load(problem.amplitudes, index + c) : 0.0f;
     __syncthreads();
     for (int item = t / 32; item < count << share_bits; item += WARPS) {
       const int share = item & ((1 << share_bits) - 1);
@@ -298,16 +298,15 @@ __global__ void __launch_bounds__(THREADS, C < 3 ? 3 : C <= 8 ? 2 : 1)  // 80 re
     __syncthreads();
     if (t < count) {
       add_shares(&sums[t << share_bits], 1 << share_bits, entries[t].amplitudes[0],
-                 zero_if_finite(read_parameters(problem, n)), channels_left, gradients.amplitudes + index, moments[t]);
+                 zero_if_finite(read_parameters(problem, n)), channels_left, from(gradients.amplitudes, index), moments[t]);
       entries[t].plane += C * plane;
     }
   }
   if (t < count) write_gradients<ANALYTIC>(moments[t], read_parameters(problem, n), geometry, n, gradients);
 }
 
-}  // namespace
-
-int backward(const Problem& problem, const float* grad_image, const InputGradients& gradients, void* stream) {
+template <class Input, class Output>
+int gather(const ProblemOf<Input>& problem, const float* grad_image, const InputGradientsOf<Output>& gradients, void* stream) {
   const int64_t total = problem.frames * problem.gaussians;
   if (total == 0) return cudaSuccess;
   // 1024 blocks fill the GPU; beyond that, preparing more Gaussians per block is faster.
@@ -316,10 +315,22 @@ int backward(const Problem& problem, const float* grad_image, const InputGradien
   const int per_block = eights == 0 ? WARPS >> SHARE_BITS : eights < 8 ? static_cast<int>(8 * eights) : MOST_PER_BLOCK;
   return with_up_to_16_channels(problem.channels, [&](auto constant) {
     constexpr int C = decltype(constant)::value;
-    const auto kernel = problem.geometry.analytic ? backward_kernel<C, true> : backward_kernel<C, false>;
+    const auto kernel = problem.geometry.analytic ? backward_kernel<C, true, Input, Output>
+                                                  : backward_kernel<C, false, Input, Output>;
     return launch(kernel, (total + per_block - 1) / per_block, 1, stream, problem, grad_image, gradients, per_block,
                   share_bits);
   });
+}
+
+}  // namespace
+
+int backward(const Problem& problem, const float* grad_image, const InputGradients& gradients, void* stream) {
+  return gather(problem, grad_image, gradients, stream);
+}
+
+int backward(const ProblemOf<Numbers>& problem, const float* grad_image, const InputGradientsOf<Results>& gradients,
+             void* stream) {
+  return gather(problem, grad_image, gradients, stream);
 }
 
 }  // namespace predgsplat::cuda

@@ -14,7 +14,7 @@ __device__ __forceinline__ float zero_unless(bool condition, float x) { return c
 
 }  // namespace predgsplat
 
-#include "kernels.h"
+#include "cuda_numbers.cuh"
 
 namespace predgsplat {
 
@@ -43,9 +43,10 @@ struct Parameters {
 };
 
 // n counts through the Gaussians of all frames. A pair takes two loads, because it may not be aligned to 8 bytes.
-__device__ __forceinline__ Parameters read_parameters(const Problem& problem, int64_t n) {
-  return {problem.coords[2 * n], problem.coords[2 * n + 1], problem.scale[2 * n], problem.scale[2 * n + 1],
-          problem.rotation[n]};
+template <class Input>
+__device__ __forceinline__ Parameters read_parameters(const ProblemOf<Input>& problem, int64_t n) {
+  return {load(problem.coords, 2 * n), load(problem.coords, 2 * n + 1), load(problem.scale, 2 * n),
+          load(problem.scale, 2 * n + 1), load(problem.rotation, n)};
 }
 
 // 0, or NaN if a parameter is not finite; added to a result to mark it.

@@ -54,8 +54,9 @@ __device__ __forceinline__ Box unite_over_warp(Box box) {
 }
 
 // One thread per Gaussian; a chunk begins anew with each frame.
+template <class Input>
 __global__ void __launch_bounds__(THREADS)
-    prepare_kernel(const __grid_constant__ Problem problem, const PreparedFrames prepared) {
+    prepare_kernel(const __grid_constant__ ProblemOf<Input> problem, const PreparedFrames prepared) {
   __shared__ Box boxes[WARPS];
   const int64_t chunks = chunks_of(problem);
   const int64_t chunk = static_cast<int64_t>(blockIdx.x) * CHUNKS_PER_BLOCK + threadIdx.x / CHUNK;
@@ -85,8 +86,9 @@ struct Tile {
 };
 
 // The Gaussians of one frame.
+template <class Input>
 struct Frame {
-  const Problem& problem;
+  const ProblemOf<Input>& problem;
   const PreparedFrames& prepared;
   int64_t frame;
 
@@ -101,8 +103,9 @@ struct Frame {
 };
 
 // Lists the chunks that may reach the tile, of THREADS chunks from `first`; returns their number.
-template <class Shape>
-__device__ __forceinline__ int list_chunks(const Frame& frame, int64_t first, const Tile& tile, Shared<Shape>& shared) {
+template <class Shape, class Input>
+__device__ __forceinline__ int list_chunks(const Frame<Input>& frame, int64_t first, const Tile& tile,
+                                           Shared<Shape>& shared) {
   const int64_t chunk = first + threadIdx.x;
   const bool keep = chunk < chunks_of(frame.problem) && frame.may_reach(chunk, tile);
   int total;
@@ -114,11 +117,11 @@ __device__ __forceinline__ int list_chunks(const Frame& frame, int64_t first, co
 
 // Adds the Gaussians that reach the tile, of CHUNKS_PER_BLOCK listed chunks from `first`, to the entries in shared
 // memory, of which there are `filled`; returns how many there are then.
-template <class Shape>
-__device__ __forceinline__ int list_entries(const Frame& frame, int first, int chunks, int channel, const Tile& tile,
+template <class Shape, class Input>
+__device__ __forceinline__ int list_entries(const Frame<Input>& frame, int first, int chunks, int channel, const Tile& tile,
                                             int filled, Shared<Shape>& shared) {
   constexpr int C = Shape::CHANNELS;
-  const Problem& problem = frame.problem;
+  const ProblemOf<Input>& problem = frame.problem;
   const int slot = first + threadIdx.x / CHUNK;
   const int64_t number = slot < chunks ? static_cast<int64_t>(shared.chunks[slot]) * CHUNK + threadIdx.x % CHUNK
                                        : problem.gaussians;
@@ -140,7 +143,7 @@ __device__ __forceinline__ int list_entries(const Frame& frame, int first, int c
     entry.squares = g.squares;
     for (int c = 0; c < C; ++c) {
       const bool there = channel + c < problem.channels;
-      entry.amplitudes[c] = there ? problem.amplitudes[n * problem.channels + channel + c] : 0.0f;
+      entry.amplitudes[c] = there ? load(problem.amplitudes, n * problem.channels + channel + c) : 0.0f;
     }
   }
   return filled + total;
@@ -260,11 +263,11 @@ template <class Shape, bool ANALYTIC>
 using Pixels = std::conditional_t<ANALYTIC, AtPixels<Shape>,
                                   std::conditional_t<Shape::CHANNELS == 1, SpreadOverLattice<Shape>, OnLattice<Shape>>>;
 
-// Adds the warps' sums of one channel and writes the tile.
-template <class Shape, int ROWS>
+// Adds the warps' sums of one channel and writes the tile. plane: where the channel begins in the image.
+template <class Shape, int ROWS, class Image>
 __device__ __forceinline__ void add_and_store(float (&shared)[Shape::GROUPS][Shape::TILE * Shape::TILE],
                                               const float (&sums)[ROWS], const Geometry& geometry, int left, int top,
-                                              float* plane) {
+                                              const Image& image, int64_t plane) {
   constexpr int TILE = Shape::TILE, PART = TILE * Shape::HEIGHT;  // pixels of a warp
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   __syncthreads();  // all threads have finished reading the shared memory
@@ -276,7 +279,7 @@ __device__ __forceinline__ void add_and_store(float (&shared)[Shape::GROUPS][Sha
   for (int group = 0; group < Shape::GROUPS; ++group) total += shared[group][threadIdx.x];
   const int slice = threadIdx.x / PART, k = threadIdx.x % PART / 32;
   const int i = top + slice * Shape::HEIGHT + lane / TILE * ROWS + k, j = left + lane % TILE;
-  if (i < geometry.height && j < geometry.width) plane[static_cast<int64_t>(i) * geometry.width + j] = total;
+  if (i < geometry.height && j < geometry.width) store(image, plane + static_cast<int64_t>(i) * geometry.width + j, total);
 }
 
 // The kernel's blocks: tiles of all frames along x, blocks of C channels along y.
@@ -284,13 +287,14 @@ struct Grid {
   int tiles_x, tiles;  // of a frame
 };
 
-template <int C, bool ANALYTIC, int TILE>
+template <int C, bool ANALYTIC, int TILE, class Input, class Image>
 __global__ void __launch_bounds__(THREADS, C < 3 ? 4 : C == 3 ? 3 : 2)
-    forward_kernel(const __grid_constant__ Problem problem, const PreparedFrames prepared, float* image, const Grid grid) {
+    forward_kernel(const __grid_constant__ ProblemOf<Input> problem, const PreparedFrames prepared, const Image image,
+                   const Grid grid) {
   using Shape = Shape<C, TILE>;
   __shared__ Shared<Shape> shared;
   const Geometry& geometry = problem.geometry;
-  const Frame frame = {problem, prepared, blockIdx.x / grid.tiles};
+  const Frame<Input> frame = {problem, prepared, blockIdx.x / grid.tiles};
   const int index = blockIdx.x % grid.tiles, left = index % grid.tiles_x * TILE, top = index / grid.tiles_x * TILE;
   const int channel = blockIdx.y * C, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const Tile tile = {static_cast<float>(left), static_cast<float>(top), TILE - 1.0f};
@@ -317,9 +321,9 @@ __global__ void __launch_bounds__(THREADS, C < 3 ? 4 : C == 3 ? 3 : 2)
   pixels.finish();
 
   const int64_t plane = static_cast<int64_t>(geometry.height) * geometry.width;
-  float* frame_image = image + (frame.frame * problem.channels + channel) * plane;
+  const int64_t first_plane = (frame.frame * problem.channels + channel) * plane;
   for (int c = 0; c < C && channel + c < problem.channels; ++c)
-    add_and_store<Shape>(shared.sums, pixels.sums[c], geometry, left, top, frame_image + c * plane);
+    add_and_store<Shape>(shared.sums, pixels.sums[c], geometry, left, top, image, first_plane + c * plane);
 }
 
 int64_t tiles_along(int pixels, int tile) { return (pixels + tile - 1) / tile; }
@@ -328,24 +332,39 @@ int64_t tiles_of(const Geometry& geometry, int tile) {
   return tiles_along(geometry.width, tile) * tiles_along(geometry.height, tile);
 }
 
-template <int C, int TILE>
-int draw_frames(const Problem& problem, const PreparedFrames& prepared, float* image, void* stream) {
-  const auto kernel = problem.geometry.analytic ? forward_kernel<C, true, TILE> : forward_kernel<C, false, TILE>;
+template <int C, int TILE, class Input, class Image>
+int draw_frames(const ProblemOf<Input>& problem, const PreparedFrames& prepared, const Image& image, void* stream) {
+  const auto kernel = problem.geometry.analytic ? forward_kernel<C, true, TILE, Input, Image>
+                                                : forward_kernel<C, false, TILE, Input, Image>;
   const int64_t tiles = tiles_of(problem.geometry, TILE);
   if (tiles > MAX_BLOCKS_X) return cudaErrorInvalidConfiguration;
   const Grid grid = {static_cast<int>(tiles_along(problem.geometry.width, TILE)), static_cast<int>(tiles)};
   return launch(kernel, problem.frames * tiles, (problem.channels + C - 1) / C, stream, problem, prepared, image, grid);
 }
 
-int prepare_frames(const Problem& problem, const PreparedFrames& prepared, void* stream) {
+template <class Input>
+int prepare_frames(const ProblemOf<Input>& problem, const PreparedFrames& prepared, void* stream) {
   const int64_t chunks = problem.frames * chunks_of(problem);
   if (chunks == 0 || !prepared.gaussians) return cudaSuccess;
-  return launch(prepare_kernel, (chunks + CHUNKS_PER_BLOCK - 1) / CHUNKS_PER_BLOCK, 1, stream, problem, prepared);
+  return launch(prepare_kernel<Input>, (chunks + CHUNKS_PER_BLOCK - 1) / CHUNKS_PER_BLOCK, 1, stream, problem, prepared);
+}
+
+template <class Input, class Image>
+int draw(const ProblemOf<Input>& problem, const ForwardPlan& plan, const Image& image, float* scratch, void* stream) {
+  if (problem.frames == 0 || problem.channels == 0) return cudaSuccess;
+  const PreparedFrames prepared = prepared_in(plan.prepares_once ? scratch : nullptr, problem);
+  if (const int error = prepare_frames(problem, prepared, stream)) return error;
+  return with_up_to_16_channels(problem.channels, [&](auto constant) {
+    constexpr int C = decltype(constant)::value;
+    if constexpr (C <= MOST_IN_SMALL)
+      if (plan.tile == SMALL) return draw_frames<C, SMALL>(problem, prepared, image, stream);
+    return draw_frames<C, LARGE>(problem, prepared, image, stream);
+  });
 }
 
 }  // namespace
 
-ForwardPlan forward_plan(const Problem& problem) {
+ForwardPlan forward_plan(const Dimensions& problem) {
   // So few blocks leave half of the multiprocessors of a large GPU idle; of small tiles there are four times as many.
   constexpr int64_t few_tiles = 64;
   // Preparing a Gaussian takes some 130 instructions of a thread, 4 of a warp: so many take as long as a launch.
@@ -356,20 +375,16 @@ ForwardPlan forward_plan(const Problem& problem) {
   return {tile, problem.gaussians > 0 && tiles > preparations / problem.gaussians};
 }
 
-int64_t forward_scratch(const Problem& problem, const ForwardPlan& plan) {
+int64_t forward_scratch(const Dimensions& problem, const ForwardPlan& plan) {
   return plan.prepares_once ? prepared_floats(problem) : 0;
 }
 
 int forward(const Problem& problem, const ForwardPlan& plan, float* image, float* scratch, void* stream) {
-  if (problem.frames == 0 || problem.channels == 0) return cudaSuccess;
-  const PreparedFrames prepared = prepared_in(plan.prepares_once ? scratch : nullptr, problem);
-  if (const int error = prepare_frames(problem, prepared, stream)) return error;
-  return with_up_to_16_channels(problem.channels, [&](auto constant) {
-    constexpr int C = decltype(constant)::value;
-    if constexpr (C <= MOST_IN_SMALL)
-      if (plan.tile == SMALL) return draw_frames<C, SMALL>(problem, prepared, image, stream);
-    return draw_frames<C, LARGE>(problem, prepared, image, stream);
-  });
+  return draw(problem, plan, image, scratch, stream);
+}
+
+int forward(const ProblemOf<Numbers>& problem, const ForwardPlan& plan, const Results& image, float* scratch, void* stream) {
+  return draw(problem, plan, image, scratch, stream);
 }
 
 }  // namespace predgsplat::cuda

@@ -47,14 +47,14 @@ struct PreparedFrames {
   Box* boxes;
 };
 
-PREDGSPLAT_BOTH int64_t chunks_of(const Problem& problem) { return (problem.gaussians + CHUNK - 1) / CHUNK; }
+PREDGSPLAT_BOTH int64_t chunks_of(const Dimensions& problem) { return (problem.gaussians + CHUNK - 1) / CHUNK; }
 
-inline int64_t prepared_floats(const Problem& problem) {
+inline int64_t prepared_floats(const Dimensions& problem) {
   const int64_t gaussians = problem.frames * problem.gaussians, chunks = problem.frames * chunks_of(problem);
   return (gaussians * sizeof(Prepared) + chunks * sizeof(Box)) / sizeof(float);
 }
 
-inline PreparedFrames prepared_in(float* scratch, const Problem& problem) {
+inline PreparedFrames prepared_in(float* scratch, const Dimensions& problem) {
   if (!scratch) return {};
   Prepared* const gaussians = reinterpret_cast<Prepared*>(scratch);
   return {gaussians, reinterpret_cast<Box*>(gaussians + problem.frames * problem.gaussians)};
@@ -62,7 +62,8 @@ inline PreparedFrames prepared_in(float* scratch, const Problem& problem) {
 
 // n counts through the Gaussians of all frames. Not inlined: the compiler fuses operations anew in each place, and both
 // kernels must prepare the same numbers. For that, they take the problem as a __grid_constant__, which has an address.
-__device__ __noinline__ Prepared prepare_one(const Problem& problem, int64_t n) {
+template <class Input>
+__device__ __noinline__ Prepared prepare_one(const ProblemOf<Input>& problem, int64_t n) {
   const Geometry& geometry = problem.geometry;
   const Parameters p = read_parameters(problem, n);
   const Gaussian<float> g = prepare(p, geometry);

@@ -1,4 +1,5 @@
-// The interface between ops.cpp and the kernels: plain pointers, to contiguous float32 unless they are `Frames`.
+// The interface between ops.cpp and the kernels: plain pointers, to contiguous float32 unless they are `Frames`, `Numbers` or
+// `Results`.
 #pragma once
 
 #include <cstdint>
@@ -8,18 +9,38 @@
 namespace predgsplat {
 
 // P frames of N Gaussians with C channels.
-struct Problem {
+struct Dimensions {
   int64_t frames, gaussians, channels;
   Geometry geometry;
-  const float* coords;      // [P, N, 2]
-  const float* scale;       // [P, N, 2]
-  const float* rotation;    // [P, N]
-  const float* amplitudes;  // [P, N, C]
 };
 
+template <class Array>
+struct ProblemOf : Dimensions {
+  Array coords;      // [P, N, 2]
+  Array scale;       // [P, N, 2]
+  Array rotation;    // [P, N]
+  Array amplitudes;  // [P, N, C]
+};
+using Problem = ProblemOf<const float*>;
+
 // One tensor per input, of the same shape. Every element is written.
-struct InputGradients {
-  float *coords, *scale, *rotation, *amplitudes;
+template <class Array>
+struct InputGradientsOf {
+  Array coords, scale, rotation, amplitudes;
+};
+using InputGradients = InputGradientsOf<float*>;
+
+// Arrays of a type that is known when the program runs, which CUDA kernels read and write in float32.
+enum class Type { FLOAT32, FLOAT16, BFLOAT16 };
+
+struct Numbers {
+  const void* data;
+  Type type;
+};
+
+struct Results {
+  void* data;
+  Type type;
 };
 
 // P frames of N projected Gaussians, sorted front to back, with C features.
@@ -94,10 +115,14 @@ struct ForwardPlan {
   int tile;            // pixels along either axis of a block's part of the frame: 16, or 8 (at most 4 channels)
   bool prepares_once;  // each Gaussian in a kernel of its own, instead of in every tile
 };
-ForwardPlan forward_plan(const Problem& problem);
-int64_t forward_scratch(const Problem& problem, const ForwardPlan& plan);  // floats of scratch memory
+ForwardPlan forward_plan(const Dimensions& problem);
+int64_t forward_scratch(const Dimensions& problem, const ForwardPlan& plan);  // floats of scratch memory
 int forward(const Problem& problem, const ForwardPlan& plan, float* image, float* scratch, void* stream);
 int backward(const Problem& problem, const float* grad_image, const InputGradients& gradients, void* stream);
+// The same for tensors of any types. What they read becomes float32 first; what they write is rounded once.
+int forward(const ProblemOf<Numbers>& problem, const ForwardPlan& plan, const Results& image, float* scratch, void* stream);
+int backward(const ProblemOf<Numbers>& problem, const float* grad_image, const InputGradientsOf<Results>& gradients,
+             void* stream);
 int compose(const Composition& problem, float* image, float* state, void* stream);
 // The floats of scratch memory for the backward pass, at most `most` unless the least that it needs is more. It divides
 // its work to fit what it gets.

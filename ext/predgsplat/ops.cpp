@@ -5,26 +5,17 @@
 // adds the CUDA kernels.
 #define TORCH_TARGET_VERSION (((0ULL + 2) << 56) | ((0ULL + 10) << 48))
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
-#include <algorithm>
-#include <optional>
 #include <tuple>
-#include <vector>
 
-#include "kernels.h"
+#include "tensors.h"
 
 #ifdef PREDGSPLAT_CUDA
 #include <torch/csrc/stable/accelerator.h>
 #endif
 
 namespace predgsplat {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 #ifndef PREDGSPLAT_CUDA
 
@@ -41,82 +32,6 @@ extern "C" __attribute__((visibility("default"))) const CpuKernels predgsplat_ke
 #endif
 
 namespace {
-
-// torch's own macro for this has a different name in each version of torch.
-void check(AOTITorchError code) { STD_TORCH_CHECK(code == AOTI_TORCH_SUCCESS, "predgsplat: torch reports error ", code); }
-
-Tensor as_float(const Tensor& x) {
-  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "predgsplat: expected float32 tensors");
-  return x.is_contiguous() ? x : torch::stable::contiguous(x);
-}
-
-// The four inputs, contiguous, and the Problem that the kernels solve. coords: [..., N, 2].
-struct Inputs {
-  Tensor coords, scale, rotation, amplitudes;
-  Problem problem;
-
-  Inputs(const Tensor& coords_, const Tensor& scale_, const Tensor& rotation_, const Tensor& amplitudes_,
-         int64_t height, int64_t width, double kernel_size, bool analytic)
-      : coords(as_float(coords_)),
-        scale(as_float(scale_)),
-        rotation(as_float(rotation_)),
-        amplitudes(as_float(amplitudes_)) {
-    const int64_t dims = amplitudes.dim();
-    STD_TORCH_CHECK(dims >= 2 && coords.dim() == dims && scale.dim() == dims && rotation.dim() == dims - 1,
-                    "predgsplat: expected coords and scale [..., N, 2], rotation [..., N], amplitudes [..., N, C]");
-    for (const Tensor* x : {&scale, &rotation, &amplitudes})
-      STD_TORCH_CHECK(x->get_device_index() == coords.get_device_index(),
-                      "predgsplat: expected coords, scale, rotation and amplitudes on one device");
-    int64_t frames = 1;
-    for (int64_t i = 0; i < dims - 2; ++i) frames *= amplitudes.size(i);
-    const int64_t gaussians = amplitudes.size(dims - 2), channels = amplitudes.size(dims - 1);
-    STD_TORCH_CHECK(coords.numel() == 2 * frames * gaussians && scale.numel() == coords.numel() &&
-                        rotation.numel() == frames * gaussians,
-                    "predgsplat: coords, scale, rotation and amplitudes differ in their number of Gaussians");
-    STD_TORCH_CHECK(height >= 1 && width >= 1 && height <= 1 << 20 && width <= 1 << 20 && kernel_size > 1,
-                    "predgsplat: expected a frame of 1 to 2^20 pixels on each side, and a kernel_size above 1");
-    problem = {frames,
-               gaussians,
-               channels,
-               make_geometry(static_cast<int>(height), static_cast<int>(width), kernel_size, analytic),
-               pointer(coords),
-               pointer(scale),
-               pointer(rotation),
-               pointer(amplitudes)};
-  }
-
-  static const float* pointer(const Tensor& x) { return static_cast<const float*>(x.data_ptr()); }
-};
-
-float* output(Tensor& x) { return static_cast<float*>(x.data_ptr()); }
-
-// Uninitialised, with the dtype and device of x. Through the C interface: the dispatcher takes four times as long, which
-// shows in small frames.
-Tensor strided_empty(const Tensor& x, const int64_t* shape, const int64_t* strides, int64_t dims) {
-  int32_t dtype, device_type, device_index;
-  check(aoti_torch_get_dtype(x.get(), &dtype));
-  check(aoti_torch_get_device_type(x.get(), &device_type));
-  check(aoti_torch_get_device_index(x.get(), &device_index));
-  AtenTensorHandle result;
-  check(aoti_torch_empty_strided(dims, shape, strides, dtype, device_type, device_index, &result));
-  return Tensor(result);
-}
-
-// The same, contiguous.
-Tensor new_empty(const Tensor& x, const int64_t* shape, int64_t dims) {
-  std::vector<int64_t> strides(dims, 1);
-  for (int64_t i = dims - 1; i > 0; --i) strides[i - 1] = strides[i] * std::max<int64_t>(shape[i], 1);
-  return strided_empty(x, shape, strides.data(), dims);
-}
-
-Tensor empty_beside(const Tensor& x) { return new_empty(x, x.sizes().data(), x.dim()); }
-
-Tensor empty_image(const Inputs& inputs, int64_t height, int64_t width) {
-  const auto sizes = inputs.amplitudes.sizes();
-  std::vector<int64_t> shape(sizes.begin(), sizes.end() - 2);
-  shape.insert(shape.end(), {inputs.problem.channels, height, width});
-  return new_empty(inputs.amplitudes, shape.data(), static_cast<int64_t>(shape.size()));
-}
 
 // The four inputs of `compose`, contiguous, and the Composition that the kernels solve. centre: [..., N, 2].
 struct ComposeInputs {
@@ -145,10 +60,10 @@ struct ComposeInputs {
                features.size(dims - 1),
                static_cast<int>(height),
                static_cast<int>(width),
-               Inputs::pointer(centre),
-               Inputs::pointer(conic),
-               Inputs::pointer(opacity),
-               Inputs::pointer(features)};
+               pointer(centre),
+               pointer(conic),
+               pointer(opacity),
+               pointer(features)};
   }
 
   // Planes of the frame, for the leading dimensions of the inputs.
@@ -181,13 +96,17 @@ InputGradients pointers(Four& four) {
   return {output(std::get<0>(four)), output(std::get<1>(four)), output(std::get<2>(four)), output(std::get<3>(four))};
 }
 
+// The type of the image: float32, unless another one is asked for.
+Type image_type(const std::optional<ScalarType>& dtype) { return dtype ? type_of(*dtype) : Type::FLOAT32; }
+
 #ifndef PREDGSPLAT_CUDA
 
 Tensor render_cpu(const Tensor& coords, const Tensor& scale, const Tensor& rotation, const Tensor& amplitudes,
-                  int64_t height, int64_t width, double kernel_size, bool analytic) {
+                  int64_t height, int64_t width, double kernel_size, bool analytic, std::optional<ScalarType> dtype) {
+  STD_TORCH_CHECK(image_type(dtype) == Type::FLOAT32, "predgsplat: renders in float32 on a CPU");
   const Inputs inputs(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic);
-  Tensor image = empty_image(inputs, height, width);
-  cpu::forward(inputs.problem, output(image));
+  Tensor image = empty_image(inputs, Type::FLOAT32);
+  cpu::forward(inputs.problem(), output(image));
   return image;
 }
 
@@ -198,7 +117,7 @@ Four render_backward_cpu(const Tensor& grad_image, const Tensor& coords, const T
                       kernel_size, analytic);
   const Tensor grad = as_float(grad_image);  // the gradient of a sum, for instance, is an expanded tensor
   Four gradients = empty_gradients(inputs);
-  cpu::backward(inputs.problem, Inputs::pointer(grad), pointers(gradients));
+  cpu::backward(inputs.problem(), pointer(grad), pointers(gradients));
   return gradients;
 }
 
@@ -216,7 +135,7 @@ Four compose_backward_cpu(const Tensor& grad_image, const Tensor& state, const T
   const ComposeInputs inputs(centre, conic, opacity, features, grad_image.size(dims - 2), grad_image.size(dims - 1));
   const Tensor grad = as_float(grad_image), kept = as_float(state);
   Four gradients = empty_gradients(inputs);
-  cpu::compose_backward(inputs.problem, Inputs::pointer(kept), Inputs::pointer(grad), composition_pointers(gradients));
+  cpu::compose_backward(inputs.problem, pointer(kept), pointer(grad), composition_pointers(gradients));
   return gradients;
 }
 
@@ -245,7 +164,7 @@ Tensor empty_channels_last(const Tensor& x, const Depthwise& p) {
   const int64_t shape[] = {p.batch, p.channels, p.out_height, p.out_width};
   const int64_t pixels = p.out_height * p.out_width;
   const int64_t strides[] = {pixels * p.channels, 1, p.out_width * p.channels, p.channels};
-  return strided_empty(x, shape, strides, 4);
+  return strided_empty(x, shape, strides, 4, dtype_of(x));
 }
 
 Tensor depthwise_cpu(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, int64_t padding_rows,
@@ -259,7 +178,7 @@ Tensor depthwise_cpu(const Tensor& x, const Tensor& weight, const std::optional<
   const std::optional<Tensor> offset = bias ? std::optional(as_float(*bias)) : std::nullopt;
   const Frames in = frames(x);
   Tensor out = empty_channels_last(x, problem);
-  cpu::depthwise(problem, in, Inputs::pointer(kernel), offset ? Inputs::pointer(*offset) : nullptr, out.data_ptr(),
+  cpu::depthwise(problem, in, pointer(kernel), offset ? pointer(*offset) : nullptr, out.data_ptr(),
                  in.bfloat16);
   return out;
 }
@@ -292,11 +211,11 @@ std::tuple<Tensor, Tensor, Tensor> similarity_cpu(const Tensor& x, const Tensor&
                               span.size(0),
                               x.size(1),
                               x.size(2),
-                              Inputs::pointer(found),
-                              Inputs::pointer(truth),
-                              weights ? Inputs::pointer(*weights) : nullptr,
-                              Inputs::pointer(spans),
-                              Inputs::pointer(means),
+                              pointer(found),
+                              pointer(truth),
+                              weights ? pointer(*weights) : nullptr,
+                              pointer(spans),
+                              pointer(means),
                               static_cast<int>(window.size(0))};
   const int64_t none[] = {0, problem.height, problem.width};
   std::tuple<Tensor, Tensor, Tensor> result = {new_empty(found, &problem.planes, 1), new_empty(found, &problem.planes, 1),
@@ -310,6 +229,10 @@ std::tuple<Tensor, Tensor, Tensor> similarity_cpu(const Tensor& x, const Tensor&
 
 constexpr int64_t SCRATCH_FLOATS = (256 << 20) / sizeof(float);
 
+InputGradientsOf<Results> results_of(Four& four) {
+  return {results(std::get<0>(four)), results(std::get<1>(four)), results(std::get<2>(four)), results(std::get<3>(four))};
+}
+
 // Selects the device of a tensor while it exists; `stream` is torch's current stream there.
 struct OnDevice {
   torch::stable::accelerator::DeviceGuard guard;
@@ -321,16 +244,19 @@ struct OnDevice {
 };
 
 Tensor render_cuda(const Tensor& coords, const Tensor& scale, const Tensor& rotation, const Tensor& amplitudes,
-                   int64_t height, int64_t width, double kernel_size, bool analytic) {
+                   int64_t height, int64_t width, double kernel_size, bool analytic, std::optional<ScalarType> dtype) {
   const OnDevice device(coords);
   const Inputs inputs(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic);
-  Tensor image = empty_image(inputs, height, width);
-  const cuda::ForwardPlan plan = cuda::forward_plan(inputs.problem);
-  const int64_t floats = cuda::forward_scratch(inputs.problem, plan);
+  const Type type = image_type(dtype);
+  Tensor image = empty_image(inputs, type);
+  const cuda::ForwardPlan plan = cuda::forward_plan(inputs.dimensions);
+  const int64_t floats = cuda::forward_scratch(inputs.dimensions, plan);
   std::optional<Tensor> scratch;
-  if (floats > 0) scratch = new_empty(inputs.coords, &floats, 1);
-  const int error =
-      cuda::forward(inputs.problem, plan, output(image), scratch ? output(*scratch) : nullptr, device.stream);
+  if (floats > 0) scratch = new_empty(inputs.coords, &floats, 1, dtype_of(Type::FLOAT32));
+  float* const memory = scratch ? output(*scratch) : nullptr;
+  const int error = inputs.single() && type == Type::FLOAT32
+                        ? cuda::forward(inputs.problem(), plan, output(image), memory, device.stream)
+                        : cuda::forward(inputs.problem_of_numbers(), plan, results(image), memory, device.stream);
   STD_TORCH_CHECK(error == 0, "predgsplat: CUDA error ", error, " when launching the forward kernel");
   return image;
 }
@@ -343,7 +269,10 @@ Four render_backward_cuda(const Tensor& grad_image, const Tensor& coords, const 
                       kernel_size, analytic);
   const Tensor grad = as_float(grad_image);
   Four gradients = empty_gradients(inputs);
-  const int error = cuda::backward(inputs.problem, Inputs::pointer(grad), pointers(gradients), device.stream);
+  const int error =
+      inputs.single()
+          ? cuda::backward(inputs.problem(), pointer(grad), pointers(gradients), device.stream)
+          : cuda::backward(inputs.problem_of_numbers(), pointer(grad), results_of(gradients), device.stream);
   STD_TORCH_CHECK(error == 0, "predgsplat: CUDA error ", error, " when launching the backward kernel");
   return gradients;
 }
@@ -368,7 +297,7 @@ Four compose_backward_cuda(const Tensor& grad_image, const Tensor& state, const 
   Four gradients = empty_gradients(inputs);
   const int64_t floats = cuda::compose_scratch(inputs.problem, SCRATCH_FLOATS);
   Tensor scratch = new_empty(inputs.features, &floats, 1);
-  const int error = cuda::compose_backward(inputs.problem, Inputs::pointer(kept), Inputs::pointer(grad),
+  const int error = cuda::compose_backward(inputs.problem, pointer(kept), pointer(grad),
                                            composition_pointers(gradients), output(scratch), floats, device.stream);
   STD_TORCH_CHECK(error == 0, "predgsplat: CUDA error ", error, " when launching the kernels of compose_backward");
   return gradients;
@@ -384,7 +313,7 @@ Four compose_backward_cuda(const Tensor& grad_image, const Tensor& state, const 
 STABLE_TORCH_LIBRARY(predgsplat, m) {
   m.def(
       "render(Tensor coords, Tensor scale, Tensor rotation, Tensor amplitudes, "
-      "SymInt height, SymInt width, float kernel_size, bool analytic) -> Tensor");
+      "SymInt height, SymInt width, float kernel_size, bool analytic, ScalarType? dtype=None) -> Tensor");
   m.def(
       "render_backward(Tensor grad_image, Tensor coords, Tensor scale, Tensor rotation, Tensor amplitudes, "
       "float kernel_size, bool analytic) -> (Tensor, Tensor, Tensor, Tensor)");

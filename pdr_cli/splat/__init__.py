@@ -39,6 +39,7 @@ def render(
     normalize: str = "peak",
     sampling: str = "lattice",
     backend: str = "auto",
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Render N Gaussians per frame (Algorithm 1), differentiable in all four tensors.
 
@@ -54,18 +55,21 @@ def render(
         sampling: "lattice" as in Algorithm 1, or "analytic": the Gaussian's value at each pixel's centre. To render
             the same Gaussians at r times the resolution: size ((H-1)r+1, (W-1)r+1) and kernel_size (K-1)r+1.
         backend: "auto" uses the fastest available backend, or the one that PREDGSPLAT_BACKEND names.
+        dtype: of the image, which is rounded to it once, such as torch.float16 or torch.bfloat16.
 
     Returns:
-        [..., C, H, W] in float32; in float64, from the reference, if an input is float64.
+        [..., C, H, W] in `dtype`. None: in float32; in float64, from the reference, if an input is float64.
 
     Raises:
         ValueError: invalid shapes or options.
         RendererUnavailable: a backend requested by name is unavailable.
     """
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype is {dtype}; expected one of real numbers, such as torch.float16")
     if not torch.compiler.is_compiling() and node.direct is not None:
         image = node.direct(coords, scale, rotation, amplitudes, size, kernel_size, normalize, sampling, backend)
         if image is not None:
-            return image
+            return image if dtype is None else image.to(dtype)
     single = coords.dtype == scale.dtype == rotation.dtype == amplitudes.dtype == torch.float32
     if not single:
         _check_types(coords, scale, rotation, amplitudes)
@@ -74,12 +78,14 @@ def render(
     if name != "reference" and (reason := unsupported(single, coords, scale, rotation, amplitudes)):
         name = reference_instead(backend, reason)
     if name == "reference":
-        return reference.render(coords, scale, rotation, amplitudes, size, kernel_size, normalize, sampling)
+        image = reference.render(coords, scale, rotation, amplitudes, size, kernel_size, normalize, sampling)
+        return image if dtype is None else image.to(dtype)
     if not single:
-        coords, scale, rotation, amplitudes = (x.float() for x in (coords, scale, rotation, amplitudes))
+        coords, scale, rotation, amplitudes = native.readable(coords, scale, rotation, amplitudes)
     if normalize == "density":
-        amplitudes = amplitudes * reference.density(scale)
-    return native.render(coords, scale, rotation, amplitudes, size, kernel_size, sampling == "analytic")
+        scale = scale.float()  # first, so that both parts of its gradient are added in float32
+        amplitudes = amplitudes.float() * reference.density(scale)
+    return native.render(coords, scale, rotation, amplitudes, size, kernel_size, sampling == "analytic", dtype)
 
 
 def render_dataset(dataset: xr.Dataset, size: tuple[int, int] | None = None, *, backend: str = "auto") -> Tensor:

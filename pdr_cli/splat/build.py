@@ -37,6 +37,7 @@ LIMIT = 600  # seconds: a hanging compiler must not block a forecast forever
 # -ffp-contract=fast fuses a*b + c; -ffast-math is left out because it would delete the rounding in the exponential.
 CXX_FLAGS = "-std=c++20 -O3 -fPIC -fno-math-errno -fno-trapping-math -ffp-contract=fast -fvisibility=hidden"
 NVCC_FLAGS = "-std=c++20 -O3 -Xcompiler -fPIC"
+CUDA_SOURCES = ("cuda_forward.cu", "cuda_backward.cu", "compose_forward.cu", "compose_backward.cu", "ops.cpp")
 X86_LEVELS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}  # torch's name for a CPU capability: GCC's
 
 
@@ -178,8 +179,7 @@ def cuda_recipe(architectures: str) -> Recipe:
     )
     cxx = f"{_cxx()} {CXX_FLAGS} -DPREDGSPLAT_CUDA -DUSE_CUDA {_includes()} -I{Path(nvcc).parents[1] / 'include'}"
     link = f"{nvcc} -shared {targets} {_torch_libraries('torch_cuda', 'torch_cpu')}"
-    sources = ("cuda_forward.cu", "cuda_backward.cu", "compose_forward.cu", "compose_backward.cu", "ops.cpp")
-    return Recipe("cuda", architectures, sources, cxx, f"{nvcc} {NVCC_FLAGS} {targets}", link)
+    return Recipe("cuda", architectures, CUDA_SOURCES, cxx, f"{nvcc} {NVCC_FLAGS} {targets}", link)
 
 
 def python_and_torch() -> str:

@@ -106,14 +106,19 @@ def _operators() -> tuple[Any, Any]:
 def keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     """Save the four tensors and the options of their gradient."""
     ctx.save_for_backward(*inputs[:4])
-    ctx.options = inputs[6:]
+    ctx.options = inputs[6:8]
+    ctx.others = len(inputs) - 4
 
 
 def gradients(ctx: Any, grad_image: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients of the arguments of `render`: four tensors, and None for each option."""
+    """The gradients of the arguments of `render`: four tensors, and None for each option.
+
+    Half precision of the image's gradient is converted once here, and not by the kernel, which reads each pixel for every
+    Gaussian over it.
+    """
     if grad_image.dtype != torch.float32:
         grad_image = grad_image.float()
-    return (*render_backward(grad_image, *ctx.saved_tensors, *ctx.options), None, None, None, None)
+    return (*render_backward(grad_image, *ctx.saved_tensors, *ctx.options), *[None] * ctx.others)
 
 
 class Kernel(Function):
@@ -178,19 +183,12 @@ def _batch_in_front(batch: int, in_dims: tuple[int | None, ...], arguments: tupl
     return [in_front(x, dim) for x, dim in zip(arguments, in_dims, strict=True)]
 
 
-def image_by_reference(
-    coords: Tensor,
-    scale: Tensor,
-    rotation: Tensor,
-    amplitudes: Tensor,
-    height: int,
-    width: int,
-    kernel_size: float,
-    analytic: bool,
-) -> Tensor:
+def image_by_reference(*arguments: Any) -> Tensor:
     """Equivalent to the operator `render`, in plain torch."""
+    coords, scale, rotation, amplitudes, height, width, kernel_size, analytic, *dtype = arguments
     sampling = "analytic" if analytic else "lattice"
-    return reference.render(coords, scale, rotation, amplitudes, (height, width), kernel_size, "peak", sampling)
+    image = reference.render(coords, scale, rotation, amplitudes, (height, width), kernel_size, "peak", sampling)
+    return image.to(dtype[0]) if dtype and dtype[0] else image
 
 
 def gradients_by_reference(grad_image: Tensor, *arguments: Any) -> tuple[Tensor, ...]:

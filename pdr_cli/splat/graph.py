@@ -65,7 +65,7 @@ def graphed(
     Args:
         coords, scale, rotation, amplitudes: as of `render`; their numbers do not matter.
         gradients: capture the gradients of all four inputs too.
-        options: size, kernel_size, normalize and sampling, as of `render`.
+        options: size, kernel_size, normalize, sampling and dtype, as of `render`.
 
     Raises:
         ValueError: invalid shapes or options.

@@ -1,12 +1,13 @@
 """The compiled renderer as a torch operator: loading, shapes; its gradients are in `derivatives`.
 
-    predgsplat::render(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic) -> image
+    predgsplat::render(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic, dtype=None) -> image
     predgsplat::render_backward(grad_image, coords, ..., kernel_size, analytic) -> four gradients
     predgsplat::compose, compose_backward: `compose_operator`
     predgsplat::depthwise, depthwise_weights: `depthwise`
     predgsplat::similarity: `similarity`
 
-Equivalent to `reference.render` in float32. For the backward pass it saves only its inputs.
+Equivalent to `reference.render` in float32. For the backward pass it saves only its inputs. On a GPU, inputs and image may be
+in half precision: the kernels convert what they read, and write gradients in the types of the inputs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +27,7 @@ from pdr_cli.splat import build, compose_operator, depthwise_operator, derivativ
 
 log = logging.getLogger("pdr.splat")
 ENVIRONMENT = "PREDGSPLAT_BACKEND"
+TYPES = {"cuda": (torch.float32, torch.float16, torch.bfloat16)}  # of inputs and images, by device; elsewhere float32
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,12 @@ def usable_on_cpu() -> bool:
     return (os.environ.get(ENVIRONMENT) or "auto") in ("auto", "cpu") and not unavailable("cpu")
 
 
+def readable(*inputs: Tensor) -> tuple[Tensor, ...]:
+    """The inputs of `render`, in float32 unless the kernels of their device read them as they are."""
+    types = _types(inputs[0])
+    return tuple(x if x.dtype in types else x.float() for x in inputs)
+
+
 def render(
     coords: Tensor,
     scale: Tensor,
@@ -92,23 +101,34 @@ def render(
     size: tuple[int, int],
     kernel_size: float,
     analytic: bool,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Equivalent to `reference.render` with tensors in float32; the library must be loaded."""
-    arguments = (coords, scale, rotation, amplitudes, *size, kernel_size, analytic)
+    """Equivalent to `reference.render(...).to(dtype)` with tensors that are `readable`; the library must be loaded."""
+    arguments: tuple[Any, ...] = (coords, scale, rotation, amplitudes, *size, kernel_size, analytic)
+    if dtype is not None and dtype in _types(coords):
+        arguments += (dtype,)
     if torch.compiler.is_compiling() or torch._C._is_tracing():
-        return torch.ops.predgsplat.render.default(*arguments)
-    return derivatives.render(*arguments)
+        image: Tensor = torch.ops.predgsplat.render.default(*arguments)
+    else:
+        image = derivatives.render(*arguments)
+    return image if dtype is None else image.to(dtype)
+
+
+def _types(x: Tensor) -> tuple[torch.dtype, ...]:
+    return TYPES.get(x.device.type, (torch.float32,))
 
 
 @cache
 def _describe_to_torch() -> torch.library.Library:
     """Register shapes and gradients of the operators, for torch.compile and autograd; they last as long as the result."""
 
-    def image_shape(coords, scale, rotation, amplitudes, height, width, kernel_size, analytic):  # type: ignore[no-untyped-def]
+    def image_shape(coords, scale, rotation, amplitudes, height, width, *options):  # type: ignore[no-untyped-def]
         devices = {x.device for x in (coords, scale, rotation, amplitudes)}
         if len(devices) > 1:
             raise ValueError(f"the Gaussians are on {' and '.join(sorted(map(str, devices)))}; expected one device")
-        return amplitudes.new_empty((*amplitudes.shape[:-2], amplitudes.shape[-1], height, width))
+        dtype = options[2] if len(options) > 2 else None  # after kernel_size and analytic
+        shape = (*amplitudes.shape[:-2], amplitudes.shape[-1], height, width)
+        return amplitudes.new_empty(shape, dtype=dtype or torch.float32)
 
     def gradient_shapes(grad_image, coords, scale, rotation, amplitudes, kernel_size, analytic):  # type: ignore[no-untyped-def]
         return tuple(x.new_empty(x.shape) for x in (coords, scale, rotation, amplitudes))

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from pdr_cli.splat import build, native, node
+from tests.splat import on_cpu
+from tests.splat.on_cpu import HERE, KERNELS
 
 # A compiler that copies an object which it made before, by name: for tests that build the same sources again.
 # $KEPT: which objects are kept; $WAIT: seconds before ops.cpp.o is there.
@@ -77,6 +79,13 @@ def evaluate() -> Callable[..., tuple[Tensor, ...]]:
 @pytest.fixture(scope="session")
 def same() -> Callable[..., None]:
     return assert_same
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The CUDA kernels of the renderer, compiled for a CPU."""
+    sources = (KERNELS / "cuda_forward.cu", KERNELS / "cuda_backward.cu", HERE / "cuda_on_cpu.cpp")
+    return on_cpu.build(tmp_path_factory.mktemp("cuda_on_cpu"), *sources)
 
 
 @pytest.fixture(scope="session")

@@ -226,6 +226,27 @@ inline unsigned __ballot_sync(unsigned mask, bool vote, cuda_on_cpu::Where where
   for (int lane = 0; lane < 32; ++lane) ballot |= votes[lane] << lane;
   return ballot;
 }
+// float16, as cuda_fp16.h has it, by arithmetic on its 11 digits.
+struct __half {
+  uint16_t bits;
+};
+inline __half __ushort_as_half(uint16_t bits) { return {bits}; }
+inline uint16_t __half_as_ushort(__half x) { return x.bits; }
+inline float __half2float(__half x) {
+  const int exponent = x.bits >> 10 & 31, fraction = x.bits & 1023;
+  const float finite = exponent ? ldexpf(1024 + fraction, exponent - 25) : ldexpf(fraction, -24);
+  return copysignf(exponent < 31 ? finite : fraction ? NAN : INFINITY, x.bits & 0x8000 ? -1.0f : 1.0f);
+}
+inline __half __float2half_rn(float x) {
+  const int sign = signbit(x) ? 0x8000 : 0;
+  if (isnan(x)) return {0x7fff};
+  if (fabsf(x) >= 65520) return {static_cast<uint16_t>(sign | 0x7c00)};
+  int exponent;
+  frexpf(x, &exponent);
+  exponent = x == 0.0f ? -13 : std::max(exponent, -13);
+  const int digits = nearbyintf(ldexpf(fabsf(x), 11 - exponent));
+  return {static_cast<uint16_t>(sign | (((exponent + 13) << 10) + digits))};
+}
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline float __fmul_rn(float x, float y) { return x * y; }
 inline float __fadd_rn(float x, float y) { return x + y; }

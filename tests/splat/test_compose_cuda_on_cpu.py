@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from tests.splat.conftest import value_and_gradients
+from tests.splat.on_cpu import HERE, KERNELS, SEED, build, call
 from tests.splat.projected import check, projected
-from tests.splat.test_cuda_on_cpu import HERE, KERNELS, SEED, build, call
 
 SOURCES = (KERNELS / "compose_forward.cu", KERNELS / "compose_backward.cu")
 PLENTY = 1 << 26  # floats of scratch memory, as on a GPU

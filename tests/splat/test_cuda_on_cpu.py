@@ -6,8 +6,6 @@ NaN, and stops at a barrier that some threads miss. What only a GPU shows is in 
 
 from __future__ import annotations
 
-import shutil
-import struct
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -18,41 +16,9 @@ import torch
 from torch import Tensor
 
 from pdr_cli.splat import reference
+from tests.splat.on_cpu import SEED, build, call, header
 
-HERE = Path(__file__).parent
-KERNELS = HERE.parents[1] / "ext" / "predgsplat"
 NAMES = ("image", "coords", "scale", "rotation", "amplitudes")
-SEED = 1  # an order of the threads; 0 is their own
-SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-
-
-def build(folder: Path, *sources: Path) -> Path:
-    """Compile CUDA sources for the CPU, side by side, and link them."""
-    if not (shutil.which("g++") and shutil.which("objcopy")):
-        pytest.skip("no g++")
-    flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", *SANITIZE]
-    compile_ = ["g++", *flags, f"-I{KERNELS}", "-include", str(HERE / "cuda_on_cpu.h"), "-x", "c++", "-c"]
-    objects = [folder / f"{source.name}.o" for source in sources]
-    running = [
-        subprocess.Popen([*compile_, str(source), "-o", str(o)]) for source, o in zip(sources, objects, strict=True)
-    ]
-    assert [process.wait() for process in running] == [0] * len(sources)
-    for o in objects:
-        if o.name.endswith(".cu.o"):
-            subprocess.run(["objcopy", "--rename-section", ".bss=cuda_shared", str(o)], check=True)
-    program = folder / "program"
-    subprocess.run(["g++", *SANITIZE, *map(str, objects), "-o", str(program)], check=True)
-    return program
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(
-        tmp_path_factory.mktemp("cuda_on_cpu"),
-        KERNELS / "cuda_forward.cu",
-        KERNELS / "cuda_backward.cu",
-        HERE / "cuda_on_cpu.cpp",
-    )
 
 
 class OnCpu(torch.autograd.Function):
@@ -67,7 +33,7 @@ class OnCpu(torch.autograd.Function):
         P, N, C = inputs[3].shape
         ctx.save_for_backward(*inputs)
         ctx.program = program
-        ctx.header = struct.pack("7qd3q", P, N, C, *size, analytic, seed, kernel_size, once, tile, unread)
+        ctx.header = header((P, N, C), size, kernel_size, analytic, seed=seed, once=once, tile=tile, unread=unread)
         (image,) = call(program, "forward", ctx.header, inputs, [(P, C, *size)])
         return image
 
@@ -76,16 +42,6 @@ class OnCpu(torch.autograd.Function):
         inputs = ctx.saved_tensors
         shapes = [tuple(x.shape) for x in inputs]
         return *[None] * 8, *call(ctx.program, "backward", ctx.header, [*inputs, grad], shapes)
-
-
-def call(program: Path, direction: str, header: bytes, arrays, shapes) -> list[Tensor]:
-    data = header + b"".join(x.detach().contiguous().numpy().tobytes() for x in arrays)
-    result = subprocess.run([str(program), direction], input=data, capture_output=True)
-    assert result.returncode == 0, result.stderr.decode()[:2000]
-    sizes = [torch.Size(shape).numel() for shape in shapes]
-    assert len(result.stdout) == 4 * sum(sizes)
-    flat = torch.frombuffer(bytearray(result.stdout), dtype=torch.float32) if sum(sizes) else torch.empty(0)
-    return [x.reshape(shape) for x, shape in zip(flat.split(sizes), shapes, strict=True)]
 
 
 def analytic(coords, scale, rotation, amplitudes, size, kernel_size):
@@ -321,8 +277,8 @@ def test_a_chunk_that_reaches_no_tile_is_not_read(sorted_gaussians, draw):
 )
 def test_how_the_forward_pass_divides_its_work(program, frames, size, channels, count, tile, once):
     """8x8 pixels a block up to 64 tiles of 16x16 and four channels; Gaussians prepared once from 2^20 times on."""
-    header = struct.pack("7qd3q", frames, count, channels, *size, 0, 0, 15, -1, -1, -1)
-    result = subprocess.run([str(program), "plan"], input=header, capture_output=True, check=True)
+    numbers = header((frames, count, channels), size, 15, False)
+    result = subprocess.run([str(program), "plan"], input=numbers, capture_output=True, check=True)
     assert result.stdout.split() == [b"%d" % tile, b"%d" % once]
 
 
