@@ -5,7 +5,7 @@ python -m pytest --noconftest tests/gpu/test_renderer.py
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
@@ -298,6 +298,97 @@ def test_autocast_and_half_precision() -> None:
         assert_equal(results(draw, inputs), expected)
     half = [x.detach().bfloat16() for x in inputs]
     assert torch.equal(draw(*half), draw(*(x.float() for x in half)))
+
+
+def check_half(types: Sequence[torch.dtype], *batch: int, dtype: torch.dtype | None = None, **options) -> None:
+    """Compare half precision with float32 of the same numbers: the image, rounded once, and each gradient in its input's type."""
+    shape = {name: options.pop(name) for name in ("count", "channels") if name in options}
+    inputs = [x.detach().to(t).requires_grad_() for x, t in zip(gaussians(*batch, **shape), types, strict=True)]
+    image, *found = results(partial(draw, dtype=dtype, **options), inputs)
+    single = copies(inputs, "cuda", torch.float32)
+    expected_image, *expected = results(lambda *x: draw(*x, **options).to(dtype or torch.float32), single)
+    assert image.dtype == expected_image.dtype
+    assert torch.equal(image, expected_image)
+    for name, x, a, b in zip(NAMES[1:], inputs, found, expected, strict=True):
+        assert a.dtype == x.dtype, name
+        # Float32 in its last digit where the compiler fuses other operations: then a digit more or less of the half type.
+        error = (a.float() - b.to(x.dtype).float()).abs()
+        assert (error <= torch.finfo(x.dtype).eps * b.abs() + 1e-6 * (b.abs().max() if b.numel() else 0)).all(), name
+
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 8, 16, 70])
+def test_half_precision_by_channels(channels: int, dtype: torch.dtype, sampling: str) -> None:
+    for image in (None, dtype):
+        check_half([dtype] * 4, 2, channels=channels, dtype=image, sampling=sampling)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize(
+    ("batch", "count", "size"),
+    [((0,), 5, (9, 9)), ((2,), 0, (9, 9)), ((1,), 1, (1, 1)), ((3,), 61, (5, 70)), ((64,), 1500, (64, 64)), ((), 9000, (33, 31))],
+)  # fmt: skip
+def test_half_precision_by_sizes(batch: tuple[int, ...], count: int, size: tuple[int, int], dtype: torch.dtype) -> None:
+    """64 frames of 1,500 are prepared once; 9,000 have a warp each in the backward pass."""
+    check_half([dtype] * 4, *batch, count=count, channels=2, size=size, dtype=dtype)
+
+
+def test_half_precision_of_some_inputs_and_of_the_density() -> None:
+    check_half([torch.float32, torch.bfloat16, torch.float16, torch.float32], 3, channels=3, dtype=torch.float16)
+    check_half([torch.float32] * 4, 3, dtype=torch.bfloat16)
+    check_half([torch.bfloat16] * 4, 3, normalize="density")
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_half_precision_converts_every_number_as_torch_does(dtype: torch.dtype) -> None:
+    """One flat Gaussian in each frame of one pixel, whose value is its amplitude."""
+
+    def drawn(amplitudes: Tensor, image: torch.dtype | None) -> Tensor:
+        frames = len(amplitudes)
+        ones = amplitudes.new_ones(frames, 1, 2)
+        inputs = (ones * 0, ones, ones[..., 0] * 0, amplitudes[:, None, None])
+        return draw(*inputs, size=(1, 1), kernel_size=3, dtype=image).flatten()
+
+    stored = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(dtype).cuda()
+    stored = stored[stored.isfinite()]
+    assert torch.equal(drawn(stored, None), stored.float())
+    digits = torch.tensor([0, 0xFFF, 0x1000, 0x1001, 0x3000, 0x7FFF, 0x8000, 0x8001, 0xFFFF])
+    bits = (torch.arange(-(1 << 15), 1 << 15)[:, None] << 16) + digits
+    floats = bits.to(torch.int32).view(torch.float32).flatten().cuda()
+    floats = floats[floats.isfinite() & ~((floats != 0) & (floats.abs() < 2.0**-126))]
+    assert torch.equal(drawn(floats, dtype), floats.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_half_precision_keeps_nan_and_infinity_and_needs_no_alignment(dtype: torch.dtype) -> None:
+    inputs = [x.detach().to(dtype) for x in gaussians(3, channels=2)]
+    misaligned = [torch.cat([x.new_zeros(1), x.flatten()])[1:].view_as(x) for x in inputs]
+    assert all(x.data_ptr() % 4 == 2 for x in misaligned)
+    assert torch.equal(draw(*misaligned, dtype=dtype), draw(*inputs, dtype=dtype))
+    inputs[0][0, 7, 1] = inputs[1][1, 7, 0] = float("nan")
+    image = draw(*inputs, dtype=dtype)
+    assert image[:2].isnan().all()
+    assert image[2].isfinite().all()
+    inputs[3][2] = torch.finfo(dtype).max
+    assert draw(*inputs, dtype=torch.float16)[2].isinf().any()
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_half_precision_in_graphs(dtype: torch.dtype) -> None:
+    """Of torch.compile and of CUDA; and what torch is told of the operators."""
+    inputs = [x.detach().to(dtype).requires_grad_() for x in gaussians(2, channels=2)]
+    options = {"size": (40, 33), "kernel_size": 15, "dtype": dtype}
+    expected = results(partial(draw, dtype=dtype), inputs)
+    compiled = torch.compile(partial(draw, dtype=dtype), fullgraph=True, backend="aot_eager")
+    assert_equal(results(compiled, inputs), expected)
+    assert_equal([x.clone() for x in results(graphed(*inputs, **options), inputs)], expected)
+    torch.library.opcheck(torch.ops.predgsplat.render.default, (*inputs, 20, 22, 7.0, False, dtype))
+    arguments = (torch.randn(2, 2, 20, 22, device="cuda"), *(x.detach() for x in inputs), 7.0, False)
+    torch.library.opcheck(torch.ops.predgsplat.render_backward.default, arguments)
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
