@@ -53,6 +53,8 @@ def test_half_precision_on_a_gpu_as_the_operators_are_described(dtype):
         named = torch.ops.predgsplat.render.default(*inputs, 10, 12, 7.0, False, dtype)
         gradients = torch.ops.predgsplat.render_backward.default(image, *inputs, 7.0, False)
         rendered = native.render(*inputs, (10, 12), 7, False, dtype)
+        assert all(a is b for a, b in zip(native.readable(*inputs), inputs, strict=True))
+        assert all(x.dtype == torch.float32 for x in native.readable(*(x.cpu() for x in inputs)))
     assert (image.dtype, named.dtype, rendered.dtype) == (torch.float32, dtype, dtype)
     assert image.shape == named.shape == rendered.shape == (3, 2, 10, 12)
     assert [(x.shape, x.dtype) for x in gradients] == [(x.shape, dtype) for x in inputs]
