@@ -26,7 +26,8 @@ settings.load_profile("suite")
 
 # Files of a quarter of a minute and more, which start first: one that starts last leaves a core without work.
 LONGEST = (
-    *("test_native.py", "test_cuda_on_cpu.py", "test_fault_loop.py", "test_adapters.py", "test_train.py"),
+    *("test_native.py", "test_cuda_on_cpu.py", "test_half_on_cpu.py", "test_ranks.py", "test_fault_loop.py"),
+    *("test_adapters.py", "test_train.py"),
     *("test_hindcast.py", "test_missing_data.py", "test_build.py", "test_translators.py", "test_evaluate.py"),
     *("test_training.py", "test_memory.py", "test_cuda_compiles.py", "test_pictures.py", "test_page_in_browser.py"),
     *("test_page.py", "test_export.py", "test_step.py", "test_tutorials.py", "test_site.py"),

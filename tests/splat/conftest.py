@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from pdr_cli.splat import build, native, node
@@ -83,9 +85,18 @@ def same() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The CUDA kernels of the renderer, compiled for a CPU."""
+    """The CUDA kernels of the renderer, compiled for a CPU; once for all processes of a test run."""
     sources = (KERNELS / "cuda_forward.cu", KERNELS / "cuda_backward.cu", HERE / "cuda_on_cpu.cpp")
-    return on_cpu.build(tmp_path_factory.mktemp("cuda_on_cpu"), *sources)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return on_cpu.build(tmp_path_factory.mktemp("cuda_on_cpu"), *sources)
+    folder = tmp_path_factory.getbasetemp().parent / "cuda_on_cpu"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        built = folder / "built"  # whole, because it is named when the program is there
+        if not built.exists():
+            on_cpu.build(folder, *sources)
+            built.touch()
+    return folder / "program"
 
 
 @pytest.fixture(scope="session")
