@@ -13,7 +13,6 @@ DEMO ?= demo
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= $(shell date +%s)
 FUZZ_KEPT ?= fuzz-failures
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 SANITIZED := test_channels or test_chunks or test_leading_dimensions or test_centres or not_finite or misaligned
 
 DEVICE ?= cuda
@@ -33,10 +32,9 @@ $(VENV)/.dev: $(VENV)/.base
 demo: $(VENV)/.base
 	PATH="$(abspath $(BIN)):$$PATH" sh docs/demo.sh $(DEMO)
 
-# A file at a time on each core and one more, because tests wait for other processes; the longest first. A test that is about threads
-# starts its own.
+# A file at a time on each core, the longest first; a test that is about threads starts its own.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu and not fuzz" -n $(WORKERS) --maxprocesses 4 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu and not fuzz" -n auto --maxprocesses 4 \
 	  --dist loadfile --no-loadscope-reorder
 
 # The same seed makes the same files; those that something is wrong with stay in FUZZ_KEPT. Hypothesis makes its own: odd files

@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 from pdr_cli.process import main
+from pdr_cli.system.logs import log
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,13 @@ def pdr(*arguments: str | Path) -> Result:
     out, err = io.StringIO(), io.StringIO()
     argv = ["pdr", *map(str, arguments)]
     with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        before = log.handlers, log.propagate, log.level
         try:
             main()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
+        finally:  # as of a process that ends
+            log.handlers, log.propagate = before[:2]
+            log.setLevel(before[2])
     assert "Traceback" not in err.getvalue(), err.getvalue()
     return Result(code, out.getvalue(), err.getvalue())
