@@ -123,7 +123,7 @@ def answer(request: Request) -> Answer:
         if path is not None:
             about = _attributes(request, model, picture, stage) | {
                 "pdr_request_id": identity,
-                "pdr_data_sha256": numbers_sha256(series),
+                stored.HASH: numbers_sha256(series),
                 "pdr_plausible": json.dumps({cf.legal_name(name): ends for name, ends in ranges.items()}),
             }
             formats.write(series, path, about, compress=request.compress)

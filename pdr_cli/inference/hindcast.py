@@ -24,7 +24,7 @@ from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import cf
 from pdr_cli.data.formats.cf import Layout
 from pdr_cli.data.formats.gridded import Put, Stored
-from pdr_cli.data.formats.stored import sha256_of
+from pdr_cli.data.formats.stored import HASH, sha256_of
 from pdr_cli.data.series import Series, names, with_members
 from pdr_cli.errors import DataError, StorageError, TimeError
 from pdr_cli.inference import unfinished
@@ -307,7 +307,7 @@ def write(
             _write(made, blocks, path, temporary, compress, bar)
             if ranks.first:
                 with space.storage_errors(path):
-                    attrs = layout.attrs | {"pdr_data_sha256": _sha256(temporary, path)}
+                    attrs = layout.attrs | {HASH: _sha256(temporary, path)}
                     formats.field_store(path).note(temporary, attrs)
 
 

@@ -138,7 +138,7 @@ def _conversions(series: Series) -> list[str]:
 
 def checksums(forecast: Series, intake: Intake) -> dict[str, str]:
     """The hash of a forecast's numbers, and the range that they must lie in."""
-    return {"pdr_data_sha256": numbers_sha256(forecast), "pdr_plausible": json.dumps(plausible(forecast, intake))}
+    return {stored.HASH: numbers_sha256(forecast), "pdr_plausible": json.dumps(plausible(forecast, intake))}
 
 
 def numbers_sha256(series: Series) -> str:

@@ -40,6 +40,15 @@ class Finding:
         """An error as a finding: its way out is the fix."""
         return cls("problem", str(error.replace(way_out="")), error.way_out)
 
+    @classmethod
+    def of_hash(cls, written: str | None, sha256: Callable[[], str], fix: str) -> Finding:
+        """Whether numbers are those that were written: the hash in their file beside their own."""
+        if written is None:
+            return cls("warning", "the file holds no hash of its numbers", "write it with this version of pdr")
+        if sha256() != written:
+            return cls("problem", "the numbers differ from the SHA-256 written with them: altered or damaged", fix)
+        return cls("ok", "the numbers are those that were written (SHA-256)")
+
     def row(self) -> dict[str, str]:
         """As the JSON report has it."""
         return asdict(self)

@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 from pdr_cli.data.formats import gaussianset
-from pdr_cli.data.formats.gaussianset import GAUSSIAN, HASH, RENDERING
+from pdr_cli.data.formats.gaussianset import GAUSSIAN, RENDERING
+from pdr_cli.data.formats.stored import HASH
 from pdr_cli.errors import PdrError
 from pdr_cli.inspection.findings import Finding
 
@@ -45,12 +46,7 @@ def findings(path: Path) -> Iterator[Finding]:
     except PdrError as error:
         yield Finding("problem", str(error), AGAIN)
         return
-    if HASH not in data.attrs:
-        yield Finding("warning", "the file holds no hash of its numbers", "write it with this version of pdr")
-    elif gaussianset.sha256(data) != data.attrs[HASH]:
-        yield Finding("problem", "the numbers differ from the SHA-256 written with them: altered or damaged", AGAIN)
-    else:
-        yield Finding("ok", "the numbers are those that were written (SHA-256)")
+    yield Finding.of_hash(data.attrs.get(HASH), lambda: gaussianset.sha256(data), AGAIN)
     bad = {name: int((~np.isfinite(v.values)).sum()) for name, v in data.variables.items()}
     flat = {name: int((v.values <= 0).sum()) for name, v in data.data_vars.items() if str(name).startswith(SIZES)}
     for counts, what in ((bad, "not finite"), (flat, "not positive")):

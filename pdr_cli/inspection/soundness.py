@@ -12,6 +12,7 @@ import numpy as np
 from pdr_cli import choices
 from pdr_cli.data import formats
 from pdr_cli.data.formats import Field, cf, clips, forecasts, gaussianset, stored
+from pdr_cli.data.formats.stored import HASH
 from pdr_cli.data.intervals import endings
 from pdr_cli.data.missing import ABSURD
 from pdr_cli.data.scenes import KIND
@@ -177,14 +178,12 @@ def _fields(path: Path, fields: dict[str, Field], gridded: bool) -> Iterator[Fin
 def _hash(path: Path, about: dict[str, str], fields: dict[str, Field]) -> Iterator[Finding]:
     if not fields:
         yield Finding("problem", "the file holds no field on a grid", AGAIN)
-    elif "pdr_data_sha256" not in about:
-        yield Finding("warning", "the file holds no hash of its numbers", "write it with this version of pdr")
-    elif stored.data_sha256(f.blocks() for f in fields.values()) != about["pdr_data_sha256"]:
-        yield Finding("problem", "the numbers differ from the SHA-256 written with them: altered or damaged", AGAIN)
-    elif cf.COORDINATES in about and stored.coordinates_sha256(path) != about[cf.COORDINATES]:
-        yield Finding("problem", "the coordinates differ from the SHA-256 written with them: altered or damaged", AGAIN)
-    else:
-        yield Finding("ok", "the numbers are those that were written (SHA-256)")
+        return
+    found = Finding.of_hash(about.get(HASH), lambda: stored.data_sha256(f.blocks() for f in fields.values()), AGAIN)
+    if found.level == "ok" and cf.COORDINATES in about and stored.coordinates_sha256(path) != about[cf.COORDINATES]:
+        what = "the coordinates differ from the SHA-256 written with them: altered or damaged"
+        found = Finding("problem", what, AGAIN)
+    yield found
 
 
 def _times(path: Path, fields: dict[str, Field]) -> Iterator[Finding]:

@@ -50,15 +50,14 @@ def check_precision(name: str, device: torch.device) -> None:
         UsageError: another name.
         DeviceError: a GPU that does not compute in bf16.
     """
-    import torch
-
     if name not in PRECISIONS:
         raise UsageError(f"--precision {name}", " or ".join(PRECISIONS))
-    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        found = f"--precision bf16: {torch.cuda.get_device_name(device)} does not compute in it"
+    if name != "bf16" or computes_bf16(device):
+        return
+    if device.type == "cuda":
+        found = f"--precision bf16: {_torch().cuda.get_device_name(device)} does not compute in it"
         raise DeviceError(found, way_out="leave it out, or use --device cpu")
-    if name == "bf16" and device.type == "cpu" and BF16.isdisjoint(_told("flags", "Features")):
-        log.warning("this processor has no instructions for bf16, and fp32 may be several times faster")
+    log.warning("this processor has no instructions for bf16, and fp32 may be several times faster")
 
 
 def computes_bf16(device: torch.device) -> bool:

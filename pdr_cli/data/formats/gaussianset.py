@@ -10,12 +10,12 @@ import xarray as xr
 
 from pdr_cli.data.formats import damage, registry, stored
 from pdr_cli.data.formats.netcdf import NetCDF
+from pdr_cli.data.formats.stored import HASH
 from pdr_cli.errors import DataError, StorageError
 from pdr_cli.system.atomic import atomic_output
 
 GAUSSIAN = "gaussian"  # the dimension of the set
 RENDERING = "rendering"  # the attribute that says how the set is drawn
-HASH = "pdr_data_sha256"
 
 
 def is_set(path: Path) -> bool:

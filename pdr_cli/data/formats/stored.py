@@ -16,6 +16,7 @@ from pdr_cli.errors import DataError
 from pdr_cli.system import damage
 
 PREFIX = "pdr_"
+HASH = "pdr_data_sha256"  # attribute of an output: `data_sha256` of its numbers
 
 
 def data_sha256(fields: Iterable[Iterable[np.ndarray]]) -> str:
