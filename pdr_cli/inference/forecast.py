@@ -168,7 +168,7 @@ def answer(request: Request, draw: Draw) -> Forecast:
         PdrError: the input does not fit the model, or the output cannot be written.
     """
     models = request.load(request.device)
-    drawings = [request.drawing.of(model, alone=len(models) == 1) for model in models]
+    drawings = request.drawing.of_each(models)
     intakes = [Intake(model, request.policy, request.intervals) for model in models]
     begun = _begin(request, intakes)
     for note in begun[0][1].notes:

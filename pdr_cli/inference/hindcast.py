@@ -237,7 +237,7 @@ def _bar(ranks: Processes) -> contextlib.AbstractContextManager[Progress]:
 
 def _begin(request: Request) -> Hindcast:
     models = request.load(processes.own_device(request.device))
-    drawings = [request.drawing.of(model, alone=len(models) == 1) for model in models]
+    drawings = request.drawing.of_each(models)
     begun = zip(models, _plans(request, models), drawings, strict=True)
     first, *others = [Hindcast(planned, model, intake, drawing) for model, (intake, planned), drawing in begun]
     made = dataclasses.replace(first, others=tuple(others), mean=request.drawing.mean)

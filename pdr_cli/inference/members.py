@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,21 @@ class Drawing:
         """What a request's identity holds of it; nothing for a single direct forecast."""
         return {"members": asdict(self)} if self.count or self.mean else {}
 
+    def of_each(self, models: Sequence[LoadedModel]) -> list[Drawing]:
+        """The drawing from each model of an ensemble, of which those that draw no members give their direct forecasts.
+
+        Raises:
+            UsageError: none of them draws members, of which a number is asked for.
+        """
+        each = [self.of(model, alone=len(models) == 1) for model in models]
+        if self.count and not self.mean and not any(drawing.count for drawing in each):
+            labels = ", ".join(model.label for model in models)
+            raise UsageError(
+                f"--members {self.count}: {labels} draw no members",
+                way_out="leave it out: the forecast of each model is a member of the ensemble",
+            )
+        return each
+
 
 DIRECT = Drawing()
 
@@ -105,12 +120,26 @@ def uniform(seeds: np.ndarray) -> np.ndarray:
     return np.array(drawn).reshape(seeds.shape)
 
 
-def check_alike(first: ModelHeader, other: ModelHeader) -> None:
+def check_together(models: Sequence[ModelHeader]) -> None:
     """Refuse models whose forecasts cannot be members of one ensemble.
 
     Raises:
-        UsageError: other variables, units or steps.
+        UsageError: other variables, units or steps than the first, or one model twice, whose members would be equal.
     """
+    known: dict[str, ModelHeader] = {}
+    for model in models:
+        _check_alike(models[0], model)
+        same = known.setdefault(model.sha256, model)
+        if same is not model:
+            raise UsageError(
+                f"{model.label} and {same.label} are one model, whose members would be equal"
+                if model.label != same.label
+                else f"{model.label} is named twice, and its members would be equal",
+                way_out="name each model of an ensemble once",
+            )
+
+
+def _check_alike(first: ModelHeader, other: ModelHeader) -> None:
     one, two = first.card, other.card
     for what, mine, theirs in (
         ("variables", _units(two), _units(one)),

@@ -147,8 +147,7 @@ class Request:
 
     def _alike(self, read: Callable[[Path], Read]) -> list[Read]:
         found = [self.read_model(read, name) for name in self.models or (None,)]
-        for other in found[1:]:
-            members.check_alike(found[0], other)
+        members.check_together(found)
         return found
 
     def read_model(self, read: Callable[[Path], Answer], name: str | None = None) -> Answer:

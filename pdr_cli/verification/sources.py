@@ -141,9 +141,9 @@ def find(arguments: Sequence[str | LoadedModel], reading: Reading) -> Forecaster
             found.files[_free(Path(argument).stem, found.models, found.files)] = paths
             continue
         together = [_loaded(path, reading) for path in _model_files(argument)]
+        members.check_together(together)
         added = []
         for model in together:
-            members.check_alike(together[0], model)
             added.append(_free(model.name, found.models, found.files))
             found.models[added[-1]] = model
         if len(added) > 1:

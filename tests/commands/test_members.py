@@ -1,5 +1,6 @@
 """`pdr predict --members`: ensembles in files, from a model that draws, from several models, and from every init."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,15 @@ NOISE = ["--loss", "crps", "--backbone", "unet", "--set", "train.members=2", "--
 def noisy_run(make_run: Callable[..., Path], weather: Path) -> Path:
     """A run that draws members."""
     return make_run(weather, *NOISE, "--set", "train.baselines=false")
+
+
+@pytest.fixture(scope="module")
+def recalibrated_run(calibrated_run: Path, longer_weather: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model than that of the calibrated run, with the same forecasts."""
+    made = tmp_path_factory.mktemp("recalibrated") / "other"
+    shutil.copytree(calibrated_run, made)
+    assert pdr("calibrate", made, longer_weather, "--split", "val", "--steps", "5").code == 0
+    return made
 
 
 def predict(out: str, data: Path, *arguments: str | Path) -> np.ndarray:
@@ -99,6 +109,27 @@ def test_what_holds_or_draws_no_members_is_refused(
     assert (result.code, "--members mean" in result.last) == (2, True), result.err
 
 
+def test_a_model_that_is_named_twice_is_refused(weather: Path, weather_run: Path) -> None:
+    shutil.copytree(weather_run, "other")
+    for name, words in (weather_run, "named twice"), ("other", "are one model"):
+        for options in [], ["--every-init"]:
+            result = pdr("predict", weather, "-o", "f.nc", "-m", weather_run, "-m", name, *options)
+            assert (result.code, words in result.last, Path("f.nc").exists()) == (2, True, False), result.err
+        result = pdr("evaluate", weather, "-m", f"{weather_run}+{name}")
+        assert (result.code, words in result.last) == (2, True), result.err
+
+
+def test_a_number_of_members_of_models_that_draw_none_is_refused(
+    longer_weather: Path, calibrated_run: Path, recalibrated_run: Path
+) -> None:
+    both = ["predict", longer_weather, "-m", calibrated_run, "-m", recalibrated_run, "-o"]
+    for options in [], ["--every-init"]:
+        result = pdr(*both, "f.nc", "--members", "3", *options)
+        assert (result.code, "draw no members" in result.last) == (2, True), result.err
+        assert not Path("f.nc").exists()
+    assert pdr(*both, "mean.nc", "--members", "mean").code == 0
+
+
 @pytest.mark.parametrize("members", ["mean5", "mean:", ":5", "0", "mean:0", "", "five"])
 def test_an_unknown_number_of_members_is_refused(weather: Path, noisy_run: Path, members: str) -> None:
     result = pdr("predict", weather, "-o", "f.nc", "-m", noisy_run, "--members", members)
@@ -113,8 +144,10 @@ def test_the_identity_of_a_request_holds_its_members(weather: Path, noisy_run: P
     assert "up to date" not in pdr(*made[:-2]).out
 
 
-def test_members_that_are_alike_or_altered_are_found(weather: Path, weather_run: Path, noisy_run: Path) -> None:
-    predict("twice.nc", weather, "-m", weather_run, "-m", weather_run)
+def test_members_that_are_alike_or_altered_are_found(
+    longer_weather: Path, calibrated_run: Path, recalibrated_run: Path, weather: Path, noisy_run: Path
+) -> None:
+    predict("twice.nc", longer_weather, "-m", calibrated_run, "-m", recalibrated_run)
     result = pdr("verify", "twice.nc")
     assert (result.code, "1 member equal another member" in result.last) == (65, True), result.err
     predict("f.zarr", weather, "-m", noisy_run, "--members", "3")
