@@ -30,7 +30,7 @@ from pdr_cli.runs.folder import RunFolder
 from pdr_cli.schema import Config
 from pdr_cli.settings import parse_duration
 from pdr_cli.system import atomic, devices, locks
-from pdr_cli.system.logs import log, progress
+from pdr_cli.system.logs import log, progress, warnings_alone
 from pdr_cli.training import ranks, warm_start
 from pdr_cli.training import run as training
 from pdr_cli.training.loop import NonFiniteLossError
@@ -253,11 +253,13 @@ def _steps(run: AblationRun, prepared: Prepared | None, examples: int, where: to
     if budget is None:
         return int(steps)
     run.plan["steps"] = 1
-    if prepared is None:
-        seconds = scenes.seconds(run.base, _configs(run), where)
-    else:
-        cells = [(variant, stage) for variant in run.variants for stage in run.stages]
-        seconds = sum(_seconds_per_step(run, variant, stage, prepared, where) for variant, stage in cells)
+    log.info("time    measuring a step of each of %d variants", len(run.variants))
+    with warnings_alone():
+        if prepared is None:
+            seconds = scenes.seconds(run.base, _configs(run), where)
+        else:
+            cells = [(variant, stage) for variant in run.variants for stage in run.stages]
+            seconds = sum(_seconds_per_step(run, variant, stage, prepared, where) for variant, stage in cells)
     fitting = int(FOR_TRAINING * budget / (max(seconds, 1e-6) * len(run.seeds)))
     if fitting < per_epoch:
         log.warning("%d steps fit into %s, less than one pass over the data (%d)", fitting, train.budget, per_epoch)
@@ -384,7 +386,8 @@ def _scores(model: inference.Model, prepared: Prepared, split: str, against: Seq
     """Scores over all lead times, by forecaster; the model's name is "model"."""
     chosen = task.build({"model": model}, {}, prepared.series, split)
     analyses = ("spectra", "ways") if adapter_of(model) is not None else ("spectra",)
-    options = Options(_metrics(prepared), against, analyses=analyses)
+    # Analyses by name: those of `Options.analyses` come with others, such as that of intervals.
+    options = Options([*_metrics(prepared), *analyses], against)
     document = evaluation.evaluate(chosen, options).document
     sharpness = {"detail": document.spectra.ratio, "gradient": document.spectra.gradient} if document.spectra else {}
     found: dict[str, Any] = {

@@ -38,6 +38,17 @@ def setup(quiet: bool, verbose: bool, as_json: bool) -> None:
     log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
 
 
+@contextmanager
+def warnings_alone() -> Iterator[None]:
+    """Leave out lines below warnings, of what is done to measure or to check."""
+    before = log.level
+    log.setLevel(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
 def plain_output() -> bool:
     """True if a live display would be unreadable: no terminal, JSON lines, or quiet."""
     json_lines = any(isinstance(h.formatter, _JsonLine) for h in log.handlers)

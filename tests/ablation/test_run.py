@@ -249,6 +249,13 @@ def test_dry_run_lists_the_runs(weather: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "g").exists()
 
 
+def test_scores_of_the_table_alone_are_computed(tmp_path: Path, longer_weather: Path) -> None:
+    result = start(longer_weather, tmp_path / "g", "--steps", "1", "--seeds", "1", "--set", "train.val_windows=40")
+    assert result.code == 0, result.err
+    assert "intervals from the errors of" in result.err
+    assert "in that period" not in result.err  # of intervals, which the table does not have
+
+
 def test_budget_is_measured_on_every_variant(tmp_path: Path, weather: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[float] = []
     whole = Trainer.seconds_per_step
@@ -260,7 +267,9 @@ def test_budget_is_measured_on_every_variant(tmp_path: Path, weather: Path, monk
     monkeypatch.setattr(Trainer, "seconds_per_step", seconds)
     monkeypatch.setattr(ablation_run, "_train_all", lambda *_: None)
     monkeypatch.setattr(ablation_run, "_score_all", lambda *_: None)
-    assert start(weather, tmp_path / "g", "--budget", "10s").code == 0
+    result = start(weather, tmp_path / "g", "--budget", "10s")
+    assert result.code == 0
     assert len(timed) == 2
+    assert "measuring a step of each of 2 variants" in result.err
     expected = int(0.8 * 10 / (2 * sum(timed)))
     assert json.loads((tmp_path / "g" / "ablation.json").read_text())["steps"] == max(1, expected)

@@ -129,6 +129,9 @@ def test_a_budget_counts_shared_parts_once(data: Path, monkeypatch: pytest.Monke
     # A step of all has 0.3 of the VAE and 0.2 of the generator, shared, and 0.5 of each of eight Reconstructors, at 0.5 s:
     # 0.5 * (0.5 + 8 * 0.5) = 2.25 s; into 80 s for two seeds fit 80 / 4.5 = 17 steps.
     assert json.loads(Path("a/ablation.json").read_text())["steps"] == 17
+    assert [line.split()[0] for line in done.err.splitlines()] == ["data", "split", "time"], (
+        "each variant is measured in silence"
+    )
 
 
 def test_it_is_of_scenes_alone(weather: Path) -> None:
