@@ -59,7 +59,8 @@ def write(
     """
     frames = _render(observed, _moments(observed, predicted, truth), model)
     pace = int(np.clip(WHOLE / max(len(frames) - 1, 1), FASTEST, SLOWEST))
-    (_save_mp4 if path.suffix.lower() == ".mp4" else _save_gif)(path, frames, pace, provenance)
+    about = {**provenance, clipfiles.DRAWN: ", ".join(names(predicted))}
+    (_save_mp4 if path.suffix.lower() == ".mp4" else _save_gif)(path, frames, pace, about)
 
 
 def _moments(observed: Series, predicted: Series, truth: Series | None) -> list[Moment]:

@@ -10,7 +10,7 @@ from pdr_cli.data import formats, units
 from pdr_cli.data import times as time_axis
 from pdr_cli.data.formats import pointfile
 from pdr_cli.data.intervals import without_ends
-from pdr_cli.data.series import Series, joined_members, mean_of, names
+from pdr_cli.data.series import Series, joined_members, mean_of
 from pdr_cli.inference.between import WHOLE, Between
 from pdr_cli.inference.finer import CELLS, Finer, Placed
 from pdr_cli.inference.finer import forecast as placed
@@ -19,7 +19,7 @@ from pdr_cli.inference.intake import Intake
 from pdr_cli.inference.loaded import Layers, LoadedModel
 from pdr_cli.inference.members import DIRECT, Drawing
 from pdr_cli.inference.observed import Observed
-from pdr_cli.inference.provenance import DRAWN, checksums, command_line, of_covariates, of_models, provenance
+from pdr_cli.inference.provenance import checksums, command_line, of_covariates, of_models, provenance
 from pdr_cli.inference.request import Request, joined_identity
 from pdr_cli.system import space
 from pdr_cli.system.logs import log
@@ -191,7 +191,7 @@ def answer(request: Request, draw: Draw) -> Forecast:
     made = replace(made, frames=request.drawing.reduced(made.frames))
     attributes = made.attributes(command_line()) | {"pdr_request_id": _identity(request, intakes, begun)}
     if request.draws(models[0]):
-        draw(made, request.output, attributes | {DRAWN: ", ".join(names(made.frames))})
+        draw(made, request.output, attributes)
     elif request.finer.points is not None:
         pointfile.write(made.written, request.output, attributes, request.compress)
     else:

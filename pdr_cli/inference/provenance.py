@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pdr_cli.runs.modelfile import ModelCard
 
 PDR = "Learning Video Dynamics with Predictive Differentiable Rendering, arXiv:2606.31050"
-DRAWN = "pdr_drawn"  # attribute of a drawing of a forecast: the variables of the forecast
 COVARIATES = "pdr_covariates_sha256"  # attribute of a forecast that has read further variables
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pdr_cli import choices
 from pdr_cli.data import formats
-from pdr_cli.data.formats import Field, cf, clips, forecasts, gaussianset, stored
+from pdr_cli.data.formats import Field, cf, clipfiles, clips, forecasts, gaussianset, stored
 from pdr_cli.data.formats.stored import HASH
 from pdr_cli.data.intervals import endings
 from pdr_cli.data.missing import ABSURD
@@ -20,7 +20,6 @@ from pdr_cli.errors import CheckpointError, DataError, InputNotFoundError, PdrEr
 from pdr_cli.inference import exported
 from pdr_cli.inference.filming import CAMERA
 from pdr_cli.inference.finer import POINTS
-from pdr_cli.inference.provenance import DRAWN
 from pdr_cli.inspection import gaussians, scenes
 from pdr_cli.inspection.findings import Finding
 from pdr_cli.runs import folder as runs
@@ -153,8 +152,8 @@ def _checked_by(path: Path) -> str:
     about = stored.provenance(path)
     hashed = clips.PICTURES in about
     said = "pictures are those that were written (SHA-256)" if hashed else "pictures are compressed and hold no hash"
-    drawn = f"; a drawing of {about[DRAWN]}, without the numbers of the forecast" if DRAWN in about else ""
-    return f"; {said}{drawn}"
+    of = clipfiles.drawn(path)
+    return f"; {said}" + (f"; a drawing of {of}, without the numbers of the forecast" if of else "")
 
 
 def _fields(path: Path, fields: dict[str, Field], gridded: bool) -> Iterator[Finding]:

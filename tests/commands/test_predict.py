@@ -144,6 +144,9 @@ def test_fields_leave_as_an_animation_that_knows_its_request(
     assert "up to date" not in pdr(*ask[:-1], "4", "--skip-existing").out
     assert "8 frames, all of which decode" in pdr("verify", f"f{suffix}").out
     assert "a drawing of t2m, without the numbers" in pdr("verify", f"f{suffix}").out
+    for command in (["inspect"], ["train", "--preset", "demo", "-o", "never", "--data"]):
+        read = pdr(*command, f"f{suffix}")
+        assert (read.code, "is a drawing of t2m by pdr" in read.last) == (65, True), read.err
 
 
 def test_traffic_is_drawn_too_and_clips_stay_clips(
@@ -156,6 +159,9 @@ def test_traffic_is_drawn_too_and_clips_stay_clips(
     assert pdr("predict", clip, "-o", "c.mp4", "-m", video_run).code == 0
     assert frames_in(tmp_path / "c.mp4")[0].shape == (32, 32, 3)
     assert "drawing" not in pdr("verify", "c.mp4").out
+    assert pdr("predict", clip, "-o", "c.npz", "-m", video_run, "--preview", "p.gif").code == 0
+    assert "is a drawing of gray by pdr" in pdr("inspect", "p.gif").last
+    assert pdr("inspect", "c.mp4").code == 0
 
 
 def test_a_preview_may_be_a_video(weather: Path, weather_run: Path, tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pdr_cli.data.formats import rates
-from pdr_cli.data.formats.clips import OURS, PICTURES
+from pdr_cli.data.formats.clips import OURS, PICTURES, claims
 from pdr_cli.errors import DataError
 
 if TYPE_CHECKING:
     from av import Packet, VideoCodecContext
 
+DRAWN = "pdr_drawn"  # attribute of a drawing of a forecast: the variables of the forecast
 CRF = "18"  # x264's "visually lossless"
 
 
@@ -33,6 +34,14 @@ def description(path: Path) -> str:
         raise DataError(f"{path} ({path.stat().st_size} bytes) has no description that can be read: {error}") from error
     text = about.get("comment" if gif else "description", "")
     return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+
+
+def drawn(path: Path) -> str:
+    """The variables of the forecast that a clip is a drawing of; empty for pictures."""
+    try:
+        return str(claims(description(path)).get(DRAWN, ""))
+    except DataError:
+        return ""
 
 
 def described(provenance: Mapping[str, str]) -> str:

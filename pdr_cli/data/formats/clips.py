@@ -72,7 +72,7 @@ def scan(path: Path) -> Clip:
     with decoding.opened(path) as (container, stream):
         if stream.metadata.get("alpha_mode") == "1":  # which most decoders ignore
             raise _transparent(path, "")
-        claimed = _json(container.metadata.get("description", "")).get(PICTURES)
+        claimed = claims(container.metadata.get("description", "")).get(PICTURES)
         seen = _Seen(path, claimed, av.video.reformatter.VideoReformatter())
         for frame in decoding.every_frame(path, container, stream):
             seen.add(frame)
@@ -293,8 +293,8 @@ def _differences(container: InputContainer, stream: VideoStream, seen: _Seen) ->
     return found
 
 
-def _json(text: str) -> dict[str, Any]:
-    """A JSON object; an empty one of any other text."""
+def claims(text: str) -> dict[str, Any]:
+    """What the description of a clip that pdr wrote says, a JSON object; nothing of any other text."""
     try:
         found = json.loads(text or "{}")
     except ValueError:

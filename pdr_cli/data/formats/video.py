@@ -103,12 +103,13 @@ def read(path: Path, options: ReadOptions = DEFAULTS) -> Series:
     at its time.
 
     Raises:
-        DataError: not a video, damaged, cut short, without frames, transparent, mirrored, or gray where colours are
-            needed.
+        DataError: not a video, damaged, cut short, without frames, transparent, mirrored, gray where colours are needed,
+            or a drawing of a forecast.
         TimeError: frames at irregular times (variable frame rate), or not in order.
     """
     _refuse_webp(path)
     clip = scans.scan(path)
+    _refuse_drawing(path)
     color, size, fps = options.color, options.size, options.resample_fps
     if color == "rgb" and clip.gray and not options.gray_to_rgb:
         raise gray_error(path, f"pixel format {clip.format}")
@@ -180,6 +181,15 @@ def _refuse_webp(path: Path) -> None:
             "for k in range(i.n_frames)]; i.save('OUT.apng', 'PNG', save_all=True, duration=d)"
         )
         raise DataError(f"{path} is WebP, which is not read", way_out=f'write it as animated PNG: python -c "{code}"')
+
+
+def _refuse_drawing(path: Path) -> None:
+    drawn = clipfiles.drawn(path)
+    if drawn:
+        raise DataError(
+            f"{path} is a drawing of {drawn} by pdr, whose colours are no data",
+            way_out="leave it out; for numbers, write the forecast to .nc",
+        )
 
 
 def _is_animated(path: Path) -> bool:
