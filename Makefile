@@ -18,6 +18,9 @@ SANITIZED := test_channels or test_chunks or test_leading_dimensions or test_cen
 DEVICE ?= cuda
 GPU_VARIANTS := plain,plain+predgs,pdr,pdr+bf16,pdr+compile
 
+# Modules are compiled as they are imported, and what is compiled must stay: every process would compile torch again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test fuzz check lint types docs wheel gpu-check gpu-test gpu-sanitize gpu-bench gpu-run clean
 
 $(VENV)/.base: pyproject.toml constraints.txt

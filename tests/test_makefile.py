@@ -1,7 +1,8 @@
-"""`make gpu-check` is seldom run; its commands at least exist, with their options."""
+"""The Makefile. `make gpu-check` is seldom run; its commands at least exist, with their options."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -16,7 +17,18 @@ from pdr_cli.process import spread
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+
+
+@needs_make
+def test_what_is_compiled_stays() -> None:
+    """Where it does not, each of the processes of the tests compiles torch again, which takes longer than most of them."""
+    show = ["make", "-s", "--eval", 'show: ; @echo "[$$PYTHONDONTWRITEBYTECODE]"', "show"]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    assert subprocess.run(show, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@needs_make
 def test_the_commands_of_gpu_check_are_accepted():
     make = ["make", "-n", "gpu-check", "PYTHON=python"]
     lines = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout.replace("\\\n", "")
