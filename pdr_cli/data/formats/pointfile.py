@@ -31,7 +31,8 @@ def read(path: Path) -> Points:
 
     Raises:
         InputNotFoundError: no such file.
-        DataError: other columns, a name twice, or what is no number.
+        DataError: other columns, or one of them twice; a name twice; a row of more values than columns, such as of numbers
+            with decimal commas; what is no number.
     """
     if not path.is_file():
         raise InputNotFoundError(f"no file {path}", way_out="name a CSV file with the columns name, lat, lon")
@@ -46,8 +47,15 @@ def read(path: Path) -> Points:
     if columns is None:
         found = ", ".join(head) or "nothing"
         raise DataError(f"{path} has the columns {found}", "name, lat, lon, or name, y, x, separated by commas")
+    doubled = next((column for column in (NAME, *columns) if head.count(column) > 1), None)
+    if doubled is not None:
+        raise DataError(f"{path} has several columns {doubled}", "one of each")
     places = [head.index(column) for column in (NAME, *columns)]
-    listed = [_point(path, n, row, places) for n, row in enumerate(rows[1:], start=2) if any(c.strip() for c in row)]
+    listed = [
+        _point(path, n, row, places, len(head))
+        for n, row in enumerate(rows[1:], start=2)
+        if any(c.strip() for c in row)
+    ]
     if not listed:
         raise DataError(f"{path} lists no points")
     found_names, y, x = zip(*listed, strict=True)
@@ -57,7 +65,13 @@ def read(path: Path) -> Points:
     return Points(found_names, y, x, columns, path)
 
 
-def _point(path: Path, line: int, row: list[str], places: list[int]) -> tuple[str, float, float]:
+def _point(path: Path, line: int, row: list[str], places: list[int], columns: int) -> tuple[str, float, float]:
+    if any(cell.strip() for cell in row[columns:]):
+        raise DataError(
+            f"{path}, line {line}: {','.join(row)} has {len(row)} values",
+            f"{columns}, as there are columns",
+            "quote what contains a comma, and write numbers with points",
+        )
     try:
         name, y, x = (row[place].strip() for place in places)
         found = name, float(y), float(x)

@@ -47,12 +47,20 @@ def test_a_list_is_read_as_spreadsheets_write_it() -> None:
         ("name,lat,lon\na,nan,2\n", "line 2: a,nan,2"),
         ("name,lat,lon\n,1,2\n", "line 2: ,1,2"),
         ("name,lat,lon\na,1,2\na,3,4\n", "lists a twice"),
+        # Decimal commas: the place would be 52 N, 5 E.
+        ("name,lat,lon\nBerlin,52,5,13,4\n", "line 2: Berlin,52,5,13,4 has 5 values; expected 3"),
+        ("name,lat,lon\nDenver, CO,39,-105\n", "has 4 values; expected 3, as there are columns; quote"),
+        ("name,lat,lat,lon\na,1,2,3\n", "several columns lat"),
     ],
 )
 def test_a_list_that_is_none_is_refused_by_its_line(text: str, says: str) -> None:
     with pytest.raises(DataError) as error:
         pointfile.read(listed(text))
     assert says in str(error.value)
+
+
+def test_empty_cells_behind_the_columns_are_no_values() -> None:
+    assert pointfile.read(listed("name,lat,lon\na,1,2,,\n")).y == (1.0,)
 
 
 def test_a_list_that_is_no_text_or_not_there_is_refused() -> None:
