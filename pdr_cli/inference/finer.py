@@ -15,7 +15,7 @@ from pdr_cli.data.series import Series, make_like, size
 from pdr_cli.data.spots import STATIONS, Places, Points
 from pdr_cli.errors import UsageError
 from pdr_cli.inference.intake import Intake
-from pdr_cli.inference.loaded import LoadedModel
+from pdr_cli.inference.loaded import Layers, LoadedModel
 from pdr_cli.inference.observed import Observed
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ class Placed:
 
 def forecast(
     model: LoadedModel, intake: Intake, series: Series, window: Observed, steps: int | None, finer: Finer
-) -> Placed:
-    """The direct forecast after a window of an adapted series, at the places of `finer`.
+) -> tuple[Layers, Placed]:
+    """The direct forecast after a window of an adapted series, and the same at the places of `finer`.
 
     Raises:
         GridError: see `Finer.places`.
@@ -148,17 +148,22 @@ def forecast(
     absent = absent if model.never_observed is None else absent | model.never_observed
     with torch.inference_mode(), loaded.arithmetic():
         batch = loaded.batch(window.frames, model.horizon(steps), intake.context(series, window, steps))
+        out = model.batches.attempt(lambda _: loaded.network(batch), 1)
+        layers = loaded.layers(out)
         spread = by_area if finer.method == CONSERVATIVE else None
-        made = between.forecast(loaded.network, batch, where, taps, spread)[0].float().cpu()
+        made = between.forecast(loaded.network, batch.observed, out, where, taps, spread)[0].float().cpu()
         if absent.any() and taps == between.BICUBIC:  # next to land, whose numbers mean nothing
             near = _touching(absent, where, taps)
-            made = torch.where(near, between.forecast(loaded.network, batch, where)[0].float().cpu(), made)
+            linear = between.forecast(loaded.network, batch.observed, out, where)[0].float().cpu()
+            made = torch.where(near, linear, made)
     unknown = _touching(absent, where, between.BILINEAR).numpy()
     values = np.where(unknown, np.float32(np.nan), card.scaling.invert(made.numpy()))
-    out = intake.dated(values, _without_cells(series, places), window, sides=places.sides)
+    at_places = intake.dated(values, _without_cells(series, places), window, sides=places.sides)
     part = "Gaussian layer by its values at the places, the rest" if between.paints(loaded.network) else "all"
     height, width = size(series)
-    return Placed(out, f"{places.words} by interpolation from {height} x {width} cells ({part} {finer.method})")
+    return layers, Placed(
+        at_places, f"{places.words} by interpolation from {height} x {width} cells ({part} {finer.method})"
+    )
 
 
 def _touching(cells: np.ndarray, where: Spots, taps: int) -> Tensor:

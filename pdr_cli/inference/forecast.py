@@ -130,11 +130,13 @@ def after(
 ) -> Forecast:
     """`forecast` from a window of an adapted series, with the members of `drawing`."""
     context = intake.context(series, window, steps)
-    layers = model.run(window.frames, steps, context, between.times(model.horizon(steps)))
+    if finer.option:
+        layers, other = placed(model, intake, series, window, steps, finer)
+    else:
+        layers, other = model.run(window.frames, steps, context, between.times(model.horizon(steps))), None
     if not drawing.count:
         frames = intake.to_series(layers.fused, series, window)
         frames = between.dated(frames, series.time.values[window.stop - 1], model.card.step)
-        other = placed(model, intake, series, window, steps, finer) if finer.option else None
         return Forecast(model, intake, series, window, layers, frames, between=between, placed=other)
     seeds = drawing.seeds([series.time.values[window.stop - 1]])
     drawn = model.members(window.frames, seeds, steps, context)[:, 0]

@@ -26,7 +26,7 @@ from pdr_cli.trust import Trust
 if TYPE_CHECKING:
     import torch
 
-    from pdr_cli.models.interfaces import Batch
+    from pdr_cli.models.interfaces import Batch, Forecast
     from pdr_cli.models.pdr import PDR
 
 
@@ -129,9 +129,16 @@ class Model(LoadedModel):
     def _layers(self, observed: np.ndarray, steps: int, context: Context, times: tuple[float, ...]) -> Layers:
         import torch
 
-        encoding = self._encoding
         with torch.inference_mode(), self.arithmetic():
-            out = self.network(self.batch(observed, steps, context)._replace(times=times))
+            return self.layers(self.network(self.batch(observed, steps, context)._replace(times=times)))
+
+    def layers(self, out: Forecast) -> Layers:
+        """What the network has made, in data units.
+
+        Raises:
+            DataError, ConfigError: a forecast that is not finite.
+        """
+        encoding = self._encoding
         if not out.fused.isfinite().all():
             raise self._not_finite()
         # A view of a parameter asks for a gradient even here, so a layer may need to be detached.

@@ -16,7 +16,7 @@ from torch import Tensor
 from pdr_cli import splat
 from pdr_cli.models import fusion
 from pdr_cli.models.gaussians.base import GaussianAdapter, Gaussians, drawing
-from pdr_cli.models.interfaces import Batch
+from pdr_cli.models.interfaces import Forecast
 from pdr_cli.models.pdr import PDR
 from pdr_cli.splat.datasets import FINE, stretched
 from pdr_cli.splat.reference import EXTENT, density
@@ -54,12 +54,15 @@ def paints(network: PDR) -> GaussianAdapter | None:
     return adapter if adapter is not None and ours and not carries and network.tiles is None else None
 
 
-def forecast(network: PDR, batch: Batch, spots: Spots, taps: int = BILINEAR, spread: Spread | None = None) -> Tensor:
-    """The forecast at places, within the bounds: [B, τ, C, R, S], of single places [B, τ, C, 1, P].
+def forecast(
+    network: PDR, observed: Tensor, out: Forecast, spots: Spots, taps: int = BILINEAR, spread: Spread | None = None
+) -> Tensor:
+    """A forecast at places, within the bounds: [B, τ, C, R, S], of single places [B, τ, C, 1, P].
 
     Args:
         network: in evaluation mode.
-        batch: the input.
+        observed: the frames that it has read, [B, T, C, H, W].
+        out: what it has made of them.
         spots: the places.
         taps: of the interpolation, see `interpolated`.
         spread: interpolates the coarse part, and without Gaussians that paint the whole forecast; default: as the layer.
@@ -68,10 +71,10 @@ def forecast(network: PDR, batch: Batch, spots: Spots, taps: int = BILINEAR, spr
     def alike(frames: Tensor) -> Tensor:
         return interpolated(frames, spots, taps)
 
-    out, adapter, spread = network(batch), paints(network), spread or alike
+    adapter, spread = paints(network), spread or alike
     if adapter is None or out.layer is None:
         return network.bounded(spread(out.fused))
-    gaussians = adapter.gaussians(out.coarse, batch.observed)
+    gaussians = adapter.gaussians(out.coarse, observed)
     layer = alike(out.layer) + detail(gaussians, adapter, _size(out.layer), spots, taps)
     return network.bounded(network.fusion(spread(out.coarse), layer))
 

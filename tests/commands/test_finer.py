@@ -11,6 +11,7 @@ import xarray as xr
 
 import pdr_cli
 from pdr_cli.inference.finer import Finer
+from pdr_cli.models.pdr import PDR
 from tests.builders import field, weather_file
 from tests.cli import pdr
 
@@ -63,6 +64,16 @@ def test_a_finer_forecast_is_the_forecast_at_its_cells_and_says_that_it_is_inter
         bilinear = plain.t2m.interp(lat=fine.lat, lon=fine.lon)
         assert np.abs(fine.t2m.values - bilinear.values).max() > 1e-3, "Gaussians have their own values between cells"
     assert pdr("verify", "fine.nc").code == 0
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+def test_a_finer_forecast_runs_the_network_once(
+    weather: Path, weather_run: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    passes, forward = [], PDR.forward
+    monkeypatch.setattr(PDR, "forward", lambda *given: passes.append(given) or forward(*given))
+    predict(weather, weather_run, "fine.nc", "--scale", "3", "--interpolate", method)
+    assert len(passes) == 1
 
 
 def test_points_have_the_values_of_a_finer_grid_there(weather: Path, weather_run: Path) -> None:
