@@ -150,7 +150,8 @@ def load_ours(network: PDR, config: Config, frames: Frames, path: Path, file: Mo
     others = {k: v for k, v in network.state_dict().items() if not k.startswith((PREDICTOR, *FITTED))}
     fitting = {k: weights[k] for k, v in others.items() if k in weights and weights[k].shape == v.shape}
     network.load_state_dict(fitting, strict=False)
-    log.info("start   predictor of %s, and %d of %d tensors of adapter and fusion", path, len(fitting), len(others))
+    further = f", and {len(fitting)} of {len(others)} tensors of adapter and fusion" if others else ""
+    log.info("start   predictor of %s%s", path, further)
     return all(key in fitting for key in others if key.startswith(ADAPTER))
 
 
