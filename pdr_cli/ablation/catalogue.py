@@ -278,7 +278,7 @@ def scenes() -> Ablation:
         "full": {},
         "no loss of ways": {"train.motion_weight": 0},
         "no deformation": {"scene.moves": "false", "train.motion_weight": 0},
-        "all at once": {"train.stages": []},
+        "in stages": {"train.stages": [0.2, 0.2, 0.6]},
         "true latents": {"scene.latents": "true"},
         "drawn latents": {"scene.latents": "drawn"},
         "no latents": {"scene.latents": "none", "scene.parts": []},

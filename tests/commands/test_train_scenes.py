@@ -32,6 +32,7 @@ from tests.cli import Result, pdr
 from tests.training.scenes.test_lesson import ORACLE, TINY
 
 SIZE = (2, 5, 16, 16)
+STAGES = "train.stages=[0.2,0.2,0.6]"
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def lines_of(out: str) -> list[dict[str, float]]:
 
 def test_a_short_training_beats_the_copied_picture_from_another_camera(tmp_path: Path) -> None:
     larger = scenes_file(tmp_path / "larger.h5", 40, size=(2, 5, 32, 32))
-    result = train(larger, "run", 100, "scene.width=16", "train.val_every=20", "train.log_every=1")
+    result = train(larger, "run", 100, "scene.width=16", STAGES, "train.val_every=20", "train.log_every=1")
     assert result.code == 0, result.err
     steps = [line["loss"] for line in lines_of("run") if line["event"] == "step"]
     assert sum(steps[32:40]) < 0.8 * sum(steps[:8]), "standing still, until step 40"
@@ -166,9 +167,10 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(
 
 def test_pictures_that_cannot_be_halved_so_often_name_the_stage(tmp_path: Path) -> None:
     data = scenes_file(tmp_path / "odd.h5", 3, size=(2, 5, 20, 20))
-    result = train(data, "run", 2)
+    result = train(data, "run", 2, STAGES)
     assert (result.code, "--set train.stages=[0,0.6,0.4]" in result.last) == (78, True), result.err
-    assert train(data, "run", 2, "train.stages=[0,0.6,0.4]").code == 0
+    for stages in ("[0,0.6,0.4]", "[]"):
+        assert train(data, f"run{stages}", 2, f"train.stages={stages}").code == 0
 
 
 def test_weights_of_lpips_change_the_loss_and_are_found_from_another_folder(
@@ -197,8 +199,9 @@ def test_weights_of_lpips_change_the_loss_and_are_found_from_another_folder(
 
 
 def test_lpips_that_cannot_be_a_loss_is_refused(scenes: Path, tmp_path: Path) -> None:
-    result = train(scenes, "run", 2, "scene.lpips=weights.safetensors")
-    assert (result.code, "draws pictures with a side of 8 pixels" in result.last) == (78, True), result.err
+    for stages, side in ((STAGES, 8), ("train.stages=[]", 16)):
+        result = train(scenes, "run", 2, "scene.lpips=weights.safetensors", stages)
+        assert (result.code, f"draws pictures with a side of {side} pixels" in result.last) == (78, True), result.err
     data = scenes_file(tmp_path / "larger.h5", 3, size=(2, 5, 64, 64))
     result = train(data, "run", 2, "scene.lpips=nowhere.safetensors")
     assert (result.code, "no such file" in result.last) == (66, True), result.err

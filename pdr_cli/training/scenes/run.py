@@ -107,12 +107,14 @@ def _perceptual(config: Config, size: tuple[int, int]) -> LPIPS | None:
     """
     if config.scene is None or not config.scene.lpips:
         return None
-    first = min(size) // (2 if config.train.stages and config.train.stages[0] else 1)
+    halved = bool(config.train.stages and config.train.stages[0])
+    first = min(size) // (2 if halved else 1)
     if first < SMALLEST:
         raise ConfigError(
             f"scene.lpips, and training draws pictures with a side of {first} pixels",
             f"{SMALLEST} or more",
-            "leave out scene.lpips, or the stage of half the size with --set train.stages=[0,0.4,0.6]",
+            "leave out scene.lpips"
+            + (", or the stage of half the size with --set train.stages=[0,0.4,0.6]" if halved else ""),
         )
     return LPIPS.load(Path(config.scene.lpips))
 
