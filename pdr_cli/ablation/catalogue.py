@@ -285,7 +285,7 @@ def scenes() -> Ablation:
         "free curves": {"model.deform_basis": "free"},
     }
     return Ablation(
-        "moving scenes: without their loss of ways, their motion, their stages or their latents, and with other curves",
+        "moving scenes: without their loss of ways, their motion or their latents, in stages, and with other curves",
         tuple(Variant(name, settings) for name, settings in changed.items()),
         of_scenes=True,
     )
