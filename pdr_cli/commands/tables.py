@@ -292,6 +292,8 @@ def _skill(entry: Skill, index: int | None) -> str:
     else:
         value = entry.lead[index]
         sure = entry.low is None or entry.high is None or entry.low[index] > 0 or entry.high[index] < 0
+    if math.isnan(value):
+        return "–"
     if not sure:
         return f"[dim]{value:+.3f} n.s.[/]"
     return f"[{'green' if value > 0 else 'red'}]{value:+.3f}[/]"

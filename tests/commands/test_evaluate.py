@@ -385,3 +385,11 @@ def test_what_is_not_defined_is_null_in_json_and_a_dash_in_the_table(weather: Pa
     # The climatology has no anomalies, so nothing that they could be correlated with.
     assert json.loads(text)["scores"]["climatology"]["acc"]["overall"] is None
     assert "–" in pdr(*arguments).out
+
+
+def test_a_skill_that_is_not_known_is_a_dash(longer_weather: Path, calibrated_run: Path) -> None:
+    """Of a file whose forecasts are shorter than those that are scored."""
+    assert pdr("predict", longer_weather, "-m", calibrated_run, "--every-init", "-o", "h.nc").code == 0
+    result = pdr("evaluate", longer_weather, "-m", calibrated_run, "-m", "h.nc", "--steps", "6")
+    assert (result.code, "nan" in result.out) == (0, False), result.out
+    assert "–" in result.out
