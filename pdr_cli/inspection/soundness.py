@@ -152,7 +152,7 @@ def _checked_by(path: Path) -> str:
     about = stored.provenance(path)
     hashed = clips.PICTURES in about
     said = "pictures are those that were written (SHA-256)" if hashed else "pictures are compressed and hold no hash"
-    of = clipfiles.drawn(path)
+    of = about.get(clipfiles.DRAWN)
     return f"; {said}" + (f"; a drawing of {of}, without the numbers of the forecast" if of else "")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pdr_cli.data.formats import rates
+from pdr_cli.data.formats import decoding, rates
 from pdr_cli.data.formats.clips import OURS, PICTURES, claims
 from pdr_cli.errors import DataError
 
@@ -25,14 +25,15 @@ CRF = "18"  # x264's "visually lossless"
 
 def description(path: Path) -> str:
     """The description of a clip: the `pdr_` part of its provenance as JSON, if pdr wrote it."""
+    if path.suffix.lower() != ".gif":
+        with decoding.opened(path) as (container, _):  # of which no frame is decoded
+            return str(container.metadata.get("description", ""))
     import imageio.v3 as iio
 
-    gif = path.suffix.lower() == ".gif"
     try:
-        about = iio.immeta(path, plugin="pillow" if gif else "pyav")
-    except Exception as error:  # of either library, for a file of another format
+        text = iio.immeta(path, plugin="pillow").get("comment", "")
+    except Exception as error:  # of the library, for a file of another format
         raise DataError(f"{path} ({path.stat().st_size} bytes) has no description that can be read: {error}") from error
-    text = about.get("comment" if gif else "description", "")
     return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -91,7 +90,7 @@ class Video(Format):
 
     def provenance(self, path: Path) -> Mapping[str, str]:
         """The description that `write` puts into a clip."""
-        return dict(json.loads(clipfiles.description(path) or "{}"))
+        return clips.claims(clipfiles.description(path))
 
 
 def read(path: Path, options: ReadOptions = DEFAULTS) -> Series:
