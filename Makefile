@@ -1,5 +1,6 @@
 # make demo   from nothing to a forecast: environment, sample data, training, forecast, scores, picture
 # make test   from nothing to a tested checkout
+# make slow   the tests that take too long for every change
 # make fuzz   changes files at random for FUZZ_SECONDS and reads them as the commands do
 # make docs   the docs as a site, build/site; `python -m http.server -d build/site` shows it
 # make check  what a change must pass: format, lint, types, docs, tests
@@ -21,16 +22,18 @@ GPU_VARIANTS := plain,plain+predgs,pdr,pdr+bf16,pdr+compile
 # Modules are compiled as they are imported, and what is compiled must stay: every process would compile torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test fuzz check lint types docs wheel gpu-check gpu-test gpu-sanitize gpu-bench gpu-run clean
+.PHONY: demo test slow fuzz check lint types docs wheel gpu-check gpu-test gpu-sanitize gpu-bench gpu-run clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.base
+# All at once, not after `.base`: it would be resolved and installed twice.
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@
+	touch $(VENV)/.base $@
 
 demo: $(VENV)/.base
 	PATH="$(abspath $(BIN)):$$PATH" sh docs/demo.sh $(DEMO)
@@ -39,6 +42,10 @@ demo: $(VENV)/.base
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu and not fuzz" -n auto --maxprocesses 4 \
 	  --dist loadfile --no-loadscope-reorder
+
+# What `make test` leaves out, because it takes an hour: all cases of the matrices, and tests that train or compile for long.
+slow: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not gpu and not fuzz" -n auto --maxprocesses 4 --dist loadfile
 
 # The same seed makes the same files; those that something is wrong with stay in FUZZ_KEPT. Hypothesis makes its own: odd files
 # hold one field in two ways each, of which the number of pairs is printed.

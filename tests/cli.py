@@ -15,7 +15,6 @@ import typer.main
 from pdr_cli.process import main
 from pdr_cli.system.logs import log
 
-
 # The commands are read from their functions once, not at each call: 30 ms of CPU time.
 COMMAND = functools.cache(typer.main.get_command)
 

@@ -86,6 +86,7 @@ def test_what_trains_the_first_parts_otherwise_does_not_share_them() -> None:
         assert parts.alike(config.load("scenes-small", [other])) != parts.alike(base), other
 
 
+@pytest.mark.slow
 def test_an_interrupted_ablation_resumes_and_ends_with_its_table(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, ["full", "no loss of ways", "no deformation", "no latents"])
     stops = [2, 7]  # in the shared parts, and in a Reconstructor

@@ -112,6 +112,7 @@ def test_the_preset_s_precision_is_that_of_pdr_alone():
     assert [v for v in bench_train.VARIANTS if bench_train.in_bf16(v, half)] == ["pdr", "pdr+bf16"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("_", ["in processes of their own"])
 def test_the_table_names_variants_parts_and_device(_):
     settings = [part for setting in SETTINGS for part in ("--set", setting)]

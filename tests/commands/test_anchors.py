@@ -82,6 +82,7 @@ def test_every_anchor_alone_is_a_model_and_leaves_as_a_graph(
     assert (result.code, "verified in ONNX Runtime" in result.out) == (0, True), result.err
 
 
+@pytest.mark.slow
 def test_the_graph_of_a_ridge_forecasts_from_times_and_earlier_frames(city: Path, ridge_run: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     assert pdr("export", "-m", ridge_run, "-o", "model.onnx", "-q").code == 0

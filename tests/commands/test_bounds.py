@@ -125,7 +125,6 @@ def test_verify_finds_it_in_a_format_that_numbers_its_channels(rain: Path, rain_
     assert (result.code, "1 values of channel 0 are not between 0 and" in result.last) == (65, True), result.err
 
 
-@pytest.mark.slow
 def test_an_exported_program_has_the_bounds(rain: Path, rain_run: Path, unbounded: Path) -> None:
     import torch
 
@@ -140,6 +139,7 @@ def test_an_exported_program_has_the_bounds(rain: Path, rain_run: Path, unbounde
     assert (made.min(), np.abs(made - expected).max() < 1e-4) == (0, True)
 
 
+@pytest.mark.slow
 def test_an_onnx_program_has_the_bounds(rain: Path, rain_run: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     result = pdr("export", "-m", rain_run, "-o", "model.onnx", "-q")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import netCDF4
 import numpy as np
+import pytest
 
 from tests.conftest import tiny_settings
 
@@ -72,6 +73,7 @@ def peak_mb(folder: Path, *arguments: str) -> int:
     return peaks_mb(folder, [list(arguments)])[0]
 
 
+@pytest.mark.slow
 def test_the_peak_does_not_grow_with_the_file(tmp_path: Path) -> None:
     files = {"small": write_file(tmp_path / "small.nc", 2_000), "large": write_file(tmp_path / "large.nc", STEPS)}
     size_mb = files["large"].stat().st_size / 1e6

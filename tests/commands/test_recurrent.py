@@ -104,7 +104,7 @@ def test_weights_of_3d_convolutions_keep_their_layout() -> None:
     assert all(p.equal(q) for p, q in zip(network.parameters(), before, strict=True))
 
 
-@pytest.mark.parametrize("name", ["predrnnv2", "dmvfn"])
+@pytest.mark.parametrize("name", ["predrnnv2", pytest.param("dmvfn", marks=pytest.mark.slow)])
 def test_an_interrupted_run_draws_the_same_again(weather: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def train(folder: str, *more: str) -> int:
         base = ["train", "--preset", "demo", "--data", str(weather), "-o", folder, "-q", "--steps", "6"]

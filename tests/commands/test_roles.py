@@ -385,6 +385,7 @@ def test_an_exported_graph_takes_covariates_and_describes_them(folder: Path, tmp
     assert by_name["t2m, 4 steps before"]["sd"] > 1
 
 
+@pytest.mark.slow
 def test_onnx_takes_covariates(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     made = pdr("export", "-m", folder / "run", "-o", tmp_path / "model.onnx")

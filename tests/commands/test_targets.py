@@ -202,7 +202,7 @@ def graph_of(path: Path) -> Callable[..., np.ndarray]:
     return lambda **inputs: session.run(None, {name: value.numpy() for name, value in inputs.items()})[0]
 
 
-@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+@pytest.mark.parametrize("suffix", [".pt2", pytest.param(".onnx", marks=pytest.mark.slow)])
 def test_an_exported_graph_ignores_the_past_of_a_target(folder: Path, tmp_path: Path, suffix: str) -> None:
     if suffix == ".onnx":
         pytest.importorskip("onnxruntime")

@@ -165,7 +165,8 @@ class CarriedOn(nn.Module):
         return motion.carried_on(observed, 3, torch.tensor(0.1))
 
 
-@pytest.mark.parametrize("channels", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3])
 def test_forecasts_by_motion_run_in_onnx(tmp_path: Path, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(motion, "WARPS", 2)  # a graph of five takes longer to write
     onnxruntime = pytest.importorskip("onnxruntime")

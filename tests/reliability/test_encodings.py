@@ -42,13 +42,19 @@ def test_a_name_of_any_bytes_goes_through_all_commands(weather: Path) -> None:
         assert "up to date" in fine(pdr("predict", data, "-m", run, "-o", made + suffix, "--skip-existing"))
     fine(pdr("predict", data, "-m", run, "-o", f"all {BYTES}.nc", "--every-init"))
     fine(pdr("evaluate", data, "-m", run, "-o", f"{BYTES}.json", "--report", f"{BYTES}.html"))
-    fine(pdr("export", "-m", run, "-o", f"{BYTES}.onnx"))
     shutil.copy(f"{made}.nc", "plain.nc")
     with xr.open_dataset("plain.nc") as forecast:
         assert forecast.attrs["comment"] == f"from {SHOWN}.nc"
         assert SHOWN in forecast.attrs["history"]
     assert modelfile.read_header(Path(run, "model.safetensors")).card.data[0]["name"] == data
     assert json.loads(Path(f"{BYTES}.json").read_text(encoding="utf-8"))["scores"]
+
+
+@pytest.mark.slow
+def test_a_program_of_such_a_name_is_written_and_run(weather: Path, weather_run: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    fine(pdr("export", "-m", weather_run, "-o", f"{BYTES}.onnx"))
+    fine(pdr("predict", weather, "-m", f"{BYTES}.onnx", "-o", "f.nc"))
 
 
 @pytest.mark.parametrize("kind", ["traffic", "video"])

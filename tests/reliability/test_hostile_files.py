@@ -160,7 +160,9 @@ def test_an_ablation_of_a_folder_that_names_a_module_is_refused(evil: None) -> N
     assert result.code in (66, 78), result.err
 
 
-@pytest.mark.parametrize("way", ["option", "all", "module", "again"])
+@pytest.mark.parametrize(
+    "way", ["option", *(pytest.param(way, marks=pytest.mark.slow) for way in ("all", "module", "again"))]
+)
 def test_the_user_may_allow_the_code(weather: Path, evil: None, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     train = ("train", "--preset", "demo", "--data", weather, "--backbone", "evil:Net", "--fusion", "none", "-o", "run")
     kept = ("--set", "train.fallback=false")  # after two steps the anchor alone may be better

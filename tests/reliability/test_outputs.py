@@ -82,7 +82,7 @@ def test_space_is_estimated_with_a_fifth_to_spare(tmp_path: Path, monkeypatch: p
         space.check_space(tmp_path / "a", int(10.1 * 2**20))
 
 
-@pytest.mark.parametrize("name", ["f.nc", "f.npz"])
+@pytest.mark.parametrize("name", ["f.nc", pytest.param("f.npz", marks=pytest.mark.slow)])
 def test_a_limit_on_the_size_of_files_leaves_the_old_forecast(weather: Path, weather_run: Path, name: str) -> None:
     arguments = ["predict", weather, "-o", name, "-m", weather_run]
     assert pdr(*arguments).code == 0

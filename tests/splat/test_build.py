@@ -56,6 +56,7 @@ def test_a_second_process_takes_what_the_first_one_built(tmp_path, compiler, run
     assert built.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_two_processes_may_build_at_once_and_a_killed_one_blocks_nobody(tmp_path, compiler):
     def start(**environment: str) -> subprocess.Popen:
         command = [sys.executable, "-c", RENDER.format(backend="cpu")]

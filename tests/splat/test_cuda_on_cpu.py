@@ -105,7 +105,7 @@ def test_channels(gaussians, compare, channels, sampling):
 
 
 @pytest.mark.parametrize("sampling", ORACLES)
-@pytest.mark.parametrize("count", [0, 1, 300, 1100])
+@pytest.mark.parametrize("count", [0, 1, 300, pytest.param(1100, marks=pytest.mark.slow)])
 def test_gaussians_on_one_tile(gaussians, compare, count, sampling):
     compare(gaussians(batch=(1,), gaussians=count, channels=2), (16, 16), 9, sampling)
 
@@ -116,6 +116,7 @@ def test_frames(gaussians, compare, frames, sampling):
     compare(gaussians(batch=(frames,), channels=2), (20, 18), 7, sampling)
 
 
+@pytest.mark.slow
 def test_so_many_gaussians_that_each_has_one_warp(gaussians, compare):
     compare(gaussians(batch=(1,), gaussians=8192 + 3), (5, 6), 5)
 
@@ -215,7 +216,7 @@ def sorted_gaussians(gaussians) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("sampling", ORACLES)
-@pytest.mark.parametrize("kernel_size", [5, 31])
+@pytest.mark.parametrize("kernel_size", [5, pytest.param(31, marks=pytest.mark.slow)])
 def test_chunks_that_tiles_skip_would_have_drawn_nothing(sorted_gaussians, draw, compare, kernel_size, sampling):
     size = (20, 150)
     apart = draw(size, kernel_size, sampling, once=0)(*sorted_gaussians)
@@ -224,7 +225,7 @@ def test_chunks_that_tiles_skip_would_have_drawn_nothing(sorted_gaussians, draw,
     assert draw(size, kernel_size, sampling, once=1)(*sorted_gaussians)[1].isnan().all()
 
 
-@pytest.mark.parametrize("tile", [16, 8])
+@pytest.mark.parametrize("tile", [16, pytest.param(8, marks=pytest.mark.slow)])
 def test_boxes_reach_the_last_pixel(draw, tile):
     """In each frame one flat Gaussian, a pixel further on: its lattice of 7 x 7 ends at the border of a tile in some."""
     size, frames = (48, 48), 47

@@ -67,7 +67,7 @@ def some(types: torch.dtype | Sequence[torch.dtype], *batch: int, **options: int
 
 @pytest.mark.parametrize("sampling", ["lattice", "analytic"])
 @pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.parametrize("channels", [1, 3, 8, 16, 70])
+@pytest.mark.parametrize("channels", [1, 3, 8, 16, pytest.param(70, marks=pytest.mark.slow)])
 def test_channels(compare, channels, dtype, sampling):
     compare(some(dtype, 2, gaussians=12, channels=channels), dtype, (23, 37), 15, sampling)
 

@@ -204,6 +204,7 @@ def test_two_ranks_train_as_one_process_does(runs: Path) -> None:
     assert metrics(runs / "one")[-1]["anchor_loss"] == metrics(runs / "two")[-1]["anchor_loss"]
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_a_rank_is_continued_to_the_bit(runs: Path) -> None:
     part = runs / "part"
     shutil.copytree(runs / "begun", part)
