@@ -22,7 +22,7 @@ GPU_VARIANTS := plain,plain+predgs,pdr,pdr+bf16,pdr+compile
 # Modules are compiled as they are imported, and what is compiled must stay: every process would compile torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test slow fuzz check lint types docs wheel gpu-check gpu-test gpu-sanitize gpu-bench gpu-run clean
+.PHONY: demo test slow fuzz check lint types types-of-all types-of-users docs wheel gpu-check gpu-test gpu-sanitize gpu-bench gpu-run clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -59,10 +59,14 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(VENV)/.dev
+types: types-of-all types-of-users
+
+types-of-all: $(VENV)/.dev
 	$(BIN)/mypy
-	$(BIN)/mypy --strict tests/typed_user.py
-	$(BIN)/mypy --strict -m docs.site.build -m docs.site.generated
+
+# Strictly, what users import and what builds the docs.
+types-of-users: $(VENV)/.dev
+	$(BIN)/mypy --strict --cache-dir .mypy_cache/strict -m tests.typed_user -m docs.site.build -m docs.site.generated
 
 # A warning, a link that leads nowhere, or a page that is not in the navigation ends it with an error.
 docs: $(VENV)/.dev
