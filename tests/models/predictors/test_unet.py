@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pdr_cli.errors import ConfigError, DataError
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Frames
+from pdr_cli.models.predictors import unet
 from pdr_cli.models.predictors.unet import UNet
 from tests.models.builders import options
 
@@ -147,3 +148,18 @@ def test_other_covariates_are_refused(features: int, given: int | None) -> None:
 def test_an_odd_number_of_encoder_units_is_refused() -> None:
     with pytest.raises(ConfigError, match="n_s is 3"):
         small(n_s=3)
+
+
+@pytest.mark.parametrize("size", [(25, 53), (4, 40), (33, 6)])
+@pytest.mark.parametrize("periodic", [False, True])
+def test_the_level_is_the_mean_of_the_square_around_a_cell(size: tuple[int, int], periodic: bool) -> None:
+    H, W = size
+    frames = torch.randn(2, 3, 2, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = unet.without_level(frames, periodic)
+    last, reach = frames[:, -1], unet.AROUND // 2
+    for y, x in [(0, 0), (H - 1, W - 1), (H // 2, W // 2), (1, W - 2)]:
+        rows = range(max(0, y - reach), min(H, y + reach + 1))
+        columns = [c % W for c in range(x - reach, x + reach + 1) if periodic or 0 <= c < W]
+        square = last[:, :, list(rows)][..., columns]
+        torch.testing.assert_close(found[:, -1, :, y, x], last[..., y, x] - square.mean(dim=(-2, -1)))
+    torch.testing.assert_close(found[:, :-1], frames[:, :-1] - frames[:, -1:])
