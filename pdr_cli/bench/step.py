@@ -6,7 +6,7 @@ import math
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -15,36 +15,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pdr_cli import config
 from pdr_cli.bench.agreement import Outcome, compare, passes
 from pdr_cli.bench.machine import at_least, describe, synchronize
+from pdr_cli.bench.timed import ALONE, COMPILED, Options, Setting, variants_of
 from pdr_cli.choices import LOSSES
 from pdr_cli.data import kinds
-from pdr_cli.errors import PdrError, UsageError, did_you_mean
+from pdr_cli.errors import PdrError
 from pdr_cli.models import registry
-from pdr_cli.models.interfaces import Forecast, Frames
+from pdr_cli.models.interfaces import Forecast
 from pdr_cli.models.layout import lay_out
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import inputs
-from pdr_cli.schema import Config
-from pdr_cli.system import devices
 from pdr_cli.system.logs import log
 from pdr_cli.system.memory import keep_freed_memory
-from pdr_cli.training import arithmetic
 from pdr_cli.training.losses import LossOptions, build_loss
 from pdr_cli.training.setup import parameter_groups, set_up
-from pdr_cli.trust import Trust
 
-# What the published data sets hold, which a preset leaves to its files: channels and (H, W).
-PUBLISHED = {
-    "taxibj": (2, (32, 32)),
-    "weatherbench": (1, (32, 64)),
-    "kth": (1, (128, 128)),
-    "human36m": (3, (256, 256)),
-}
-VARIANTS = ("plain", "plain+malloc", "plain+predgs", "pdr", "pdr+bf16")
-COMPILED = "pdr+compile"  # on request: its compilation takes a minute or more
-ALONE = ("plain", "plain+malloc")  # the predictor without adapter and renderer
 REFERENCE = "plain+predgs"
 WARM_UP = 2  # steps until allocations and the optimiser's moments are there
 PARTS = ("predictor", "adapter", "loss", "backward", "optimizer")
@@ -59,33 +45,6 @@ class Taken(NamedTuple):
     @property
     def total(self) -> float:
         return sum(self.parts.values())
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The configuration of a step, and its frames: `channels` and `size` (H, W); `forward`: of a forecast."""
-
-    config: Config
-    channels: int
-    size: tuple[int, int]
-    device: torch.device
-    trust: Trust | None = None
-    forward: bool = False
-
-    @property
-    def frames(self) -> Frames:
-        """The frames that the network is built for."""
-        return Frames(self.config.data.in_steps, self.channels, self.size, out_steps=self.config.data.out_steps)
-
-    def windows(self) -> tuple[Tensor, Tensor]:
-        """A batch of random frames in [0, 1], observed and following: [B, T, C, H, W], [B, τ, C, H, W]."""
-        random = torch.Generator().manual_seed(0)
-        data, batch = self.config.data, self.config.train.batch
-        x, y = (
-            torch.rand(batch, steps, self.channels, *self.size, generator=random)
-            for steps in (data.in_steps, data.out_steps)
-        )
-        return x.to(self.device), y.to(self.device)
 
 
 @contextmanager
@@ -287,69 +246,18 @@ class Clock:
         self.last = now
 
 
-@dataclass(frozen=True)
-class Options:
-    """The options of `pdr bench-train`; None and empty lists: the defaults."""
-
-    preset: str = "taxibj"
-    backbone: str | None = None
-    batch: int | None = None
-    size: tuple[int, int] | None = None
-    channels: int | None = None
-    settings: Sequence[str] = ()
-    variants: Sequence[str] = ()
-    device: str = "auto"
-    threads: int | None = None
-    repeats: int = 10
-    trust_code: bool = False
-    forward: bool = False
-
-    def setting(self) -> Setting:
-        """The preset with its changes, on frames as published unless both `size` and `channels` are given.
-
-        Raises:
-            UsageError: a preset whose frames are not published, without both.
-        """
-        changes = {"model.backbone": self.backbone, "train.batch": self.batch}
-        overrides = [f"{key}={value}" for key, value in changes.items() if value is not None]
-        overrides += self.settings
-        resolved = config.load(self.preset, overrides)
-        known = PUBLISHED.get(resolved.preset.removesuffix("-paper"))
-        if known is None and (self.size is None or self.channels is None):
-            raise UsageError(
-                f"preset {resolved.preset} does not fix the size of its frames",
-                "--size H W and --channels C",
-                f"add them, or take one of {', '.join(PUBLISHED)}",
-            )
-        channels, size = known or (1, (1, 1))
-        trust = Trust(self.trust_code).also(override.partition("=")[2] for override in overrides)
-        device = devices.pick(self.device)
-        resolved = arithmetic.resolved(resolved, device)
-        return Setting(resolved, self.channels or channels, self.size or size, device, trust, self.forward)
-
-
 def run(options: Options) -> dict[str, Any]:
     """Check each variant against `plain+predgs` and time those that agree; returns the report."""
     at_least("repeats", options.repeats, 2)  # fewer have no spread
     at_least("threads", 1 if options.threads is None else options.threads)
-    variants = find_variants(options.variants)
     setting = options.setting()
+    variants = variants_of(options.variants, setting)
     registry.load(setting.config.model, setting.trust)  # refused here, and not in each process of a variant
     LOSSES.find(setting.config.train.loss, setting.trust)
     threads = options.threads or torch.get_num_threads()
     report = describe(setting.device) | {"threads": threads, "forward": options.forward}
     report["rows"] = measure(setting, variants, threads, options.repeats)
     return report
-
-
-def find_variants(names: Sequence[str]) -> list[str]:
-    """The variants by name, each once; without names all but the compiled one."""
-    known = (*VARIANTS, COMPILED)
-    for name in names:
-        if name not in known:
-            found = f"--variants {name!r} is not known.{did_you_mean(name, known)}"
-            raise UsageError(found, f"some of {', '.join(known)}")
-    return list(dict.fromkeys(names or VARIANTS))
 
 
 def build(variant: str, setting: Setting) -> PDR:

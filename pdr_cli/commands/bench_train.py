@@ -10,10 +10,11 @@ from rich.table import Table
 
 from pdr_cli.bench import step
 from pdr_cli.bench.step import PARTS
+from pdr_cli.bench.timed import Options
 from pdr_cli.commands.tables import machine_of, publish, significant
 
 
-def run(options: step.Options, output: Path | None, as_json: bool) -> int:
+def run(options: Options, output: Path | None, as_json: bool) -> int:
     """Measure and print; returns the exit code, 1 if a variant failed its check."""
     report = step.run(options)
     return publish(report, table(report), output, as_json)
