@@ -43,7 +43,7 @@ test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu and not fuzz" -n auto --maxprocesses 4 \
 	  --dist loadfile --no-loadscope-reorder
 
-# What `make test` leaves out, because it takes an hour: all cases of the matrices, and tests that train or compile for long.
+# What `make test` leaves out: all cases of the matrices, and tests that train or compile for long.
 slow: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not gpu and not fuzz" -n auto --maxprocesses 4 --dist loadfile
 

@@ -94,7 +94,7 @@ def bench_train(
 
         pdr bench-train --preset weather-small --size 32 64 --channels 1
     """
-    from pdr_cli.bench.timed import Options
+    from pdr_cli.bench.step_setting import Options
     from pdr_cli.commands import bench_train as command
 
     if size is not None and len(size) not in (0, 2):

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from pdr_cli.bench.agreement import Outcome, compare, passes
 from pdr_cli.bench.machine import at_least, describe, synchronize
-from pdr_cli.bench.timed import ALONE, COMPILED, Options, Setting, variants_of
+from pdr_cli.bench.step_setting import ALONE, COMPILED, Options, Setting, find_variants, refuse_others
 from pdr_cli.choices import LOSSES
 from pdr_cli.data import kinds
-from pdr_cli.errors import PdrError
+from pdr_cli.errors import PdrError, UsageError
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Forecast
 from pdr_cli.models.layout import lay_out
@@ -29,7 +29,7 @@ from pdr_cli.runs import inputs
 from pdr_cli.system.logs import log
 from pdr_cli.system.memory import keep_freed_memory
 from pdr_cli.training.losses import LossOptions, build_loss
-from pdr_cli.training.setup import parameter_groups, set_up
+from pdr_cli.training.setup import has_parameters, parameter_groups, set_up
 
 REFERENCE = "plain+predgs"
 WARM_UP = 2  # steps until allocations and the optimiser's moments are there
@@ -250,14 +250,37 @@ def run(options: Options) -> dict[str, Any]:
     """Check each variant against `plain+predgs` and time those that agree; returns the report."""
     at_least("repeats", options.repeats, 2)  # fewer have no spread
     at_least("threads", 1 if options.threads is None else options.threads)
+    variants = find_variants(options.variants)
     setting = options.setting()
-    variants = variants_of(options.variants, setting)
+    refuse_others(setting)
     registry.load(setting.config.model, setting.trust)  # refused here, and not in each process of a variant
     LOSSES.find(setting.config.train.loss, setting.trust)
+    if not setting.forward:
+        variants = trained(variants, setting, named=bool(options.variants))
     threads = options.threads or torch.get_num_threads()
     report = describe(setting.device) | {"threads": threads, "forward": options.forward}
     report["rows"] = measure(setting, variants, threads, options.repeats)
     return report
+
+
+def trained(variants: list[str], setting: Setting, named: bool) -> list[str]:
+    """The variants that have parameters to train.
+
+    Raises:
+        UsageError: the whole model has none, or a variant that was `named` has none.
+    """
+    if not has_parameters(build(REFERENCE, setting)):
+        message = f"preset {setting.config.preset} trains no network: its forecast is the anchor's"
+        raise UsageError(message, way_out="name a --backbone, or time forecasts with --forward")
+    alone = [name for name in variants if name in ALONE]
+    if not alone or has_parameters(build(alone[0], setting)):
+        return variants
+    if named:
+        backbone = setting.config.model.backbone
+        raise UsageError(
+            f"--variants {alone[0]} is the predictor alone, and --backbone {backbone} has nothing to train"
+        )
+    return [name for name in variants if name not in alone]
 
 
 def build(variant: str, setting: Setting) -> PDR:

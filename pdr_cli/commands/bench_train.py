@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pdr_cli.bench import step
 from pdr_cli.bench.step import PARTS
-from pdr_cli.bench.timed import Options
+from pdr_cli.bench.step_setting import Options
 from pdr_cli.commands.tables import machine_of, publish, significant
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from pdr_cli.bench import agreement, timed
+from pdr_cli.bench import agreement, step_setting
 from pdr_cli.bench import step as bench_train
 from pdr_cli.commands import bench_train as command
 from pdr_cli.config import load
@@ -22,12 +22,12 @@ SMALL = {"settings": SETTINGS, "size": (12, 12), "batch": 2, "repeats": 2, "devi
 
 def small(*, as_json=False, output=None, **options):
     """`pdr bench-train` on small frames; its exit code."""
-    return command.run(timed.Options(**SMALL | options), output, as_json)
+    return command.run(step_setting.Options(**SMALL | options), output, as_json)
 
 
 def find(preset, **options):
     """The setting of a preset."""
-    return timed.Options(preset, device="cpu", **options).setting()
+    return step_setting.Options(preset, device="cpu", **options).setting()
 
 
 class InThisProcess:
@@ -62,7 +62,7 @@ def test_rows_follow_the_schema(capsys):
     code, found = report(capsys, channels=3)
     assert code == 0
     assert {"device", "torch", "threads"} <= found.keys()
-    assert [row["variant"] for row in found["rows"]] == list(timed.VARIANTS)
+    assert [row["variant"] for row in found["rows"]] == list(step_setting.VARIANTS)
     for row in found["rows"]:
         assert (row["preset"], row["backbone"], row["batch"]) == ("taxibj", "tau", 2)
         assert (row["in_steps"], row["out_steps"], row["channels"], row["size"]) == (2, 3, 3, [12, 12])
@@ -87,7 +87,7 @@ def test_plain_is_the_predictor_alone(capsys):
 
 def test_the_step_is_set_up_as_training_does_it():
     setting = find("taxibj", size=(32, 32), channels=2, settings=[*TINY, "batch=1"])
-    steps = {name: bench_train.Step(name, setting) for name in timed.VARIANTS}
+    steps = {name: bench_train.Step(name, setting) for name in step_setting.VARIANTS}
     layouts = {name: s.network.predictor.enc.enc[1].conv.conv.weight.stride(1) for name, s in steps.items()}
     ours = {"pdr", "pdr+bf16"}
     assert layouts == {
@@ -108,8 +108,8 @@ def test_the_preset_s_precision_is_that_of_pdr_alone():
     single, half = (
         find("taxibj", size=(12, 12), channels=2, settings=[*TINY, f"precision={name}"]) for name in ("fp32", "bf16")
     )
-    assert [v for v in timed.VARIANTS if bench_train.in_bf16(v, single)] == ["pdr+bf16"]
-    assert [v for v in timed.VARIANTS if bench_train.in_bf16(v, half)] == ["pdr", "pdr+bf16"]
+    assert [v for v in step_setting.VARIANTS if bench_train.in_bf16(v, single)] == ["pdr+bf16"]
+    assert [v for v in step_setting.VARIANTS if bench_train.in_bf16(v, half)] == ["pdr", "pdr+bf16"]
 
 
 @pytest.mark.slow
@@ -181,7 +181,7 @@ def test_errors_are_relative_to_the_largest_entry():
     assert agreement.relative_error(torch.ones(2), torch.zeros(2)) == float("inf")
 
 
-@pytest.mark.parametrize("preset", timed.PUBLISHED)
+@pytest.mark.parametrize("preset", step_setting.PUBLISHED)
 def test_frames_are_those_of_the_preset(preset):
     setting = find(preset, size=None, channels=None)
     given = load(preset).data
@@ -242,6 +242,11 @@ def test_without_a_predictor_what_has_one_alone_is_left_out(capsys):
     code, found = report(capsys, preset="video-deform", channels=1, settings=(), size=(16, 16))
     assert code == 0
     assert [row["variant"] for row in found["rows"]] == ["plain+predgs", "pdr", "pdr+bf16"]
+
+
+def test_forecasts_without_a_generator_s_members_are_timed(capsys):
+    code, found = report(capsys, preset="weather-ensemble", channels=1, settings=(), forward=True, variants=["pdr"])
+    assert (code, found["rows"][0]["ok"]) == (0, True)
 
 
 def test_a_size_has_two_sides():

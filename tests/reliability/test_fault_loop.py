@@ -12,23 +12,18 @@ import pytest
 from tests.reliability.processes import environment
 
 FAST = [
-    *("text/kill", "text/EIO", "text/ENOSPC", "hdf5/kill", "hdf5/EIO", "hdf5/ENOSPC", "mp4/kill/3"),
-    *("netcdf/kill/4", "netcdf/ENOSPC/2"),  # not every call: the slow ones are all of them
-    *("zarr/kill/60", "hindcast/kill/200", "hindcast-nc/kill/200", "state/kill/4", "model/kill/3"),
-    *("folder/kill", "folder/EIO", "renames/kill", "renames/EIO"),
+    *("text/kill", "text/EIO", "text/ENOSPC", "hdf5/kill", "hdf5/EIO", "hdf5/ENOSPC", "mp4/kill"),
+    *("netcdf/kill", "netcdf/ENOSPC"),
+    *("zarr/kill/20", "hindcast/kill/80", "hindcast-nc/kill/80"),  # not every call: a store is many files
+    *("state/kill", "model/kill", "folder/kill", "folder/EIO", "renames/kill", "renames/EIO"),
 ]
 SLOW = [
     *(
-        "netcdf/kill",
         "netcdf/EIO",
-        "netcdf/ENOSPC",
-        "state/kill",
         "state/EIO",
-        "model/kill",
         "npz/kill",
         "npz/EIO",
         "npz/ENOSPC",
-        "mp4/kill",
         "mp4/EIO",
         "mp4/ENOSPC",
         "zarr/kill",

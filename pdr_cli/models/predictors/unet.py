@@ -101,13 +101,13 @@ def without_level(frames: Tensor, periodic: bool) -> Tensor:
     """
     last = frames[:, -1:]
     reach, W = AROUND // 2, last.shape[-1]
-    turns = -(-reach // W)
-    wide = torch.cat([last[:, 0]] * (2 * turns + 1), dim=-1)[..., turns * W - reach : (turns + 1) * W + reach]
-    # Down the columns, then along the rows: a quarter of the time of the square at once.
-    down = nn.functional.avg_pool2d(
-        wide if periodic else last[:, 0], (AROUND, 1), 1, (reach, 0), count_include_pad=False
-    )
-    around = nn.functional.avg_pool2d(down, (1, AROUND), 1, (0, 0 if periodic else reach), count_include_pad=False)
+    values, beyond = last[:, 0], reach
+    if periodic:  # with the columns beyond the seam, in place of a border without values
+        turns, beyond = -(-reach // W), 0
+        values = torch.cat([values] * (2 * turns + 1), dim=-1)[..., turns * W - reach : (turns + 1) * W + reach]
+    # Down the columns, then along the rows: 30 values for each cell and not 225.
+    down = nn.functional.avg_pool2d(values, (AROUND, 1), 1, (reach, 0), count_include_pad=False)
+    around = nn.functional.avg_pool2d(down, (1, AROUND), 1, (0, beyond), count_include_pad=False)
     return torch.cat([frames[:, :-1] - last, last - around[:, None]], dim=1)
 
 

@@ -96,53 +96,28 @@ class Options:
         return Setting(resolved, self.channels or channels, self.size or size, device, trust, self.forward)
 
 
-def variants_of(names: Sequence[str], setting: Setting) -> list[str]:
-    """The variants by name, each once; without names all but the compiled one that have something to train.
-
-    Raises:
-        UsageError: a name that is not known, or nothing to train.
-    """
-    _refuse_others(setting.config)
-    return find_variants(names, ALONE if _has_no_predictor(setting) else ())
-
-
-def _refuse_others(resolved: Config) -> None:
-    """Refuse what is not a forecaster that is trained from its own data.
+def refuse_others(setting: Setting) -> None:
+    """Refuse a preset whose network, or whose training, is not that of a forecaster by itself.
 
     Raises:
         UsageError: for that reason.
     """
-    others = {"moving scenes": resolved.scene is not None}
-    others["a generator in the latents of another run"] = (
-        resolved.latent is not None and resolved.latent.generator != "none"
-    )
-    for other in (name for name, found in others.items() if found):
-        message = f"preset {resolved.preset} trains {other}, and bench-train times forecasters"
-        raise UsageError(message, way_out="take another preset; pdr train --profile says where a step of this one goes")
+    resolved = setting.config
+    if resolved.scene is not None:
+        other = "moving scenes"
+    elif resolved.latent is not None and resolved.latent.generator != "none" and not setting.forward:
+        other = "a generator in the latents of another run"
+    else:
+        return
+    message = f"preset {resolved.preset} trains {other}, and bench-train times forecasters"
+    raise UsageError(message, way_out="take another preset; pdr train --profile says where a step of this one goes")
 
 
-def _has_no_predictor(setting: Setting) -> bool:
-    """Whether the variants of the predictor alone have nothing to train.
-
-    Raises:
-        UsageError: no variant has.
-    """
-    model = setting.config.model
-    if setting.forward or model.backbone != "none":
-        return False
-    if model.fusion == "none":
-        message = f"preset {setting.config.preset} trains no network: its forecast is the anchor's"
-        raise UsageError(message, way_out="name a --backbone, or time forecasts with --forward")
-    return True
-
-
-def find_variants(names: Sequence[str], without: Sequence[str] = ()) -> list[str]:
-    """The variants by name, each once; without names all but the compiled one and those `without` anything to train."""
+def find_variants(names: Sequence[str]) -> list[str]:
+    """The variants by name, each once; without names all but the compiled one."""
     known = (*VARIANTS, COMPILED)
     for name in names:
         if name not in known:
             found = f"--variants {name!r} is not known.{did_you_mean(name, known)}"
             raise UsageError(found, f"some of {', '.join(known)}")
-        if name in without:
-            raise UsageError(f"--variants {name} is the predictor alone, and --backbone none has nothing to train")
-    return list(dict.fromkeys(names or [name for name in VARIANTS if name not in without]))
+    return list(dict.fromkeys(names or VARIANTS))
