@@ -61,43 +61,53 @@ struct Weighted {
   PREDGSPLAT_INLINE Lanes load_channel(const float* at, int c) const { return load(at + c * plane); }
 };
 
+// Zeros, vector by vector: GCC clears a whole struct by an instruction that takes longer.
+PREDGSPLAT_INLINE Moments<Lanes> no_moments() {
+  const Lanes zero{};
+  return {zero, zero, zero, zero, zero, zero, zero, zero};
+}
+
 // Sums over the lattice points or pixels of a Gaussian; each: of the gradient of each channel, if there are several.
 template <int CHANNELS>
 struct Sums {
-  Moments<Lanes> moments{};
-  Lanes each[CHANNELS]{};
+  Moments<Lanes> moments;
+  Lanes each[CHANNELS];
+
+  PREDGSPLAT_INLINE Sums() : moments(no_moments()) {
+    for (Lanes& one : each) one = Lanes{};
+  }
 };
 
-// Sums over the rows of each column of a strip: the weighted gradient times 1, v - start and (v - start)², and its
-// derivatives by the shift.
+// Sums over the rows of each column of a strip: the weighted gradient times 1, v - start and (v - start)², its
+// derivatives by the shift, and the gradient of each channel.
+template <int CHANNELS>
 struct ColumnSums {
-  Lanes s0{}, sv{}, svv{}, sx{}, sy{};
+  Lanes sv{}, svv{}, sx{}, sy{}, each[CHANNELS]{};
 
-  PREDGSPLAT_INLINE void add(int rows_from_start, Lanes weight, Lanes gradient) {
-    const float distance = static_cast<float>(rows_from_start);
-    const Lanes product = weight * gradient;
-    s0 += product;
-    sv += distance * product;
-    svv += (distance * distance) * product;
+  PREDGSPLAT_INLINE void add(Lanes rows_from_start, Lanes product) {
+    const Lanes moment = rows_from_start * product;
+    sv += moment;
+    svv += rows_from_start * moment;
   }
 };
 
 // at: the gradient in the first column of the strip, in row 0: that of the whole pixel of the centre.
 template <int CHANNELS, class Values>
 PREDGSPLAT_INLINE void gather_pixel_rows(Values& values, const float* factor, const float* at, int64_t stride,
-                                         const Weighted<CHANNELS>& weighted, const Span& span, ColumnSums& sums,
-                                         Lanes (&each)[CHANNELS]) {
+                                         const Weighted<CHANNELS>& weighted, const Span& span,
+                                         ColumnSums<CHANNELS>& sums) {
+  Lanes distance{};
   const auto add = [&](int v, Lanes value) PREDGSPLAT_LAMBDA {
     Lanes gradients[CHANNELS];
     const Lanes weight = factor[v] * value;
     for (int c = 0; c < CHANNELS; ++c) gradients[c] = weighted.load_channel(at + v * stride, c);
-    sums.add(v - span.start, weight, weighted(gradients));
-    if constexpr (CHANNELS > 1)
-      for (int c = 0; c < CHANNELS; ++c) each[c] += weight * gradients[c];
+    sums.add(distance, weight * weighted(gradients));
+    for (int c = 0; c < CHANNELS; ++c) sums.each[c] += weight * gradients[c];
   };
   add(span.start, values.first());
-  for (int v = span.start + 1; v <= span.bottom; ++v) add(v, values.down(v));
-  for (int v = span.start - 1; v >= span.top; --v) add(v, values.up(v));
+  for (int v = span.start + 1; v <= span.bottom; ++v) distance += 1.0f, add(v, values.down(v));
+  distance = Lanes{};
+  for (int v = span.start - 1; v >= span.top; --v) distance -= 1.0f, add(v, values.up(v));
 }
 
 // A row of the gradient, interpolated at the lattice points along x, and its derivative by the fraction.
@@ -117,38 +127,52 @@ struct MovedRow {
   }
 };
 
-// Like gather_pixel_rows, but at lattice points, which lie between pixels: the gradient is interpolated.
+// Like gather_pixel_rows, but at lattice points, which lie between pixels. Moments are summed over rows of the lattice,
+// at which the gradient is interpolated. All other sums are over rows of pixels, and there the Gaussian is interpolated:
+// that costs less, once for all channels.
 template <int CHANNELS, class Values>
 PREDGSPLAT_INLINE void gather_lattice_rows(Values& values, const Shape& g, const float* factor, const float* at,
                                            int64_t stride, const Weighted<CHANNELS>& weighted, const Span& span,
-                                           ColumnSums& sums, Lanes (&each)[CHANNELS]) {
+                                           ColumnSums<CHANNELS>& sums) {
   using Row = MovedRow<CHANNELS>;
   const auto row = [&](int v) PREDGSPLAT_LAMBDA { return Row(at + v * stride, weighted, g.fraction_x); };
-  const auto add = [&](int v, Lanes value, const Row& own, const Row& next) PREDGSPLAT_LAMBDA {
-    const Lanes weight = factor[v] * value, down = next.moved - own.moved;
-    sums.add(v - span.start, weight, own.moved + g.fraction_y * down);
-    sums.sx += weight * (own.slope + g.fraction_y * (next.slope - own.slope));
+  const auto add_pixels = [&](const Row& row, Lanes weight) PREDGSPLAT_LAMBDA {
+    sums.sx += weight * row.slope;
+    for (int c = 0; c < CHANNELS; ++c) sums.each[c] += weight * row.each[c];
+  };
+  const auto add_lattice = [&](Lanes distance, Lanes weight, Lanes own, Lanes next) PREDGSPLAT_LAMBDA {
+    const Lanes down = next - own;
+    sums.add(distance, weight * (own + g.fraction_y * down));
     sums.sy += weight * down;
-    if constexpr (CHANNELS > 1) {
-      const Lanes below = g.fraction_y * weight, here = weight - below;
-      for (int c = 0; c < CHANNELS; ++c) each[c] += here * own.each[c] + below * next.each[c];
-    }
   };
-  Row above = row(span.start), below = row(span.start + 1);
-  add(span.start, values.first(), above, below);
-  const auto step_down = [&](int v) PREDGSPLAT_LAMBDA {
-    const Lanes value = values.down(v);
-    const Row next = row(v + 1);
-    add(v, value, below, next);
-    below = next;
-  };
-  const auto step_up = [&](int v) PREDGSPLAT_LAMBDA {
-    const Lanes value = values.up(v);
+  const Row middle = row(span.start);
+  Lanes distance{}, moved = middle.moved, weight = factor[span.start] * values.first();
+  add_pixels(middle, weight - g.fraction_y * weight);
+  for (int v = span.start + 1; v <= span.bottom; ++v) {
+    const Lanes above = weight;
+    weight = factor[v] * values.down(v);
     const Row own = row(v);
-    add(v, value, own, above);
-    above = own;
-  };
-  walk_both_ways(span, step_down, step_up);
+    add_lattice(distance, above, moved, own.moved);
+    add_pixels(own, weight + g.fraction_y * (above - weight));
+    distance += 1.0f, moved = own.moved;
+  }
+  const Row last = row(span.bottom + 1);
+  add_lattice(distance, weight, moved, last.moved);
+  add_pixels(last, g.fraction_y * weight);
+  if (span.start == span.top) return;
+  distance = broadcast(-1.0f), moved = middle.moved, weight = factor[span.start - 1] * values.up(span.start - 1);
+  add_pixels(middle, g.fraction_y * weight);
+  for (int v = span.start - 1; v > span.top; --v) {
+    const Lanes below = weight;
+    weight = factor[v - 1] * values.up(v - 1);
+    const Row own = row(v);
+    add_lattice(distance, below, own.moved, moved);
+    add_pixels(own, below + g.fraction_y * (weight - below));
+    distance -= 1.0f, moved = own.moved;
+  }
+  const Row first = row(span.top);
+  add_lattice(distance, weight, first.moved, moved);
+  add_pixels(first, weight - g.fraction_y * weight);
 }
 
 // Adds the sums of one strip, which may extend into the border of the image.
@@ -162,13 +186,14 @@ PREDGSPLAT_INLINE void gather_strip(const Shape g, const float* factor, const Gr
   const int64_t stride = image.stride;
   const float* at = image.origin + g.y * stride + column;
   const Weighted<CHANNELS> weighted{image.plane, amplitudes};
-  ColumnSums sums;
+  ColumnSums<CHANNELS> sums;
   if constexpr (ANALYTIC)
-    gather_pixel_rows(values, factor, at, stride, weighted, span, sums, all.each);
+    gather_pixel_rows(values, factor, at, stride, weighted, span, sums);
   else
-    gather_lattice_rows(values, g, factor, at, stride, weighted, span, sums, all.each);
+    gather_lattice_rows(values, g, factor, at, stride, weighted, span, sums);
   const Lanes v0 = broadcast(static_cast<float>(span.start) - strip.offset());
-  add_column(all.moments, strip.u, broadcast(-g.b / g.c), v0, sums.s0, sums.sv, sums.svv);
+  add_column(all.moments, strip.u, broadcast(-g.b / g.c), v0, weighted(sums.each), sums.sv, sums.svv);
+  for (int c = 0; CHANNELS > 1 && c < CHANNELS; ++c) all.each[c] += sums.each[c];
   all.moments.sx += sums.sx;
   all.moments.sy += sums.sy;
 }
@@ -304,7 +329,7 @@ class Gatherer {
     const Block block(problem_, first, count);
     const SmallLattices<ANALYTIC> small(block, geometry, lattice_strips);
     strip_rows_.template fill<ANALYTIC, false>(block, lattice_strips);
-    Moments<Lanes> m{};
+    Moments<Lanes> m = no_moments();
     Lanes* const by_name[8] = {&m.s0, &m.su, &m.sw, &m.suu, &m.suw, &m.sww, &m.sx, &m.sy};
     for (int i = 0; i < count; ++i) {
       const int64_t C = problem_.channels;

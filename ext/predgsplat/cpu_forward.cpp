@@ -1,6 +1,8 @@
 // The image on a CPU: a task owns a band of rows of one frame and draws the Gaussians into it one after the other.
 #include "cpu_draw.h"
 
+#include <numeric>
+
 namespace predgsplat::cpu {
 namespace {
 
@@ -11,11 +13,12 @@ int64_t drawing_width(const Problem& problem, int channels) {
   const int64_t widest = geometry.radius < width ? 2 * static_cast<int64_t>(geometry.radius) + 2 : width;
   // Whole vectors, unless the strips of every Gaussian fit into the frame as it is.
   if (round_up(std::min(widest, width), LANES) > width) return round_up(width, LANES);
-  // A processor takes a load for one of a recent store 4096 bytes away and waits for it. Where every second row, or
-  // fourth of several channels, has such addresses, copying an image costs less, unless only a few Gaussians are drawn.
-  constexpr int64_t PIXELS_OF_A_GAUSSIAN = 512;
-  const bool worthwhile = problem.gaussians * PIXELS_OF_A_GAUSSIAN > geometry.height * width;
-  return worthwhile && width % (channels == 1 ? 512 : 256) == 0 ? width + LANES : width;
+  // A processor takes a load for one of a recent store 4096 bytes away and waits for it, and its first cache has room for
+  // eight lines of such addresses. Where rows have them, copying an image costs less, unless few Gaussians are drawn.
+  constexpr int64_t PIXELS_OF_A_GAUSSIAN = 512, LINES = 8;
+  const int64_t period = 1024 / std::gcd(int64_t{1024}, width), rows = std::min<int64_t>(widest, geometry.height);
+  const bool alike = channels == 1 ? period <= 2 : period <= 4 || channels * rows > LINES * period;
+  return alike && problem.gaussians * PIXELS_OF_A_GAUSSIAN > geometry.height * width ? width + LANES : width;
 }
 
 // The rows [top, bottom) of some channels of one frame: drawn in the image itself, or in wider rows and then copied.
@@ -32,9 +35,9 @@ class Band {
     if (padded_ == width_) {
       for (int c = 0; c < channels_; ++c) std::fill_n(pixels_ + c * plane_ + top * width_, rows * width_, 0.0f);
     } else {
-      scratch_.assign(channels_ * rows * padded_, 0.0f);
+      scratch_.assign(channels_ * (rows * padded_ + APART), 0.0f);
       canvas_.pixels = scratch_.data() - top * padded_;
-      canvas_.plane = rows * padded_;
+      canvas_.plane = rows * padded_ + APART;
       canvas_.stride = padded_;
     }
   }
@@ -53,6 +56,8 @@ class Band {
   }
 
  private:
+  static constexpr int APART = 2 * LANES;  // between channels, so that their addresses differ
+
   int channels_;
   int64_t width_, padded_, plane_;
   float* pixels_;

@@ -60,7 +60,7 @@ def check(inputs, size, kernel_size, sampling="lattice", normalize="peak", times
         )
 
 
-CASES = [  # H, W, K: square, not square, even and odd, K beyond the frame, one strip of lanes and many
+CASES = [  # H, W, K: square, not square, even and odd, K beyond the frame, one strip of lanes and many, rows alike to a cache
     (32, 32, 15),
     (33, 31, 15),
     (26, 54, 11),
@@ -69,6 +69,7 @@ CASES = [  # H, W, K: square, not square, even and odd, K beyond the frame, one 
     (128, 40, 51),
     (21, 22, 3),
     (9, 7, 101),
+    (24, 128, 51),
 ]
 
 
@@ -91,6 +92,11 @@ def test_large_frames_which_are_read_without_a_border(channels):
     near[:20, 0] = near[:20, 0].sign()
     near[20:40, 1] = near[20:40, 1].sign() * 0.99
     check((near, *others), (512, 530), 15, times=8)  # a position near 512 has lost eight times as much as one near 64
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_frames_whose_rows_are_2048_bytes_apart(channels):
+    check(random_gaussians((), 30, channels), (12, 512), 15, times=8)  # as above
 
 
 def test_large_frames_are_bitwise_the_same_on_any_number_of_threads():
