@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -165,6 +166,9 @@ class Pass:
         return Outcome(out.coarse.float(), None if self.network.adapter is None else out.fused.float(), {})
 
 
+END_SECONDS = 10  # for a process whose pipe is closed to end
+
+
 class Worker:
     """A `Step` in a process of its own, because the allocator settings of training hold for a whole process.
 
@@ -194,13 +198,21 @@ class Worker:
         """The answer to a request.
 
         Raises:
-            PdrError: the process has ended; it has said why on stderr.
+            PdrError: the process has ended; an error of its own is on stderr.
         """
         try:
             self.pipe.send(request)
             return self.pipe.recv()
         except (EOFError, OSError) as error:
-            raise PdrError("the benchmark's process has ended", way_out="check that there is enough memory") from error
+            raise self._ended() from error
+
+    def _ended(self) -> PdrError:
+        self.process.join(END_SECONDS)
+        code = self.process.exitcode or 0
+        if code < 0:
+            way_out = "check that there is enough memory" if code == -signal.SIGKILL else ""
+            return PdrError(f"the benchmark's process was ended by {signal.Signals(-code).name}", way_out=way_out)
+        return PdrError("the benchmark's process has ended by its error above")
 
     def close(self) -> None:
         """End the process."""

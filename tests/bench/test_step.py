@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 
 import pytest
 import torch
@@ -306,3 +309,22 @@ def test_a_comparison_is_made_without_tf32(monkeypatch):
     step()
     assert seen == [False, before]
     assert torch.backends.cudnn.allow_tf32 == before
+
+
+@pytest.mark.parametrize(
+    ("end", "found"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "ended by SIGKILL; check that there is enough memory"),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), "ended by SIGTERM"),
+        (lambda: os._exit(1), "ended by its error above"),
+    ],
+)
+def test_a_process_that_ends_is_said_to_have_ended_as_it_did(end, found):
+    worker = bench_train.Worker.__new__(bench_train.Worker)
+    context = multiprocessing.get_context("fork")
+    worker.pipe, there = context.Pipe()
+    worker.process = context.Process(target=end)
+    worker.process.start()
+    there.close()
+    with pytest.raises(PdrError, match=f"{found}$"):
+        worker.ask("step")
