@@ -127,9 +127,9 @@ struct MovedRow {
   }
 };
 
-// Like gather_pixel_rows, but at lattice points, which lie between pixels. Moments are summed over rows of the lattice,
-// at which the gradient is interpolated. All other sums are over rows of pixels, and there the Gaussian is interpolated:
-// that costs less, once for all channels.
+// Like gather_pixel_rows, but at lattice points, which lie between pixels. Moments and the derivative by y are summed over
+// rows of the lattice, at which the gradient is interpolated; the channels' gradients and the derivative by x over rows of
+// pixels, at which the Gaussian is interpolated: once for all channels.
 template <int CHANNELS, class Values>
 PREDGSPLAT_INLINE void gather_lattice_rows(Values& values, const Shape& g, const float* factor, const float* at,
                                            int64_t stride, const Weighted<CHANNELS>& weighted, const Span& span,

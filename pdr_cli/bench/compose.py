@@ -20,6 +20,7 @@ from pdr_cli.bench.render import (
     check_counts,
     chosen,
     evaluate,
+    in_turn,
     rows_of,
     size_of,
     why_not_native,
@@ -62,9 +63,7 @@ def run(options: Options) -> dict[str, Any]:
     variants = find_variants(options.variants, device)
     with threads_set(options.threads):
         report = describe(device)
-        report["rows"] = [
-            row for s in settings for row in measure(s, variants, device, options.backward, options.repeats)
-        ]
+        report["rows"] = in_turn(settings, lambda s: measure(s, variants, device, options.backward, options.repeats))
     return report
 
 

@@ -18,7 +18,7 @@ from pdr_cli.bench.timing import interleave, statistics_of
 from pdr_cli.errors import PdrError, UsageError, did_you_mean
 from pdr_cli.splat import literal, node, reference
 from pdr_cli.system import devices
-from pdr_cli.system.logs import log
+from pdr_cli.system.logs import Progress, log
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 VARIANTS = ("base", "base_grid", "reference", "predgsplat")
@@ -155,9 +155,7 @@ def run(options: Options) -> dict[str, Any]:
     check_options(settings, variants, options.threads, options.repeats)
     with threads_set(options.threads):
         report = describe(device) | {"autograd": "Python" if node.direct is None else "C++"}
-        report["rows"] = [
-            row for s in settings for row in measure(s, variants, device, options.backward, options.repeats)
-        ]
+        report["rows"] = in_turn(settings, lambda s: measure(s, variants, device, options.backward, options.repeats))
     if options.paper:
         for row in report["rows"]:
             row["paper_a800_fps"] = paper_fps(row)
@@ -206,6 +204,19 @@ def check_options(settings: list[Setting], variants: list[Variant[Setting]], thr
                 f"{' and '.join(padded)} would hold {setting.batch * setting.gaussians} frames at once",
                 way_out="choose a smaller frame or --gaussians, or --variants without them",
             )
+
+
+def in_turn(
+    settings: Sequence[SettingType], measure: Callable[[SettingType], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The rows of each setting; says in lines how far it is: a live bar would take time while others are measured."""
+    progress, rows = Progress("measured"), []
+    for number, setting in enumerate(settings, 1):
+        rows += measure(setting)
+        frames = f"{setting.width}x{setting.height}, N {setting.gaussians}, C {setting.channels}, batch {setting.batch}"
+        if number < len(settings):
+            progress.update(number / len(settings), frames)
+    return rows
 
 
 def find_variants(names: Sequence[str], device: torch.device) -> list[Variant[Setting]]:

@@ -14,6 +14,7 @@ from pdr_cli.bench import timing
 from pdr_cli.commands import bench_render as command
 from pdr_cli.errors import DeviceError, PdrError, UsageError
 from pdr_cli.splat import literal, reference
+from pdr_cli.system import logs
 
 SMALL = {"res": [16], "gaussians": 5, "kernel_size": 7, "repeats": 5, "device": "cpu"}
 
@@ -61,6 +62,15 @@ def test_a_frame_need_not_be_square(capsys):
     assert {(row["height"], row["width"]) for row in found["rows"]} == {(12, 16), (9, 9)}
     small(res=["16x12"])
     assert "16x12" in capsys.readouterr().out
+
+
+def test_several_settings_say_how_far_the_command_is(capsys, monkeypatch):
+    monkeypatch.setattr(logs, "SHORTEST", 0)
+    settings = [bench_render.Setting(8, width, 20, 3, 1, kernel_size=5) for width in (8, 16)]
+    logs.setup(quiet=False, verbose=False, as_json=False)
+    rows = bench_render.in_turn(settings, lambda setting: [{"width": setting.width}])
+    assert rows == [{"width": 8}, {"width": 16}]
+    assert capsys.readouterr().err.splitlines() == ["measured  50 %  8x8, N 20, C 3, batch 1"]
 
 
 def test_the_frames_of_codecs_are_drawn_in_colour_and_without_the_literal_variants(capsys, monkeypatch):

@@ -203,7 +203,7 @@ def test_a_worker_computes_what_its_step_does(_):
     assert max(bench_train.compare(found, bench_train.Step("pdr", setting).outcome())) < 1e-5
     worker.process.terminate()
     worker.process.join()
-    with pytest.raises(PdrError, match="ended by SIGTERM$"):
+    with pytest.raises(PdrError, match=r"ended by SIGTERM$"):
         worker()
 
 
