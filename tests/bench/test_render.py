@@ -86,6 +86,18 @@ def test_the_frames_of_codecs_are_drawn_in_colour_and_without_the_literal_varian
     assert [(row["variant"], row["width"], row["speedup_vs_base"]) for row in rows] == [("predgsplat", 70, None)] * 2
 
 
+@pytest.mark.parametrize(("height", "kernel_size"), [(90, 7), (20, 51), (2, 3)])
+def test_the_reference_in_the_rows_of_a_few_gaussians_is_the_reference(monkeypatch, height, kernel_size):
+    monkeypatch.setattr(bench_render, "BLOCK", 4)
+    setting = bench_render.Setting(height, 12, 30, 2, 2, kernel_size=kernel_size)
+    inputs = bench_render.random_inputs(setting, torch.device("cpu"))
+    inputs[0][0, :2, 1] = torch.tensor([-1.5, 1.2])  # beyond the frame
+    whole = bench_render.Variant("whole", lambda x, s: reference.render(*x, s.size, s.kernel_size))
+    expected = bench_render.evaluate(whole, setting, inputs, torch.float64, True)
+    for found, value in zip(bench_render.truth_of(setting, inputs, True), expected, strict=True):
+        torch.testing.assert_close(found, value, rtol=0, atol=1e-10)
+
+
 def test_of_many_gaussians_the_first_are_held_against_algorithm_1(monkeypatch):
     monkeypatch.setattr(bench_render, "MOST_PADDED", 32 * 3 * 16 * 16)  # three of the five
     seen = []
