@@ -98,6 +98,14 @@ def test_the_reference_in_the_rows_of_a_few_gaussians_is_the_reference(monkeypat
         torch.testing.assert_close(found, value, rtol=0, atol=1e-10)
 
 
+def test_a_frame_of_more_pixels_may_be_off_by_what_its_positions_lose():
+    assert bench_render.passes([1.9e-5, 9e-5], (512, 300))
+    assert not bench_render.passes([2.1e-5, 9e-5], (512, 300))
+    assert bench_render.passes([7e-5, 3.5e-4], (1080, 1920))  # 3.75 times as many
+    assert not bench_render.passes([8e-5, 9e-5], (1080, 1920))
+    assert not bench_render.passes([1e-5, 4e-4], (1080, 1920))
+
+
 def test_of_many_gaussians_the_first_are_held_against_algorithm_1(monkeypatch):
     monkeypatch.setattr(bench_render, "MOST_PADDED", 32 * 3 * 16 * 16)  # three of the five
     seen = []
