@@ -14,11 +14,14 @@ int64_t drawing_width(const Problem& problem, int channels) {
   // Whole vectors, unless the strips of every Gaussian fit into the frame as it is.
   if (round_up(std::min(widest, width), LANES) > width) return round_up(width, LANES);
   // A processor takes a load for one of a recent store 4096 bytes away and waits for it, and its first cache has room for
-  // eight lines of such addresses. Where rows have them, copying an image costs less, unless few Gaussians are drawn.
-  constexpr int64_t PIXELS_OF_A_GAUSSIAN = 512, LINES = 8;
-  const int64_t period = 1024 / std::gcd(int64_t{1024}, width), rows = std::min<int64_t>(widest, geometry.height);
-  const bool alike = channels == 1 ? period <= 2 : period <= 4 || channels * rows > LINES * period;
-  return alike && problem.gaussians * PIXELS_OF_A_GAUSSIAN > geometry.height * width ? width + LANES : width;
+  // eight lines of such addresses. Where rows have them, copying an image costs less, unless few Gaussians are drawn; for
+  // the cache alone it does so in frames that the caches hold.
+  constexpr int64_t PIXELS_OF_A_GAUSSIAN = 512, LINES = 8, CACHED_PIXELS = 1 << 19;
+  const int64_t pixels = geometry.height * width, rows = std::min<int64_t>(widest, geometry.height);
+  const int64_t period = 1024 / std::gcd(int64_t{1024}, width);  // rows from one such address to the next
+  const bool waits = period <= (channels == 1 ? 2 : 4);
+  const bool crowded = channels > 1 && channels * rows > LINES * period && pixels <= CACHED_PIXELS;
+  return (waits || crowded) && problem.gaussians * PIXELS_OF_A_GAUSSIAN > pixels ? width + LANES : width;
 }
 
 // The rows [top, bottom) of some channels of one frame: drawn in the image itself, or in wider rows and then copied.
