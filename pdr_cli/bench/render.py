@@ -330,7 +330,8 @@ def truth_of(setting: Setting, inputs: Inputs, backward: bool) -> tuple[Tensor, 
     order = inputs[0][..., 1].argsort(dim=1)
     a, b, c, d = (in_order(x, order) for x in inputs)
     image, *gradients = evaluate_in_parts(Variant("truth", in_their_rows), setting, (a, b, c, d), backward, BLOCK)
-    return image, *(in_order(x, order.argsort(dim=1)) for x in gradients)
+    back = order.argsort(dim=1)
+    return image, *(in_order(x, back) for x in gradients)
 
 
 def in_order(x: Tensor, order: Tensor) -> Tensor:
