@@ -57,7 +57,9 @@ def main() -> NoReturn:
         _exit(error.code, error.name, str(error))
     except _Stopped as stopped:
         _exit(128 + stopped.number, "E_INTERRUPTED", f"{signal.Signals(stopped.number).name}: stopped")
-    except (KeyboardInterrupt, Abort):
+    except (KeyboardInterrupt, Abort) as stop:
+        if isinstance(stop.__cause__, EOFError):  # of a file; typer takes it for the end of what a user types
+            _exit_of_error(stop.__cause__)
         _exit(130, "E_INTERRUPTED", "interrupted")
     except BrokenPipeError:
         _discard_stdout()
@@ -67,10 +69,7 @@ def main() -> NoReturn:
         _exit_of_others(error)
         _exit(74, "E_IO", str(error))
     except Exception as error:
-        _exit_of_usage(error)
-        _exit_of_shortage(error)
-        _exit_of_others(error)
-        _exit_of_bug(error)
+        _exit_of_error(error)
     if code == 130:
         _exit(130, "E_INTERRUPTED", "interrupted")
     gc.freeze()  # so that the end does not search a million objects of torch for garbage: 0.4 s
@@ -124,6 +123,31 @@ def _discard_stdout() -> None:
     """Redirect stdout to nowhere after its reader closed it (`| head`), so that the flush at exit does not fail again."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _exit_of_error(error: Exception) -> NoReturn:
+    """Leave with the code of what has failed."""
+    _exit_of_usage(error)
+    _exit_of_cut_module(error)
+    _exit_of_shortage(error)
+    _exit_of_others(error)
+    _exit_of_bug(error)
+
+
+def _exit_of_cut_module(error: Exception) -> None:
+    """Leave with `E_IO` if a module that Python has compiled is cut off; Python writes them so where a disk is full."""
+    if not isinstance(error, EOFError):
+        return
+    import traceback
+
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    path = next((f.f_locals.get("bytecode_path") for f in frames if f.f_code.co_name == "get_code"), None)
+    if path:
+        _exit(
+            74,
+            "E_IO",
+            f"{path} is cut off, as a full disk leaves it; delete it and those beside it, which Python makes again",
+        )
 
 
 def _exit_of_usage(error: Exception) -> None:

@@ -1,7 +1,9 @@
 """Signals, clocks, closed streams and bare environments."""
 
+import importlib.util
 import json
 import os
+import py_compile
 import signal
 import subprocess
 import sys
@@ -31,6 +33,19 @@ def test_a_signal_in_predict_changes_no_output(
     assert (result.code, "E_INTERRUPTED" in result.last) == (code, True)
     assert [(p.name, p.read_bytes()) for p in Path().iterdir()] == [("f.nc", b"old")], "no lock, no temporary"
     assert signal.getsignal(number) is before
+
+
+def test_a_compiled_module_that_is_cut_off_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pdr_cli.commands import presets
+
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))
+    compiled = Path(importlib.util.cache_from_source(presets.__file__))
+    py_compile.compile(presets.__file__, cfile=str(compiled))
+    compiled.write_bytes(compiled.read_bytes()[:1000])
+    result = run(["presets"], env=environment(PYTHONPYCACHEPREFIX=str(tmp_path), PYTHONDONTWRITEBYTECODE="1"))
+    assert result.returncode == 74
+    assert f"error: {compiled} is cut off" in result.stderr
+    assert len(result.stderr.splitlines()) == 2  # typer puts an empty one before it
 
 
 def test_a_signal_while_the_file_is_written_changes_no_output(
@@ -127,14 +142,22 @@ def test_the_last_json_line_carries_code_and_name(arguments: list[str], code: in
     assert (result.code, line["code"], line["name"]) == (code, code, name)
 
 
-def test_a_bug_says_so_with_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "bug", [KeyError("nothing"), EOFError("nothing")]
+)  # typer takes the second for a user's Ctrl-D
+def test_a_bug_says_so_with_its_traceback(
+    bug: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from pdr_cli.commands import presets
 
-    monkeypatch.setattr(presets, "run", lambda *_: {}["nothing"])
+    def run(*_: object) -> None:
+        raise bug
+
+    monkeypatch.setattr(presets, "run", run)
     monkeypatch.setattr(sys, "argv", ["pdr", "presets"])
     with pytest.raises(SystemExit) as stopped:
         process.main()
-    lines = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().err.strip().splitlines()
     assert stopped.value.code == 1
     assert "Traceback (most recent call last):" in lines[0]
-    assert lines[-1].endswith("KeyError: 'nothing' [E_BUG, exit 1]")
+    assert lines[-1].endswith(f"{type(bug).__name__}: {bug} [E_BUG, exit 1]")

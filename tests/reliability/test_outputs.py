@@ -12,7 +12,7 @@ from pdr_cli.inference import model as inference
 from pdr_cli.system import atomic, space
 from tests.builders import video_file
 from tests.cli import pdr
-from tests.reliability.processes import run
+from tests.reliability.processes import environment, run
 
 
 @pytest.fixture
@@ -82,13 +82,18 @@ def test_space_is_estimated_with_a_fifth_to_spare(tmp_path: Path, monkeypatch: p
         space.check_space(tmp_path / "a", int(10.1 * 2**20))
 
 
+def limit_files(size: int) -> None:
+    """Let this process write no larger files; what Python compiles must not be among them, or it is cut off for good."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
 @pytest.mark.parametrize("name", ["f.nc", pytest.param("f.npz", marks=pytest.mark.slow)])
 def test_a_limit_on_the_size_of_files_leaves_the_old_forecast(weather: Path, weather_run: Path, name: str) -> None:
     arguments = ["predict", weather, "-o", name, "-m", weather_run]
     assert pdr(*arguments).code == 0
     before = Path(name).read_bytes()
     limit = 2000  # bytes, of a forecast of some 20 kB
-    done = run(arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    done = run(arguments, preexec_fn=lambda: limit_files(limit), env=environment(PYTHONDONTWRITEBYTECODE="1"))
     # The C library of NetCDF would die of it; the room is asked for before it writes.
     assert (done.returncode, "cannot write" in done.stderr) == (74, True), done.stderr
     assert Path(name).read_bytes() == before
@@ -103,7 +108,7 @@ def test_a_limit_on_the_size_of_files_leaves_the_old_state(weather: Path, weathe
     before = {p: p.read_bytes() for p in Path("run").rglob("*.safetensors")}
     limit = 20000
     more = ["train", "--resume", "-o", "run", "--steps", "6", "-q"]
-    done = run(more, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    done = run(more, preexec_fn=lambda: limit_files(limit), env=environment(PYTHONDONTWRITEBYTECODE="1"))
     assert (done.returncode, "E_IO" in done.stderr) == (74, True), done.stderr
     after = {p: p.read_bytes() for p in Path("run").rglob("*.safetensors")}
     assert all(after[p] == before[p] for p in before)
