@@ -83,6 +83,14 @@ struct Similarity {
   int size;
 };
 
+// GroupNorm and SiLU of B frames of C channels and `pixels` pixels, contiguous: [B, C, pixels], or [B, pixels, C].
+struct Normalization {
+  int64_t batch, channels, pixels, groups;  // groups of neighbouring channels, which divide them
+  bool channels_last;
+  double eps;
+  const float *weight, *bias;  // [C]
+};
+
 // The state that the forward pass leaves for the backward pass, [P, 2, H, W]: what passes all Gaussians of a pixel, and
 // how many of them it took before it was opaque, which fits a float exactly.
 constexpr int64_t MOST_GAUSSIANS = 1 << 24;
@@ -99,6 +107,11 @@ void depthwise(const Depthwise& problem, const Frames& x, const float* weight, c
 void depthwise_weights(const Depthwise& problem, const Frames& grad, const Frames& x, float* grad_weight, float* grad_bias);
 // Sums over the windows of a plane: of similarity times weight, and of weights, [planes]; grad: of the first by x, or null.
 void similarity(const Similarity& problem, float* sums, float* totals, float* grad);
+// silu(group_norm(x)); mean, inverse: of each group and of its standard deviation, [B, groups].
+void norm_silu(const Normalization& problem, const float* x, float* out, float* mean, float* inverse);
+// Every gradient by every input, from that of `out`.
+void norm_silu_backward(const Normalization& problem, const float* grad, const float* x, const float* mean,
+                        const float* inverse, float* grad_x, float* grad_weight, float* grad_bias);
 }  // namespace cpu
 
 // The entry points of the CPU library for autograd_node.cpp: its symbol `predgsplat_kernels`.

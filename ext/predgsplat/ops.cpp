@@ -225,6 +225,62 @@ std::tuple<Tensor, Tensor, Tensor> similarity_cpu(const Tensor& x, const Tensor&
   return result;
 }
 
+// Frames [B, C, H, W] whose channels lie side by side, without gaps.
+bool in_channels_last(const Tensor& x) {
+  const int64_t C = x.size(1), H = x.size(2), W = x.size(3);
+  return !x.is_contiguous() && x.stride(1) == 1 && x.stride(3) == C && x.stride(2) == W * C && x.stride(0) == H * W * C;
+}
+
+// The same numbers in one of the layouts that the kernels of `norm_silu` read.
+Tensor dense(const Tensor& x) {
+  STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == ScalarType::Float, "predgsplat: expected frames [B, C, H, W] in float32");
+  return in_channels_last(x) ? x : as_float(x);
+}
+
+Tensor empty_as(const Tensor& x) { return strided_empty(x, x.sizes().data(), x.strides().data(), x.dim(), dtype_of(x)); }
+
+// The numbers of `grad` in the layout of x.
+Tensor laid_out_as(const Tensor& x, const Tensor& grad) {
+  STD_TORCH_CHECK(grad.dim() == 4 && grad.scalar_type() == ScalarType::Float && grad.numel() == x.numel(),
+                  "predgsplat: expected the gradient of the output");
+  if (std::equal(x.strides().begin(), x.strides().end(), grad.strides().begin())) return grad;
+  Tensor result = empty_as(x);
+  torch::stable::copy_(result, grad);
+  return result;
+}
+
+Normalization normalization(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t groups, double eps) {
+  STD_TORCH_CHECK(groups >= 1 && x.size(1) % groups == 0, "predgsplat: expected groups that divide the channels");
+  STD_TORCH_CHECK(weight.dim() == 1 && bias.dim() == 1 && weight.size(0) == x.size(1) && bias.size(0) == x.size(1),
+                  "predgsplat: expected weight and bias [C]");
+  return {x.size(0), x.size(1), x.size(2) * x.size(3), groups, in_channels_last(x), eps, pointer(weight), pointer(bias)};
+}
+
+std::tuple<Tensor, Tensor, Tensor> norm_silu_cpu(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t groups,
+                                                 double eps) {
+  const Tensor in = dense(x), scale = as_float(weight), shift = as_float(bias);
+  const Normalization problem = normalization(in, scale, shift, groups, eps);
+  const int64_t shape[] = {problem.batch, groups};
+  std::tuple<Tensor, Tensor, Tensor> result = {empty_as(in), new_empty(in, shape, 2), new_empty(in, shape, 2)};
+  cpu::norm_silu(problem, pointer(in), output(std::get<0>(result)), output(std::get<1>(result)),
+                 output(std::get<2>(result)));
+  return result;
+}
+
+std::tuple<Tensor, Tensor, Tensor> norm_silu_backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& weight,
+                                                          const Tensor& bias, const Tensor& mean, const Tensor& inverse) {
+  const Tensor in = dense(x), scale = as_float(weight), shift = as_float(bias), means = as_float(mean);
+  const Tensor inverses = as_float(inverse);
+  STD_TORCH_CHECK(means.dim() == 2 && means.size(0) == in.size(0) && inverses.numel() == means.numel(),
+                  "predgsplat: expected mean and inverse [B, groups]");
+  const Normalization problem = normalization(in, scale, shift, means.size(1), 0);
+  const Tensor given = laid_out_as(in, grad);
+  std::tuple<Tensor, Tensor, Tensor> result = {empty_as(in), empty_beside(scale), empty_beside(shift)};
+  cpu::norm_silu_backward(problem, pointer(given), pointer(in), pointer(means), pointer(inverses),
+                          output(std::get<0>(result)), output(std::get<1>(result)), output(std::get<2>(result)));
+  return result;
+}
+
 #else
 
 constexpr int64_t SCRATCH_FLOATS = (256 << 20) / sizeof(float);
@@ -331,6 +387,10 @@ STABLE_TORCH_LIBRARY(predgsplat, m) {
   m.def(
       "similarity(Tensor x, Tensor y, Tensor? weight, Tensor span, Tensor window, bool gradient) "
       "-> (Tensor, Tensor, Tensor)");
+  m.def("norm_silu(Tensor x, Tensor weight, Tensor bias, int groups, float eps) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "norm_silu_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor inverse) "
+      "-> (Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(predgsplat, CPU, m) {
@@ -341,6 +401,8 @@ STABLE_TORCH_LIBRARY_IMPL(predgsplat, CPU, m) {
   m.impl("depthwise", TORCH_BOX(&predgsplat::depthwise_cpu));
   m.impl("depthwise_weights", TORCH_BOX(&predgsplat::depthwise_weights_cpu));
   m.impl("similarity", TORCH_BOX(&predgsplat::similarity_cpu));
+  m.impl("norm_silu", TORCH_BOX(&predgsplat::norm_silu_cpu));
+  m.impl("norm_silu_backward", TORCH_BOX(&predgsplat::norm_silu_backward_cpu));
 }
 
 #else

@@ -24,6 +24,7 @@ from pdr_cli.data import kinds
 from pdr_cli.errors import PdrError, UsageError
 from pdr_cli.models import registry
 from pdr_cli.models.interfaces import Forecast
+from pdr_cli.models.layers import NormedSiLU
 from pdr_cli.models.layout import lay_out
 from pdr_cli.models.pdr import PDR
 from pdr_cli.runs import inputs
@@ -300,7 +301,11 @@ def build(variant: str, setting: Setting) -> PDR:
     resolved = inputs.resolved(setting.config, kinds.KINDS.get(setting.config.data.kind, kinds.WEATHER))
     if variant in ALONE:
         resolved = resolved.model_copy(update={"model": resolved.model.model_copy(update={"fusion": "none"})})
-    return registry.of(resolved, setting.frames, setting.trust)
+    network = registry.of(resolved, setting.frames, setting.trust)
+    for module in network.modules():
+        if isinstance(module, NormedSiLU):
+            module.compiled = variant.startswith("pdr")
+    return network
 
 
 def measure(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from pdr_cli.splat import native, norm_silu
 
 
 def rollout(
@@ -47,6 +51,48 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
+class NormHook(ABC):
+    """A forward hook of a norm that says whether it changes anything now."""
+
+    @property
+    @abstractmethod
+    def active(self) -> bool:
+        """False: the output stays as it is."""
+
+    @abstractmethod
+    def __call__(self, norm: nn.Module, inputs: object, output: Tensor) -> Tensor: ...
+
+
+class NormedSiLU(nn.Sequential):
+    """Modules of which the last two are a GroupNorm and a SiLU, which one kernel computes where it can.
+
+    What hooks the norm, as noise does, finds it called as in any sequence, unless it is a `NormHook` that is not active.
+
+    Attributes:
+        compiled: False: never by the kernel.
+    """
+
+    compiled = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        *before, norm, _ = self
+        for module in before:
+            x = module(x)
+        if self.compiled and isinstance(norm, nn.GroupNorm) and takes_kernel(norm, x):
+            return norm_silu.norm_silu(x, norm.weight, norm.bias, norm.num_groups, norm.eps)
+        return nn.functional.silu(norm(x))
+
+
+def takes_kernel(norm: nn.GroupNorm, x: Tensor) -> bool:
+    """True for frames in float32 on a CPU, and a norm with weights and without active hooks."""
+    if x.device.type != "cpu" or x.ndim != 4 or not x.numel() or not norm.affine:
+        return False
+    hooks = (*norm._forward_hooks.values(), *norm._forward_pre_hooks.values(), *norm._backward_hooks.values())
+    if any(not isinstance(hook, NormHook) or hook.active for hook in hooks) or torch.is_autocast_enabled("cpu"):
+        return False
+    return x.dtype == norm.weight.dtype == torch.float32 and native.usable_on_cpu()
+
+
 def pad_to_multiple(frames: Tensor, multiple: int, periodic: bool = False) -> Tensor:
     """Frames [P, C, H, W] extended at the bottom and right until H and W are multiples.
 
@@ -72,6 +118,34 @@ def extend(frames: Tensor, dim: int, extra: int) -> Tensor:
     else:
         tail = frames.narrow(dim, length - 1, 1).repeat_interleave(extra, dim)
     return torch.cat([frames, tail], dim)
+
+
+def mean_around(values: Tensor, reach: int, dim: int) -> Tensor:
+    """The mean of each place and of those within `reach` of it along `dim`, as far as there are: the shape of `values`.
+
+    Averages over large windows are slow as pooling.
+    """
+    shape = list(values.shape)
+    shape[dim] = reach
+    beyond = values.new_zeros(shape)
+    places = torch.arange(values.shape[dim], device=values.device)
+    counts = (places + reach).clamp(max=len(places) - 1) - (places - reach).clamp(min=0) + 1
+    counts = counts.view(-1, *[1] * (-1 - dim))
+    return window_sums(torch.cat([beyond, values, beyond], dim), 2 * reach + 1, dim) / counts
+
+
+def window_sums(values: Tensor, size: int, dim: int) -> Tensor:
+    """Sums of each `size` neighbours along `dim`, which loses size - 1 places: sums of two, of those two, and so on."""
+    length = values.shape[dim]
+    parts, done, width = [], 0, 1  # width: of the sums that `values` are now
+    while True:
+        if size & width:
+            parts.append(values.narrow(dim, done, length - size + 1))
+            done += width
+        if done == size:
+            return functools.reduce(torch.add, parts)
+        values = values.narrow(dim, 0, values.shape[dim] - width) + values.narrow(dim, width, values.shape[dim] - width)
+        width *= 2
 
 
 def interpolation(cells: int, length: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from math import sqrt
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pdr_cli.errors import ConfigError
-from pdr_cli.models.layers import ChannelNorm
+from pdr_cli.models.layers import ChannelNorm, NormHook
 
 BEGINNING = 0.1  # standard deviation of scales and shifts before training
 
@@ -60,7 +59,7 @@ class NormNoise(nn.Module):
         self._seeds: Tensor | None = None
         self._step, self._shared = 0, torch.empty(0)
         for number, norm in enumerate(norms):
-            norm.register_forward_hook(partial(self._disturb, number))
+            norm.register_forward_hook(Disturbance(self, number))
 
     def draw(self, seeds: Tensor | None, step: int) -> None:
         """Draw the noise of a pass that begins `step` frames after the last observed one; seeds: [B]."""
@@ -79,8 +78,13 @@ class NormNoise(nn.Module):
 
         return restore
 
-    def _disturb(self, number: int, norm: Norm, _: object, output: Tensor) -> Tensor:
-        """The output of a norm, whose first dimension is B or, with the windows in order, a multiple of it."""
+    @property
+    def drawn(self) -> bool:
+        """Whether there is noise now."""
+        return self._seeds is not None
+
+    def disturb(self, number: int, norm: Norm, output: Tensor) -> Tensor:
+        """The output of norm `number` with its noise: [B, ...], or with the windows in order a multiple of B."""
         if self._seeds is None:
             return output
         axis = _layout(norm)[1] % output.ndim
@@ -90,6 +94,24 @@ class NormNoise(nn.Module):
         noise = normal(self._seeds, -place, each, *cells).flatten(0, 1)
         entry: Entry = self.entries[number]  # type: ignore[assignment]  # of a ModuleList
         return entry(output, axis, self._shared.repeat_interleave(each, dim=0), noise)
+
+
+class Disturbance(NormHook):
+    """Adds noise to a norm's output.
+
+    Args:
+        number: of the norm.
+    """
+
+    def __init__(self, noise: NormNoise, number: int) -> None:
+        self.noise, self.number = noise, number
+
+    @property
+    def active(self) -> bool:
+        return self.noise.drawn
+
+    def __call__(self, norm: Norm, inputs: object, output: Tensor) -> Tensor:  # type: ignore[override]  # of a norm
+        return self.noise.disturb(self.number, norm, output)
 
 
 class Entry(nn.Module):

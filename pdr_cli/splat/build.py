@@ -164,8 +164,8 @@ def cpu_recipe(level: str) -> Recipe:
     march = f" -march={level}" if level.startswith("x86-64") else ""
     cxx = f"{_cxx()} {CXX_FLAGS}{march} {_includes()}"
     link = f"{_cxx()} -shared {_torch_libraries('torch_cpu')}"
-    kernels = ("cpu_forward.cpp", "cpu_backward.cpp", "compose_cpu.cpp", "depthwise_cpu.cpp", "similarity_cpu.cpp")
-    sources = (*kernels, "ops.cpp")
+    kernels = ("cpu_forward", "cpu_backward", "compose_cpu", "depthwise_cpu", "similarity_cpu", "norm_silu_cpu")
+    sources = (*(f"{kernel}.cpp" for kernel in kernels), "ops.cpp")
     return Recipe("cpu", level, sources, cxx, "", link)
 
 

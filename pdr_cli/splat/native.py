@@ -5,6 +5,7 @@
     predgsplat::compose, compose_backward: `compose_operator`
     predgsplat::depthwise, depthwise_weights: `depthwise`
     predgsplat::similarity: `similarity`
+    predgsplat::norm_silu, norm_silu_backward: `norm_silu`
 
 Equivalent to `reference.render` in float32. For the backward pass it saves only its inputs. On a GPU, inputs and image may be
 in half precision: the kernels convert what they read, and write gradients in the types of the inputs.
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from pdr_cli.splat import build, compose_operator, depthwise_operator, derivatives, node, similarity
+from pdr_cli.splat import build, compose_operator, depthwise_operator, derivatives, node, norm_silu, similarity
 
 log = logging.getLogger("pdr.splat")
 ENVIRONMENT = "PREDGSPLAT_BACKEND"
@@ -58,6 +59,7 @@ def load(kind: str) -> Loaded:
         compose_operator.describe_to_torch()
         depthwise_operator.describe_to_torch()
         similarity.describe_to_torch()
+        norm_silu.describe_to_torch()
         if reason := node.start(loaded.path):
             log.debug("rendering without the autograd node: %s", reason)
     return loaded

@@ -19,10 +19,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pdr_cli.models.anchors.simple import normal_of
 from pdr_cli.models.interfaces import Anchor, Context, Frames
+from pdr_cli.models.layers import mean_around
 
 POOLED_CHANNELS = 8  # others' last frames are features of the pooled form up to so many channels
 
@@ -206,16 +207,15 @@ def local_features(inputs: Inputs, radius: int, periodic: bool) -> Tensor:
 
 def neighbours(frames: Tensor) -> Tensor:
     """The mean of each cell and the cells around it: [B, n, C, H, W]."""
-    return nn.functional.avg_pool2d(frames.flatten(0, 2), 3, 1, 1, count_include_pad=False).view_as(frames)
+    return mean_around(mean_around(frames, 1, dim=-2), 1, dim=-1)
 
 
 def around(values: Tensor, radius: int, periodic: bool) -> Tensor:
     """The values around each cell, the border's repeated beyond it: [C, H, W, ...] → [C, H, W, (2r + 1)², ...]."""
-    H, W = values.shape[1:3]
     wide = torch.cat([values[:, :1]] * radius + [values] + [values[:, -1:]] * radius, dim=1)
     if radius and periodic:
         wide = torch.cat([wide[:, :, -radius:], wide, wide[:, :, :radius]], dim=2)
     elif radius:
         wide = torch.cat([wide[:, :, :1]] * radius + [wide] + [wide[:, :, -1:]] * radius, dim=2)
-    side = range(2 * radius + 1)
-    return torch.stack([wide[:, i : i + H, j : j + W] for i in side for j in side], dim=3)
+    size = 2 * radius + 1
+    return wide.unfold(1, size, 1).unfold(2, size, 1).movedim((-2, -1), (3, 4)).flatten(3, 4)

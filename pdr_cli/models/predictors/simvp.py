@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError, DataError
 from pdr_cli.models.interfaces import Frames, OnePass
-from pdr_cli.models.layers import pad_to_multiple
+from pdr_cli.models.layers import NormedSiLU, pad_to_multiple
 from pdr_cli.models.predictors.translators.depthwise import depthwise
 from pdr_cli.models.predictors.translators.metaformer import MetaFormer
 from pdr_cli.models.predictors.translators.options import TranslatorOptions
@@ -123,7 +123,7 @@ def conv_unit(inputs: int, outputs: int, kernel_size: int, stride: int = 1, upsa
     nn.init.trunc_normal_(conv.weight, std=0.02)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # there is a bias
     convolve = nn.Sequential(conv, nn.PixelShuffle(2)) if upsample else conv
-    body = nn.Sequential(OrderedDict(conv=convolve, norm=nn.GroupNorm(2, outputs), act=nn.SiLU()))
+    body = NormedSiLU(OrderedDict(conv=convolve, norm=nn.GroupNorm(2, outputs), act=nn.SiLU()))
     return nn.Sequential(OrderedDict(conv=body))  # the doubled name is OpenSTL's
 
 

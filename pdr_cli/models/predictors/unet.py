@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pdr_cli.errors import ConfigError, DataError
 from pdr_cli.models.interfaces import Frames, OnePass
-from pdr_cli.models.layers import pad_to_multiple
+from pdr_cli.models.layers import NormedSiLU, mean_around, pad_to_multiple, window_sums
 from pdr_cli.models.predictors.simvp import go_round
 
 if TYPE_CHECKING:
@@ -101,13 +101,13 @@ def without_level(frames: Tensor, periodic: bool) -> Tensor:
     """
     last = frames[:, -1:]
     reach, W = AROUND // 2, last.shape[-1]
-    values, beyond = last[:, 0], reach
+    values = last[:, 0]
     if periodic:  # with the columns beyond the seam, in place of a border without values
-        turns, beyond = -(-reach // W), 0
+        turns = -(-reach // W)
         values = torch.cat([values] * (2 * turns + 1), dim=-1)[..., turns * W - reach : (turns + 1) * W + reach]
-    # Down the columns, then along the rows: 30 values for each cell and not 225.
-    down = nn.functional.avg_pool2d(values, (AROUND, 1), 1, (reach, 0), count_include_pad=False)
-    around = nn.functional.avg_pool2d(down, (1, AROUND), 1, (0, beyond), count_include_pad=False)
+        around = window_sums(mean_around(values, reach, dim=-2), AROUND, dim=-1) / AROUND
+    else:
+        around = mean_around(mean_around(values, reach, dim=-2), reach, dim=-1)
     return torch.cat([frames[:, :-1] - last, last - around[:, None]], dim=1)
 
 
@@ -149,4 +149,4 @@ def blocks(width: int, count: int, dropout: float) -> nn.Sequential:
 def convolve(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """3×3 convolution, GroupNorm, SiLU."""
     conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
-    return nn.Sequential(conv, nn.GroupNorm(gcd(GROUPS, outputs), outputs), nn.SiLU())
+    return NormedSiLU(conv, nn.GroupNorm(gcd(GROUPS, outputs), outputs), nn.SiLU())
