@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import pdr_cli
 from pdr_cli.errors import UsageError
 from pdr_cli.process import spread
 from tests.builders import video_file, weather_file
@@ -58,3 +59,24 @@ def test_a_name_that_resembles_none_is_refused_in_one_sentence() -> None:
     assert str(UsageError("x is not known.", "a or b")) == "x is not known; expected a or b"
     assert str(UsageError("x is not known. Did you mean 'a'?", "a or b")).endswith("'a'? Expected a or b")
     assert str(UsageError("it goes on...", "a")) == "it goes on...; expected a"
+
+
+def test_what_is_run_from_its_own_folder_starts_processes_of_itself(tmp_path: Path) -> None:
+    folder = Path(pdr_cli.__file__).parent
+    Path(tmp_path, "pdr_cli").mkdir()
+    for name in os.listdir(folder):  # another copy than the installed one
+        if name != "process.py":
+            os.symlink(folder / name, tmp_path / "pdr_cli" / name)
+    started = (
+        "import multiprocessing.spawn, sys\n"
+        "def main(): print(multiprocessing.spawn.get_preparation_data('')['sys_path'][0])"
+    )
+    Path(tmp_path, "pdr_cli", "process.py").write_text(started)
+    command = [sys.executable, "-m", "pdr_cli"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(tmp_path), done.stderr
+    elsewhere = Path(tmp_path, "elsewhere")
+    elsewhere.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(tmp_path), done.stderr  # not the current folder

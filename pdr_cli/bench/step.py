@@ -209,7 +209,9 @@ class Worker:
 
     def _ended(self) -> PdrError:
         self.process.join(END_SECONDS)
-        code = self.process.exitcode or 0
+        code = self.process.exitcode
+        if code is None:
+            return PdrError("the benchmark's process has closed its connection and goes on")
         if code < 0:
             way_out = "check that there is enough memory" if code == -signal.SIGKILL else ""
             return PdrError(f"the benchmark's process was ended by {signal.Signals(-code).name}", way_out=way_out)

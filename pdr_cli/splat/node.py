@@ -32,6 +32,15 @@ log = logging.getLogger("pdr.splat")
 
 ENVIRONMENT = "PREDGSPLAT_NODE"
 MODULE = "predgsplat_node"
+# A process that imports this package from where it is here, and nothing from the current folder.
+START = """
+import sys
+del sys.path[: not sys.flags.safe_path]
+if sys.argv[1] not in sys.path:
+    sys.path.insert(0, sys.argv[1])
+from pdr_cli.splat import node
+node.main()
+"""
 RETRY = 24 * 3600  # seconds after which a build in the background that did not succeed is started again
 
 # (coords, scale, rotation, amplitudes, size, kernel_size, normalize, sampling, backend) -> the image, or None for a call
@@ -86,7 +95,7 @@ def _build_in_background(path: Path) -> None:
             pass
     except FileExistsError:
         raise build.BuildError(f"{attempt.read_text() or 'its build is running'}; see {attempt}") from None
-    command = [sys.executable, "-m", __name__, str(attempt)]
+    command = [sys.executable, "-c", START, str(Path(__file__).parents[2]), str(attempt)]
     closed = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.Popen(command, **closed, start_new_session=True)  # type: ignore[call-overload]
     log.debug("building the renderer's autograd node in the background: %s", path)
@@ -112,7 +121,7 @@ def load(path: Path, kernels: str) -> Callable[..., Tensor | None]:
 
 def main() -> None:
     """Build the node; what prevents it is written to the file of the attempt, which success removes."""
-    attempt = Path(sys.argv[1])
+    attempt = Path(sys.argv[-1])
     with suppress(OSError, AttributeError):  # Windows has no os.nice
         os.nice(19)
     try:
@@ -121,7 +130,3 @@ def main() -> None:
         attempt.write_text(str(error))
     else:
         attempt.unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    main()

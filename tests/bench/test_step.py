@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -316,14 +317,19 @@ def test_a_comparison_is_made_without_tf32(monkeypatch):
     [
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "ended by SIGKILL; check that there is enough memory"),
         (lambda: os._exit(1), "ended by its error above"),
+        (lambda: (os.closerange(3, 100), time.sleep(60)), "closed its connection and goes on"),
     ],
 )
-def test_a_process_that_ends_is_said_to_have_ended_as_it_did(end, found):
+def test_a_process_that_ends_is_said_to_have_ended_as_it_did(end, found, monkeypatch):
+    monkeypatch.setattr(bench_train, "END_SECONDS", 2)
     worker = bench_train.Worker.__new__(bench_train.Worker)
     context = multiprocessing.get_context("fork")
     worker.pipe, there = context.Pipe()
     worker.process = context.Process(target=end)
     worker.process.start()
     there.close()
-    with pytest.raises(PdrError, match=f"{found}$"):
-        worker.ask("step")
+    try:
+        with pytest.raises(PdrError, match=f"{found}$"):
+            worker.ask("step")
+    finally:
+        worker.process.kill()

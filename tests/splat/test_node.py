@@ -196,7 +196,7 @@ def test_a_node_that_is_missing_is_built_in_the_background_once_a_day(empty_cach
     assert "its build is running" in start()
     (command,) = started
     attempt = empty_cache / command[-1]
-    assert command[:3] == [sys.executable, "-m", "pdr_cli.splat.node"]
+    assert command[:3] == [sys.executable, "-c", node.START]
     os.utime(attempt, (time.time() - node.RETRY - 60,) * 2)
     assert "the next process uses it" in start()
     assert len(started) == 2
@@ -208,7 +208,8 @@ def test_a_build_that_fails_keeps_its_reason_and_is_not_repeated(empty_cache, st
     compiler = tmp_path / "broken"
     compiler.write_text("#!/bin/sh\necho 'error: out of memory'; exit 1\n")
     compiler.chmod(0o755)
-    subprocess.run(started[0], env=os.environ | {"CXX": str(compiler)}, check=True, timeout=300)
+    (tmp_path / "dataclasses.py").write_text("raise ImportError('of the current folder')")
+    subprocess.run(started[0], env=os.environ | {"CXX": str(compiler)}, check=True, timeout=300, cwd=tmp_path)
     assert start().startswith("the build failed: error: out of memory; see ")
     assert len(started) == 1
     assert node.direct is None
