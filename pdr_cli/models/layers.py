@@ -123,7 +123,7 @@ def extend(frames: Tensor, dim: int, extra: int) -> Tensor:
 def mean_around(values: Tensor, reach: int, dim: int) -> Tensor:
     """The mean of each place and of those within `reach` of it along `dim`, as far as there are: the shape of `values`.
 
-    Averages over large windows are slow as pooling.
+    By sums and not by pooling, which is slower on a CPU. dim: counted from the end, -1 or less.
     """
     shape = list(values.shape)
     shape[dim] = reach

@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 
 from pdr_cli.drawing import fans, page, scorecharts
+from pdr_cli.drawing.strips import Strip
 from tests.drawing.documents import cases, document, fan, sample, typed
 
 ENDS = (270.0, 290.0)
+
+
+@pytest.fixture(autouse=True)
+def without_film_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which take two thirds of the time of a page with cases."""
+    monkeypatch.setattr(page, "strips", lambda document, cases, _: [Strip(c.label, "", [], [], "") for c in cases])
 
 
 def written(tmp_path: Path, members: int | None) -> str:
