@@ -54,16 +54,6 @@ PREDGSPLAT_INLINE Lanes load_channels(const Frames& frames, int64_t offset, int 
   return x;
 }
 
-template <class Number, class Vector>
-PREDGSPLAT_INLINE void store_some(void* to, int64_t offset, int count, Vector x) {
-  Number* const first = static_cast<Number*>(to) + offset;
-  if (count == LANES) {
-    std::memcpy(first, &x, sizeof x);
-  } else {
-    std::memcpy(first, &x, count * sizeof(Number));
-  }
-}
-
 // Vectors of channels, the last of which may be partly filled.
 struct Group {
   int64_t first, vectors, channels;  // number of its first vector, of its vectors, and of all channels
@@ -101,9 +91,9 @@ class Planes {
         for (int64_t v = 0; v < group.vectors; ++v) {
           const Lanes found = row(v, y)[x];
           if (bfloat16) {
-            store_some<uint16_t>(to, offset + group.channel(v), group.lanes(v), to_bfloat16(found));
+            store_some(static_cast<uint16_t*>(to) + offset + group.channel(v), to_bfloat16(found), group.lanes(v));
           } else {
-            store_some<float>(to, offset + group.channel(v), group.lanes(v), found);
+            store_some(static_cast<float*>(to) + offset + group.channel(v), found, group.lanes(v));
           }
         }
   }

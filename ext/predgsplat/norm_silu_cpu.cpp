@@ -19,13 +19,6 @@ constexpr int SIDE = 4;          // sums side by side, which do not wait for eac
 
 PREDGSPLAT_INLINE Lanes sigmoid(Lanes x) { return 1.0f / (1.0f + exp2(smaller(x * -1.44269504f, 126.0f))); }
 
-PREDGSPLAT_INLINE Ints before(int count) { return lane_numbers() < static_cast<float>(count); }
-
-PREDGSPLAT_INLINE void store_some(float* to, Lanes x, int count) {
-  if (count == LANES) return store(to, x);
-  std::memcpy(to, &x, count * sizeof(float));
-}
-
 // `count` vectors, `stride` numbers apart, of channels from `channel` on. Of a vector of channels `lanes` are filled; of the
 // pixels of one channel, those of the last vector.
 struct Run {
@@ -74,18 +67,6 @@ PREDGSPLAT_INLINE Lanes by_channel(const Run& run, const Body& f) {
   for (int i = 0; i < run.lanes; ++i) x[i] = f(run.channel + i);
   return x;
 }
-
-// How many numbers, their mean, and the sum of the squares of their differences from it.
-struct Moments {
-  double count = 0, mean = 0, squares = 0;
-
-  void join(double others, double their_mean, double their_squares) {
-    const double apart = their_mean - mean, all = count + others;
-    mean += apart * (others / all);
-    squares += their_squares + apart * apart * (count * others / all);
-    count = all;
-  }
-};
 
 class Norm {
  public:
@@ -155,12 +136,21 @@ class Norm {
   // Mean and inverse of the standard deviation of each group of frame n.
   void settle(int64_t n, const float* means, const float* squares, float* mean, float* inverse) const {
     for (int64_t g = 0; g < p_.groups; ++g) {
-      Moments moments;
-      for (int64_t piece = n * pieces_; piece < (n + 1) * pieces_; ++piece)
-        for (int64_t c = g * each_; c < (g + 1) * each_; ++c)
-          moments.join(length(piece), means[piece * p_.channels + c], squares[piece * p_.channels + c]);
-      mean[n * p_.groups + g] = static_cast<float>(moments.mean);
-      inverse[n * p_.groups + g] = static_cast<float>(1 / std::sqrt(moments.squares / moments.count + p_.eps));
+      const auto sum_of = [&](const auto& f) {
+        double sum = 0;
+        for (int64_t piece = n * pieces_; piece < (n + 1) * pieces_; ++piece) {
+          const double pixels = static_cast<double>(length(piece));
+          for (int64_t i = piece * p_.channels + g * each_; i < piece * p_.channels + (g + 1) * each_; ++i) sum += f(i, pixels);
+        }
+        return sum;
+      };
+      const double level = sum_of([&](int64_t i, double pixels) { return pixels * means[i]; }) / numbers();
+      const double variance = sum_of([&](int64_t i, double pixels) {
+        const double apart = means[i] - level;
+        return squares[i] + pixels * apart * apart;
+      }) / numbers();
+      mean[n * p_.groups + g] = static_cast<float>(level);
+      inverse[n * p_.groups + g] = static_cast<float>(1 / std::sqrt(variance + p_.eps));
     }
   }
 

@@ -241,7 +241,8 @@ Tensor empty_as(const Tensor& x) { return strided_empty(x, x.sizes().data(), x.s
 
 // The numbers of `grad` in the layout of x.
 Tensor laid_out_as(const Tensor& x, const Tensor& grad) {
-  STD_TORCH_CHECK(grad.dim() == 4 && grad.scalar_type() == ScalarType::Float && grad.numel() == x.numel(),
+  STD_TORCH_CHECK(grad.scalar_type() == ScalarType::Float && grad.dim() == 4 &&
+                      std::equal(x.sizes().begin(), x.sizes().end(), grad.sizes().begin()),
                   "predgsplat: expected the gradient of the output");
   if (std::equal(x.strides().begin(), x.strides().end(), grad.strides().begin())) return grad;
   Tensor result = empty_as(x);

@@ -59,6 +59,19 @@ PREDGSPLAT_INLINE Lanes lane_numbers() {
   return x;
 }
 
+// The first `count` numbers of a vector.
+template <class Number, class Vector>
+PREDGSPLAT_INLINE void store_some(Number* to, Vector x, int count) {
+  if (count == LANES) {
+    std::memcpy(to, &x, sizeof x);
+  } else {
+    std::memcpy(to, &x, count * sizeof(Number));
+  }
+}
+
+// The lanes before `count`.
+PREDGSPLAT_INLINE Ints before(int64_t count) { return lane_numbers() < static_cast<float>(count); }
+
 // x > y ? x : y. Intrinsics, because for the sake of NaN compilers turn this expression into a comparison and a move.
 PREDGSPLAT_INLINE Lanes larger(Lanes x, Lanes y) {
 #if defined(__AVX512F__)

@@ -15,9 +15,6 @@ constexpr int64_t PARTS = 64;  // of the planes, the most that are worked on at 
 constexpr int USUAL = 11;      // rows and columns of the window of all but small frames
 constexpr int ROWS = 4;        // of an average at a time
 
-// The lanes before `count`.
-PREDGSPLAT_INLINE Ints before(int64_t count) { return lane_numbers() < static_cast<float>(count); }
-
 // A map with a border of `border` zeros above and left of it, and as many or more below and right.
 class Map {
  public:
@@ -184,13 +181,7 @@ class Planes {
       const float *by_squares = squares_.row(y), *by_product = product_.row(y);
       for (int64_t i = 0; i < p_.width; i += LANES) {
         const Lanes by = load(by_x + i) + 2.0f * load(x + i) * load(by_squares + i) + load(target + i) * load(by_product + i);
-        const int64_t count = std::min<int64_t>(LANES, p_.width - i);
-        float* const to = grad + y * p_.width + i;
-        if (count == LANES) {
-          store(to, by);
-        } else {
-          std::memcpy(to, &by, count * sizeof(float));
-        }
+        store_some(grad + y * p_.width + i, by, static_cast<int>(std::min<int64_t>(LANES, p_.width - i)));
       }
     }
   }
